@@ -1,0 +1,3 @@
+//! `linux-actiond`: the daemon for Linux hosts.
+
+fn main() {}

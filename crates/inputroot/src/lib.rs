@@ -1,0 +1,1 @@
+//! Makes an input tree appear at a directory.

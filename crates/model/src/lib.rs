@@ -1,0 +1,1 @@
+//! Pure types of remote execution: digests, input trees, commands, limits, outcomes.

@@ -1,0 +1,1 @@
+//! Named root file systems: C libraries, shells, the host's toolchains.

@@ -1,0 +1,1 @@
+//! A process in its namespaces: a pure plan, then its application.

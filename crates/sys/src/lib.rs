@@ -1,0 +1,1 @@
+//! The only home of unsafe code: Linux system calls that std and rustix lack.

@@ -1,0 +1,1 @@
+//! Fixtures for tests: a real daemon and a client that reads as a sentence.

@@ -1,0 +1,1 @@
+//! An action's life: queue, cache look-up, inputs, run, outputs, publication.
