@@ -1,1 +1,32 @@
-//! Pure types of remote execution: digests, input trees, commands, limits, outcomes.
+//! Pure types of remote execution: digests, input trees, commands, limits, results.
+//!
+//! Everything a client sends becomes one of these types before anything acts on it, and none of
+//! them can hold nonsense: a [`Digest`] is a real digest, a [`RelPath`] cannot leave the root, a
+//! [`Directory`] is canonical, an [`InputTree`] is whole, an action can be run as it is.
+//! The crate also encodes the REAPI messages that are stored as blobs.
+//!
+//! It does no I/O: what must be read is handed in by the caller. It knows no gRPC status, no store
+//! and no sandbox.
+
+mod digest;
+mod directory;
+mod path;
+mod tree;
+mod wire;
+
+pub use digest::{BlobHasher, Digest, DigestError, DigestFunction};
+pub use directory::{Directory, DirectoryError, Entry, MAX_NAME_BYTES, MAX_SYMLINK_TARGET_BYTES};
+pub use path::{MAX_PATH_BYTES, MAX_PATH_DEPTH, PathError, PathProblem, RelPath};
+pub use tree::{
+    AssembleError, Found, InputTree, LoadError, Loaded, TooLarge, TreeDirectory, TreeLimits,
+};
+pub use wire::WireError;
+
+/// The generated REAPI messages, under the names that the house uses for them.
+pub mod proto {
+    pub use bazel_remote_apis::build::bazel::remote::execution::v2::*;
+    pub use bazel_remote_apis::build::bazel::semver;
+    pub use bazel_remote_apis::google;
+    pub use prost::Message;
+    pub use prost_types::{Any, Duration, Timestamp};
+}

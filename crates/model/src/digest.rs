@@ -1,0 +1,439 @@
+//! What a blob is known by: a hash function, the hash and the size.
+//!
+//! REAPI counts the size as part of the digest, so two digests with one hash and two sizes are
+//! different, and at most one of them names a blob.
+
+use std::fmt;
+
+use sha2::Digest as _;
+
+use crate::proto;
+
+/// The bytes of a hash, the same for every supported function.
+const HASH_BYTES: usize = 32;
+/// The characters of a hash in hexadecimal.
+const HEX_CHARS: usize = 2 * HASH_BYTES;
+
+const EMPTY_SHA256: [u8; HASH_BYTES] = [
+    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24,
+    0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
+];
+const EMPTY_BLAKE3: [u8; HASH_BYTES] = [
+    0xaf, 0x13, 0x49, 0xb9, 0xf5, 0xf9, 0xa1, 0xa6, 0xa0, 0x40, 0x4d, 0xea, 0x36, 0xdc, 0xc9, 0x49,
+    0x9b, 0xcb, 0x25, 0xc9, 0xad, 0xc1, 0x12, 0xb7, 0xcc, 0x9a, 0x93, 0xca, 0xe4, 0x1f, 0x32, 0x62,
+];
+
+/// A hash function that blobs are addressed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DigestFunction {
+    /// SHA-256, what every client speaks.
+    Sha256,
+    /// BLAKE3 with 32 bytes of output.
+    Blake3,
+}
+
+impl DigestFunction {
+    /// Every function, in the order in which they are offered to clients.
+    pub const ALL: [Self; 2] = [Self::Sha256, Self::Blake3];
+
+    /// The lower-case name, as in resource names and in the store's directories.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Blake3 => "blake3",
+        }
+    }
+
+    /// The function of that lower-case name, if it is supported.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|function| function.name() == name)
+    }
+
+    /// Reads the `digest_function` field of a request.
+    ///
+    /// Clients of API 2.2 and before leave it unset, and the server infers the function from the
+    /// length of the hash; of the functions with 64 characters those clients can only mean SHA-256.
+    pub fn from_proto(value: i32) -> Result<Self, DigestError> {
+        use proto::digest_function::Value;
+        match Value::try_from(value) {
+            Ok(Value::Unknown | Value::Sha256) => Ok(Self::Sha256),
+            Ok(Value::Blake3) => Ok(Self::Blake3),
+            _ => Err(DigestError::UnsupportedFunction(value)),
+        }
+    }
+
+    /// The value of REAPI's `DigestFunction.Value` enumeration.
+    pub fn to_proto(self) -> i32 {
+        use proto::digest_function::Value;
+        match self {
+            Self::Sha256 => Value::Sha256.into(),
+            Self::Blake3 => Value::Blake3.into(),
+        }
+    }
+}
+
+impl fmt::Display for DigestFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Why something is not a digest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DigestError {
+    /// The digest function is none that this server speaks.
+    #[error("digest function {0} is not supported; use SHA256 or BLAKE3")]
+    UnsupportedFunction(i32),
+    /// The hash has another length than the function's.
+    #[error("a hash has {HEX_CHARS} hexadecimal characters, not {0}")]
+    HashLength(usize),
+    /// The hash has a character outside `0-9a-f`; REAPI wants lower case.
+    #[error("a hash consists of lower-case hexadecimal characters only")]
+    HashCharacter,
+    /// The size is negative, or beyond what `int64` holds.
+    #[error("the size {0} is not a size")]
+    Size(i128),
+    /// A message that must carry a digest has none.
+    #[error("the digest is missing")]
+    Missing,
+}
+
+/// The name of a blob: function, hash and size.
+///
+/// Ordered by function, then hash, then size. Sizes fit in an `i64`, as REAPI demands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest {
+    function: DigestFunction,
+    hash: [u8; HASH_BYTES],
+    size_bytes: u64,
+}
+
+impl Digest {
+    /// A digest from its parts; no blob is larger than `i64::MAX` bytes, and a size beyond is cut.
+    pub const fn new(function: DigestFunction, hash: [u8; HASH_BYTES], size_bytes: u64) -> Self {
+        let size_bytes = if size_bytes > i64::MAX as u64 {
+            i64::MAX as u64
+        } else {
+            size_bytes
+        };
+        Self {
+            function,
+            hash,
+            size_bytes,
+        }
+    }
+
+    /// The digest of `content`.
+    pub fn of(function: DigestFunction, content: &[u8]) -> Self {
+        let hash = match function {
+            DigestFunction::Sha256 => sha2::Sha256::digest(content).into(),
+            DigestFunction::Blake3 => blake3::hash(content).into(),
+        };
+        Self::new(function, hash, content.len() as u64)
+    }
+
+    /// The digest of the empty blob.
+    pub const fn empty(function: DigestFunction) -> Self {
+        let hash = match function {
+            DigestFunction::Sha256 => EMPTY_SHA256,
+            DigestFunction::Blake3 => EMPTY_BLAKE3,
+        };
+        Self::new(function, hash, 0)
+    }
+
+    /// Whether this names the empty blob, which every store has.
+    pub fn is_empty_blob(&self) -> bool {
+        self.size_bytes == 0 && *self == Self::empty(self.function)
+    }
+
+    /// Reads a digest of a message; the function comes from the request around it.
+    pub fn from_proto(
+        digest: &proto::Digest,
+        function: DigestFunction,
+    ) -> Result<Self, DigestError> {
+        let size_bytes = u64::try_from(digest.size_bytes)
+            .map_err(|_| DigestError::Size(digest.size_bytes.into()))?;
+        Self::parse_hex(function, &digest.hash, size_bytes)
+    }
+
+    /// Reads a digest that the message may lack, and refuses it when it does.
+    pub fn from_proto_field(
+        digest: Option<&proto::Digest>,
+        function: DigestFunction,
+    ) -> Result<Self, DigestError> {
+        Self::from_proto(digest.ok_or(DigestError::Missing)?, function)
+    }
+
+    /// A digest from a hash in lower-case hexadecimal and a size in bytes.
+    pub fn parse_hex(
+        function: DigestFunction,
+        hash: &str,
+        size_bytes: u64,
+    ) -> Result<Self, DigestError> {
+        Self::parse_hex_bytes(function, hash.as_bytes(), size_bytes)
+    }
+
+    /// Like [`Digest::parse_hex`], for a hash that was not yet found to be text.
+    pub fn parse_hex_bytes(
+        function: DigestFunction,
+        hash: &[u8],
+        size_bytes: u64,
+    ) -> Result<Self, DigestError> {
+        if i64::try_from(size_bytes).is_err() {
+            return Err(DigestError::Size(size_bytes.into()));
+        }
+        let hex: &[u8; HEX_CHARS] = hash
+            .try_into()
+            .map_err(|_| DigestError::HashLength(hash.len()))?;
+        let hash = decode_hex(hex).ok_or(DigestError::HashCharacter)?;
+        Ok(Self::new(function, hash, size_bytes))
+    }
+
+    /// The message form; the function is not part of it.
+    pub fn to_proto(&self) -> proto::Digest {
+        proto::Digest {
+            hash: self.hex(),
+            size_bytes: self.size_bytes as i64,
+        }
+    }
+
+    /// The hash function.
+    pub const fn function(&self) -> DigestFunction {
+        self.function
+    }
+
+    /// The hash as bytes.
+    pub const fn hash(&self) -> &[u8; HASH_BYTES] {
+        &self.hash
+    }
+
+    /// The size of the blob in bytes.
+    pub const fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// The hash in lower-case hexadecimal.
+    pub fn hex(&self) -> String {
+        hex::encode(self.hash)
+    }
+
+    /// The hash in lower-case hexadecimal, without an allocation.
+    pub fn hex_bytes(&self) -> [u8; HEX_CHARS] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut hex = [0; HEX_CHARS];
+        for (pair, byte) in hex.chunks_exact_mut(2).zip(self.hash) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        hex
+    }
+}
+
+/// `hash/size`, as in resource names.
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.hash {
+            write!(f, "{byte:02x}")?;
+        }
+        write!(f, "/{}", self.size_bytes)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{self}", self.function)
+    }
+}
+
+/// Hashes a blob that arrives in pieces.
+#[derive(Debug, Clone)]
+pub struct BlobHasher {
+    state: HasherState,
+    size_bytes: u64,
+}
+
+#[derive(Debug, Clone)]
+enum HasherState {
+    Sha256(sha2::Sha256),
+    /// Boxed: the state is 2 KiB, and hashers are moved about.
+    Blake3(Box<blake3::Hasher>),
+}
+
+impl BlobHasher {
+    /// A hasher that has seen nothing.
+    pub fn new(function: DigestFunction) -> Self {
+        let state = match function {
+            DigestFunction::Sha256 => HasherState::Sha256(sha2::Sha256::new()),
+            DigestFunction::Blake3 => HasherState::Blake3(Box::default()),
+        };
+        Self {
+            state,
+            size_bytes: 0,
+        }
+    }
+
+    /// Takes in the next piece.
+    pub fn update(&mut self, content: &[u8]) {
+        match &mut self.state {
+            HasherState::Sha256(hasher) => hasher.update(content),
+            HasherState::Blake3(hasher) => {
+                hasher.update(content);
+            }
+        }
+        self.size_bytes += content.len() as u64;
+    }
+
+    /// The bytes taken in so far.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// The digest of all pieces together.
+    pub fn finish(self) -> Digest {
+        match self.state {
+            HasherState::Sha256(hasher) => Digest::new(
+                DigestFunction::Sha256,
+                hasher.finalize().into(),
+                self.size_bytes,
+            ),
+            HasherState::Blake3(hasher) => Digest::new(
+                DigestFunction::Blake3,
+                hasher.finalize().into(),
+                self.size_bytes,
+            ),
+        }
+    }
+}
+
+/// Decodes lower-case hexadecimal, or `None` for any other character.
+///
+/// Every file of every input tree passes here, so eight characters are decoded at a time: in each
+/// byte of the word the digit's value is worked out, written back as a character, and compared.
+fn decode_hex(hex: &[u8; HEX_CHARS]) -> Option<[u8; HASH_BYTES]> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut hash = [0; HASH_BYTES];
+    let mut mismatch = 0;
+    for (characters, bytes) in hex
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .zip(hash.as_chunks_mut::<4>().0)
+    {
+        let word = u64::from_be_bytes(*characters);
+        // 'a' is 0x61: the low half of a letter is its value less 9, and bit 6 tells it apart.
+        let values = (word & (0x0f * ONES)) + 9 * ((word >> 6) & ONES);
+        let letters = ((values + 6 * ONES) >> 4) & ONES;
+        let written = values + 0x30 * ONES + 0x27 * letters;
+        mismatch |= (written ^ word) | (values & (0xf0 * ONES));
+        let pairs = (values | (values >> 4)) & 0x00ff_00ff_00ff_00ff;
+        let quads = (pairs | (pairs >> 8)) & 0x0000_ffff_0000_ffff;
+        *bytes = ((quads | (quads >> 16)) as u32).to_be_bytes();
+    }
+    (mismatch == 0).then_some(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_digests() {
+        let sha = Digest::of(DigestFunction::Sha256, b"abc");
+        assert_eq!(
+            sha.to_string(),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad/3"
+        );
+        let blake = Digest::of(DigestFunction::Blake3, b"abc");
+        assert_eq!(
+            blake.to_string(),
+            "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85/3"
+        );
+    }
+
+    #[test]
+    fn the_empty_blob_is_known_without_hashing() {
+        for function in DigestFunction::ALL {
+            assert_eq!(Digest::of(function, b""), Digest::empty(function));
+            assert!(Digest::empty(function).is_empty_blob());
+            assert!(!Digest::of(function, b"x").is_empty_blob());
+            assert!(!Digest::new(function, [0; 32], 0).is_empty_blob());
+        }
+    }
+
+    #[test]
+    fn hashing_in_pieces_is_hashing_at_once() {
+        let content: Vec<u8> = (0..100_000_u32).map(|i| (i * 7) as u8).collect();
+        for function in DigestFunction::ALL {
+            let mut hasher = BlobHasher::new(function);
+            for piece in content.chunks(1013) {
+                hasher.update(piece);
+            }
+            assert_eq!(hasher.size_bytes(), 100_000);
+            assert_eq!(hasher.finish(), Digest::of(function, &content));
+        }
+    }
+
+    #[test]
+    fn messages_round_trip() {
+        for function in DigestFunction::ALL {
+            let digest = Digest::of(function, b"content");
+            assert_eq!(Digest::from_proto(&digest.to_proto(), function), Ok(digest));
+            assert_eq!(
+                DigestFunction::from_proto(function.to_proto()),
+                Ok(function)
+            );
+            assert_eq!(DigestFunction::from_name(function.name()), Some(function));
+            assert_eq!(digest.hex_bytes(), *digest.hex().as_bytes());
+        }
+        assert_eq!(
+            DigestFunction::from_proto(0),
+            Ok(DigestFunction::Sha256),
+            "an unset function is inferred"
+        );
+        assert!(DigestFunction::from_proto(2).is_err(), "SHA-1");
+        assert!(DigestFunction::from_proto(-1).is_err());
+    }
+
+    #[test]
+    fn every_character_that_is_no_lower_case_digit_is_refused_at_every_place() {
+        let good = Digest::of(DigestFunction::Sha256, b"abc").hex_bytes();
+        for place in 0..HEX_CHARS {
+            for character in 0..=u8::MAX {
+                let mut hash = good;
+                hash[place] = character;
+                let parsed = Digest::parse_hex_bytes(DigestFunction::Sha256, &hash, 1);
+                if matches!(character, b'0'..=b'9' | b'a'..=b'f') {
+                    assert_eq!(parsed.map(|digest| digest.hex_bytes()), Ok(hash));
+                } else {
+                    assert_eq!(parsed, Err(DigestError::HashCharacter));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_lengths_and_sizes_are_refused() {
+        let hash = "0".repeat(64);
+        let parse = |hash: &str, size_bytes| {
+            let message = proto::Digest {
+                hash: hash.to_owned(),
+                size_bytes,
+            };
+            Digest::from_proto(&message, DigestFunction::Sha256)
+        };
+        assert!(parse(&hash, i64::MAX).is_ok());
+        assert_eq!(parse(&hash, -1), Err(DigestError::Size(-1)));
+        assert_eq!(parse(&hash[1..], 1), Err(DigestError::HashLength(63)));
+        assert_eq!(parse("", 0), Err(DigestError::HashLength(0)));
+        assert_eq!(
+            Digest::parse_hex(DigestFunction::Sha256, &hash, u64::MAX),
+            Err(DigestError::Size(u64::MAX.into()))
+        );
+        assert_eq!(
+            Digest::from_proto_field(None, DigestFunction::Sha256),
+            Err(DigestError::Missing)
+        );
+    }
+}
