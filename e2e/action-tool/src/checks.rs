@@ -1,0 +1,110 @@
+//! What an action must be able to rely on, and what must be out of its reach.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+/// One thing to check.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Check {
+    /// `/etc/hosts` resolves `localhost`.
+    HostsHasLocalhost,
+    /// No input can be opened for writing, truncated or removed; a file beside it can be made.
+    InputsAreReadOnly,
+    /// A TCP connection over 127.0.0.1 carries bytes.
+    LoopbackWorks,
+    /// There is no route to any other address.
+    NetworkIsUnreachable,
+}
+
+impl FromStr for Check {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "hosts-has-localhost" => Ok(Self::HostsHasLocalhost),
+            "inputs-are-read-only" => Ok(Self::InputsAreReadOnly),
+            "loopback-works" => Ok(Self::LoopbackWorks),
+            "network-is-unreachable" => Ok(Self::NetworkIsUnreachable),
+            _ => Err(format!("unknown check {name:?}")),
+        }
+    }
+}
+
+pub(crate) fn run(check: &Check, inputs: &[PathBuf]) -> Result<(), String> {
+    match check {
+        Check::HostsHasLocalhost => hosts_has_localhost(),
+        Check::InputsAreReadOnly => inputs
+            .iter()
+            .filter(|path| path.is_file())
+            .try_for_each(is_read_only),
+        Check::LoopbackWorks => loopback_works().map_err(|error| format!("loopback: {error}")),
+        Check::NetworkIsUnreachable => network_is_unreachable(),
+    }
+}
+
+fn hosts_has_localhost() -> Result<(), String> {
+    let hosts = fs::read_to_string("/etc/hosts").map_err(|error| format!("/etc/hosts: {error}"))?;
+    let found = hosts.lines().any(|line| {
+        let mut words = line.split_whitespace();
+        words.next() == Some("127.0.0.1") && words.any(|word| word == "localhost")
+    });
+    if found {
+        Ok(())
+    } else {
+        Err("/etc/hosts does not name localhost".into())
+    }
+}
+
+fn is_read_only(input: &PathBuf) -> Result<(), String> {
+    let refuse = |act: &str| Err(format!("{act} {} was allowed", input.display()));
+    if OpenOptions::new().write(true).open(input).is_ok() {
+        return refuse("writing to");
+    }
+    if OpenOptions::new()
+        .write(true)
+        .truncate(true)
+        .open(input)
+        .is_ok()
+    {
+        return refuse("truncating");
+    }
+    if fs::remove_file(input).is_ok() {
+        return refuse("removing");
+    }
+    let beside = input.with_extension("beside");
+    fs::write(&beside, "new").map_err(|error| format!("creating {}: {error}", beside.display()))?;
+    fs::remove_file(&beside).map_err(|error| format!("removing {}: {error}", beside.display()))
+}
+
+fn loopback_works() -> std::io::Result<()> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let mut client = TcpStream::connect(listener.local_addr()?)?;
+    client.write_all(b"ping")?;
+    let (mut server, _) = listener.accept()?;
+    let mut received = [0; 4];
+    server.read_exact(&mut received)?;
+    if &received == b"ping" {
+        Ok(())
+    } else {
+        Err(std::io::Error::other("other bytes arrived"))
+    }
+}
+
+/// Where there is a route, connecting to an address kept for documentation (RFC 5737) waits for an
+/// answer that never comes; where there is none, the kernel refuses at once. Only that counts.
+fn network_is_unreachable() -> Result<(), String> {
+    let documentation = SocketAddr::from(([192, 0, 2, 1], 80));
+    match TcpStream::connect_timeout(&documentation, Duration::from_secs(2)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NetworkUnreachable => Ok(()),
+        Err(error) => Err(format!(
+            "connecting to {documentation} failed, but not for want of a route: {error}"
+        )),
+        Ok(_) => Err(format!("connecting to {documentation} worked")),
+    }
+}
