@@ -1,0 +1,117 @@
+//! `actiond-bench`: puts the same load on any Remote Execution API v2 server
+//! and tells what its clients see.
+//!
+//! It knows nothing of actiond: what it measures of one server it can measure
+//! of another, in the same run, on the same machine. Absolute figures of a
+//! shared machine mean little; ratios within a run do.
+//!
+//! - [`client`]: a connection and the few calls that the loads need.
+//! - [`content`]: the blobs, trees and the smallest program there is.
+//! - [`sample`]: latencies and rates, and how they are summed up.
+//! - [`actions`], [`blobs`], [`results`]: the loads.
+//! - [`report`]: the table and the JSON.
+
+mod actions;
+mod blobs;
+mod client;
+mod content;
+mod report;
+mod results;
+mod sample;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use crate::client::Client;
+use crate::report::Report;
+
+/// Measures a Remote Execution API v2 server.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The server, as http://HOST:PORT.
+    #[arg(long)]
+    server: String,
+    /// A second server that gets the same load in the same run.
+    #[arg(long)]
+    vs: Option<String>,
+    /// Samples of each latency.
+    #[arg(long, default_value_t = 300)]
+    samples: usize,
+    /// Only loads whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+    /// A platform property, NAME=VALUE, that every action carries.
+    #[arg(long)]
+    property: Vec<String>,
+    /// A static program that writes COUNT small files into DIRECTORY when run
+    /// as PROGRAM files DIRECTORY COUNT; without it that load is left out, and
+    /// said to be.
+    #[arg(long)]
+    writer: Option<PathBuf>,
+    /// Where the JSON report goes.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// What every load is given.
+struct Load {
+    client: Client,
+    samples: usize,
+    only: Option<String>,
+    writer: Option<Vec<u8>>,
+    report: Report,
+}
+
+impl Load {
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.contains(only))
+    }
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("actiond-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<()> {
+    let ours = measure(&arguments, &arguments.server).await?;
+    let theirs = match &arguments.vs {
+        Some(url) => Some(measure(&arguments, url).await?),
+        None => None,
+    };
+    report::print(&ours, theirs.as_ref());
+    if let Some(path) = &arguments.json {
+        let json = report::to_json(&ours, theirs.as_ref())?;
+        std::fs::write(path, json).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+async fn measure(arguments: &Arguments, url: &str) -> Result<Report> {
+    let writer = match &arguments.writer {
+        Some(path) => {
+            Some(std::fs::read(path).with_context(|| format!("reading {}", path.display()))?)
+        }
+        None => None,
+    };
+    let mut load = Load {
+        client: Client::connect(url, &arguments.property).await?,
+        samples: arguments.samples,
+        only: arguments.only.clone(),
+        writer,
+        report: Report::new(url),
+    };
+    actions::run(&mut load).await.context("actions")?;
+    blobs::run(&mut load).await.context("blobs")?;
+    results::run(&mut load).await.context("results")?;
+    Ok(load.report)
+}
