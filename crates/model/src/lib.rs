@@ -9,14 +9,25 @@
 //! and no sandbox.
 
 mod digest;
-mod directory;
 mod path;
-mod tree;
 mod wire;
 
+mod directory;
+mod tree;
+
+mod action;
+mod command;
+mod properties;
+pub mod result;
+
+pub use action::{ActionError, ActionMessage, ActionSpec};
+pub use command::{
+    CommandError, CommandSpec, OutputDirectoryFormat, OutputKind, OutputNodeProperties, OutputPath,
+};
 pub use digest::{BlobHasher, Digest, DigestError, DigestFunction};
 pub use directory::{Directory, DirectoryError, Entry, MAX_NAME_BYTES, MAX_SYMLINK_TARGET_BYTES};
 pub use path::{MAX_PATH_BYTES, MAX_PATH_DEPTH, PathError, PathProblem, RelPath};
+pub use properties::{Limits, Properties, PropertyError};
 pub use tree::{
     AssembleError, Found, InputTree, LoadError, Loaded, TooLarge, TreeDirectory, TreeLimits,
 };
@@ -27,6 +38,6 @@ pub mod proto {
     pub use bazel_remote_apis::build::bazel::remote::execution::v2::*;
     pub use bazel_remote_apis::build::bazel::semver;
     pub use bazel_remote_apis::google;
+    pub use bazel_remote_apis::google::protobuf::{Any, Duration, Timestamp};
     pub use prost::Message;
-    pub use prost_types::{Any, Duration, Timestamp};
 }

@@ -1,0 +1,512 @@
+//! A command that can be run as it is: what to execute, where, and what comes out of it.
+
+use std::collections::HashSet;
+use std::ffi::CString;
+
+use prost::Message;
+
+use crate::path::{PathError, RelPath};
+use crate::properties::{Properties, PropertyError};
+use crate::proto;
+
+pub use proto::command::OutputDirectoryFormat;
+
+/// The largest `Command` message. Linux passes at most 6 MiB of arguments and environment to a
+/// program; the rest leaves room for 100,000 outputs.
+const MAX_MESSAGE_BYTES: usize = 16 << 20;
+/// The most memory for output paths. A short path means a long one below a long working directory,
+/// so the size of the message alone does not bound them.
+const MAX_OUTPUT_BYTES: usize = 64 << 20;
+
+/// A validated REAPI `Command`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandSpec {
+    /// The program and its arguments; at least the program, and that not empty.
+    pub arguments: Vec<CString>,
+    /// The whole environment, each variable as `NAME=value`, no name twice.
+    pub environment: Vec<CString>,
+    /// Where the program starts, relative to the input root.
+    pub working_directory: RelPath,
+    /// What is collected when the program has ended; no path twice. One output may lie inside
+    /// another, if that other can be a directory.
+    pub outputs: Vec<OutputPath>,
+    /// In which forms the client wants output directories.
+    pub output_directory_format: OutputDirectoryFormat,
+    /// Which properties the client wants with its outputs.
+    pub output_node_properties: OutputNodeProperties,
+    /// What the action asks of its environment.
+    pub properties: Properties,
+}
+
+/// One declared output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputPath {
+    /// Where it is, relative to the input root.
+    pub path: RelPath,
+    /// The path as the client wrote it, relative to the working directory; the result must name
+    /// the output by it.
+    pub declared: String,
+    /// What the client expects there.
+    pub kind: OutputKind,
+}
+
+/// What a client expects an output to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputKind {
+    /// Whatever is there (`output_paths`).
+    Any,
+    /// A regular file, or a symlink to one (`output_files`).
+    File,
+    /// A directory, or a symlink to one (`output_directories`).
+    Directory,
+}
+
+/// Which properties of output files a client asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OutputNodeProperties {
+    /// The time of the last modification.
+    pub mtime: bool,
+    /// The permission bits.
+    pub unix_mode: bool,
+}
+
+/// Why a `Command` can't be run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// The message is larger than 16 MiB.
+    #[error("the command takes {0} bytes, more than {MAX_MESSAGE_BYTES}")]
+    TooLarge(usize),
+    /// The bytes are not a `Command` message.
+    #[error("not a Command message: {0}")]
+    Decode(#[from] prost::DecodeError),
+    /// There is no program to run.
+    #[error("the command has no program")]
+    NoProgram,
+    /// An argument has a NUL byte, which no program can be given.
+    #[error("argument {0} has a NUL byte")]
+    ArgumentNul(usize),
+    /// An environment variable's name is empty or has a `=`, or name or value have a NUL byte.
+    #[error("the environment variable {0:?} can't be set")]
+    Environment(String),
+    /// An environment variable is there twice.
+    #[error("the environment variable {0:?} is set twice")]
+    EnvironmentTwice(String),
+    /// The working directory is no path inside the input root.
+    #[error("working directory: {0}")]
+    WorkingDirectory(#[source] PathError),
+    /// An output is no path inside the input root.
+    #[error("output: {0}")]
+    Output(#[source] PathError),
+    /// Two outputs are one.
+    #[error("the output {0:?} is declared twice")]
+    OutputTwice(String),
+    /// An output that must be a file has another output or the working directory below it.
+    #[error("the output file {0:?} would have to be a directory")]
+    OutputFileIsDirectory(String),
+    /// The output paths, resolved, take more than 64 MiB.
+    #[error("the output paths take more than {MAX_OUTPUT_BYTES} bytes")]
+    OutputsTooLarge,
+    /// A node property that this server does not know; REAPI demands that it is refused.
+    #[error("the output node property {0:?} is not supported")]
+    NodeProperty(String),
+    /// A platform property is refused.
+    #[error(transparent)]
+    Property(#[from] PropertyError),
+}
+
+impl CommandSpec {
+    /// Parses and validates a `Command` message. `platform` is the one of the `Action`, which since
+    /// API 2.2 stands for the command's own.
+    pub fn parse(message: &[u8], platform: Option<&proto::Platform>) -> Result<Self, CommandError> {
+        if message.len() > MAX_MESSAGE_BYTES {
+            return Err(CommandError::TooLarge(message.len()));
+        }
+        let command = proto::Command::decode(message)?;
+        let properties = properties(&command, platform)?;
+        let working_directory = RelPath::resolve(&RelPath::root(), &command.working_directory)
+            .map_err(CommandError::WorkingDirectory)?;
+        Ok(Self {
+            outputs: outputs(&command, &working_directory)?,
+            output_directory_format: command.output_directory_format(),
+            output_node_properties: node_properties(&command.output_node_properties)?,
+            environment: environment(command.environment_variables)?,
+            arguments: arguments(command.arguments)?,
+            working_directory,
+            properties,
+        })
+    }
+}
+
+#[allow(
+    deprecated,
+    reason = "clients of API 2.1 and before set the platform here"
+)]
+fn properties(
+    command: &proto::Command,
+    platform: Option<&proto::Platform>,
+) -> Result<Properties, PropertyError> {
+    Properties::parse(platform.or(command.platform.as_ref()))
+}
+
+fn arguments(arguments: Vec<String>) -> Result<Vec<CString>, CommandError> {
+    if arguments.first().is_none_or(String::is_empty) {
+        return Err(CommandError::NoProgram);
+    }
+    arguments
+        .into_iter()
+        .enumerate()
+        .map(|(index, argument)| {
+            CString::new(argument).map_err(|_| CommandError::ArgumentNul(index))
+        })
+        .collect()
+}
+
+fn environment(
+    variables: Vec<proto::command::EnvironmentVariable>,
+) -> Result<Vec<CString>, CommandError> {
+    let mut names = HashSet::with_capacity(variables.len());
+    for variable in &variables {
+        if !names.insert(&variable.name) {
+            return Err(CommandError::EnvironmentTwice(shown(&variable.name)));
+        }
+    }
+    variables
+        .iter()
+        .map(|variable| {
+            let name = &variable.name;
+            let refuse = || CommandError::Environment(shown(name));
+            if name.is_empty() || name.contains('=') {
+                return Err(refuse());
+            }
+            CString::new(format!("{name}={}", variable.value)).map_err(|_| refuse())
+        })
+        .collect()
+}
+
+#[allow(deprecated, reason = "clients of API 2.0 declare outputs in two lists")]
+fn outputs(
+    command: &proto::Command,
+    working_directory: &RelPath,
+) -> Result<Vec<OutputPath>, CommandError> {
+    let lists = if command.output_paths.is_empty() {
+        vec![
+            (OutputKind::File, &command.output_files),
+            (OutputKind::Directory, &command.output_directories),
+        ]
+    } else {
+        vec![(OutputKind::Any, &command.output_paths)]
+    };
+    let mut budget = MAX_OUTPUT_BYTES;
+    let mut outputs = Vec::new();
+    for (kind, list) in lists {
+        for declared in list {
+            let output = OutputPath::resolve(kind, declared, working_directory)?;
+            budget = budget
+                .checked_sub(output.memory_bytes())
+                .ok_or(CommandError::OutputsTooLarge)?;
+            outputs.push(output);
+        }
+    }
+    check_outputs(&outputs, working_directory)?;
+    Ok(outputs)
+}
+
+impl OutputPath {
+    fn resolve(
+        kind: OutputKind,
+        declared: &str,
+        working_directory: &RelPath,
+    ) -> Result<Self, CommandError> {
+        Ok(Self {
+            path: RelPath::resolve(working_directory, declared).map_err(CommandError::Output)?,
+            declared: declared.to_owned(),
+            kind,
+        })
+    }
+
+    fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.path.as_bytes().len() + self.declared.len()
+    }
+}
+
+/// Refuses outputs that can't all be there: an output twice, and a file with something below it.
+///
+/// Sorted component by component, whatever lies below a path follows it at once.
+fn check_outputs(outputs: &[OutputPath], working_directory: &RelPath) -> Result<(), CommandError> {
+    let is_file_above = |output: &OutputPath, below: &RelPath| {
+        output.kind == OutputKind::File && below.starts_with(&output.path)
+    };
+    let mut sorted: Vec<&OutputPath> = outputs.iter().collect();
+    sorted.sort_unstable_by(|a, b| a.path.components().cmp(b.path.components()));
+    for pair in sorted.windows(2) {
+        if pair[0].path == pair[1].path {
+            return Err(CommandError::OutputTwice(shown(&pair[1].declared)));
+        }
+        if is_file_above(pair[0], &pair[1].path) {
+            let declared = shown(&pair[0].declared);
+            return Err(CommandError::OutputFileIsDirectory(declared));
+        }
+    }
+    match outputs
+        .iter()
+        .find(|output| is_file_above(output, working_directory))
+    {
+        Some(output) => Err(CommandError::OutputFileIsDirectory(shown(&output.declared))),
+        None => Ok(()),
+    }
+}
+
+fn node_properties(names: &[String]) -> Result<OutputNodeProperties, CommandError> {
+    let mut properties = OutputNodeProperties::default();
+    for name in names {
+        match name.as_str() {
+            "mtime" => properties.mtime = true,
+            "unix_mode" => properties.unix_mode = true,
+            _ => return Err(CommandError::NodeProperty(shown(name))),
+        }
+    }
+    Ok(properties)
+}
+
+/// A client's text for an error's text: of bounded length, whatever was sent.
+fn shown(text: &str) -> String {
+    text.chars().take(128).collect()
+}
+
+#[cfg(test)]
+#[allow(deprecated, reason = "the old lists of outputs must go on working")]
+mod tests {
+    use super::*;
+
+    fn command() -> proto::Command {
+        proto::Command {
+            arguments: vec!["true".to_owned()],
+            ..Default::default()
+        }
+    }
+
+    fn parse(command: &proto::Command) -> Result<CommandSpec, CommandError> {
+        CommandSpec::parse(&command.encode_to_vec(), None)
+    }
+
+    fn strings(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    /// The outputs as `kind:path:declared`, or nothing if the command is refused.
+    fn outputs(
+        working_directory: &str,
+        paths: &[&str],
+        files: &[&str],
+        dirs: &[&str],
+    ) -> Vec<String> {
+        let command = proto::Command {
+            working_directory: working_directory.to_owned(),
+            output_paths: strings(paths),
+            output_files: strings(files),
+            output_directories: strings(dirs),
+            ..command()
+        };
+        let shown =
+            |output: &OutputPath| format!("{:?}:{}:{}", output.kind, output.path, output.declared);
+        parse(&command)
+            .map(|spec| spec.outputs.iter().map(shown).collect())
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn arguments_and_environment() {
+        let variable = |name: &str, value: &str| proto::command::EnvironmentVariable {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        let spec = parse(&proto::Command {
+            arguments: strings(&["cc", "", "-c"]),
+            environment_variables: vec![variable("B", "x=y"), variable("A", "")],
+            ..Default::default()
+        })
+        .unwrap();
+        assert_eq!(
+            spec.arguments,
+            [c"cc".into(), c"".into(), c"-c".into()] as [CString; 3]
+        );
+        assert_eq!(
+            spec.environment,
+            [c"B=x=y".into(), c"A=".into()] as [CString; 2]
+        );
+
+        let refused = |names: &[(&str, &str)]| {
+            parse(&proto::Command {
+                environment_variables: names.iter().map(|(n, v)| variable(n, v)).collect(),
+                ..command()
+            })
+            .unwrap_err()
+        };
+        for (name, value) in [("", "x"), ("A=B", "x"), ("A\0", "x"), ("A", "x\0")] {
+            assert!(matches!(
+                refused(&[(name, value)]),
+                CommandError::Environment(_)
+            ));
+        }
+        assert_eq!(
+            refused(&[("A", "1"), ("A", "1")]),
+            CommandError::EnvironmentTwice("A".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_command_needs_a_program() {
+        let with = |arguments: &[&str]| {
+            parse(&proto::Command {
+                arguments: strings(arguments),
+                ..Default::default()
+            })
+            .map(|spec| spec.arguments.len())
+        };
+        assert_eq!(with(&[]), Err(CommandError::NoProgram));
+        assert_eq!(with(&["", "x"]), Err(CommandError::NoProgram));
+        assert_eq!(with(&["a", "b\0c"]), Err(CommandError::ArgumentNul(1)));
+        assert_eq!(with(&["a", "b"]), Ok(2));
+    }
+
+    #[test]
+    fn output_paths_win_over_the_old_lists() {
+        assert_eq!(
+            outputs("", &["b", "a"], &["f"], &["d"]),
+            ["Any:b:b", "Any:a:a"]
+        );
+        assert_eq!(
+            outputs("", &[], &["f"], &["d"]),
+            ["File:f:f", "Directory:d:d"]
+        );
+    }
+
+    #[test]
+    fn outputs_are_relative_to_the_working_directory() {
+        assert_eq!(
+            outputs("w/x", &["o", "../p"], &[], &[]),
+            ["Any:w/x/o:o", "Any:w/p:../p"]
+        );
+        assert_eq!(outputs("w", &[], &[], &[""]), ["Directory:w:"]);
+        assert_eq!(outputs("w", &["."], &[], &[]), ["Any:w:."]);
+        assert_eq!(outputs(".", &["o"], &[], &[]), ["Any:o:o"]);
+    }
+
+    #[test]
+    fn outputs_may_lie_inside_directories_only() {
+        assert_eq!(outputs("", &["a", "a/b"], &[], &[]).len(), 2);
+        assert_eq!(outputs("", &[], &["d/f"], &["d", "d/e"]).len(), 3);
+        assert_eq!(outputs("", &[], &["a", "ab", "a.b/c"], &[]).len(), 3);
+        let nothing: [&str; 0] = [];
+        assert_eq!(outputs("", &[], &["a", "a/b"], &[]), nothing);
+        assert_eq!(outputs("", &[], &["a"], &["a/b"]), nothing);
+        assert_eq!(
+            outputs("", &[], &["a", "a.b", "a/b"], &[]),
+            nothing,
+            "'.' sorts before '/'"
+        );
+        assert_eq!(outputs("w/x", &[], &["."], &[]), nothing);
+        assert_eq!(outputs("w/x", &[], &[".."], &[]), nothing);
+    }
+
+    #[test]
+    fn impossible_outputs_are_refused() {
+        let nothing: [&str; 0] = [];
+        for bad in ["/abs", "..", "a/../../b", "a//b", "a/", "a\0b"] {
+            assert_eq!(outputs("", &["ok", bad], &[], &[]), nothing, "{bad:?}");
+            assert_eq!(outputs("", &[], &[], &[bad]), nothing, "{bad:?}");
+        }
+        assert_eq!(outputs("", &["a", "a"], &[], &[]), nothing);
+        assert_eq!(outputs("w", &["a", "../w/a"], &[], &[]), nothing);
+        assert_eq!(outputs("", &[], &["a"], &["a"]), nothing);
+    }
+
+    #[test]
+    fn short_outputs_below_a_long_working_directory_are_bounded() {
+        let command = proto::Command {
+            working_directory: vec!["w".repeat(250); 16].join("/"),
+            output_paths: (0..20_000).map(|i| format!("{i}")).collect(),
+            ..command()
+        };
+        assert_eq!(parse(&command), Err(CommandError::OutputsTooLarge));
+    }
+
+    #[test]
+    fn working_directories() {
+        for (text, expected) in [("", Some("")), (".", Some("")), ("a/b", Some("a/b"))] {
+            let command = proto::Command {
+                working_directory: text.to_owned(),
+                ..command()
+            };
+            let spec = parse(&command).ok();
+            assert_eq!(
+                spec.as_ref().map(|s| s.working_directory.as_str()),
+                expected
+            );
+        }
+        for bad in ["/", "/a", "..", "a/../..", "a//b", "a\0"] {
+            let command = proto::Command {
+                working_directory: bad.to_owned(),
+                ..command()
+            };
+            let refused = matches!(parse(&command), Err(CommandError::WorkingDirectory(_)));
+            assert!(refused, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_platform_of_the_action_wins() {
+        let platform = |value: &str| proto::Platform {
+            properties: vec![proto::platform::Property {
+                name: "libc".to_owned(),
+                value: value.to_owned(),
+            }],
+        };
+        let message = proto::Command {
+            platform: Some(platform("old")),
+            ..command()
+        }
+        .encode_to_vec();
+        let libc = |action: Option<&proto::Platform>| {
+            CommandSpec::parse(&message, action)
+                .unwrap()
+                .properties
+                .libc
+        };
+        assert_eq!(libc(None).as_deref(), Some("old"));
+        assert_eq!(libc(Some(&platform("new"))).as_deref(), Some("new"));
+        assert_eq!(libc(Some(&proto::Platform::default())), None);
+    }
+
+    #[test]
+    fn formats_and_node_properties() {
+        let with = |format, names: &[&str]| {
+            parse(&proto::Command {
+                output_directory_format: format,
+                output_node_properties: strings(names),
+                ..command()
+            })
+        };
+        let spec = with(1, &["mtime"]).unwrap();
+        assert_eq!(
+            spec.output_directory_format,
+            OutputDirectoryFormat::DirectoryOnly
+        );
+        assert!(spec.output_node_properties.mtime && !spec.output_node_properties.unix_mode);
+        let unknown = with(99, &[]).unwrap().output_directory_format;
+        assert_eq!(unknown, OutputDirectoryFormat::TreeOnly, "as REAPI has it");
+        assert!(with(0, &["MTime"]).is_err());
+    }
+
+    #[test]
+    fn what_is_no_command() {
+        assert!(matches!(
+            CommandSpec::parse(b"\xff\xff", None),
+            Err(CommandError::Decode(_))
+        ));
+        assert_eq!(
+            CommandSpec::parse(&vec![0; MAX_MESSAGE_BYTES + 1], None),
+            Err(CommandError::TooLarge(MAX_MESSAGE_BYTES + 1))
+        );
+    }
+}

@@ -1,0 +1,338 @@
+//! What an action asks of its environment, by REAPI platform properties.
+//!
+//! Properties that this server gives no meaning to (`OSFamily`, `container-image` …) are kept and
+//! otherwise ignored: clients send what suits a whole fleet of servers. One that it knows and can't
+//! read is refused, because to run with another limit than the asked one is to lie.
+
+use std::str::FromStr;
+
+use crate::proto;
+
+/// The names of the memory limit, in bytes with an optional suffix.
+const MEMORY: [&str; 4] = [
+    "limits.memory.bytes",
+    "memory",
+    "memory_bytes",
+    "resources:memory:bytes",
+];
+/// The names of the processor limit, in whole cores.
+const CPU: [&str; 4] = ["limits.cpu.cores", "cpu", "cores", "resources:cpu:cores"];
+/// The names of the limit of processes and threads.
+const PIDS: [&str; 3] = ["limits.pids.max", "pids.max", "pids"];
+
+/// Linux's highest `CONFIG_NR_CPUS`; more cores than that are no limit but a mistake.
+const MAX_CPU_CORES: u32 = 8192;
+/// Linux's `PID_MAX_LIMIT`.
+const MAX_PIDS: u32 = 4 << 20;
+
+/// What an action's platform properties ask for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Properties {
+    /// `mutates_inputs`: the action may change its inputs, in a view of its own.
+    pub mutates_inputs: bool,
+    /// `rootfs`: the root file system that brings the tools, `host` for the operator's.
+    pub rootfs: Option<String>,
+    /// `libc`: the C library to run with.
+    pub libc: Option<String>,
+    /// The limits of the action.
+    pub limits: Limits,
+    /// Every property as it was sent, known or not.
+    pub all: Vec<(String, String)>,
+}
+
+/// What an action may use of the machine; what is `None` has only the server's own bounds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// The most memory, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// The most processor time, in cores.
+    pub cpu_cores: Option<u32>,
+    /// The most processes and threads at a time.
+    pub pids_max: Option<u32>,
+}
+
+/// Why a platform property is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PropertyError {
+    /// The value is none that the property can have.
+    #[error("platform property {name}: {value:?} is not {expected}")]
+    Value {
+        /// The name of the property.
+        name: String,
+        /// The value as it was sent; its first 128 characters when it is longer.
+        value: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The property, or another name of it, was set to something else before.
+    #[error("platform property {name}: {value:?} contradicts an earlier value")]
+    Contradiction {
+        /// The name of the later property.
+        name: String,
+        /// Its value; its first 128 characters when it is longer.
+        value: String,
+    },
+}
+
+impl Properties {
+    /// Reads the properties of a platform; without one, nothing is asked for.
+    pub fn parse(platform: Option<&proto::Platform>) -> Result<Self, PropertyError> {
+        let mut properties = Self::default();
+        let mut mutates_inputs = None;
+        for property in platform.iter().flat_map(|platform| &platform.properties) {
+            let known = Known {
+                name: &property.name,
+                value: &property.value,
+            };
+            match known.name {
+                "mutates_inputs" => known.set(&mut mutates_inputs, known.boolean()?)?,
+                "rootfs" => known.set(&mut properties.rootfs, known.choice())?,
+                "libc" => known.set(&mut properties.libc, known.choice())?,
+                _ => properties.limits.apply(&known)?,
+            }
+            let pair = (property.name.clone(), property.value.clone());
+            properties.all.push(pair);
+        }
+        properties.mutates_inputs = mutates_inputs.unwrap_or(false);
+        Ok(properties)
+    }
+
+    /// The value of the first property of that name, known to the server or not.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.all
+            .iter()
+            .find(|(other, _)| other == name)
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+impl Limits {
+    fn apply(&mut self, property: &Known<'_>) -> Result<(), PropertyError> {
+        let is_one_of = |names: &[&str]| names.contains(&property.name);
+        if is_one_of(&MEMORY) {
+            property.set(&mut self.memory_bytes, Some(property.bytes()?))
+        } else if is_one_of(&CPU) {
+            property.set(&mut self.cpu_cores, Some(property.count(MAX_CPU_CORES)?))
+        } else if is_one_of(&PIDS) {
+            property.set(&mut self.pids_max, Some(property.count(MAX_PIDS)?))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// A property whose value is about to be read.
+struct Known<'a> {
+    name: &'a str,
+    value: &'a str,
+}
+
+impl Known<'_> {
+    /// Stores a value, unless it contradicts the one that is there; "nothing" contradicts nothing.
+    fn set<T: PartialEq>(
+        &self,
+        place: &mut Option<T>,
+        value: Option<T>,
+    ) -> Result<(), PropertyError> {
+        if place.is_some() && value.is_some() && *place != value {
+            return Err(PropertyError::Contradiction {
+                name: self.name.to_owned(),
+                value: self.shown_value(),
+            });
+        }
+        if value.is_some() {
+            *place = value;
+        }
+        Ok(())
+    }
+
+    fn boolean(&self) -> Result<Option<bool>, PropertyError> {
+        match self.value.to_ascii_lowercase().as_str() {
+            "1" | "true" | "yes" | "on" => Ok(Some(true)),
+            "" | "0" | "false" | "no" | "off" => Ok(Some(false)),
+            _ => Err(self.refuse("a truth value (true or false)")),
+        }
+    }
+
+    /// A name, where the empty one and `none` stand for no choice at all.
+    fn choice(&self) -> Option<String> {
+        (!matches!(self.value, "" | "none")).then(|| self.value.to_owned())
+    }
+
+    fn bytes(&self) -> Result<u64, PropertyError> {
+        parse_bytes(self.value)
+            .filter(|&bytes| bytes > 0)
+            .ok_or_else(|| self.refuse("a size in bytes (such as 268435456, 256M or 2Gi)"))
+    }
+
+    fn count(&self, max: u32) -> Result<u32, PropertyError> {
+        parse_digits(self.value)
+            .filter(|count| (1..=max).contains(count))
+            .ok_or_else(|| self.refuse("a whole number above zero, or is out of all proportion"))
+    }
+
+    fn refuse(&self, expected: &'static str) -> PropertyError {
+        PropertyError::Value {
+            name: self.name.to_owned(),
+            value: self.shown_value(),
+            expected,
+        }
+    }
+
+    /// Error texts travel to clients and logs: values of megabytes must not travel with them.
+    fn shown_value(&self) -> String {
+        self.value.chars().take(128).collect()
+    }
+}
+
+/// Reads `268435456`, `256M` or `256Mi`: `k`, `m` and `g` are powers of 1024 in either case, as
+/// in the kernel's own limit files.
+fn parse_bytes(text: &str) -> Option<u64> {
+    let digits_end = text
+        .find(|character: char| !character.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (digits, suffix) = text.split_at(digits_end);
+    let shift = match suffix.to_ascii_lowercase().as_str() {
+        "" => 0,
+        "k" | "ki" => 10,
+        "m" | "mi" => 20,
+        "g" | "gi" => 30,
+        _ => return None,
+    };
+    parse_digits::<u64>(digits)?.checked_mul(1 << shift)
+}
+
+/// Reads decimal digits and nothing else: the standard parser would take a plus sign too.
+fn parse_digits<T: FromStr>(text: &str) -> Option<T> {
+    let only_digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    only_digits.then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(properties: &[(&str, &str)]) -> Result<Properties, PropertyError> {
+        let properties = properties
+            .iter()
+            .map(|(name, value)| proto::platform::Property {
+                name: (*name).to_owned(),
+                value: (*value).to_owned(),
+            })
+            .collect();
+        Properties::parse(Some(&proto::Platform { properties }))
+    }
+
+    #[test]
+    fn nothing_is_asked_for_by_default() {
+        assert_eq!(Properties::parse(None), Ok(Properties::default()));
+        assert_eq!(parse(&[]), Ok(Properties::default()));
+    }
+
+    #[test]
+    fn unknown_properties_are_kept_and_ignored() {
+        let properties = parse(&[("OSFamily", "linux"), ("container-image", "x")]).unwrap();
+        assert_eq!(properties.get("OSFamily"), Some("linux"));
+        assert_eq!(properties.get("ISA"), None);
+        assert_eq!(
+            Properties {
+                all: vec![],
+                ..properties
+            },
+            Properties::default()
+        );
+    }
+
+    #[test]
+    fn memory() {
+        let check = |value, expected| {
+            for name in MEMORY {
+                let limit = parse(&[(name, value)]).map(|p| p.limits.memory_bytes);
+                assert_eq!(limit.ok(), expected, "{name}={value}");
+            }
+        };
+        let is = |bytes: u64| Some(Some(bytes));
+        check("1", is(1));
+        check("268435456", is(1 << 28));
+        check("4k", is(4 << 10));
+        check("128M", is(128 << 20));
+        check("128Mi", is(128 << 20));
+        check("2G", is(2 << 30));
+        check("2gi", is(2 << 30));
+        for bad in [
+            "",
+            "0",
+            "0k",
+            "-1",
+            "+1",
+            "1.5G",
+            "1T",
+            "1GB",
+            "M",
+            " 1",
+            "1 ",
+            "0x10",
+            "١",
+            "99999999999999999999",
+            "18446744073709551615G",
+        ] {
+            check(bad, None);
+        }
+    }
+
+    #[test]
+    fn cores_and_processes() {
+        for name in CPU {
+            let cores = |value| parse(&[(name, value)]).map(|p| p.limits.cpu_cores).ok();
+            assert_eq!(cores("2"), Some(Some(2)));
+            assert_eq!(cores("8192"), Some(Some(8192)));
+            for bad in ["", "0", "-1", "1.5", "8193", "2k", "max"] {
+                assert_eq!(cores(bad), None, "{bad}");
+            }
+        }
+        for name in PIDS {
+            let pids = |value| parse(&[(name, value)]).map(|p| p.limits.pids_max).ok();
+            assert_eq!(pids("64"), Some(Some(64)));
+            for bad in ["", "0", "-1", "max", "4194305"] {
+                assert_eq!(pids(bad), None, "{bad}");
+            }
+        }
+    }
+
+    #[test]
+    fn truth_values() {
+        let mutates = |value| parse(&[("mutates_inputs", value)]).map(|p| p.mutates_inputs);
+        for value in ["1", "true", "yes", "on", "True", "ON"] {
+            assert_eq!(mutates(value), Ok(true));
+        }
+        for value in ["", "0", "false", "no", "off"] {
+            assert_eq!(mutates(value), Ok(false));
+        }
+        let message = mutates("maybe").unwrap_err().to_string();
+        assert!(message.contains("mutates_inputs") && message.contains("maybe"));
+    }
+
+    #[test]
+    fn root_file_systems() {
+        let properties = parse(&[("libc", "glibc2.31"), ("rootfs", "host")]).unwrap();
+        assert_eq!(properties.libc.as_deref(), Some("glibc2.31"));
+        assert_eq!(properties.rootfs.as_deref(), Some("host"));
+        for value in ["", "none"] {
+            assert_eq!(parse(&[("libc", value)]).unwrap().libc, None);
+        }
+    }
+
+    #[test]
+    fn a_property_may_be_repeated_but_not_contradicted() {
+        assert!(parse(&[("memory", "1k"), ("limits.memory.bytes", "1024")]).is_ok());
+        assert!(parse(&[("cpu", "1"), ("cores", "2")]).is_err());
+        assert!(parse(&[("libc", "a"), ("libc", "b")]).is_err());
+        assert!(parse(&[("mutates_inputs", "1"), ("mutates_inputs", "0")]).is_err());
+    }
+
+    #[test]
+    fn an_error_does_not_carry_a_huge_value() {
+        let error = parse(&[("memory", &"9".repeat(1 << 20))]).unwrap_err();
+        assert!(error.to_string().len() < 500);
+    }
+}
