@@ -2,3 +2,11 @@
 
 pub mod loop_device;
 pub mod mount;
+
+pub mod call;
+mod clone;
+pub mod init;
+pub mod process;
+mod stack;
+pub mod strings;
+mod syscall;

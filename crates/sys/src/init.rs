@@ -1,0 +1,608 @@
+//! PID 1 of a sandbox and the process beside it that becomes the action.
+//!
+//! Both are born of clone3(2) with `CLONE_VM | CLONE_FILES`, on stacks of their
+//! own: copying page tables or descriptor tables would be most of the price of an
+//! action. They share our memory *and* our thread-local storage, so they must
+//! neither allocate nor lock nor call libc. They walk [`Program`]s that were put
+//! together before, and meet at two gates (futexes):
+//!
+//! ```text
+//!  caller              PID 1                        action
+//!  ------              -----                        ------
+//!  Init::start ──────► prepare.init
+//!                      clone ─────────────────────► prepare.action
+//!                      wait for `admitted`          wait for `attached`
+//!  Init::admit ──────► run.attach
+//!                      open `attached` ───────────► run.action
+//!                      run.confine                  execve
+//!                      reap until the action ends     ⋮
+//!  pidfd readable ◄─── exit (kills what is left) ◄─ exit
+//!  Init::finish
+//! ```
+//!
+//! Everything before the gates can happen while no action is known yet.
+//!
+//! What goes wrong comes back as the label of the failed call and its errno
+//! through memory. PID 1 dies with its parent: nothing survives a killed caller.
+//!
+//! This code relies on the binary being linked without lazy binding (Rust's
+//! default, `-z relro -z now`, or static): the first call of a library function
+//! must not enter the dynamic linker here.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions};
+
+use crate::call::Program;
+use crate::clone::{CloneArgs, clone_onto};
+use crate::stack::Stack;
+use crate::strings::Strings;
+use crate::syscall::syscall;
+
+/// linux/sched.h; libc's constant is too narrow for it.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
+/// What both processes do before an action is known.
+#[derive(Debug, Default)]
+pub struct Preparation {
+    /// PID 1, in its new namespaces, with the privileges of the caller.
+    pub init: Program,
+    /// The action's process, after `init` succeeded.
+    pub action: Program,
+}
+
+/// What they do once it is.
+#[derive(Debug, Default)]
+pub struct Run {
+    /// PID 1, still privileged.
+    pub attach: Program,
+    /// PID 1, once the action can start; a failure here kills the action.
+    pub confine: Program,
+    /// The action's process, as `Preparation::action` left it.
+    pub action: Program,
+    /// What it becomes.
+    pub execution: Execution,
+}
+
+/// An execve(2) that tries several paths.
+#[derive(Debug, Default)]
+pub struct Execution {
+    /// Names the failure if no candidate can be executed.
+    pub label: u16,
+    /// Paths to try in order.
+    pub candidates: Strings,
+    /// The argument vector.
+    pub arguments: Strings,
+    /// The environment, `NAME=value` each.
+    pub environment: Strings,
+}
+
+/// A call that failed, and with it the whole sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// As pushed to the [`Program`], or [`Execution::label`].
+    pub label: u16,
+    /// What the kernel said.
+    pub errno: Errno,
+}
+
+/// What the kernel counted for the action and all its descendants that were
+/// waited for (getrusage(2)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time in user mode, microseconds.
+    pub user_us: u64,
+    /// CPU time in the kernel, microseconds.
+    pub system_us: u64,
+    /// Largest resident set of one process, bytes. Not below that of the caller,
+    /// whose memory the action shared before its execve(2).
+    pub max_resident_bytes: u64,
+    /// Page faults without I/O.
+    pub minor_faults: u64,
+    /// Page faults with I/O.
+    pub major_faults: u64,
+    /// 512-byte blocks read.
+    pub blocks_in: u64,
+    /// 512-byte blocks written.
+    pub blocks_out: u64,
+    /// Times it gave up the CPU.
+    pub voluntary_switches: u64,
+    /// Times the CPU was taken from it.
+    pub involuntary_switches: u64,
+}
+
+/// What is known when everything inside is dead.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Report {
+    /// The first call that failed.
+    pub failure: Option<Failure>,
+    /// The action's wait status as wait4(2) gives it; `None` if PID 1 was killed
+    /// first.
+    pub wait_status: Option<i32>,
+    /// Just before the execve(2), nanoseconds since the epoch; 0 if never reached.
+    pub started_ns: i64,
+    /// When the action was reaped, nanoseconds since the epoch; 0 if never.
+    pub ended_ns: i64,
+    /// Zero if PID 1 was killed first.
+    pub usage: Usage,
+}
+
+/// A sandbox's processes, waiting or running. Killed and waited for when dropped.
+#[derive(Debug)]
+pub struct Init {
+    shared: Box<Shared>,
+    pidfd: OwnedFd,
+    alive: bool,
+    /// Freed after `drop` waited.
+    _stacks: Stacks,
+}
+
+#[derive(Debug)]
+struct Stacks {
+    init: Stack,
+    action: Stack,
+}
+
+/// Seen by all three processes. Everything but the atomics is written before the
+/// others are let past the gate behind which they read it.
+#[derive(Debug)]
+struct Shared {
+    preparation: Preparation,
+    parent: OwnedFd,
+    action_stack: (u64, u64),
+    run: OnceLock<Ready>,
+    admitted: Gate,
+    attached: Gate,
+    outcome: Outcome,
+}
+
+/// A [`Run`] with the pointer arrays that execve(2) wants.
+#[derive(Debug)]
+struct Ready {
+    run: Run,
+    candidates: Vec<usize>,
+    arguments: Vec<usize>,
+    environment: Vec<usize>,
+}
+
+impl Init {
+    /// Clones PID 1 into new mount, PID and IPC namespaces (and into `cgroup`, a
+    /// descriptor of a cgroup v2 directory) and lets it walk `preparation`; does
+    /// not wait for that.
+    ///
+    /// # Errors
+    /// Of clone3(2), mmap(2) and pidfd_open(2).
+    pub fn start(preparation: Preparation, cgroup: Option<BorrowedFd<'_>>) -> Result<Self, Errno> {
+        let stacks = Stacks {
+            init: Stack::new()?,
+            action: Stack::new()?,
+        };
+        let shared = Box::new(Shared {
+            preparation,
+            parent: rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?,
+            action_stack: (stacks.action.lowest(), stacks.action.size()),
+            run: OnceLock::new(),
+            admitted: Gate::default(),
+            attached: Gate::default(),
+            outcome: Outcome::default(),
+        });
+        let mut pidfd: RawFd = -1;
+        let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_PIDFD;
+        let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC;
+        let mut args = CloneArgs::new(
+            (flags | namespaces) as u64,
+            stacks.init.lowest(),
+            stacks.init.size(),
+        );
+        args.pidfd = &raw mut pidfd as u64;
+        if let Some(cgroup) = cgroup {
+            args.flags |= CLONE_INTO_CGROUP;
+            args.cgroup = cgroup.as_raw_fd() as u64;
+        }
+        // SAFETY: `init_main` never returns and makes raw system calls only; the
+        // stack and `shared` stay until the process was waited for (`Drop`), and
+        // leak with `Init` if that is forgotten.
+        unsafe { clone_onto(&args, init_main, &raw const *shared)? };
+        // SAFETY: the kernel stored a descriptor that is ours alone.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        Ok(Self {
+            shared,
+            pidfd,
+            alive: true,
+            _stacks: stacks,
+        })
+    }
+
+    /// Lets the prepared processes go on with `run`. A second call has no effect.
+    pub fn admit(&self, run: Run) {
+        // The strings' bytes stay where they are while `run` moves into place.
+        let ready = Ready {
+            candidates: run.execution.candidates.addresses(),
+            arguments: run.execution.arguments.addresses(),
+            environment: run.execution.environment.addresses(),
+            run,
+        };
+        if self.shared.run.set(ready).is_ok() {
+            self.shared.admitted.open();
+        }
+    }
+
+    /// Kills everything in the PID namespace.
+    pub fn kill(&self) {
+        // ESRCH: already dead.
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+
+    /// Readable once everything in the PID namespace is dead.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Waits until everything in the PID namespace is dead.
+    pub fn finish(mut self) -> Report {
+        self.wait();
+        self.shared.outcome.report()
+    }
+
+    fn wait(&mut self) {
+        while self.alive {
+            let waited =
+                rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+            self.alive = matches!(waited, Err(Errno::INTR));
+        }
+    }
+}
+
+impl Drop for Init {
+    fn drop(&mut self) {
+        if self.alive {
+            self.kill();
+            self.wait();
+        }
+    }
+}
+
+/// PID 1.
+unsafe extern "C" fn init_main(shared: *const Shared) -> ! {
+    // SAFETY: `start` keeps it until this process was waited for; nobody has a
+    // mutable reference.
+    let shared = unsafe { &*shared };
+    die_with_parent(shared);
+    shared.walk(&shared.preparation.init);
+    let action = start_action(shared);
+    shared.admitted.wait();
+    let Some(ready) = shared.run.get() else {
+        exit(1)
+    };
+    shared.walk(&ready.run.attach);
+    shared.attached.open();
+    shared.walk(&ready.run.confine);
+    reap(shared, action);
+    exit(0)
+}
+
+/// The process that becomes the action.
+unsafe extern "C" fn action_main(shared: *const Shared) -> ! {
+    // SAFETY: as in `init_main`, which outlives this process.
+    let shared = unsafe { &*shared };
+    shared.walk(&shared.preparation.action);
+    shared.attached.wait();
+    let Some(ready) = shared.run.get() else {
+        exit(1)
+    };
+    shared.walk(&ready.run.action);
+    shared.outcome.started_ns.store(now_ns(), Ordering::Relaxed);
+    let errno = ready.execute();
+    shared.outcome.fail(ready.run.execution.label, errno);
+    exit(1)
+}
+
+/// Asks for SIGKILL at the parent's death, and dies at once if that was before.
+fn die_with_parent(shared: &Shared) {
+    // SAFETY: no pointers.
+    let _ = unsafe {
+        syscall(
+            libc::SYS_prctl as usize,
+            [
+                libc::PR_SET_PDEATHSIG as usize,
+                libc::SIGKILL as usize,
+                0,
+                0,
+                0,
+                0,
+            ],
+        )
+    };
+    let mut parent = libc::pollfd {
+        fd: shared.parent.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let arguments = [
+        &raw mut parent as usize,
+        1,
+        &raw const now as usize,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: one pollfd and a timespec, both on this stack.
+    if unsafe { syscall(libc::SYS_ppoll as usize, arguments) } != Ok(0) {
+        exit(1);
+    }
+}
+
+fn start_action(shared: &Shared) -> i32 {
+    let (lowest, size) = shared.action_stack;
+    let args = CloneArgs::new((libc::CLONE_VM | libc::CLONE_FILES) as u64, lowest, size);
+    // SAFETY: `action_main` never returns and makes raw system calls only; its
+    // stack and `shared` live until PID 1 was waited for, hence longer than it.
+    match unsafe { clone_onto(&args, action_main, shared) } {
+        Ok(pid) => pid,
+        Err(errno) => {
+            shared.outcome.fail(0, errno);
+            exit(1)
+        }
+    }
+}
+
+/// Reaps whatever ends until that is `action`, and records its end.
+fn reap(shared: &Shared, action: i32) {
+    loop {
+        let mut status = 0_i32;
+        let arguments = [
+            usize::MAX,
+            &raw mut status as usize,
+            libc::__WALL as usize,
+            0,
+            0,
+            0,
+        ];
+        // SAFETY: the status is on this stack.
+        match unsafe { syscall(libc::SYS_wait4 as usize, arguments) } {
+            Ok(pid) if pid == action as usize => {
+                shared.outcome.ended_ns.store(now_ns(), Ordering::Relaxed);
+                shared.outcome.count();
+                shared
+                    .outcome
+                    .wait_status
+                    .store(i64::from(status), Ordering::Release);
+                return;
+            }
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => {
+                shared.outcome.fail(0, errno);
+                exit(1)
+            }
+        }
+    }
+}
+
+fn now_ns() -> i64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let arguments = [
+        libc::CLOCK_REALTIME as usize,
+        &raw mut now as usize,
+        0,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: the time is on this stack.
+    let _ = unsafe { syscall(libc::SYS_clock_gettime as usize, arguments) };
+    now.tv_sec
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(now.tv_nsec)
+}
+
+fn exit(code: usize) -> ! {
+    loop {
+        // SAFETY: no pointers; ends this process only, which is one of ours.
+        let _ = unsafe { syscall(libc::SYS_exit_group as usize, [code, 0, 0, 0, 0, 0]) };
+    }
+}
+
+impl Shared {
+    fn walk(&self, program: &Program) {
+        if let Err((label, errno)) = program.run() {
+            self.outcome.fail(label, errno);
+            exit(1);
+        }
+    }
+}
+
+impl Ready {
+    /// Returns only if no candidate could be executed. As execvp(3) does, a
+    /// candidate that is not there is passed over, and "permission denied" is
+    /// remembered over "not found".
+    fn execute(&self) -> Errno {
+        let mut result = Errno::NOENT;
+        for &candidate in self.candidates.iter().filter(|&&address| address != 0) {
+            let arguments = [
+                candidate,
+                self.arguments.as_ptr() as usize,
+                self.environment.as_ptr() as usize,
+                0,
+                0,
+                0,
+            ];
+            // SAFETY: a terminated string and two null-terminated arrays of such,
+            // all owned by `self`, whose memory outlives this process.
+            match unsafe { syscall(libc::SYS_execve as usize, arguments) } {
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::STALE | Errno::NODEV) => {}
+                Err(Errno::ACCESS) => result = Errno::ACCESS,
+                Err(errno) => return errno,
+                Ok(_) => {}
+            }
+        }
+        result
+    }
+}
+
+/// Opened once; those who come later pass without waiting.
+#[derive(Debug, Default)]
+struct Gate(AtomicU32);
+
+impl Gate {
+    fn open(&self) {
+        self.0.store(1, Ordering::Release);
+        let wake = (libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG) as usize;
+        // SAFETY: the address is only used to find the sleeper.
+        let _ = unsafe {
+            syscall(
+                libc::SYS_futex as usize,
+                [self.0.as_ptr() as usize, wake, 1, 0, 0, 0],
+            )
+        };
+    }
+
+    fn wait(&self) {
+        let wait = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as usize;
+        while self.0.load(Ordering::Acquire) == 0 {
+            // SAFETY: reads one aligned word that we own; no timeout.
+            let _ = unsafe {
+                syscall(
+                    libc::SYS_futex as usize,
+                    [self.0.as_ptr() as usize, wait, 0, 0, 0, 0],
+                )
+            };
+        }
+    }
+}
+
+/// The report while it is being made.
+#[derive(Debug)]
+struct Outcome {
+    /// 0, or bit 63, the label from bit 32, the errno below.
+    failure: AtomicU64,
+    /// [`NOT_REAPED`], or what wait4(2) gave.
+    wait_status: AtomicI64,
+    started_ns: AtomicI64,
+    ended_ns: AtomicI64,
+    usage: [AtomicI64; 9],
+}
+
+const NOT_REAPED: i64 = i64::MIN;
+
+impl Default for Outcome {
+    fn default() -> Self {
+        Self {
+            failure: AtomicU64::new(0),
+            wait_status: AtomicI64::new(NOT_REAPED),
+            started_ns: AtomicI64::new(0),
+            ended_ns: AtomicI64::new(0),
+            usage: Default::default(),
+        }
+    }
+}
+
+impl Outcome {
+    /// Only the first failure is kept: the later ones follow from it.
+    fn fail(&self, label: u16, errno: Errno) {
+        let failure = 1 << 63 | u64::from(label) << 32 | u64::from(errno.raw_os_error() as u32);
+        let _ = self
+            .failure
+            .compare_exchange(0, failure, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    fn count(&self) {
+        let mut usage = [0_i64; 18];
+        let arguments = [
+            libc::RUSAGE_CHILDREN as usize,
+            &raw mut usage as usize,
+            0,
+            0,
+            0,
+            0,
+        ];
+        // SAFETY: `struct rusage` is 18 words, on this stack.
+        let _ = unsafe { syscall(libc::SYS_getrusage as usize, arguments) };
+        // getrusage(2): two timevals, then maxrss, ixrss, idrss, isrss, minflt,
+        // majflt, nswap, inblock, oublock, msgsnd, msgrcv, nsignals, nvcsw, nivcsw.
+        let [
+            us,
+            uu,
+            ss,
+            su,
+            rss,
+            _,
+            _,
+            _,
+            minor,
+            major,
+            _,
+            inb,
+            oub,
+            _,
+            _,
+            _,
+            vol,
+            invol,
+        ] = usage;
+        let micros =
+            |seconds: i64, micros: i64| seconds.wrapping_mul(1_000_000).wrapping_add(micros);
+        let kept = [
+            micros(us, uu),
+            micros(ss, su),
+            rss.wrapping_mul(1024),
+            minor,
+            major,
+            inb,
+            oub,
+            vol,
+            invol,
+        ];
+        for (slot, value) in self.usage.iter().zip(kept) {
+            slot.store(value, Ordering::Relaxed);
+        }
+    }
+
+    fn report(&self) -> Report {
+        let failure = self.failure.load(Ordering::Acquire);
+        let wait_status = self.wait_status.load(Ordering::Acquire);
+        let [
+            user_us,
+            system_us,
+            max_resident_bytes,
+            minor_faults,
+            major_faults,
+            blocks_in,
+            blocks_out,
+            voluntary_switches,
+            involuntary_switches,
+        ] = self
+            .usage
+            .each_ref()
+            .map(|value| value.load(Ordering::Relaxed).max(0) as u64);
+        Report {
+            failure: (failure != 0).then(|| Failure {
+                label: (failure >> 32) as u16,
+                errno: Errno::from_raw_os_error(failure as u32 as i32),
+            }),
+            wait_status: (wait_status != NOT_REAPED).then_some(wait_status as i32),
+            started_ns: self.started_ns.load(Ordering::Relaxed),
+            ended_ns: self.ended_ns.load(Ordering::Relaxed),
+            usage: Usage {
+                user_us,
+                system_us,
+                max_resident_bytes,
+                minor_faults,
+                major_faults,
+                blocks_in,
+                blocks_out,
+                voluntary_switches,
+                involuntary_switches,
+            },
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What a process does to itself once, before it does anything else, and the few
+//! namespace calls that rustix marks unsafe or lacks.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+use rustix::thread::UnshareFlags;
+
+/// Gives every signal its default disposition and unblocks all: what a program
+/// expects to inherit. (Rust's runtime ignores SIGPIPE and handles SIGSEGV.)
+pub fn reset_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL is always a valid disposition; SIGKILL, SIGSTOP and the
+        // C library's own refuse, which changes nothing.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: both sets are valid for the calls' duration.
+    unsafe {
+        let mut none = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// Sets close-on-exec on every descriptor above 2.
+///
+/// # Errors
+/// Of close_range(2).
+pub fn mark_close_on_exec() -> Result<(), Errno> {
+    // SAFETY: sets a flag; no descriptor is closed.
+    let done = unsafe { libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
+    if done == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// unshare(2) of namespaces.
+///
+/// # Errors
+/// Of unshare(2); EINVAL also for flags that are not namespaces.
+pub fn unshare_namespaces(namespaces: UnshareFlags) -> Result<(), Errno> {
+    if namespaces.intersects(UnshareFlags::FILES | UnshareFlags::FS | UnshareFlags::SYSVSEM) {
+        return Err(Errno::INVAL);
+    }
+    // SAFETY: with CLONE_FILES ruled out, no descriptor changes its meaning.
+    unsafe { rustix::thread::unshare_unsafe(namespaces) }
+}
+
+/// Leaves the session keyring that was inherited for an empty one, so that the
+/// operator's keys can't be possessed by what is started from here.
+///
+/// # Errors
+/// Of keyctl(2); ENOSYS where the kernel has no keyrings.
+pub fn leave_session_keyring() -> Result<(), Errno> {
+    // SAFETY: a null name asks for an anonymous keyring; nothing is written.
+    let done = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, 0) };
+    if done >= 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Forks; the child ends with what `child` returns as exit code, the parent gets
+/// its pid.
+///
+/// # Errors
+/// EINVAL unless the process has one thread only (a copy of a locked lock would
+/// stay locked); else of fork(2).
+pub fn fork(child: impl FnOnce() -> i32) -> Result<Pid, Errno> {
+    // unshare(2): with this flag the call has no effect but to fail when there is
+    // more than one thread.
+    // SAFETY: no effect.
+    if unsafe { libc::unshare(libc::CLONE_THREAD) } != 0 {
+        return Err(last_errno());
+    }
+    // SAFETY: there is one thread, so the child's copy of memory is consistent.
+    match unsafe { libc::fork() } {
+        -1 => Err(last_errno()),
+        0 => {
+            let code = child();
+            // SAFETY: ends the process without running the parent's exit handlers.
+            unsafe { libc::_exit(code) }
+        }
+        pid => Pid::from_raw(pid).ok_or(Errno::INVAL),
+    }
+}
+
+/// A namespace that a process lives in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Namespace {
+    /// System V IPC and POSIX message queues.
+    Ipc,
+    /// Mounts.
+    Mount,
+}
+
+/// A descriptor that keeps a namespace of the process behind `pidfd` alive.
+///
+/// # Errors
+/// ENOTTY before Linux 6.11, ESRCH once the process ended.
+pub fn namespace_of(pidfd: BorrowedFd<'_>, namespace: Namespace) -> Result<OwnedFd, Errno> {
+    // linux/pidfd.h: PIDFD_GET_IPC_NAMESPACE and PIDFD_GET_MNT_NAMESPACE.
+    let request: libc::Ioctl = match namespace {
+        Namespace::Ipc => 0xff02,
+        Namespace::Mount => 0xff03,
+    };
+    // SAFETY: these requests take no argument and return a new descriptor.
+    let descriptor = unsafe { libc::ioctl(pidfd.as_raw_fd(), request, 0) };
+    if descriptor < 0 {
+        return Err(last_errno());
+    }
+    // SAFETY: the kernel gave it to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Brings the loopback interface of the present network namespace up.
+///
+/// # Errors
+/// Of socket(2) and ioctl(2) with SIOCSIFFLAGS.
+pub fn bring_loopback_up() -> Result<(), Errno> {
+    use rustix::net::{AddressFamily, SocketType, socket};
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    // SAFETY: an all-zero ifreq is valid: an empty name and no flags.
+    let mut request = unsafe { std::mem::zeroed::<libc::ifreq>() };
+    for (slot, byte) in request.ifr_name.iter_mut().zip(b"lo") {
+        *slot = *byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the request reads an ifreq, which is on this stack.
+    let done = unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS as libc::Ioctl,
+            &raw const request,
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+fn last_errno() -> Errno {
+    Errno::from_raw_os_error(
+        std::io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::EIO),
+    )
+}
