@@ -1,0 +1,302 @@
+//! Assembling input trees: their shape, what is missing, and where they end.
+
+mod support;
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use model::proto::{self, Message};
+use model::{
+    AssembleError, Digest, Directory, Found, InputTree, LoadError, Loaded, RelPath, TooLarge,
+    TreeLimits,
+};
+use support::{FUNCTION, Numbers, digest_of, directory, file, symlink};
+
+/// A store of directories, which notes what it was asked for.
+#[derive(Default)]
+struct Blobs {
+    messages: HashMap<Digest, Bytes>,
+    asked: RefCell<Vec<Digest>>,
+}
+
+impl Blobs {
+    fn add(&mut self, message: &proto::Directory) -> Digest {
+        let message = message.encode_to_vec();
+        let digest = Digest::of(FUNCTION, &message);
+        self.messages.insert(digest, message.into());
+        digest
+    }
+
+    fn load(&self, digest: &Digest) -> Loaded<Infallible> {
+        self.asked.borrow_mut().push(*digest);
+        let Some(message) = self.messages.get(digest) else {
+            return Ok(None);
+        };
+        let parsed = Directory::parse(message.clone(), FUNCTION)?;
+        Ok(Some(Arc::new(parsed)))
+    }
+
+    fn assemble_within(
+        &self,
+        root: Digest,
+        limits: TreeLimits,
+    ) -> Result<InputTree, AssembleError<Infallible>> {
+        InputTree::assemble(root, limits, &mut |digest| self.load(digest))
+    }
+
+    fn assemble(&self, root: Digest) -> Result<InputTree, AssembleError<Infallible>> {
+        self.assemble_within(root, TreeLimits::default())
+    }
+}
+
+fn folder(files: &[&str], directories: &[(&str, Digest)]) -> proto::Directory {
+    proto::Directory {
+        files: files.iter().map(|name| file(name, name)).collect(),
+        directories: directories.iter().map(|(n, d)| directory(n, *d)).collect(),
+        ..Default::default()
+    }
+}
+
+/// `top`, `a/{one,two,link}`, `b/x/{deep}`, `c/x/{deep}`, `e/`.
+fn sample(blobs: &mut Blobs) -> Digest {
+    let a = blobs.add(&proto::Directory {
+        symlinks: vec![symlink("link", "../top")],
+        ..folder(&["one", "two"], &[])
+    });
+    let deep = blobs.add(&folder(&["deep"], &[]));
+    let b = blobs.add(&folder(&[], &[("x", deep)]));
+    let empty = Digest::empty(FUNCTION);
+    blobs.add(&folder(
+        &["top"],
+        &[("a", a), ("b", b), ("c", b), ("e", empty)],
+    ))
+}
+
+fn path(text: &str) -> RelPath {
+    RelPath::parse(text).unwrap()
+}
+
+#[test]
+fn directories_lie_breadth_first() {
+    let mut blobs = Blobs::default();
+    let root = sample(&mut blobs);
+    let tree = blobs.assemble(root).unwrap();
+    assert_eq!(tree.root_digest(), root);
+    let shape: Vec<(u32, u32, usize)> = tree
+        .directories()
+        .iter()
+        .map(|place| (place.parent, place.first_child, place.content.len()))
+        .collect();
+    let expected = [
+        (0, 1, 5),
+        (0, 5, 3),
+        (0, 5, 1),
+        (0, 6, 1),
+        (0, 7, 0),
+        (2, 7, 1),
+        (3, 7, 1),
+    ];
+    assert_eq!(shape, expected);
+    assert_eq!(tree.file_count(), 5);
+    assert_eq!(tree.entry_count(), 12);
+}
+
+#[test]
+fn a_directory_is_loaded_once_and_shared() {
+    let mut blobs = Blobs::default();
+    let root = sample(&mut blobs);
+    let tree = blobs.assemble(root).unwrap();
+    let places = tree.directories();
+    assert!(Arc::ptr_eq(&places[2].content, &places[3].content));
+    assert_eq!(blobs.asked.borrow().len(), 4);
+    assert!(!blobs.asked.borrow().contains(&Digest::empty(FUNCTION)));
+}
+
+#[test]
+fn blobs_are_listed_once_and_sorted() {
+    let mut blobs = Blobs::default();
+    let with_empty_file = blobs.add(&proto::Directory {
+        files: vec![file("empty", ""), file("top", "top")],
+        ..Default::default()
+    });
+    let sample = sample(&mut blobs);
+    let root = blobs.add(&folder(&[], &[("p", sample), ("q", with_empty_file)]));
+    let tree = blobs.assemble(root).unwrap();
+    let mut expected: BTreeSet<Digest> = blobs.messages.keys().copied().collect();
+    expected.extend(["one", "two", "top", "deep"].map(digest_of));
+    assert!(tree.blobs().iter().eq(&expected));
+}
+
+#[test]
+fn lookups() {
+    let mut blobs = Blobs::default();
+    let root = sample(&mut blobs);
+    let tree = blobs.assemble(root).unwrap();
+    let found = |text: &str| tree.lookup(&path(text));
+    let is_file = |content: &str| {
+        Some(Found::File {
+            digest: digest_of(content),
+            executable: false,
+        })
+    };
+    assert_eq!(found(""), Some(Found::Directory(0)));
+    assert_eq!(found("a"), Some(Found::Directory(1)));
+    assert_eq!(found("c/x"), Some(Found::Directory(6)));
+    assert_eq!(found("c/x/deep"), is_file("deep"));
+    assert_eq!(found("top"), is_file("top"));
+    assert_eq!(found("a/link"), Some(Found::Symlink { target: b"../top" }));
+    for absent in ["z", "a/z", "top/z", "a/link/z", "e/z"] {
+        assert_eq!(found(absent), None, "{absent}");
+    }
+}
+
+#[test]
+fn the_empty_tree() {
+    let tree = Blobs::default().assemble(Digest::empty(FUNCTION)).unwrap();
+    assert_eq!(tree.directories().len(), 1);
+    assert_eq!((tree.entry_count(), tree.blobs().len()), (0, 0));
+}
+
+#[test]
+fn every_missing_directory_is_listed_once() {
+    let mut blobs = Blobs::default();
+    let (gone, lost) = (digest_of("gone"), digest_of("lost"));
+    let low = blobs.add(&folder(&[], &[("gone", gone), ("lost", lost)]));
+    let middle = blobs.add(&folder(&["f"], &[("gone", gone), ("low", low)]));
+    let root = blobs.add(&folder(&[], &[("lost", lost), ("middle", middle)]));
+    let Err(AssembleError::Missing(missing)) = blobs.assemble(root) else {
+        panic!("directories are missing");
+    };
+    assert_eq!(missing.len(), 2);
+    assert!(missing.contains(&gone) && missing.contains(&lost));
+    let nothing = Blobs::default().assemble(root);
+    assert!(matches!(nothing, Err(AssembleError::Missing(m)) if m == [root]));
+}
+
+#[test]
+fn a_blob_that_is_no_directory_is_named() {
+    let mut blobs = Blobs::default();
+    let digest = Digest::of(FUNCTION, b"\xff");
+    blobs.messages.insert(digest, Bytes::from_static(b"\xff"));
+    let root = blobs.add(&folder(&[], &[("d", digest)]));
+    let malformed = blobs.assemble(root);
+    assert!(matches!(malformed, Err(AssembleError::Malformed { digest: d, .. }) if d == digest));
+}
+
+#[test]
+fn a_failing_store_is_reported() {
+    let root = digest_of("root");
+    let failed = InputTree::assemble(root, TreeLimits::default(), &mut |_| {
+        Err(LoadError::Failed("the disk is gone"))
+    });
+    assert!(matches!(failed, Err(AssembleError::Load { digest, .. }) if digest == root));
+}
+
+/// Directories that each have the next one twice.
+fn doubling(blobs: &mut Blobs, levels: usize) -> Digest {
+    let mut below = Digest::empty(FUNCTION);
+    for level in 0..levels {
+        let name = format!("x{level}");
+        below = blobs.add(&folder(&[], &[(&name, below), ("y", below)]));
+    }
+    below
+}
+
+#[test]
+fn an_exponential_tree_is_refused_without_being_built() {
+    let mut blobs = Blobs::default();
+    let root = doubling(&mut blobs, 100);
+    let refused = blobs.assemble(root);
+    let expected = TooLarge::Entries(TreeLimits::default().max_entries);
+    assert!(matches!(refused, Err(AssembleError::TooLarge(limit)) if limit == expected));
+    assert!(blobs.asked.borrow().len() < 30);
+}
+
+#[test]
+fn no_count_overflows_under_the_widest_limits() {
+    let mut blobs = Blobs::default();
+    let root = doubling(&mut blobs, 120);
+    let limits = TreeLimits {
+        max_entries: u64::MAX,
+        max_depth: usize::MAX,
+    };
+    let refused = blobs.assemble_within(root, limits);
+    assert!(matches!(refused, Err(AssembleError::TooLarge(_))));
+}
+
+#[test]
+fn limits_hold_exactly() {
+    let mut blobs = Blobs::default();
+    let root = sample(&mut blobs);
+    let within = |max_entries, max_depth| {
+        let limits = TreeLimits {
+            max_entries,
+            max_depth,
+        };
+        blobs.assemble_within(root, limits)
+    };
+    assert!(within(12, 2).is_ok());
+    let entries = within(11, 2);
+    assert!(matches!(
+        entries,
+        Err(AssembleError::TooLarge(TooLarge::Entries(11)))
+    ));
+    let depth = within(12, 1);
+    assert!(matches!(
+        depth,
+        Err(AssembleError::TooLarge(TooLarge::Depth(1)))
+    ));
+}
+
+#[test]
+fn a_deep_chain_ends_at_the_depth_of_paths() {
+    let chain = |levels: usize| {
+        let mut blobs = Blobs::default();
+        let mut below = Digest::empty(FUNCTION);
+        for _ in 0..levels {
+            below = blobs.add(&folder(&["f"], &[("d", below)]));
+        }
+        blobs.assemble(below)
+    };
+    let tree = chain(128).unwrap();
+    let deepest = path(&["d"; 128].join("/"));
+    assert_eq!(tree.lookup(&deepest), Some(Found::Directory(128)));
+    let refused = chain(129);
+    assert!(matches!(
+        refused,
+        Err(AssembleError::TooLarge(TooLarge::Depth(128)))
+    ));
+}
+
+/// Trees of any shape hold together: children point to their parents, and everything is found.
+#[test]
+fn generated_trees_hold_together() {
+    let mut numbers = Numbers::new(5);
+    for _ in 0..50 {
+        let mut blobs = Blobs::default();
+        let mut known = vec![Digest::empty(FUNCTION)];
+        for index in 0..20 {
+            let children: Vec<(String, Digest)> = (0..numbers.below(4))
+                .map(|child| (format!("d{child}"), known[numbers.below(known.len())]))
+                .collect();
+            let children: Vec<(&str, Digest)> =
+                children.iter().map(|(n, d)| (n.as_str(), *d)).collect();
+            known.push(blobs.add(&folder(&[&format!("f{index}")], &children)));
+        }
+        let Ok(tree) = blobs.assemble(known[20]) else {
+            continue;
+        };
+        for (index, place) in tree.directories().iter().enumerate() {
+            let last = place.first_child + place.content.directory_count() as u32;
+            for child in place.first_child..last {
+                assert_eq!(tree.directories()[child as usize].parent, index as u32);
+            }
+            for entry in place.content.entries() {
+                assert!(tree.lookup_in(index as u32, entry.name()).is_some());
+            }
+        }
+    }
+}
