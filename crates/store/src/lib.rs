@@ -1,1 +1,46 @@
-//! The content-addressed store and the action cache on a directory.
+//! The content-addressed store (CAS) and the action cache on a directory.
+//!
+//! The store keeps three promises. A blob is visible only after its hash and size were verified,
+//! whole, and never changes. Asking whether a blob is there costs no system call, and the answer is
+//! right after a restart and after a deletion. A blob that somebody pinned is not deleted.
+//!
+//! It knows neither gRPC nor actions; a cached result is bytes to it, and whether the blobs that a
+//! result names are there is asked by those who can read it. The format on disk is written down in
+//! `docs/storage-format.md`.
+//!
+//! ```text
+//!   Store ─┬─ Cas ──────── Index (what is there), Pins (what must stay), files below cas/blobs
+//!          ├─ ActionCache  files below ac
+//!          ├─ work         a directory for others, emptied at the start
+//!          └─ Checkpoints  syncs every few seconds, knows what a crash may have torn
+//! ```
+
+mod action_cache;
+mod adopt;
+mod blob_path;
+mod cas;
+mod checkpoint;
+mod empty_directory;
+mod entry;
+mod error;
+mod hash_file;
+mod index;
+mod pins;
+mod root;
+mod scan;
+mod state;
+mod store;
+mod stripes;
+mod table;
+mod writer;
+
+pub use action_cache::{ActionCache, ENTRY_BYTES_MAX};
+pub use adopt::{AdoptError, Adopted};
+pub use blob_path::BlobPath;
+pub use cas::{Cas, Deleted, READ_BYTES_MAX};
+pub use empty_directory::empty_directory;
+pub use error::StoreError;
+pub use pins::{Pin, PinSet};
+pub use root::OpenError;
+pub use store::{Stats, Store, StoreOptions};
+pub use writer::BlobWriter;

@@ -1,0 +1,305 @@
+//! Making an action's output a blob without copying it: its file is moved into the store.
+//!
+//! The action is dead, every process of it, so nobody changes the file while it is looked at. But
+//! hostile code made it, so nothing about it is taken for granted: it may be no file at all, claim
+//! exabytes, have other names, carry attributes, or blocks beyond its end. What can't become a
+//! plain blob by chown and chmod is copied.
+//!
+//! ```text
+//!   stat ─ not a file, too large ──> refused
+//!     │
+//!   open, hash ─ there already ────> nothing to do
+//!     │
+//!   plain? ─ no ───────────────────> copied
+//!     │
+//!   chown, chmod, rename
+//! ```
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use model::{Digest, DigestFunction};
+use rustix::buffer::spare_capacity;
+use rustix::fs::{
+    Advice, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, fadvise, fchmod, fchown,
+    flistxattr, flistxattr_query, fstat, openat, renameat, renameat_with, statat,
+};
+use rustix::io::{Errno, pread};
+use rustix::process::{getegid, geteuid};
+
+use crate::cas::{BLOB_MODE, Cas, Placement};
+use crate::error::StoreError;
+use crate::hash_file::{FileHash, hash_file};
+
+/// A file may have this much more on the disk than its size says, for what file systems reserve.
+const EXCESS_BYTES_MAX: u64 = 1 << 20;
+/// Copies go in pieces of this size.
+const COPY_BYTES: usize = 256 * 1024;
+/// Files from this size on are announced to the kernel as read from end to end.
+const READ_AHEAD_FROM_BYTES: u64 = 1 << 20;
+
+/// A file that is a blob now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Adopted {
+    /// The blob.
+    pub digest: Digest,
+    /// Whether the action had made it executable for anyone. The blob itself is not.
+    pub executable: bool,
+}
+
+/// Why an action's file did not become a blob.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    /// It is a directory, symlink, device, socket or pipe.
+    #[error("{name} is not a regular file but a {kind:?}")]
+    NotAFile {
+        /// The file's name.
+        name: String,
+        /// What it is.
+        kind: FileType,
+    },
+    /// It is larger than the caller allows.
+    #[error("{name} has {size_bytes} bytes, over the limit of {max_bytes}")]
+    TooLarge {
+        /// The file's name.
+        name: String,
+        /// Its size.
+        size_bytes: u64,
+        /// The limit.
+        max_bytes: u64,
+    },
+    /// It changed while it was looked at: somebody who should be dead is not.
+    #[error("{name} changed while it was stored")]
+    Changed {
+        /// The file's name.
+        name: String,
+    },
+    /// A system call on the file failed; so it is `ENOENT` when there is no such file.
+    #[error("can't {step} {name}")]
+    Io {
+        /// The act, as in "can't …".
+        step: &'static str,
+        /// The file's name.
+        name: String,
+        /// The errno.
+        source: std::io::Error,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The file on its way.
+struct Candidate<'a> {
+    directory: BorrowedFd<'a>,
+    name: &'a CStr,
+    file: OwnedFd,
+    stat: Stat,
+}
+
+impl Cas {
+    /// Makes a file of a dead action a blob. Its name may be gone afterwards, or not; the caller
+    /// deletes the directory.
+    ///
+    /// `name` is one name in the directory, which no symlink can lead out of. `max_bytes` bounds
+    /// what is hashed: a sparse file of any size costs an action nothing.
+    pub fn adopt(
+        &self,
+        function: DigestFunction,
+        directory: BorrowedFd<'_>,
+        name: &CStr,
+        max_bytes: u64,
+    ) -> Result<Adopted, AdoptError> {
+        let candidate = Candidate::open(directory, name, max_bytes)?;
+        let digest = candidate.hash(function)?;
+        if !self.contains(&digest) {
+            if candidate.is_plain(self.blobs_dirfd())? {
+                self.take(&candidate, &digest)?;
+            } else {
+                self.copy(&candidate, &digest)?;
+            }
+        }
+        Ok(Adopted {
+            digest,
+            executable: candidate.is_executable(),
+        })
+    }
+
+    fn take(&self, candidate: &Candidate<'_>, digest: &Digest) -> Result<(), AdoptError> {
+        fchown(&candidate.file, Some(geteuid()), Some(getegid()))
+            .map_err(|e| candidate.failed("chown", e))?;
+        // After the chown, so that no set-user-ID file of ours exists for a moment; and it takes
+        // those bits away.
+        fchmod(&candidate.file, BLOB_MODE).map_err(|e| candidate.failed("chmod", e))?;
+        let moved = self.publish(digest, |path, placement| match placement {
+            Placement::New => renameat_with(
+                candidate.directory,
+                candidate.name,
+                self.blobs_dirfd(),
+                path,
+                RenameFlags::NOREPLACE,
+            ),
+            Placement::Replace => renameat(
+                candidate.directory,
+                candidate.name,
+                self.blobs_dirfd(),
+                path,
+            ),
+        });
+        match moved {
+            // Another mount of the same file system is another device to rename.
+            Err(StoreError::Io { source, .. })
+                if source.raw_os_error() == Some(Errno::XDEV.raw_os_error()) =>
+            {
+                self.copy(candidate, digest)
+            }
+            moved => Ok(moved?),
+        }
+    }
+
+    fn copy(&self, candidate: &Candidate<'_>, digest: &Digest) -> Result<(), AdoptError> {
+        let mut writer = self.writer(digest.function(), Some(*digest));
+        let mut buffer = Vec::with_capacity(COPY_BYTES.min(digest.size_bytes() as usize + 1));
+        loop {
+            buffer.clear();
+            match pread(
+                &candidate.file,
+                spare_capacity(&mut buffer),
+                writer.written(),
+            ) {
+                Ok(0) => break,
+                Ok(_) => writer.write(&buffer).map_err(|e| candidate.changed(e))?,
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(candidate.failed("read", e)),
+            }
+        }
+        writer.commit().map_err(|e| candidate.changed(e))?;
+        Ok(())
+    }
+}
+
+impl<'a> Candidate<'a> {
+    fn open(directory: BorrowedFd<'a>, name: &'a CStr, max_bytes: u64) -> Result<Self, AdoptError> {
+        let shown = || name.to_string_lossy().into_owned();
+        let failed = |step, errno: Errno| AdoptError::Io {
+            step,
+            name: shown(),
+            source: errno.into(),
+        };
+        if name.to_bytes().contains(&b'/') || matches!(name.to_bytes(), b"" | b"." | b"..") {
+            return Err(failed("take for one name", Errno::INVAL));
+        }
+        // Looked at before it is opened: opening a device can have effects.
+        let before =
+            statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| failed("stat", e))?;
+        let kind = FileType::from_raw_mode(before.st_mode);
+        if kind != FileType::RegularFile {
+            return Err(AdoptError::NotAFile {
+                name: shown(),
+                kind,
+            });
+        }
+        let flags = OFlags::RDONLY
+            | OFlags::NOFOLLOW
+            | OFlags::NONBLOCK
+            | OFlags::NOATIME
+            | OFlags::NOCTTY
+            | OFlags::CLOEXEC;
+        let file = openat(directory, name, flags, Mode::empty()).map_err(|e| failed("open", e))?;
+        let stat = fstat(&file).map_err(|e| failed("stat", e))?;
+        if (stat.st_dev, stat.st_ino) != (before.st_dev, before.st_ino) {
+            return Err(AdoptError::Changed { name: shown() });
+        }
+        let size_bytes = stat.st_size as u64;
+        if size_bytes > max_bytes {
+            return Err(AdoptError::TooLarge {
+                name: shown(),
+                size_bytes,
+                max_bytes,
+            });
+        }
+        Ok(Self {
+            directory,
+            name,
+            file,
+            stat,
+        })
+    }
+
+    fn hash(&self, function: DigestFunction) -> Result<Digest, AdoptError> {
+        let size_bytes = self.stat.st_size as u64;
+        if size_bytes >= READ_AHEAD_FROM_BYTES {
+            // A failing hint costs nothing.
+            let _ = fadvise(&self.file, 0, None, Advice::Sequential);
+        }
+        match hash_file(self.file.as_fd(), function, size_bytes) {
+            Ok(FileHash::Whole(digest)) if digest.size_bytes() == size_bytes => Ok(digest),
+            Ok(_) => Err(AdoptError::Changed { name: self.shown() }),
+            Err(e) => Err(self.failed("read", e)),
+        }
+    }
+
+    /// Whether chown, chmod and rename make a blob of it that is like any other.
+    fn is_plain(&self, blobs: BorrowedFd<'_>) -> Result<bool, AdoptError> {
+        // Another name would be another way to the blob.
+        let has_one_name = self.stat.st_nlink == 1;
+        // Blocks beyond the end are disk that the store would not know of.
+        let on_disk = (self.stat.st_blocks as u64).saturating_mul(512);
+        let is_lean = on_disk <= (self.stat.st_size as u64).saturating_add(EXCESS_BYTES_MAX);
+        if !has_one_name || !is_lean {
+            return Ok(false);
+        }
+        let blobs = fstat(blobs).map_err(|e| self.failed("stat the store for", e))?;
+        if blobs.st_dev != self.stat.st_dev {
+            return Ok(false);
+        }
+        has_no_attributes(&self.file).map_err(|e| self.failed("list the attributes of", e))
+    }
+
+    fn is_executable(&self) -> bool {
+        let mode = Mode::from_raw_mode(self.stat.st_mode);
+        mode.intersects(Mode::XUSR | Mode::XGRP | Mode::XOTH)
+    }
+
+    /// What was hashed a moment ago and is something else now has changed.
+    fn changed(&self, error: StoreError) -> AdoptError {
+        match error {
+            StoreError::DigestMismatch { .. } | StoreError::TooManyBytes { .. } => {
+                AdoptError::Changed { name: self.shown() }
+            }
+            other => other.into(),
+        }
+    }
+
+    fn failed(&self, step: &'static str, errno: Errno) -> AdoptError {
+        AdoptError::Io {
+            step,
+            name: self.shown(),
+            source: errno.into(),
+        }
+    }
+
+    fn shown(&self) -> String {
+        self.name.to_string_lossy().into_owned()
+    }
+}
+
+/// Whether a file has neither extended attributes nor an ACL, which is one of them. The label that
+/// SELinux puts on every file is the system's, not the action's.
+fn has_no_attributes(file: &OwnedFd) -> Result<bool, Errno> {
+    const LABEL: &[u8] = b"security.selinux\0";
+    let length = match flistxattr_query(file) {
+        Ok(0) | Err(Errno::NOTSUP) => return Ok(true),
+        Ok(length) => length,
+        Err(e) => return Err(e),
+    };
+    if length != LABEL.len() {
+        return Ok(false);
+    }
+    let mut names = Vec::with_capacity(length);
+    match flistxattr(file, spare_capacity(&mut names)) {
+        Ok(_) => Ok(names == LABEL),
+        Err(Errno::RANGE) => Ok(false),
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,419 @@
+//! The content-addressed store: blobs that are whole, verified and never changed.
+//!
+//! # What happens at once
+//!
+//! A file and its entry in the index change under the lock of the name's stripe, so that a blob
+//! that is stored and deleted at the same time ends as one or the other, in both places.
+//!
+//! A deletion holds the lock of the pins from before it asks them until the blob is out of the index
+//! and the generation was counted up; the file goes after that, still under the stripe. Hence:
+//!
+//! - Who first pins and then finds a blob present keeps it: a deletion that began before has taken
+//!   the blob out of the index by then, and one that begins later sees the pin.
+//! - Who, after pinning, sees the generation that it had read **before** it last looked knows that
+//!   nothing was deleted since, and need not look again. The generation is counted up after the
+//!   index has changed: who reads the new one sees the index without the blob.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use model::{Digest, DigestFunction};
+use rustix::buffer::spare_capacity;
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, fchmod, fstat, linkat, openat, renameat, statat, unlinkat,
+};
+use rustix::io::Errno;
+use rustix::path::Arg;
+
+use crate::blob_path::BlobPath;
+use crate::checkpoint::Checkpoints;
+use crate::error::StoreError;
+use crate::index::Index;
+use crate::pins::{Pin, PinSet, Pins};
+use crate::root::write_all;
+use crate::stripes::Stripes;
+use crate::writer::BlobWriter;
+
+/// The largest blob that [`Cas::read`] reads into memory: no message of REAPI that is a blob is
+/// sensibly larger, and a caller that streams has [`Cas::open`].
+pub const READ_BYTES_MAX: u64 = 64 << 20;
+
+/// The mode of a blob: nobody changes it, everybody who can reach it may read it.
+pub(crate) const BLOB_MODE: Mode = Mode::RUSR.union(Mode::RGRP).union(Mode::ROTH);
+
+/// What became of a request to delete a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    /// It was there, and is not any more.
+    Gone,
+    /// It was not there.
+    Absent,
+    /// It stays, because somebody needs it; so does the empty blob, always.
+    Pinned,
+}
+
+/// A handle on the blobs; cloning it is cheap.
+#[derive(Clone)]
+pub struct Cas {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    blobs: OwnedFd,
+    path: PathBuf,
+    temporary: OwnedFd,
+    checkpoints: Arc<Checkpoints>,
+    index: Index,
+    pins: Arc<Pins>,
+    generation: AtomicU64,
+    names: Stripes,
+    /// The umask takes bits from the mode of a new file, so that it must be set.
+    mode_is_masked: bool,
+    /// `linkat` takes no bare descriptor from us, only its name in /proc.
+    link_by_proc: AtomicBool,
+    /// Makes names in the temporary directory unique.
+    next_temporary: AtomicU64,
+}
+
+/// How a file is to take its place among the blobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// Fail with EEXIST if there is a file.
+    New,
+    /// Take the place of a file that is not known to be a blob.
+    Replace,
+}
+
+impl Cas {
+    pub(crate) fn new(
+        blobs: OwnedFd,
+        path: PathBuf,
+        temporary: OwnedFd,
+        checkpoints: Arc<Checkpoints>,
+        index: Index,
+    ) -> Result<Self, Errno> {
+        let probe = open_unnamed(&blobs)?;
+        let mode_is_masked = Mode::from_raw_mode(fstat(&probe)?.st_mode) != BLOB_MODE;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                blobs,
+                path,
+                temporary,
+                checkpoints,
+                index,
+                pins: Arc::default(),
+                generation: AtomicU64::new(0),
+                names: Stripes::new(),
+                mode_is_masked,
+                link_by_proc: AtomicBool::new(false),
+                next_temporary: AtomicU64::new(0),
+            }),
+        })
+    }
+
+    /// Makes the empty blobs, which every store has.
+    pub(crate) fn ensure_empty_blobs(&self) -> Result<(), StoreError> {
+        for function in DigestFunction::ALL {
+            let digest = Digest::empty(function);
+            if !self.inner.index.contains(&digest) {
+                self.store(&digest, &[])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the blob is there. No system call.
+    pub fn contains(&self, digest: &Digest) -> bool {
+        self.inner.index.contains(digest) || digest.is_empty_blob()
+    }
+
+    /// Those of the blobs that are not there, in the order given. No system call.
+    pub fn missing(&self, digests: &[Digest]) -> Vec<Digest> {
+        let absent = digests.iter().filter(|digest| !self.contains(digest));
+        absent.copied().collect()
+    }
+
+    /// The content of a blob of up to [`READ_BYTES_MAX`]; `None` if it is not there.
+    pub fn read(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
+        if digest.size_bytes() == 0 {
+            return Ok(self.contains(digest).then(Bytes::new));
+        }
+        if !self.contains(digest) {
+            return Ok(None);
+        }
+        if digest.size_bytes() > READ_BYTES_MAX {
+            return Err(StoreError::TooLargeToRead {
+                digest: *digest,
+                max_bytes: READ_BYTES_MAX,
+            });
+        }
+        let Some(file) = self.open_file(digest)? else {
+            return Ok(None);
+        };
+        let content = read_up_to(&file, digest.size_bytes() as usize)
+            .map_err(|e| StoreError::io("read blob", digest.to_string(), e))?;
+        if content.len() as u64 != digest.size_bytes() {
+            self.remove_damaged(digest)?;
+            return Ok(None);
+        }
+        Ok(Some(content.into()))
+    }
+
+    /// A blob's file, opened for reading; `None` if it is not there.
+    pub fn open(&self, digest: &Digest) -> Result<Option<File>, StoreError> {
+        if !self.contains(digest) {
+            return Ok(None);
+        }
+        let mut file = self.open_file(digest)?;
+        if file.is_none() && digest.is_empty_blob() {
+            self.ensure_empty_blobs()?;
+            file = self.open_file(digest)?;
+        }
+        let Some(file) = file else { return Ok(None) };
+        let stat = fstat(&file).map_err(|e| StoreError::io("stat blob", digest.to_string(), e))?;
+        if stat.st_size as u64 != digest.size_bytes() {
+            self.remove_damaged(digest)?;
+            return Ok(None);
+        }
+        Ok(Some(file.into()))
+    }
+
+    /// Stores a blob, and returns its digest. Costs no disk write when it is there already.
+    pub fn put(&self, function: DigestFunction, content: &[u8]) -> Result<Digest, StoreError> {
+        let digest = Digest::of(function, content);
+        self.store_if_absent(&digest, content)?;
+        Ok(digest)
+    }
+
+    /// Stores a blob whose digest the caller was told, and refuses it when that is wrong.
+    pub fn put_expected(&self, expected: &Digest, content: &[u8]) -> Result<(), StoreError> {
+        let actual = Digest::of(expected.function(), content);
+        if actual != *expected {
+            return Err(StoreError::DigestMismatch {
+                expected: *expected,
+                actual,
+            });
+        }
+        self.store_if_absent(expected, content)
+    }
+
+    /// Takes in a blob that comes in pieces.
+    ///
+    /// With an expected digest, whose function must be the one given, more bytes than it has and
+    /// another content than it says are refused. Ask [`Cas::contains`] first: what is there need
+    /// not be sent.
+    pub fn writer(&self, function: DigestFunction, expected: Option<Digest>) -> BlobWriter {
+        BlobWriter::new(self.clone(), function, expected)
+    }
+
+    /// Keeps the blobs of a set from being deleted as long as the guard lives.
+    ///
+    /// Pin first, then check that the blobs are there: see the module.
+    pub fn pin(&self, set: Arc<dyn PinSet>) -> Pin {
+        self.inner.pins.register(set)
+    }
+
+    /// Deletes a blob that nobody has pinned.
+    pub fn delete(&self, digest: &Digest) -> Result<Deleted, StoreError> {
+        let inner = &*self.inner;
+        let _change = inner.checkpoints.begin_change()?;
+        let pins = inner.pins.lock();
+        if digest.is_empty_blob() || pins.contain(digest) {
+            return Ok(Deleted::Pinned);
+        }
+        let _name = inner.names.lock(digest.hash());
+        if !inner.index.contains(digest) {
+            return Ok(Deleted::Absent);
+        }
+        self.forget(digest);
+        // The file is still ours alone by its name; a large one takes long to unlink.
+        drop(pins);
+        self.unlink(digest)?;
+        Ok(Deleted::Gone)
+    }
+
+    /// Counts the blobs that went: unchanged, everything that was there still is.
+    pub fn generation(&self) -> u64 {
+        self.inner.generation.load(Ordering::Acquire)
+    }
+
+    /// The directory that [`BlobPath`] is relative to.
+    pub fn blobs_dirfd(&self) -> BorrowedFd<'_> {
+        self.inner.blobs.as_fd()
+    }
+
+    /// The path of the directory that [`BlobPath`] is relative to.
+    pub fn blobs_path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// The number of blobs and the sum of their sizes in bytes.
+    pub(crate) fn count(&self) -> (u64, u64) {
+        (self.inner.index.blobs(), self.inner.index.bytes())
+    }
+
+    /// An unnamed file, which is gone if it is not published.
+    pub(crate) fn create_unnamed(&self) -> Result<OwnedFd, StoreError> {
+        let create = || {
+            let file = open_unnamed(&self.inner.blobs)?;
+            if self.inner.mode_is_masked {
+                fchmod(&file, BLOB_MODE)?;
+            }
+            Ok(file)
+        };
+        create().map_err(|e: Errno| StoreError::io("create", "an unnamed file", e))
+    }
+
+    /// Gives an unnamed file, whose content was verified, its name.
+    pub(crate) fn publish_unnamed(
+        &self,
+        file: BorrowedFd<'_>,
+        digest: &Digest,
+    ) -> Result<(), StoreError> {
+        self.publish(digest, |path, placement| match placement {
+            Placement::New => self.link(file, &self.inner.blobs, path),
+            Placement::Replace => {
+                let number = self.inner.next_temporary.fetch_add(1, Ordering::Relaxed);
+                let name = format!("blob-{number}");
+                self.link(file, &self.inner.temporary, &name)?;
+                renameat(&self.inner.temporary, &name, &self.inner.blobs, path)
+            }
+        })
+    }
+
+    /// Puts a file with verified content in a blob's place, if nobody was quicker.
+    pub(crate) fn publish(
+        &self,
+        digest: &Digest,
+        place: impl Fn(&CStr, Placement) -> Result<(), Errno>,
+    ) -> Result<(), StoreError> {
+        let inner = &*self.inner;
+        let _change = inner.checkpoints.begin_change()?;
+        let _name = inner.names.lock(digest.hash());
+        if inner.index.contains(digest) {
+            return Ok(());
+        }
+        let path = BlobPath::new(digest);
+        let placed = match place(path.as_c_str(), Placement::New) {
+            // A file that is not in the index is not what its name says, or was put there by
+            // somebody else. Ours is known to be right.
+            Err(Errno::EXIST) => place(path.as_c_str(), Placement::Replace),
+            placed => placed,
+        };
+        placed.map_err(|e| StoreError::io("publish blob", path.as_str(), e))?;
+        inner.index.insert(digest);
+        Ok(())
+    }
+
+    fn store_if_absent(&self, digest: &Digest, content: &[u8]) -> Result<(), StoreError> {
+        if self.contains(digest) {
+            return Ok(());
+        }
+        self.store(digest, content)
+    }
+
+    /// Writes a blob whose content was verified.
+    pub(crate) fn store(&self, digest: &Digest, content: &[u8]) -> Result<(), StoreError> {
+        let file = self.create_unnamed()?;
+        write_all(file.as_fd(), content)
+            .map_err(|e| StoreError::io("write blob", digest.to_string(), e))?;
+        self.publish_unnamed(file.as_fd(), digest)
+    }
+
+    /// `linkat` by descriptor needs CAP_DAC_READ_SEARCH, or a kernel from 6.10.
+    fn link(
+        &self,
+        file: BorrowedFd<'_>,
+        directory: &OwnedFd,
+        name: impl Arg + Copy,
+    ) -> Result<(), Errno> {
+        use std::os::fd::AsRawFd;
+        if !self.inner.link_by_proc.load(Ordering::Relaxed) {
+            match linkat(file, c"", directory, name, AtFlags::EMPTY_PATH) {
+                Err(Errno::NOENT) => self.inner.link_by_proc.store(true, Ordering::Relaxed),
+                result => return result,
+            }
+        }
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        linkat(CWD, path, directory, name, AtFlags::SYMLINK_FOLLOW)
+    }
+
+    /// Opens a blob's file; one that is gone is taken out of the index.
+    fn open_file(&self, digest: &Digest) -> Result<Option<OwnedFd>, StoreError> {
+        let path = BlobPath::new(digest);
+        // Without NOATIME a read would be a write now and then.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NOATIME | OFlags::CLOEXEC;
+        match openat(&self.inner.blobs, path.as_c_str(), flags, Mode::empty()) {
+            Ok(file) => Ok(Some(file)),
+            Err(Errno::NOENT) => {
+                self.forget_if_gone(digest);
+                Ok(None)
+            }
+            Err(e) => Err(StoreError::io("open blob", path.as_str(), e)),
+        }
+    }
+
+    /// Takes a blob out of the index whose file somebody else deleted.
+    fn forget_if_gone(&self, digest: &Digest) {
+        let _name = self.inner.names.lock(digest.hash());
+        let path = BlobPath::new(digest);
+        let found = statat(
+            &self.inner.blobs,
+            path.as_c_str(),
+            AtFlags::SYMLINK_NOFOLLOW,
+        );
+        // Looked for again under the lock: it may have been stored anew.
+        if found.is_err_and(|e| e == Errno::NOENT) && self.inner.index.contains(digest) {
+            tracing::warn!(%digest, "a blob was deleted behind the store's back");
+            self.forget(digest);
+        }
+    }
+
+    /// Removes a blob whose file has another size than it had.
+    fn remove_damaged(&self, digest: &Digest) -> Result<(), StoreError> {
+        let _change = self.inner.checkpoints.begin_change()?;
+        let _name = self.inner.names.lock(digest.hash());
+        tracing::error!(%digest, "a blob was changed behind the store's back; removed");
+        self.forget(digest);
+        self.unlink(digest)
+    }
+
+    /// Takes a blob out of the index. The caller holds the lock of its name.
+    fn forget(&self, digest: &Digest) {
+        self.inner.index.remove(digest);
+        self.inner.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn unlink(&self, digest: &Digest) -> Result<(), StoreError> {
+        let path = BlobPath::new(digest);
+        match unlinkat(&self.inner.blobs, path.as_c_str(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(StoreError::io("unlink blob", path.as_str(), e)),
+        }
+    }
+}
+
+/// All unnamed files are made in one directory, so that their inodes lie side by side.
+fn open_unnamed(blobs: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+    openat(blobs, c".", flags, BLOB_MODE)
+}
+
+/// Reads until that many bytes are there or the file ends.
+fn read_up_to(file: &OwnedFd, size_bytes: usize) -> io::Result<Vec<u8>> {
+    let mut content = Vec::with_capacity(size_bytes);
+    while content.len() < size_bytes {
+        match rustix::io::read(file, spare_capacity(&mut content)) {
+            Ok(0) => break,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(content)
+}

@@ -1,0 +1,143 @@
+//! Filling the index from the directory, and removing what a crash tore.
+//!
+//! Several threads take shards from a counter. A file costs its share of a listing and one
+//! `statx`; after a crash of the machine, young files are hashed as well.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use model::{Digest, DigestFunction};
+use rustix::fs::{
+    Advice, AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, fadvise, openat, statx, unlinkat,
+};
+use rustix::io::Errno;
+
+use crate::empty_directory::each_entry;
+use crate::hash_file::{FileHash, hash_file};
+use crate::index::Index;
+use crate::root::OpenError;
+use crate::state::Recovery;
+
+const SHARDS: usize = 256;
+/// More threads than this only wait for each other in the kernel.
+const THREADS_MAX: usize = 8;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    /// Blobs that were hashed again.
+    pub(crate) verified: AtomicU64,
+    /// Torn blobs that were removed.
+    pub(crate) removed: AtomicU64,
+    /// Files that are no blobs and were left alone.
+    pub(crate) foreign: AtomicU64,
+}
+
+/// Puts every blob below `blobs` into the index.
+pub(crate) fn scan(blobs: &OwnedFd, index: &Index, recovery: Recovery) -> Result<Scan, OpenError> {
+    let report = Scan::default();
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let shards = DigestFunction::ALL.len() * SHARDS;
+        while let Some(shard) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < shards) {
+            let scanner = Shard {
+                function: DigestFunction::ALL[shard / SHARDS],
+                first_byte: (shard % SHARDS) as u8,
+                index,
+                recovery,
+                report: &report,
+            };
+            scanner.run(blobs)?;
+        }
+        Ok(())
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS_MAX));
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a scanning thread does not panic"))
+            .collect::<Result<Vec<()>, OpenError>>()
+    })?;
+    Ok(report)
+}
+
+struct Shard<'a> {
+    function: DigestFunction,
+    first_byte: u8,
+    index: &'a Index,
+    recovery: Recovery,
+    report: &'a Scan,
+}
+
+impl Shard<'_> {
+    fn run(&self, blobs: &OwnedFd) -> Result<(), OpenError> {
+        let path = format!("{}/{:02x}", self.function.name(), self.first_byte);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let visit_all = || {
+            let directory = openat(blobs, &path, flags, Mode::empty())?;
+            each_entry(&directory, |name, _| self.visit(&directory, name))
+        };
+        visit_all().map_err(|e: Errno| OpenError::io("list", &path, e))
+    }
+
+    fn visit(&self, directory: &OwnedFd, name: &CStr) -> Result<(), Errno> {
+        let stat = statx(
+            directory,
+            name,
+            AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC,
+            StatxFlags::TYPE | StatxFlags::SIZE | StatxFlags::CTIME,
+        )?;
+        let Some(digest) = self.digest(name, &stat) else {
+            tracing::warn!(?name, shard = self.first_byte, "not a blob; left alone");
+            self.report.foreign.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        };
+        if self.is_torn(directory, name, &digest, &stat)? {
+            tracing::warn!(%digest, "removed a blob that a crash tore");
+            self.report.removed.fetch_add(1, Ordering::Relaxed);
+            return unlinkat(directory, name, AtFlags::empty());
+        }
+        self.index.insert(&digest);
+        Ok(())
+    }
+
+    /// The digest that name and size make, if it is the name of a blob.
+    fn digest(&self, name: &CStr, stat: &Statx) -> Option<Digest> {
+        let is_file = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
+        Digest::parse_hex_bytes(self.function, name.to_bytes(), stat.stx_size)
+            .ok()
+            .filter(|digest| is_file && digest.hash()[0] == self.first_byte)
+    }
+
+    fn is_torn(
+        &self,
+        directory: &OwnedFd,
+        name: &CStr,
+        digest: &Digest,
+        stat: &Statx,
+    ) -> Result<bool, Errno> {
+        if digest.size_bytes() == 0 {
+            return Ok(!digest.is_empty_blob());
+        }
+        match self.recovery {
+            Recovery::Verify { since } if stat.stx_ctime.tv_sec >= since => {
+                self.report.verified.fetch_add(1, Ordering::Relaxed);
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let file = openat(directory, name, flags, Mode::empty())?;
+                // A failing hint costs nothing.
+                let _ = fadvise(&file, 0, None, Advice::Sequential);
+                let found = hash_file(file.as_fd(), self.function, digest.size_bytes());
+                match found {
+                    Ok(FileHash::Whole(found)) => Ok(found != *digest),
+                    Ok(FileHash::Longer) => Ok(true),
+                    // What the disk can't give back is torn as well.
+                    Err(Errno::IO) => Ok(true),
+                    Err(e) => Err(e),
+                }
+            }
+            _ => Ok(false),
+        }
+    }
+}
