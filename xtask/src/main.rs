@@ -1,3 +1,70 @@
-//! `cargo xtask VERB`: the one entry for everything longer than a line.
+//! `cargo xtask VERB`: the one entry for everything that is longer than a line.
+//!
+//! A verb is a module with a `run` function. People and CI use the same ones. What the verbs share:
+//! [`workspace`] knows where things are, [`process`] runs programs and becomes root for those that
+//! need it, [`state_volume`] makes the file system that tests keep their state on.
 
-fn main() {}
+mod e2e;
+#[cfg(test)]
+mod layering;
+mod lint;
+mod process;
+mod serve;
+mod setup;
+mod state_volume;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own verbs")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what building and testing need from the distribution.
+    Setup,
+    /// Set up, build a release, and run `linux-actiond serve` as root.
+    Serve(serve::Arguments),
+    /// Check formatting, lints, and what the project depends on.
+    Lint,
+    /// Set up, run every test of the workspace as root, then the end-to-end tests.
+    Test(test::Arguments),
+    /// Run real clients against the real daemon.
+    E2e(e2e::Arguments),
+    /// Run one test binary as root with a state volume of its own (cargo's runner).
+    #[command(hide = true)]
+    RunTest(test::RunnerArguments),
+    /// Mount a state volume in this private mount namespace, then become a program.
+    #[command(hide = true)]
+    InStateVolume(state_volume::Arguments),
+    /// The part of `e2e` that runs as root on a state volume.
+    #[command(hide = true)]
+    E2eInside(e2e::InsideArguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().verb {
+        Verb::Setup => setup::run(),
+        Verb::Serve(arguments) => serve::run(&arguments),
+        Verb::Lint => lint::run(),
+        Verb::Test(arguments) => test::run(&arguments),
+        Verb::E2e(arguments) => e2e::run(&arguments),
+        Verb::RunTest(arguments) => test::run_one(&arguments),
+        Verb::InStateVolume(arguments) => state_volume::enter(&arguments),
+        Verb::E2eInside(arguments) => e2e::run_inside(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

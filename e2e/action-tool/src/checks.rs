@@ -4,6 +4,7 @@ use std::{
     fs::{self, OpenOptions},
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     str::FromStr,
     time::Duration,
@@ -14,6 +15,8 @@ use std::{
 pub(crate) enum Check {
     /// `/etc/hosts` resolves `localhost`.
     HostsHasLocalhost,
+    /// Inputs can be rewritten, given other modes, and removed.
+    InputsCanBeChanged,
     /// No input can be opened for writing, truncated or removed; a file beside it can be made.
     InputsAreReadOnly,
     /// A TCP connection over 127.0.0.1 carries bytes.
@@ -28,6 +31,7 @@ impl FromStr for Check {
     fn from_str(name: &str) -> Result<Self, String> {
         match name {
             "hosts-has-localhost" => Ok(Self::HostsHasLocalhost),
+            "inputs-can-be-changed" => Ok(Self::InputsCanBeChanged),
             "inputs-are-read-only" => Ok(Self::InputsAreReadOnly),
             "loopback-works" => Ok(Self::LoopbackWorks),
             "network-is-unreachable" => Ok(Self::NetworkIsUnreachable),
@@ -43,6 +47,10 @@ pub(crate) fn run(check: &Check, inputs: &[PathBuf]) -> Result<(), String> {
             .iter()
             .filter(|path| path.is_file())
             .try_for_each(is_read_only),
+        Check::InputsCanBeChanged => inputs
+            .iter()
+            .filter(|path| path.is_file())
+            .try_for_each(|path| change(path).map_err(|error| error.to_string())),
         Check::LoopbackWorks => loopback_works().map_err(|error| format!("loopback: {error}")),
         Check::NetworkIsUnreachable => network_is_unreachable(),
     }
@@ -80,6 +88,24 @@ fn is_read_only(input: &PathBuf) -> Result<(), String> {
     let beside = input.with_extension("beside");
     fs::write(&beside, "new").map_err(|error| format!("creating {}: {error}", beside.display()))?;
     fs::remove_file(&beside).map_err(|error| format!("removing {}: {error}", beside.display()))
+}
+
+/// Rewrites the file in place, then puts another in its stead, then removes it.
+fn change(input: &PathBuf) -> std::io::Result<()> {
+    let named = |act: &str, error: std::io::Error| {
+        std::io::Error::new(error.kind(), format!("{act} {}: {error}", input.display()))
+    };
+    OpenOptions::new()
+        .append(true)
+        .open(input)
+        .and_then(|mut file| file.write_all(b"changed"))
+        .map_err(|error| named("appending to", error))?;
+    fs::set_permissions(input, fs::Permissions::from_mode(0o600))
+        .map_err(|error| named("chmod of", error))?;
+    let other = input.with_extension("other");
+    fs::write(&other, "another").map_err(|error| named("creating beside", error))?;
+    fs::rename(&other, input).map_err(|error| named("replacing", error))?;
+    fs::remove_file(input).map_err(|error| named("removing", error))
 }
 
 fn loopback_works() -> std::io::Result<()> {

@@ -1,0 +1,193 @@
+//! Bazel on one workspace, with everything remote and nothing to fall back to.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::events::Report;
+use crate::e2e::{
+    Place, copy_folder,
+    daemon::Daemon,
+    session::{Finished, Session},
+};
+use crate::workspace;
+
+/// Modules that Bazel's own modules name and nothing here loads.
+const EMPTY_MODULES: [&str; 4] = ["apple_support", "buildozer", "protobuf", "zlib"];
+
+pub(super) struct Bazel {
+    session: Session,
+    folder: PathBuf,
+}
+
+/// One invocation: what it printed, and what its events say.
+pub(super) struct Invocation {
+    finished: Finished,
+    pub(super) report: Report,
+}
+
+impl Invocation {
+    /// Fails with Bazel's own words unless it ended with `exit_code`.
+    fn expect(self, exit_code: i32) -> Result<Self> {
+        let Finished {
+            exit_code: found,
+            stdout,
+            stderr,
+        } = &self.finished;
+        ensure!(
+            *found == exit_code,
+            "Bazel ended with {found}, not {exit_code}:\n{stdout}{stderr}"
+        );
+        Ok(self)
+    }
+
+    /// What Bazel wrote to the terminal.
+    pub(super) fn stderr(&self) -> &str {
+        &self.finished.stderr
+    }
+}
+
+impl Bazel {
+    /// A copy of the workspace `e2e/bazel/NAME` in the place's scratch folder.
+    pub(super) fn open(place: &Place, name: &str, server: &Daemon) -> Result<Self> {
+        let sources = workspace::root().join("e2e/bazel");
+        let folder = place.scratch.join("client");
+        fs::create_dir_all(&folder)?;
+        copy_folder(&sources.join(name), &folder.join("workspace"))?;
+        copy_folder(&sources.join("offline"), &folder.join("offline"))?;
+        fs::write(folder.join("bazelrc"), bazelrc(server))?;
+        Ok(Self {
+            session: Session::open(&place.client_root, &folder)?,
+            folder,
+        })
+    }
+
+    /// The copy's path on the host.
+    pub(super) fn workspace(&self) -> PathBuf {
+        self.folder.join("workspace")
+    }
+
+    /// A build that must succeed.
+    pub(super) fn build(&mut self, words: &[&str]) -> Result<Report> {
+        Ok(self.invoke("build", words)?.expect(0)?.report)
+    }
+
+    /// Tests that must pass.
+    pub(super) fn test(&mut self, words: &[&str]) -> Result<Report> {
+        Ok(self.invoke("test", words)?.expect(0)?.report)
+    }
+
+    /// An invocation that must end with `exit_code`: 1 is a failed build, 3 a failed test.
+    pub(super) fn fails_with(
+        &mut self,
+        exit_code: i32,
+        verb: &str,
+        words: &[&str],
+    ) -> Result<Invocation> {
+        self.invoke(verb, words)?.expect(exit_code)
+    }
+
+    /// A build that runs while the caller does something else; [`Bazel::finish_build`] must follow.
+    pub(super) fn start_build(&mut self, words: &[&str]) -> Result<()> {
+        self.session
+            .start("/client/workspace", &self.words("build", words))
+    }
+
+    pub(super) fn finish_build(&mut self) -> Result<Report> {
+        let finished = self.session.finish()?;
+        Ok(self.invocation(finished)?.expect(0)?.report)
+    }
+
+    /// Forgets everything that Bazel knows of earlier builds.
+    pub(super) fn expunge(&mut self) -> Result<()> {
+        let finished = self
+            .session
+            .run("/client/workspace", &words_of("clean", &["--expunge"]))?;
+        ensure!(finished.exit_code == 0, "bazel clean: {}", finished.stderr);
+        Ok(())
+    }
+
+    fn invoke(&mut self, verb: &str, words: &[&str]) -> Result<Invocation> {
+        let finished = self
+            .session
+            .run("/client/workspace", &self.words(verb, words))?;
+        self.invocation(finished)
+    }
+
+    fn words(&self, verb: &str, words: &[&str]) -> Vec<String> {
+        // The events of an earlier invocation must not be taken for those of one that wrote none.
+        let _there_were_none = fs::remove_file(self.events());
+        words_of(verb, words)
+    }
+
+    fn invocation(&self, finished: Finished) -> Result<Invocation> {
+        let report = Report::read(&self.events()).with_context(|| finished.stderr.clone())?;
+        report.ensure_nothing_ran_locally()?;
+        Ok(Invocation { finished, report })
+    }
+
+    fn events(&self) -> PathBuf {
+        self.folder.join("events.json")
+    }
+
+    /// A file below `bazel-bin`, which is a symlink that only means something inside the root.
+    pub(super) fn output(&self, path: &str) -> Result<PathBuf> {
+        self.below_link("bazel-bin", path)
+    }
+
+    /// A file below `bazel-testlogs`.
+    pub(super) fn test_log(&self, path: &str) -> Result<PathBuf> {
+        self.below_link("bazel-testlogs", path)
+    }
+
+    fn below_link(&self, link: &str, path: &str) -> Result<PathBuf> {
+        let target = fs::read_link(self.workspace().join(link))
+            .with_context(|| format!("there is no {link}"))?;
+        Ok(self.folder.join(target.strip_prefix("/client")?).join(path))
+    }
+
+    /// Replaces text in a source file of the copy.
+    pub(super) fn edit(&self, path: &str, from: &str, to: &str) -> Result<()> {
+        edit(&self.workspace().join(path), from, to)
+    }
+}
+
+fn words_of(verb: &str, words: &[&str]) -> Vec<String> {
+    ["bazel", "--bazelrc=/client/bazelrc", verb]
+        .iter()
+        .chain(words)
+        .map(|word| (*word).to_owned())
+        .collect()
+}
+
+fn edit(path: &Path, from: &str, to: &str) -> Result<()> {
+    let text = fs::read_to_string(path)?;
+    ensure!(
+        text.contains(from),
+        "{} does not hold {from:?}",
+        path.display()
+    );
+    Ok(fs::write(path, text.replace(from, to))?)
+}
+
+fn bazelrc(server: &Daemon) -> String {
+    let address = server.address();
+    let overrides: String = EMPTY_MODULES
+        .iter()
+        .map(|name| format!("common --override_module={name}=/client/offline/modules/{name}\n"))
+        .collect();
+    format!(
+        "startup --server_javabase=/usr/lib/jvm/default-java --output_user_root=/client/output\n\
+         common --registry=file:///client/offline/registry --noenable_workspace\n\
+         {overrides}\
+         common --color=no --curses=no --show_progress_rate_limit=60\n\
+         build --remote_executor=grpc://{address} --noremote_local_fallback\n\
+         build --spawn_strategy=remote --strategy=TestRunner=remote --genrule_strategy=remote\n\
+         build --incompatible_strict_action_env --jobs=16\n\
+         build --build_event_json_file=/client/events.json --verbose_failures\n\
+         test --test_output=errors\n"
+    )
+}

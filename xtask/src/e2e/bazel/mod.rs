@@ -1,0 +1,43 @@
+//! Bazel 7.7.1 from Debian testing, which speaks REAPI 2.0.
+//!
+//! It runs offline: modules that nobody here uses are empty ones of our own, and the rest are those
+//! that the Debian packages bring.
+
+mod client;
+mod cpp;
+mod events;
+mod stress;
+
+use super::{Client, Suite, debian_root::Recipe};
+
+pub(super) const CLIENT: Client = Client {
+    name: "bazel",
+    recipe: Recipe {
+        name: "bazel",
+        suite: "forky",
+        packages: &[
+            "bazel-bootstrap",
+            "bazel-platforms",
+            "bazel-rules-cc",
+            "bazel-rules-java",
+            "bazel-rules-license",
+            "bazel-rules-python",
+            "bazel-rules-shell",
+            "bazel-skylib",
+            "default-jre-headless",
+            "g++",
+        ],
+        // A JDK of 350 MB that only Java builds use; Bazel itself runs on the JRE.
+        stubs: &["default-jdk-headless"],
+    },
+    suites: &[
+        Suite {
+            name: "stress",
+            run: stress::run,
+        },
+        Suite {
+            name: "cpp",
+            run: cpp::run,
+        },
+    ],
+};

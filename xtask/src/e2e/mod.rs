@@ -1,0 +1,205 @@
+//! `cargo xtask e2e`: real clients build real workspaces through the real daemon.
+//!
+//! A client is a program of others, so it lives in a root file system of its own that is made once
+//! from the distribution's archive and kept in the user's cache ([`debian_root`]). Its suites run
+//! as root on a state volume, against a daemon that they start, kill and restart ([`daemon`]), with
+//! the client in a session of its own ([`session`]). A new client is a module with a recipe and a
+//! list of suites, and a line in [`CLIENTS`].
+//!
+//! Nothing is skipped by itself: where a root can't be made, the run fails, unless that client was
+//! left out by name.
+
+mod bazel;
+mod daemon;
+mod debian_root;
+mod session;
+mod steps;
+
+use std::{ffi::OsString, path::PathBuf, process::Command};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{process, setup, state_volume, workspace};
+
+/// A build tool that speaks remote execution.
+struct Client {
+    name: &'static str,
+    recipe: debian_root::Recipe,
+    suites: &'static [Suite],
+}
+
+/// Steps that share a daemon and a workspace, each building on the one before.
+struct Suite {
+    name: &'static str,
+    run: fn(&Place) -> Result<()>,
+}
+
+/// Every client there is.
+const CLIENTS: [&Client; 1] = [&bazel::CLIENT];
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Clients to run; all when none is named.
+    clients: Vec<String>,
+    /// Leave out this client.
+    #[arg(long = "skip", value_name = "CLIENT")]
+    skipped: Vec<String>,
+    /// Run only this suite.
+    #[arg(long)]
+    suite: Option<String>,
+    /// Give the daemon one more flag, such as `--daemon-flag=--input-root-strategy=bind`.
+    #[arg(long = "daemon-flag", value_name = "FLAG", allow_hyphen_values = true)]
+    daemon_flags: Vec<OsString>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct InsideArguments {
+    client: String,
+    #[arg(long)]
+    suite: Option<String>,
+    #[arg(long)]
+    client_root: PathBuf,
+    #[arg(long)]
+    daemon: PathBuf,
+    #[arg(long)]
+    action_tool: PathBuf,
+    #[arg(long = "daemon-flag", allow_hyphen_values = true)]
+    daemon_flags: Vec<OsString>,
+}
+
+/// Where a suite runs: everything it may use and write.
+struct Place {
+    /// The client's root file system, never written to.
+    client_root: PathBuf,
+    daemon: PathBuf,
+    daemon_flags: Vec<OsString>,
+    /// The static program that the workspaces' actions run.
+    action_tool: PathBuf,
+    /// An empty folder on the state volume.
+    scratch: PathBuf,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let clients = chosen(arguments)?;
+    if clients.is_empty() {
+        return Ok(());
+    }
+    setup::run()?;
+    process::run(process::cargo().args([
+        "build",
+        "--locked",
+        "--release",
+        "--package",
+        "actiond",
+    ]))?;
+    let action_tool = build_action_tool()?;
+    for client in clients {
+        let root = debian_root::provide(&client.recipe)
+            .with_context(|| format!("no root for {0}; `--skip {0}` leaves it out", client.name))?;
+        let mut inside = state_volume::command(&std::env::current_exe()?)?;
+        inside
+            .arg("e2e-inside")
+            .arg(client.name)
+            .arg("--client-root")
+            .arg(root);
+        inside
+            .arg("--daemon")
+            .arg(workspace::target().join("release/linux-actiond"));
+        inside.arg("--action-tool").arg(&action_tool);
+        if let Some(suite) = &arguments.suite {
+            inside.arg("--suite").arg(suite);
+        }
+        for flag in &arguments.daemon_flags {
+            inside.arg("--daemon-flag").arg(flag);
+        }
+        process::run(&mut inside)?;
+    }
+    Ok(())
+}
+
+/// The clients asked for, without those skipped; a name that nobody has is an error.
+fn chosen(arguments: &Arguments) -> Result<Vec<&'static Client>> {
+    for name in arguments.clients.iter().chain(&arguments.skipped) {
+        client_named(name)?;
+    }
+    let asked = |client: &Client| {
+        arguments.clients.is_empty() || arguments.clients.iter().any(|name| name == client.name)
+    };
+    let (left_out, chosen): (Vec<_>, Vec<_>) = CLIENTS
+        .into_iter()
+        .filter(|client| asked(client))
+        .partition(|client| arguments.skipped.iter().any(|name| name == client.name));
+    for client in left_out {
+        println!("e2e {}: SKIPPED, as asked", client.name);
+    }
+    Ok(chosen)
+}
+
+fn client_named(name: &str) -> Result<&'static Client> {
+    let known = || CLIENTS.map(|client| client.name).join(", ");
+    CLIENTS
+        .into_iter()
+        .find(|client| client.name == name)
+        .with_context(|| format!("no client {name:?}; there are: {}", known()))
+}
+
+/// Statically linked: it runs in sandboxes that hold nothing but an action's inputs.
+fn build_action_tool() -> Result<PathBuf> {
+    let triple = workspace::host_triple()?;
+    process::run(
+        process::cargo()
+            .args([
+                "rustc",
+                "--locked",
+                "--release",
+                "--package",
+                "action-tool",
+                "--target",
+                &triple,
+            ])
+            .args(["--", "-C", "target-feature=+crt-static"]),
+    )?;
+    Ok(workspace::target().join(triple).join("release/action-tool"))
+}
+
+/// Runs one client's suites, as root, on a state volume.
+pub(crate) fn run_inside(arguments: &InsideArguments) -> Result<()> {
+    let state = std::env::var_os(state_volume::STATE_VARIABLE)
+        .context("this part of e2e runs on a state volume")?;
+    let client = client_named(&arguments.client)?;
+    let asked = |suite: &&Suite| {
+        arguments
+            .suite
+            .as_deref()
+            .is_none_or(|name| name == suite.name)
+    };
+    let suites: Vec<_> = client.suites.iter().filter(asked).collect();
+    if suites.is_empty() {
+        bail!("{} has no suite {:?}", client.name, arguments.suite);
+    }
+    for suite in &suites {
+        let scratch = PathBuf::from(&state).join(suite.name);
+        std::fs::create_dir(&scratch)?;
+        println!("e2e {} {}:", client.name, suite.name);
+        (suite.run)(&Place {
+            client_root: arguments.client_root.clone(),
+            daemon: arguments.daemon.clone(),
+            daemon_flags: arguments.daemon_flags.clone(),
+            action_tool: arguments.action_tool.clone(),
+            scratch,
+        })
+        .with_context(|| format!("e2e {} {}", client.name, suite.name))?;
+    }
+    println!("e2e {}: {} suites passed", client.name, suites.len());
+    Ok(())
+}
+
+/// Copies a folder with all that is in it.
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+    process::run(
+        Command::new("cp")
+            .args(["--recursive", "--no-target-directory"])
+            .arg(from)
+            .arg(to),
+    )
+}

@@ -1,0 +1,106 @@
+//! Runs other programs: says what failed, and becomes root for what needs it.
+
+use std::{
+    env,
+    ffi::OsStr,
+    os::unix::process::CommandExt,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+
+/// What a program that runs as root through sudo still has to know of its caller. sudo clears the
+/// environment; only these come along. `PATH` is handled on its own.
+const KEPT_VARIABLES: [&str; 2] = ["HOME", "CI"];
+const KEPT_PREFIXES: [&str; 4] = ["CARGO", "RUST", "ACTIOND_", "XDG_"];
+
+/// Where Debian keeps mkfs, losetup and the like, which is not in a user's `PATH`.
+const ADMINISTRATORS_PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin";
+
+/// The cargo that runs this verb.
+pub(crate) fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// `program` as root: itself where we are root already, else through sudo.
+pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Command {
+    let path = format!(
+        "PATH={}:{ADMINISTRATORS_PATH}",
+        env::var("PATH").unwrap_or_default()
+    );
+    let mut command = if is_root() {
+        Command::new("env")
+    } else {
+        Command::new("sudo")
+    };
+    if !is_root() {
+        command.arg("env");
+    }
+    command.arg(path);
+    for (name, value) in env::vars_os() {
+        let kept = name.to_str().is_some_and(|name| {
+            KEPT_VARIABLES.contains(&name)
+                || KEPT_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        });
+        if kept {
+            let mut assignment = name;
+            assignment.push("=");
+            assignment.push(value);
+            command.arg(assignment);
+        }
+    }
+    command.arg(program);
+    command
+}
+
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Runs to the end with the terminal as it is; another exit code than 0 is an error.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start {}", shown(command)))?;
+    ensure!(status.success(), "{} failed: {status}", shown(command));
+    Ok(())
+}
+
+/// Runs to the end and gives what it printed.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start {}", shown(command)))?;
+    ensure!(
+        output.status.success(),
+        "{} failed: {}",
+        shown(command),
+        output.status
+    );
+    String::from_utf8(output.stdout).with_context(|| format!("{} printed no text", shown(command)))
+}
+
+/// Becomes the program. Returns only the reason why it could not.
+pub(crate) fn become_program(command: &mut Command) -> anyhow::Error {
+    let error = command.exec();
+    anyhow::Error::new(error).context(format!("cannot become {}", shown(command)))
+}
+
+/// Whether `program` is in `PATH`, or where administrators keep theirs.
+pub(crate) fn is_installed(program: &str) -> bool {
+    let path = env::var("PATH").unwrap_or_default();
+    path.split(':')
+        .chain(ADMINISTRATORS_PATH.split(':'))
+        .any(|folder| std::path::Path::new(folder).join(program).is_file())
+}
+
+/// The program and its arguments as one would type them, near enough for a message.
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words
+        .map(OsStr::to_string_lossy)
+        .collect::<Vec<_>>()
+        .join(" ")
+}

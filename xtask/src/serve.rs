@@ -1,0 +1,29 @@
+//! `cargo xtask serve -- FLAGS`: set up, build a release, and run the daemon with the flags given.
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+
+use crate::{process, setup, workspace};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Flags of `linux-actiond serve`, as they are.
+    #[arg(last = true)]
+    flags: Vec<OsString>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    setup::run()?;
+    process::run(process::cargo().args([
+        "build",
+        "--locked",
+        "--release",
+        "--package",
+        "actiond",
+    ]))?;
+    let daemon = workspace::target().join("release/linux-actiond");
+    Err(process::become_program(
+        process::as_root(daemon).arg("serve").args(&arguments.flags),
+    ))
+}

@@ -1,0 +1,101 @@
+//! A journaled ext4 of its own for whatever tests write, seen by them alone and gone with them.
+//!
+//! What the daemon does depends on the file system its state is on, so tests bring theirs: a sparse
+//! image, loop-mounted in a private mount namespace. The image is unlinked as soon as it is
+//! mounted. The kernel then keeps it for as long as a process lives in the namespace, and frees the
+//! mount, the loop device and the space with the last one, however that one ends.
+
+use std::{
+    ffi::OsString,
+    fs,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{process, workspace};
+
+/// Tests read this to learn where their state may go.
+pub(crate) const STATE_VARIABLE: &str = "ACTIOND_TEST_STATE_DIR";
+
+/// The image is sparse: this bounds what tests can write, and costs nothing before they do.
+const IMAGE_BYTES: u64 = 16 << 30;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// An existing folder; the volume is mounted over its `mounted` child.
+    folder: PathBuf,
+    /// The program to become, and its arguments.
+    #[arg(last = true, required = true)]
+    program: Vec<OsString>,
+}
+
+/// A command that runs `program` as root with a state volume; arguments are added by the caller.
+pub(crate) fn command(program: &Path) -> Result<Command> {
+    let folder = workspace::target().join("state-volume");
+    fs::create_dir_all(folder.join("mounted"))
+        .with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut command = process::as_root("unshare");
+    command.args(["--mount", "--propagation", "private", "--"]);
+    command
+        .arg(std::env::current_exe()?)
+        .arg("in-state-volume")
+        .arg(folder)
+        .arg("--")
+        .arg(program);
+    Ok(command)
+}
+
+/// Mounts the volume, then becomes the program. Runs as root in a mount namespace of its own.
+pub(crate) fn enter(arguments: &Arguments) -> Result<()> {
+    let mounted = arguments.folder.join("mounted");
+    let image = Image::make(&arguments.folder)?;
+    process::run(
+        Command::new("mount")
+            .args(["-t", "ext4", "-o", "loop,discard,nosuid,nodev,noatime"])
+            .arg(&image.0)
+            .arg(&mounted),
+    )
+    .context("a state volume needs a loop device and the right to mount")?;
+    drop(image);
+    let (program, rest) = arguments.program.split_first().context("no program")?;
+    Err(process::become_program(
+        Command::new(program)
+            .args(rest)
+            .env(STATE_VARIABLE, &mounted),
+    ))
+}
+
+/// An image file that is unlinked when this goes, mounted or not.
+struct Image(PathBuf);
+
+impl Image {
+    fn make(folder: &Path) -> Result<Self> {
+        let path = folder.join(format!("{}.img", std::process::id()));
+        let file =
+            fs::File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        let image = Self(path);
+        file.set_len(IMAGE_BYTES)?;
+        file.write_at(&[0], 0)?;
+        let options = [
+            "-q",
+            "-F",
+            "-m",
+            "0",
+            "-E",
+            "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
+        ];
+        process::run(Command::new("mkfs.ext4").args(options).arg(&image.0))?;
+        Ok(image)
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0) {
+            eprintln!("xtask: cannot remove {}: {error}", self.0.display());
+        }
+    }
+}
