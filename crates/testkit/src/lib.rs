@@ -1,1 +1,43 @@
-//! Fixtures for tests: a real daemon and a client that reads as a sentence.
+//! Fixtures for tests: a real daemon, and a client that reads as a sentence.
+//!
+//! A test file is a table of cases, each of which starts the real binary on a
+//! free port with a root directory of its own, and drives it through gRPC:
+//!
+//! ```ignore
+//! testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
+//!     an_output_comes_back,
+//! }
+//!
+//! async fn an_output_comes_back(kit: Kit) -> Outcome {
+//!     let daemon = kit.daemon().host_rootfs().start().await?;
+//!     let run = daemon.client().action("cp in out").input("in", "hi").output("out").run().await?;
+//!     assert_eq!(run.file("out").await?, "hi");
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The kit knows the wire, not the server: it builds messages as a client does,
+//! and can build wrong ones.
+//!
+//! - [`harness`]: cases that can say why they can't run here.
+//! - [`daemon`]: the daemon as a child process.
+//! - [`client`]: connections, blobs, actions.
+//! - [`tree`]: input trees as messages.
+//! - [`action`]: an action, word by word.
+//! - [`run`]: what came of an action.
+
+pub mod action;
+pub mod client;
+pub mod daemon;
+pub mod harness;
+pub mod run;
+pub mod tree;
+
+pub use action::Action;
+pub use bazel_remote_apis::google;
+pub use client::Client;
+pub use daemon::{Daemon, DaemonBuilder};
+pub use harness::{Kit, Outcome, skip};
+pub use model::{Digest, DigestFunction, proto};
+pub use run::Run;
+pub use tree::Tree;

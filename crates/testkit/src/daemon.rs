@@ -1,0 +1,311 @@
+//! The daemon as a child process: its own root directory, its own port, its log.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::client::Client;
+
+/// Where tests keep the daemon's state; the system's directory for temporary
+/// files where it is not set. It must be on a file system that can hold the
+/// upper directories of overlayfs, which excludes overlayfs itself.
+const STATE_DIRECTORY: &str = "ACTIOND_TEST_STATE_DIR";
+
+/// The longest that a daemon may take to start or to end. Only a hung one takes
+/// longer; the machine may be busy with a build.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Lines of the log that are kept.
+const LOG_LINES: usize = 2000;
+
+/// A daemon that is to be started.
+#[derive(Debug)]
+pub struct DaemonBuilder {
+    binary: PathBuf,
+    flags: Vec<OsString>,
+    root: Option<Arc<Root>>,
+}
+
+/// A root directory; a temporary one goes away with the last daemon on it.
+#[derive(Debug)]
+enum Root {
+    Temporary(tempfile::TempDir),
+    Given(PathBuf),
+}
+
+impl Root {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(directory) => directory.path(),
+            Self::Given(path) => path,
+        }
+    }
+}
+
+impl DaemonBuilder {
+    pub(crate) fn new(binary: &Path) -> Self {
+        Self {
+            binary: binary.to_owned(),
+            flags: Vec::new(),
+            root: None,
+        }
+    }
+
+    /// Adds a flag of `serve`.
+    #[must_use]
+    pub fn flag(mut self, flag: impl Into<OsString>) -> Self {
+        self.flags.push(flag.into());
+        self
+    }
+
+    /// Lets actions use the toolchains of this machine.
+    #[must_use]
+    pub fn host_rootfs(self) -> Self {
+        self.flag("--allow-host-rootfs")
+    }
+
+    /// Uses a root directory that the test brings.
+    #[must_use]
+    pub fn root(mut self, root: impl Into<PathBuf>) -> Self {
+        self.root = Some(Arc::new(Root::Given(root.into())));
+        self
+    }
+
+    /// The command that would be run, for tests of its failures.
+    ///
+    /// # Errors
+    /// When no root directory can be made.
+    pub fn command(mut self) -> anyhow::Result<(Command, tempfile::TempDir)> {
+        let directory = temporary_root()?;
+        self.root = Some(Arc::new(Root::Given(directory.path().join("root"))));
+        Ok((self.serve_command()?, directory))
+    }
+
+    fn serve_command(&mut self) -> anyhow::Result<Command> {
+        let root = match &self.root {
+            Some(root) => Arc::clone(root),
+            None => Arc::new(Root::Temporary(temporary_root()?)),
+        };
+        self.root = Some(Arc::clone(&root));
+        let mut command = Command::new(&self.binary);
+        command
+            .arg("serve")
+            .arg("--listen=127.0.0.1:0")
+            .arg("--root")
+            .arg(root.path());
+        command.args(&self.flags);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        Ok(command)
+    }
+
+    /// Starts the daemon, and waits until it says that it serves.
+    ///
+    /// # Errors
+    /// When it ends before, with its log.
+    pub async fn start(mut self) -> anyhow::Result<Daemon> {
+        let mut command = self.serve_command()?;
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("starting {command:?}"))?;
+        let log = Arc::new(Log::default());
+        let stderr = child.stderr.take().context("stderr is piped")?;
+        let reader = Arc::clone(&log);
+        std::thread::spawn(move || reader.collect(BufReader::new(stderr)));
+        let mut daemon = Daemon {
+            child,
+            log,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            root: self.root.clone().context("the command was made")?,
+            builder: self,
+        };
+        daemon.address = daemon.wait_until_ready()?;
+        Ok(daemon)
+    }
+}
+
+fn temporary_root() -> anyhow::Result<tempfile::TempDir> {
+    let parent = std::env::var_os(STATE_DIRECTORY).map_or_else(std::env::temp_dir, PathBuf::from);
+    let mut builder = tempfile::Builder::new();
+    builder
+        .prefix("actiond-test-")
+        .tempdir_in(&parent)
+        .with_context(|| {
+            format!(
+                "making a directory in {}; {STATE_DIRECTORY} names another",
+                parent.display()
+            )
+        })
+}
+
+/// A running daemon; killed when dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    log: Arc<Log>,
+    address: SocketAddr,
+    root: Arc<Root>,
+    builder: DaemonBuilder,
+}
+
+impl Daemon {
+    /// Where it serves.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its root directory.
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A new connection to it.
+    pub fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    /// Asks it to end; it may take its time.
+    ///
+    /// # Errors
+    /// When the signal can't be sent.
+    pub fn terminate(&self) -> anyhow::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Kills it at once.
+    ///
+    /// # Errors
+    /// When the signal can't be sent.
+    pub fn kill(&mut self) -> anyhow::Result<ExitStatus> {
+        self.signal(Signal::KILL)?;
+        self.wait()
+    }
+
+    /// Sends it `signal`.
+    ///
+    /// # Errors
+    /// When the signal can't be sent.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).with_context(|| format!("sending {signal:?} to {pid:?}"))
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn wait(&mut self) -> anyhow::Result<ExitStatus> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        bail!(
+            "the daemon did not end within {PATIENCE:?}; its log:\n{}",
+            self.log()
+        )
+    }
+
+    /// A daemon with the same flags on the same root; this one must have ended.
+    pub fn successor(&self) -> DaemonBuilder {
+        DaemonBuilder {
+            binary: self.builder.binary.clone(),
+            flags: self.builder.flags.clone(),
+            root: Some(Arc::clone(&self.root)),
+        }
+    }
+
+    fn wait_until_ready(&mut self) -> anyhow::Result<SocketAddr> {
+        match self.log.wait_for("serving on ", PATIENCE) {
+            Some(line) => {
+                let address = line.rsplit("serving on ").next().unwrap_or_default();
+                address
+                    .trim()
+                    .parse()
+                    .with_context(|| format!("the address in `{line}`"))
+            }
+            None => bail!("the daemon did not start; its log:\n{}", self.log()),
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The lines on the daemon's standard error.
+#[derive(Debug, Default)]
+struct Log {
+    state: Mutex<LogState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct LogState {
+    lines: VecDeque<String>,
+    ended: bool,
+}
+
+impl Log {
+    fn collect(&self, stderr: impl BufRead) {
+        for line in stderr.lines().map_while(Result::ok) {
+            let mut state = self.lock();
+            if state.lines.len() == LOG_LINES {
+                state.lines.pop_front();
+            }
+            state.lines.push_back(line);
+            drop(state);
+            self.changed.notify_all();
+        }
+        self.lock().ended = true;
+        self.changed.notify_all();
+    }
+
+    /// The first line that contains `text`; `None` when the log ends before.
+    fn wait_for(&self, text: &str, patience: Duration) -> Option<String> {
+        let more = |state: &mut LogState| {
+            !state.ended && !state.lines.iter().any(|line| line.contains(text))
+        };
+        let waited = self.changed.wait_timeout_while(self.lock(), patience, more);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.lines.iter().find(|line| line.contains(text)).cloned()
+    }
+
+    fn text(&self) -> String {
+        self.lock()
+            .lines
+            .iter()
+            .map(|line| format!("{line}\n"))
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LogState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,120 @@
+//! Cases that can say why they can't run here.
+//!
+//! The test harness of the toolchain knows only passed and failed at run time. A
+//! test that needs what a machine lacks (root, a kernel feature) would have to
+//! pass without having tested anything; here it is counted as ignored, with its
+//! reason.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+use crate::daemon::DaemonBuilder;
+
+/// What a case returns.
+pub type Outcome = anyhow::Result<()>;
+
+/// What a case is given.
+#[derive(Debug, Clone)]
+pub struct Kit {
+    binary: PathBuf,
+}
+
+impl Kit {
+    /// A kit for the daemon at `binary`.
+    pub fn new(binary: impl Into<PathBuf>) -> Self {
+        Self {
+            binary: binary.into(),
+        }
+    }
+
+    /// The daemon's binary.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    /// A daemon with a new root directory, to be started.
+    pub fn daemon(&self) -> DaemonBuilder {
+        DaemonBuilder::new(&self.binary)
+    }
+}
+
+/// A reason not to run.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Skipped(String);
+
+/// Ends a case that can't run here, as in `return skip("no KVM")`.
+///
+/// # Errors
+/// Always: that is how the harness knows.
+pub fn skip(reason: impl Into<String>) -> Outcome {
+    Err(Skipped(reason.into()).into())
+}
+
+type BoxedCase = Box<dyn FnOnce(Kit) -> Pin<Box<dyn Future<Output = Outcome>>> + Send>;
+
+/// A named case.
+pub struct Case {
+    name: String,
+    body: BoxedCase,
+}
+
+impl Case {
+    /// A case called `name`.
+    pub fn new<F, Fut>(name: impl Into<String>, body: F) -> Self
+    where
+        F: FnOnce(Kit) -> Fut + Send + 'static,
+        Fut: Future<Output = Outcome> + 'static,
+    {
+        Self {
+            name: name.into(),
+            body: Box::new(move |kit| Box::pin(body(kit))),
+        }
+    }
+}
+
+/// Runs `cases` as `cargo test` asks; the body of a test binary's `main`.
+pub fn run(binary: &str, cases: Vec<Case>) -> ExitCode {
+    let arguments = Arguments::from_args();
+    let kit = Kit::new(binary);
+    let trials = cases.into_iter().map(|case| {
+        let kit = kit.clone();
+        Trial::ignorable_test(case.name, move || run_one(case.body, kit))
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+fn run_one(body: BoxedCase, kit: Kit) -> Result<Completion, Failed> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(Completion::ignored_with(
+            "the daemon needs root to make sandboxes",
+        ));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    match runtime.block_on(body(kit)) {
+        Ok(()) => Ok(Completion::Completed),
+        Err(error) => match error.downcast::<Skipped>() {
+            Ok(Skipped(reason)) => Ok(Completion::ignored_with(reason)),
+            Err(error) => Err(format!("{error:?}").into()),
+        },
+    }
+}
+
+/// Makes `main` of the functions named: `cases! { BINARY => one, two }`.
+#[macro_export]
+macro_rules! cases {
+    ($binary:expr => $($case:ident),+ $(,)?) => {
+        fn main() -> ::std::process::ExitCode {
+            $crate::harness::run(
+                $binary,
+                vec![$($crate::harness::Case::new(stringify!($case), $case)),+],
+            )
+        }
+    };
+}
