@@ -15,7 +15,11 @@ mod debian_root;
 mod session;
 mod steps;
 
-use std::{ffi::OsString, path::PathBuf, process::Command};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -38,6 +42,7 @@ struct Suite {
 const CLIENTS: [&Client; 1] = [&bazel::CLIENT];
 
 #[derive(clap::Args)]
+#[group(skip)] // `test` has these too, and groups are named after their struct
 pub(crate) struct Arguments {
     /// Clients to run; all when none is named.
     clients: Vec<String>,
@@ -85,36 +90,41 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     setup::run()?;
-    process::run(process::cargo().args([
-        "build",
-        "--locked",
-        "--release",
-        "--package",
-        "actiond",
-    ]))?;
-    let action_tool = build_action_tool()?;
-    for client in clients {
-        let root = debian_root::provide(&client.recipe)
-            .with_context(|| format!("no root for {0}; `--skip {0}` leaves it out", client.name))?;
-        let mut inside = state_volume::command(&std::env::current_exe()?)?;
-        inside
-            .arg("e2e-inside")
-            .arg(client.name)
-            .arg("--client-root")
-            .arg(root);
-        inside
-            .arg("--daemon")
-            .arg(workspace::target().join("release/linux-actiond"));
-        inside.arg("--action-tool").arg(&action_tool);
-        if let Some(suite) = &arguments.suite {
-            inside.arg("--suite").arg(suite);
-        }
-        for flag in &arguments.daemon_flags {
-            inside.arg("--daemon-flag").arg(flag);
-        }
-        process::run(&mut inside)?;
+    let roots = clients
+        .iter()
+        .map(|client| provide_root(client))
+        .collect::<Result<Vec<_>>>()?;
+    let binaries = Binaries::build()?;
+    for (client, root) in clients.into_iter().zip(roots) {
+        run_client(client, &root, &binaries, arguments)?;
     }
     Ok(())
+}
+
+fn provide_root(client: &Client) -> Result<PathBuf> {
+    debian_root::provide(&client.recipe)
+        .with_context(|| format!("no root for {0}; `--skip {0}` leaves it out", client.name))
+}
+
+/// Goes on as root on a state volume, in [`run_inside`].
+fn run_client(
+    client: &Client,
+    root: &Path,
+    binaries: &Binaries,
+    arguments: &Arguments,
+) -> Result<()> {
+    let mut inside = state_volume::command(&std::env::current_exe()?)?;
+    inside.arg("e2e-inside").arg(client.name);
+    inside.arg("--client-root").arg(root);
+    inside.arg("--daemon").arg(&binaries.daemon);
+    inside.arg("--action-tool").arg(&binaries.action_tool);
+    if let Some(suite) = &arguments.suite {
+        inside.arg("--suite").arg(suite);
+    }
+    for flag in &arguments.daemon_flags {
+        inside.arg("--daemon-flag").arg(flag);
+    }
+    process::run(&mut inside)
 }
 
 /// The clients asked for, without those skipped; a name that nobody has is an error.
@@ -143,23 +153,42 @@ fn client_named(name: &str) -> Result<&'static Client> {
         .with_context(|| format!("no client {name:?}; there are: {}", known()))
 }
 
-/// Statically linked: it runs in sandboxes that hold nothing but an action's inputs.
-fn build_action_tool() -> Result<PathBuf> {
-    let triple = workspace::host_triple()?;
-    process::run(
-        process::cargo()
-            .args([
-                "rustc",
-                "--locked",
-                "--release",
-                "--package",
-                "action-tool",
-                "--target",
-                &triple,
-            ])
-            .args(["--", "-C", "target-feature=+crt-static"]),
-    )?;
-    Ok(workspace::target().join(triple).join("release/action-tool"))
+/// What is under test, and what tests it.
+struct Binaries {
+    daemon: PathBuf,
+    action_tool: PathBuf,
+}
+
+impl Binaries {
+    fn build() -> Result<Self> {
+        process::run(process::cargo().args([
+            "build",
+            "--locked",
+            "--release",
+            "--package",
+            "actiond",
+        ]))?;
+        let triple = workspace::host_triple()?;
+        // Statically linked: it runs in sandboxes that hold nothing but an action's inputs.
+        process::run(
+            process::cargo()
+                .args([
+                    "rustc",
+                    "--locked",
+                    "--release",
+                    "--package",
+                    "action-tool",
+                    "--target",
+                    &triple,
+                ])
+                .args(["--", "-C", "target-feature=+crt-static"]),
+        )?;
+        let target = workspace::target();
+        Ok(Self {
+            daemon: target.join("release/linux-actiond"),
+            action_tool: target.join(triple).join("release/action-tool"),
+        })
+    }
 }
 
 /// Runs one client's suites, as root, on a state volume.
@@ -195,7 +224,7 @@ pub(crate) fn run_inside(arguments: &InsideArguments) -> Result<()> {
 }
 
 /// Copies a folder with all that is in it.
-fn copy_folder(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     process::run(
         Command::new("cp")
             .args(["--recursive", "--no-target-directory"])
