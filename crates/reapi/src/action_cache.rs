@@ -1,0 +1,90 @@
+//! `ActionCache`: cached results, kept apart by instance name.
+
+use std::sync::Arc;
+
+use model::proto::{ActionResult, GetActionResultRequest, UpdateActionResultRequest};
+use model::result::referenced_digests;
+use prost::Message as _;
+use store::Store;
+use tonic::{Request, Response, Status};
+use worker::Worker;
+
+use crate::inline::Wanted;
+use crate::{blocking, request, status};
+
+/// The service.
+pub(crate) struct ActionCache {
+    store: Arc<Store>,
+    worker: Worker,
+}
+
+impl ActionCache {
+    pub(crate) fn new(store: Arc<Store>, worker: Worker) -> Self {
+        Self { store, worker }
+    }
+}
+
+#[tonic::async_trait]
+impl model::proto::action_cache_server::ActionCache for ActionCache {
+    /// A hit is a result whose every blob is there; all else is NOT_FOUND.
+    async fn get_action_result(
+        &self,
+        request: Request<GetActionResultRequest>,
+    ) -> Result<Response<ActionResult>, Status> {
+        let message = request.into_inner();
+        request::instance_name(&message.instance_name).map_err(status::request)?;
+        let action = request::action(
+            message.action_digest.as_ref(),
+            message.digest_function,
+            self.store.cas(),
+        )
+        .map_err(status::request)?;
+        let wanted = Wanted {
+            stdout: message.inline_stdout,
+            stderr: message.inline_stderr,
+            output_files: message.inline_output_files,
+        };
+        let (store, worker) = (Arc::clone(&self.store), self.worker.clone());
+        let result = blocking::run(move || {
+            let cached = worker.cached_result(&message.instance_name, &action);
+            let cached = cached.map_err(|error| status::cache(&error))?;
+            let mut result = cached.ok_or_else(|| status::not_cached(&action))?;
+            if !wanted.is_nothing() {
+                wanted.fill(store.cas(), action.function(), &mut result)?;
+            }
+            Ok(result)
+        })
+        .await?;
+        Ok(Response::new(result))
+    }
+
+    /// Takes a client's result, if all its digests are such. Whether the blobs
+    /// are there is checked by every lookup. The result of a failed action is
+    /// acknowledged and forgotten: clients send them, and a cache may forget,
+    /// but a failure is never served as cached.
+    async fn update_action_result(
+        &self,
+        request: Request<UpdateActionResultRequest>,
+    ) -> Result<Response<ActionResult>, Status> {
+        let message = request.into_inner();
+        request::instance_name(&message.instance_name).map_err(status::request)?;
+        let function = request::function(message.digest_function).map_err(status::request)?;
+        let action = request::digest("action_digest", message.action_digest.as_ref(), function);
+        let action = action.map_err(status::request)?;
+        let result = message.action_result.ok_or_else(status::no_result)?;
+        referenced_digests(&result, function).map_err(status::bad_result)?;
+        if result.exit_code != 0 {
+            return Ok(Response::new(result));
+        }
+        let store = Arc::clone(&self.store);
+        let result = blocking::run(move || {
+            let put =
+                store
+                    .action_cache()
+                    .put(&message.instance_name, &action, &result.encode_to_vec());
+            put.map(|()| result).map_err(status::cas)
+        })
+        .await?;
+        Ok(Response::new(result))
+    }
+}

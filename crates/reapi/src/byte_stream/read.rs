@@ -1,0 +1,239 @@
+//! `ByteStream.Read`.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use model::proto::google::bytestream::ReadRequest;
+use store::Store;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio_stream::Stream;
+use tonic::{Response, Status};
+
+use super::PIECE_BYTES;
+use crate::resource_name::{self, Compression, Resource};
+use crate::wire::ReadResponse;
+use crate::{blocking, status};
+
+/// Compression level of downloads: the fastest that still halves object files,
+/// for the network is the machine's own more often than not.
+const ZSTD_LEVEL: i32 = 1;
+
+/// Why a read is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ReadRefused {
+    /// The offset is negative or beyond the end.
+    #[error("offset {offset} is not within the blob's {size_bytes} bytes")]
+    Offset {
+        /// The offset asked for.
+        offset: i64,
+        /// The blob's size.
+        size_bytes: u64,
+    },
+    /// The limit is negative, or there is one for a compressed read.
+    #[error("read_limit {0} is not possible here")]
+    Limit(i64),
+}
+
+/// Answers a read: the first piece comes with the opening of the blob, so that
+/// small blobs take one visit to the disk.
+pub(super) async fn read(
+    store: Arc<Store>,
+    request: ReadRequest,
+) -> Result<Response<impl Stream<Item = Result<ReadResponse, Status>> + Send>, Status> {
+    let resource = resource_name::parse_read(&request.resource_name).map_err(status::name)?;
+    let range = range(&resource, &request).map_err(status::read_refused)?;
+    let first = blocking::run(move || {
+        let file = store.cas().open(&resource.digest).map_err(status::cas)?;
+        let file = file.ok_or_else(|| status::blob_not_found(&resource.digest))?;
+        let mut source = Source::open(file, &resource, range).map_err(status::read_failed)?;
+        let piece = source.next_piece().map_err(status::read_failed)?;
+        Ok((source, piece))
+    })
+    .await?;
+    Ok(Response::new(pieces(first)))
+}
+
+/// The part of the blob that is asked for, in uncompressed bytes.
+fn range(resource: &Resource, request: &ReadRequest) -> Result<Range<u64>, ReadRefused> {
+    let size_bytes = resource.digest.size_bytes();
+    let out_of_range = ReadRefused::Offset {
+        offset: request.read_offset,
+        size_bytes,
+    };
+    let start = u64::try_from(request.read_offset).map_err(|_| out_of_range.clone())?;
+    if start > size_bytes {
+        return Err(out_of_range);
+    }
+    let limit = u64::try_from(request.read_limit);
+    let limit = limit.map_err(|_| ReadRefused::Limit(request.read_limit))?;
+    match (limit, resource.compression) {
+        (0, _) => Ok(start..size_bytes),
+        (_, Compression::Identity) => Ok(start..size_bytes.min(start.saturating_add(limit))),
+        (_, Compression::Zstd) => Err(ReadRefused::Limit(request.read_limit)),
+    }
+}
+
+/// The pieces of a blob, each read while the one before is being sent.
+fn pieces(first: (Source, Bytes)) -> impl Stream<Item = Result<ReadResponse, Status>> + Send {
+    futures_util::stream::unfold(Reading::Ready(first), |reading| async move {
+        let (source, data) = match reading {
+            Reading::Ready(read) => read,
+            Reading::Ahead(task) => match task.await {
+                Ok(Ok(read)) => read,
+                Ok(Err(error)) => return Some((Err(status::read_failed(error)), Reading::Over)),
+                Err(error) => return Some((Err(status::lost(&error)), Reading::Over)),
+            },
+            Reading::Over => return None,
+        };
+        if data.is_empty() {
+            return None;
+        }
+        let next = if source.exhausted {
+            Reading::Over
+        } else {
+            Reading::ahead(source)
+        };
+        Some((Ok(ReadResponse { data }), next))
+    })
+}
+
+enum Reading {
+    Ready((Source, Bytes)),
+    Ahead(JoinHandle<io::Result<(Source, Bytes)>>),
+    Over,
+}
+
+impl Reading {
+    fn ahead(mut source: Source) -> Self {
+        Self::Ahead(spawn_blocking(move || {
+            let piece = source.next_piece()?;
+            Ok((source, piece))
+        }))
+    }
+}
+
+/// A blob in the form in which it travels.
+struct Source {
+    bytes: Box<dyn Read + Send>,
+    /// Bytes still to come, where that is known: the blob must have them.
+    remaining: Option<u64>,
+    exhausted: bool,
+}
+
+impl Source {
+    fn open(mut file: File, resource: &Resource, range: Range<u64>) -> io::Result<Self> {
+        if range.start > 0 {
+            file.seek(SeekFrom::Start(range.start))?;
+        }
+        let length = range.end - range.start;
+        let (bytes, remaining): (Box<dyn Read + Send>, _) = match resource.compression {
+            Compression::Identity => (Box::new(file.take(length)), Some(length)),
+            Compression::Zstd => {
+                let file = BufReader::with_capacity(PIECE_BYTES, file);
+                (
+                    Box::new(zstd::stream::read::Encoder::with_buffer(file, ZSTD_LEVEL)?),
+                    None,
+                )
+            }
+        };
+        Ok(Self {
+            bytes,
+            remaining,
+            exhausted: false,
+        })
+    }
+
+    /// The next piece; empty at the end.
+    fn next_piece(&mut self) -> io::Result<Bytes> {
+        let expected = self
+            .remaining
+            .map_or(PIECE_BYTES as u64, |left| left.min(PIECE_BYTES as u64));
+        let mut piece = Vec::with_capacity(expected as usize);
+        (&mut self.bytes).take(expected).read_to_end(&mut piece)?;
+        match &mut self.remaining {
+            Some(_) if (piece.len() as u64) < expected => {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the blob is cut short",
+                ));
+            }
+            Some(left) => {
+                *left -= expected;
+                self.exhausted = *left == 0;
+            }
+            None => self.exhausted = (piece.len() as u64) < expected,
+        }
+        Ok(piece.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{Digest, DigestFunction};
+
+    fn check(offset: i64, limit: i64, expected: Result<Range<u64>, ReadRefused>) {
+        let digest = Digest::of(DigestFunction::Sha256, b"0123456789");
+        let resource = Resource {
+            digest,
+            compression: Compression::Identity,
+        };
+        let request = ReadRequest {
+            read_offset: offset,
+            read_limit: limit,
+            ..Default::default()
+        };
+        assert_eq!(range(&resource, &request), expected);
+    }
+
+    #[test]
+    fn ranges() {
+        let beyond = |offset| {
+            Err(ReadRefused::Offset {
+                offset,
+                size_bytes: 10,
+            })
+        };
+        check(0, 0, Ok(0..10));
+        check(3, 0, Ok(3..10));
+        check(3, 4, Ok(3..7));
+        check(3, i64::MAX, Ok(3..10));
+        check(10, 0, Ok(10..10));
+        check(11, 0, beyond(11));
+        check(i64::MAX, 0, beyond(i64::MAX));
+        check(-1, 0, beyond(-1));
+        check(0, -1, Err(ReadRefused::Limit(-1)));
+    }
+
+    #[test]
+    fn a_compressed_read_has_no_limit() {
+        let digest = Digest::of(DigestFunction::Sha256, b"0123456789");
+        let resource = Resource {
+            digest,
+            compression: Compression::Zstd,
+        };
+        let request = ReadRequest {
+            read_limit: 1,
+            ..Default::default()
+        };
+        assert_eq!(range(&resource, &request), Err(ReadRefused::Limit(1)));
+    }
+
+    #[test]
+    fn a_short_blob_is_an_error() {
+        let file = tempfile::tempfile().unwrap();
+        let digest = Digest::of(DigestFunction::Sha256, b"0123456789");
+        let resource = Resource {
+            digest,
+            compression: Compression::Identity,
+        };
+        let mut source = Source::open(file, &resource, 0..10).unwrap();
+        assert_eq!(
+            source.next_piece().unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
+    }
+}

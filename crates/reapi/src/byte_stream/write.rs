@@ -1,0 +1,261 @@
+//! `ByteStream.Write`.
+
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use model::proto::google::bytestream::WriteResponse;
+use store::{BlobWriter, Store};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tonic::{Response, Status, Streaming};
+
+use super::PIECE_BYTES;
+use super::progress::{Progress, WriteRefused};
+use crate::resource_name::{self, Compression, Resource};
+use crate::wire::WriteRequest;
+use crate::{blocking, status};
+
+/// Messages in one piece at most: a client may send single bytes, and each
+/// message costs a descriptor of 32 bytes.
+const PIECE_MESSAGES: usize = 1024;
+
+/// How long the rest of an upload that was answered early is taken off the wire.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// Answers an upload.
+pub(super) async fn write(
+    store: Arc<Store>,
+    mut messages: Streaming<WriteRequest>,
+) -> Result<Response<WriteResponse>, Status> {
+    let outcome = receive(store, &mut messages).await;
+    linger(messages);
+    outcome.map(|committed_size| Response::new(WriteResponse { committed_size }))
+}
+
+/// What a client is told when the blob is there: its size, or the -1 that REAPI
+/// wants for a compressed upload whose length was never known.
+pub(super) fn committed_size(resource: &Resource) -> i64 {
+    match resource.compression {
+        Compression::Identity => resource.digest.size_bytes() as i64,
+        Compression::Zstd => -1,
+    }
+}
+
+async fn receive(store: Arc<Store>, messages: &mut Streaming<WriteRequest>) -> Result<i64, Status> {
+    let refused = status::write_refused;
+    let mut message = messages
+        .message()
+        .await?
+        .ok_or_else(|| refused(WriteRefused::Empty))?;
+    let resource = resource_name::parse_write(&message.resource_name).map_err(status::name)?;
+    if store.cas().contains(&resource.digest) {
+        return Ok(committed_size(&resource));
+    }
+    let name = std::mem::take(&mut message.resource_name);
+    let mut progress = Progress::new(name, &resource);
+    let mut upload = Upload::new(store, resource);
+    let mut sent_bytes = 0;
+    loop {
+        progress.accept(&message).map_err(refused)?;
+        sent_bytes += message.data.len() as i64;
+        upload = upload.push(message.data).await?;
+        if progress.finished() {
+            break;
+        }
+        let next = messages.message().await?;
+        message = next.ok_or_else(|| refused(WriteRefused::Unfinished))?;
+    }
+    refuse_surplus(&mut progress, messages)?;
+    upload.commit().await?;
+    Ok(sent_bytes)
+}
+
+/// Refuses messages behind the last one, as far as they are here already.
+fn refuse_surplus(
+    progress: &mut Progress,
+    messages: &mut Streaming<WriteRequest>,
+) -> Result<(), Status> {
+    use futures_util::{FutureExt as _, StreamExt as _};
+    match messages.next().now_or_never() {
+        Some(Some(message)) => progress.accept(&message?).map_err(status::write_refused),
+        Some(None) | None => Ok(()),
+    }
+}
+
+/// Takes what the client still sends off the wire.
+///
+/// Dropping a stream that is still being written resets it, and a connection on
+/// which too many reset streams receive data is closed: the early answers for
+/// blobs that are here would bring down a client with many uploads. The client
+/// stops by itself when it sees the answer.
+fn linger(mut messages: Streaming<WriteRequest>) {
+    tokio::spawn(async move {
+        let rest = async { while let Ok(Some(_)) = messages.message().await {} };
+        // A client that does not stop in time is reset after all.
+        let _ = tokio::time::timeout(LINGER, rest).await;
+    });
+}
+
+/// A blob on its way into the store. Dropped before [`Upload::commit`], it
+/// leaves no trace.
+struct Upload {
+    waiting: Piece,
+    sink: Place,
+}
+
+/// Data that waits for the disk.
+#[derive(Default)]
+struct Piece {
+    data: Vec<Bytes>,
+    bytes: usize,
+}
+
+/// Where the sink is.
+enum Place {
+    Here(Box<Sink>),
+    AtWork(JoinHandle<Result<Box<Sink>, Status>>),
+}
+
+impl Upload {
+    fn new(store: Arc<Store>, resource: Resource) -> Self {
+        let sink = Sink {
+            store,
+            resource,
+            form: None,
+        };
+        Self {
+            waiting: Piece::default(),
+            sink: Place::Here(Box::new(sink)),
+        }
+    }
+
+    /// Takes `data`; waits only when the disk is a whole piece behind.
+    async fn push(self, data: Bytes) -> Result<Self, Status> {
+        let Self { mut waiting, sink } = self;
+        if !data.is_empty() {
+            waiting.bytes += data.len();
+            waiting.data.push(data);
+        }
+        if waiting.bytes < PIECE_BYTES && waiting.data.len() < PIECE_MESSAGES {
+            return Ok(Self { waiting, sink });
+        }
+        let mut sink = sink.settle().await?;
+        let work = spawn_blocking(move || sink.write(&waiting).map(|()| sink));
+        Ok(Self {
+            waiting: Piece::default(),
+            sink: Place::AtWork(work),
+        })
+    }
+
+    /// Verifies the blob and makes it visible.
+    async fn commit(self) -> Result<(), Status> {
+        let mut sink = self.sink.settle().await?;
+        blocking::run(move || {
+            sink.write(&self.waiting)?;
+            sink.commit()
+        })
+        .await
+    }
+}
+
+impl Place {
+    async fn settle(self) -> Result<Box<Sink>, Status> {
+        match self {
+            Self::Here(sink) => Ok(sink),
+            Self::AtWork(work) => work.await.unwrap_or_else(|error| Err(status::lost(&error))),
+        }
+    }
+}
+
+/// The way into the store. It is opened by the first write: a small blob then
+/// takes one visit to the disk in all.
+struct Sink {
+    store: Arc<Store>,
+    resource: Resource,
+    form: Option<Form>,
+}
+
+enum Form {
+    Identity(BlobWriter),
+    Zstd(Box<zstd::stream::write::Decoder<'static, Bounded>>),
+}
+
+impl Sink {
+    fn write(&mut self, piece: &Piece) -> Result<(), Status> {
+        let form = match &mut self.form {
+            Some(form) => form,
+            unopened => unopened.insert(Form::open(&self.store, &self.resource)?),
+        };
+        piece.data.iter().try_for_each(|data| form.write(data))
+    }
+
+    /// There is a form: every upload writes before it commits.
+    fn commit(self) -> Result<(), Status> {
+        match self.form {
+            Some(form) => form.commit(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Form {
+    fn open(store: &Store, resource: &Resource) -> Result<Self, Status> {
+        let digest = resource.digest;
+        let writer = store.cas().writer(digest.function(), Some(digest));
+        Ok(match resource.compression {
+            Compression::Identity => Self::Identity(writer),
+            Compression::Zstd => {
+                let bounded = Bounded {
+                    writer,
+                    remaining: digest.size_bytes(),
+                };
+                let decoder = zstd::stream::write::Decoder::new(bounded);
+                Self::Zstd(Box::new(decoder.map_err(status::decompression)?))
+            }
+        })
+    }
+
+    fn write(&mut self, data: &[u8]) -> Result<(), Status> {
+        match self {
+            Self::Identity(writer) => writer.write(data).map_err(status::cas),
+            Self::Zstd(decoder) => decoder.write_all(data).map_err(status::decompression),
+        }
+    }
+
+    fn commit(self) -> Result<(), Status> {
+        let writer = match self {
+            Self::Identity(writer) => writer,
+            Self::Zstd(mut decoder) => {
+                decoder.flush().map_err(status::decompression)?;
+                decoder.into_inner().writer
+            }
+        };
+        writer.commit().map(|_| ()).map_err(status::cas)
+    }
+}
+
+/// Ends a decompression that goes beyond the size of the resource name: a few
+/// bytes can stand for terabytes.
+struct Bounded {
+    writer: BlobWriter,
+    remaining: u64,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let left = self.remaining.checked_sub(data.len() as u64);
+        self.remaining = left.ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                "more data than the resource name says",
+            )
+        })?;
+        self.writer.write(data).map_err(io::Error::other)?;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! `Capabilities`: what this server does, and nothing that it does not.
+
+use model::DigestFunction;
+use model::proto::{
+    ActionCacheUpdateCapabilities, CacheCapabilities, ExecutionCapabilities,
+    GetCapabilitiesRequest, ServerCapabilities, compressor, semver::SemVer,
+    symlink_absolute_path_strategy,
+};
+use tonic::{Request, Response, Status};
+
+use crate::cas::MAX_BATCH_TOTAL_SIZE_BYTES;
+use crate::{request, status};
+
+/// The service.
+pub(crate) struct Capabilities;
+
+#[tonic::async_trait]
+impl model::proto::capabilities_server::Capabilities for Capabilities {
+    async fn get_capabilities(
+        &self,
+        request: Request<GetCapabilitiesRequest>,
+    ) -> Result<Response<ServerCapabilities>, Status> {
+        request::instance_name(&request.get_ref().instance_name).map_err(status::request)?;
+        Ok(Response::new(capabilities()))
+    }
+}
+
+/// The same for every instance.
+fn capabilities() -> ServerCapabilities {
+    ServerCapabilities {
+        cache_capabilities: Some(cache()),
+        execution_capabilities: Some(execution()),
+        deprecated_api_version: None,
+        low_api_version: Some(version(2, 0)),
+        high_api_version: Some(version(2, 12)),
+    }
+}
+
+fn cache() -> CacheCapabilities {
+    let zstd = vec![compressor::Value::Zstd.into()];
+    CacheCapabilities {
+        digest_functions: digest_functions(),
+        action_cache_update_capabilities: Some(ActionCacheUpdateCapabilities {
+            update_enabled: true,
+        }),
+        max_batch_total_size_bytes: MAX_BATCH_TOTAL_SIZE_BYTES as i64,
+        symlink_absolute_path_strategy: symlink_absolute_path_strategy::Value::Allowed.into(),
+        supported_compressors: zstd.clone(),
+        supported_batch_update_compressors: zstd,
+        // No priorities, no limit to a blob's size, no splitting, no splicing.
+        ..CacheCapabilities::default()
+    }
+}
+
+fn execution() -> ExecutionCapabilities {
+    ExecutionCapabilities {
+        // Clients of REAPI 2.2 and before read only this one.
+        digest_function: DigestFunction::Sha256.to_proto(),
+        exec_enabled: true,
+        digest_functions: digest_functions(),
+        // No priorities, no node properties.
+        ..ExecutionCapabilities::default()
+    }
+}
+
+fn digest_functions() -> Vec<i32> {
+    DigestFunction::ALL
+        .into_iter()
+        .map(DigestFunction::to_proto)
+        .collect()
+}
+
+fn version(major: i32, minor: i32) -> SemVer {
+    SemVer {
+        major,
+        minor,
+        ..SemVer::default()
+    }
+}

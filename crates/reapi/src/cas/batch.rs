@@ -1,0 +1,120 @@
+//! `BatchUpdateBlobs` and `BatchReadBlobs`.
+//!
+//! A batch goes to the disk in one visit. Each blob has its own status; only a
+//! batch over the announced limit is refused as a whole.
+
+use std::sync::Arc;
+
+use bazel_remote_apis::google::rpc::Status as RpcStatus;
+use bytes::Bytes;
+use model::DigestFunction;
+use model::proto::compressor::Value as Compressor;
+use store::Store;
+use tonic::{Response, Status};
+
+use super::MAX_BATCH_TOTAL_SIZE_BYTES;
+use crate::wire::{
+    BatchReadBlobsRequest, BatchReadBlobsResponse, BatchReadItem, BatchUpdateBlobsRequest,
+    BatchUpdateBlobsResponse, BatchUpdateItem, BatchUpdateOutcome,
+};
+use crate::{blocking, request, status};
+
+/// Stores every blob of the batch that is what its digest says.
+pub(super) async fn update(
+    store: Arc<Store>,
+    message: BatchUpdateBlobsRequest,
+) -> Result<Response<BatchUpdateBlobsResponse>, Status> {
+    request::instance_name(&message.instance_name).map_err(status::request)?;
+    let function = request::function(message.digest_function).map_err(status::request)?;
+    check_total(message.requests.iter().map(|item| item.data.len() as u64))?;
+    let responses = blocking::run(move || {
+        let outcome = |item: BatchUpdateItem| BatchUpdateOutcome {
+            status: Some(status::to_rpc(update_one(&store, function, &item))),
+            digest: item.digest,
+        };
+        Ok(message.requests.into_iter().map(outcome).collect())
+    })
+    .await?;
+    Ok(Response::new(BatchUpdateBlobsResponse { responses }))
+}
+
+fn update_one(
+    store: &Store,
+    function: DigestFunction,
+    item: &BatchUpdateItem,
+) -> Result<(), Status> {
+    let digest = request::encoded_digest("digest", &item.digest, function);
+    let digest = digest.map_err(status::request)?;
+    let data = match Compressor::try_from(item.compressor) {
+        Ok(Compressor::Identity) => item.data.clone(),
+        Ok(Compressor::Zstd) => decompress(&item.data, digest.size_bytes())?,
+        _ => return Err(status::unsupported_compressor(item.compressor)),
+    };
+    store
+        .cas()
+        .put_expected(&digest, &data)
+        .map(|_| ())
+        .map_err(status::cas)
+}
+
+/// Unpacks a blob of a known size, which bounds the memory.
+fn decompress(data: &[u8], size_bytes: u64) -> Result<Bytes, Status> {
+    let capacity = usize::try_from(size_bytes.min(MAX_UNPACKED_BYTES)).unwrap_or_default();
+    if size_bytes > MAX_UNPACKED_BYTES {
+        return Err(status::batch_too_large(size_bytes, MAX_UNPACKED_BYTES));
+    }
+    zstd::bulk::decompress(data, capacity)
+        .map(Bytes::from)
+        .map_err(status::decompression)
+}
+
+/// One compressed blob of a batch, unpacked, in bytes. What compresses better
+/// than 16 to 1 is better uploaded as a stream.
+const MAX_UNPACKED_BYTES: u64 = 16 * MAX_BATCH_TOTAL_SIZE_BYTES;
+
+/// Reads every blob of the batch that is there.
+pub(super) async fn read(
+    store: Arc<Store>,
+    message: BatchReadBlobsRequest,
+) -> Result<Response<BatchReadBlobsResponse>, Status> {
+    request::instance_name(&message.instance_name).map_err(status::request)?;
+    let function = request::function(message.digest_function).map_err(status::request)?;
+    let size = |encoded: &Bytes| {
+        request::encoded_digest("digests", encoded, function)
+            .map_or(0, |digest| digest.size_bytes())
+    };
+    check_total(message.digests.iter().map(size))?;
+    let responses = blocking::run(move || {
+        let item = |encoded: Bytes| {
+            let (data, status) = match read_one(&store, function, &encoded) {
+                Ok(data) => (data, RpcStatus::default()),
+                Err(status) => (Bytes::new(), status::to_rpc(Err(status))),
+            };
+            let compressor = Compressor::Identity.into();
+            BatchReadItem {
+                digest: encoded,
+                data,
+                status: Some(status),
+                compressor,
+            }
+        };
+        Ok(message.digests.into_iter().map(item).collect())
+    })
+    .await?;
+    Ok(Response::new(BatchReadBlobsResponse { responses }))
+}
+
+fn read_one(store: &Store, function: DigestFunction, encoded: &[u8]) -> Result<Bytes, Status> {
+    let digest = request::encoded_digest("digests", encoded, function);
+    let digest = digest.map_err(status::request)?;
+    let blob = store.cas().read(&digest).map_err(status::cas)?;
+    blob.ok_or_else(|| status::blob_not_found(&digest))
+}
+
+fn check_total(sizes: impl Iterator<Item = u64>) -> Result<(), Status> {
+    let total = sizes.fold(0, u64::saturating_add);
+    if total > MAX_BATCH_TOTAL_SIZE_BYTES {
+        return Err(status::batch_too_large(total, MAX_BATCH_TOTAL_SIZE_BYTES));
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! `ContentAddressableStorage`: asking for blobs, and moving small ones in bulk.
+
+mod batch;
+mod missing;
+mod tree;
+
+pub(crate) use tree::TreeRefused;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use store::Store;
+use tonic::Request;
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, http};
+
+use crate::grpc::{Call, Methods};
+
+/// Data in one batch, in bytes: the most that fits into the messages which gRPC
+/// clients take by default, and what other servers announce.
+pub(crate) const MAX_BATCH_TOTAL_SIZE_BYTES: u64 = 4 << 20;
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct ContentAddressableStorage {
+    store: Arc<Store>,
+}
+
+impl ContentAddressableStorage {
+    pub(crate) fn new(store: Arc<Store>) -> Self {
+        Self { store }
+    }
+}
+
+impl Methods for ContentAddressableStorage {
+    const NAME: &'static str = "build.bazel.remote.execution.v2.ContentAddressableStorage";
+
+    fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
+        let store = self.store;
+        match method {
+            "FindMissingBlobs" => call.unary(move |request: Request<_>| {
+                std::future::ready(missing::find_missing_blobs(&store, request.into_inner()))
+            }),
+            "BatchUpdateBlobs" => call.unary(move |request: Request<_>| {
+                batch::update(Arc::clone(&store), request.into_inner())
+            }),
+            "BatchReadBlobs" => call.unary(move |request: Request<_>| {
+                batch::read(Arc::clone(&store), request.into_inner())
+            }),
+            "GetTree" => call.server_streaming(move |request: Request<_>| {
+                tree::get_tree(Arc::clone(&store), request.into_inner())
+            }),
+            _ => call.unimplemented(),
+        }
+    }
+}

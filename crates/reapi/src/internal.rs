@@ -1,0 +1,77 @@
+//! `actiond.internal.v1.CAS`: an interface of this project for its own tests and
+//! for operators on the machine itself. Its messages are in [`crate::wire`].
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use model::DigestFunction;
+use store::{Deleted, Store};
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, http};
+use tonic::{Request, Response, Status};
+
+use crate::grpc::{Call, Methods};
+use crate::wire::{DeleteBlobsOutcome, DeleteBlobsRequest, DeleteBlobsResponse};
+use crate::{blocking, request, status};
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct InternalCas {
+    store: Arc<Store>,
+}
+
+impl InternalCas {
+    pub(crate) fn new(store: Arc<Store>) -> Self {
+        Self { store }
+    }
+}
+
+impl Methods for InternalCas {
+    const NAME: &'static str = "actiond.internal.v1.CAS";
+
+    fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
+        match method {
+            "DeleteBlobs" => {
+                call.unary(move |request| delete_blobs(Arc::clone(&self.store), request))
+            }
+            _ => call.unimplemented(),
+        }
+    }
+}
+
+/// Deletes blobs; each has its own status: OK, NOT_FOUND, or FAILED_PRECONDITION
+/// while an action or a result needs it.
+async fn delete_blobs(
+    store: Arc<Store>,
+    request: Request<DeleteBlobsRequest>,
+) -> Result<Response<DeleteBlobsResponse>, Status> {
+    let local = request
+        .remote_addr()
+        .is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+    if !local {
+        return Err(status::not_local());
+    }
+    let message = request.into_inner();
+    request::instance_name(&message.instance_name).map_err(status::request)?;
+    let function = request::function(message.digest_function).map_err(status::request)?;
+    let responses = blocking::run(move || {
+        let outcome = |encoded: Bytes| DeleteBlobsOutcome {
+            status: Some(status::to_rpc(delete_one(&store, function, &encoded))),
+            digest: encoded,
+        };
+        Ok(message.blob_digests.into_iter().map(outcome).collect())
+    })
+    .await?;
+    Ok(Response::new(DeleteBlobsResponse { responses }))
+}
+
+fn delete_one(store: &Store, function: DigestFunction, encoded: &[u8]) -> Result<(), Status> {
+    let digest = request::encoded_digest("blob_digests", encoded, function);
+    let digest = digest.map_err(status::request)?;
+    match store.cas().delete(&digest).map_err(status::cas)? {
+        Deleted::Gone => Ok(()),
+        Deleted::Absent => Err(status::blob_not_found(&digest)),
+        Deleted::Pinned => Err(status::blob_in_use(&digest)),
+    }
+}

@@ -1,0 +1,292 @@
+//! The names by which ByteStream knows blobs.
+//!
+//! ```text
+//! read:  [instance/]blobs/[function/]hash/size
+//! write: [instance/]uploads/uuid/blobs/[function/]hash/size[/metadata]
+//! ```
+//! and with `compressed-blobs/compressor` in place of `blobs`. An instance name
+//! may have several segments, none of them a keyword, so the first keyword ends
+//! it. The function stands in the name for those that came after REAPI 2.2.
+
+use model::{Digest, DigestError, DigestFunction};
+
+/// Longest resource name, in bytes: more than any instance name, UUID, digest and
+/// file name need, so that names can be repeated in messages and logs.
+const MAX_NAME_BYTES: usize = 4096;
+
+/// How a blob travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compression {
+    /// As it is.
+    Identity,
+    /// As a Zstandard stream.
+    Zstd,
+}
+
+/// A blob, and how it travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Resource {
+    pub(crate) digest: Digest,
+    pub(crate) compression: Compression,
+}
+
+/// Why a name is no resource name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ResourceNameError {
+    /// The shape is wrong.
+    #[error("the resource name is not of the form {expected}")]
+    Form {
+        /// The form for this method.
+        expected: &'static str,
+    },
+    /// The hash or size is wrong.
+    #[error("in the resource name: {0}")]
+    Digest(#[from] DigestError),
+    /// The size is no decimal number.
+    #[error("in the resource name: `{0}` is not a size in bytes")]
+    Size(String),
+    /// The compressor is not among the announced ones.
+    #[error("compressor `{0}` is not supported")]
+    Compressor(String),
+    /// The name is longer than any name can be.
+    #[error("the resource name is longer than {MAX_NAME_BYTES} bytes")]
+    TooLong,
+}
+
+const READ_FORM: &str = "[instance/]blobs/[digest function/]hash/size";
+const WRITE_FORM: &str = "[instance/]uploads/uuid/blobs/[digest function/]hash/size[/metadata]";
+
+/// Reads the name in a `ReadRequest`.
+pub(crate) fn parse_read(name: &str) -> Result<Resource, ResourceNameError> {
+    check_length(name)?;
+    let form = ResourceNameError::Form {
+        expected: READ_FORM,
+    };
+    let mut segments = name.split('/');
+    let keyword = skip_instance(&mut segments, &["blobs", "compressed-blobs"]);
+    let resource = blob(keyword.ok_or_else(|| form.clone())?, &mut segments, &form)?;
+    if segments.next().is_some() {
+        Err(form)
+    } else {
+        Ok(resource)
+    }
+}
+
+/// Reads the name in a `WriteRequest` or a `QueryWriteStatusRequest`.
+pub(crate) fn parse_write(name: &str) -> Result<Resource, ResourceNameError> {
+    check_length(name)?;
+    let form = ResourceNameError::Form {
+        expected: WRITE_FORM,
+    };
+    let mut segments = name.split('/');
+    let uploads = skip_instance(&mut segments, &["uploads"]);
+    let uuid = uploads
+        .and_then(|_| segments.next())
+        .filter(|uuid| !uuid.is_empty());
+    let keyword = uuid
+        .and_then(|_| segments.next())
+        .ok_or_else(|| form.clone())?;
+    blob(keyword, &mut segments, &form)
+}
+
+fn check_length(name: &str) -> Result<(), ResourceNameError> {
+    if name.len() > MAX_NAME_BYTES {
+        Err(ResourceNameError::TooLong)
+    } else {
+        Ok(())
+    }
+}
+
+/// Goes over the instance name, and returns the keyword that ends it.
+fn skip_instance<'a>(
+    segments: &mut impl Iterator<Item = &'a str>,
+    keywords: &[&str],
+) -> Option<&'a str> {
+    for segment in segments {
+        if keywords.contains(&segment) {
+            return Some(segment);
+        }
+        if crate::request::instance_name(segment).is_err() || segment.is_empty() {
+            return None;
+        }
+    }
+    None
+}
+
+/// Reads what follows the keyword `blobs` or `compressed-blobs`.
+fn blob<'a>(
+    keyword: &str,
+    segments: &mut impl Iterator<Item = &'a str>,
+    form: &ResourceNameError,
+) -> Result<Resource, ResourceNameError> {
+    let mut next = || segments.next().ok_or_else(|| form.clone());
+    let compression = match keyword {
+        "blobs" => Compression::Identity,
+        "compressed-blobs" => compressor(next()?)?,
+        _ => return Err(form.clone()),
+    };
+    let mut hash = next()?;
+    let mut function = DigestFunction::Sha256;
+    if let Some(named) = DigestFunction::from_name(hash) {
+        function = named;
+        hash = next()?;
+    }
+    let size = next()?;
+    Ok(Resource {
+        digest: Digest::parse_hex(function, hash, size_bytes(size)?)?,
+        compression,
+    })
+}
+
+fn compressor(name: &str) -> Result<Compression, ResourceNameError> {
+    match name {
+        "zstd" => Ok(Compression::Zstd),
+        _ => Err(ResourceNameError::Compressor(
+            name.chars().take(40).collect(),
+        )),
+    }
+}
+
+/// Reads a decimal number; `parse` alone would allow a sign.
+fn size_bytes(text: &str) -> Result<u64, ResourceNameError> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits
+        .then(|| text.parse().ok())
+        .flatten()
+        .ok_or_else(|| ResourceNameError::Size(text.chars().take(40).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    fn resource(function: DigestFunction, compression: Compression) -> Resource {
+        let digest = Digest::parse_hex(function, HASH, 3).unwrap();
+        Resource {
+            digest,
+            compression,
+        }
+    }
+
+    fn check(parse: fn(&str) -> Result<Resource, ResourceNameError>, name: &str, good: Resource) {
+        let name = name.replace("HASH", HASH);
+        assert_eq!(parse(&name), Ok(good), "{name}");
+    }
+
+    fn refuse(parse: fn(&str) -> Result<Resource, ResourceNameError>, name: &str) {
+        let name = name.replace("HASH", HASH);
+        assert!(parse(&name).is_err(), "{name}");
+    }
+
+    #[test]
+    fn names_to_read() {
+        use Compression::{Identity, Zstd};
+        use DigestFunction::{Blake3, Sha256};
+        check(parse_read, "blobs/HASH/3", resource(Sha256, Identity));
+        check(
+            parse_read,
+            "instance/blobs/HASH/3",
+            resource(Sha256, Identity),
+        );
+        check(parse_read, "a/b/c/blobs/HASH/3", resource(Sha256, Identity));
+        check(
+            parse_read,
+            "blobs/sha256/HASH/3",
+            resource(Sha256, Identity),
+        );
+        check(
+            parse_read,
+            "a/blobs/blake3/HASH/3",
+            resource(Blake3, Identity),
+        );
+        check(
+            parse_read,
+            "compressed-blobs/zstd/HASH/3",
+            resource(Sha256, Zstd),
+        );
+        check(
+            parse_read,
+            "a/compressed-blobs/zstd/blake3/HASH/3",
+            resource(Blake3, Zstd),
+        );
+    }
+
+    #[test]
+    fn names_to_write() {
+        use Compression::{Identity, Zstd};
+        use DigestFunction::{Blake3, Sha256};
+        check(
+            parse_write,
+            "uploads/u/blobs/HASH/3",
+            resource(Sha256, Identity),
+        );
+        check(
+            parse_write,
+            "a/b/uploads/u/blobs/HASH/3",
+            resource(Sha256, Identity),
+        );
+        check(
+            parse_write,
+            "uploads/u/blobs/HASH/3/some/file.txt",
+            resource(Sha256, Identity),
+        );
+        check(
+            parse_write,
+            "uploads/u/blobs/blake3/HASH/3/x",
+            resource(Blake3, Identity),
+        );
+        check(
+            parse_write,
+            "uploads/u/compressed-blobs/zstd/HASH/3/x",
+            resource(Sha256, Zstd),
+        );
+        check(
+            parse_write,
+            "uploads/blobs/blobs/HASH/3",
+            resource(Sha256, Identity),
+        );
+    }
+
+    #[test]
+    fn names_that_are_refused() {
+        for name in [
+            "",
+            "/",
+            "blobs",
+            "blobs/HASH",
+            "/blobs/HASH/3",
+            "a//blobs/HASH/3",
+            "blobs/HASH/3/more",
+            "blobs/HASH/",
+            "blobs/HASH/+3",
+            "blobs/HASH/-3",
+            "blobs/HASH/3x",
+            "blobs/HASH/99999999999999999999",
+            "blobs/HASHa/3",
+            "blobs/md5/HASH/3",
+            "blobs/../HASH/3",
+            "actions/blobs/HASH/3",
+            "uploads/u/blobs/HASH/3",
+            "compressed-blobs/HASH/3",
+            "compressed-blobs/brotli/HASH/3",
+            "compressed-blobs/identity/HASH/3",
+        ] {
+            refuse(parse_read, name);
+        }
+        for name in [
+            "",
+            "blobs/HASH/3",
+            "uploads/blobs/HASH/3",
+            "uploads//blobs/HASH/3",
+            "uploads/u/HASH/3",
+            "uploads/u/v/blobs/HASH/3",
+            "uploads/u/blobs/HASH",
+            "uploads/u/compressed-blobs/deflate/HASH/3",
+        ] {
+            refuse(parse_write, name);
+        }
+        refuse(parse_read, &format!("{}blobs/HASH/3", "a/".repeat(4000)));
+    }
+}

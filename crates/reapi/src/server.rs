@@ -1,0 +1,144 @@
+//! All services behind one address, and the HTTP/2 settings under them.
+
+use std::error::Error;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bazel_remote_apis::google::longrunning::operations_server::OperationsServer;
+use model::proto::action_cache_server::ActionCacheServer;
+use model::proto::capabilities_server::CapabilitiesServer;
+use model::proto::execution_server::ExecutionServer;
+use store::Store;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_stream::Stream;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use worker::Worker;
+
+use crate::action_cache::ActionCache;
+use crate::byte_stream::ByteStream;
+use crate::capabilities::Capabilities;
+use crate::cas::ContentAddressableStorage;
+use crate::execution::Execution;
+use crate::grpc::{Endpoint, MAX_REQUEST_MESSAGE_BYTES};
+use crate::internal::InternalCas;
+use crate::operations::Operations;
+
+/// Unread bytes of one stream: keeps a client busy for the milliseconds in which
+/// the disk takes in a few pieces of an upload.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+
+/// Unread bytes of one connection: several such streams. It is the memory that a
+/// client can make the server hold.
+const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+
+/// Largest frame that clients may send: fewer of them mean fewer headers to read.
+const MAX_FRAME_BYTES: u32 = 256 << 10;
+
+/// Streams of one connection. Bazel opens 100, others as many as they have
+/// actions.
+const MAX_STREAMS: u32 = 4096;
+
+/// Streams that a client may reset before they were looked at, as an interrupted
+/// build does with all of its calls.
+const MAX_PENDING_RESETS: usize = 4096;
+
+/// A ping after this much silence finds connections whose client is gone, and
+/// keeps firewalls between from forgetting them.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The time for its answer.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why serving ended early.
+#[derive(Debug, thiserror::Error)]
+#[error("serving connections failed")]
+pub struct ServeError(#[source] Box<dyn Error + Send + Sync>);
+
+/// What the services stand on.
+pub struct Services {
+    /// Blobs and cached results.
+    pub store: Arc<Store>,
+    /// Runs the actions.
+    pub worker: Worker,
+    /// Tells clients whether new work is welcome.
+    pub health: Health,
+}
+
+/// What `grpc.health.v1.Health` answers, for the server as a whole.
+#[derive(Clone)]
+pub struct Health(HealthReporter);
+
+impl Health {
+    /// Serving, until [`Health::draining`] says otherwise.
+    pub fn serving() -> Self {
+        Self(HealthReporter::new())
+    }
+
+    /// From now on the server is not serving: load balancers turn away.
+    pub async fn draining(&self) {
+        self.0
+            .set_service_status("", ServingStatus::NotServing)
+            .await;
+    }
+}
+
+/// Serves connections until `shutdown` is ready; then takes no new ones, and
+/// returns when the calls on the others are answered.
+///
+/// # Errors
+/// [`ServeError`] when `incoming` fails.
+pub async fn serve<I, IO, E>(
+    incoming: I,
+    services: Services,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError>
+where
+    I: Stream<Item = Result<IO, E>>,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(MAX_FRAME_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .add_routes(routes(services))
+        .serve_with_incoming_shutdown(incoming, shutdown)
+        .await
+        .map_err(|error| ServeError(error.into()))
+}
+
+fn routes(
+    Services {
+        store,
+        worker,
+        health,
+    }: Services,
+) -> Routes {
+    let action_cache = ActionCache::new(Arc::clone(&store), worker.clone());
+    let execution = Execution::new(Arc::clone(&store), worker.clone());
+    let mut routes = Routes::builder();
+    routes
+        .add_service(tonic_health::pb::health_server::HealthServer::new(
+            tonic_health::server::HealthService::from_health_reporter(health.0),
+        ))
+        .add_service(CapabilitiesServer::new(Capabilities))
+        .add_service(Endpoint(ContentAddressableStorage::new(Arc::clone(&store))))
+        .add_service(Endpoint(ByteStream::new(Arc::clone(&store))))
+        .add_service(
+            ActionCacheServer::new(action_cache)
+                .max_decoding_message_size(MAX_REQUEST_MESSAGE_BYTES),
+        )
+        .add_service(ExecutionServer::new(execution))
+        .add_service(OperationsServer::new(Operations::new(worker)))
+        .add_service(Endpoint(InternalCas::new(store)));
+    routes.routes()
+}
