@@ -3,6 +3,7 @@
 //! REAPI counts the size as part of the digest, so two digests with one hash and two sizes are
 //! different, and at most one of them names a blob.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use sha2::Digest as _;
@@ -102,8 +103,8 @@ pub enum DigestError {
 
 /// The name of a blob: function, hash and size.
 ///
-/// Ordered by function, then hash, then size. Sizes fit in an `i64`, as REAPI demands.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Ordered by hash, then size, then function. Sizes fit in an `i64`, as REAPI demands.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest {
     function: DigestFunction,
     hash: [u8; HASH_BYTES],
@@ -231,6 +232,25 @@ impl Digest {
     }
 }
 
+impl Ord for Digest {
+    /// The first eight bytes nearly always decide, and comparing them as a number is twice as fast
+    /// as comparing 32 bytes by a call; the blobs of every new input tree are sorted.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let first =
+            |digest: &Self| u64::from_be_bytes(*digest.hash.first_chunk().unwrap_or(&[0; 8]));
+        first(self).cmp(&first(other)).then_with(|| {
+            let rest = |digest: &Self| (digest.hash, digest.size_bytes, digest.function);
+            rest(self).cmp(&rest(other))
+        })
+    }
+}
+
+impl PartialOrd for Digest {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 /// `hash/size`, as in resource names.
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -309,29 +329,26 @@ impl BlobHasher {
 
 /// Decodes lower-case hexadecimal, or `None` for any other character.
 ///
-/// Every file of every input tree passes here, so eight characters are decoded at a time: in each
-/// byte of the word the digit's value is worked out, written back as a character, and compared.
+/// Every file of every input tree passes here: both loops are without branches, so that the
+/// compiler makes vector instructions of them.
 fn decode_hex(hex: &[u8; HEX_CHARS]) -> Option<[u8; HASH_BYTES]> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let mut hash = [0; HASH_BYTES];
-    let mut mismatch = 0;
-    for (characters, bytes) in hex
-        .as_chunks::<8>()
-        .0
-        .iter()
-        .zip(hash.as_chunks_mut::<4>().0)
-    {
-        let word = u64::from_be_bytes(*characters);
-        // 'a' is 0x61: the low half of a letter is its value less 9, and bit 6 tells it apart.
-        let values = (word & (0x0f * ONES)) + 9 * ((word >> 6) & ONES);
-        let letters = ((values + 6 * ONES) >> 4) & ONES;
-        let written = values + 0x30 * ONES + 0x27 * letters;
-        mismatch |= (written ^ word) | (values & (0xf0 * ONES));
-        let pairs = (values | (values >> 4)) & 0x00ff_00ff_00ff_00ff;
-        let quads = (pairs | (pairs >> 8)) & 0x0000_ffff_0000_ffff;
-        *bytes = ((quads | (quads >> 16)) as u32).to_be_bytes();
+    let mut values = [0; HEX_CHARS];
+    let mut is_bad = false;
+    for (value, character) in values.iter_mut().zip(hex) {
+        let digit = character.wrapping_sub(b'0');
+        let letter = character.wrapping_sub(b'a');
+        is_bad |= (digit > 9) & (letter > 5);
+        *value = if digit <= 9 {
+            digit
+        } else {
+            letter.wrapping_add(10)
+        };
     }
-    (mismatch == 0).then_some(hash)
+    let mut hash = [0; HASH_BYTES];
+    for (byte, pair) in hash.iter_mut().zip(values.as_chunks::<2>().0) {
+        *byte = (pair[0] << 4) | (pair[1] & 15);
+    }
+    (!is_bad).then_some(hash)
 }
 
 #[cfg(test)]

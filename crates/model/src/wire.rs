@@ -70,6 +70,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field's number and content; `None` at the end.
+    #[inline]
     pub(crate) fn next_field(&mut self) -> Result<Option<(u32, Value)>, WireError> {
         if self.at == self.message.len() {
             return Ok(None);
@@ -91,17 +92,22 @@ impl<'a> Reader<'a> {
         Ok(Some((key >> 3, value)))
     }
 
+    #[inline]
     fn varint(&mut self) -> Result<u64, WireError> {
-        let rest = &self.message[self.at..];
         // Keys and lengths are nearly always one byte.
-        if let Some(&byte) = rest.first()
-            && byte < 0x80
-        {
-            self.at += 1;
-            return Ok(byte.into());
+        match self.message.get(self.at) {
+            Some(&byte) if byte < 0x80 => {
+                self.at += 1;
+                Ok(byte.into())
+            }
+            _ => self.long_varint(),
         }
+    }
+
+    #[inline(never)]
+    fn long_varint(&mut self) -> Result<u64, WireError> {
         let mut value = 0_u64;
-        for (index, &byte) in rest.iter().take(10).enumerate() {
+        for (index, &byte) in self.message[self.at..].iter().take(10).enumerate() {
             // Nine bytes carry 63 bits: the tenth has one left to give.
             if index == 9 && byte > 1 {
                 return Err(WireError::Varint);
@@ -115,6 +121,7 @@ impl<'a> Reader<'a> {
         Err(WireError::Varint)
     }
 
+    #[inline]
     fn take(&mut self, len: u64) -> Result<Span, WireError> {
         let rest = self.message.len() - self.at;
         let len = usize::try_from(len)
