@@ -1,0 +1,95 @@
+//! The description of a sandbox's root, and how one is put together.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use model::RelPath;
+
+use crate::etc;
+
+/// What a sandbox's root holds beside the exec root. No path is there twice, in whatever list, and
+/// none lies below a symlink or a file of the view.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootView {
+    /// A name for logs, such as `bare`, `host` or `libc:glibc2.31`.
+    pub name: String,
+    /// Directories to attach, read-only, nosuid and nodev, without what is mounted below them.
+    pub mounts: Vec<ViewMount>,
+    /// Symbolic links to make, each with its target.
+    pub symlinks: Vec<(RelPath, String)>,
+    /// Regular files to make, root-owned and 0444, each with its content.
+    pub files: Vec<(RelPath, Vec<u8>)>,
+}
+
+/// A directory of the host that appears in a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewMount {
+    /// The directory: absolute, with no symlink in it when the daemon started.
+    pub source: PathBuf,
+    /// Where it appears, relative to the sandbox's root.
+    pub at: RelPath,
+}
+
+impl RootView {
+    /// The view with nothing but a generated `/etc`.
+    pub fn bare() -> Self {
+        Builder::with_generated_etc().build("bare")
+    }
+}
+
+/// One thing at a path of a view.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Item {
+    Mount(PathBuf),
+    Symlink(String),
+    File(Vec<u8>),
+}
+
+/// Puts a view together. What is put at a path replaces what was there and below, so the sources
+/// go in from the weakest to the strongest.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Builder {
+    items: BTreeMap<RelPath, Item>,
+}
+
+impl Builder {
+    pub(crate) fn with_generated_etc() -> Self {
+        let files = etc::generated().map(|(path, content)| (path, Item::File(content)));
+        Self {
+            items: files.collect(),
+        }
+    }
+
+    /// Puts an item at a path that is clean but for its length: names come from directory
+    /// listings. What is too long for a mount point is left out.
+    pub(crate) fn put(&mut self, at: &str, item: Item) {
+        let Ok(at) = RelPath::parse(at) else {
+            tracing::warn!(at, "left out of the view: not a path for a mount point");
+            return;
+        };
+        self.items.retain(|other, _| !other.starts_with(&at));
+        self.items.insert(at, item);
+    }
+
+    /// Whether there is an item at exactly that path.
+    pub(crate) fn has(&self, at: &str) -> bool {
+        self.items.keys().any(|other| other.as_str() == at)
+    }
+
+    pub(crate) fn build(self, name: &str) -> RootView {
+        let mut view = RootView {
+            name: name.to_owned(),
+            mounts: Vec::new(),
+            symlinks: Vec::new(),
+            files: Vec::new(),
+        };
+        for (at, item) in self.items {
+            match item {
+                Item::Mount(source) => view.mounts.push(ViewMount { source, at }),
+                Item::Symlink(target) => view.symlinks.push((at, target)),
+                Item::File(content) => view.files.push((at, content)),
+            }
+        }
+        view
+    }
+}
