@@ -1,0 +1,79 @@
+//! What can go wrong while an input root is presented.
+
+use std::io;
+
+use model::RelPath;
+use rustix::io::Errno;
+
+use crate::erofs::ImageError;
+
+/// Why an input root could not be presented.
+#[derive(Debug, thiserror::Error)]
+pub enum PresentError {
+    /// A directory that has to be there is a file or symlink in the input tree.
+    #[error("directory {wanted} cannot be made: {} is a {kind} in the input tree", obstacle.as_str(), wanted = wanted.as_str())]
+    Obstructed {
+        /// The directory that was asked for.
+        wanted: RelPath,
+        /// The path, a part of `wanted` or all of it, that is something else.
+        obstacle: RelPath,
+        /// "file" or "symlink".
+        kind: &'static str,
+    },
+    /// The tree has no image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The image could not be stored.
+    #[error("storing the image of the input root: {step}: {source}")]
+    StoreImage {
+        /// The system call.
+        step: &'static str,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// The image could not be attached to a loop device.
+    #[error("attaching the image of the input root: {0}")]
+    Loop(#[from] sys::loop_device::LoopError),
+    /// A mount was refused.
+    #[error("mounting the input root: {0}")]
+    Mount(#[from] sys::mount::MountError),
+    /// A directory for what the action writes could not be made.
+    #[error("preparing the staging directory: {step}: {errno}")]
+    Staging {
+        /// The system call and its object.
+        step: String,
+        /// What the kernel answered.
+        errno: Errno,
+    },
+    /// A thread could not be started.
+    #[error("starting a thread: {source}")]
+    Thread {
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// A descriptor could not be duplicated.
+    #[error("duplicating a descriptor: {source}")]
+    Descriptor {
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// The thread that makes mounts is gone.
+    #[error("the thread that makes mounts has ended")]
+    MounterGone,
+}
+
+impl PresentError {
+    /// For `map_err`: a failed step on the staging directory.
+    pub(crate) fn staging(step: impl Into<String>) -> impl FnOnce(Errno) -> Self {
+        let step = step.into();
+        move |errno| Self::Staging { step, errno }
+    }
+
+    /// For `map_err`: a failed step of storing the image.
+    pub(crate) fn store_image<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::StoreImage {
+            step,
+            source: source.into(),
+        }
+    }
+}

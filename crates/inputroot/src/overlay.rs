@@ -1,0 +1,67 @@
+//! The overlay that an action sees as its input root.
+//!
+//! ```text
+//! upper     <work>/staging/<n>/upper: what the action writes
+//! lower     the EROFS image: names, modes, sizes, and for each file a path in the data layer
+//! data      <root>/cas/blobs: content only, invisible but through the image
+//! ```
+//!
+//! Two dialects: since Linux 6.13 overlayfs takes its layers as descriptors, of detached mounts
+//! too. Before, it takes paths, and the mounts at them must be attached in the mount namespace of
+//! the caller; there the mounter thread of [`crate::namespace`] does the work.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use sys::mount::{FsContext, MountAttributes, MountError, descriptor_path};
+
+/// How overlayfs is told its layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// As descriptors.
+    Descriptors,
+    /// As paths.
+    Paths,
+}
+
+/// The directories that make an overlay.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Layers<'a> {
+    pub(crate) upper: BorrowedFd<'a>,
+    pub(crate) work: BorrowedFd<'a>,
+    pub(crate) image: BorrowedFd<'a>,
+    pub(crate) blobs: BorrowedFd<'a>,
+}
+
+/// Makes a detached overlay of `layers`.
+pub(crate) fn mount(layers: Layers<'_>, dialect: Dialect) -> Result<OwnedFd, MountError> {
+    let context = FsContext::open("overlay")?;
+    match dialect {
+        Dialect::Descriptors => {
+            context.descriptor("lowerdir+", layers.image)?;
+            context.descriptor("datadir+", layers.blobs)?;
+            context.descriptor("upperdir", layers.upper)?;
+            context.descriptor("workdir", layers.work)?;
+        }
+        Dialect::Paths => {
+            // "lower::data": understood since data-only layers exist (6.5); `lowerdir+` is younger.
+            let image = descriptor_path(layers.image.as_fd());
+            let blobs = descriptor_path(layers.blobs.as_fd());
+            context.string("lowerdir", &format!("{image}::{blobs}"))?;
+            context.string("upperdir", &descriptor_path(layers.upper.as_fd()))?;
+            context.string("workdir", &descriptor_path(layers.work.as_fd()))?;
+        }
+    }
+    // Without it unmounting would sync the whole file system; nothing in here survives a crash.
+    context.flag("volatile")?;
+    // Needed before 6.15 for files without content in the image. It brings `redirect_dir=on`, with
+    // which a mutating action can rename the directories of its inputs.
+    context.string("metacopy", "on")?;
+    context.string("redirect_dir", "on")?;
+    context.string("xino", "on")?;
+    context.string("index", "off")?;
+    context.mount(
+        MountAttributes::MOUNT_ATTR_NOSUID
+            | MountAttributes::MOUNT_ATTR_NODEV
+            | MountAttributes::MOUNT_ATTR_NOATIME,
+    )
+}

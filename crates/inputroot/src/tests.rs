@@ -1,0 +1,80 @@
+//! Every strategy passes the same tests, against the real kernel, seen as the action sees it.
+//!
+//! What an action does is done on a thread with the action's user and no capability, below a
+//! descriptor of the input root. That nothing is left behind is tested in `tests/nothing_left.rs`,
+//! in a process of its own.
+
+mod bench;
+mod contents;
+mod lifecycle;
+mod mutable;
+mod outputs;
+mod strict;
+
+use crate::image::Backing;
+use crate::overlay::Dialect;
+use crate::probe::Variant;
+use bench::Bench;
+
+/// Makes each of the functions a test of each strategy.
+macro_rules! for_every_strategy {
+    ($($area:ident :: $test:ident),* $(,)?) => {
+        for_every_strategy!(@strategy erofs_file, Backing::File, Dialect::Descriptors,
+            $($area::$test),*);
+        for_every_strategy!(@strategy erofs_file_by_path, Backing::File, Dialect::Paths,
+            $($area::$test),*);
+        for_every_strategy!(@strategy erofs_loop, Backing::Loop, Dialect::Descriptors,
+            $($area::$test),*);
+        for_every_strategy!(@strategy erofs_loop_by_path, Backing::Loop, Dialect::Paths,
+            $($area::$test),*);
+    };
+    (@strategy $name:ident, $backing:expr, $dialect:expr, $($area:ident :: $test:ident),*) => {
+        mod $name {
+            use super::*;
+            $(
+                #[test]
+                fn $test() {
+                    let variant = Variant { backing: $backing, dialect: $dialect };
+                    if let Some(bench) = Bench::open(variant) {
+                        super::$area::$test(&bench);
+                        bench.finish();
+                    }
+                }
+            )*
+        }
+    };
+}
+
+for_every_strategy! {
+    contents::every_kind_of_entry,
+    contents::an_empty_tree,
+    contents::many_entries_in_one_directory,
+    contents::names_of_all_kinds,
+    contents::a_deep_tree,
+    contents::sizes_around_blocks,
+    contents::long_symlinks,
+    contents::blake3,
+    contents::a_missing_blob_is_seen_and_not_opened,
+    contents::an_empty_file_needs_no_blob,
+    contents::equal_directories_at_many_places,
+    strict::inputs_cannot_be_changed,
+    strict::inputs_cannot_be_mapped_for_writing,
+    strict::new_files_beside_inputs_everywhere,
+    strict::own_files_can_be_changed,
+    mutable::inputs_can_be_changed,
+    mutable::directories_of_inputs_can_be_moved,
+    mutable::the_next_action_sees_the_inputs_as_they_were,
+    outputs::what_a_strict_action_made,
+    outputs::what_a_mutating_action_made,
+    outputs::nothing_is_found_through_symlinks,
+    outputs::special_files,
+    outputs::listings_are_bounded,
+    outputs::unreadable_directories_are_read,
+    outputs::made_directories,
+    outputs::made_directories_in_a_mutable_root,
+    outputs::obstructed_directories,
+    lifecycle::a_used_root_is_as_new_for_the_next_action,
+    lifecycle::two_actions_on_one_tree_do_not_see_each_other,
+    lifecycle::deep_and_wide_leftovers_go_away,
+    lifecycle::many_at_once,
+}

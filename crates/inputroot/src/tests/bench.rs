@@ -1,0 +1,250 @@
+//! A strategy on a state directory of its own, and an action's view of what it presents.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+
+use model::{Digest, InputTree, RelPath};
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use store::BlobPath;
+use tempfile::TempDir;
+
+use crate::access::ACTION_ID;
+use crate::erofs_overlay::Places;
+use crate::present::{Attachment, InputRoots, PresentRequest, Presented};
+use crate::probe::{StrategyName, Variant};
+use crate::tree_fixture::TreeFixture;
+
+pub(super) struct Bench {
+    strategy: Box<dyn InputRoots>,
+    blobs: Mutex<HashMap<Digest, Vec<u8>>>,
+    places: Places,
+    _directory: TempDir,
+}
+
+impl Bench {
+    /// `None`, and a word about it, where the kernel or the file system cannot do it.
+    pub(super) fn open(variant: Variant) -> Option<Self> {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let places = Places {
+            work: directory.path().join("work"),
+            blobs: directory.path().join("blobs"),
+        };
+        fs::create_dir(&places.work).expect("mkdir");
+        fs::create_dir(&places.blobs).expect("mkdir");
+        let strategy = match open_and_try(variant, &places) {
+            Ok(strategy) => strategy,
+            Err(error) => {
+                eprintln!("SKIPPED: {variant:?} does not work here: {error}");
+                return None;
+            }
+        };
+        Some(Self {
+            strategy,
+            blobs: Mutex::default(),
+            places,
+            _directory: directory,
+        })
+    }
+
+    /// The tree, with its blobs in the store.
+    pub(super) fn tree(&self, fixture: TreeFixture) -> Arc<InputTree> {
+        let (tree, blobs) = fixture.build();
+        for (digest, content) in blobs {
+            if digest.is_empty_blob() {
+                continue;
+            }
+            let path = self.places.blobs.join(BlobPath::new(&digest).as_str());
+            fs::create_dir_all(path.parent().expect("a shard")).expect("mkdir");
+            if !path.exists() {
+                fs::write(&path, &content).expect("writing a blob");
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).expect("chmod");
+            }
+            self.blobs.lock().insert(digest, content);
+        }
+        tree
+    }
+
+    pub(super) fn present(&self, tree: &Arc<InputTree>) -> Presented {
+        self.present_with(tree, &PresentRequest::default())
+    }
+
+    pub(super) fn present_mutable(&self, tree: &Arc<InputTree>) -> Presented {
+        self.present_with(
+            tree,
+            &PresentRequest {
+                mutable: true,
+                ..PresentRequest::default()
+            },
+        )
+    }
+
+    pub(super) fn present_with(
+        &self,
+        tree: &Arc<InputTree>,
+        request: &PresentRequest<'_>,
+    ) -> Presented {
+        self.strategy
+            .present(tree, request)
+            .expect("the tree can be presented")
+    }
+
+    pub(super) fn strategy(&self) -> &dyn InputRoots {
+        &*self.strategy
+    }
+
+    /// Removes a blob from the store.
+    pub(super) fn lose(&self, content: &[u8]) {
+        let digest = Digest::of(model::DigestFunction::Sha256, content);
+        self.blobs.lock().remove(&digest);
+        fs::remove_file(self.places.blobs.join(BlobPath::new(&digest).as_str())).expect("unlink");
+    }
+
+    /// Every blob is as it was, and nothing that actions wrote is left.
+    pub(super) fn finish(self) {
+        let Self {
+            strategy,
+            blobs,
+            places,
+            _directory,
+        } = self;
+        drop(strategy); // waits for the janitor
+        for (digest, content) in blobs.into_inner() {
+            let path = places.blobs.join(BlobPath::new(&digest).as_str());
+            assert_eq!(fs::read(&path).expect("the blob is there"), content);
+            let mode = fs::metadata(&path).expect("stat").permissions().mode();
+            assert_eq!(mode & 0o7777, 0o444);
+        }
+        for staging in fs::read_dir(places.work.join("staging")).expect("the staging directories") {
+            let staging = staging.expect("an entry").path();
+            for part in ["upper", "work"] {
+                let left = fs::read_dir(staging.join(part)).expect("a part").count();
+                assert_eq!(left, 0, "{part} of {staging:?} is not empty");
+            }
+        }
+        assert_eq!(
+            fs::read_dir(places.work.join("images"))
+                .expect("images")
+                .count(),
+            0
+        );
+    }
+}
+
+fn open_and_try(
+    variant: Variant,
+    places: &Places,
+) -> Result<Box<dyn InputRoots>, crate::trial::TrialError> {
+    let trial = crate::trial::Trial::prepare(&places.blobs)?;
+    let strategy = variant.open(StrategyName::ErofsFile, places)?;
+    trial.run(&*strategy)?;
+    Ok(strategy)
+}
+
+/// Runs `what` as an action would: as user and group 65534, without any capability, on a thread
+/// that ends with it.
+pub(super) fn as_action<T: Send>(
+    presented: &Presented,
+    what: impl FnOnce(&View<'_>) -> T + Send,
+) -> T {
+    let Attachment::Mount(root) = presented.attachment();
+    let view = View { root: root.as_fd() };
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let id = ACTION_ID;
+            rustix::thread::set_thread_groups(&[]).expect("setgroups");
+            rustix::thread::set_thread_gid(rustix::fs::Gid::from_raw(id)).expect("setgid");
+            rustix::thread::set_thread_uid(rustix::fs::Uid::from_raw(id)).expect("setuid");
+            what(&view)
+        });
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// System calls below an input root.
+pub(super) struct View<'a> {
+    pub(super) root: BorrowedFd<'a>,
+}
+
+impl View<'_> {
+    pub(super) fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        rustix::fs::openat(
+            self.root,
+            path,
+            flags | OFlags::CLOEXEC,
+            Mode::from_raw_mode(0o644),
+        )
+    }
+
+    pub(super) fn read(&self, path: &str) -> Result<Vec<u8>, Errno> {
+        let mut content = Vec::new();
+        let mut file = fs::File::from(self.open(path, OFlags::RDONLY)?);
+        file.read_to_end(&mut content)
+            .expect("reading an open file");
+        Ok(content)
+    }
+
+    pub(super) fn write(&self, path: &str, content: &[u8]) -> Result<(), Errno> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+        let mut file = fs::File::from(self.open(path, flags)?);
+        file.write_all(content).expect("writing an open file");
+        Ok(())
+    }
+
+    pub(super) fn stat(&self, path: &str) -> Result<Stat, Errno> {
+        rustix::fs::statat(self.root, path, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    pub(super) fn mkdir(&self, path: &str) -> Result<(), Errno> {
+        rustix::fs::mkdirat(self.root, path, Mode::from_raw_mode(0o755))
+    }
+
+    pub(super) fn unlink(&self, path: &str) -> Result<(), Errno> {
+        rustix::fs::unlinkat(self.root, path, AtFlags::empty())
+    }
+
+    pub(super) fn rmdir(&self, path: &str) -> Result<(), Errno> {
+        rustix::fs::unlinkat(self.root, path, AtFlags::REMOVEDIR)
+    }
+
+    pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), Errno> {
+        rustix::fs::renameat(self.root, from, self.root, to)
+    }
+
+    pub(super) fn symlink(&self, target: &str, path: &str) -> Result<(), Errno> {
+        rustix::fs::symlinkat(target, self.root, path)
+    }
+
+    pub(super) fn link(&self, from: &str, to: &str) -> Result<(), Errno> {
+        rustix::fs::linkat(self.root, from, self.root, to, AtFlags::empty())
+    }
+
+    pub(super) fn readlink(&self, path: &str) -> Result<Vec<u8>, Errno> {
+        rustix::fs::readlinkat(self.root, path, Vec::new()).map(|target| target.into_bytes())
+    }
+
+    /// The names in a directory, sorted.
+    pub(super) fn list(&self, path: &str) -> Result<Vec<String>, Errno> {
+        let directory = self.open(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&directory)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+pub(super) fn path(path: &str) -> RelPath {
+    RelPath::parse(path).expect("a test's path is clean")
+}

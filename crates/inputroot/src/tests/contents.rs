@@ -1,0 +1,231 @@
+//! What is in the tree is what the action sees.
+
+use model::DigestFunction;
+use rustix::io::Errno;
+
+use super::bench::{Bench, as_action};
+use crate::erofs::MODIFIED_SECONDS;
+use crate::tree_fixture::TreeFixture;
+
+pub(super) fn every_kind_of_entry(bench: &Bench) {
+    let tree = bench.tree(
+        TreeFixture::new()
+            .file("file", b"content")
+            .executable("bin/tool", b"#!/bin/sh\n")
+            .symlink("link", "bin/tool")
+            .directory("empty"),
+    );
+    for (mutable, owner, modes) in [
+        (false, 0, [0o1777, 0o444, 0o555]),
+        (true, 65534, [0o755, 0o644, 0o755]),
+    ] {
+        let request = crate::PresentRequest {
+            mutable,
+            ..Default::default()
+        };
+        let presented = bench.present_with(&tree, &request);
+        as_action(&presented, |view| {
+            assert_eq!(view.list(".").unwrap(), ["bin", "empty", "file", "link"]);
+            assert_eq!(view.list("empty").unwrap(), [""; 0]);
+            assert_eq!(view.read("file").unwrap(), b"content");
+            assert_eq!(view.readlink("link").unwrap(), b"bin/tool");
+            assert_eq!(view.read("link").unwrap(), b"#!/bin/sh\n");
+            for (path, mode) in [
+                (".", modes[0]),
+                ("empty", modes[0]),
+                ("file", modes[1]),
+                ("bin/tool", modes[2]),
+            ] {
+                let stat = view.stat(path).unwrap();
+                assert_eq!(stat.st_mode & 0o7777, mode, "mode of {path}");
+                assert_eq!(
+                    (stat.st_uid, stat.st_gid),
+                    (owner, owner),
+                    "owner of {path}"
+                );
+            }
+            for path in ["empty", "file", "bin/tool"] {
+                assert_eq!(
+                    view.stat(path).unwrap().st_mtime,
+                    MODIFIED_SECONDS as i64,
+                    "{path}"
+                );
+            }
+        });
+        presented.discard();
+    }
+}
+
+pub(super) fn an_empty_tree(bench: &Bench) {
+    let tree = bench.tree(TreeFixture::new());
+    let presented = bench.present(&tree);
+    as_action(&presented, |view| {
+        assert_eq!(view.list(".").unwrap(), [""; 0]);
+        view.write("new", b"x").unwrap();
+    });
+    presented.discard();
+}
+
+pub(super) fn many_entries_in_one_directory(bench: &Bench) {
+    let names: Vec<String> = (0..3000)
+        .map(|number| format!("file-{number:05}"))
+        .collect();
+    // A blob for every tenth name is enough.
+    let content = |name: &str| name.as_bytes()[..name.len() - 1].to_vec();
+    let fixture = names.iter().fold(TreeFixture::new(), |tree, name| {
+        tree.file(&format!("d/{name}"), &content(name))
+    });
+    let tree = bench.tree(fixture);
+    let presented = bench.present(&tree);
+    as_action(&presented, |view| {
+        assert_eq!(view.list("d").unwrap(), names);
+        for name in names.iter().step_by(97) {
+            assert_eq!(view.read(&format!("d/{name}")).unwrap(), content(name));
+        }
+        assert_eq!(view.stat("d/file-03000").unwrap_err(), Errno::NOENT);
+    });
+    presented.discard();
+}
+
+pub(super) fn names_of_all_kinds(bench: &Bench) {
+    let long = "n".repeat(255);
+    let mut names = [
+        "-",
+        "+a",
+        "!",
+        "...",
+        "..a",
+        ".-",
+        ".a",
+        "a b",
+        "\u{1}\n",
+        "ünïcode",
+        "\\",
+        &long,
+    ];
+    names.sort_unstable();
+    let fixture = names.iter().fold(TreeFixture::new(), |tree, name| {
+        tree.file(name, name.as_bytes())
+    });
+    let tree = bench.tree(fixture);
+    let presented = bench.present(&tree);
+    as_action(&presented, |view| {
+        assert_eq!(view.list(".").unwrap(), names);
+        for name in names {
+            assert_eq!(view.read(name).unwrap(), name.as_bytes());
+        }
+    });
+    presented.discard();
+}
+
+pub(super) fn a_deep_tree(bench: &Bench) {
+    let directory = vec!["d"; 120].join("/");
+    let file = format!("{directory}/file");
+    let tree = bench.tree(TreeFixture::new().file(&file, b"deep"));
+    let presented = bench.present(&tree);
+    as_action(&presented, |view| {
+        assert_eq!(view.read(&file).unwrap(), b"deep");
+        view.write(&format!("{directory}/new"), b"x").unwrap();
+    });
+    presented.discard();
+}
+
+pub(super) fn sizes_around_blocks(bench: &Bench) {
+    let sizes = [1, 4095, 4096, 4097, 1 << 20];
+    let content = |size: usize| (0..size).map(|i| (i % 251) as u8).collect::<Vec<_>>();
+    let fixture = sizes.iter().fold(TreeFixture::new(), |tree, &size| {
+        tree.file(&size.to_string(), &content(size))
+    });
+    let tree = bench.tree(fixture);
+    let presented = bench.present(&tree);
+    as_action(&presented, |view| {
+        for size in sizes {
+            let name = size.to_string();
+            assert_eq!(view.stat(&name).unwrap().st_size, size as i64);
+            assert!(
+                view.read(&name).unwrap() == content(size),
+                "content of {size} bytes"
+            );
+        }
+    });
+    presented.discard();
+}
+
+pub(super) fn long_symlinks(bench: &Bench) {
+    let lengths = [1, 4063, 4064, 4065, 4095];
+    let fixture = lengths.iter().fold(TreeFixture::new(), |tree, &length| {
+        tree.symlink(&length.to_string(), &"t".repeat(length))
+    });
+    let tree = bench.tree(fixture);
+    let presented = bench.present(&tree);
+    as_action(&presented, |view| {
+        for length in lengths {
+            assert_eq!(view.readlink(&length.to_string()).unwrap().len(), length);
+        }
+    });
+    presented.discard();
+}
+
+pub(super) fn blake3(bench: &Bench) {
+    let fixture = TreeFixture::with_function(DigestFunction::Blake3);
+    let tree = bench.tree(fixture.file("d/file", b"content"));
+    let presented = bench.present(&tree);
+    as_action(&presented, |view| {
+        assert_eq!(view.read("d/file").unwrap(), b"content")
+    });
+    presented.discard();
+}
+
+pub(super) fn a_missing_blob_is_seen_and_not_opened(bench: &Bench) {
+    let tree = bench.tree(
+        TreeFixture::new()
+            .file("lost", b"to be lost")
+            .file("kept", b"kept"),
+    );
+    bench.lose(b"to be lost");
+    let Ok(presented) = bench.strategy().present(&tree, &Default::default()) else {
+        return; // A strategy may notice it at once.
+    };
+    as_action(&presented, |view| {
+        assert_eq!(view.stat("lost").unwrap().st_size, 10);
+        assert!(view.read("lost").is_err());
+        assert_eq!(view.read("kept").unwrap(), b"kept");
+    });
+    presented.discard();
+}
+
+pub(super) fn an_empty_file_needs_no_blob(bench: &Bench) {
+    let tree = bench.tree(
+        TreeFixture::new()
+            .file("empty", b"")
+            .executable("d/tool", b""),
+    );
+    let presented = bench.present(&tree);
+    as_action(&presented, |view| {
+        assert_eq!(view.read("empty").unwrap(), b"");
+        assert_eq!(view.stat("empty").unwrap().st_mode & 0o7777, 0o444);
+        assert_eq!(view.stat("d/tool").unwrap().st_mode & 0o7777, 0o555);
+        assert_eq!(view.write("empty", b"x").unwrap_err(), Errno::ACCESS);
+    });
+    presented.discard();
+}
+
+pub(super) fn equal_directories_at_many_places(bench: &Bench) {
+    let fixture = ["a", "b", "c/a", "c/b"]
+        .iter()
+        .fold(TreeFixture::new(), |tree, place| {
+            tree.file(&format!("{place}/x/file"), b"same")
+                .directory(&format!("{place}/y"))
+        });
+    let tree = bench.tree(fixture);
+    let presented = bench.present(&tree);
+    as_action(&presented, |view| {
+        view.write("a/x/new", b"only here").unwrap();
+        assert_eq!(view.list("a/x").unwrap(), ["file", "new"]);
+        for place in ["b", "c/a", "c/b"] {
+            assert_eq!(view.list(&format!("{place}/x")).unwrap(), ["file"]);
+            assert_eq!(view.list(&format!("{place}/y/..")).unwrap(), ["x", "y"]);
+        }
+    });
+    presented.discard();
+}

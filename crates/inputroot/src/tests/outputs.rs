@@ -1,0 +1,353 @@
+//! What the worker finds when the action is over.
+
+use rustix::fs::{AtFlags, FileType, Mode};
+
+use super::bench::{Bench, as_action, path};
+use crate::outputs::{NamedEntry, OutputEntry, OutputError, OutputFile, OutputView};
+use crate::present::PresentRequest;
+use crate::tree_fixture::TreeFixture;
+
+fn fixture() -> TreeFixture {
+    TreeFixture::new()
+        .file("file", b"content")
+        .executable("d/tool", b"tool")
+        .symlink("d/link", "../file")
+        .directory("d/e")
+}
+
+/// An entry in a few words.
+fn describe(entry: &OutputEntry) -> String {
+    match entry {
+        OutputEntry::File(OutputFile::Input { executable, .. }) => format!("input {executable}"),
+        OutputEntry::File(OutputFile::Staged(file)) if file.must_copy() => "copy".to_owned(),
+        OutputEntry::File(OutputFile::Staged(_)) => "move".to_owned(),
+        OutputEntry::Directory => "directory".to_owned(),
+        OutputEntry::Symlink(target) => format!("-> {}", String::from_utf8_lossy(target)),
+        OutputEntry::Special => "special".to_owned(),
+    }
+}
+
+#[track_caller]
+fn expect(view: &OutputView, at: &str, expected: &str) {
+    let found = view.entry(&path(at)).expect("the outputs can be read");
+    assert_eq!(
+        found.as_ref().map_or("nothing".to_owned(), describe),
+        expected,
+        "at {at:?}"
+    );
+}
+
+#[track_caller]
+fn expect_list(view: &OutputView, at: &str, expected: &[&str]) {
+    let found = view
+        .read_dir(&path(at), 100)
+        .expect("the directory can be read");
+    let line = |found: &NamedEntry| {
+        format!(
+            "{} {}",
+            String::from_utf8_lossy(&found.name),
+            describe(&found.entry)
+        )
+    };
+    assert_eq!(
+        found.iter().map(line).collect::<Vec<_>>(),
+        expected,
+        "in {at:?}"
+    );
+}
+
+pub(super) fn what_a_strict_action_made(bench: &Bench) {
+    let tree = bench.tree(fixture());
+    let presented = bench.present(&tree);
+    as_action(&presented, |view| {
+        view.write("out", b"x").unwrap();
+        view.write("d/e/out", b"x").unwrap();
+        view.symlink("dangling", "d/new-link").unwrap();
+        view.mkdir("made").unwrap();
+        view.mkdir("made/below").unwrap();
+        view.write("made/b", b"").unwrap();
+        view.write("made/a", b"").unwrap();
+    });
+    let view = presented.outputs();
+    expect(&view, "", "directory");
+    expect(&view, "file", "input false");
+    expect(&view, "d/tool", "input true");
+    expect(&view, "d/link", "-> ../file");
+    expect(&view, "d", "directory");
+    expect(&view, "out", "move");
+    expect(&view, "d/e/out", "move");
+    expect(&view, "d/new-link", "-> dangling");
+    expect(&view, "made", "directory");
+    expect(&view, "absent", "nothing");
+    expect(&view, "absent/below", "nothing");
+    expect(&view, "file/below", "nothing");
+    expect(&view, "out/below", "nothing");
+    expect_list(
+        &view,
+        "",
+        &[
+            "d directory",
+            "file input false",
+            "made directory",
+            "out move",
+        ],
+    );
+    expect_list(
+        &view,
+        "d",
+        &[
+            "e directory",
+            "link -> ../file",
+            "new-link -> dangling",
+            "tool input true",
+        ],
+    );
+    expect_list(&view, "made", &["a move", "b move", "below directory"]);
+    expect_list(&view, "made/below", &[]);
+    for no_directory in ["file", "out", "absent", "d/link"] {
+        let error = view.read_dir(&path(no_directory), 100).unwrap_err();
+        assert!(
+            matches!(error, OutputError::NotADirectory { .. }),
+            "{error}"
+        );
+    }
+    drop(view);
+    presented.discard();
+}
+
+pub(super) fn what_a_mutating_action_made(bench: &Bench) {
+    let tree = bench.tree(fixture());
+    let presented = bench.present_mutable(&tree);
+    as_action(&presented, |view| {
+        view.write("out", b"x").unwrap();
+        view.write("file", b"changed").unwrap();
+        view.rename("d", "moved").unwrap();
+        view.write("moved/out", b"x").unwrap();
+        view.unlink("moved/link").unwrap();
+    });
+    let view = presented.outputs();
+    expect(&view, "out", "move");
+    expect(&view, "d", "nothing");
+    expect(&view, "moved/out", "move");
+    expect(&view, "moved/link", "nothing");
+    let listed = view.read_dir(&path("moved"), 100).unwrap();
+    let names: Vec<_> = listed.iter().map(|entry| entry.name.as_slice()).collect();
+    assert_eq!(names, [b"e".as_slice(), b"out", b"tool"]);
+    // Changed and moved inputs have the content that the action saw, wherever it is.
+    for (at, content) in [("file", b"changed".as_slice()), ("moved/tool", b"tool")] {
+        let Some(OutputEntry::File(OutputFile::Staged(file))) = view.entry(&path(at)).unwrap()
+        else {
+            panic!("{at} is no file on disk");
+        };
+        let flags = rustix::fs::OFlags::RDONLY;
+        let open = rustix::fs::openat(file.directory(), file.name(), flags, Mode::empty()).unwrap();
+        let mut found = Vec::new();
+        std::io::Read::read_to_end(&mut std::fs::File::from(open), &mut found).unwrap();
+        assert_eq!(found, content);
+    }
+    drop(view);
+    presented.discard();
+}
+
+pub(super) fn nothing_is_found_through_symlinks(bench: &Bench) {
+    let tree = bench.tree(fixture().symlink("to-root", "/").symlink("to-d", "d"));
+    for mutable in [false, true] {
+        let request = PresentRequest {
+            mutable,
+            ..PresentRequest::default()
+        };
+        let presented = bench.present_with(&tree, &request);
+        as_action(&presented, |view| {
+            view.symlink("/etc", "etc").unwrap();
+            view.symlink("/proc/self/root/etc", "d/magic").unwrap();
+            view.symlink("../..", "d/up").unwrap();
+        });
+        let view = presented.outputs();
+        for through in [
+            "to-root/etc/passwd",
+            "to-d/tool",
+            "etc/passwd",
+            "d/magic/passwd",
+            "d/up/d",
+        ] {
+            expect(&view, through, "nothing");
+        }
+        expect(&view, "etc", "-> /etc");
+        let error = view.read_dir(&path("etc"), 100).unwrap_err();
+        assert!(
+            matches!(error, OutputError::NotADirectory { .. }),
+            "{error}"
+        );
+        drop(view);
+        presented.discard();
+    }
+}
+
+pub(super) fn special_files(bench: &Bench) {
+    let tree = bench.tree(fixture());
+    for mutable in [false, true] {
+        let request = PresentRequest {
+            mutable,
+            ..PresentRequest::default()
+        };
+        let presented = bench.present_with(&tree, &request);
+        as_action(&presented, |view| {
+            let mode = Mode::from_raw_mode(0o666);
+            for (name, kind) in [("fifo", FileType::Fifo), ("d/socket", FileType::Socket)] {
+                rustix::fs::mknodat(view.root, name, kind, mode, 0).unwrap();
+            }
+            let device = rustix::fs::makedev(1, 3);
+            rustix::fs::mknodat(view.root, "null", FileType::CharacterDevice, mode, device)
+                .unwrap_err();
+        });
+        let view = presented.outputs();
+        expect(&view, "fifo", "special");
+        expect(&view, "d/socket", "special");
+        drop(view);
+        presented.discard();
+    }
+}
+
+pub(super) fn listings_are_bounded(bench: &Bench) {
+    let tree = bench.tree(fixture());
+    let presented = bench.present(&tree);
+    as_action(&presented, |view| {
+        view.mkdir("made").unwrap();
+        for number in 0..100 {
+            view.write(&format!("made/{number}"), b"").unwrap();
+        }
+    });
+    let view = presented.outputs();
+    assert_eq!(view.read_dir(&path("made"), 100).unwrap().len(), 100);
+    let error = view.read_dir(&path("made"), 99).unwrap_err();
+    assert!(
+        matches!(error, OutputError::TooManyEntries { .. }),
+        "{error}"
+    );
+    let error = view.read_dir(&path("d"), 2).unwrap_err();
+    assert!(
+        matches!(error, OutputError::TooManyEntries { .. }),
+        "{error}"
+    );
+    drop(view);
+    presented.discard();
+}
+
+pub(super) fn unreadable_directories_are_read(bench: &Bench) {
+    let tree = bench.tree(fixture());
+    for mutable in [false, true] {
+        let request = PresentRequest {
+            mutable,
+            ..PresentRequest::default()
+        };
+        let presented = bench.present_with(&tree, &request);
+        as_action(&presented, |view| {
+            view.mkdir("made").unwrap();
+            view.write("made/out", b"x").unwrap();
+            for (name, mode) in [("made/out", 0o000), ("made", 0o000)] {
+                let mode = Mode::from_raw_mode(mode);
+                rustix::fs::chmodat(view.root, name, mode, AtFlags::empty()).unwrap();
+            }
+        });
+        let view = presented.outputs();
+        expect(&view, "made/out", "move");
+        expect_list(&view, "made", &["out move"]);
+        drop(view);
+        presented.discard();
+    }
+}
+
+pub(super) fn made_directories(bench: &Bench) {
+    let tree = bench.tree(fixture());
+    let wanted = ["d/e", "d/e/new/deep", "out", "out/a", "out/b/c", ""].map(path);
+    let request = PresentRequest {
+        make_directories: &wanted,
+        ..PresentRequest::default()
+    };
+    let presented = bench.present_with(&tree, &request);
+    as_action(&presented, |view| {
+        for made in [
+            "d/e/new",
+            "d/e/new/deep",
+            "out",
+            "out/a",
+            "out/b",
+            "out/b/c",
+        ] {
+            let stat = view.stat(made).unwrap();
+            assert_eq!(
+                (stat.st_uid, stat.st_mode & 0o7777),
+                (65534, 0o755),
+                "{made}"
+            );
+            view.write(&format!("{made}/file"), b"x").unwrap();
+        }
+        for input in [".", "d", "d/e"] {
+            let stat = view.stat(input).unwrap();
+            assert_eq!((stat.st_uid, stat.st_mode & 0o7777), (0, 0o1777), "{input}");
+        }
+        assert_eq!(view.list("d").unwrap(), ["e", "link", "tool"]);
+        assert_eq!(view.read("d/tool").unwrap(), b"tool");
+        rustix::fs::chmodat(
+            view.root,
+            "out",
+            Mode::from_raw_mode(0o700),
+            AtFlags::empty(),
+        )
+        .unwrap();
+    });
+    let view = presented.outputs();
+    expect_list(&view, "out", &["a directory", "b directory", "file move"]);
+    drop(view);
+    presented.discard();
+}
+
+pub(super) fn made_directories_in_a_mutable_root(bench: &Bench) {
+    let tree = bench.tree(fixture());
+    let wanted = ["d/new", "out/a"].map(path);
+    let request = PresentRequest {
+        mutable: true,
+        make_directories: &wanted,
+    };
+    let presented = bench.present_with(&tree, &request);
+    as_action(&presented, |view| {
+        for made in [".", "d", "d/new", "out", "out/a"] {
+            let stat = view.stat(made).unwrap();
+            assert_eq!(
+                (stat.st_uid, stat.st_mode & 0o7777),
+                (65534, 0o755),
+                "{made}"
+            );
+        }
+        assert_eq!(view.read("d/tool").unwrap(), b"tool");
+        view.write("d/tool", b"changed").unwrap();
+        view.rename("d", "moved").unwrap();
+        assert_eq!(view.list("moved").unwrap(), ["e", "link", "new", "tool"]);
+    });
+    presented.discard();
+}
+
+pub(super) fn obstructed_directories(bench: &Bench) {
+    let tree = bench.tree(fixture());
+    for (wanted, obstacle) in [
+        ("file", "file"),
+        ("file/below", "file"),
+        ("d/tool/a/b", "d/tool"),
+        ("d/link", "d/link"),
+        ("d/link/below", "d/link"),
+    ] {
+        let wanted = [path(wanted)];
+        let request = PresentRequest {
+            make_directories: &wanted,
+            ..PresentRequest::default()
+        };
+        match bench.strategy().present(&tree, &request) {
+            Err(crate::PresentError::Obstructed {
+                obstacle: found, ..
+            }) => {
+                assert_eq!(found, path(obstacle));
+            }
+            other => panic!("{wanted:?}: {other:?}"),
+        }
+    }
+}

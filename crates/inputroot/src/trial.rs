@@ -1,0 +1,191 @@
+//! A strategy put to the test with a small tree of its own.
+
+use std::convert::Infallible;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use model::proto::{self, Message};
+use model::{
+    Digest, DigestFunction, Directory, InputTree, LoadError, PathError, RelPath, TreeLimits,
+};
+use rustix::fs::{Mode, OFlags};
+use store::BlobPath;
+
+use crate::error::PresentError;
+use crate::outputs::{OutputEntry, OutputError, OutputFile};
+use crate::present::{Attachment, InputRoots, PresentRequest};
+
+const CONTENT: &[u8] = b"what an action reads";
+const CHANGED: &[u8] = b"what an action wrote";
+const INPUT: &str = "directory/input";
+const OUTPUT: &str = "directory/output";
+
+/// Why a strategy is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum TrialError {
+    /// It does not come up with an input root.
+    #[error(transparent)]
+    Present(#[from] PresentError),
+    /// Its outputs cannot be read.
+    #[error("reading the outputs: {0}")]
+    Outputs(#[from] OutputError),
+    /// The files for the trial could not be made, or the input root could not be used.
+    #[error("{step}: {source}")]
+    Io {
+        /// What was tried.
+        step: &'static str,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// It seems to work, and does not do what it should.
+    #[error("{0}")]
+    Wrong(&'static str),
+}
+
+impl TrialError {
+    fn io<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::Io {
+            step,
+            source: source.into(),
+        }
+    }
+}
+
+/// A tree of one input, and a blob directory with its content.
+pub(crate) struct Trial {
+    tree: Arc<InputTree>,
+    blob: PathBuf,
+}
+
+impl Trial {
+    /// Puts the blob below `blobs`, which must exist.
+    pub(crate) fn prepare(blobs: &Path) -> Result<Self, TrialError> {
+        let content = Digest::of(DigestFunction::Sha256, CONTENT);
+        let blob = blobs.join(BlobPath::new(&content).as_str());
+        let shard = blob.parent().unwrap_or(blobs);
+        fs::create_dir_all(shard).map_err(TrialError::io("making the blob's directory"))?;
+        fs::write(&blob, CONTENT).map_err(TrialError::io("writing the blob"))?;
+        fs::set_permissions(&blob, fs::Permissions::from_mode(0o444))
+            .map_err(TrialError::io("chmod of the blob"))?;
+        Ok(Self {
+            tree: Arc::new(tree(content)?),
+            blob,
+        })
+    }
+
+    /// Has `strategy` present the tree in both modes, and looks whether it is as it should be.
+    pub(crate) fn run(&self, strategy: &dyn InputRoots) -> Result<(), TrialError> {
+        self.strict(strategy)?;
+        self.mutable(strategy)
+    }
+
+    fn strict(&self, strategy: &dyn InputRoots) -> Result<(), TrialError> {
+        let presented = strategy.present(&self.tree, &PresentRequest::default())?;
+        let Attachment::Mount(mount) = presented.attachment();
+        let mut input = open(mount, INPUT, OFlags::RDONLY)?;
+        let metadata = input
+            .metadata()
+            .map_err(TrialError::io("fstat of the input"))?;
+        if metadata.mode() & 0o7777 != 0o444 || metadata.uid() != 0 {
+            return Err(TrialError::Wrong(
+                "the input has not the owner and mode that it should",
+            ));
+        }
+        expect(&mut input, CONTENT)?;
+        drop(open(
+            mount,
+            OUTPUT,
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL,
+        )?);
+        let path = path(OUTPUT)?;
+        let found = presented.outputs().entry(&path)?;
+        if !matches!(found, Some(OutputEntry::File(OutputFile::Staged(_)))) {
+            return Err(TrialError::Wrong(
+                "a file made beside the input is not among the outputs",
+            ));
+        }
+        presented.discard();
+        Ok(())
+    }
+
+    fn mutable(&self, strategy: &dyn InputRoots) -> Result<(), TrialError> {
+        let request = PresentRequest {
+            mutable: true,
+            ..PresentRequest::default()
+        };
+        let presented = strategy.present(&self.tree, &request)?;
+        let Attachment::Mount(mount) = presented.attachment();
+        let mut input = open(mount, INPUT, OFlags::RDWR | OFlags::TRUNC)?;
+        input
+            .write_all(CHANGED)
+            .map_err(TrialError::io("writing to the input"))?;
+        drop(input);
+        expect(&mut open(mount, INPUT, OFlags::RDONLY)?, CHANGED)?;
+        let mut blob = File::open(&self.blob).map_err(TrialError::io("opening the blob"))?;
+        expect(&mut blob, CONTENT)?;
+        presented.discard();
+        Ok(())
+    }
+}
+
+fn path(path: &str) -> Result<RelPath, TrialError> {
+    RelPath::parse(path).map_err(|_: PathError| TrialError::Wrong("the trial's path is not clean"))
+}
+
+fn open(root: &OwnedFd, path: &str, flags: OFlags) -> Result<File, TrialError> {
+    let mode = Mode::from_raw_mode(0o644);
+    let file = rustix::fs::openat(root, path, flags | OFlags::CLOEXEC, mode)
+        .map_err(TrialError::io("opening a file in the input root"))?;
+    Ok(file.into())
+}
+
+fn expect(file: &mut File, expected: &[u8]) -> Result<(), TrialError> {
+    let mut content = Vec::new();
+    file.read_to_end(&mut content)
+        .map_err(TrialError::io("reading a file"))?;
+    if content == expected {
+        return Ok(());
+    }
+    Err(TrialError::Wrong(
+        "a file has not the content that it should",
+    ))
+}
+
+/// A directory `directory` with a file `input`.
+fn tree(content: Digest) -> Result<InputTree, TrialError> {
+    let below = proto::Directory {
+        files: vec![proto::FileNode {
+            name: "input".to_owned(),
+            digest: Some(content.to_proto()),
+            ..proto::FileNode::default()
+        }],
+        ..proto::Directory::default()
+    };
+    let below = below.encode_to_vec();
+    let root = proto::Directory {
+        directories: vec![proto::DirectoryNode {
+            name: "directory".to_owned(),
+            digest: Some(Digest::of(DigestFunction::Sha256, &below).to_proto()),
+        }],
+        ..proto::Directory::default()
+    };
+    let root = root.encode_to_vec();
+    let root_digest = Digest::of(DigestFunction::Sha256, &root);
+    let load = &mut |digest: &Digest| {
+        let message = if *digest == root_digest {
+            root.clone()
+        } else {
+            below.clone()
+        };
+        let directory = Directory::parse(message.into(), digest.function());
+        directory
+            .map(|directory| Some(Arc::new(directory)))
+            .map_err(LoadError::<Infallible>::from)
+    };
+    InputTree::assemble(root_digest, TreeLimits::default(), load)
+        .map_err(|_| TrialError::Wrong("the trial's tree is malformed"))
+}
