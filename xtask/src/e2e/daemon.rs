@@ -18,10 +18,14 @@ use super::Place;
 /// How long a daemon may take to listen, and to go.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Messages that are stored as blobs are smaller than this in our workspaces.
+const SMALL_BLOB_BYTES: u64 = 4096;
+
 pub(super) struct Daemon {
     program: PathBuf,
     flags: Vec<OsString>,
     address: SocketAddr,
+    state: PathBuf,
     log: PathBuf,
     process: Option<Child>,
 }
@@ -41,13 +45,15 @@ impl Daemon {
         let mut all: Vec<OsString> = ["serve", "--listen", &address.to_string(), "--root"]
             .map(Into::into)
             .into();
-        all.push(place.scratch.join("state").into());
+        let state = place.scratch.join("state");
+        all.push(state.clone().into());
         all.extend(flags.iter().chain(&place.daemon_flags).cloned());
         let log = place.scratch.join("daemon.log");
         let mut daemon = Self {
             program: place.daemon.clone(),
             flags: all,
             address,
+            state,
             log,
             process: None,
         };
@@ -155,6 +161,27 @@ impl Daemon {
             .iter()
             .filter(|action| !action.cached)
             .count())
+    }
+
+    /// Whether the store holds a small blob, such as a directory's or a tree's, with all these words.
+    pub(super) fn has_blob_naming(&self, words: &[&str]) -> Result<bool> {
+        let holds = |blob: &[u8], word: &str| {
+            blob.windows(word.len())
+                .any(|window| window == word.as_bytes())
+        };
+        for shard in fs::read_dir(self.state.join("cas/blobs/sha256"))? {
+            for blob in fs::read_dir(shard?.path())? {
+                let blob = blob?;
+                if blob.metadata()?.len() > SMALL_BLOB_BYTES {
+                    continue;
+                }
+                let content = fs::read(blob.path())?;
+                if words.iter().all(|word| holds(&content, word)) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// The end of the log, for a message.

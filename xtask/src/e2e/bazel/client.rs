@@ -187,7 +187,8 @@ fn bazelrc(server: &Daemon) -> String {
          build --remote_executor=grpc://{address} --noremote_local_fallback\n\
          build --spawn_strategy=remote --strategy=TestRunner=remote --genrule_strategy=remote\n\
          build --incompatible_strict_action_env --jobs=16\n\
-         build --build_event_json_file=/client/events.json --verbose_failures\n\
+         build --build_event_json_file=/client/events.json --nobuild_event_json_file_path_conversion\n\
+         build --verbose_failures\n\
          test --test_output=errors\n"
     )
 }
