@@ -174,7 +174,7 @@ fn timeout(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::DigestFunction;
+    use crate::digest_function::DigestFunction;
 
     fn digest(function: DigestFunction, content: &str) -> Digest {
         Digest::of(function, content.as_bytes())

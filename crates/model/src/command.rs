@@ -5,6 +5,7 @@ use std::ffi::CString;
 
 use prost::Message;
 
+use crate::outputs::{OutputError, OutputPath, outputs};
 use crate::path::{PathError, RelPath};
 use crate::properties::{Properties, PropertyError};
 use crate::proto;
@@ -14,10 +15,6 @@ pub use proto::command::OutputDirectoryFormat;
 /// The largest `Command` message. Linux passes at most 6 MiB of arguments and environment to a
 /// program; the rest leaves room for 100,000 outputs.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
-/// The most memory for output paths. A short path means a long one below a long working directory,
-/// so the size of the message alone does not bound them.
-const MAX_OUTPUT_BYTES: usize = 64 << 20;
-
 /// A validated REAPI `Command`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandSpec {
@@ -36,29 +33,6 @@ pub struct CommandSpec {
     pub output_node_properties: OutputNodeProperties,
     /// What the action asks of its environment.
     pub properties: Properties,
-}
-
-/// One declared output.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutputPath {
-    /// Where it is, relative to the input root.
-    pub path: RelPath,
-    /// The path as the client wrote it, relative to the working directory; the result must name
-    /// the output by it.
-    pub declared: String,
-    /// What the client expects there.
-    pub kind: OutputKind,
-}
-
-/// What a client expects an output to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OutputKind {
-    /// Whatever is there (`output_paths`).
-    Any,
-    /// A regular file, or a symlink to one (`output_files`).
-    File,
-    /// A directory, or a symlink to one (`output_directories`).
-    Directory,
 }
 
 /// Which properties of output files a client asked for.
@@ -94,18 +68,9 @@ pub enum CommandError {
     /// The working directory is no path inside the input root.
     #[error("working directory: {0}")]
     WorkingDirectory(#[source] PathError),
-    /// An output is no path inside the input root.
-    #[error("output: {0}")]
-    Output(#[source] PathError),
-    /// Two outputs are one.
-    #[error("the output {0:?} is declared twice")]
-    OutputTwice(String),
-    /// An output that must be a file has another output or the working directory below it.
-    #[error("the output file {0:?} would have to be a directory")]
-    OutputFileIsDirectory(String),
-    /// The output paths, resolved, take more than 64 MiB.
-    #[error("the output paths take more than {MAX_OUTPUT_BYTES} bytes")]
-    OutputsTooLarge,
+    /// An output can't be collected.
+    #[error(transparent)]
+    Output(#[from] OutputError),
     /// A node property that this server does not know; REAPI demands that it is refused.
     #[error("the output node property {0:?} is not supported")]
     NodeProperty(String),
@@ -183,79 +148,6 @@ fn environment(
         .collect()
 }
 
-#[allow(deprecated, reason = "clients of API 2.0 declare outputs in two lists")]
-fn outputs(
-    command: &proto::Command,
-    working_directory: &RelPath,
-) -> Result<Vec<OutputPath>, CommandError> {
-    let lists = if command.output_paths.is_empty() {
-        vec![
-            (OutputKind::File, &command.output_files),
-            (OutputKind::Directory, &command.output_directories),
-        ]
-    } else {
-        vec![(OutputKind::Any, &command.output_paths)]
-    };
-    let mut budget = MAX_OUTPUT_BYTES;
-    let mut outputs = Vec::new();
-    for (kind, list) in lists {
-        for declared in list {
-            let output = OutputPath::resolve(kind, declared, working_directory)?;
-            budget = budget
-                .checked_sub(output.memory_bytes())
-                .ok_or(CommandError::OutputsTooLarge)?;
-            outputs.push(output);
-        }
-    }
-    check_outputs(&outputs, working_directory)?;
-    Ok(outputs)
-}
-
-impl OutputPath {
-    fn resolve(
-        kind: OutputKind,
-        declared: &str,
-        working_directory: &RelPath,
-    ) -> Result<Self, CommandError> {
-        Ok(Self {
-            path: RelPath::resolve(working_directory, declared).map_err(CommandError::Output)?,
-            declared: declared.to_owned(),
-            kind,
-        })
-    }
-
-    fn memory_bytes(&self) -> usize {
-        size_of::<Self>() + self.path.as_bytes().len() + self.declared.len()
-    }
-}
-
-/// Refuses outputs that can't all be there: an output twice, and a file with something below it.
-///
-/// Sorted component by component, whatever lies below a path follows it at once.
-fn check_outputs(outputs: &[OutputPath], working_directory: &RelPath) -> Result<(), CommandError> {
-    let is_file_above = |output: &OutputPath, below: &RelPath| {
-        output.kind == OutputKind::File && below.starts_with(&output.path)
-    };
-    let mut sorted: Vec<&OutputPath> = outputs.iter().collect();
-    sorted.sort_unstable_by(|a, b| a.path.components().cmp(b.path.components()));
-    for pair in sorted.windows(2) {
-        if pair[0].path == pair[1].path {
-            return Err(CommandError::OutputTwice(shown(&pair[1].declared)));
-        }
-        if is_file_above(pair[0], &pair[1].path) {
-            let declared = shown(&pair[0].declared);
-            return Err(CommandError::OutputFileIsDirectory(declared));
-        }
-    }
-    match outputs
-        .iter()
-        .find(|output| is_file_above(output, working_directory))
-    {
-        Some(output) => Err(CommandError::OutputFileIsDirectory(shown(&output.declared))),
-        None => Ok(()),
-    }
-}
-
 fn node_properties(names: &[String]) -> Result<OutputNodeProperties, CommandError> {
     let mut properties = OutputNodeProperties::default();
     for name in names {
@@ -291,27 +183,6 @@ mod tests {
 
     fn strings(texts: &[&str]) -> Vec<String> {
         texts.iter().map(|text| (*text).to_owned()).collect()
-    }
-
-    /// The outputs as `kind:path:declared`, or nothing if the command is refused.
-    fn outputs(
-        working_directory: &str,
-        paths: &[&str],
-        files: &[&str],
-        dirs: &[&str],
-    ) -> Vec<String> {
-        let command = proto::Command {
-            working_directory: working_directory.to_owned(),
-            output_paths: strings(paths),
-            output_files: strings(files),
-            output_directories: strings(dirs),
-            ..command()
-        };
-        let shown =
-            |output: &OutputPath| format!("{:?}:{}:{}", output.kind, output.path, output.declared);
-        parse(&command)
-            .map(|spec| spec.outputs.iter().map(shown).collect())
-            .unwrap_or_default()
     }
 
     #[test]
@@ -367,68 +238,6 @@ mod tests {
         assert_eq!(with(&["", "x"]), Err(CommandError::NoProgram));
         assert_eq!(with(&["a", "b\0c"]), Err(CommandError::ArgumentNul(1)));
         assert_eq!(with(&["a", "b"]), Ok(2));
-    }
-
-    #[test]
-    fn output_paths_win_over_the_old_lists() {
-        assert_eq!(
-            outputs("", &["b", "a"], &["f"], &["d"]),
-            ["Any:b:b", "Any:a:a"]
-        );
-        assert_eq!(
-            outputs("", &[], &["f"], &["d"]),
-            ["File:f:f", "Directory:d:d"]
-        );
-    }
-
-    #[test]
-    fn outputs_are_relative_to_the_working_directory() {
-        assert_eq!(
-            outputs("w/x", &["o", "../p"], &[], &[]),
-            ["Any:w/x/o:o", "Any:w/p:../p"]
-        );
-        assert_eq!(outputs("w", &[], &[], &[""]), ["Directory:w:"]);
-        assert_eq!(outputs("w", &["."], &[], &[]), ["Any:w:."]);
-        assert_eq!(outputs(".", &["o"], &[], &[]), ["Any:o:o"]);
-    }
-
-    #[test]
-    fn outputs_may_lie_inside_directories_only() {
-        assert_eq!(outputs("", &["a", "a/b"], &[], &[]).len(), 2);
-        assert_eq!(outputs("", &[], &["d/f"], &["d", "d/e"]).len(), 3);
-        assert_eq!(outputs("", &[], &["a", "ab", "a.b/c"], &[]).len(), 3);
-        let nothing: [&str; 0] = [];
-        assert_eq!(outputs("", &[], &["a", "a/b"], &[]), nothing);
-        assert_eq!(outputs("", &[], &["a"], &["a/b"]), nothing);
-        assert_eq!(
-            outputs("", &[], &["a", "a.b", "a/b"], &[]),
-            nothing,
-            "'.' sorts before '/'"
-        );
-        assert_eq!(outputs("w/x", &[], &["."], &[]), nothing);
-        assert_eq!(outputs("w/x", &[], &[".."], &[]), nothing);
-    }
-
-    #[test]
-    fn impossible_outputs_are_refused() {
-        let nothing: [&str; 0] = [];
-        for bad in ["/abs", "..", "a/../../b", "a//b", "a/", "a\0b"] {
-            assert_eq!(outputs("", &["ok", bad], &[], &[]), nothing, "{bad:?}");
-            assert_eq!(outputs("", &[], &[], &[bad]), nothing, "{bad:?}");
-        }
-        assert_eq!(outputs("", &["a", "a"], &[], &[]), nothing);
-        assert_eq!(outputs("w", &["a", "../w/a"], &[], &[]), nothing);
-        assert_eq!(outputs("", &[], &["a"], &["a"]), nothing);
-    }
-
-    #[test]
-    fn short_outputs_below_a_long_working_directory_are_bounded() {
-        let command = proto::Command {
-            working_directory: vec!["w".repeat(250); 16].join("/"),
-            output_paths: (0..20_000).map(|i| format!("{i}")).collect(),
-            ..command()
-        };
-        assert_eq!(parse(&command), Err(CommandError::OutputsTooLarge));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::fmt;
 
 use sha2::Digest as _;
 
+use crate::digest_function::DigestFunction;
 use crate::proto;
 
 /// The bytes of a hash, the same for every supported function.
@@ -23,63 +24,6 @@ const EMPTY_BLAKE3: [u8; HASH_BYTES] = [
     0xaf, 0x13, 0x49, 0xb9, 0xf5, 0xf9, 0xa1, 0xa6, 0xa0, 0x40, 0x4d, 0xea, 0x36, 0xdc, 0xc9, 0x49,
     0x9b, 0xcb, 0x25, 0xc9, 0xad, 0xc1, 0x12, 0xb7, 0xcc, 0x9a, 0x93, 0xca, 0xe4, 0x1f, 0x32, 0x62,
 ];
-
-/// A hash function that blobs are addressed by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum DigestFunction {
-    /// SHA-256, what every client speaks.
-    Sha256,
-    /// BLAKE3 with 32 bytes of output.
-    Blake3,
-}
-
-impl DigestFunction {
-    /// Every function, in the order in which they are offered to clients.
-    pub const ALL: [Self; 2] = [Self::Sha256, Self::Blake3];
-
-    /// The lower-case name, as in resource names and in the store's directories.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Sha256 => "sha256",
-            Self::Blake3 => "blake3",
-        }
-    }
-
-    /// The function of that lower-case name, if it is supported.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|function| function.name() == name)
-    }
-
-    /// Reads the `digest_function` field of a request.
-    ///
-    /// Clients of API 2.2 and before leave it unset, and the server infers the function from the
-    /// length of the hash; of the functions with 64 characters those clients can only mean SHA-256.
-    pub fn from_proto(value: i32) -> Result<Self, DigestError> {
-        use proto::digest_function::Value;
-        match Value::try_from(value) {
-            Ok(Value::Unknown | Value::Sha256) => Ok(Self::Sha256),
-            Ok(Value::Blake3) => Ok(Self::Blake3),
-            _ => Err(DigestError::UnsupportedFunction(value)),
-        }
-    }
-
-    /// The value of REAPI's `DigestFunction.Value` enumeration.
-    pub fn to_proto(self) -> i32 {
-        use proto::digest_function::Value;
-        match self {
-            Self::Sha256 => Value::Sha256.into(),
-            Self::Blake3 => Value::Blake3.into(),
-        }
-    }
-}
-
-impl fmt::Display for DigestFunction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// Why something is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -267,66 +211,6 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Hashes a blob that arrives in pieces.
-#[derive(Debug, Clone)]
-pub struct BlobHasher {
-    state: HasherState,
-    size_bytes: u64,
-}
-
-#[derive(Debug, Clone)]
-enum HasherState {
-    Sha256(sha2::Sha256),
-    /// Boxed: the state is 2 KiB, and hashers are moved about.
-    Blake3(Box<blake3::Hasher>),
-}
-
-impl BlobHasher {
-    /// A hasher that has seen nothing.
-    pub fn new(function: DigestFunction) -> Self {
-        let state = match function {
-            DigestFunction::Sha256 => HasherState::Sha256(sha2::Sha256::new()),
-            DigestFunction::Blake3 => HasherState::Blake3(Box::default()),
-        };
-        Self {
-            state,
-            size_bytes: 0,
-        }
-    }
-
-    /// Takes in the next piece.
-    pub fn update(&mut self, content: &[u8]) {
-        match &mut self.state {
-            HasherState::Sha256(hasher) => hasher.update(content),
-            HasherState::Blake3(hasher) => {
-                hasher.update(content);
-            }
-        }
-        self.size_bytes += content.len() as u64;
-    }
-
-    /// The bytes taken in so far.
-    pub fn size_bytes(&self) -> u64 {
-        self.size_bytes
-    }
-
-    /// The digest of all pieces together.
-    pub fn finish(self) -> Digest {
-        match self.state {
-            HasherState::Sha256(hasher) => Digest::new(
-                DigestFunction::Sha256,
-                hasher.finalize().into(),
-                self.size_bytes,
-            ),
-            HasherState::Blake3(hasher) => Digest::new(
-                DigestFunction::Blake3,
-                hasher.finalize().into(),
-                self.size_bytes,
-            ),
-        }
-    }
-}
-
 /// Decodes lower-case hexadecimal, or `None` for any other character.
 ///
 /// Every file of every input tree passes here: both loops are without branches, so that the
@@ -380,37 +264,12 @@ mod tests {
     }
 
     #[test]
-    fn hashing_in_pieces_is_hashing_at_once() {
-        let content: Vec<u8> = (0..100_000_u32).map(|i| (i * 7) as u8).collect();
-        for function in DigestFunction::ALL {
-            let mut hasher = BlobHasher::new(function);
-            for piece in content.chunks(1013) {
-                hasher.update(piece);
-            }
-            assert_eq!(hasher.size_bytes(), 100_000);
-            assert_eq!(hasher.finish(), Digest::of(function, &content));
-        }
-    }
-
-    #[test]
     fn messages_round_trip() {
         for function in DigestFunction::ALL {
             let digest = Digest::of(function, b"content");
             assert_eq!(Digest::from_proto(&digest.to_proto(), function), Ok(digest));
-            assert_eq!(
-                DigestFunction::from_proto(function.to_proto()),
-                Ok(function)
-            );
-            assert_eq!(DigestFunction::from_name(function.name()), Some(function));
             assert_eq!(digest.hex_bytes(), *digest.hex().as_bytes());
         }
-        assert_eq!(
-            DigestFunction::from_proto(0),
-            Ok(DigestFunction::Sha256),
-            "an unset function is inferred"
-        );
-        assert!(DigestFunction::from_proto(2).is_err(), "SHA-1");
-        assert!(DigestFunction::from_proto(-1).is_err());
     }
 
     #[test]

@@ -9,69 +9,18 @@
 
 use bytes::Bytes;
 
-use crate::digest::{Digest, DigestError, DigestFunction};
-use crate::wire::{Reader, Span, Value, WireError};
+use crate::digest::Digest;
+use crate::digest_function::DigestFunction;
+use crate::wire::Span;
+
+mod parser;
+
+pub use parser::DirectoryError;
 
 /// The longest name of an entry in bytes, Linux's `NAME_MAX`.
 pub const MAX_NAME_BYTES: usize = 255;
 /// The longest target of a symlink in bytes; with its NUL it fills `PATH_MAX`.
 pub const MAX_SYMLINK_TARGET_BYTES: usize = 4095;
-/// The largest directory message: room for 500,000 files with long names. Above it, one blob could
-/// make the server hold memory out of all proportion.
-const MAX_MESSAGE_BYTES: usize = 64 << 20;
-/// The most entries of one directory. An entry can be as small as 8 bytes of message and always
-/// takes 56 of memory: without this bound the one above would allow half a gigabyte.
-const MAX_ENTRIES: usize = 1 << 20;
-
-/// Why a blob is not a canonical REAPI `Directory`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DirectoryError {
-    /// The message is larger than 64 MiB.
-    #[error("the directory takes {0} bytes, more than {MAX_MESSAGE_BYTES}")]
-    MessageTooLarge(usize),
-    /// There are more than 2^20 entries.
-    #[error("the directory has more than {MAX_ENTRIES} entries")]
-    TooManyEntries,
-    /// The bytes are not a protobuf message.
-    #[error("the directory is not a protobuf message: {0}")]
-    Wire(#[from] WireError),
-    /// A known field has the wire type of something else.
-    #[error("field {field} of a {message} has the wrong type")]
-    FieldType {
-        /// The name of the message.
-        message: &'static str,
-        /// The number of the field.
-        field: u32,
-    },
-    /// A field that may be there once is there twice; readers differ in what they make of that.
-    #[error("field {field} of a {message} is repeated")]
-    RepeatedField {
-        /// The name of the message.
-        message: &'static str,
-        /// The number of the field.
-        field: u32,
-    },
-    /// A name is empty, `.`, `..`, too long, no UTF-8, or has a slash or a NUL.
-    #[error("{0:?} is not a file name")]
-    Name(String),
-    /// The entries of one kind are not sorted by the bytes of their names, or one is there twice.
-    #[error("the entry {0:?} is out of order")]
-    NotSorted(String),
-    /// Two entries of different kinds have one name.
-    #[error("there are two entries with the name {0:?}")]
-    DuplicateName(String),
-    /// A file or directory has no digest, or none that can be.
-    #[error("entry {name:?}: {source}")]
-    Digest {
-        /// The name of the entry.
-        name: String,
-        /// What is wrong with its digest.
-        source: DigestError,
-    },
-    /// A symlink's target is empty, too long, no UTF-8, or has a NUL.
-    #[error("the symlink {0:?} has an impossible target")]
-    SymlinkTarget(String),
-}
 
 /// One entry of a [`Directory`]. Names and targets are UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,18 +101,7 @@ impl Directory {
     /// Parses a `Directory` message whose digests are of `function`, the function of the digest
     /// that names the message itself.
     pub fn parse(message: Bytes, function: DigestFunction) -> Result<Self, DirectoryError> {
-        if message.len() > MAX_MESSAGE_BYTES {
-            return Err(DirectoryError::MessageTooLarge(message.len()));
-        }
-        let mut parser = Parser {
-            message: &message,
-            function,
-            // A file takes 80 bytes and its name: rarely does the list grow after this.
-            nodes: Vec::with_capacity(message.len() / 84),
-            last_names: [None; 3],
-        };
-        parser.directory()?;
-        let nodes = parser.merged()?;
+        let nodes = parser::parse(&message, function)?;
         Ok(Self::count(message, function, nodes))
     }
 
@@ -270,193 +208,4 @@ impl Directory {
             },
         }
     }
-}
-
-/// The field numbers of a `Directory`'s lists, which are also the kinds of entries.
-const FILES: u32 = 1;
-const DIRECTORIES: u32 = 2;
-const SYMLINKS: u32 = 3;
-
-struct Parser<'a> {
-    message: &'a [u8],
-    function: DigestFunction,
-    nodes: Vec<Node>,
-    /// The name read last in each list: every list must be sorted in itself.
-    last_names: [Option<Span>; 3],
-}
-
-/// The fields of a `FileNode`, `DirectoryNode` or `SymlinkNode`; the second field is the digest of
-/// the first two and the target of the last.
-#[derive(Default)]
-struct RawNode {
-    name: Option<Span>,
-    second: Option<Span>,
-    executable: Option<bool>,
-}
-
-impl Parser<'_> {
-    fn directory(&mut self) -> Result<(), DirectoryError> {
-        let mut reader = Reader::new(self.message);
-        while let Some((field, value)) = reader.next_field()? {
-            match (field, value) {
-                (FILES..=SYMLINKS, Value::Bytes(span)) => self.push(field, span)?,
-                (FILES..=SYMLINKS, _) => {
-                    let message = "Directory";
-                    return Err(DirectoryError::FieldType { message, field });
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn push(&mut self, kind: u32, span: Span) -> Result<(), DirectoryError> {
-        if self.nodes.len() == MAX_ENTRIES {
-            return Err(DirectoryError::TooManyEntries);
-        }
-        let raw = self.raw_node(kind, span)?;
-        let name = self.name(kind, raw.name)?;
-        let content = match kind {
-            FILES => {
-                let (hash, size_bytes) = self.digest(name, raw.second)?;
-                Content::File {
-                    hash,
-                    size_bytes,
-                    executable: raw.executable.unwrap_or(false),
-                }
-            }
-            DIRECTORIES => {
-                let (hash, size_bytes) = self.digest(name, raw.second)?;
-                Content::Directory {
-                    hash,
-                    size_bytes,
-                    ordinal: 0,
-                }
-            }
-            _ => Content::Symlink {
-                target: self.target(name, raw.second)?,
-            },
-        };
-        self.nodes.push(Node { name, content });
-        Ok(())
-    }
-
-    fn raw_node(&self, kind: u32, span: Span) -> Result<RawNode, DirectoryError> {
-        let message = match kind {
-            FILES => "FileNode",
-            DIRECTORIES => "DirectoryNode",
-            _ => "SymlinkNode",
-        };
-        let mut raw = RawNode::default();
-        let mut reader = Reader::within(self.message, span);
-        while let Some((field, value)) = reader.next_field()? {
-            let repeated = match (field, value) {
-                (1, Value::Bytes(span)) => raw.name.replace(span).is_some(),
-                (2, Value::Bytes(span)) => raw.second.replace(span).is_some(),
-                (4, Value::Varint(value)) if kind == FILES => {
-                    raw.executable.replace(value != 0).is_some()
-                }
-                (1 | 2, _) => return Err(DirectoryError::FieldType { message, field }),
-                (4, _) if kind == FILES => {
-                    return Err(DirectoryError::FieldType { message, field });
-                }
-                _ => false,
-            };
-            if repeated {
-                return Err(DirectoryError::RepeatedField { message, field });
-            }
-        }
-        Ok(raw)
-    }
-
-    fn name(&mut self, kind: u32, name: Option<Span>) -> Result<Span, DirectoryError> {
-        let span = name.unwrap_or(Span { start: 0, len: 0 });
-        let name = span.of(self.message);
-        if !is_name(name) {
-            return Err(DirectoryError::Name(shown(name)));
-        }
-        let last = &mut self.last_names[kind as usize - 1];
-        if last.is_some_and(|last| last.of(self.message) >= name) {
-            return Err(DirectoryError::NotSorted(shown(name)));
-        }
-        *last = Some(span);
-        Ok(span)
-    }
-
-    fn target(&self, name: Span, target: Option<Span>) -> Result<Span, DirectoryError> {
-        let is_target = |span: &Span| {
-            let target = span.of(self.message);
-            (1..=MAX_SYMLINK_TARGET_BYTES).contains(&target.len())
-                && !target.contains(&0)
-                && str::from_utf8(target).is_ok()
-        };
-        target
-            .filter(is_target)
-            .ok_or_else(|| DirectoryError::SymlinkTarget(shown(name.of(self.message))))
-    }
-
-    fn digest(
-        &self,
-        name: Span,
-        digest: Option<Span>,
-    ) -> Result<([u8; 32], [u8; 8]), DirectoryError> {
-        let refuse = |source| DirectoryError::Digest {
-            name: shown(name.of(self.message)),
-            source,
-        };
-        let span = digest.ok_or_else(|| refuse(DigestError::Missing))?;
-        let (hash, size_bytes) = self.digest_fields(span)?;
-        let size_bytes =
-            u64::try_from(size_bytes).map_err(|_| refuse(DigestError::Size(size_bytes.into())))?;
-        let digest = Digest::parse_hex_bytes(self.function, hash, size_bytes).map_err(refuse)?;
-        Ok((*digest.hash(), size_bytes.to_ne_bytes()))
-    }
-
-    fn digest_fields(&self, span: Span) -> Result<(&[u8], i64), DirectoryError> {
-        let message = "Digest";
-        let (mut hash, mut size_bytes) = (None, None);
-        let mut reader = Reader::within(self.message, span);
-        while let Some((field, value)) = reader.next_field()? {
-            let repeated = match (field, value) {
-                (1, Value::Bytes(span)) => hash.replace(span.of(self.message)).is_some(),
-                (2, Value::Varint(value)) => size_bytes.replace(value as i64).is_some(),
-                (1 | 2, _) => return Err(DirectoryError::FieldType { message, field }),
-                _ => false,
-            };
-            if repeated {
-                return Err(DirectoryError::RepeatedField { message, field });
-            }
-        }
-        Ok((hash.unwrap_or_default(), size_bytes.unwrap_or_default()))
-    }
-
-    /// Merges the sorted lists; the standard library's stable sort finds the runs by itself.
-    fn merged(mut self) -> Result<Vec<Node>, DirectoryError> {
-        let lists = self.last_names.iter().flatten().count();
-        if lists < 2 {
-            return Ok(self.nodes);
-        }
-        let name = |node: &Node| node.name.of(self.message);
-        self.nodes.sort_by(|a, b| name(a).cmp(name(b)));
-        match self
-            .nodes
-            .windows(2)
-            .find(|two| name(&two[0]) == name(&two[1]))
-        {
-            Some(two) => Err(DirectoryError::DuplicateName(shown(name(&two[0])))),
-            None => Ok(self.nodes),
-        }
-    }
-}
-
-fn is_name(name: &[u8]) -> bool {
-    !matches!(name, b"" | b"." | b"..")
-        && name.len() <= MAX_NAME_BYTES
-        && !name.iter().any(|&byte| byte == b'/' || byte == 0)
-        && str::from_utf8(name).is_ok()
-}
-
-/// A name for an error's text: of bounded length, whatever was sent.
-fn shown(name: &[u8]) -> String {
-    String::from_utf8_lossy(&name[..name.len().min(MAX_NAME_BYTES)]).into_owned()
 }

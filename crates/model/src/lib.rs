@@ -2,13 +2,15 @@
 //!
 //! Everything a client sends becomes one of these types before anything acts on it, and none of
 //! them can hold nonsense: a [`Digest`] is a real digest, a [`RelPath`] cannot leave the root, a
-//! [`Directory`] is canonical, an [`InputTree`] is whole, an action can be run as it is.
+//! [`Directory`] is canonical, an [`InputTree`] is whole, an [`ActionSpec`] can be run as it is.
 //! The crate also encodes the REAPI messages that are stored as blobs.
 //!
 //! It does no I/O: what must be read is handed in by the caller. It knows no gRPC status, no store
 //! and no sandbox.
 
+mod blob_hasher;
 mod digest;
+mod digest_function;
 mod path;
 mod wire;
 
@@ -17,15 +19,17 @@ mod tree;
 
 mod action;
 mod command;
+mod outputs;
 mod properties;
 pub mod result;
 
 pub use action::{ActionError, ActionMessage, ActionSpec};
-pub use command::{
-    CommandError, CommandSpec, OutputDirectoryFormat, OutputKind, OutputNodeProperties, OutputPath,
-};
-pub use digest::{BlobHasher, Digest, DigestError, DigestFunction};
+pub use blob_hasher::BlobHasher;
+pub use command::{CommandError, CommandSpec, OutputDirectoryFormat, OutputNodeProperties};
+pub use digest::{Digest, DigestError};
+pub use digest_function::DigestFunction;
 pub use directory::{Directory, DirectoryError, Entry, MAX_NAME_BYTES, MAX_SYMLINK_TARGET_BYTES};
+pub use outputs::{OutputError, OutputKind, OutputPath};
 pub use path::{MAX_PATH_BYTES, MAX_PATH_DEPTH, PathError, PathProblem, RelPath};
 pub use properties::{Limits, Properties, PropertyError};
 pub use tree::{
