@@ -49,12 +49,8 @@ async fn seen_before(load: &mut Load, files: usize, tree: &Tree, at_once: usize)
     let rate = per_second(count as f64, started);
     let split = split(&ran);
     let latencies = ran.into_iter().map(|(latency, _)| latency).collect();
-    load.report
-        .add(&name, Figure::Latency(percentiles(latencies)), Some(split));
-    let rate = Figure::Rate {
-        value: rate,
-        unit: "actions/s",
-    };
+    load.report.add(&name, Figure::Latency(percentiles(latencies)), Some(split));
+    let rate = Figure::Rate { value: rate, unit: "actions/s" };
     load.report.add(format!("{name}, rate"), rate, None);
     Ok(())
 }
@@ -80,8 +76,7 @@ async fn first_seen(
     let ran = execute_all(&load.client, actions, 1).await?;
     let split = split(&ran);
     let latencies = ran.into_iter().map(|(latency, _)| latency).collect();
-    load.report
-        .add(name, Figure::Latency(percentiles(latencies)), Some(split));
+    load.report.add(name, Figure::Latency(percentiles(latencies)), Some(split));
     Ok(())
 }
 
@@ -104,16 +99,12 @@ async fn many_outputs(load: &mut Load) -> Result<()> {
         let arguments = ["program", "files", "out", &OUTPUTS.to_string(), &seed];
         let actions = make(&load.client, &[tree.root], 1, &arguments, &["out"]).await?;
         let one = execute_all(&load.client, actions, 1).await?;
-        ensure!(
-            one.iter()
-                .all(|(_, result)| result.output_directories.len() == 1)
-        );
+        ensure!(one.iter().all(|(_, result)| result.output_directories.len() == 1));
         ran.extend(one);
     }
     let split = split(&ran);
     let latencies = ran.into_iter().map(|(latency, _)| latency).collect();
-    load.report
-        .add(name, Figure::Latency(percentiles(latencies)), Some(split));
+    load.report.add(name, Figure::Latency(percentiles(latencies)), Some(split));
     Ok(())
 }
 
@@ -195,10 +186,7 @@ fn split(ran: &[Ran]) -> Split {
             |m| m.input_fetch_start_timestamp,
             |m| m.input_fetch_completed_timestamp,
         ),
-        execution_ms: median(
-            |m| m.execution_start_timestamp,
-            |m| m.execution_completed_timestamp,
-        ),
+        execution_ms: median(|m| m.execution_start_timestamp, |m| m.execution_completed_timestamp),
         output_upload_ms: median(
             |m| m.output_upload_start_timestamp,
             |m| m.output_upload_completed_timestamp,

@@ -39,31 +39,19 @@ async fn streams(load: &mut Load) -> Result<()> {
     if !load.wants("ByteStream") {
         return Ok(());
     }
-    let blobs: Vec<Blob> = (0..LARGE_BLOBS)
-        .map(|_| Blob::new(random_bytes(LARGE_BYTES)))
-        .collect();
+    let blobs: Vec<Blob> = (0..LARGE_BLOBS).map(|_| Blob::new(random_bytes(LARGE_BYTES))).collect();
     let megabytes = (LARGE_BYTES * LARGE_BLOBS) as f64 / 1e6;
     let started = Instant::now();
     for blob in &blobs {
         load.client.write(blob).await?;
     }
-    rate(
-        load,
-        "ByteStream write, 256 MiB",
-        per_second(megabytes, started),
-        "MB/s",
-    );
+    rate(load, "ByteStream write, 256 MiB", per_second(megabytes, started), "MB/s");
     let started = Instant::now();
     for blob in &blobs {
         let length = load.client.read(&blob.digest).await?;
         ensure!(length == LARGE_BYTES, "read {length} bytes");
     }
-    rate(
-        load,
-        "ByteStream read, 256 MiB",
-        per_second(megabytes, started),
-        "MB/s",
-    );
+    rate(load, "ByteStream read, 256 MiB", per_second(megabytes, started), "MB/s");
     Ok(())
 }
 
@@ -71,11 +59,7 @@ async fn batches(load: &mut Load) -> Result<()> {
     if !load.wants("Batch") {
         return Ok(());
     }
-    let batch = |_| {
-        (0..BATCH_BLOBS)
-            .map(|_| Blob::new(random_bytes(SMALL_BYTES)))
-            .collect()
-    };
+    let batch = |_| (0..BATCH_BLOBS).map(|_| Blob::new(random_bytes(SMALL_BYTES))).collect();
     let batches: Vec<Vec<Blob>> = (0..BATCHES).map(batch).collect();
     let blobs = (BATCHES * BATCH_BLOBS) as f64;
     let started = Instant::now();
@@ -83,12 +67,7 @@ async fn batches(load: &mut Load) -> Result<()> {
         client.update(&batch).await
     })
     .await?;
-    rate(
-        load,
-        "BatchUpdateBlobs, 4 KiB",
-        per_second(blobs, started),
-        "blobs/s",
-    );
+    rate(load, "BatchUpdateBlobs, 4 KiB", per_second(blobs, started), "blobs/s");
     let started = Instant::now();
     in_parallel(&load.client, batches, |client, batch| async move {
         let request = proto::BatchReadBlobsRequest {
@@ -96,21 +75,12 @@ async fn batches(load: &mut Load) -> Result<()> {
             ..Default::default()
         };
         let response = client.cas().batch_read_blobs(request).await?.into_inner();
-        let good = response
-            .responses
-            .iter()
-            .filter(|item| item.data.len() == SMALL_BYTES)
-            .count();
+        let good = response.responses.iter().filter(|item| item.data.len() == SMALL_BYTES).count();
         ensure!(good == batch.len(), "{good} of {} blobs came", batch.len());
         Ok(())
     })
     .await?;
-    rate(
-        load,
-        "BatchReadBlobs, 4 KiB",
-        per_second(blobs, started),
-        "blobs/s",
-    );
+    rate(load, "BatchReadBlobs, 4 KiB", per_second(blobs, started), "blobs/s");
     Ok(())
 }
 
@@ -119,21 +89,12 @@ async fn missing(load: &mut Load) -> Result<()> {
         return Ok(());
     }
     // Half are there: as in a build after a change.
-    let present: Vec<Blob> = (0..ASKED / 2)
-        .map(|_| Blob::new(random_bytes(16)))
-        .collect();
+    let present: Vec<Blob> = (0..ASKED / 2).map(|_| Blob::new(random_bytes(16))).collect();
     load.client.upload(&present).await?;
     let absent = (0..ASKED / 2).map(|_| Blob::new(unique().to_string()));
-    let all: Vec<_> = present
-        .iter()
-        .cloned()
-        .chain(absent)
-        .map(|blob| blob.digest.to_proto())
-        .collect();
-    let request = proto::FindMissingBlobsRequest {
-        blob_digests: all,
-        ..Default::default()
-    };
+    let all: Vec<_> =
+        present.iter().cloned().chain(absent).map(|blob| blob.digest.to_proto()).collect();
+    let request = proto::FindMissingBlobsRequest { blob_digests: all, ..Default::default() };
     let requests = vec![request; QUESTIONS];
     let started = Instant::now();
     in_parallel(&load.client, requests, |client, request| async move {
@@ -144,12 +105,7 @@ async fn missing(load: &mut Load) -> Result<()> {
     })
     .await?;
     let digests = (ASKED * QUESTIONS) as f64;
-    rate(
-        load,
-        "FindMissingBlobs, 4,000 digests",
-        per_second(digests, started),
-        "digests/s",
-    );
+    rate(load, "FindMissingBlobs, 4,000 digests", per_second(digests, started), "digests/s");
     Ok(())
 }
 

@@ -38,17 +38,10 @@ impl Client {
             .with_context(|| format!("connecting to {url}"))?;
         let mut platform = Vec::new();
         for property in properties {
-            let (name, value) = property
-                .split_once('=')
-                .context("a property is NAME=VALUE")?;
-            platform.push(proto::platform::Property {
-                name: name.into(),
-                value: value.into(),
-            });
+            let (name, value) = property.split_once('=').context("a property is NAME=VALUE")?;
+            platform.push(proto::platform::Property { name: name.into(), value: value.into() });
         }
-        let platform = (!platform.is_empty()).then_some(proto::Platform {
-            properties: platform,
-        });
+        let platform = (!platform.is_empty()).then_some(proto::Platform { properties: platform });
         Ok(Self { channel, platform })
     }
 
@@ -81,17 +74,11 @@ impl Client {
             ..Default::default()
         };
         let missing = self.cas().find_missing_blobs(request).await?.into_inner();
-        let missing: std::collections::HashSet<String> = missing
-            .missing_blob_digests
-            .into_iter()
-            .map(|digest| digest.hash)
-            .collect();
+        let missing: std::collections::HashSet<String> =
+            missing.missing_blob_digests.into_iter().map(|digest| digest.hash).collect();
         let mut batch = Vec::new();
         let mut size = 0;
-        for blob in blobs
-            .iter()
-            .filter(|blob| missing.contains(&blob.digest.hex()))
-        {
+        for blob in blobs.iter().filter(|blob| missing.contains(&blob.digest.hex())) {
             if blob.bytes.len() > BATCH_BYTES {
                 self.write(blob).await?;
                 continue;
@@ -111,17 +98,13 @@ impl Client {
         if blobs.is_empty() {
             return Ok(());
         }
-        let requests = blobs
-            .iter()
-            .map(|blob| proto::batch_update_blobs_request::Request {
-                digest: Some(blob.digest.to_proto()),
-                data: blob.bytes.to_vec(),
-                ..Default::default()
-            });
-        let request = proto::BatchUpdateBlobsRequest {
-            requests: requests.collect(),
+        let requests = blobs.iter().map(|blob| proto::batch_update_blobs_request::Request {
+            digest: Some(blob.digest.to_proto()),
+            data: blob.bytes.to_vec(),
             ..Default::default()
-        };
+        });
+        let request =
+            proto::BatchUpdateBlobsRequest { requests: requests.collect(), ..Default::default() };
         let response = self.cas().batch_update_blobs(request).await?.into_inner();
         for item in response.responses {
             let status = item.status.unwrap_or_default();
@@ -133,21 +116,13 @@ impl Client {
     /// Uploads one blob through ByteStream.
     pub(crate) async fn write(&self, blob: &Blob) -> Result<()> {
         let Blob { digest, bytes } = blob.clone();
-        let name = format!(
-            "uploads/{:032x}/blobs/{}/{}",
-            unique(),
-            digest.hex(),
-            digest.size_bytes()
-        );
+        let name =
+            format!("uploads/{:032x}/blobs/{}/{}", unique(), digest.hex(), digest.size_bytes());
         let length = bytes.len();
         let chunks = (0..length).step_by(WRITE_BYTES).map(move |start| {
             let end = (start + WRITE_BYTES).min(length);
             WriteRequest {
-                resource_name: if start == 0 {
-                    name.clone()
-                } else {
-                    String::new()
-                },
+                resource_name: if start == 0 { name.clone() } else { String::new() },
                 write_offset: start as i64,
                 finish_write: end == length,
                 data: bytes[start..end].to_vec(),
@@ -155,21 +130,14 @@ impl Client {
         });
         let mut client = ByteStreamClient::new(self.channel.clone());
         let response = client.write(tokio_stream::iter(chunks)).await?.into_inner();
-        ensure!(
-            response.committed_size == length as i64,
-            "committed {}",
-            response.committed_size
-        );
+        ensure!(response.committed_size == length as i64, "committed {}", response.committed_size);
         Ok(())
     }
 
     /// Reads one blob through ByteStream; returns how many bytes came.
     pub(crate) async fn read(&self, digest: &Digest) -> Result<usize> {
         let resource_name = format!("blobs/{}/{}", digest.hex(), digest.size_bytes());
-        let request = ReadRequest {
-            resource_name,
-            ..Default::default()
-        };
+        let request = ReadRequest { resource_name, ..Default::default() };
         let mut client =
             ByteStreamClient::new(self.channel.clone()).max_decoding_message_size(16 << 20);
         let mut stream = client.read(request).await?.into_inner();

@@ -16,10 +16,7 @@ pub(crate) struct Blob {
 impl Blob {
     pub(crate) fn new(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Self {
-            digest: Digest::of(DigestFunction::Sha256, &bytes),
-            bytes,
-        }
+        Self { digest: Digest::of(DigestFunction::Sha256, &bytes), bytes }
     }
 
     pub(crate) fn of_message(message: &impl Message) -> Self {
@@ -30,10 +27,7 @@ impl Blob {
 /// A number that no other call of this run, nor of another run, gives.
 pub(crate) fn unique() -> u128 {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let since_1970 = std::time::UNIX_EPOCH
-        .elapsed()
-        .unwrap_or_default()
-        .as_nanos();
+    let since_1970 = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
     (since_1970 << 32) + u128::from(COUNTER.fetch_add(1, Ordering::Relaxed))
 }
 
@@ -62,10 +56,8 @@ pub(crate) fn exit_program() -> Vec<u8> {
     let (machine, code): (u16, &[u8]) = (62, &[0xbf, 0, 0, 0, 0, 0xb8, 60, 0, 0, 0, 0x0f, 0x05]);
     // mov x0, #0; mov x8, #93 (exit); svc #0
     #[cfg(target_arch = "aarch64")]
-    let (machine, code): (u16, &[u8]) = (
-        183,
-        &[0, 0, 0x80, 0xd2, 0xa8, 0x0b, 0x80, 0xd2, 1, 0, 0, 0xd4],
-    );
+    let (machine, code): (u16, &[u8]) =
+        (183, &[0, 0, 0x80, 0xd2, 0xa8, 0x0b, 0x80, 0xd2, 1, 0, 0, 0xd4]);
     let size = HEADERS + code.len() as u64;
     let mut elf = Vec::new();
     elf.extend([0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -100,23 +92,14 @@ pub(crate) struct Tree {
 /// `fresh` is: one directory differs.
 pub(crate) fn tree(program: &Blob, files: usize, directories: usize, fresh: bool) -> Tree {
     let mut blobs = vec![program.clone()];
-    let mut root = proto::Directory {
-        files: vec![file("program", program, true)],
-        ..Default::default()
-    };
-    let small: Vec<Blob> = (1..files)
-        .map(|i| Blob::new(format!("input file {i}\n")))
-        .collect();
-    for (number, chunk) in small
-        .chunks(small.len().div_ceil(directories.max(1)).max(1))
-        .enumerate()
+    let mut root =
+        proto::Directory { files: vec![file("program", program, true)], ..Default::default() };
+    let small: Vec<Blob> = (1..files).map(|i| Blob::new(format!("input file {i}\n"))).collect();
+    for (number, chunk) in small.chunks(small.len().div_ceil(directories.max(1)).max(1)).enumerate()
     {
         let names = (0..chunk.len()).map(|i| format!("file-{i:05}"));
         let mut directory = proto::Directory {
-            files: names
-                .zip(chunk)
-                .map(|(name, blob)| file(&name, blob, false))
-                .collect(),
+            files: names.zip(chunk).map(|(name, blob)| file(&name, blob, false)).collect(),
             ..Default::default()
         };
         if fresh && number == 0 {
@@ -135,10 +118,7 @@ pub(crate) fn tree(program: &Blob, files: usize, directories: usize, fresh: bool
     let root = Blob::of_message(&root);
     let digest = root.digest;
     blobs.push(root);
-    Tree {
-        root: digest,
-        blobs,
-    }
+    Tree { root: digest, blobs }
 }
 
 fn file(name: &str, blob: &Blob, is_executable: bool) -> proto::FileNode {

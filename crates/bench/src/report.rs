@@ -54,18 +54,11 @@ pub(crate) struct Split {
 
 impl Report {
     pub(crate) fn new(server: &str) -> Self {
-        Self {
-            server: server.to_owned(),
-            rows: Vec::new(),
-        }
+        Self { server: server.to_owned(), rows: Vec::new() }
     }
 
     pub(crate) fn add(&mut self, load: impl Into<String>, figure: Figure, split: Option<Split>) {
-        let row = Row {
-            load: load.into(),
-            figure,
-            split,
-        };
+        let row = Row { load: load.into(), figure, split };
         eprintln!("{}", line(&row));
         self.rows.push(row);
     }

@@ -31,24 +31,13 @@ pub(crate) async fn run(load: &mut Load) -> Result<()> {
     let hits = requests.len() as f64;
     let started = Instant::now();
     in_parallel(&load.client, requests, |client, request| async move {
-        let result = client
-            .action_cache()
-            .get_action_result(request)
-            .await?
-            .into_inner();
+        let result = client.action_cache().get_action_result(request).await?.into_inner();
         ensure!(result.output_files.len() == 1);
         Ok(())
     })
     .await?;
     let value = per_second(hits, started);
-    load.report.add(
-        name,
-        Figure::Rate {
-            value,
-            unit: "hits/s",
-        },
-        None,
-    );
+    load.report.add(name, Figure::Rate { value, unit: "hits/s" }, None);
     Ok(())
 }
 
@@ -59,21 +48,12 @@ async fn store(load: &Load, output: &Blob) -> Result<proto::GetActionResultReque
         digest: Some(output.digest.to_proto()),
         ..Default::default()
     };
-    let result = proto::ActionResult {
-        output_files: vec![file],
-        ..Default::default()
-    };
+    let result = proto::ActionResult { output_files: vec![file], ..Default::default() };
     let request = proto::UpdateActionResultRequest {
         action_digest: Some(action.clone()),
         action_result: Some(result),
         ..Default::default()
     };
-    load.client
-        .action_cache()
-        .update_action_result(request)
-        .await?;
-    Ok(proto::GetActionResultRequest {
-        action_digest: Some(action),
-        ..Default::default()
-    })
+    load.client.action_cache().update_action_result(request).await?;
+    Ok(proto::GetActionResultRequest { action_digest: Some(action), ..Default::default() })
 }

@@ -19,11 +19,7 @@ pub(crate) fn percentiles(mut samples: Vec<Duration>) -> Percentiles {
         let index = (samples.len() * percent / 100).min(samples.len() - 1);
         samples[index].as_secs_f64() * 1e3
     };
-    Percentiles {
-        p50_ms: at(50),
-        p95_ms: at(95),
-        p99_ms: at(99),
-    }
+    Percentiles { p50_ms: at(50), p95_ms: at(95), p99_ms: at(99) }
 }
 
 /// How often something happened in a second.

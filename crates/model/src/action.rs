@@ -109,13 +109,8 @@ impl ActionMessage {
         let decoded = proto::Action::decode(message)
             .map_err(|source| ActionError::Decode { action, source })?;
         let digest = |field, digest: Option<proto::Digest>| {
-            Digest::from_proto_field(digest.as_ref(), action.function()).map_err(|source| {
-                ActionError::Digest {
-                    action,
-                    field,
-                    source,
-                }
-            })
+            Digest::from_proto_field(digest.as_ref(), action.function())
+                .map_err(|source| ActionError::Digest { action, field, source })
         };
         Ok(Self {
             action,
@@ -130,12 +125,8 @@ impl ActionMessage {
 
     /// Completes the action with the `Command` message that [`ActionMessage::command`] names.
     pub fn with_command(self, message: &[u8]) -> Result<ActionSpec, ActionError> {
-        let command = CommandSpec::parse(message, self.platform.as_ref()).map_err(|source| {
-            ActionError::Command {
-                command: self.command,
-                source,
-            }
-        })?;
+        let command = CommandSpec::parse(message, self.platform.as_ref())
+            .map_err(|source| ActionError::Command { command: self.command, source })?;
         Ok(ActionSpec {
             action: self.action,
             command,
@@ -163,11 +154,7 @@ fn timeout(
         (Some(whole @ 0..=MAX_TIMEOUT_SECONDS), Some(part @ 0..1_000_000_000)) => {
             Ok(Some(Duration::new(whole, part)))
         }
-        _ => Err(ActionError::Timeout {
-            action,
-            seconds,
-            nanos,
-        }),
+        _ => Err(ActionError::Timeout { action, seconds, nanos }),
     }
 }
 
@@ -235,11 +222,7 @@ mod tests {
         check(0, -1, None);
         check(0, 1_000_000_000, None);
         check(i64::MAX, 0, None);
-        check(
-            315_576_000_000,
-            0,
-            Some(Some(Duration::from_secs(315_576_000_000))),
-        );
+        check(315_576_000_000, 0, Some(Some(Duration::from_secs(315_576_000_000))));
         let none = parse(&message(DigestFunction::Sha256)).unwrap().timeout;
         assert_eq!(none, None);
     }
@@ -257,14 +240,8 @@ mod tests {
             }),
             ..message(DigestFunction::Sha256)
         };
-        let command = proto::Command {
-            arguments: vec!["true".to_owned()],
-            ..Default::default()
-        };
-        let spec = parse(&action)
-            .unwrap()
-            .with_command(&command.encode_to_vec())
-            .unwrap();
+        let command = proto::Command { arguments: vec!["true".to_owned()], ..Default::default() };
+        let spec = parse(&action).unwrap().with_command(&command.encode_to_vec()).unwrap();
         assert!(spec.do_not_cache && spec.command.properties.mutates_inputs);
         assert_eq!(spec.salt, b"salt");
 
@@ -275,10 +252,7 @@ mod tests {
     #[test]
     fn what_is_no_action() {
         let digest = digest(DigestFunction::Sha256, "action");
-        assert!(matches!(
-            ActionMessage::parse(digest, b"\xff"),
-            Err(ActionError::Decode { .. })
-        ));
+        assert!(matches!(ActionMessage::parse(digest, b"\xff"), Err(ActionError::Decode { .. })));
         assert!(matches!(
             ActionMessage::parse(digest, &vec![0; MAX_MESSAGE_BYTES + 1]),
             Err(ActionError::TooLarge { .. })

@@ -26,10 +26,7 @@ impl BlobHasher {
             DigestFunction::Sha256 => HasherState::Sha256(sha2::Sha256::new()),
             DigestFunction::Blake3 => HasherState::Blake3(Box::default()),
         };
-        Self {
-            state,
-            size_bytes: 0,
-        }
+        Self { state, size_bytes: 0 }
     }
 
     /// Takes in the next piece.
@@ -51,16 +48,12 @@ impl BlobHasher {
     /// The digest of all pieces together.
     pub fn finish(self) -> Digest {
         match self.state {
-            HasherState::Sha256(hasher) => Digest::new(
-                DigestFunction::Sha256,
-                hasher.finalize().into(),
-                self.size_bytes,
-            ),
-            HasherState::Blake3(hasher) => Digest::new(
-                DigestFunction::Blake3,
-                hasher.finalize().into(),
-                self.size_bytes,
-            ),
+            HasherState::Sha256(hasher) => {
+                Digest::new(DigestFunction::Sha256, hasher.finalize().into(), self.size_bytes)
+            }
+            HasherState::Blake3(hasher) => {
+                Digest::new(DigestFunction::Blake3, hasher.finalize().into(), self.size_bytes)
+            }
         }
     }
 }

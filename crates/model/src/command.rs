@@ -102,10 +102,7 @@ impl CommandSpec {
     }
 }
 
-#[allow(
-    deprecated,
-    reason = "clients of API 2.1 and before set the platform here"
-)]
+#[allow(deprecated, reason = "clients of API 2.1 and before set the platform here")]
 fn properties(
     command: &proto::Command,
     platform: Option<&proto::Platform>,
@@ -171,10 +168,7 @@ mod tests {
     use super::*;
 
     fn command() -> proto::Command {
-        proto::Command {
-            arguments: vec!["true".to_owned()],
-            ..Default::default()
-        }
+        proto::Command { arguments: vec!["true".to_owned()], ..Default::default() }
     }
 
     fn parse(command: &proto::Command) -> Result<CommandSpec, CommandError> {
@@ -197,14 +191,8 @@ mod tests {
             ..Default::default()
         })
         .unwrap();
-        assert_eq!(
-            spec.arguments,
-            [c"cc".into(), c"".into(), c"-c".into()] as [CString; 3]
-        );
-        assert_eq!(
-            spec.environment,
-            [c"B=x=y".into(), c"A=".into()] as [CString; 2]
-        );
+        assert_eq!(spec.arguments, [c"cc".into(), c"".into(), c"-c".into()] as [CString; 3]);
+        assert_eq!(spec.environment, [c"B=x=y".into(), c"A=".into()] as [CString; 2]);
 
         let refused = |names: &[(&str, &str)]| {
             parse(&proto::Command {
@@ -214,10 +202,7 @@ mod tests {
             .unwrap_err()
         };
         for (name, value) in [("", "x"), ("A=B", "x"), ("A\0", "x"), ("A", "x\0")] {
-            assert!(matches!(
-                refused(&[(name, value)]),
-                CommandError::Environment(_)
-            ));
+            assert!(matches!(refused(&[(name, value)]), CommandError::Environment(_)));
         }
         assert_eq!(
             refused(&[("A", "1"), ("A", "1")]),
@@ -228,11 +213,8 @@ mod tests {
     #[test]
     fn a_command_needs_a_program() {
         let with = |arguments: &[&str]| {
-            parse(&proto::Command {
-                arguments: strings(arguments),
-                ..Default::default()
-            })
-            .map(|spec| spec.arguments.len())
+            parse(&proto::Command { arguments: strings(arguments), ..Default::default() })
+                .map(|spec| spec.arguments.len())
         };
         assert_eq!(with(&[]), Err(CommandError::NoProgram));
         assert_eq!(with(&["", "x"]), Err(CommandError::NoProgram));
@@ -243,21 +225,12 @@ mod tests {
     #[test]
     fn working_directories() {
         for (text, expected) in [("", Some("")), (".", Some("")), ("a/b", Some("a/b"))] {
-            let command = proto::Command {
-                working_directory: text.to_owned(),
-                ..command()
-            };
+            let command = proto::Command { working_directory: text.to_owned(), ..command() };
             let spec = parse(&command).ok();
-            assert_eq!(
-                spec.as_ref().map(|s| s.working_directory.as_str()),
-                expected
-            );
+            assert_eq!(spec.as_ref().map(|s| s.working_directory.as_str()), expected);
         }
         for bad in ["/", "/a", "..", "a/../..", "a//b", "a\0"] {
-            let command = proto::Command {
-                working_directory: bad.to_owned(),
-                ..command()
-            };
+            let command = proto::Command { working_directory: bad.to_owned(), ..command() };
             let refused = matches!(parse(&command), Err(CommandError::WorkingDirectory(_)));
             assert!(refused, "{bad:?}");
         }
@@ -271,16 +244,10 @@ mod tests {
                 value: value.to_owned(),
             }],
         };
-        let message = proto::Command {
-            platform: Some(platform("old")),
-            ..command()
-        }
-        .encode_to_vec();
+        let message =
+            proto::Command { platform: Some(platform("old")), ..command() }.encode_to_vec();
         let libc = |action: Option<&proto::Platform>| {
-            CommandSpec::parse(&message, action)
-                .unwrap()
-                .properties
-                .libc
+            CommandSpec::parse(&message, action).unwrap().properties.libc
         };
         assert_eq!(libc(None).as_deref(), Some("old"));
         assert_eq!(libc(Some(&platform("new"))).as_deref(), Some("new"));
@@ -297,10 +264,7 @@ mod tests {
             })
         };
         let spec = with(1, &["mtime"]).unwrap();
-        assert_eq!(
-            spec.output_directory_format,
-            OutputDirectoryFormat::DirectoryOnly
-        );
+        assert_eq!(spec.output_directory_format, OutputDirectoryFormat::DirectoryOnly);
         assert!(spec.output_node_properties.mtime && !spec.output_node_properties.unix_mode);
         let unknown = with(99, &[]).unwrap().output_directory_format;
         assert_eq!(unknown, OutputDirectoryFormat::TreeOnly, "as REAPI has it");
@@ -309,10 +273,7 @@ mod tests {
 
     #[test]
     fn what_is_no_command() {
-        assert!(matches!(
-            CommandSpec::parse(b"\xff\xff", None),
-            Err(CommandError::Decode(_))
-        ));
+        assert!(matches!(CommandSpec::parse(b"\xff\xff", None), Err(CommandError::Decode(_))));
         assert_eq!(
             CommandSpec::parse(&vec![0; MAX_MESSAGE_BYTES + 1], None),
             Err(CommandError::TooLarge(MAX_MESSAGE_BYTES + 1))

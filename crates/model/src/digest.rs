@@ -58,16 +58,8 @@ pub struct Digest {
 impl Digest {
     /// A digest from its parts; no blob is larger than `i64::MAX` bytes, and a size beyond is cut.
     pub const fn new(function: DigestFunction, hash: [u8; HASH_BYTES], size_bytes: u64) -> Self {
-        let size_bytes = if size_bytes > i64::MAX as u64 {
-            i64::MAX as u64
-        } else {
-            size_bytes
-        };
-        Self {
-            function,
-            hash,
-            size_bytes,
-        }
+        let size_bytes = if size_bytes > i64::MAX as u64 { i64::MAX as u64 } else { size_bytes };
+        Self { function, hash, size_bytes }
     }
 
     /// The digest of `content`.
@@ -129,19 +121,15 @@ impl Digest {
         if i64::try_from(size_bytes).is_err() {
             return Err(DigestError::Size(size_bytes.into()));
         }
-        let hex: &[u8; HEX_CHARS] = hash
-            .try_into()
-            .map_err(|_| DigestError::HashLength(hash.len()))?;
+        let hex: &[u8; HEX_CHARS] =
+            hash.try_into().map_err(|_| DigestError::HashLength(hash.len()))?;
         let hash = decode_hex(hex).ok_or(DigestError::HashCharacter)?;
         Ok(Self::new(function, hash, size_bytes))
     }
 
     /// The message form; the function is not part of it.
     pub fn to_proto(&self) -> proto::Digest {
-        proto::Digest {
-            hash: self.hex(),
-            size_bytes: self.size_bytes as i64,
-        }
+        proto::Digest { hash: self.hex(), size_bytes: self.size_bytes as i64 }
     }
 
     /// The hash function.
@@ -222,11 +210,7 @@ fn decode_hex(hex: &[u8; HEX_CHARS]) -> Option<[u8; HASH_BYTES]> {
         let digit = character.wrapping_sub(b'0');
         let letter = character.wrapping_sub(b'a');
         is_bad |= (digit > 9) & (letter > 5);
-        *value = if digit <= 9 {
-            digit
-        } else {
-            letter.wrapping_add(10)
-        };
+        *value = if digit <= 9 { digit } else { letter.wrapping_add(10) };
     }
     let mut hash = [0; HASH_BYTES];
     for (byte, pair) in hash.iter_mut().zip(values.as_chunks::<2>().0) {
@@ -293,10 +277,7 @@ mod tests {
     fn wrong_lengths_and_sizes_are_refused() {
         let hash = "0".repeat(64);
         let parse = |hash: &str, size_bytes| {
-            let message = proto::Digest {
-                hash: hash.to_owned(),
-                size_bytes,
-            };
+            let message = proto::Digest { hash: hash.to_owned(), size_bytes };
             Digest::from_proto(&message, DigestFunction::Sha256)
         };
         assert!(parse(&hash, i64::MAX).is_ok());

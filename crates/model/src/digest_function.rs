@@ -28,9 +28,7 @@ impl DigestFunction {
 
     /// The function of that lower-case name, if it is supported.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|function| function.name() == name)
+        Self::ALL.into_iter().find(|function| function.name() == name)
     }
 
     /// Reads the `digest_function` field of a request.
@@ -69,10 +67,7 @@ mod tests {
     #[test]
     fn names_and_numbers_round_trip() {
         for function in DigestFunction::ALL {
-            assert_eq!(
-                DigestFunction::from_proto(function.to_proto()),
-                Ok(function)
-            );
+            assert_eq!(DigestFunction::from_proto(function.to_proto()), Ok(function));
             assert_eq!(DigestFunction::from_name(function.name()), Some(function));
         }
     }

@@ -122,13 +122,7 @@ impl Directory {
                 Content::Symlink { .. } => {}
             }
         }
-        Self {
-            message,
-            function,
-            nodes,
-            files,
-            directories,
-        }
+        Self { message, function, nodes, files, directories }
     }
 
     /// All entries, sorted by the bytes of their names.
@@ -187,25 +181,15 @@ impl Directory {
         let digest =
             |hash, size_bytes| Digest::new(self.function, hash, u64::from_ne_bytes(size_bytes));
         match node.content {
-            Content::File {
-                hash,
-                size_bytes,
-                executable,
-            } => Entry::File {
-                name,
-                digest: digest(hash, size_bytes),
-                executable,
-            },
-            Content::Directory {
-                hash, size_bytes, ..
-            } => Entry::Directory {
-                name,
-                digest: digest(hash, size_bytes),
-            },
-            Content::Symlink { target } => Entry::Symlink {
-                name,
-                target: target.of(&self.message),
-            },
+            Content::File { hash, size_bytes, executable } => {
+                Entry::File { name, digest: digest(hash, size_bytes), executable }
+            }
+            Content::Directory { hash, size_bytes, .. } => {
+                Entry::Directory { name, digest: digest(hash, size_bytes) }
+            }
+            Content::Symlink { target } => {
+                Entry::Symlink { name, target: target.of(&self.message) }
+            }
         }
     }
 }

@@ -66,9 +66,7 @@ pub(crate) fn outputs(
     for (kind, list) in lists {
         for declared in list {
             let output = OutputPath::resolve(kind, declared, working_directory)?;
-            budget = budget
-                .checked_sub(output.memory_bytes())
-                .ok_or(OutputError::TooLarge)?;
+            budget = budget.checked_sub(output.memory_bytes()).ok_or(OutputError::TooLarge)?;
             outputs.push(output);
         }
     }
@@ -112,10 +110,7 @@ fn check_outputs(outputs: &[OutputPath], working_directory: &RelPath) -> Result<
             return Err(OutputError::FileIsDirectory(declared));
         }
     }
-    match outputs
-        .iter()
-        .find(|output| is_file_above(output, working_directory))
-    {
+    match outputs.iter().find(|output| is_file_above(output, working_directory)) {
         Some(output) => Err(OutputError::FileIsDirectory(shown(&output.declared))),
         None => Ok(()),
     }
@@ -152,22 +147,13 @@ mod tests {
 
     #[test]
     fn output_paths_win_over_the_old_lists() {
-        assert_eq!(
-            declared("", &["b", "a"], &["f"], &["d"]),
-            ["Any:b:b", "Any:a:a"]
-        );
-        assert_eq!(
-            declared("", &[], &["f"], &["d"]),
-            ["File:f:f", "Directory:d:d"]
-        );
+        assert_eq!(declared("", &["b", "a"], &["f"], &["d"]), ["Any:b:b", "Any:a:a"]);
+        assert_eq!(declared("", &[], &["f"], &["d"]), ["File:f:f", "Directory:d:d"]);
     }
 
     #[test]
     fn outputs_are_relative_to_the_working_directory() {
-        assert_eq!(
-            declared("w/x", &["o", "../p"], &[], &[]),
-            ["Any:w/x/o:o", "Any:w/p:../p"]
-        );
+        assert_eq!(declared("w/x", &["o", "../p"], &[], &[]), ["Any:w/x/o:o", "Any:w/p:../p"]);
         assert_eq!(declared("w", &[], &[], &[""]), ["Directory:w:"]);
         assert_eq!(declared("w", &["."], &[], &[]), ["Any:w:."]);
         assert_eq!(declared("", &["./o"], &[], &[]), ["Any:o:./o"]);
@@ -181,11 +167,7 @@ mod tests {
         let nothing: [&str; 0] = [];
         assert_eq!(declared("", &[], &["a", "a/b"], &[]), nothing);
         assert_eq!(declared("", &[], &["a"], &["a/b"]), nothing);
-        assert_eq!(
-            declared("", &[], &["a", "a.b", "a/b"], &[]),
-            nothing,
-            "'.' sorts before '/'"
-        );
+        assert_eq!(declared("", &[], &["a", "a.b", "a/b"], &[]), nothing, "'.' sorts before '/'");
         assert_eq!(declared("w/x", &[], &["."], &[]), nothing);
         assert_eq!(declared("w/x", &[], &[".."], &[]), nothing);
     }

@@ -196,10 +196,7 @@ fn check_component(component: &str) -> Result<(), PathProblem> {
 impl PathError {
     /// Error texts travel to clients and logs: a path of megabytes must not travel with them.
     fn new(path: &str, problem: PathProblem) -> Self {
-        Self {
-            path: path.chars().take(128).collect(),
-            problem,
-        }
+        Self { path: path.chars().take(128).collect(), problem }
     }
 }
 

@@ -9,12 +9,8 @@ use std::str::FromStr;
 use crate::proto;
 
 /// The names of the memory limit, in bytes with an optional suffix.
-const MEMORY: [&str; 4] = [
-    "limits.memory.bytes",
-    "memory",
-    "memory_bytes",
-    "resources:memory:bytes",
-];
+const MEMORY: [&str; 4] =
+    ["limits.memory.bytes", "memory", "memory_bytes", "resources:memory:bytes"];
 /// The names of the processor limit, in whole cores.
 const CPU: [&str; 4] = ["limits.cpu.cores", "cpu", "cores", "resources:cpu:cores"];
 /// The names of the limit of processes and threads.
@@ -80,10 +76,7 @@ impl Properties {
         let mut properties = Self::default();
         let mut mutates_inputs = None;
         for property in platform.iter().flat_map(|platform| &platform.properties) {
-            let known = Known {
-                name: &property.name,
-                value: &property.value,
-            };
+            let known = Known { name: &property.name, value: &property.value };
             match known.name {
                 "mutates_inputs" => known.set(&mut mutates_inputs, known.boolean()?)?,
                 "rootfs" => known.set(&mut properties.rootfs, known.choice())?,
@@ -99,10 +92,7 @@ impl Properties {
 
     /// The value of the first property of that name, known to the server or not.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.all
-            .iter()
-            .find(|(other, _)| other == name)
-            .map(|(_, value)| value.as_str())
+        self.all.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -172,11 +162,7 @@ impl Known<'_> {
     }
 
     fn refuse(&self, expected: &'static str) -> PropertyError {
-        PropertyError::Value {
-            name: self.name.to_owned(),
-            value: self.shown_value(),
-            expected,
-        }
+        PropertyError::Value { name: self.name.to_owned(), value: self.shown_value(), expected }
     }
 
     /// Error texts travel to clients and logs: values of megabytes must not travel with them.
@@ -188,9 +174,7 @@ impl Known<'_> {
 /// Reads `268435456`, `256M` or `256Mi`: `k`, `m` and `g` are powers of 1024 in either case, as
 /// in the kernel's own limit files.
 fn parse_bytes(text: &str) -> Option<u64> {
-    let digits_end = text
-        .find(|character: char| !character.is_ascii_digit())
-        .unwrap_or(text.len());
+    let digits_end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (digits, suffix) = text.split_at(digits_end);
     let shift = match suffix.to_ascii_lowercase().as_str() {
         "" => 0,
@@ -234,13 +218,7 @@ mod tests {
         let properties = parse(&[("OSFamily", "linux"), ("container-image", "x")]).unwrap();
         assert_eq!(properties.get("OSFamily"), Some("linux"));
         assert_eq!(properties.get("ISA"), None);
-        assert_eq!(
-            Properties {
-                all: vec![],
-                ..properties
-            },
-            Properties::default()
-        );
+        assert_eq!(Properties { all: vec![], ..properties }, Properties::default());
     }
 
     #[test]

@@ -171,11 +171,7 @@ pub struct BuiltTree {
 impl TreeBuilder {
     /// A builder that makes digests of `function`.
     pub fn new(function: DigestFunction) -> Self {
-        Self {
-            function,
-            directories: Vec::new(),
-            known: HashSet::new(),
-        }
+        Self { function, directories: Vec::new(), known: HashSet::new() }
     }
 
     /// Adds a directory whose child directories have all been added, and gives its digest. The
@@ -194,10 +190,7 @@ impl TreeBuilder {
     pub fn finish(mut self, root: proto::Directory) -> Result<BuiltTree, UnknownChild> {
         self.add(root)?;
         self.directories.reverse();
-        let size = self
-            .directories
-            .iter()
-            .map(|(_, message)| message.len() + 11);
+        let size = self.directories.iter().map(|(_, message)| message.len() + 11);
         let mut tree = Vec::with_capacity(size.sum());
         for (index, (_, message)) in self.directories.iter().enumerate() {
             // The root is field 1 of `Tree`, the children are field 2; both length-delimited.
@@ -218,10 +211,9 @@ impl TreeBuilder {
                 .is_ok_and(|digest| self.known.contains(&digest))
         };
         match directory.directories.iter().find(|child| !is_known(child)) {
-            Some(child) => Err(UnknownChild {
-                name: child.name.clone(),
-                digest: child.digest.clone(),
-            }),
+            Some(child) => {
+                Err(UnknownChild { name: child.name.clone(), digest: child.digest.clone() })
+            }
             None => Ok(()),
         }
     }
@@ -249,11 +241,7 @@ impl BuiltTree {
 /// order of their numbers.
 fn encode_canonical(mut directory: proto::Directory) -> Bytes {
     directory.files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    directory
-        .directories
-        .sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    directory
-        .symlinks
-        .sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    directory.directories.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    directory.symlinks.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     directory.encode_to_vec().into()
 }

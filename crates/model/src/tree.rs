@@ -30,10 +30,7 @@ impl Default for TreeLimits {
     /// 4,000,000 entries, ten times the largest trees that are seen in practice (whole system
     /// images), and the depth that a [`RelPath`] can have.
     fn default() -> Self {
-        Self {
-            max_entries: 4_000_000,
-            max_depth: MAX_PATH_DEPTH,
-        }
+        Self { max_entries: 4_000_000, max_depth: MAX_PATH_DEPTH }
     }
 }
 
@@ -199,9 +196,7 @@ impl InputTree {
     pub fn lookup_in(&self, index: u32, name: &[u8]) -> Option<Found<'_>> {
         let directory = self.directories.get(index as usize)?;
         Some(match directory.content.get(name)? {
-            Entry::File {
-                digest, executable, ..
-            } => Found::File { digest, executable },
+            Entry::File { digest, executable, .. } => Found::File { digest, executable },
             Entry::Symlink { target, .. } => Found::Symlink { target },
             Entry::Directory { .. } => {
                 let ordinal = directory.content.directory_ordinal(name)?;

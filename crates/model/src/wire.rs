@@ -63,10 +63,7 @@ impl<'a> Reader<'a> {
     /// Reads the message at `span`; the spans of its fields count from the start of `message` too.
     pub(crate) fn within(message: &'a [u8], span: Span) -> Self {
         let end = span.start as usize + span.len as usize;
-        Self {
-            message: &message[..end],
-            at: span.start as usize,
-        }
+        Self { message: &message[..end], at: span.start as usize }
     }
 
     /// The next field's number and content; `None` at the end.
@@ -124,14 +121,8 @@ impl<'a> Reader<'a> {
     #[inline]
     fn take(&mut self, len: u64) -> Result<Span, WireError> {
         let rest = self.message.len() - self.at;
-        let len = usize::try_from(len)
-            .ok()
-            .filter(|&len| len <= rest)
-            .ok_or(WireError::Length)?;
-        let span = Span {
-            start: self.at as u32,
-            len: len as u32,
-        };
+        let len = usize::try_from(len).ok().filter(|&len| len <= rest).ok_or(WireError::Length)?;
+        let span = Span { start: self.at as u32, len: len as u32 };
         self.at += len;
         Ok(span)
     }
@@ -178,10 +169,7 @@ mod tests {
         let check = |message: &[u8], expected| assert_eq!(fields(message), Err(expected));
         check(b"\x80", WireError::Varint);
         check(b"\x08", WireError::Varint);
-        check(
-            b"\x08\x80\x80\x80\x80\x80\x80\x80\x80\x80\x02",
-            WireError::Varint,
-        );
+        check(b"\x08\x80\x80\x80\x80\x80\x80\x80\x80\x80\x02", WireError::Varint);
         check(&[0xff; 20], WireError::Varint);
         check(b"\x00\x00", WireError::FieldNumber);
         check(b"\x80\x80\x80\x80\x10\x00", WireError::FieldNumber);
@@ -190,10 +178,7 @@ mod tests {
         check(b"\x0e", WireError::WireType(6));
         check(b"\x0f", WireError::WireType(7));
         check(b"\x0a\x01", WireError::Length);
-        check(
-            b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
-            WireError::Length,
-        );
+        check(b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", WireError::Length);
         check(b"\x0d123", WireError::Length);
         check(b"\x091234567", WireError::Length);
     }

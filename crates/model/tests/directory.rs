@@ -25,11 +25,7 @@ fn to_proto(parsed: &Directory) -> proto::Directory {
     let mut message = proto::Directory::default();
     for entry in parsed.entries() {
         match entry {
-            Entry::File {
-                name,
-                digest,
-                executable,
-            } => message.files.push(proto::FileNode {
+            Entry::File { name, digest, executable } => message.files.push(proto::FileNode {
                 name: text(name),
                 digest: Some(digest.to_proto()),
                 is_executable: executable,
@@ -152,37 +148,20 @@ fn messages_that_are_not_directories() {
     check(b"\x0b\x0c", |e| matches!(e, Wire(_)));
     check(&[0xff; 64], |e| matches!(e, Wire(_)));
     check(b"\x08\x01", |e| matches!(e, FieldType { .. }));
-    check(&file_node(&[vec![0x08, 1]]), |e| {
-        matches!(e, FieldType { .. })
-    });
-    check(&file_node(&[name(), vec![0x10, 1]]), |e| {
-        matches!(e, FieldType { .. })
-    });
-    check(&file_node(&[name(), digest(), field(4, b"")]), |e| {
-        matches!(e, FieldType { .. })
-    });
-    check(&file_node(&[name(), name(), digest()]), |e| {
+    check(&file_node(&[vec![0x08, 1]]), |e| matches!(e, FieldType { .. }));
+    check(&file_node(&[name(), vec![0x10, 1]]), |e| matches!(e, FieldType { .. }));
+    check(&file_node(&[name(), digest(), field(4, b"")]), |e| matches!(e, FieldType { .. }));
+    check(&file_node(&[name(), name(), digest()]), |e| matches!(e, RepeatedField { .. }));
+    check(&file_node(&[name(), digest(), digest()]), |e| matches!(e, RepeatedField { .. }));
+    check(&file_node(&[name(), digest_field(b"\x10\x01\x10\x01")]), |e| {
         matches!(e, RepeatedField { .. })
     });
-    check(&file_node(&[name(), digest(), digest()]), |e| {
-        matches!(e, RepeatedField { .. })
-    });
-    check(
-        &file_node(&[name(), digest_field(b"\x10\x01\x10\x01")]),
-        |e| matches!(e, RepeatedField { .. }),
-    );
     check(&file_node(&[name()]), |e| matches!(e, Digest { .. }));
-    check(&file_node(&[name(), field(2, b"")]), |e| {
-        matches!(e, Digest { .. })
-    });
+    check(&file_node(&[name(), field(2, b"")]), |e| matches!(e, Digest { .. }));
     let negative = b"\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
-    check(&file_node(&[name(), digest_field(negative)]), |e| {
-        matches!(e, Digest { .. })
-    });
+    check(&file_node(&[name(), digest_field(negative)]), |e| matches!(e, Digest { .. }));
     check(&file_node(&[digest()]), |e| matches!(e, Name(_)));
-    check(&file_node(&[field(1, b"\xff"), digest()]), |e| {
-        matches!(e, Name(_))
-    });
+    check(&file_node(&[field(1, b"\xff"), digest()]), |e| matches!(e, Name(_)));
     let target = |target: &[u8]| field(3, &[name(), field(2, target)].concat());
     check(&target(b"\xff"), |e| matches!(e, SymlinkTarget(_)));
     check(&field(3, &name()), |e| matches!(e, SymlinkTarget(_)));
@@ -193,14 +172,8 @@ fn hashes_are_lower_case() {
     let mut node = file("n", "x");
     let digest = node.digest.as_mut().unwrap();
     digest.hash = digest.hash.to_uppercase();
-    let message = proto::Directory {
-        files: vec![node],
-        ..Default::default()
-    };
-    assert!(matches!(
-        parse_proto(&message),
-        Err(DirectoryError::Digest { .. })
-    ));
+    let message = proto::Directory { files: vec![node], ..Default::default() };
+    assert!(matches!(parse_proto(&message), Err(DirectoryError::Digest { .. })));
 }
 
 #[test]
@@ -208,18 +181,12 @@ fn names_that_are_not_names() {
     let long = "n".repeat(256);
     for bad in ["", ".", "..", "a/b", "/", "a\0", &long] {
         for message in [
-            proto::Directory {
-                files: vec![file(bad, "x")],
-                ..Default::default()
-            },
+            proto::Directory { files: vec![file(bad, "x")], ..Default::default() },
             proto::Directory {
                 directories: vec![directory(bad, digest_of("x"))],
                 ..Default::default()
             },
-            proto::Directory {
-                symlinks: vec![symlink(bad, "x")],
-                ..Default::default()
-            },
+            proto::Directory { symlinks: vec![symlink(bad, "x")], ..Default::default() },
         ] {
             let error = parse_proto(&message).unwrap_err();
             assert!(matches!(error, DirectoryError::Name(_)), "{bad:?}: {error}");
@@ -256,24 +223,15 @@ fn lists_must_be_sorted_and_names_unique() {
             ..Default::default()
         })
     };
-    assert!(matches!(
-        files(&["b", "a"]),
-        Err(DirectoryError::NotSorted(_))
-    ));
-    assert!(matches!(
-        files(&["a", "a"]),
-        Err(DirectoryError::NotSorted(_))
-    ));
+    assert!(matches!(files(&["b", "a"]), Err(DirectoryError::NotSorted(_))));
+    assert!(matches!(files(&["a", "a"]), Err(DirectoryError::NotSorted(_))));
     assert!(files(&["B", "a", "é"]).is_ok(), "sorted by bytes");
     let same_name = parse_proto(&proto::Directory {
         files: vec![file("a", "x"), file("b", "x")],
         symlinks: vec![symlink("b", "x")],
         ..Default::default()
     });
-    assert_eq!(
-        same_name.unwrap_err(),
-        DirectoryError::DuplicateName("b".to_owned())
-    );
+    assert_eq!(same_name.unwrap_err(), DirectoryError::DuplicateName("b".to_owned()));
 }
 
 #[test]
@@ -281,14 +239,7 @@ fn too_many_entries() {
     // Symlinks of 13 bytes each, with names of six characters that count upwards.
     let names = (0..(1_u32 << 20) + 1).flat_map(|index| {
         let digit = |shift: u32| b'a' + ((index >> shift) & 15) as u8;
-        let name = [
-            digit(20),
-            digit(16),
-            digit(12),
-            digit(8),
-            digit(4),
-            digit(0),
-        ];
+        let name = [digit(20), digit(16), digit(12), digit(8), digit(4), digit(0)];
         field(3, &[field(1, &name), field(2, b"t")].concat())
     });
     let message: Vec<u8> = names.collect();

@@ -77,9 +77,7 @@ fn directories_are_written_sorted() {
 
 #[test]
 fn an_empty_directory_is_a_tree_of_two_bytes() {
-    let built = TreeBuilder::new(FUNCTION)
-        .finish(proto::Directory::default())
-        .unwrap();
+    let built = TreeBuilder::new(FUNCTION).finish(proto::Directory::default()).unwrap();
     assert_eq!(built.tree, Bytes::from_static(b"\x0a\x00"));
     assert!(built.root_digest().is_empty_blob());
 }
@@ -88,10 +86,7 @@ fn an_empty_directory_is_a_tree_of_two_bytes() {
 fn a_child_must_be_there_before_its_parent() {
     let unknown = digest_of("unknown");
     let refused = TreeBuilder::new(FUNCTION).add(folder(&[], &[("d", unknown)]));
-    let expected = UnknownChild {
-        name: "d".to_owned(),
-        digest: Some(unknown.to_proto()),
-    };
+    let expected = UnknownChild { name: "d".to_owned(), digest: Some(unknown.to_proto()) };
     assert_eq!(refused, Err(expected));
 }
 
@@ -101,10 +96,7 @@ fn an_output_directory_names_tree_and_root() {
     let output = built.output_directory("out/dir");
     assert_eq!(output.path, "out/dir");
     assert!(output.is_topologically_sorted);
-    let result = proto::ActionResult {
-        output_directories: vec![output],
-        ..Default::default()
-    };
+    let result = proto::ActionResult { output_directories: vec![output], ..Default::default() };
     let references = referenced_digests(&result, FUNCTION).unwrap();
     assert_eq!(references.trees, [built.tree_digest]);
     assert_eq!(references.root_directories, [built.root_digest()]);
@@ -130,10 +122,7 @@ fn what_is_no_tree() {
     assert_eq!(read(b"\x0a\x00\x0a\x00"), Err(TreeError::Roots(2)));
     assert_eq!(read(b"\x08\x01"), Err(TreeError::FieldType(1)));
     assert!(matches!(read(b"\x0a\x05"), Err(TreeError::Wire(_))));
-    assert!(matches!(
-        read(b"\x0a\x01\xff"),
-        Err(TreeError::Directory(_))
-    ));
+    assert!(matches!(read(b"\x0a\x01\xff"), Err(TreeError::Directory(_))));
     assert!(read(b"\x0a\x00\x7a\x01x").is_ok(), "an unknown field");
 }
 
@@ -186,10 +175,7 @@ fn a_result_without_its_digests_is_refused() {
         output_files: vec![proto::OutputFile::default()],
         ..Default::default()
     };
-    assert_eq!(
-        referenced_digests(&file, FUNCTION),
-        Err(DigestError::Missing)
-    );
+    assert_eq!(referenced_digests(&file, FUNCTION), Err(DigestError::Missing));
     let directory = proto::ActionResult {
         output_directories: vec![proto::OutputDirectory::default()],
         ..Default::default()

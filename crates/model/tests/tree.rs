@@ -69,10 +69,7 @@ fn sample(blobs: &mut Blobs) -> Digest {
     let deep = blobs.add(&folder(&["deep"], &[]));
     let b = blobs.add(&folder(&[], &[("x", deep)]));
     let empty = Digest::empty(FUNCTION);
-    blobs.add(&folder(
-        &["top"],
-        &[("a", a), ("b", b), ("c", b), ("e", empty)],
-    ))
+    blobs.add(&folder(&["top"], &[("a", a), ("b", b), ("c", b), ("e", empty)]))
 }
 
 fn path(text: &str) -> RelPath {
@@ -90,15 +87,7 @@ fn directories_lie_breadth_first() {
         .iter()
         .map(|place| (place.parent, place.first_child, place.content.len()))
         .collect();
-    let expected = [
-        (0, 1, 5),
-        (0, 5, 3),
-        (0, 5, 1),
-        (0, 6, 1),
-        (0, 7, 0),
-        (2, 7, 1),
-        (3, 7, 1),
-    ];
+    let expected = [(0, 1, 5), (0, 5, 3), (0, 5, 1), (0, 6, 1), (0, 7, 0), (2, 7, 1), (3, 7, 1)];
     assert_eq!(shape, expected);
     assert_eq!(tree.file_count(), 5);
     assert_eq!(tree.entry_count(), 12);
@@ -136,12 +125,8 @@ fn lookups() {
     let root = sample(&mut blobs);
     let tree = blobs.assemble(root).unwrap();
     let found = |text: &str| tree.lookup(&path(text));
-    let is_file = |content: &str| {
-        Some(Found::File {
-            digest: digest_of(content),
-            executable: false,
-        })
-    };
+    let is_file =
+        |content: &str| Some(Found::File { digest: digest_of(content), executable: false });
     assert_eq!(found(""), Some(Found::Directory(0)));
     assert_eq!(found("a"), Some(Found::Directory(1)));
     assert_eq!(found("c/x"), Some(Found::Directory(6)));
@@ -219,10 +204,7 @@ fn an_exponential_tree_is_refused_without_being_built() {
 fn no_count_overflows_under_the_widest_limits() {
     let mut blobs = Blobs::default();
     let root = doubling(&mut blobs, 120);
-    let limits = TreeLimits {
-        max_entries: u64::MAX,
-        max_depth: usize::MAX,
-    };
+    let limits = TreeLimits { max_entries: u64::MAX, max_depth: usize::MAX };
     let refused = blobs.assemble_within(root, limits);
     assert!(matches!(refused, Err(AssembleError::TooLarge(_))));
 }
@@ -232,23 +214,14 @@ fn limits_hold_exactly() {
     let mut blobs = Blobs::default();
     let root = sample(&mut blobs);
     let within = |max_entries, max_depth| {
-        let limits = TreeLimits {
-            max_entries,
-            max_depth,
-        };
+        let limits = TreeLimits { max_entries, max_depth };
         blobs.assemble_within(root, limits)
     };
     assert!(within(12, 2).is_ok());
     let entries = within(11, 2);
-    assert!(matches!(
-        entries,
-        Err(AssembleError::TooLarge(TooLarge::Entries(11)))
-    ));
+    assert!(matches!(entries, Err(AssembleError::TooLarge(TooLarge::Entries(11)))));
     let depth = within(12, 1);
-    assert!(matches!(
-        depth,
-        Err(AssembleError::TooLarge(TooLarge::Depth(1)))
-    ));
+    assert!(matches!(depth, Err(AssembleError::TooLarge(TooLarge::Depth(1)))));
 }
 
 #[test]
@@ -265,10 +238,7 @@ fn a_deep_chain_ends_at_the_depth_of_paths() {
     let deepest = path(&["d"; 128].join("/"));
     assert_eq!(tree.lookup(&deepest), Some(Found::Directory(128)));
     let refused = chain(129);
-    assert!(matches!(
-        refused,
-        Err(AssembleError::TooLarge(TooLarge::Depth(128)))
-    ));
+    assert!(matches!(refused, Err(AssembleError::TooLarge(TooLarge::Depth(128)))));
 }
 
 /// Trees of any shape hold together: children point to their parents, and everything is found.

@@ -51,10 +51,7 @@ impl ConfinedRoot {
             path: path.to_owned(),
             source: errno.into(),
         })?;
-        Ok(Self {
-            fd,
-            path: path.to_owned(),
-        })
+        Ok(Self { fd, path: path.to_owned() })
     }
 
     /// The path by which the directory was opened.
@@ -67,10 +64,7 @@ impl ConfinedRoot {
         let Some(fd) = self.directory_fd(path)? else {
             return Ok(None);
         };
-        Ok(Some(Self {
-            fd,
-            path: self.path.join(path),
-        }))
+        Ok(Some(Self { fd, path: self.path.join(path) }))
     }
 
     /// What the view shows for `path`: a directory as a mount, a symlink as it is, a small file by
@@ -166,9 +160,7 @@ impl ConfinedRoot {
             return Ok(None);
         }
         let mut content = Vec::new();
-        let read = File::from(fd)
-            .take(MAX_FILE_BYTES + 1)
-            .read_to_end(&mut content);
+        let read = File::from(fd).take(MAX_FILE_BYTES + 1).read_to_end(&mut content);
         read.map_err(|source| self.io_error("reading", path, source))?;
         if content.len() as u64 > MAX_FILE_BYTES {
             let path = self.path.join(path);
@@ -198,11 +190,7 @@ impl ConfinedRoot {
     }
 
     fn io_error(&self, step: &'static str, path: &str, source: io::Error) -> ReadError {
-        ReadError {
-            step,
-            path: self.path.join(path),
-            source,
-        }
+        ReadError { step, path: self.path.join(path), source }
     }
 }
 

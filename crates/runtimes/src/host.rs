@@ -102,12 +102,7 @@ fn etc_names(root: &ConfinedRoot) -> Result<Vec<String>, ReadError> {
     for pattern in ETC {
         match pattern.strip_suffix('*') {
             Some(start) => {
-                names.extend(
-                    present
-                        .iter()
-                        .filter(|name| name.starts_with(start))
-                        .cloned(),
-                );
+                names.extend(present.iter().filter(|name| name.starts_with(start)).cloned());
             }
             None => names.push(pattern.to_owned()),
         }

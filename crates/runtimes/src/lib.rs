@@ -109,11 +109,7 @@ impl Runtimes {
             None => (RootView::bare(), BTreeMap::new()),
         };
         let host = options.host_rootfs.as_deref().map(host::view).transpose()?;
-        Ok(Self {
-            bare: Arc::new(bare),
-            host: host.map(Arc::new),
-            libc,
-        })
+        Ok(Self { bare: Arc::new(bare), host: host.map(Arc::new), libc })
     }
 
     /// The view that an action's properties ask for.
@@ -135,13 +131,10 @@ impl Runtimes {
     }
 
     fn libc(&self, name: &str) -> Result<Arc<RootView>, ViewError> {
-        self.libc
-            .get(name)
-            .cloned()
-            .ok_or_else(|| ViewError::UnknownLibc {
-                name: shown(name),
-                known: self.libc.keys().cloned().collect(),
-            })
+        self.libc.get(name).cloned().ok_or_else(|| ViewError::UnknownLibc {
+            name: shown(name),
+            known: self.libc.keys().cloned().collect(),
+        })
     }
 }
 

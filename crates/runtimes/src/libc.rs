@@ -21,11 +21,8 @@ use crate::confined::{ConfinedRoot, ReadError};
 use crate::view::{Builder, Item, RootView};
 
 /// Where a library's directories appear, and which of its own is taken: the first that there is.
-const DIRECTORIES: [(&str, &[&str]); 3] = [
-    ("lib", &["lib", "usr/lib"]),
-    ("lib64", &["lib64", "usr/lib64"]),
-    ("usr/lib", &["usr/lib"]),
-];
+const DIRECTORIES: [(&str, &[&str]); 3] =
+    [("lib", &["lib", "usr/lib"]), ("lib64", &["lib64", "usr/lib64"]), ("usr/lib", &["usr/lib"])];
 
 /// The views of a runtime root: the one without a C library, and those with one by their names.
 pub(crate) fn views(

@@ -55,9 +55,7 @@ pub(crate) struct Builder {
 impl Builder {
     pub(crate) fn with_generated_etc() -> Self {
         let files = etc::generated().map(|(path, content)| (path, Item::File(content)));
-        Self {
-            items: files.collect(),
-        }
+        Self { items: files.collect() }
     }
 
     /// Puts an item at a path that is clean but for its length: names come from directory

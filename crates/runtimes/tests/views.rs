@@ -76,9 +76,7 @@ fn properties(pairs: &[(&str, &str)]) -> Properties {
 }
 
 fn view(runtimes: &Runtimes, pairs: &[(&str, &str)]) -> Result<RootView, ViewError> {
-    runtimes
-        .view(&properties(pairs))
-        .map(|view| (*view).clone())
+    runtimes.view(&properties(pairs)).map(|view| (*view).clone())
 }
 
 fn mount<'a>(view: &'a RootView, at: &str) -> Option<&'a Path> {
@@ -106,13 +104,8 @@ fn shown(view: &RootView) -> Vec<&str> {
     shown
 }
 
-const GENERATED: [&str; 5] = [
-    "etc/group",
-    "etc/hostname",
-    "etc/hosts",
-    "etc/nsswitch.conf",
-    "etc/passwd",
-];
+const GENERATED: [&str; 5] =
+    ["etc/group", "etc/hostname", "etc/hosts", "etc/nsswitch.conf", "etc/passwd"];
 
 #[test]
 fn the_bare_view_has_the_names_that_tests_need() {
@@ -121,10 +114,7 @@ fn the_bare_view_has_the_names_that_tests_need() {
     let has_line = |path: &str, start: &str| {
         let content = file(&bare, path).unwrap();
         assert!(content.ends_with('\n'));
-        assert!(
-            content.lines().any(|line| line.starts_with(start)),
-            "{start}"
-        );
+        assert!(content.lines().any(|line| line.starts_with(start)), "{start}");
     };
     for user in ["root:x:0:0:", "nobody:x:65534:65534:", "unittest:x:"] {
         has_line("etc/passwd", user);
@@ -143,10 +133,7 @@ fn the_bare_view_has_the_names_that_tests_need() {
 fn without_options_there_is_the_bare_view_only() {
     let runtimes = Runtimes::open(&RuntimeOptions::default()).unwrap();
     assert_eq!(view(&runtimes, &[]), Ok(RootView::bare()));
-    assert_eq!(
-        view(&runtimes, &[("rootfs", "host")]),
-        Err(ViewError::HostRootfsNotAllowed)
-    );
+    assert_eq!(view(&runtimes, &[("rootfs", "host")]), Err(ViewError::HostRootfsNotAllowed));
     let error = view(&runtimes, &[("libc", "glibc2.31")]).unwrap_err();
     assert!(error.to_string().contains("there is none"));
 }
@@ -228,11 +215,7 @@ fn links_in_a_library_do_not_leave_it() {
     let runtimes = root.open_as_runtime_root().unwrap();
     let view = view(&runtimes, &[("libc", "x")]).unwrap();
     let own = root.path(&format!("{library}/usr/lib"));
-    assert_eq!(
-        mount(&view, "lib"),
-        Some(&*own),
-        "the link is dangling inside"
-    );
+    assert_eq!(mount(&view, "lib"), Some(&*own), "the link is dangling inside");
     assert_eq!(mount(&view, "lib64"), None);
 }
 
@@ -241,10 +224,8 @@ fn names_of_libraries_are_looked_up_and_never_paths() {
     let runtimes = libraries("x").open_as_runtime_root().unwrap();
     for name in ["y", "../libc/x", "x/", "/x", ".", "..", "x\0", "X"] {
         let error = view(&runtimes, &[("libc", name)]).unwrap_err();
-        let expected = ViewError::UnknownLibc {
-            name: name.to_owned(),
-            known: vec!["x".to_owned()],
-        };
+        let expected =
+            ViewError::UnknownLibc { name: name.to_owned(), known: vec!["x".to_owned()] };
         assert_eq!(error, expected);
         assert!(error.to_string().contains("there is x"));
     }
@@ -337,10 +318,7 @@ fn what_toolchains_need_of_a_hosts_etc() {
     }
     assert_eq!(file(&view, "etc/ld.so.cache"), Some("cache"));
     assert_eq!(file(&view, "etc/ssl/openssl.cnf"), Some("openssl"));
-    assert_eq!(
-        link(&view, "etc/localtime"),
-        Some("/usr/share/zoneinfo/Etc/UTC")
-    );
+    assert_eq!(link(&view, "etc/localtime"), Some("/usr/share/zoneinfo/Etc/UTC"));
 }
 
 #[test]
@@ -438,27 +416,18 @@ fn an_empty_directory_is_no_host() {
 fn properties_that_mean_no_view() {
     let root = merged_host();
     let runtimes = root.open_as_host().unwrap();
-    assert_eq!(
-        view(&runtimes, &[("rootfs", "/")]),
-        Err(ViewError::UnknownRootfs("/".to_owned()))
-    );
+    assert_eq!(view(&runtimes, &[("rootfs", "/")]), Err(ViewError::UnknownRootfs("/".to_owned())));
     assert_eq!(
         view(&runtimes, &[("rootfs", "host"), ("libc", "x")]),
         Err(ViewError::LibcAndRootfs)
     );
-    assert_eq!(
-        view(&runtimes, &[("rootfs", ""), ("libc", "none")]),
-        Ok(RootView::bare())
-    );
+    assert_eq!(view(&runtimes, &[("rootfs", ""), ("libc", "none")]), Ok(RootView::bare()));
 }
 
 /// The machine the tests run on: whatever it is, its secrets stay where they are.
 #[test]
 fn this_machine_as_host() {
-    let options = RuntimeOptions {
-        runtime_root: None,
-        host_rootfs: Some(PathBuf::from("/")),
-    };
+    let options = RuntimeOptions { runtime_root: None, host_rootfs: Some(PathBuf::from("/")) };
     let view = view(&Runtimes::open(&options).unwrap(), &[("rootfs", "host")]).unwrap();
     assert_eq!(mount(&view, "usr"), Some(Path::new("/usr")));
     for mount in &view.mounts {

@@ -128,23 +128,13 @@ impl Parser<'_> {
         let content = match kind {
             FILES => {
                 let (hash, size_bytes) = self.digest(name, raw.second)?;
-                Content::File {
-                    hash,
-                    size_bytes,
-                    executable: raw.executable.unwrap_or(false),
-                }
+                Content::File { hash, size_bytes, executable: raw.executable.unwrap_or(false) }
             }
             DIRECTORIES => {
                 let (hash, size_bytes) = self.digest(name, raw.second)?;
-                Content::Directory {
-                    hash,
-                    size_bytes,
-                    ordinal: 0,
-                }
+                Content::Directory { hash, size_bytes, ordinal: 0 }
             }
-            _ => Content::Symlink {
-                target: self.target(name, raw.second)?,
-            },
+            _ => Content::Symlink { target: self.target(name, raw.second)? },
         };
         self.nodes.push(Node { name, content });
         Ok(())
@@ -209,10 +199,7 @@ impl Parser<'_> {
         name: Span,
         digest: Option<Span>,
     ) -> Result<([u8; 32], [u8; 8]), DirectoryError> {
-        let refuse = |source| DirectoryError::Digest {
-            name: shown(name.of(self.message)),
-            source,
-        };
+        let refuse = |source| DirectoryError::Digest { name: shown(name.of(self.message)), source };
         let span = digest.ok_or_else(|| refuse(DigestError::Missing))?;
         let (hash, size_bytes) = self.digest_fields(span)?;
         let size_bytes =
@@ -247,11 +234,7 @@ impl Parser<'_> {
         }
         let name = |node: &Node| node.name.of(self.message);
         self.nodes.sort_by(|a, b| name(a).cmp(name(b)));
-        match self
-            .nodes
-            .windows(2)
-            .find(|two| name(&two[0]) == name(&two[1]))
-        {
+        match self.nodes.windows(2).find(|two| name(&two[0]) == name(&two[1])) {
             Some(two) => Err(DirectoryError::DuplicateName(shown(name(&two[0])))),
             None => Ok(self.nodes),
         }

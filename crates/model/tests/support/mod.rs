@@ -40,18 +40,11 @@ pub(crate) fn file(name: &str, content: &str) -> proto::FileNode {
 }
 
 pub(crate) fn directory(name: &str, digest: Digest) -> proto::DirectoryNode {
-    proto::DirectoryNode {
-        name: name.to_owned(),
-        digest: Some(digest.to_proto()),
-    }
+    proto::DirectoryNode { name: name.to_owned(), digest: Some(digest.to_proto()) }
 }
 
 pub(crate) fn symlink(name: &str, target: &str) -> proto::SymlinkNode {
-    proto::SymlinkNode {
-        name: name.to_owned(),
-        target: target.to_owned(),
-        ..Default::default()
-    }
+    proto::SymlinkNode { name: name.to_owned(), target: target.to_owned(), ..Default::default() }
 }
 
 /// A canonical directory of up to 40 entries, some with node properties and names of several bytes
@@ -80,10 +73,7 @@ pub(crate) fn any_directory(numbers: &mut Numbers) -> proto::Directory {
 
 fn any_properties(numbers: &mut Numbers) -> Option<proto::NodeProperties> {
     (numbers.below(3) == 0).then(|| proto::NodeProperties {
-        mtime: Some(proto::Timestamp {
-            seconds: numbers.next() as i64 >> 20,
-            nanos: 7,
-        }),
+        mtime: Some(proto::Timestamp { seconds: numbers.next() as i64 >> 20, nanos: 7 }),
         unix_mode: Some(proto::google::protobuf::UInt32Value { value: 0o755 }),
         ..Default::default()
     })
