@@ -25,22 +25,10 @@ const FLOORS: [&str; 11] = [
 
 /// Beside the house. Tests may import them, products may not.
 const BESIDE: [Beside; 4] = [
-    Beside {
-        name: "testkit",
-        imports: &["model", "sys", "store", "reapi"],
-    },
-    Beside {
-        name: "bench",
-        imports: &["model"],
-    },
-    Beside {
-        name: "action-tool",
-        imports: &[],
-    },
-    Beside {
-        name: "xtask",
-        imports: &[],
-    },
+    Beside { name: "testkit", imports: &["model", "sys", "store", "reapi"] },
+    Beside { name: "bench", imports: &["model"] },
+    Beside { name: "action-tool", imports: &[] },
+    Beside { name: "xtask", imports: &[] },
 ];
 
 struct Beside {
@@ -85,28 +73,19 @@ fn is_allowed(edge: &Edge) -> bool {
 
 /// The workspace's own crates and the edges between them, as `cargo metadata` has them.
 fn graph(metadata: &Value) -> (Vec<String>, Vec<Edge>) {
-    let packages = metadata["packages"]
-        .as_array()
-        .expect("cargo metadata has packages");
-    let name_of = |package: &Value| {
-        package["name"]
-            .as_str()
-            .expect("a package has a name")
-            .to_owned()
-    };
+    let packages = metadata["packages"].as_array().expect("cargo metadata has packages");
+    let name_of =
+        |package: &Value| package["name"].as_str().expect("a package has a name").to_owned();
     let crates: Vec<String> = packages.iter().map(name_of).collect();
     let edges = packages.iter().flat_map(|package| {
-        let dependencies = package["dependencies"]
-            .as_array()
-            .expect("a package has dependencies");
-        dependencies
-            .iter()
-            .filter(|dependency| dependency["path"].is_string())
-            .map(|dependency| Edge {
+        let dependencies = package["dependencies"].as_array().expect("a package has dependencies");
+        dependencies.iter().filter(|dependency| dependency["path"].is_string()).map(|dependency| {
+            Edge {
                 from: name_of(package),
                 to: name_of(dependency),
                 only_tests: dependency["kind"] == "dev",
-            })
+            }
+        })
     });
     let edges = edges.collect();
     (crates, edges)
@@ -114,48 +93,25 @@ fn graph(metadata: &Value) -> (Vec<String>, Vec<Edge>) {
 
 fn metadata() -> Value {
     let output = Command::new(env!("CARGO"))
-        .args([
-            "metadata",
-            "--no-deps",
-            "--offline",
-            "--format-version",
-            "1",
-        ])
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
         .current_dir(crate::workspace::root())
         .output()
         .expect("cargo runs");
-    assert!(
-        output.status.success(),
-        "cargo metadata: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON")
 }
 
 #[test]
 fn the_workspace_keeps_its_layers() {
     let (crates, edges) = graph(&metadata());
-    assert!(
-        crates.iter().any(|name| name == "actiond"),
-        "the graph is not ours: {crates:?}"
-    );
-    assert!(
-        !edges.is_empty(),
-        "a house without stairs was not read right"
-    );
+    assert!(crates.iter().any(|name| name == "actiond"), "the graph is not ours: {crates:?}");
+    assert!(!edges.is_empty(), "a house without stairs was not read right");
     assert_eq!(violations(&crates, &edges), Vec::<String>::new());
 }
 
 /// What the checker says of a graph with the one edge `from` to `to`.
 fn check(from: &str, to: &str, only_tests: bool) -> Vec<String> {
-    violations(
-        &[],
-        &[Edge {
-            from: from.into(),
-            to: to.into(),
-            only_tests,
-        }],
-    )
+    violations(&[], &[Edge { from: from.into(), to: to.into(), only_tests }])
 }
 
 #[test]
@@ -167,44 +123,23 @@ fn downwards_is_allowed() {
 
 #[test]
 fn upwards_and_sideways_are_not() {
-    assert_eq!(
-        check("store", "reapi", false),
-        ["store must not import reapi"]
-    );
+    assert_eq!(check("store", "reapi", false), ["store must not import reapi"]);
     assert_eq!(check("model", "sys", false), ["model must not import sys"]);
-    assert_eq!(
-        check("sandbox", "worker", true),
-        ["sandbox must not import worker"]
-    );
-    assert_eq!(
-        check("store", "store", false),
-        ["store must not import store"]
-    );
+    assert_eq!(check("sandbox", "worker", true), ["sandbox must not import worker"]);
+    assert_eq!(check("store", "store", false), ["store must not import store"]);
 }
 
 #[test]
 fn products_do_not_import_what_stands_beside() {
-    assert_eq!(
-        check("worker", "testkit", false),
-        ["worker must not import testkit"]
-    );
-    assert_eq!(
-        check("actiond", "xtask", true),
-        ["actiond must not import xtask"]
-    );
-    assert_eq!(
-        check("testkit", "actiond", false),
-        ["testkit must not import actiond"]
-    );
+    assert_eq!(check("worker", "testkit", false), ["worker must not import testkit"]);
+    assert_eq!(check("actiond", "xtask", true), ["actiond must not import xtask"]);
+    assert_eq!(check("testkit", "actiond", false), ["testkit must not import actiond"]);
 }
 
 #[test]
 fn a_crate_without_a_place_is_named() {
     let found = violations(&["attic".into()], &[]);
-    assert_eq!(
-        found,
-        ["attic has no place: give it one in xtask/src/layering.rs"]
-    );
+    assert_eq!(found, ["attic has no place: give it one in xtask/src/layering.rs"]);
 }
 
 #[test]
@@ -218,10 +153,6 @@ fn edges_are_read_from_metadata() {
     ]});
     let (crates, edges) = graph(&metadata);
     assert_eq!(crates, ["store"]);
-    let edge = |to: &str, only_tests| Edge {
-        from: "store".into(),
-        to: to.into(),
-        only_tests,
-    };
+    let edge = |to: &str, only_tests| Edge { from: "store".into(), to: to.into(), only_tests };
     assert_eq!(edges, [edge("model", false), edge("testkit", true)]);
 }

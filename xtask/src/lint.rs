@@ -33,11 +33,7 @@ pub(crate) fn run() -> Result<()> {
 /// Builds it once into cargo's own folder, where later runs find it: three minutes of CPU.
 fn install_cargo_deny() -> Result<()> {
     if process::is_installed("cargo-deny")
-        || process::cargo()
-            .args(["deny", "--version"])
-            .output()?
-            .status
-            .success()
+        || process::cargo().args(["deny", "--version"]).output()?.status.success()
     {
         return Ok(());
     }

@@ -2,8 +2,12 @@
 //!
 //! A verb is a module with a `run` function. People and CI use the same ones. What the verbs share:
 //! [`workspace`] knows where things are, [`process`] runs programs and becomes root for those that
-//! need it, [`state_volume`] makes the file system that tests keep their state on.
+//! need it, [`state_volume`] makes the file system that tests keep their state on, [`daemon`] is the
+//! daemon under test.
 
+mod bench;
+mod binaries;
+mod daemon;
 mod e2e;
 #[cfg(test)]
 mod layering;
@@ -38,6 +42,8 @@ enum Verb {
     Test(test::Arguments),
     /// Run real clients against the real daemon.
     E2e(e2e::Arguments),
+    /// Measure the daemon.
+    Bench(bench::Arguments),
     /// Run one test binary as root with a state volume of its own (cargo's runner).
     #[command(hide = true)]
     RunTest(test::RunnerArguments),
@@ -47,6 +53,9 @@ enum Verb {
     /// The part of `e2e` that runs as root on a state volume.
     #[command(hide = true)]
     E2eInside(e2e::InsideArguments),
+    /// The part of `bench` that runs as root on a state volume.
+    #[command(hide = true)]
+    BenchInside(bench::InsideArguments),
 }
 
 fn main() -> ExitCode {
@@ -56,9 +65,11 @@ fn main() -> ExitCode {
         Verb::Lint => lint::run(),
         Verb::Test(arguments) => test::run(&arguments),
         Verb::E2e(arguments) => e2e::run(&arguments),
+        Verb::Bench(arguments) => bench::run(&arguments),
         Verb::RunTest(arguments) => test::run_one(&arguments),
         Verb::InStateVolume(arguments) => state_volume::enter(&arguments),
         Verb::E2eInside(arguments) => e2e::run_inside(&arguments),
+        Verb::BenchInside(arguments) => bench::run_inside(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

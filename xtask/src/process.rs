@@ -24,15 +24,8 @@ pub(crate) fn cargo() -> Command {
 
 /// `program` as root: itself where we are root already, else through sudo.
 pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Command {
-    let path = format!(
-        "PATH={}:{ADMINISTRATORS_PATH}",
-        env::var("PATH").unwrap_or_default()
-    );
-    let mut command = if is_root() {
-        Command::new("env")
-    } else {
-        Command::new("sudo")
-    };
+    let path = format!("PATH={}:{ADMINISTRATORS_PATH}", env::var("PATH").unwrap_or_default());
+    let mut command = if is_root() { Command::new("env") } else { Command::new("sudo") };
     if !is_root() {
         command.arg("env");
     }
@@ -59,9 +52,7 @@ pub(crate) fn is_root() -> bool {
 
 /// Runs to the end with the terminal as it is; another exit code than 0 is an error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {}", shown(command)))?;
+    let status = command.status().with_context(|| format!("cannot start {}", shown(command)))?;
     ensure!(status.success(), "{} failed: {status}", shown(command));
     Ok(())
 }
@@ -73,12 +64,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
         .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("cannot start {}", shown(command)))?;
-    ensure!(
-        output.status.success(),
-        "{} failed: {}",
-        shown(command),
-        output.status
-    );
+    ensure!(output.status.success(), "{} failed: {}", shown(command), output.status);
     String::from_utf8(output.stdout).with_context(|| format!("{} printed no text", shown(command)))
 }
 
@@ -99,8 +85,5 @@ pub(crate) fn is_installed(program: &str) -> bool {
 /// The program and its arguments as one would type them, near enough for a message.
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(OsStr::to_string_lossy)
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }

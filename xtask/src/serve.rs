@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use anyhow::Result;
 
-use crate::{process, setup, workspace};
+use crate::{binaries, process, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -15,15 +15,6 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::run()?;
-    process::run(process::cargo().args([
-        "build",
-        "--locked",
-        "--release",
-        "--package",
-        "actiond",
-    ]))?;
-    let daemon = workspace::target().join("release/linux-actiond");
-    Err(process::become_program(
-        process::as_root(daemon).arg("serve").args(&arguments.flags),
-    ))
+    let daemon = binaries::build("actiond")?.join("linux-actiond");
+    Err(process::become_program(process::as_root(daemon).arg("serve").args(&arguments.flags)))
 }

@@ -14,21 +14,13 @@ struct Need {
 }
 
 const NEEDS: [Need; 7] = [
-    Need {
-        program: "cc",
-        package: "gcc",
-        why: "links every Rust program",
-    },
+    Need { program: "cc", package: "gcc", why: "links every Rust program" },
     Need {
         program: "mkfs.ext4",
         package: "e2fsprogs",
         why: "tests keep their state on an ext4 of their own",
     },
-    Need {
-        program: "mount",
-        package: "mount",
-        why: "mounts it",
-    },
+    Need { program: "mount", package: "mount", why: "mounts it" },
     Need {
         program: "unshare",
         package: "util-linux",
@@ -39,34 +31,19 @@ const NEEDS: [Need; 7] = [
         package: "mmdebstrap",
         why: "makes the roots that real clients live in",
     },
-    Need {
-        program: "bwrap",
-        package: "bubblewrap",
-        why: "enters them",
-    },
-    Need {
-        program: "dpkg-deb",
-        package: "dpkg",
-        why: "builds their stub packages",
-    },
+    Need { program: "bwrap", package: "bubblewrap", why: "enters them" },
+    Need { program: "dpkg-deb", package: "dpkg", why: "builds their stub packages" },
 ];
 
 /// What has no program of its own to be found by.
-const KEYRING: (&str, &str) = (
-    "/usr/share/keyrings/debian-archive-keyring.gpg",
-    "debian-archive-keyring",
-);
+const KEYRING: (&str, &str) =
+    ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring");
 
 pub(crate) fn run() -> Result<()> {
-    let missing: Vec<_> = NEEDS
-        .iter()
-        .filter(|need| !process::is_installed(need.program))
-        .collect();
+    let missing: Vec<_> =
+        NEEDS.iter().filter(|need| !process::is_installed(need.program)).collect();
     for need in &missing {
-        println!(
-            "setup: {} is missing ({}): {}",
-            need.program, need.package, need.why
-        );
+        println!("setup: {} is missing ({}): {}", need.program, need.package, need.why);
     }
     let mut packages: Vec<_> = missing.iter().map(|need| need.package).collect();
     if !std::path::Path::new(KEYRING.0).exists() {
@@ -81,10 +58,7 @@ pub(crate) fn run() -> Result<()> {
         return Ok(());
     }
     if !process::is_installed("apt-get") {
-        bail!(
-            "there is no apt-get here: install what gives {} yourself",
-            packages.join(", ")
-        );
+        bail!("there is no apt-get here: install what gives {} yourself", packages.join(", "));
     }
     install(&packages)
 }
@@ -92,17 +66,11 @@ pub(crate) fn run() -> Result<()> {
 fn install(packages: &[&str]) -> Result<()> {
     println!("setup: installing {}", packages.join(", "));
     process::run(apt_get().arg("update").arg("-qq"))?;
-    process::run(
-        apt_get()
-            .args(["install", "-y", "-qq", "--no-install-recommends"])
-            .args(packages),
-    )
+    process::run(apt_get().args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages))
 }
 
 fn apt_get() -> std::process::Command {
     let mut command = process::as_root("env");
-    command
-        .args(["DEBIAN_FRONTEND=noninteractive", "apt-get"])
-        .stdin(std::process::Stdio::null());
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]).stdin(std::process::Stdio::null());
     command
 }

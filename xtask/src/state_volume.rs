@@ -39,12 +39,7 @@ pub(crate) fn command(program: &Path) -> Result<Command> {
         .with_context(|| format!("cannot make {}", folder.display()))?;
     let mut command = process::as_root("unshare");
     command.args(["--mount", "--propagation", "private", "--"]);
-    command
-        .arg(std::env::current_exe()?)
-        .arg("in-state-volume")
-        .arg(folder)
-        .arg("--")
-        .arg(program);
+    command.arg(std::env::current_exe()?).arg("in-state-volume").arg(folder).arg("--").arg(program);
     Ok(command)
 }
 
@@ -61,11 +56,7 @@ pub(crate) fn enter(arguments: &Arguments) -> Result<()> {
     .context("a state volume needs a loop device and the right to mount")?;
     drop(image);
     let (program, rest) = arguments.program.split_first().context("no program")?;
-    Err(process::become_program(
-        Command::new(program)
-            .args(rest)
-            .env(STATE_VARIABLE, &mounted),
-    ))
+    Err(process::become_program(Command::new(program).args(rest).env(STATE_VARIABLE, &mounted)))
 }
 
 /// An image file that is unlinked when this goes, mounted or not.
@@ -79,14 +70,8 @@ impl Image {
         let image = Self(path);
         file.set_len(IMAGE_BYTES)?;
         file.write_at(&[0], 0)?;
-        let options = [
-            "-q",
-            "-F",
-            "-m",
-            "0",
-            "-E",
-            "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
-        ];
+        let options =
+            ["-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"];
         process::run(Command::new("mkfs.ext4").args(options).arg(&image.0))?;
         Ok(image)
     }

@@ -95,8 +95,9 @@ async fn many_outputs(load: &mut Load) -> Result<()> {
     let mut ran = Vec::new();
     for _ in 0..load.samples.min(30) {
         // What is written must be new, or there is nothing to store.
-        let seed = unique().to_string();
-        let arguments = ["program", "files", "out", &OUTPUTS.to_string(), &seed];
+        let files = format!("--tree-files={OUTPUTS}");
+        let seed = format!("--seed={}", unique());
+        let arguments = ["program", "--tree=out", &files, &seed];
         let actions = make(&load.client, &[tree.root], 1, &arguments, &["out"]).await?;
         let one = execute_all(&load.client, actions, 1).await?;
         ensure!(one.iter().all(|(_, result)| result.output_directories.len() == 1));

@@ -46,9 +46,9 @@ struct Arguments {
     /// A platform property, NAME=VALUE, that every action carries.
     #[arg(long)]
     property: Vec<String>,
-    /// A static program that writes COUNT small files into DIRECTORY when run
-    /// as PROGRAM files DIRECTORY COUNT; without it that load is left out, and
-    /// said to be.
+    /// A static program that writes COUNT small files, all different with each
+    /// SEED, below DIRECTORY when run with --tree=DIRECTORY --tree-files=COUNT
+    /// --seed=SEED; without it that load is left out, and said to be.
     #[arg(long)]
     writer: Option<PathBuf>,
     /// Where the JSON report goes.

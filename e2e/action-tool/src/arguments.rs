@@ -17,6 +17,8 @@ pub(crate) struct Arguments {
     pub(crate) tree: Option<PathBuf>,
     /// How many regular files to write into the tree.
     pub(crate) tree_files: u32,
+    /// Goes into what is written, so that it differs from what another seed gives.
+    pub(crate) seed: u64,
     /// What else the tree is to hold.
     pub(crate) shapes: Vec<Shape>,
     /// What must hold where the action runs.
@@ -42,15 +44,14 @@ impl Arguments {
     }
 
     fn take(&mut self, word: &str) -> Result<(), String> {
-        let (name, value) = word
-            .split_once('=')
-            .ok_or_else(|| format!("no value in {word:?}"))?;
+        let (name, value) = word.split_once('=').ok_or_else(|| format!("no value in {word:?}"))?;
         match name {
             "--input" => self.inputs.push(value.into()),
             "--expect-inputs" => self.expected_inputs = Some(number(word, value)?),
             "--summary" => self.summary = Some(value.into()),
             "--tree" => self.tree = Some(value.into()),
             "--tree-files" => self.tree_files = number(word, value)?,
+            "--seed" => self.seed = number(word, value)?,
             "--shape" => self.shapes.push(value.parse()?),
             "--check" => self.checks.push(value.parse()?),
             _ => return Err(format!("unknown argument {word:?}")),
@@ -60,7 +61,5 @@ impl Arguments {
 }
 
 fn number<N: std::str::FromStr>(word: &str, value: &str) -> Result<N, String> {
-    value
-        .parse()
-        .map_err(|_| format!("{word:?} needs a number"))
+    value.parse().map_err(|_| format!("{word:?} needs a number"))
 }

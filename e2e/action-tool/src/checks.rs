@@ -43,10 +43,9 @@ impl FromStr for Check {
 pub(crate) fn run(check: &Check, inputs: &[PathBuf]) -> Result<(), String> {
     match check {
         Check::HostsHasLocalhost => hosts_has_localhost(),
-        Check::InputsAreReadOnly => inputs
-            .iter()
-            .filter(|path| path.is_file())
-            .try_for_each(is_read_only),
+        Check::InputsAreReadOnly => {
+            inputs.iter().filter(|path| path.is_file()).try_for_each(is_read_only)
+        }
         Check::InputsCanBeChanged => inputs
             .iter()
             .filter(|path| path.is_file())
@@ -62,11 +61,7 @@ fn hosts_has_localhost() -> Result<(), String> {
         let mut words = line.split_whitespace();
         words.next() == Some("127.0.0.1") && words.any(|word| word == "localhost")
     });
-    if found {
-        Ok(())
-    } else {
-        Err("/etc/hosts does not name localhost".into())
-    }
+    if found { Ok(()) } else { Err("/etc/hosts does not name localhost".into()) }
 }
 
 fn is_read_only(input: &PathBuf) -> Result<(), String> {
@@ -74,12 +69,7 @@ fn is_read_only(input: &PathBuf) -> Result<(), String> {
     if OpenOptions::new().write(true).open(input).is_ok() {
         return refuse("writing to");
     }
-    if OpenOptions::new()
-        .write(true)
-        .truncate(true)
-        .open(input)
-        .is_ok()
-    {
+    if OpenOptions::new().write(true).truncate(true).open(input).is_ok() {
         return refuse("truncating");
     }
     if fs::remove_file(input).is_ok() {
@@ -115,11 +105,7 @@ fn loopback_works() -> std::io::Result<()> {
     let (mut server, _) = listener.accept()?;
     let mut received = [0; 4];
     server.read_exact(&mut received)?;
-    if &received == b"ping" {
-        Ok(())
-    } else {
-        Err(std::io::Error::other("other bytes arrived"))
-    }
+    if &received == b"ping" { Ok(()) } else { Err(std::io::Error::other("other bytes arrived")) }
 }
 
 /// Where there is a route, connecting to an address kept for documentation (RFC 5737) waits for an

@@ -16,10 +16,7 @@ pub(crate) struct Seen {
 }
 
 pub(crate) fn scan(inputs: &[PathBuf]) -> io::Result<Seen> {
-    let mut seen = Seen {
-        hash: 0xcbf2_9ce4_8422_2325,
-        ..Seen::default()
-    };
+    let mut seen = Seen { hash: 0xcbf2_9ce4_8422_2325, ..Seen::default() };
     for input in inputs {
         seen.take(input)?;
     }
@@ -28,10 +25,7 @@ pub(crate) fn scan(inputs: &[PathBuf]) -> io::Result<Seen> {
 
 impl Seen {
     fn take(&mut self, path: &Path) -> io::Result<()> {
-        if !fs::metadata(path)
-            .map_err(|error| named(path, &error))?
-            .is_dir()
-        {
+        if !fs::metadata(path).map_err(|error| named(path, &error))?.is_dir() {
             return self.take_file(path);
         }
         for child in sorted_children(path).map_err(|error| named(path, &error))? {
@@ -57,9 +51,8 @@ impl Seen {
 }
 
 fn sorted_children(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut children = fs::read_dir(directory)?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<io::Result<Vec<_>>>()?;
+    let mut children =
+        fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
     children.sort();
     Ok(children)
 }

@@ -30,10 +30,7 @@ fn run() -> Result<(), String> {
     if let Some(expected) = arguments.expected_inputs
         && seen.files != expected
     {
-        return Err(format!(
-            "{} input files are there, {expected} were expected",
-            seen.files
-        ));
+        return Err(format!("{} input files are there, {expected} were expected", seen.files));
     }
     for check in &arguments.checks {
         checks::run(check, &arguments.inputs)?;
@@ -43,16 +40,13 @@ fn run() -> Result<(), String> {
 
 fn write_outputs(arguments: &Arguments, seen: &inputs::Seen) -> io::Result<()> {
     if let Some(tree) = &arguments.tree {
-        trees::fill(tree, arguments.tree_files, seen.hash)?;
+        trees::fill(tree, arguments.tree_files, seen.hash ^ arguments.seed)?;
         trees::shape(tree, &arguments.shapes)?;
     }
     if let Some(summary) = &arguments.summary {
         fs::write(
             summary,
-            format!(
-                "files={} bytes={} hash={:016x}\n",
-                seen.files, seen.bytes, seen.hash
-            ),
+            format!("files={} bytes={} hash={:016x}\n", seen.files, seen.bytes, seen.hash),
         )?;
     }
     Ok(())

@@ -47,8 +47,7 @@ pub(super) fn provide(recipe: &Recipe) -> Result<PathBuf> {
     let folder = workspace::cache()?.join("roots");
     fs::create_dir_all(&folder)?;
     let lock = fs::File::create(folder.join("lock"))?;
-    lock.lock()
-        .context("cannot lock the cache of client roots")?;
+    lock.lock().context("cannot lock the cache of client roots")?;
     let root = folder.join(recipe.folder_name());
     if !root.exists() {
         remove_all_of(recipe, &folder)?;
@@ -75,11 +74,7 @@ fn remove_all_of(recipe: &Recipe, folder: &Path) -> Result<()> {
 
 fn make(recipe: &Recipe, folder: &Path, root: &Path) -> Result<()> {
     let mirror = mirror()?;
-    println!(
-        "e2e: making a Debian {} root with {}",
-        recipe.suite,
-        recipe.packages.join(", ")
-    );
+    println!("e2e: making a Debian {} root with {}", recipe.suite, recipe.packages.join(", "));
     let unfinished = root.with_extension("unfinished");
     let stubs = recipe
         .stubs
@@ -102,10 +97,7 @@ fn make(recipe: &Recipe, folder: &Path, root: &Path) -> Result<()> {
     ]);
     for stub in &stubs {
         command.arg(format!("--essential-hook=copy-in {} /", stub.display()));
-        let name = stub
-            .file_name()
-            .context("a stub has a name")?
-            .to_string_lossy();
+        let name = stub.file_name().context("a stub has a name")?.to_string_lossy();
         command.arg(format!(
             r#"--essential-hook=chroot "$1" dpkg --install /{name} && rm "$1"/{name}"#
         ));
@@ -128,10 +120,7 @@ fn build_stub(folder: &Path, recipe: &str, name: &str) -> Result<PathBuf> {
     fs::write(tree.join("DEBIAN/control"), control)?;
     let package = tree.with_extension("deb");
     process::output(
-        Command::new("dpkg-deb")
-            .args(["--build", "--root-owner-group"])
-            .arg(&tree)
-            .arg(&package),
+        Command::new("dpkg-deb").args(["--build", "--root-owner-group"]).arg(&tree).arg(&package),
     )?;
     Ok(package)
 }
@@ -168,10 +157,7 @@ fn configured_mirror() -> Result<Option<String>> {
 /// The address of Debian's main archive among apt's index targets; not that of security updates,
 /// which has no such suites.
 fn main_archive(targets: &str) -> Option<String> {
-    targets
-        .lines()
-        .find_map(|line| line.strip_prefix("Debian|Debian|"))
-        .map(str::to_owned)
+    targets.lines().find_map(|line| line.strip_prefix("Debian|Debian|")).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -183,24 +169,13 @@ mod tests {
         let targets = "Else|Else|https://else.invalid/\n\
                        Debian|Debian-Security|http://mirror.invalid/security/\n\
                        Debian|Debian|http://mirror.invalid/debian/\n";
-        assert_eq!(
-            main_archive(targets).as_deref(),
-            Some("http://mirror.invalid/debian/")
-        );
-        assert_eq!(
-            main_archive("Ubuntu|Ubuntu|http://mirror.invalid/ubuntu/\n"),
-            None
-        );
+        assert_eq!(main_archive(targets).as_deref(), Some("http://mirror.invalid/debian/"));
+        assert_eq!(main_archive("Ubuntu|Ubuntu|http://mirror.invalid/ubuntu/\n"), None);
     }
 
     #[test]
     fn a_changed_recipe_has_another_name() {
-        let recipe = |packages| Recipe {
-            name: "client",
-            suite: "sid",
-            packages,
-            stubs: &[],
-        };
+        let recipe = |packages| Recipe { name: "client", suite: "sid", packages, stubs: &[] };
         assert_eq!(recipe(&["a"]).folder_name(), recipe(&["a"]).folder_name());
         assert_ne!(recipe(&["a"]).folder_name(), recipe(&["b"]).folder_name());
     }

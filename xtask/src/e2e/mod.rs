@@ -10,7 +10,6 @@
 //! left out by name.
 
 mod bazel;
-mod daemon;
 mod debian_root;
 mod session;
 mod steps;
@@ -23,7 +22,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{process, setup, state_volume, workspace};
+use crate::{binaries::Binaries, daemon::Daemon, process, setup, state_volume};
 
 /// A build tool that speaks remote execution.
 struct Client {
@@ -72,6 +71,14 @@ pub(crate) struct InsideArguments {
     daemon_flags: Vec<OsString>,
 }
 
+impl Place {
+    /// A daemon on an empty root of its own, with the flags that the suite and the caller ask for.
+    fn start_daemon(&self, flags: &[OsString]) -> Result<Daemon> {
+        let flags = [flags, &self.daemon_flags].concat();
+        Daemon::start(&self.daemon, &self.scratch, &flags)
+    }
+}
+
 /// Where a suite runs: everything it may use and write.
 struct Place {
     /// The client's root file system, never written to.
@@ -90,10 +97,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     setup::run()?;
-    let roots = clients
-        .iter()
-        .map(|client| provide_root(client))
-        .collect::<Result<Vec<_>>>()?;
+    let roots = clients.iter().map(|client| provide_root(client)).collect::<Result<Vec<_>>>()?;
     let binaries = Binaries::build()?;
     for (client, root) in clients.into_iter().zip(roots) {
         run_client(client, &root, &binaries, arguments)?;
@@ -153,55 +157,12 @@ fn client_named(name: &str) -> Result<&'static Client> {
         .with_context(|| format!("no client {name:?}; there are: {}", known()))
 }
 
-/// What is under test, and what tests it.
-struct Binaries {
-    daemon: PathBuf,
-    action_tool: PathBuf,
-}
-
-impl Binaries {
-    fn build() -> Result<Self> {
-        process::run(process::cargo().args([
-            "build",
-            "--locked",
-            "--release",
-            "--package",
-            "actiond",
-        ]))?;
-        let triple = workspace::host_triple()?;
-        // Statically linked: it runs in sandboxes that hold nothing but an action's inputs.
-        process::run(
-            process::cargo()
-                .args([
-                    "rustc",
-                    "--locked",
-                    "--release",
-                    "--package",
-                    "action-tool",
-                    "--target",
-                    &triple,
-                ])
-                .args(["--", "-C", "target-feature=+crt-static"]),
-        )?;
-        let target = workspace::target();
-        Ok(Self {
-            daemon: target.join("release/linux-actiond"),
-            action_tool: target.join(triple).join("release/action-tool"),
-        })
-    }
-}
-
 /// Runs one client's suites, as root, on a state volume.
 pub(crate) fn run_inside(arguments: &InsideArguments) -> Result<()> {
     let state = std::env::var_os(state_volume::STATE_VARIABLE)
         .context("this part of e2e runs on a state volume")?;
     let client = client_named(&arguments.client)?;
-    let asked = |suite: &&Suite| {
-        arguments
-            .suite
-            .as_deref()
-            .is_none_or(|name| name == suite.name)
-    };
+    let asked = |suite: &&Suite| arguments.suite.as_deref().is_none_or(|name| name == suite.name);
     let suites: Vec<_> = client.suites.iter().filter(asked).collect();
     if suites.is_empty() {
         bail!("{} has no suite {:?}", client.name, arguments.suite);
@@ -226,9 +187,6 @@ pub(crate) fn run_inside(arguments: &InsideArguments) -> Result<()> {
 /// Copies a folder with all that is in it.
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     process::run(
-        Command::new("cp")
-            .args(["--recursive", "--no-target-directory"])
-            .arg(from)
-            .arg(to),
+        Command::new("cp").args(["--recursive", "--no-target-directory"]).arg(from).arg(to),
     )
 }

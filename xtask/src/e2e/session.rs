@@ -50,11 +50,7 @@ impl Session {
             "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/run", "--tmpfs",
             "/var/tmp",
         ]);
-        command
-            .arg("--bind")
-            .arg(folder)
-            .arg(CLIENT_FOLDER)
-            .args(["--chdir", CLIENT_FOLDER]);
+        command.arg("--bind").arg(folder).arg(CLIENT_FOLDER).args(["--chdir", CLIENT_FOLDER]);
         command.args([
             "--clearenv",
             "--setenv",
@@ -72,12 +68,7 @@ impl Session {
             .context("cannot start bwrap")?;
         let scripts = shell.stdin.take().context("the shell reads scripts")?;
         let answers = BufReader::new(shell.stdout.take().context("the shell answers")?);
-        Ok(Self {
-            shell,
-            scripts,
-            answers,
-            folder: folder.to_owned(),
-        })
+        Ok(Self { shell, scripts, answers, folder: folder.to_owned() })
     }
 
     pub(super) fn run(&mut self, working_directory: &str, words: &[String]) -> Result<Finished> {
@@ -100,18 +91,12 @@ impl Session {
     pub(super) fn finish(&mut self) -> Result<Finished> {
         let mut answer = String::new();
         self.answers.read_line(&mut answer)?;
-        let exit_code = answer
-            .trim()
-            .parse()
-            .context("the session ended in the middle of a command")?;
+        let exit_code =
+            answer.trim().parse().context("the session ended in the middle of a command")?;
         let read = |name: &str| -> Result<String> {
             Ok(String::from_utf8_lossy(&fs::read(self.folder.join(name))?).into_owned())
         };
-        Ok(Finished {
-            exit_code,
-            stdout: read("stdout")?,
-            stderr: read("stderr")?,
-        })
+        Ok(Finished { exit_code, stdout: read("stdout")?, stderr: read("stderr")? })
     }
 }
 

@@ -10,10 +10,9 @@ use anyhow::{Context, Result, ensure};
 use super::events::Report;
 use crate::e2e::{
     Place, copy_folder,
-    daemon::Daemon,
     session::{Finished, Session},
 };
-use crate::workspace;
+use crate::{daemon::Daemon, workspace};
 
 /// Modules that Bazel's own modules name and nothing here loads.
 const EMPTY_MODULES: [&str; 4] = ["apple_support", "buildozer", "protobuf", "zlib"];
@@ -32,11 +31,7 @@ pub(super) struct Invocation {
 impl Invocation {
     /// Fails with Bazel's own words unless it ended with `exit_code`.
     fn expect(self, exit_code: i32) -> Result<Self> {
-        let Finished {
-            exit_code: found,
-            stdout,
-            stderr,
-        } = &self.finished;
+        let Finished { exit_code: found, stdout, stderr } = &self.finished;
         ensure!(
             *found == exit_code,
             "Bazel ended with {found}, not {exit_code}:\n{stdout}{stderr}"
@@ -59,10 +54,7 @@ impl Bazel {
         copy_folder(&sources.join(name), &folder.join("workspace"))?;
         copy_folder(&sources.join("offline"), &folder.join("offline"))?;
         fs::write(folder.join("bazelrc"), bazelrc(server))?;
-        Ok(Self {
-            session: Session::open(&place.client_root, &folder)?,
-            folder,
-        })
+        Ok(Self { session: Session::open(&place.client_root, &folder)?, folder })
     }
 
     /// The copy's path on the host.
@@ -92,8 +84,7 @@ impl Bazel {
 
     /// A build that runs while the caller does something else; [`Bazel::finish_build`] must follow.
     pub(super) fn start_build(&mut self, words: &[&str]) -> Result<()> {
-        self.session
-            .start("/client/workspace", &self.words("build", words))
+        self.session.start("/client/workspace", &self.words("build", words))
     }
 
     pub(super) fn finish_build(&mut self) -> Result<Report> {
@@ -103,17 +94,13 @@ impl Bazel {
 
     /// Forgets everything that Bazel knows of earlier builds.
     pub(super) fn expunge(&mut self) -> Result<()> {
-        let finished = self
-            .session
-            .run("/client/workspace", &words_of("clean", &["--expunge"]))?;
+        let finished = self.session.run("/client/workspace", &words_of("clean", &["--expunge"]))?;
         ensure!(finished.exit_code == 0, "bazel clean: {}", finished.stderr);
         Ok(())
     }
 
     fn invoke(&mut self, verb: &str, words: &[&str]) -> Result<Invocation> {
-        let finished = self
-            .session
-            .run("/client/workspace", &self.words(verb, words))?;
+        let finished = self.session.run("/client/workspace", &self.words(verb, words))?;
         self.invocation(finished)
     }
 
@@ -165,11 +152,7 @@ fn words_of(verb: &str, words: &[&str]) -> Vec<String> {
 
 fn edit(path: &Path, from: &str, to: &str) -> Result<()> {
     let text = fs::read_to_string(path)?;
-    ensure!(
-        text.contains(from),
-        "{} does not hold {from:?}",
-        path.display()
-    );
+    ensure!(text.contains(from), "{} does not hold {from:?}", path.display());
     Ok(fs::write(path, text.replace(from, to))?)
 }
 

@@ -69,11 +69,8 @@ impl Report {
     /// spawn must have been the server's.
     pub(super) fn ensure_nothing_ran_locally(&self) -> Result<()> {
         let ours = ["total", "internal", "remote", "remote cache hit"];
-        let others: Vec<_> = self
-            .runners
-            .keys()
-            .filter(|name| !ours.contains(&name.as_str()))
-            .collect();
+        let others: Vec<_> =
+            self.runners.keys().filter(|name| !ours.contains(&name.as_str())).collect();
         ensure!(
             others.is_empty(),
             "there are other runners than the remote one: {:?}",
@@ -105,12 +102,8 @@ mod tests {
 
     #[test]
     fn runners_are_counted() {
-        let report = report(&[
-            ("total", 30),
-            ("internal", 4),
-            ("remote", 20),
-            ("remote cache hit", 6),
-        ]);
+        let report =
+            report(&[("total", 30), ("internal", 4), ("remote", 20), ("remote cache hit", 6)]);
         assert_eq!((report.remote(), report.cache_hits()), (20, 6));
         report.ensure_nothing_ran_locally().unwrap();
     }
@@ -118,9 +111,7 @@ mod tests {
     #[test]
     fn a_local_runner_is_refused() {
         for name in ["local", "linux-sandbox", "processwrapper-sandbox", "worker"] {
-            report(&[("remote", 3), (name, 1)])
-                .ensure_nothing_ran_locally()
-                .unwrap_err();
+            report(&[("remote", 3), (name, 1)]).ensure_nothing_ran_locally().unwrap_err();
         }
     }
 }

@@ -30,14 +30,5 @@ pub(super) const CLIENT: Client = Client {
         // A JDK of 350 MB that only Java builds use; Bazel itself runs on the JRE.
         stubs: &["default-jdk-headless"],
     },
-    suites: &[
-        Suite {
-            name: "stress",
-            run: stress::run,
-        },
-        Suite {
-            name: "cpp",
-            run: cpp::run,
-        },
-    ],
+    suites: &[Suite { name: "stress", run: stress::run }, Suite { name: "cpp", run: cpp::run }],
 };

@@ -5,120 +5,86 @@ use std::{fs, path::Path, thread, time::Duration};
 use anyhow::{Context, Result, ensure};
 
 use super::client::Bazel;
-use crate::e2e::{Place, daemon::Daemon, steps::step};
+use crate::{
+    daemon::Daemon,
+    e2e::{Place, steps::step},
+};
 
 /// The actions of `//:stress_all`.
 const ACTIONS: u64 = 26;
 
 pub(super) fn run(place: &Place) -> Result<()> {
     // Two at a time, so that there is a build to interrupt.
-    let mut server = Daemon::start(place, &["--jobs".into(), "2".into()])?;
+    let mut server = place.start_daemon(&["--jobs".into(), "2".into()])?;
     let mut bazel = Bazel::open(place, "stress", &server)?;
     generate_inputs(&bazel.workspace())?;
     fs::copy(&place.action_tool, bazel.workspace().join("action_tool"))?;
     let outcome = steps(&mut server, &mut bazel);
     outcome.with_context(|| server.log_tail())?;
-    step("SIGTERM ends the server in order", || {
-        server.stop().map(|()| "exit code 0".into())
-    })
+    step("SIGTERM ends the server in order", || server.stop().map(|()| "exit code 0".into()))
 }
 
 fn steps(server: &mut Daemon, bazel: &mut Bazel) -> Result<()> {
-    step(
-        "the server is killed amid a build and restarted, and the build goes on",
-        || {
-            bazel.start_build(&["//:stress_all"])?;
-            let before = wait_for_executions(server, 3)?;
-            server.kill()?;
-            server.restart()?;
-            let report = bazel.finish_build()?;
-            let after = server.executions()?;
-            ensure!(
-                report.remote() == ACTIONS,
-                "{} actions were run remotely, not {ACTIONS}",
-                report.remote()
-            );
-            ensure!(after > before, "nothing ran after the restart");
-            Ok(format!("{before} actions before, {} after", after - before))
-        },
-    )?;
+    step("the server is killed amid a build and restarted, and the build goes on", || {
+        bazel.start_build(&["//:stress_all"])?;
+        let before = wait_for_executions(server, 3)?;
+        server.kill()?;
+        server.restart()?;
+        let report = bazel.finish_build()?;
+        let after = server.executions()?;
+        ensure!(
+            report.remote() == ACTIONS,
+            "{} actions were run remotely, not {ACTIONS}",
+            report.remote()
+        );
+        ensure!(after > before, "nothing ran after the restart");
+        Ok(format!("{before} actions before, {} after", after - before))
+    })?;
 
-    step(
-        "every action ran on the server, and its outputs are here",
-        || {
-            let distinct = distinct_executions(server)?;
-            ensure!(
-                distinct as u64 == ACTIONS,
-                "the server's log has {distinct} actions, not {ACTIONS}"
-            );
-            let summary = fs::read_to_string(bazel.output("mixed_all.summary")?)?;
-            ensure!(
-                summary.starts_with("files=1440 "),
-                "mixed_all saw {summary}"
-            );
-            let files = count_files(&bazel.output("shared_generated_tree.tree")?)?;
-            ensure!(files == 256, "the shared tree has {files} files");
-            Ok(format!(
-                "{distinct} actions in the server's log, 256 files in the shared tree"
-            ))
-        },
-    )?;
+    step("every action ran on the server, and its outputs are here", || {
+        let distinct = distinct_executions(server)?;
+        ensure!(
+            distinct as u64 == ACTIONS,
+            "the server's log has {distinct} actions, not {ACTIONS}"
+        );
+        let summary = fs::read_to_string(bazel.output("mixed_all.summary")?)?;
+        ensure!(summary.starts_with("files=1440 "), "mixed_all saw {summary}");
+        let files = count_files(&bazel.output("shared_generated_tree.tree")?)?;
+        ensure!(files == 256, "the shared tree has {files} files");
+        Ok(format!("{distinct} actions in the server's log, 256 files in the shared tree"))
+    })?;
 
-    step(
-        "a second clean build is served from the action cache",
-        || {
-            let before = server.executions()?;
-            bazel.expunge()?;
-            let report = bazel.build(&["//:stress_all"])?;
-            ensure!(
-                report.cache_hits() == ACTIONS && report.remote() == 0,
-                "Bazel says {report:?}"
-            );
-            ensure!(
-                server.executions()? == before,
-                "the server ran actions again"
-            );
-            Ok(format!("{ACTIONS} cache hits, none run"))
-        },
-    )?;
+    step("a second clean build is served from the action cache", || {
+        let before = server.executions()?;
+        bazel.expunge()?;
+        let report = bazel.build(&["//:stress_all"])?;
+        ensure!(report.cache_hits() == ACTIONS && report.remote() == 0, "Bazel says {report:?}");
+        ensure!(server.executions()? == before, "the server ran actions again");
+        Ok(format!("{ACTIONS} cache hits, none run"))
+    })?;
 
-    step(
-        "actions may change their inputs where asked for, in their own view only",
-        || {
-            let before = server.executions()?;
-            bazel.build(&["//:changes_its_inputs"])?;
-            let report = bazel.build(&["--noremote_accept_cached", "//:reads_the_same_inputs"])?;
-            ensure!(report.remote() == 1, "Bazel says {report:?}");
-            ensure!(server.executions()? == before + 2, "not both actions ran");
-            Ok("one rewrote and removed inputs, the next one found them whole".into())
-        },
-    )?;
+    step("actions may change their inputs where asked for, in their own view only", || {
+        let before = server.executions()?;
+        bazel.build(&["//:changes_its_inputs"])?;
+        let report = bazel.build(&["--noremote_accept_cached", "//:reads_the_same_inputs"])?;
+        ensure!(report.remote() == 1, "Bazel says {report:?}");
+        ensure!(server.executions()? == before + 2, "not both actions ran");
+        Ok("one rewrote and removed inputs, the next one found them whole".into())
+    })?;
 
-    step(
-        "trees come back with links, modes, and directories that hold nothing",
-        || {
-            bazel.build(&["//:rare_shapes", "//:empty_tree", "//:looks_at_rare_shapes"])?;
-            let tree = bazel.output("rare_shapes.tree")?;
-            ensure!(
-                fs::read_link(tree.join("link"))? == Path::new("file"),
-                "the symlink is not one"
-            );
-            ensure!(is_executable(&tree.join("tool"))?, "the executable is none");
-            ensure!(
-                bazel.output("empty_tree.tree")?.is_dir(),
-                "the empty tree is not there"
-            );
-            // To Bazel a tree is its files (bazelbuild/bazel#15901): it drops directories that hold
-            // none, here and in the inputs of the next action. What the server said is in its store.
-            let names = ["empty", "file", "link", "nested", "tool"];
-            ensure!(
-                server.has_blob_naming(&names)?,
-                "the server's tree has no empty directories"
-            );
-            let summary = fs::read_to_string(bazel.output("looks_at_rare_shapes.summary")?)?;
-            Ok(format!("the next action saw {}", summary.trim()))
-        },
-    )
+    step("trees come back with links, modes, and directories that hold nothing", || {
+        bazel.build(&["//:rare_shapes", "//:empty_tree", "//:looks_at_rare_shapes"])?;
+        let tree = bazel.output("rare_shapes.tree")?;
+        ensure!(fs::read_link(tree.join("link"))? == Path::new("file"), "the symlink is not one");
+        ensure!(is_executable(&tree.join("tool"))?, "the executable is none");
+        ensure!(bazel.output("empty_tree.tree")?.is_dir(), "the empty tree is not there");
+        // To Bazel a tree is its files (bazelbuild/bazel#15901): it drops directories that hold
+        // none, here and in the inputs of the next action. What the server said is in its store.
+        let names = ["empty", "file", "link", "nested", "tool"];
+        ensure!(server.has_blob_naming(&names)?, "the server's tree has no empty directories");
+        let summary = fs::read_to_string(bazel.output("looks_at_rare_shapes.summary")?)?;
+        Ok(format!("the next action saw {}", summary.trim()))
+    })
 }
 
 fn wait_for_executions(server: &Daemon, count: usize) -> Result<usize> {
@@ -148,14 +114,8 @@ fn distinct_executions(server: &Daemon) -> Result<usize> {
 fn generate_inputs(workspace: &Path) -> Result<()> {
     write_files(&workspace.join("bare"), 160)?;
     for index in 0..8 {
-        write_files(
-            &workspace.join(format!("source_dirs/dir_{index}/inner")),
-            32,
-        )?;
-        write_files(
-            &workspace.join(format!("nested/group_{index}/foo/bar/baz")),
-            96,
-        )?;
+        write_files(&workspace.join(format!("source_dirs/dir_{index}/inner")), 32)?;
+        write_files(&workspace.join(format!("nested/group_{index}/foo/bar/baz")), 96)?;
     }
     Ok(())
 }
@@ -173,11 +133,7 @@ fn count_files(directory: &Path) -> Result<usize> {
     let mut count = 0;
     for entry in fs::read_dir(directory).with_context(|| directory.display().to_string())? {
         let entry = entry?;
-        count += if entry.file_type()?.is_dir() {
-            count_files(&entry.path())?
-        } else {
-            1
-        };
+        count += if entry.file_type()?.is_dir() { count_files(&entry.path())? } else { 1 };
     }
     Ok(count)
 }
