@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
     /// How many regular files to write into the tree.
     pub(crate) tree_files: u32,
     /// Goes into what is written, so that it differs from what another seed gives.
-    pub(crate) seed: u64,
+    pub(crate) seed: String,
     /// What else the tree is to hold.
     pub(crate) shapes: Vec<Shape>,
     /// What must hold where the action runs.
@@ -51,7 +51,7 @@ impl Arguments {
             "--summary" => self.summary = Some(value.into()),
             "--tree" => self.tree = Some(value.into()),
             "--tree-files" => self.tree_files = number(word, value)?,
-            "--seed" => self.seed = number(word, value)?,
+            "--seed" => self.seed = value.to_owned(),
             "--shape" => self.shapes.push(value.parse()?),
             "--check" => self.checks.push(value.parse()?),
             _ => return Err(format!("unknown argument {word:?}")),

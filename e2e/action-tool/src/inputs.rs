@@ -15,8 +15,10 @@ pub(crate) struct Seen {
     pub(crate) hash: u64,
 }
 
-pub(crate) fn scan(inputs: &[PathBuf]) -> io::Result<Seen> {
+/// Reads `inputs` in their order; `seed` goes into the hash as well.
+pub(crate) fn scan(seed: &str, inputs: &[PathBuf]) -> io::Result<Seen> {
     let mut seen = Seen { hash: 0xcbf2_9ce4_8422_2325, ..Seen::default() };
+    seen.mix(seed.as_bytes());
     for input in inputs {
         seen.take(input)?;
     }

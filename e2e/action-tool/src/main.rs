@@ -26,7 +26,8 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), String> {
     let arguments = Arguments::parse(env::args().skip(1))?;
-    let seen = inputs::scan(&arguments.inputs).map_err(|error| error.to_string())?;
+    let seen =
+        inputs::scan(&arguments.seed, &arguments.inputs).map_err(|error| error.to_string())?;
     if let Some(expected) = arguments.expected_inputs
         && seen.files != expected
     {
@@ -40,7 +41,7 @@ fn run() -> Result<(), String> {
 
 fn write_outputs(arguments: &Arguments, seen: &inputs::Seen) -> io::Result<()> {
     if let Some(tree) = &arguments.tree {
-        trees::fill(tree, arguments.tree_files, seen.hash ^ arguments.seed)?;
+        trees::fill(tree, arguments.tree_files, seen.hash)?;
         trees::shape(tree, &arguments.shapes)?;
     }
     if let Some(summary) = &arguments.summary {
