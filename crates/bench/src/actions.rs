@@ -187,7 +187,12 @@ fn split(ran: &[Ran]) -> Split {
             |m| m.input_fetch_start_timestamp,
             |m| m.input_fetch_completed_timestamp,
         ),
+        set_up_ms: median(|m| m.input_fetch_completed_timestamp, |m| m.execution_start_timestamp),
         execution_ms: median(|m| m.execution_start_timestamp, |m| m.execution_completed_timestamp),
+        tear_down_ms: median(
+            |m| m.execution_completed_timestamp,
+            |m| m.output_upload_start_timestamp,
+        ),
         output_upload_ms: median(
             |m| m.output_upload_start_timestamp,
             |m| m.output_upload_completed_timestamp,

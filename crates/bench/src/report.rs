@@ -48,7 +48,11 @@ pub(crate) enum Figure {
 pub(crate) struct Split {
     pub(crate) queued_ms: f64,
     pub(crate) input_fetch_ms: f64,
+    /// From the inputs' being there to the start of the command.
+    pub(crate) set_up_ms: f64,
     pub(crate) execution_ms: f64,
+    /// From the end of the command to the start of collecting outputs.
+    pub(crate) tear_down_ms: f64,
     pub(crate) output_upload_ms: f64,
 }
 
@@ -75,8 +79,13 @@ fn line(row: &Row) -> String {
     };
     if let Some(split) = row.split {
         text.push_str(&format!(
-            "   [queued {:.3}, inputs {:.3}, run {:.3}, outputs {:.3}]",
-            split.queued_ms, split.input_fetch_ms, split.execution_ms, split.output_upload_ms
+            "   [queued {:.3}, inputs {:.3}, set-up {:.3}, run {:.3}, tear-down {:.3}, outputs {:.3}]",
+            split.queued_ms,
+            split.input_fetch_ms,
+            split.set_up_ms,
+            split.execution_ms,
+            split.tear_down_ms,
+            split.output_upload_ms
         ));
     }
     text

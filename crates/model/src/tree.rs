@@ -180,6 +180,14 @@ impl InputTree {
         self.entry_count
     }
 
+    /// The memory that the tree keeps from being freed, in bytes. A directory that occurs at several
+    /// places is counted at each: an upper bound.
+    pub fn memory_bytes(&self) -> usize {
+        let places = self.directories.iter();
+        places.map(|place| size_of::<TreeDirectory>() + place.content.memory_bytes()).sum::<usize>()
+            + size_of_val(self.blobs.as_slice())
+    }
+
     /// What is at `path`; symlinks on the way are not followed, and end the search.
     pub fn lookup(&self, path: &RelPath) -> Option<Found<'_>> {
         let mut found = Found::Directory(0);

@@ -1,1 +1,51 @@
-//! An action's life: queue, cache look-up, inputs, run, outputs, publication.
+//! An action's life, from the request to the answer and the tidying after it.
+//!
+//! The worker decides *when* an action runs and what becomes of its parts; it
+//! does not know how a tree appears at a directory (`inputroot`), how a process
+//! is confined (`sandbox`), nor how a client is spoken to (`reapi`).
+//!
+//! ```text
+//!  execute()                                        one slot thread per job
+//! ┌──────────────┐ miss ┌──────────┐ slot free ┌───────────────────────────────┐
+//! │ CACHE_CHECK  ├─────►│  QUEUED  ├──────────►│ EXECUTING                     │
+//! └──────┬───────┘      └────┬─────┘           │ inputs → run → outputs → cache│
+//!        │ hit               │ cancel          └──────────────┬────────────────┘
+//!        ▼                   ▼                                ▼
+//! ┌──────────────────────────────────────────────────────────────────────────┐
+//! │ COMPLETED: the answer is out. Afterwards the slot unmounts, deletes and   │
+//! │ hands the sandbox back; only then does it take its next action.           │
+//! └──────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! - `config`: every bound, with its reason.
+//! - `error`: what can go wrong, typed by what a client can do about it.
+//! - `cancel`: the wish that a running action stops.
+//! - `operation`: one execution as its subscribers see it.
+//! - `registry`: which operations exist; equal actions in flight are one.
+//! - `queue`: the bounded queue between requests and slots.
+//! - `inputs`: from an input root digest to a checked, pinned tree.
+//! - `cache`: looking up and storing results; a hit is complete or no hit.
+//! - `capture`: standard output and error on their way into the store.
+//! - `outputs`: declared outputs on their way into the store.
+//! - `slot`: one action from start to end.
+//! - `timeline`: when each phase began and ended.
+//! - `worker`: the whole, wired.
+
+mod cache;
+mod cancel;
+mod capture;
+mod config;
+mod error;
+mod inputs;
+mod operation;
+mod outputs;
+mod queue;
+mod registry;
+mod slot;
+mod timeline;
+mod worker;
+
+pub use config::WorkerConfig;
+pub use error::{ActionError, CacheError, StartError, SubmitError};
+pub use operation::{Done, OperationState, Stage, Subscription};
+pub use worker::{ExecuteRequest, Worker};

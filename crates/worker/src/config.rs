@@ -1,0 +1,84 @@
+//! The worker's bounds.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use model::TreeLimits;
+
+/// How much the worker takes on. Every field is a bound; the defaults say why.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// Actions that run at the same time; one thread and at least one sandbox
+    /// helper each. Default: the number of cores, for build actions are
+    /// CPU-bound and more of them only evict each other's caches.
+    pub jobs: NonZeroUsize,
+    /// Actions that may wait for a slot. More are refused with
+    /// RESOURCE_EXHAUSTED, which clients retry. Default 10,000: far above the
+    /// `--jobs` of any build tool, at about 1 KiB each.
+    pub queue_limit: usize,
+    /// How long an action goes on with nobody listening. Default 60 s: Bazel
+    /// breaks and re-makes its stream once a minute at most.
+    pub orphan_grace: Duration,
+    /// Finished operations that `WaitExecution` still finds. Default 1,000: a
+    /// client asks for them within seconds of a broken stream.
+    pub finished_operations: usize,
+    /// Timeout of an action that asks for none. Default: none.
+    pub default_timeout: Option<Duration>,
+    /// The longest timeout an action may ask for. Default: none.
+    pub max_timeout: Option<Duration>,
+    /// Standard output and error up to this many bytes are sent inside the
+    /// result as well as stored. Default 64 KiB each: two of them stay far
+    /// below the 4 MiB that gRPC clients accept in a message.
+    pub inline_bytes: usize,
+    /// An action that writes more than this to its standard output or to its
+    /// standard error is stopped. Default 1 GiB.
+    pub stream_limit_bytes: u64,
+    /// Bounds of what one action may leave behind.
+    pub outputs: OutputLimits,
+    /// Bounds of one input tree.
+    pub tree: TreeLimits,
+    /// Memory for parsed directories and assembled trees, in bytes. Default
+    /// 32 MiB: some 300,000 entries, the working set of a large build.
+    pub tree_cache_bytes: u64,
+    /// What `ExecutedActionMetadata.worker` says. Bazel shows the phases of an
+    /// action in its profile only when this is not empty.
+    pub worker_name: String,
+}
+
+/// Bounds of what one action may leave behind.
+#[derive(Debug, Clone, Copy)]
+pub struct OutputLimits {
+    /// Apparent size of one output file. Default 64 GiB: a sparse file of
+    /// exabytes costs an action nothing and would take years to hash.
+    pub file_bytes: u64,
+    /// Files, directories and symlinks in all outputs together. Default
+    /// 1,000,000.
+    pub entries: u64,
+    /// Directories below an output directory. Default 128, as for inputs.
+    pub depth: usize,
+}
+
+impl Default for OutputLimits {
+    fn default() -> Self {
+        Self { file_bytes: 64 << 30, entries: 1_000_000, depth: 128 }
+    }
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        Self {
+            jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            queue_limit: 10_000,
+            orphan_grace: Duration::from_secs(60),
+            finished_operations: 1_000,
+            default_timeout: None,
+            max_timeout: None,
+            inline_bytes: 64 << 10,
+            stream_limit_bytes: 1 << 30,
+            outputs: OutputLimits::default(),
+            tree: TreeLimits::default(),
+            tree_cache_bytes: 32 << 20,
+            worker_name: String::from("actiond"),
+        }
+    }
+}

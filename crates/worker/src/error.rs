@@ -1,0 +1,132 @@
+//! What can go wrong with an action, typed by what a client can do about it.
+
+use std::io;
+use std::time::Duration;
+
+use model::Digest;
+
+/// Why an action has no good result. `reapi` maps each variant to one status
+/// code of `ExecuteResponse.status`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ActionError {
+    /// Blobs that the action needs are not in the store, at any depth. The
+    /// client uploads them and asks again.
+    #[error("{} of the blobs that the action needs are not in the store, {} among them", .0.len(), first(.0))]
+    MissingBlobs(Vec<Digest>),
+    /// The action itself is wrong; asking again does not help.
+    #[error("{0}")]
+    Invalid(String),
+    /// The action asks for something that this server was not started with.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The timeout passed; the result holds the output so far.
+    #[error("the action was stopped after its timeout of {} s", .after.as_secs_f64())]
+    TimedOut {
+        /// The timeout that was in force.
+        after: Duration,
+    },
+    /// A client, or the server's own end, asked for the action to stop.
+    #[error("the action was cancelled")]
+    Cancelled,
+    /// The action went over a bound of the server.
+    #[error("{0}")]
+    ResourceExhausted(String),
+    /// The command could not be started: it is not there, not executable, or
+    /// its interpreter is missing.
+    #[error("cannot run `{program}`: {step}: {errno}")]
+    CommandNotRunnable {
+        /// The first word of the command.
+        program: String,
+        /// The step of the set-up that failed.
+        step: String,
+        /// The system's error, by name and text.
+        errno: String,
+    },
+    /// The sandbox could not be set up.
+    #[error("setting up the sandbox failed: {step}: {errno}")]
+    SetUp {
+        /// The step of the set-up that failed.
+        step: String,
+        /// The system's error, by name and text.
+        errno: String,
+    },
+    /// The server is at fault.
+    #[error("{0}")]
+    Internal(String),
+}
+
+fn first(digests: &[Digest]) -> String {
+    digests.first().map(ToString::to_string).unwrap_or_default()
+}
+
+impl ActionError {
+    /// An error of the server's own, with the act that failed.
+    pub(crate) fn internal(act: &str, error: &dyn std::error::Error) -> Self {
+        let mut text = format!("{act}: {error}");
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        Self::Internal(text)
+    }
+}
+
+/// Why an action was not taken on at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The queue is full; try again later.
+    #[error("{limit} actions are waiting already")]
+    QueueFull {
+        /// The bound, [`crate::WorkerConfig::queue_limit`].
+        limit: usize,
+    },
+    /// The server is about to end and takes nothing new.
+    #[error("the server is shutting down")]
+    Draining,
+}
+
+/// Why the action cache could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The entry could not be read from the store.
+    #[error("reading the cached result of {action}")]
+    Read {
+        /// The action.
+        action: Digest,
+        /// What the store said.
+        #[source]
+        source: store::StoreError,
+    },
+    /// A tree that the entry names could not be read from the store.
+    #[error("reading the output tree {tree} of the cached result of {action}")]
+    ReadTree {
+        /// The action.
+        action: Digest,
+        /// The Tree blob.
+        tree: Digest,
+        /// What the store said.
+        #[source]
+        source: store::StoreError,
+    },
+}
+
+/// Why the worker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A thread could not be made.
+    #[error("starting the thread of slot {slot}")]
+    Thread {
+        /// The slot's number, from 0.
+        slot: usize,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// The first sandbox helper could not be made: no action could run.
+    #[error("starting the first sandbox helper")]
+    Sandbox(#[source] sandbox::RunError),
+    /// The descriptor that tells actions to stop could not be made.
+    #[error("making an event descriptor")]
+    Event(#[source] io::Error),
+}

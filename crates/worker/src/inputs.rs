@@ -1,0 +1,173 @@
+//! From an input root digest to a tree that is complete and pinned.
+//!
+//! Parsed directories are kept by digest and assembled trees by root digest, so
+//! that the actions of a build, which share most of their inputs, cost one
+//! look-up each. Whether every blob of a tree is there is asked once per tree
+//! and deletion: while the store deleted nothing, a complete tree stays so.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use model::{AssembleError, Digest, Directory, Entry, InputTree, LoadError, Loaded, TreeLimits};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use store::{Cas, Pin, PinSet};
+
+use crate::error::ActionError;
+
+/// The caches between input root digests and trees.
+pub(crate) struct Inputs {
+    limits: TreeLimits,
+    directories: Cache<Digest, Arc<Directory>, DirectoryWeight>,
+    trees: Cache<Digest, Arc<KnownTree>, TreeWeight>,
+}
+
+/// A tree, and the last generation of the store at which it was complete.
+struct KnownTree {
+    tree: Arc<InputTree>,
+    complete_at: AtomicU64,
+}
+
+/// No generation has this number: the store starts at 0 and counts up.
+const NEVER: u64 = u64::MAX;
+
+/// A complete tree whose blobs stay where they are while this lives.
+pub(crate) struct PinnedTree {
+    pub(crate) tree: Arc<InputTree>,
+    _pin: Pin,
+}
+
+#[derive(Debug)]
+struct TreeBlobs(Arc<InputTree>);
+
+impl PinSet for TreeBlobs {
+    fn contains(&self, digest: &Digest) -> bool {
+        self.0.blobs().binary_search(digest).is_ok()
+    }
+}
+
+impl Inputs {
+    /// Empty caches that hold about `cache_bytes` between them.
+    pub(crate) fn new(limits: TreeLimits, cache_bytes: u64) -> Self {
+        let half = cache_bytes / 2;
+        Self {
+            limits,
+            directories: Cache::with_weighter(ESTIMATED_ITEMS, half, DirectoryWeight),
+            trees: Cache::with_weighter(ESTIMATED_ITEMS, half, TreeWeight),
+        }
+    }
+
+    /// The tree below `root`, complete and pinned.
+    ///
+    /// # Errors
+    /// [`ActionError::MissingBlobs`] with every blob known to be missing, at any
+    /// depth; [`ActionError::Invalid`] for a directory that breaks the rules.
+    pub(crate) fn load(&self, cas: &Cas, root: Digest) -> Result<PinnedTree, ActionError> {
+        let known = match self.trees.get(&root) {
+            Some(known) => known,
+            None => {
+                let tree = Arc::new(self.assemble(cas, root)?);
+                let known = Arc::new(KnownTree { tree, complete_at: AtomicU64::new(NEVER) });
+                self.trees.insert(root, Arc::clone(&known));
+                known
+            }
+        };
+        // Pinned first and asked second: what is found present then stays.
+        let pin = cas.pin(Arc::new(TreeBlobs(Arc::clone(&known.tree))));
+        known.check_complete(cas)?;
+        Ok(PinnedTree { tree: Arc::clone(&known.tree), _pin: pin })
+    }
+
+    fn assemble(&self, cas: &Cas, root: Digest) -> Result<InputTree, ActionError> {
+        let mut found = Vec::new();
+        let mut load = |digest: &Digest| {
+            let directory = self.directory(cas, digest)?;
+            found.extend(directory.clone());
+            Ok(directory)
+        };
+        InputTree::assemble(root, self.limits, &mut load).map_err(|error| match error {
+            AssembleError::Missing(directories) => {
+                ActionError::MissingBlobs(with_missing_files(cas, directories, &found))
+            }
+            AssembleError::TooLarge(_) => ActionError::ResourceExhausted(error.to_string()),
+            AssembleError::Malformed { .. } => ActionError::Invalid(error.to_string()),
+            AssembleError::Load { source, .. } => source,
+        })
+    }
+
+    fn directory(&self, cas: &Cas, digest: &Digest) -> Loaded<ActionError> {
+        if let Some(directory) = self.directories.get(digest) {
+            return Ok(Some(directory));
+        }
+        let Some(bytes) = read(cas, digest).map_err(LoadError::Failed)? else {
+            return Ok(None);
+        };
+        let directory = Arc::new(Directory::parse(bytes, digest.function())?);
+        self.directories.insert(*digest, Arc::clone(&directory));
+        Ok(Some(directory))
+    }
+}
+
+impl KnownTree {
+    fn check_complete(&self, cas: &Cas) -> Result<(), ActionError> {
+        let generation = cas.generation();
+        if self.complete_at.load(Ordering::Acquire) == generation {
+            return Ok(());
+        }
+        let missing = cas.missing(self.tree.blobs());
+        if !missing.is_empty() {
+            return Err(ActionError::MissingBlobs(missing));
+        }
+        self.complete_at.store(generation, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// A whole blob of the client's, such as an Action.
+pub(crate) fn read(cas: &Cas, digest: &Digest) -> Result<Option<bytes::Bytes>, ActionError> {
+    cas.read(digest).map_err(|error| ActionError::internal("reading an input", &error))
+}
+
+/// The missing directories, and the missing files of those that were found:
+/// the client learns all it can in one round.
+fn with_missing_files(
+    cas: &Cas,
+    mut missing: Vec<Digest>,
+    found: &[Arc<Directory>],
+) -> Vec<Digest> {
+    let files: HashSet<Digest> =
+        found.iter().flat_map(|directory| file_digests(directory)).collect();
+    missing.extend(files.into_iter().filter(|digest| !cas.contains(digest)));
+    missing.sort_unstable();
+    missing.dedup();
+    missing
+}
+
+fn file_digests(directory: &Directory) -> impl Iterator<Item = Digest> + '_ {
+    directory.entries().filter_map(|entry| match entry {
+        Entry::File { digest, .. } => Some(digest),
+        Entry::Directory { .. } | Entry::Symlink { .. } => None,
+    })
+}
+
+/// The caches' hash tables start at this size.
+const ESTIMATED_ITEMS: usize = 1_000;
+
+#[derive(Debug, Clone)]
+struct DirectoryWeight;
+
+impl Weighter<Digest, Arc<Directory>> for DirectoryWeight {
+    fn weight(&self, _: &Digest, directory: &Arc<Directory>) -> u64 {
+        directory.memory_bytes() as u64
+    }
+}
+
+#[derive(Debug, Clone)]
+struct TreeWeight;
+
+impl Weighter<Digest, Arc<KnownTree>> for TreeWeight {
+    fn weight(&self, _: &Digest, known: &Arc<KnownTree>) -> u64 {
+        known.tree.memory_bytes() as u64
+    }
+}

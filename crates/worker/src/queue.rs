@@ -1,0 +1,116 @@
+//! The bounded queue between requests and slots: first come, first served.
+
+use std::collections::VecDeque;
+
+use parking_lot::{Condvar, Mutex};
+
+/// A queue that refuses what goes over its bound instead of growing.
+#[derive(Debug)]
+pub(crate) struct Queue<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+    limit: usize,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    waiting: VecDeque<T>,
+    /// Takers that hold an item they have not finished yet.
+    busy: usize,
+    closed: bool,
+}
+
+/// Why an item was not taken on.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum PushError {
+    /// As many items as the bound allows are waiting.
+    Full,
+    /// The queue is closed.
+    Closed,
+}
+
+impl<T> Queue<T> {
+    /// An empty queue that holds up to `limit` waiting items.
+    pub(crate) fn new(limit: usize) -> Self {
+        let state = State { waiting: VecDeque::new(), busy: 0, closed: false };
+        Self { state: Mutex::new(state), changed: Condvar::new(), limit }
+    }
+
+    /// Appends an item.
+    pub(crate) fn push(&self, item: T) -> Result<(), PushError> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(PushError::Closed);
+        }
+        if state.waiting.len() >= self.limit {
+            return Err(PushError::Full);
+        }
+        state.waiting.push_back(item);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// The oldest item, waiting for one; `None` once the queue is closed and
+    /// empty. Each item is to be answered with [`Queue::finished`].
+    pub(crate) fn pop(&self) -> Option<T> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(item) = state.waiting.pop_front() {
+                state.busy += 1;
+                return Some(item);
+            }
+            if state.closed {
+                return None;
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// A taker is through with its item.
+    pub(crate) fn finished(&self) {
+        self.state.lock().busy -= 1;
+    }
+
+    /// Takes nothing new; what waits is still served.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Whether nothing waits and nothing is being worked on.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.state.lock();
+        state.waiting.is_empty() && state.busy == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_come_out_in_order_and_the_bound_holds() {
+        let queue = Queue::new(2);
+        queue.push(1).unwrap();
+        queue.push(2).unwrap();
+        assert_eq!(queue.push(3), Err(PushError::Full));
+        assert_eq!(queue.pop(), Some(1));
+        queue.push(3).unwrap();
+        assert_eq!((queue.pop(), queue.pop()), (Some(2), Some(3)));
+        assert!(!queue.is_idle());
+        for _ in 0..3 {
+            queue.finished();
+        }
+        assert!(queue.is_idle());
+    }
+
+    #[test]
+    fn a_closed_queue_serves_what_waits_and_takes_nothing_new() {
+        let queue = Queue::new(2);
+        queue.push(1).unwrap();
+        queue.close();
+        assert_eq!(queue.push(2), Err(PushError::Closed));
+        assert_eq!(queue.pop(), Some(1));
+        assert_eq!(queue.pop(), None);
+    }
+}

@@ -1,0 +1,206 @@
+//! Which operations exist: those in flight, and the last finished ones.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use model::Digest;
+use parking_lot::Mutex;
+
+use crate::operation::Operation;
+
+/// All operations that a client can still ask for.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    state: Mutex<State>,
+    finished_limit: usize,
+    /// Distinguishes this server's operations from those of one before it.
+    epoch: u64,
+    counter: AtomicU64,
+}
+
+/// Equal actions of one instance are one operation.
+type Key = (String, Digest);
+
+#[derive(Debug, Default)]
+struct State {
+    by_name: HashMap<String, Arc<Operation>>,
+    shared: HashMap<Key, Arc<Operation>>,
+    finished: VecDeque<String>,
+}
+
+/// What became of a request to run an action.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    /// An equal action is in flight: listen to that one.
+    Joined(Arc<Operation>),
+    /// A new operation, to be run.
+    New(Arc<Operation>),
+}
+
+impl Registry {
+    /// An empty registry that remembers `finished_limit` finished operations.
+    pub(crate) fn new(finished_limit: usize) -> Self {
+        let since_1970 = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Self {
+            state: Mutex::default(),
+            finished_limit,
+            epoch: since_1970.as_nanos() as u64,
+            counter: AtomicU64::new(1),
+        }
+    }
+
+    fn next_name(&self) -> String {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        format!("operations/{:x}-{number}", self.epoch)
+    }
+
+    /// Joins the equal action in flight when both are `shareable`, else makes a
+    /// new operation.
+    pub(crate) fn admit(&self, instance: String, action: Digest, shareable: bool) -> Admission {
+        let mut state = self.state.lock();
+        let key = (instance, action);
+        if shareable
+            && let Some(operation) = state.shared.get(&key)
+            && !operation.cancellation.is_requested()
+        {
+            return Admission::Joined(Arc::clone(operation));
+        }
+        let operation = Arc::new(Operation::new(self.next_name(), key.0.clone(), action));
+        state.by_name.insert(operation.name.clone(), Arc::clone(&operation));
+        if shareable {
+            state.shared.insert(key, Arc::clone(&operation));
+        }
+        Admission::New(operation)
+    }
+
+    /// An operation that a client knows by name.
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Operation>> {
+        self.state.lock().by_name.get(name).cloned()
+    }
+
+    /// The operation has its answer: nobody joins it any more, and it is
+    /// forgotten after `finished_limit` others.
+    pub(crate) fn finish(&self, operation: &Arc<Operation>) {
+        let mut state = self.state.lock();
+        let key = (operation.instance.clone(), operation.action);
+        if state.shared.get(&key).is_some_and(|shared| Arc::ptr_eq(shared, operation)) {
+            state.shared.remove(&key);
+        }
+        state.finished.push_back(operation.name.clone());
+        if state.finished.len() > self.finished_limit
+            && let Some(oldest) = state.finished.pop_front()
+        {
+            state.by_name.remove(&oldest);
+        }
+    }
+
+    /// Forgets an operation that was never taken on.
+    pub(crate) fn withdraw(&self, operation: &Arc<Operation>) {
+        self.finish(operation);
+        let mut state = self.state.lock();
+        state.by_name.remove(&operation.name);
+        state.finished.retain(|name| *name != operation.name);
+    }
+
+    /// Operations without an answer that nobody has listened to for `grace`.
+    pub(crate) fn orphans(&self, grace: Duration) -> Vec<Arc<Operation>> {
+        let now = Instant::now();
+        self.unfinished_that(|operation| {
+            operation.orphaned_since().is_some_and(|since| now.duration_since(since) >= grace)
+        })
+    }
+
+    /// All operations without an answer.
+    pub(crate) fn unfinished(&self) -> Vec<Arc<Operation>> {
+        self.unfinished_that(|_| true)
+    }
+
+    /// The names of all operations that a client can still ask for.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.state.lock().by_name.keys().cloned().collect()
+    }
+
+    fn unfinished_that(&self, wanted: impl Fn(&Operation) -> bool) -> Vec<Arc<Operation>> {
+        let state = self.state.lock();
+        let operations = state.by_name.values();
+        operations.filter(|operation| !operation.is_done() && wanted(operation)).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ActionError;
+    use crate::operation::Done;
+    use model::DigestFunction;
+
+    fn action(name: &str) -> Digest {
+        Digest::of(DigestFunction::Sha256, name.as_bytes())
+    }
+
+    fn admit(registry: &Registry, name: &str, shareable: bool) -> (Arc<Operation>, bool) {
+        match registry.admit(String::new(), action(name), shareable) {
+            Admission::Joined(operation) => (operation, true),
+            Admission::New(operation) => (operation, false),
+        }
+    }
+
+    fn finish(registry: &Registry, operation: &Arc<Operation>) {
+        operation.complete(Default::default(), Done::failed(ActionError::Cancelled));
+        registry.finish(operation);
+    }
+
+    #[test]
+    fn equal_actions_in_flight_are_one() {
+        let registry = Registry::new(10);
+        let (first, joined) = admit(&registry, "a", true);
+        assert!(!joined);
+        assert!(admit(&registry, "a", true).1);
+        assert!(!admit(&registry, "a", false).1, "one that must run by itself");
+        assert!(!admit(&registry, "b", true).1);
+        let other = registry.admit("other".into(), action("a"), true);
+        assert!(matches!(other, Admission::New(_)), "instances do not mix");
+        finish(&registry, &first);
+        assert!(!admit(&registry, "a", true).1);
+    }
+
+    #[test]
+    fn nobody_joins_what_is_being_cancelled() {
+        let registry = Registry::new(10);
+        let (first, _) = admit(&registry, "a", true);
+        first.cancellation.request();
+        let (second, joined) = admit(&registry, "a", true);
+        assert!(!joined);
+        finish(&registry, &first);
+        let (third, joined) = admit(&registry, "a", true);
+        assert!(joined && Arc::ptr_eq(&second, &third), "the end of the first leaves the second");
+    }
+
+    #[test]
+    fn finished_operations_are_remembered_up_to_the_bound() {
+        let registry = Registry::new(1);
+        let (first, _) = admit(&registry, "a", true);
+        let (second, _) = admit(&registry, "b", true);
+        finish(&registry, &first);
+        assert!(registry.find(&first.name).is_some());
+        finish(&registry, &second);
+        assert!(registry.find(&first.name).is_none());
+        assert!(registry.find(&second.name).is_some());
+    }
+
+    #[test]
+    fn orphans_are_those_that_nobody_listens_to() {
+        let registry = Registry::new(10);
+        let (heard, _) = admit(&registry, "a", true);
+        let (unheard, _) = admit(&registry, "b", true);
+        let _listening = heard.subscribe();
+        let orphans = registry.orphans(Duration::ZERO);
+        assert_eq!(orphans.iter().map(|o| &o.name).collect::<Vec<_>>(), [&unheard.name]);
+        assert!(registry.orphans(Duration::from_secs(3600)).is_empty());
+        finish(&registry, &unheard);
+        assert!(registry.orphans(Duration::ZERO).is_empty());
+        assert_eq!(registry.unfinished().len(), 1);
+    }
+}

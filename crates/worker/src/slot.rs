@@ -1,0 +1,371 @@
+//! One action from start to end, on a thread that does nothing else.
+//!
+//! Blocking code on a thread per job keeps the way short: no hop between
+//! threads lies between the request and the command, and what is done after
+//! the answer delays only this slot's next action, which is the back-pressure.
+
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use inputroot::{InputRoots, PresentError, PresentRequest, Presented};
+use model::{ActionMessage, ActionSpec, CommandSpec, Digest, Found, InputTree, RelPath, proto};
+use prost::Message;
+use runtimes::Runtimes;
+use sandbox::{Exit, ExitStatus, Pool, RunError, Sandbox, Spec, StopConditions, Stopped, Streams};
+use store::Store;
+
+use crate::cancel::StopEvent;
+use crate::capture::{Capture, Captured, Refusal};
+use crate::config::WorkerConfig;
+use crate::error::ActionError;
+use crate::inputs::{self, Inputs, PinnedTree};
+use crate::operation::{Done, Operation, Stage};
+use crate::outputs;
+use crate::queue::Queue;
+use crate::registry::Registry;
+use crate::timeline::{Moment, Timeline};
+
+/// An action that waits for a slot.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) operation: Arc<Operation>,
+    pub(crate) action: ActionMessage,
+    pub(crate) timeline: Timeline,
+}
+
+/// What all slots share.
+pub(crate) struct Shared {
+    pub(crate) config: WorkerConfig,
+    pub(crate) store: Arc<Store>,
+    pub(crate) inputs: Inputs,
+    pub(crate) input_roots: Box<dyn InputRoots>,
+    pub(crate) runtimes: Runtimes,
+    pub(crate) sandboxes: Pool,
+    pub(crate) registry: Registry,
+    pub(crate) queue: Queue<Job>,
+}
+
+/// One slot: at most one action at a time.
+pub(crate) struct Slot {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) stop: StopEvent,
+}
+
+/// What an action leaves to be put away once its answer is out.
+#[derive(Default)]
+struct Leftovers {
+    inputs: Option<PinnedTree>,
+    presented: Option<Presented>,
+    sandbox: Option<Sandbox>,
+}
+
+impl Slot {
+    /// Serves the queue until it is closed and empty.
+    pub(crate) fn serve(&self) {
+        while let Some(job) = self.shared.queue.pop() {
+            let operation = Arc::clone(&job.operation);
+            let ran = catch_unwind(AssertUnwindSafe(|| self.run(job)));
+            if ran.is_err() {
+                let error = ActionError::Internal("the server panicked on this action".into());
+                self.answer(&operation, Timeline::queued_now(""), Done::failed(error));
+            }
+            self.shared.queue.finished();
+        }
+    }
+
+    fn run(&self, job: Job) {
+        let Job { operation, action, mut timeline } = job;
+        let cacheable = !action.do_not_cache;
+        timeline.mark(Moment::WorkerStart);
+        let mut leftovers = Leftovers::default();
+        let done = if operation.cancellation.attach(&self.stop) {
+            operation.advance(Stage::Executing, timeline.metadata().clone());
+            self.execute(action, &mut timeline, &mut leftovers).unwrap_or_else(Done::failed)
+        } else {
+            Done::failed(ActionError::Cancelled)
+        };
+        operation.cancellation.detach();
+        timeline.mark(Moment::WorkerCompleted);
+        let done = self.publish(&operation, cacheable, &timeline, done);
+        self.answer(&operation, timeline, done);
+        self.put_away(leftovers);
+    }
+
+    /// Everything between the start and the answer.
+    fn execute(
+        &self,
+        action: ActionMessage,
+        timeline: &mut Timeline,
+        leftovers: &mut Leftovers,
+    ) -> Result<Done, ActionError> {
+        let shared = &*self.shared;
+        timeline.mark(Moment::InputFetchStart);
+        let (action, pinned) = self.load(action)?;
+        let command = &action.command;
+        let view = shared.runtimes.view(&command.properties).map_err(unsupported)?;
+        let make_directories = output_parents(&pinned.tree, command)?;
+        let mutable = command.properties.mutates_inputs;
+        let request = PresentRequest { mutable, make_directories: &make_directories };
+        let presented =
+            shared.input_roots.present(&pinned.tree, &request).map_err(not_presented)?;
+        let presented = leftovers.presented.insert(presented);
+        leftovers.inputs = Some(pinned);
+        timeline.mark(Moment::InputFetchCompleted);
+
+        let sandbox = shared.sandboxes.acquire(&view).map_err(|e| set_up_failed(command, e))?;
+        let sandbox = leftovers.sandbox.insert(sandbox);
+        let ran = self.run_command(&action, presented, sandbox, timeline)?;
+
+        timeline.mark(Moment::OutputUploadStart);
+        let mut result = ran.result;
+        let view = presented.outputs();
+        let function = action.action.function();
+        let limits = shared.config.outputs;
+        outputs::collect(shared.store.cas(), function, limits, &view, command, &mut result)?;
+        timeline.mark(Moment::OutputUploadCompleted);
+        Ok(Done { result: Some(result), cached: false, error: ran.error, message: ran.message })
+    }
+
+    /// The whole action and its inputs, all present. What is missing of either
+    /// is told in one list.
+    fn load(&self, action: ActionMessage) -> Result<(ActionSpec, PinnedTree), ActionError> {
+        let cas = self.shared.store.cas();
+        let command = inputs::read(cas, &action.command)?;
+        let pinned = self.shared.inputs.load(cas, action.input_root);
+        let Some(command) = command else {
+            return Err(also_missing(action.command, pinned.err()));
+        };
+        let action = action.with_command(&command);
+        let action = action.map_err(|error| ActionError::Invalid(error.to_string()))?;
+        Ok((action, pinned?))
+    }
+
+    fn run_command(
+        &self,
+        action: &ActionSpec,
+        presented: &Presented,
+        sandbox: &mut Sandbox,
+        timeline: &mut Timeline,
+    ) -> Result<Ran, ActionError> {
+        let (config, command) = (&self.shared.config, &action.command);
+        let timeout = action.timeout.or(config.default_timeout);
+        let capture = || {
+            let (inline, limit) = (config.inline_bytes, config.stream_limit_bytes);
+            Capture::new(self.shared.store.cas(), action.action.function(), inline, limit)
+        };
+        let (mut stdout, mut stderr) = (capture(), capture());
+        let spec = Spec {
+            arguments: &command.arguments,
+            environment: &command.environment,
+            working_directory: &command.working_directory,
+            input_root: presented.attachment(),
+            limits: &command.properties.limits,
+        };
+        let stop = StopConditions {
+            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            cancelled: Some(self.stop.as_fd()),
+        };
+        let streams = Streams { stdout: &mut stdout, stderr: &mut stderr };
+        let exit = sandbox.run(&spec, streams, &stop).map_err(|e| set_up_failed(command, e))?;
+        timeline.mark_at(Moment::ExecutionStart, exit.started);
+        timeline.mark_at(Moment::ExecutionCompleted, exit.ended);
+        timeline.took(exit.usage.wall);
+
+        let refusals =
+            [("standard output", stdout.refusal()), ("standard error", stderr.refusal())];
+        let error = self.why_stopped(&exit, timeout, refusals);
+        let message = error.as_ref().map_or_else(|| explain(&exit), ToString::to_string);
+        let result =
+            proto::ActionResult { exit_code: exit_code(exit.status), ..Default::default() };
+        let result = with_streams(result, stdout, stderr)?;
+        Ok(Ran { result, error, message })
+    }
+
+    fn why_stopped(
+        &self,
+        exit: &Exit,
+        timeout: Option<Duration>,
+        refusals: [(&str, Option<&Refusal>); 2],
+    ) -> Option<ActionError> {
+        match exit.stopped? {
+            Stopped::Deadline => Some(ActionError::TimedOut { after: timeout.unwrap_or_default() }),
+            Stopped::Cancelled => Some(ActionError::Cancelled),
+            Stopped::SinkRefused => {
+                let (stream, refusal) =
+                    refusals.iter().find_map(|(stream, refusal)| Some((stream, (*refusal)?)))?;
+                Some(self.refused(stream, refusal))
+            }
+        }
+    }
+
+    fn refused(&self, stream: &str, refusal: &Refusal) -> ActionError {
+        match refusal {
+            Refusal::OverLimit => {
+                let limit = self.shared.config.stream_limit_bytes;
+                let text = format!("the action wrote more than {limit} bytes to its {stream}");
+                ActionError::ResourceExhausted(text)
+            }
+            Refusal::Store(error) => ActionError::internal(&format!("storing its {stream}"), error),
+        }
+    }
+
+    /// Completes the result with its metadata and caches it, if it is one that
+    /// may be served again.
+    fn publish(
+        &self,
+        operation: &Operation,
+        cacheable: bool,
+        timeline: &Timeline,
+        mut done: Done,
+    ) -> Done {
+        let Some(result) = &mut done.result else {
+            return done;
+        };
+        result.execution_metadata = Some(timeline.metadata().clone());
+        let good = done.error.is_none() && result.exit_code == 0 && cacheable;
+        if good && let Err(error) = self.cache(operation, result) {
+            return Done::failed(error);
+        }
+        done
+    }
+
+    fn cache(
+        &self,
+        operation: &Operation,
+        result: &proto::ActionResult,
+    ) -> Result<(), ActionError> {
+        let mut entry = result.clone();
+        entry.stdout_raw.clear();
+        entry.stderr_raw.clear();
+        let cache = self.shared.store.action_cache();
+        cache
+            .put(&operation.instance, &operation.action, &entry.encode_to_vec())
+            .map_err(|error| ActionError::internal("storing the result", &error))
+    }
+
+    fn answer(&self, operation: &Arc<Operation>, timeline: Timeline, done: Done) {
+        log(operation, &timeline, &done);
+        if operation.complete(timeline.metadata().clone(), done) {
+            self.shared.registry.finish(operation);
+        }
+    }
+
+    fn put_away(&self, leftovers: Leftovers) {
+        if let Some(sandbox) = leftovers.sandbox {
+            self.shared.sandboxes.release(sandbox);
+        }
+        if let Some(presented) = leftovers.presented {
+            presented.discard();
+        }
+        // Only now may the store let go of the inputs.
+        drop(leftovers.inputs);
+    }
+}
+
+/// What came of a command that was started.
+struct Ran {
+    result: proto::ActionResult,
+    error: Option<ActionError>,
+    message: String,
+}
+
+fn with_streams(
+    mut result: proto::ActionResult,
+    stdout: Capture<'_>,
+    stderr: Capture<'_>,
+) -> Result<proto::ActionResult, ActionError> {
+    let stored = |capture: Capture<'_>| {
+        let captured = capture.finish();
+        captured.map_err(|error| ActionError::internal("storing the output streams", &error))
+    };
+    let Captured { inline, digest } = stored(stdout)?;
+    (result.stdout_raw, result.stdout_digest) = (inline, digest.map(|digest| digest.to_proto()));
+    let Captured { inline, digest } = stored(stderr)?;
+    (result.stderr_raw, result.stderr_digest) = (inline, digest.map(|digest| digest.to_proto()));
+    Ok(result)
+}
+
+/// As a shell tells it: 128 and the signal's number.
+fn exit_code(status: ExitStatus) -> i32 {
+    match status {
+        ExitStatus::Code(code) => code,
+        ExitStatus::Signal(signal) => 128 + signal,
+    }
+}
+
+/// Words about an end that the exit code alone does not explain.
+fn explain(exit: &Exit) -> String {
+    match exit.status {
+        _ if exit.oom_killed => "the action used more memory than its limit and was killed".into(),
+        ExitStatus::Signal(signal) => format!("the command was killed by signal {signal}"),
+        ExitStatus::Code(_) => String::new(),
+    }
+}
+
+/// The directories that outputs need and the tree lacks (REAPI: the worker
+/// makes the parents of outputs), parents first.
+fn output_parents(tree: &InputTree, command: &CommandSpec) -> Result<Vec<RelPath>, ActionError> {
+    let mut missing = BTreeSet::new();
+    for output in &command.outputs {
+        let mut parent = output.path.parent();
+        while let Some(directory) = parent {
+            match tree.lookup(&directory) {
+                Some(Found::Directory(_)) => break,
+                None => parent = directory.parent(),
+                Some(Found::File { .. } | Found::Symlink { .. }) => {
+                    return Err(ActionError::Invalid(format!(
+                        "output `{}` lies below `{directory}`, an input that is no directory",
+                        output.declared,
+                    )));
+                }
+            }
+            missing.insert(directory);
+        }
+    }
+    // Sorted, so a directory comes before what lies in it.
+    Ok(missing.into_iter().collect())
+}
+
+fn also_missing(command: Digest, inputs: Option<ActionError>) -> ActionError {
+    let mut missing = match inputs {
+        Some(ActionError::MissingBlobs(missing)) => missing,
+        _ => Vec::new(),
+    };
+    missing.push(command);
+    ActionError::MissingBlobs(missing)
+}
+
+fn unsupported(error: runtimes::ViewError) -> ActionError {
+    ActionError::Unsupported(error.to_string())
+}
+
+fn not_presented(error: PresentError) -> ActionError {
+    ActionError::internal("presenting the inputs", &error)
+}
+
+/// A command that cannot be started is the client's to mend, all else is ours.
+fn set_up_failed(command: &CommandSpec, error: RunError) -> ActionError {
+    let (step, errno) = (error.step().to_string(), error.errno_text());
+    if error.is_about_command() {
+        let program = command.arguments.first().map(|word| word.to_string_lossy().into_owned());
+        return ActionError::CommandNotRunnable {
+            program: program.unwrap_or_default(),
+            step,
+            errno,
+        };
+    }
+    ActionError::SetUp { step, errno }
+}
+
+fn log(operation: &Operation, timeline: &Timeline, done: &Done) {
+    let digest = operation.action;
+    let exit_code = done.result.as_ref().map(|result| result.exit_code);
+    let worker = &timeline.metadata().worker;
+    match &done.error {
+        None => tracing::info!(%digest, exit_code, cached = done.cached, worker, "action finished"),
+        Some(error) => tracing::info!(%digest, exit_code, %error, worker, "action failed"),
+    }
+}

@@ -1,0 +1,295 @@
+//! The worker, wired: what a request meets, and what ends it all.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use inputroot::InputRoots;
+use model::{ActionMessage, Digest, proto};
+use parking_lot::Mutex;
+use runtimes::Runtimes;
+use store::Store;
+
+use crate::cache;
+use crate::cancel::StopEvent;
+use crate::config::WorkerConfig;
+use crate::error::{ActionError, CacheError, StartError, SubmitError};
+use crate::inputs::{self, Inputs};
+use crate::operation::{Done, Operation, Stage, Subscription};
+use crate::queue::{PushError, Queue};
+use crate::registry::{Admission, Registry};
+use crate::slot::{Job, Shared, Slot};
+use crate::timeline::Timeline;
+
+/// A request to run an action, as far as the worker cares.
+#[derive(Debug, Clone)]
+pub struct ExecuteRequest {
+    /// The instance name; results of one are not served to another.
+    pub instance: String,
+    /// The Action blob.
+    pub action: Digest,
+    /// Run it even when its result is known.
+    pub skip_cache_lookup: bool,
+}
+
+/// Runs actions. Clones are the same worker.
+#[derive(Clone)]
+pub struct Worker {
+    shared: Arc<Shared>,
+    threads: Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>,
+}
+
+/// How often the janitor looks for actions that nobody waits for.
+const JANITOR_PERIOD: Duration = Duration::from_secs(1);
+
+/// How often [`Worker::drain`] looks whether all is done.
+const DRAIN_PERIOD: Duration = Duration::from_millis(10);
+
+impl Worker {
+    /// Starts the slots.
+    ///
+    /// # Errors
+    /// When a thread cannot be made.
+    pub fn start(
+        config: WorkerConfig,
+        store: Arc<Store>,
+        input_roots: Box<dyn InputRoots>,
+        runtimes: Runtimes,
+        sandbox: sandbox::Config,
+    ) -> Result<Self, StartError> {
+        let shared = Arc::new(Shared {
+            inputs: Inputs::new(config.tree, config.tree_cache_bytes),
+            sandboxes: sandbox::Pool::new(sandbox),
+            registry: Registry::new(config.finished_operations),
+            queue: Queue::new(config.queue_limit),
+            config,
+            store,
+            input_roots,
+            runtimes,
+        });
+        let worker = Self { shared, threads: Arc::default() };
+        for slot in 0..worker.shared.config.jobs.get() {
+            worker.start_slot(slot)?;
+        }
+        worker.start_janitor()?;
+        Ok(worker)
+    }
+
+    fn start_slot(&self, number: usize) -> Result<(), StartError> {
+        let stop = StopEvent::new().map_err(StartError::Event)?;
+        let slot = Slot { shared: Arc::clone(&self.shared), stop };
+        let thread = std::thread::Builder::new()
+            .name(format!("slot-{number}"))
+            .spawn(move || slot.serve())
+            .map_err(|source| StartError::Thread { slot: number, source })?;
+        self.threads.lock().push(thread);
+        Ok(())
+    }
+
+    /// Stops actions that nobody has listened to for the grace time.
+    fn start_janitor(&self) -> Result<(), StartError> {
+        let shared = Arc::downgrade(&self.shared);
+        let watch = move || {
+            while let Some(shared) = shared.upgrade() {
+                for operation in shared.registry.orphans(shared.config.orphan_grace) {
+                    tracing::info!(operation = operation.name, "nobody waits for it any more");
+                    shared.cancel(&operation);
+                }
+                drop(shared);
+                std::thread::sleep(JANITOR_PERIOD);
+            }
+        };
+        std::thread::Builder::new()
+            .name("janitor".into())
+            .spawn(watch)
+            .map(drop)
+            .map_err(|source| StartError::Thread { slot: self.shared.config.jobs.get(), source })
+    }
+
+    /// Answers from the cache, joins an equal action in flight, or queues the
+    /// action. Reads a few small blobs: it may block for a moment.
+    ///
+    /// # Errors
+    /// When the action is not taken on. What is wrong with the action itself
+    /// comes as the operation's answer.
+    pub fn execute(&self, request: ExecuteRequest) -> Result<Subscription, SubmitError> {
+        let timeline = Timeline::queued_now(&self.shared.config.worker_name);
+        match self.prepare(&request) {
+            Ok(Prepared::Cached(result)) => {
+                Ok(self.answer_at_once(request, timeline, cached(result)))
+            }
+            Ok(Prepared::ToRun(action)) => self.enqueue(request, action, timeline),
+            Err(error) => Ok(self.answer_at_once(request, timeline, Done::failed(error))),
+        }
+    }
+
+    fn prepare(&self, request: &ExecuteRequest) -> Result<Prepared, ActionError> {
+        let shared = &*self.shared;
+        if !request.skip_cache_lookup {
+            match cache::lookup(&shared.store, &request.instance, &request.action) {
+                Ok(Some(result)) => return Ok(Prepared::Cached(result)),
+                Ok(None) => {}
+                // The action can still be run.
+                Err(error) => tracing::warn!(%error, "the action cache failed"),
+            }
+        }
+        let Some(bytes) = inputs::read(shared.store.cas(), &request.action)? else {
+            return Err(ActionError::MissingBlobs(vec![request.action]));
+        };
+        let action = ActionMessage::parse(request.action, &bytes)
+            .map_err(|error| ActionError::Invalid(error.to_string()))?;
+        self.check_timeout(action.timeout)?;
+        Ok(Prepared::ToRun(action))
+    }
+
+    /// REAPI: a timeout above the server's maximum must be rejected.
+    fn check_timeout(&self, timeout: Option<Duration>) -> Result<(), ActionError> {
+        match (timeout, self.shared.config.max_timeout) {
+            (Some(asked), Some(max)) if asked > max => Err(ActionError::Invalid(format!(
+                "the timeout of {} s is above this server's maximum of {} s",
+                asked.as_secs_f64(),
+                max.as_secs_f64(),
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn answer_at_once(
+        &self,
+        request: ExecuteRequest,
+        timeline: Timeline,
+        done: Done,
+    ) -> Subscription {
+        let registry = &self.shared.registry;
+        let admission = registry.admit(request.instance, request.action, false);
+        let (Admission::New(operation) | Admission::Joined(operation)) = admission;
+        let subscription = operation.subscribe();
+        if let Some(error) = &done.error {
+            tracing::info!(digest = %request.action, %error, "action failed");
+        } else {
+            tracing::info!(digest = %request.action, exit_code = 0, cached = true, "action finished");
+        }
+        operation.complete(timeline.metadata().clone(), done);
+        registry.finish(&operation);
+        subscription
+    }
+
+    fn enqueue(
+        &self,
+        request: ExecuteRequest,
+        action: ActionMessage,
+        timeline: Timeline,
+    ) -> Result<Subscription, SubmitError> {
+        let shared = &*self.shared;
+        let shareable = !action.do_not_cache && !request.skip_cache_lookup;
+        let operation = match shared.registry.admit(request.instance, request.action, shareable) {
+            Admission::Joined(operation) => return Ok(operation.subscribe()),
+            Admission::New(operation) => operation,
+        };
+        let subscription = operation.subscribe();
+        operation.advance(Stage::Queued, timeline.metadata().clone());
+        let job = Job { operation: Arc::clone(&operation), action, timeline };
+        match shared.queue.push(job) {
+            Ok(()) => Ok(subscription),
+            Err(refused) => {
+                // Somebody may have joined it in the meantime.
+                shared.cancel(&operation);
+                shared.registry.withdraw(&operation);
+                Err(match refused {
+                    PushError::Full => SubmitError::QueueFull { limit: shared.config.queue_limit },
+                    PushError::Closed => SubmitError::Draining,
+                })
+            }
+        }
+    }
+
+    /// Listens to an operation that a client knows by name, from now on.
+    pub fn attach(&self, operation_name: &str) -> Option<Subscription> {
+        self.shared.registry.find(operation_name).map(|operation| operation.subscribe_from_now())
+    }
+
+    /// Stops an operation. Returns whether there is one of that name.
+    pub fn cancel(&self, operation_name: &str) -> bool {
+        let operation = self.shared.registry.find(operation_name);
+        operation.inspect(|operation| self.shared.cancel(operation)).is_some()
+    }
+
+    /// The names of all operations that can still be asked for, in no order.
+    pub fn operation_names(&self) -> Vec<String> {
+        self.shared.registry.names()
+    }
+
+    /// The cached result of an action, if every blob that it names is there.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn cached_result(
+        &self,
+        instance: &str,
+        action: &Digest,
+    ) -> Result<Option<proto::ActionResult>, CacheError> {
+        cache::lookup(&self.shared.store, instance, action)
+    }
+
+    /// Takes nothing new and waits, for `bound` at most, until all that was
+    /// taken on is answered and put away; cancels what is left then. Returns
+    /// whether all came to its own end.
+    pub async fn drain(&self, bound: Duration) -> bool {
+        self.shared.queue.close();
+        let in_time = self.idle_within(bound).await;
+        if !in_time {
+            self.kill_all();
+        }
+        in_time
+    }
+
+    /// Cancels everything, and takes nothing new.
+    pub fn kill_all(&self) {
+        self.shared.queue.close();
+        for operation in self.shared.registry.unfinished() {
+            self.shared.cancel(&operation);
+        }
+    }
+
+    async fn idle_within(&self, bound: Duration) -> bool {
+        let deadline = Instant::now() + bound;
+        while !self.shared.queue.is_idle() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(DRAIN_PERIOD).await;
+        }
+        true
+    }
+
+    /// Waits for the slots to end; to be called after [`Worker::drain`] or
+    /// [`Worker::kill_all`]. Blocks until every action is dead and put away.
+    pub fn join(&self) {
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            if thread.join().is_err() {
+                tracing::error!("a slot ended by a panic");
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Stops an operation: at once if it waits, soon if it runs.
+    fn cancel(&self, operation: &Arc<Operation>) {
+        if operation.cancellation.request() {
+            return;
+        }
+        let done = Done::failed(ActionError::Cancelled);
+        if operation.complete(proto::ExecutedActionMetadata::default(), done) {
+            self.registry.finish(operation);
+        }
+    }
+}
+
+enum Prepared {
+    Cached(proto::ActionResult),
+    ToRun(ActionMessage),
+}
+
+fn cached(result: proto::ActionResult) -> Done {
+    Done { result: Some(result), cached: true, error: None, message: String::new() }
+}
