@@ -1,1 +1,66 @@
 //! A process in its namespaces: a pure plan, then its application.
+//!
+//! One action runs in a root of its own making, alone in its PID, IPC and mount
+//! namespace, as a user with no rights, with no network but a loopback, and when
+//! it ends everything that it started is dead. What is inside that root beside the
+//! input tree is a [`runtimes::RootView`]; how the input tree gets there is
+//! `inputroot`'s business. Nothing here knows of REAPI or of outputs.
+//!
+//! ```text
+//!  daemon, a slot's thread     helper, one per slot          per action
+//!  ───────────────────────     ────────────────────          ──────────
+//!  Pool::acquire ──spawn─────► template root, network,
+//!                              user namespace
+//!                    Prepare ► ──────────clone──────────────► PID 1: /proc, /tmp …
+//!                                                             action: user, filter;
+//!  Sandbox::run ───────Run───► ──────────gates──────────────► both wait
+//!   carries stdout, stderr                                    attach inputs, execve
+//!   deadline, cancel ──Kill──►                                   ⋮
+//!              ◄────Finished── ◄─────────pidfd─────────────── all dead
+//!  Pool::release ────Prepare─► take down mounts, look at the
+//!                              network, clone the next PID 1
+//! ```
+//!
+//! All that does not depend on the action is done before it is known, and all that
+//! its answer does not need is done after.
+//!
+//! The walls, from the inside out: no capabilities and no way to new ones; a user
+//! that exists in no other namespace; a system call filter; namespaces in which
+//! there is nothing to reach; a read-only root of which every mount is nosuid and
+//! all but the template are nodev; limits.
+
+mod plan;
+mod seccomp;
+mod step;
+
+mod message;
+mod packet;
+mod wire;
+
+mod helper;
+mod lower;
+
+mod cgroup;
+mod config;
+mod cpus;
+mod error;
+mod exit;
+mod pool;
+mod process;
+mod sandbox;
+mod streams;
+mod view;
+
+pub use crate::cgroup::{CgroupError, Cgroups, Controllers};
+pub use crate::config::{Config, HelperCommand};
+pub use crate::error::RunError;
+pub use crate::exit::{Exit, ExitStatus, Stopped, Usage};
+pub use crate::helper::helper_main;
+pub use crate::plan::{Command, ProcessLimits, WORKSPACE, plan};
+pub use crate::pool::Pool;
+pub use crate::sandbox::{Sandbox, Spec, StopConditions};
+pub use crate::step::{Actor, Step, StepName};
+pub use crate::streams::{OutputSink, Streams};
+
+/// User and group of every action: "nobody" everywhere.
+pub const ACTION_ID: u32 = 65534;

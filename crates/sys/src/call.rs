@@ -97,13 +97,8 @@ impl Program {
 impl Call {
     /// mount(2) of a new file system of `kind` on `target`; `flags` are `MS_*`.
     pub fn mount(kind: &CStr, target: &CStr, flags: u64, options: &CStr) -> Self {
-        let arguments = [
-            text(kind),
-            text(target),
-            text(kind),
-            value(flags as usize),
-            text(options),
-        ];
+        let arguments =
+            [text(kind), text(target), text(kind), value(flags as usize), text(options)];
         Self::new(libc::SYS_mount, arguments)
     }
 
@@ -128,10 +123,7 @@ impl Call {
     /// setns(2) into the user namespace `namespace`, gaining all its capabilities
     /// and losing those of the present one.
     pub fn join_user_namespace(namespace: BorrowedFd<'_>) -> Self {
-        Self::new(
-            libc::SYS_setns,
-            [descriptor(namespace), value(libc::CLONE_NEWUSER as usize)],
-        )
+        Self::new(libc::SYS_setns, [descriptor(namespace), value(libc::CLONE_NEWUSER as usize)])
     }
 
     /// setsid(2): a session and process group of its own, without a terminal.
@@ -153,11 +145,7 @@ impl Call {
     pub fn set_gid(gid: u32) -> Self {
         Self::new(
             libc::SYS_setresgid,
-            [
-                value(gid as usize),
-                value(gid as usize),
-                value(gid as usize),
-            ],
+            [value(gid as usize), value(gid as usize), value(gid as usize)],
         )
     }
 
@@ -165,11 +153,7 @@ impl Call {
     pub fn set_uid(uid: u32) -> Self {
         Self::new(
             libc::SYS_setresuid,
-            [
-                value(uid as usize),
-                value(uid as usize),
-                value(uid as usize),
-            ],
+            [value(uid as usize), value(uid as usize), value(uid as usize)],
         )
     }
 
@@ -196,28 +180,19 @@ impl Call {
     /// seccomp(2) with a filter, which also binds all descendants.
     pub fn filter(instructions: Arc<[Instruction]>) -> Self {
         let mode = value(libc::SECCOMP_SET_MODE_FILTER as usize);
-        Self::new(
-            libc::SYS_seccomp,
-            [mode, value(0), Argument::Filter(instructions)],
-        )
+        Self::new(libc::SYS_seccomp, [mode, value(0), Argument::Filter(instructions)])
     }
 
     /// prlimit64(2): soft and hard limit of the process itself.
     pub fn limit(resource: Resource, limit: u64) -> Self {
         let both = [limit.to_ne_bytes(), limit.to_ne_bytes()].concat();
-        Self::new(
-            libc::SYS_prlimit64,
-            [value(0), value(resource.raw()), memory(both)],
-        )
+        Self::new(libc::SYS_prlimit64, [value(0), value(resource.raw()), memory(both)])
     }
 
     /// sched_setaffinity(2) to the CPUs whose bits are set in `mask`, 64 a word.
     pub fn run_on(mask: &[u64]) -> Self {
         let bytes: Vec<u8> = mask.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        Self::new(
-            libc::SYS_sched_setaffinity,
-            [value(0), value(bytes.len()), memory(bytes)],
-        )
+        Self::new(libc::SYS_sched_setaffinity, [value(0), value(bytes.len()), memory(bytes)])
     }
 
     /// chdir(2).
@@ -241,10 +216,7 @@ impl Call {
     /// below `first` are open.
     pub fn own_files_below(first: u32) -> Self {
         let flags = value(libc::CLOSE_RANGE_UNSHARE as usize);
-        Self::new(
-            libc::SYS_close_range,
-            [value(first as usize), value(u32::MAX as usize), flags],
-        )
+        Self::new(libc::SYS_close_range, [value(first as usize), value(u32::MAX as usize), flags])
     }
 
     fn prctl<const N: usize>(option: libc::c_int, rest: [Argument; N]) -> Self {
@@ -260,19 +232,13 @@ impl Call {
         for (slot, argument) in all.iter_mut().zip(arguments) {
             *slot = argument;
         }
-        Self {
-            number: number as usize,
-            arguments: all,
-        }
+        Self { number: number as usize, arguments: all }
     }
 
     /// Makes the call. Neither allocates nor touches thread-local data.
     pub(crate) fn make(&self) -> Result<usize, Errno> {
         // A call has at most one filter, so one header is enough.
-        let mut header = libc::sock_fprog {
-            len: 0,
-            filter: std::ptr::null_mut(),
-        };
+        let mut header = libc::sock_fprog { len: 0, filter: std::ptr::null_mut() };
         let mut raw = [0_usize; 6];
         for (slot, argument) in raw.iter_mut().zip(&self.arguments) {
             *slot = match argument {

@@ -26,13 +26,7 @@ pub(crate) struct CloneArgs {
 impl CloneArgs {
     /// A child that is waited for like any other, on the given stack.
     pub(crate) fn new(flags: u64, stack: u64, stack_size: u64) -> Self {
-        Self {
-            flags,
-            exit_signal: libc::SIGCHLD as u64,
-            stack,
-            stack_size,
-            ..Self::default()
-        }
+        Self { flags, exit_signal: libc::SIGCHLD as u64, stack, stack_size, ..Self::default() }
     }
 }
 

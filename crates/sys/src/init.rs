@@ -176,10 +176,7 @@ impl Init {
     /// # Errors
     /// Of clone3(2), mmap(2) and pidfd_open(2).
     pub fn start(preparation: Preparation, cgroup: Option<BorrowedFd<'_>>) -> Result<Self, Errno> {
-        let stacks = Stacks {
-            init: Stack::new()?,
-            action: Stack::new()?,
-        };
+        let stacks = Stacks { init: Stack::new()?, action: Stack::new()? };
         let shared = Box::new(Shared {
             preparation,
             parent: rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?,
@@ -192,11 +189,8 @@ impl Init {
         let mut pidfd: RawFd = -1;
         let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_PIDFD;
         let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC;
-        let mut args = CloneArgs::new(
-            (flags | namespaces) as u64,
-            stacks.init.lowest(),
-            stacks.init.size(),
-        );
+        let mut args =
+            CloneArgs::new((flags | namespaces) as u64, stacks.init.lowest(), stacks.init.size());
         args.pidfd = &raw mut pidfd as u64;
         if let Some(cgroup) = cgroup {
             args.flags |= CLONE_INTO_CGROUP;
@@ -208,12 +202,7 @@ impl Init {
         unsafe { clone_onto(&args, init_main, &raw const *shared)? };
         // SAFETY: the kernel stored a descriptor that is ours alone.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-        Ok(Self {
-            shared,
-            pidfd,
-            alive: true,
-            _stacks: stacks,
-        })
+        Ok(Self { shared, pidfd, alive: true, _stacks: stacks })
     }
 
     /// Lets the prepared processes go on with `run`. A second call has no effect.
@@ -274,9 +263,7 @@ unsafe extern "C" fn init_main(shared: *const Shared) -> ! {
     shared.walk(&shared.preparation.init);
     let action = start_action(shared);
     shared.admitted.wait();
-    let Some(ready) = shared.run.get() else {
-        exit(1)
-    };
+    let Some(ready) = shared.run.get() else { exit(1) };
     shared.walk(&ready.run.attach);
     shared.attached.open();
     shared.walk(&ready.run.confine);
@@ -290,9 +277,7 @@ unsafe extern "C" fn action_main(shared: *const Shared) -> ! {
     let shared = unsafe { &*shared };
     shared.walk(&shared.preparation.action);
     shared.attached.wait();
-    let Some(ready) = shared.run.get() else {
-        exit(1)
-    };
+    let Some(ready) = shared.run.get() else { exit(1) };
     shared.walk(&ready.run.action);
     shared.outcome.started_ns.store(now_ns(), Ordering::Relaxed);
     let errno = ready.execute();
@@ -306,33 +291,13 @@ fn die_with_parent(shared: &Shared) {
     let _ = unsafe {
         syscall(
             libc::SYS_prctl as usize,
-            [
-                libc::PR_SET_PDEATHSIG as usize,
-                libc::SIGKILL as usize,
-                0,
-                0,
-                0,
-                0,
-            ],
+            [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0, 0, 0],
         )
     };
-    let mut parent = libc::pollfd {
-        fd: shared.parent.as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    let now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    let arguments = [
-        &raw mut parent as usize,
-        1,
-        &raw const now as usize,
-        0,
-        0,
-        0,
-    ];
+    let mut parent =
+        libc::pollfd { fd: shared.parent.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let arguments = [&raw mut parent as usize, 1, &raw const now as usize, 0, 0, 0];
     // SAFETY: one pollfd and a timespec, both on this stack.
     if unsafe { syscall(libc::SYS_ppoll as usize, arguments) } != Ok(0) {
         exit(1);
@@ -357,23 +322,13 @@ fn start_action(shared: &Shared) -> i32 {
 fn reap(shared: &Shared, action: i32) {
     loop {
         let mut status = 0_i32;
-        let arguments = [
-            usize::MAX,
-            &raw mut status as usize,
-            libc::__WALL as usize,
-            0,
-            0,
-            0,
-        ];
+        let arguments = [usize::MAX, &raw mut status as usize, libc::__WALL as usize, 0, 0, 0];
         // SAFETY: the status is on this stack.
         match unsafe { syscall(libc::SYS_wait4 as usize, arguments) } {
             Ok(pid) if pid == action as usize => {
                 shared.outcome.ended_ns.store(now_ns(), Ordering::Relaxed);
                 shared.outcome.count();
-                shared
-                    .outcome
-                    .wait_status
-                    .store(i64::from(status), Ordering::Release);
+                shared.outcome.wait_status.store(i64::from(status), Ordering::Release);
                 return;
             }
             Ok(_) | Err(Errno::INTR) => {}
@@ -386,23 +341,11 @@ fn reap(shared: &Shared, action: i32) {
 }
 
 fn now_ns() -> i64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    let arguments = [
-        libc::CLOCK_REALTIME as usize,
-        &raw mut now as usize,
-        0,
-        0,
-        0,
-        0,
-    ];
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let arguments = [libc::CLOCK_REALTIME as usize, &raw mut now as usize, 0, 0, 0, 0];
     // SAFETY: the time is on this stack.
     let _ = unsafe { syscall(libc::SYS_clock_gettime as usize, arguments) };
-    now.tv_sec
-        .wrapping_mul(1_000_000_000)
-        .wrapping_add(now.tv_nsec)
+    now.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec)
 }
 
 fn exit(code: usize) -> ! {
@@ -459,10 +402,7 @@ impl Gate {
         let wake = (libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG) as usize;
         // SAFETY: the address is only used to find the sleeper.
         let _ = unsafe {
-            syscall(
-                libc::SYS_futex as usize,
-                [self.0.as_ptr() as usize, wake, 1, 0, 0, 0],
-            )
+            syscall(libc::SYS_futex as usize, [self.0.as_ptr() as usize, wake, 1, 0, 0, 0])
         };
     }
 
@@ -471,10 +411,7 @@ impl Gate {
         while self.0.load(Ordering::Acquire) == 0 {
             // SAFETY: reads one aligned word that we own; no timeout.
             let _ = unsafe {
-                syscall(
-                    libc::SYS_futex as usize,
-                    [self.0.as_ptr() as usize, wait, 0, 0, 0, 0],
-                )
+                syscall(libc::SYS_futex as usize, [self.0.as_ptr() as usize, wait, 0, 0, 0, 0])
             };
         }
     }
@@ -510,45 +447,17 @@ impl Outcome {
     /// Only the first failure is kept: the later ones follow from it.
     fn fail(&self, label: u16, errno: Errno) {
         let failure = 1 << 63 | u64::from(label) << 32 | u64::from(errno.raw_os_error() as u32);
-        let _ = self
-            .failure
-            .compare_exchange(0, failure, Ordering::AcqRel, Ordering::Relaxed);
+        let _ = self.failure.compare_exchange(0, failure, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     fn count(&self) {
         let mut usage = [0_i64; 18];
-        let arguments = [
-            libc::RUSAGE_CHILDREN as usize,
-            &raw mut usage as usize,
-            0,
-            0,
-            0,
-            0,
-        ];
+        let arguments = [libc::RUSAGE_CHILDREN as usize, &raw mut usage as usize, 0, 0, 0, 0];
         // SAFETY: `struct rusage` is 18 words, on this stack.
         let _ = unsafe { syscall(libc::SYS_getrusage as usize, arguments) };
         // getrusage(2): two timevals, then maxrss, ixrss, idrss, isrss, minflt,
         // majflt, nswap, inblock, oublock, msgsnd, msgrcv, nsignals, nvcsw, nivcsw.
-        let [
-            us,
-            uu,
-            ss,
-            su,
-            rss,
-            _,
-            _,
-            _,
-            minor,
-            major,
-            _,
-            inb,
-            oub,
-            _,
-            _,
-            _,
-            vol,
-            invol,
-        ] = usage;
+        let [us, uu, ss, su, rss, _, _, _, minor, major, _, inb, oub, _, _, _, vol, invol] = usage;
         let micros =
             |seconds: i64, micros: i64| seconds.wrapping_mul(1_000_000).wrapping_add(micros);
         let kept = [
@@ -580,10 +489,7 @@ impl Outcome {
             blocks_out,
             voluntary_switches,
             involuntary_switches,
-        ] = self
-            .usage
-            .each_ref()
-            .map(|value| value.load(Ordering::Relaxed).max(0) as u64);
+        ] = self.usage.each_ref().map(|value| value.load(Ordering::Relaxed).max(0) as u64);
         Report {
             failure: (failure != 0).then(|| Failure {
                 label: (failure >> 32) as u16,

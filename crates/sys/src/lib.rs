@@ -2,6 +2,7 @@
 
 pub mod loop_device;
 pub mod mount;
+pub mod mount_tree;
 
 pub mod call;
 mod clone;

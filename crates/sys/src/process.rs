@@ -7,20 +7,27 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 
+use crate::syscall::syscall;
+
 /// Gives every signal its default disposition and unblocks all: what a program
 /// expects to inherit. (Rust's runtime ignores SIGPIPE and handles SIGSEGV.)
 pub fn reset_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL is always a valid disposition; SIGKILL, SIGSTOP and the
-        // C library's own refuse, which changes nothing.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    /// The highest signal number; the C library hides two of them from its users,
+    /// which a parent may have left ignored all the same.
+    const LAST: usize = 64;
+    let default = [0_u64; 4];
+    for signal in 1..=LAST {
+        let arguments = [signal, &raw const default as usize, 0, size_of::<u64>(), 0, 0];
+        // SAFETY: an all-zero `struct sigaction` is SIG_DFL with no flags and an
+        // empty mask; it is on this stack. SIGKILL and SIGSTOP refuse, which
+        // changes nothing.
+        let _ = unsafe { syscall(libc::SYS_rt_sigaction as usize, arguments) };
     }
-    // SAFETY: both sets are valid for the calls' duration.
-    unsafe {
-        let mut none = std::mem::zeroed::<libc::sigset_t>();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-    }
+    let none = 0_u64;
+    let arguments =
+        [libc::SIG_SETMASK as usize, &raw const none as usize, 0, size_of::<u64>(), 0, 0];
+    // SAFETY: the set is on this stack and has the size that is said.
+    let _ = unsafe { syscall(libc::SYS_rt_sigprocmask as usize, arguments) };
 }
 
 /// Sets close-on-exec on every descriptor above 2.
@@ -124,19 +131,11 @@ pub fn bring_loopback_up() -> Result<(), Errno> {
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: the request reads an ifreq, which is on this stack.
     let done = unsafe {
-        libc::ioctl(
-            socket.as_raw_fd(),
-            libc::SIOCSIFFLAGS as libc::Ioctl,
-            &raw const request,
-        )
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as libc::Ioctl, &raw const request)
     };
     if done == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
-fn last_errno() -> Errno {
-    Errno::from_raw_os_error(
-        std::io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EIO),
-    )
+pub(crate) fn last_errno() -> Errno {
+    Errno::from_raw_os_error(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }

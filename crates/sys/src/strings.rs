@@ -65,11 +65,7 @@ impl Strings {
     /// changed or dropped, not when it is moved.
     pub(crate) fn addresses(&self) -> Vec<usize> {
         let base = self.bytes.as_ptr() as usize;
-        self.starts
-            .iter()
-            .map(|&start| base + start as usize)
-            .chain([0])
-            .collect()
+        self.starts.iter().map(|&start| base + start as usize).chain([0]).collect()
     }
 }
 

@@ -1,0 +1,305 @@
+//! A cgroup (version 2) for each action, where this process has controllers to
+//! give away.
+//!
+//! ```text
+//! the cgroup this process was started in
+//! ├── actiond-daemon      this process (a cgroup with children has no processes)
+//! └── actiond-actions
+//!     ├── 1               one action: fresh, because a cgroup that was ever
+//!     └── 2 …             killed kills what is cloned into it
+//! ```
+//!
+//! Version 1 is not supported. Without controllers there are no cgroups at all,
+//! and `sandbox` falls back to limits of single processes.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use model::Limits;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::RunError;
+use crate::step::StepName;
+
+/// The period over which a CPU limit is counted, microseconds: the kernel's own
+/// default.
+const CPU_PERIOD_US: u64 = 100_000;
+
+const DAEMON: &str = "actiond-daemon";
+const ACTIONS: &str = "actiond-actions";
+
+/// Why there are no cgroups although there are controllers.
+#[derive(Debug, thiserror::Error)]
+#[error("{action} {path}: {errno}", path = path.display())]
+pub struct CgroupError {
+    action: &'static str,
+    path: PathBuf,
+    errno: Errno,
+}
+
+/// The limits that can be set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Controllers {
+    /// `memory.max`
+    pub memory: bool,
+    /// `cpu.max`
+    pub cpu: bool,
+    /// `pids.max`
+    pub pids: bool,
+}
+
+/// The place where actions' cgroups are made.
+#[derive(Debug)]
+pub struct Cgroups {
+    actions: OwnedFd,
+    controllers: Controllers,
+    next: AtomicU64,
+}
+
+impl Controllers {
+    fn parse(list: &str) -> Self {
+        let has = |name| list.split_whitespace().any(|word| word == name);
+        Self { memory: has("memory"), cpu: has("cpu"), pids: has("pids") }
+    }
+
+    fn any(self) -> bool {
+        self.memory || self.cpu || self.pids
+    }
+
+    /// What is written to `cgroup.subtree_control`.
+    fn enabling(self) -> String {
+        let names = [(self.memory, "+memory"), (self.cpu, "+cpu"), (self.pids, "+pids")];
+        names.iter().filter(|(has, _)| *has).map(|(_, name)| *name).collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl Cgroups {
+    /// Divides the cgroup that this process is in, if it has controllers; `None`
+    /// if it has not.
+    ///
+    /// # Errors
+    /// When there are controllers, but the cgroup belongs to somebody else or has
+    /// other processes in it. It is as it was then.
+    pub fn set_up() -> Result<Option<Self>, CgroupError> {
+        let Some(own) = own_cgroup() else { return Ok(None) };
+        let controllers =
+            Controllers::parse(&read(CWD, &own.join("cgroup.controllers")).unwrap_or_default());
+        if !controllers.any() {
+            return Ok(None);
+        }
+        move_to(&own.join(DAEMON))?;
+        let actions = enable(&own, controllers).and_then(|()| Self::below(&own, controllers));
+        if actions.is_err() {
+            // Back to where we were; what fails here changes nothing for us.
+            let _ = write(CWD, &own.join("cgroup.procs"), "0");
+            let _ = std::fs::remove_dir(own.join(DAEMON));
+        }
+        actions.map(Some)
+    }
+
+    /// Makes actions' cgroups in a directory below `parent`, whose children have
+    /// `controllers`.
+    ///
+    /// # Errors
+    /// Of making the directory and of enabling the controllers in it.
+    pub fn below(parent: &Path, controllers: Controllers) -> Result<Self, CgroupError> {
+        let path = parent.join(ACTIONS);
+        let failed = |action| {
+            let path = path.clone();
+            move |errno| CgroupError { action, path, errno }
+        };
+        create(CWD, &path).map_err(failed("creating"))?;
+        if controllers.any() {
+            enable(&path, controllers)?;
+        }
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let actions = rustix::fs::open(&path, flags, Mode::empty()).map_err(failed("opening"))?;
+        Ok(Self { actions, controllers, next: AtomicU64::new(1) })
+    }
+
+    /// What can be limited.
+    pub fn controllers(&self) -> Controllers {
+        self.controllers
+    }
+
+    /// A fresh cgroup for one action, without limits yet.
+    pub(crate) fn create(self: &Arc<Self>) -> Result<Cgroup, RunError> {
+        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let failed = |errno| RunError::with_detail(StepName::Cgroup, errno, name.clone());
+        rustix::fs::mkdirat(&self.actions, &name, Mode::from_raw_mode(0o755)).map_err(failed)?;
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let directory =
+            rustix::fs::openat(&self.actions, &name, flags, Mode::empty()).map_err(failed)?;
+        Ok(Cgroup { cgroups: Arc::clone(self), name, directory })
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        // EBUSY if an action's cgroup is left, and then it is better left.
+        let _ = rustix::fs::unlinkat(&self.actions, c".", AtFlags::REMOVEDIR);
+    }
+}
+
+/// One action's cgroup, removed when dropped; everything in it must be dead then.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    cgroups: Arc<Cgroups>,
+    name: String,
+    directory: OwnedFd,
+}
+
+impl Cgroup {
+    /// Sets what `limits` ask for and, if they do not, at most `processes_max`
+    /// processes. Must be done before the action is let in.
+    pub(crate) fn limit(&self, limits: &Limits, processes_max: u32) -> Result<(), RunError> {
+        let Controllers { memory, cpu, pids } = self.cgroups.controllers;
+        if let Some(bytes) = limits.memory_bytes.filter(|_| memory) {
+            self.set("memory.max", &bytes.to_string())?;
+            self.set("memory.oom.group", "1")?;
+            // Swap would let the action use more than it was given, slowly. A
+            // kernel without swap accounting has no such file.
+            let _ = write(self.directory.as_fd(), Path::new("memory.swap.max"), "0");
+        }
+        if let Some(cores) = limits.cpu_cores.filter(|_| cpu) {
+            let quota = u64::from(cores).saturating_mul(CPU_PERIOD_US);
+            self.set("cpu.max", &format!("{quota} {CPU_PERIOD_US}"))?;
+        }
+        if pids {
+            // One more for PID 1.
+            let processes = u64::from(limits.pids_max.unwrap_or(processes_max)) + 1;
+            self.set("pids.max", &processes.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn set(&self, file: &'static str, value: &str) -> Result<(), RunError> {
+        write(self.directory.as_fd(), Path::new(file), value).map_err(|errno| {
+            RunError::with_detail(StepName::Cgroup, errno, format!("{file} = {value}"))
+        })
+    }
+
+    /// Whether the kernel killed any of it for its memory limit.
+    pub(crate) fn was_oom_killed(&self) -> bool {
+        self.cgroups.controllers.memory
+            && read(self.directory.as_fd(), Path::new("memory.events"))
+                .is_ok_and(|events| oom_kills(&events) > 0)
+    }
+}
+
+impl AsFd for Cgroup {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if let Err(errno) =
+            rustix::fs::unlinkat(&self.cgroups.actions, &self.name, AtFlags::REMOVEDIR)
+        {
+            tracing::warn!(cgroup = self.name, %errno, "an action's cgroup could not be removed");
+        }
+    }
+}
+
+/// The count of `oom_kill` in `memory.events` (the kernel's
+/// Documentation/admin-guide/cgroup-v2.rst).
+fn oom_kills(events: &str) -> u64 {
+    let counts = events.lines().filter_map(|line| line.split_once(' '));
+    counts
+        .filter(|(name, _)| *name == "oom_kill")
+        .filter_map(|(_, count)| count.parse::<u64>().ok())
+        .sum()
+}
+
+/// The directory of this process's version 2 cgroup.
+fn own_cgroup() -> Option<PathBuf> {
+    let cgroups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let path = cgroups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    Some(mount_point(&mounts)?.join(path))
+}
+
+/// Where the whole version 2 hierarchy is mounted: a line of `mountinfo` is
+/// `id parent device root mount-point options … - type source options`.
+fn mount_point(mountinfo: &str) -> Option<PathBuf> {
+    mountinfo.lines().find_map(|line| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        (file_system.starts_with("cgroup2 ") && root == "/").then(|| PathBuf::from(point))
+    })
+}
+
+fn move_to(path: &Path) -> Result<(), CgroupError> {
+    let failed = |action| move |errno| CgroupError { action, path: path.to_owned(), errno };
+    create(CWD, path).map_err(failed("creating"))?;
+    write(CWD, &path.join("cgroup.procs"), "0").map_err(failed("moving this process to"))
+}
+
+fn enable(path: &Path, controllers: Controllers) -> Result<(), CgroupError> {
+    let path = path.join("cgroup.subtree_control");
+    write(CWD, &path, &controllers.enabling()).map_err(|errno| CgroupError {
+        action: "writing",
+        path,
+        errno,
+    })
+}
+
+/// One that is left from a server that was killed is as good as new.
+fn create(directory: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
+    match rustix::fs::mkdirat(directory, path, Mode::from_raw_mode(0o755)) {
+        Err(Errno::EXIST) => Ok(()),
+        made => made,
+    }
+}
+
+fn write(directory: BorrowedFd<'_>, path: &Path, value: &str) -> Result<(), Errno> {
+    let file =
+        rustix::fs::openat(directory, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(file, value.as_bytes()).map(drop)
+}
+
+/// Up to 4 KiB, more than any of these files has.
+fn read(directory: BorrowedFd<'_>, path: &Path) -> Result<String, Errno> {
+    let file =
+        rustix::fs::openat(directory, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut buffer = vec![0; 4096];
+    let length = rustix::io::read(file, &mut buffer)?;
+    buffer.truncate(length);
+    Ok(String::from_utf8_lossy(&buffer).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controllers_are_read_and_enabled() {
+        let controllers = Controllers::parse("cpuset cpu io memory hugetlb pids rdma\n");
+        assert_eq!(controllers, Controllers { memory: true, cpu: true, pids: true });
+        assert_eq!(controllers.enabling(), "+memory +cpu +pids");
+        assert_eq!(Controllers::parse("cpuset io\n"), Controllers::default());
+        assert_eq!(Controllers::parse("pids").enabling(), "+pids");
+    }
+
+    #[test]
+    fn the_mount_of_the_whole_hierarchy_is_found() {
+        let mountinfo = "\
+            25 1 0:23 / /proc rw,nosuid - proc proc rw\n\
+            30 1 0:26 /part /sys/fs/part rw - cgroup2 cgroup2 rw\n\
+            31 1 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw\n";
+        assert_eq!(mount_point(mountinfo), Some(PathBuf::from("/sys/fs/cgroup")));
+        assert_eq!(mount_point("25 1 0:23 / /proc rw - proc proc rw\n"), None);
+    }
+
+    #[test]
+    fn kills_are_counted() {
+        assert_eq!(oom_kills("low 0\nhigh 0\nmax 12\noom 1\noom_kill 3\noom_group_kill 1\n"), 3);
+        assert_eq!(oom_kills(""), 0);
+    }
+}

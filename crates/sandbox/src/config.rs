@@ -1,0 +1,70 @@
+//! What an operator can decide about sandboxes.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::cgroup::Cgroups;
+use crate::plan::Sizes;
+
+/// How a helper is started; `helper_main` is what it must run.
+#[derive(Clone, Debug)]
+pub struct HelperCommand {
+    /// The program; `/proc/self/exe` by default.
+    pub program: PathBuf,
+    /// The hidden sub-command.
+    pub args: Vec<OsString>,
+}
+
+/// The bounds of every sandbox, and of their number.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How helpers are started.
+    pub helper: HelperCommand,
+    /// Helpers that may exist at the same time, idle ones included. At least as
+    /// many as actions run at the same time; more keep several root views warm.
+    pub helpers_max: usize,
+    /// Bytes of an action's `/tmp`.
+    pub tmp_bytes: u64,
+    /// Inodes of an action's `/tmp`; each takes about 1 KiB of kernel memory.
+    pub tmp_inodes: u64,
+    /// Bytes of an action's `/dev/shm`.
+    pub shm_bytes: u64,
+    /// Processes and threads of an action that asks for no other limit.
+    pub processes_max: u32,
+    /// Soft limit of open descriptors; an action can raise it up to the daemon's
+    /// own hard limit.
+    pub open_files: u64,
+    /// Cgroups, where there are controllers.
+    pub cgroups: Option<Arc<Cgroups>>,
+}
+
+/// Inodes of `/dev/shm`: shared memory comes in few and large pieces.
+const SHM_INODES: u64 = 4096;
+
+impl Config {
+    /// The bounds of a build machine: a linker's temporary files fit, a runaway
+    /// process is stopped. `args` is the hidden sub-command of this program.
+    pub fn new(args: impl IntoIterator<Item = OsString>) -> Self {
+        let program = PathBuf::from("/proc/self/exe");
+        Self {
+            helper: HelperCommand { program, args: args.into_iter().collect() },
+            helpers_max: 64,
+            tmp_bytes: 4 << 30,
+            tmp_inodes: 256 << 10,
+            shm_bytes: 1 << 30,
+            processes_max: 4096,
+            open_files: 4096,
+            cgroups: None,
+        }
+    }
+
+    pub(crate) fn sizes(&self) -> Sizes {
+        Sizes {
+            tmp_bytes: self.tmp_bytes,
+            tmp_inodes: self.tmp_inodes,
+            shm_bytes: self.shm_bytes,
+            shm_inodes: SHM_INODES,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Why an action could not be run.
+
+use rustix::io::Errno;
+
+use crate::message::Failed;
+use crate::packet::PacketError;
+use crate::step::StepName;
+
+/// A set-up that failed, by its step and the kernel's reason.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{step}: {errno}{}{detail}", if detail.is_empty() { "" } else { ": " })]
+pub struct RunError {
+    step: StepName,
+    errno: Errno,
+    detail: String,
+}
+
+impl RunError {
+    pub(crate) fn new(step: StepName, errno: Errno) -> Self {
+        Self { step, errno, detail: String::new() }
+    }
+
+    pub(crate) fn with_detail(step: StepName, errno: Errno, detail: impl Into<String>) -> Self {
+        Self { step, errno, detail: detail.into() }
+    }
+
+    /// The step that failed.
+    pub fn step(&self) -> StepName {
+        self.step
+    }
+
+    /// What the kernel said.
+    pub fn errno(&self) -> Errno {
+        self.errno
+    }
+
+    /// The errno in words.
+    pub fn errno_text(&self) -> String {
+        std::io::Error::from(self.errno).to_string()
+    }
+
+    /// Whether the command is to blame (it names a program or a directory that is
+    /// not there, say) and not this machine.
+    pub fn is_about_command(&self) -> bool {
+        self.step.is_about_command()
+    }
+}
+
+impl From<Failed> for RunError {
+    fn from(failed: Failed) -> Self {
+        Self::with_detail(failed.step, Errno::from_raw_os_error(failed.errno), failed.detail)
+    }
+}
+
+impl From<PacketError> for RunError {
+    fn from(error: PacketError) -> Self {
+        Self::with_detail(StepName::Request, error.errno(), error.to_string())
+    }
+}

@@ -1,0 +1,271 @@
+//! The helper's life: set up once, then one action after the other.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustix::thread::UnshareFlags;
+use sys::call::Instruction;
+use sys::init::{Init, Report};
+use sys::mount::{FsContext, MountAttributes};
+use sys::process::Namespace;
+
+use crate::helper::{At, network, root, user_namespace};
+use crate::lower::{self, PreparationFiles, RunFiles};
+use crate::message::{Failed, Finished, Request, Response, Setup};
+use crate::packet::{self, Packet, PacketError};
+use crate::plan::{self, Sizes};
+use crate::seccomp;
+use crate::step::{Step, StepName};
+
+/// Added to the badness that the kernel gives a process when memory runs out, of
+/// 1000: what runs in a sandbox goes before what is not in one. Helpers have it
+/// too, as what they start inherits it; one that is killed is replaced.
+const OOM_SCORE_ADJUSTMENT: &[u8] = b"500";
+
+/// Serves the daemon on standard input until it hangs up.
+pub(super) fn serve() -> Result<(), PacketError> {
+    let socket = take_standard_input()?;
+    let set_up = match packet::receive(&socket)? {
+        Some(packet) => set_up(packet),
+        None => return Ok(()),
+    };
+    match set_up {
+        Ok(helper) => {
+            send(socket.as_fd(), &Response::Ready)?;
+            helper.serve(socket.as_fd())
+        }
+        Err(failed) => send(socket.as_fd(), &Response::Failed(failed)),
+    }
+}
+
+fn send(socket: BorrowedFd<'_>, response: &Response) -> Result<(), PacketError> {
+    packet::send(socket, response.encode(), &[])
+}
+
+/// Moves the socket away from the descriptors that an action will have.
+fn take_standard_input() -> Result<OwnedFd, Errno> {
+    sys::process::mark_close_on_exec()?;
+    rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)
+}
+
+/// What a helper has once it is set up.
+struct Helper {
+    /// A `/proc` with writable settings, out of an action's reach.
+    proc: OwnedFd,
+    user_namespace: OwnedFd,
+    filter: Arc<[Instruction]>,
+    last_capability: u32,
+    sizes: Sizes,
+    /// The processes of the next action, or why there are none.
+    next: Option<Result<Prepared, Failed>>,
+    /// Namespaces of the last action. Taking mounts down takes longer than
+    /// everything else at an action's end, and can wait until it was reported.
+    remains: Vec<OwnedFd>,
+    /// Whether an action ran since the network was last looked at.
+    used: bool,
+}
+
+/// Processes that wait for an action, and their namespaces (best effort: before
+/// Linux 6.11 they can't be had, and mounts are taken down at the action's end).
+struct Prepared {
+    init: Init,
+    namespaces: Vec<OwnedFd>,
+}
+
+fn set_up(packet: Packet) -> Result<Helper, Failed> {
+    let Packet { kind, body, descriptors } = packet;
+    let setup = match Request::decode(kind, &body) {
+        Ok(Request::Setup(setup)) if setup.mounts.len() == descriptors.len() => setup,
+        _ => return Err(protocol("expected a set-up with its mounts")),
+    };
+    let proc = isolate(&setup).at(StepName::Isolate, String::new)?;
+    let namespaces = UnshareFlags::NEWNS | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP;
+    sys::process::unshare_namespaces(namespaces).at(StepName::Namespaces, String::new)?;
+    rustix::system::sethostname(b"actiond").at(StepName::Namespaces, String::new)?;
+    network::renew(proc.as_fd()).at(StepName::Network, String::new)?;
+    let user_namespace =
+        user_namespace::create(proc.as_fd()).at(StepName::UserNamespace, String::new)?;
+    let last_capability = last_capability(proc.as_fd()).at(StepName::Isolate, String::new)?;
+    root::enter(&setup, descriptors)?;
+    use_own_null().at(StepName::Devices, || "dev/null".to_owned())?;
+    Ok(Helper {
+        proc,
+        user_namespace,
+        filter: seccomp::filter(),
+        last_capability,
+        sizes: setup.sizes,
+        next: None,
+        remains: Vec::new(),
+        used: false,
+    })
+}
+
+/// Attributes that every process of the sandbox inherits. Returns a `/proc` of our
+/// own, in which settings can be written even where the host's is read-only.
+fn isolate(setup: &Setup) -> Result<OwnedFd, Errno> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    rustix::thread::set_name(c"sandbox-helper")?;
+    rustix::thread::set_no_new_privs(true)?;
+    sys::process::reset_signals();
+    match sys::process::leave_session_keyring() {
+        Ok(()) | Err(Errno::NOSYS) => {}
+        Err(errno) => return Err(errno),
+    }
+    let proc = FsContext::open("proc")
+        .and_then(|context| context.mount(MountAttributes::MOUNT_ATTR_NOSUID))
+        .map_err(|error| error.errno)?;
+    network::write(proc.as_fd(), "self/oom_score_adj", OOM_SCORE_ADJUSTMENT)?;
+    limit_resources(setup)?;
+    Ok(proc)
+}
+
+fn limit_resources(setup: &Setup) -> Result<(), Errno> {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(Resource::Core, none)?;
+    // A program that needs more can raise it up to what the daemon was given.
+    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let current = maximum.map_or(setup.open_files, |maximum| maximum.min(setup.open_files));
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum })
+}
+
+fn last_capability(proc: BorrowedFd<'_>) -> Result<u32, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(proc, "sys/kernel/cap_last_cap", flags, Mode::empty())?;
+    let mut digits = [0; 16];
+    let length = rustix::io::read(file, &mut digits)?;
+    let text = String::from_utf8_lossy(digits.get(..length).unwrap_or_default());
+    text.trim().parse().map_err(|_| Errno::BADMSG)
+}
+
+/// The root's own `/dev/null` is what actions read from. Standard error stays that
+/// of the daemon, for a panic's last words; no action gets it.
+fn use_own_null() -> Result<(), Errno> {
+    let null = rustix::fs::open(c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)
+}
+
+fn protocol(detail: &str) -> Failed {
+    Failed {
+        step: StepName::Protocol,
+        errno: Errno::BADMSG.raw_os_error(),
+        detail: detail.to_owned(),
+    }
+}
+
+impl Helper {
+    fn serve(mut self, socket: BorrowedFd<'_>) -> Result<(), PacketError> {
+        while let Some(Packet { kind, body, descriptors }) = packet::receive(socket)? {
+            match Request::decode(kind, &body)? {
+                Request::Prepare => {
+                    self.next = None;
+                    self.next = Some(self.prepare(descriptors.first().map(AsFd::as_fd)));
+                }
+                Request::Run(steps) => {
+                    let response = self.run(steps, descriptors, socket)?;
+                    send(socket, &response)?;
+                }
+                // Its action had ended before.
+                Request::Kill => {}
+                Request::Setup(_) => send(socket, &Response::Failed(protocol("a second set-up")))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Cleans up after the last action and clones PID 1 of the next.
+    fn prepare(&mut self, cgroup: Option<BorrowedFd<'_>>) -> Result<Prepared, Failed> {
+        self.remains.clear();
+        if std::mem::take(&mut self.used) && !network::is_clean(self.proc.as_fd()) {
+            network::renew(self.proc.as_fd()).at(StepName::Network, String::new)?;
+        }
+        let steps = plan::preparation(&self.sizes, cgroup.is_some());
+        let files = PreparationFiles {
+            user_namespace: self.user_namespace.as_fd(),
+            filter: &self.filter,
+            last_capability: self.last_capability,
+        };
+        let preparation = lower::preparation(&steps, &files);
+        let init = Init::start(preparation, cgroup).at(StepName::Clone, String::new)?;
+        let namespaces = [Namespace::Mount, Namespace::Ipc]
+            .into_iter()
+            .filter_map(|kind| sys::process::namespace_of(init.pidfd(), kind).ok())
+            .collect();
+        Ok(Prepared { init, namespaces })
+    }
+
+    /// An error only if the daemon is gone or talks nonsense.
+    fn run(
+        &mut self,
+        steps: Vec<Step>,
+        descriptors: Vec<OwnedFd>,
+        socket: BorrowedFd<'_>,
+    ) -> Result<Response, PacketError> {
+        let [stdout, stderr, input_root] = descriptors.as_slice() else {
+            return Ok(Response::Failed(protocol("expected three descriptors with an action")));
+        };
+        let Prepared { init, namespaces } = match self.next.take() {
+            Some(Ok(prepared)) => prepared,
+            Some(Err(failed)) => return Ok(Response::Failed(failed)),
+            None => return Ok(Response::Failed(protocol("an action without preparation"))),
+        };
+        self.used = true;
+        self.remains = namespaces;
+        let files = RunFiles {
+            stdout: stdout.as_fd(),
+            stderr: stderr.as_fd(),
+            input_root: input_root.as_fd(),
+        };
+        init.admit(lower::run(steps, &files));
+        wait(&init, socket)?;
+        Ok(response(&init.finish()))
+    }
+}
+
+/// Waits until all is dead, and kills it when the daemon says so or is gone.
+fn wait(init: &Init, socket: BorrowedFd<'_>) -> Result<(), PacketError> {
+    loop {
+        let pidfd = init.pidfd();
+        let mut events = [
+            PollFd::from_borrowed_fd(pidfd, PollFlags::IN),
+            PollFd::from_borrowed_fd(socket, PollFlags::IN),
+        ];
+        rustix::io::retry_on_intr(|| poll(&mut events, None))?;
+        let [ended, told] = &events;
+        if !ended.revents().is_empty() {
+            return Ok(());
+        }
+        if !told.revents().is_empty() {
+            // Whatever was said, or that nobody is there: it is over. Dropping
+            // `init` on the way out kills and waits.
+            let packet = packet::receive(socket)?.ok_or(Errno::PIPE)?;
+            match Request::decode(packet.kind, &packet.body)? {
+                Request::Kill => init.kill(),
+                _ => return Err(Errno::PROTO.into()),
+            }
+        }
+    }
+}
+
+fn response(report: &Report) -> Response {
+    match &report.failure {
+        Some(failure) => Response::Failed(Failed {
+            step: StepName::from_number(failure.label).unwrap_or(StepName::Init),
+            errno: failure.errno.raw_os_error(),
+            detail: String::new(),
+        }),
+        // It died without being asked to: the kernel was out of memory, say.
+        None if report.started_ns == 0 && report.wait_status.is_some() => {
+            Response::Failed(Failed {
+                step: StepName::Prepare,
+                errno: Errno::CHILD.raw_os_error(),
+                detail: format!("wait status {:#x}", report.wait_status.unwrap_or(0)),
+            })
+        }
+        None => Response::Finished(Finished::from(report)),
+    }
+}

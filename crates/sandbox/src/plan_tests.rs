@@ -1,0 +1,138 @@
+use super::*;
+
+fn words(words: &[&str]) -> Vec<CString> {
+    words.iter().map(|word| CString::new(*word).unwrap()).collect()
+}
+
+#[track_caller]
+fn check_candidates(program: &str, environment: &[&str], expected: &[&str]) {
+    let (arguments, environment) = (words(&[program]), words(environment));
+    let command = Command {
+        arguments: &arguments,
+        environment: &environment,
+        working_directory: &RelPath::root(),
+    };
+    let found: Vec<String> =
+        candidates(&command).iter().map(|path| path.to_str().unwrap().to_owned()).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_program_with_a_slash_is_taken_as_it_is() {
+    check_candidates("/bin/sh", &["PATH=/x"], &["/bin/sh"]);
+    check_candidates("./tool", &[], &["./tool"]);
+    check_candidates("out/tool", &[], &["out/tool"]);
+    check_candidates("../../tool", &[], &["../../tool"]);
+}
+
+#[test]
+fn a_name_is_looked_up_in_the_commands_own_path() {
+    check_candidates("cc", &[], &["/usr/local/bin/cc", "/usr/bin/cc", "/bin/cc"]);
+    check_candidates("cc", &["HOME=/x", "PATH=/a:/b/"], &["/a/cc", "/b//cc"]);
+    check_candidates("cc", &["PATH=:rel"], &["./cc", "rel/cc"]);
+    check_candidates("cc", &["PATH="], &["./cc"]);
+    check_candidates("cc", &["PATH=/a", "PATH=/b"], &["/a/cc"]);
+}
+
+#[test]
+fn what_the_kernel_would_refuse_is_left_to_the_kernel() {
+    let long = "x".repeat(256);
+    check_candidates(&long, &["PATH=/a:/b"], &[&long]);
+    check_candidates("", &[], &[""]);
+    let path = format!("PATH=/{}:/b", "y".repeat(5000));
+    check_candidates("cc", &[&path], &["/b/cc"]);
+}
+
+#[test]
+fn a_huge_path_makes_no_huge_plan() {
+    let path = format!("PATH={}", ":".repeat(100_000));
+    let (arguments, environment) = (words(&["cc"]), words(&[&path]));
+    let command = Command {
+        arguments: &arguments,
+        environment: &environment,
+        working_directory: &RelPath::root(),
+    };
+    assert_eq!(candidates(&command).len(), MAX_CANDIDATES);
+}
+
+#[test]
+fn no_arguments_no_candidates() {
+    let command = Command { arguments: &[], environment: &[], working_directory: &RelPath::root() };
+    assert!(candidates(&command).is_empty());
+}
+
+/// One line a step.
+fn shown(steps: &[Step]) -> String {
+    steps.iter().map(|step| format!("{:?}: {step:?}\n", step.actor())).collect()
+}
+
+#[test]
+fn the_preparation() {
+    let sizes = Sizes { tmp_bytes: 1, tmp_inodes: 2, shm_bytes: 3, shm_inodes: 4 };
+    let expected = "\
+Init: MountProc
+Init: MountTmp { bytes: 1, inodes: 2 }
+Init: MountShm { bytes: 3, inodes: 4 }
+Action: NewSession
+Action: JoinUserNamespace
+Action: DropGroups
+Action: SetGroup
+Action: SetUser
+Action: BoundCapabilities
+Action: DropCapabilities
+Action: NoNewPrivileges
+Action: Filter
+";
+    assert_eq!(shown(&preparation(&sizes, false)), expected);
+    assert_eq!(shown(&preparation(&sizes, true)), format!("Init: NewCgroupNamespace\n{expected}"));
+}
+
+#[test]
+fn a_plain_action() {
+    let (arguments, environment) = (words(&["cc", "-c", "a.c"]), words(&["PATH=/bin", "A=b"]));
+    let command = Command {
+        arguments: &arguments,
+        environment: &environment,
+        working_directory: &RelPath::root(),
+    };
+    let limits = ProcessLimits { processes: 100, ..ProcessLimits::default() };
+    let expected = r#"Init: AttachInputRoot
+InitAfterwards: ConfineInit
+Action: Limit { resource: Processes, value: 100 }
+Action: Streams
+Action: EnterDirectory { path: ["/workspace"] }
+Action: Execute { candidates: ["/bin/cc"], arguments: ["cc", "-c", "a.c"], environment: ["PATH=/bin", "A=b"] }
+"#;
+    assert_eq!(shown(&plan(&command, &limits)), expected);
+}
+
+#[test]
+fn an_action_with_limits_in_a_directory() {
+    let arguments = words(&["bin/tool"]);
+    let directory = RelPath::parse("a/b").unwrap();
+    let command =
+        Command { arguments: &arguments, environment: &[], working_directory: &directory };
+    let limits = ProcessLimits { processes: 5, address_space: Some(1 << 30), cpus: Some(vec![3]) };
+    let expected = r#"Init: AttachInputRoot
+InitAfterwards: ConfineInit
+Action: Limit { resource: Processes, value: 5 }
+Action: Limit { resource: AddressSpace, value: 1073741824 }
+Action: RunOn { mask: [3] }
+Action: Streams
+Action: EnterDirectory { path: ["/workspace/a/b"] }
+Action: Execute { candidates: ["bin/tool"], arguments: ["bin/tool"], environment: [] }
+"#;
+    assert_eq!(shown(&plan(&command, &limits)), expected);
+}
+
+#[test]
+fn privileges_are_gone_before_a_path_of_the_clients_is_resolved() {
+    let names: Vec<_> = preparation(&Sizes::default(), true).iter().map(Step::name).collect();
+    let at = |name| names.iter().position(|other| *other == name).unwrap();
+    use crate::step::StepName::*;
+    assert!(at(JoinUserNamespace) < at(DropGroups));
+    assert!(at(SetGroup) < at(SetUser));
+    assert!(at(SetUser) < at(DropCapabilities));
+    assert!(at(NoNewPrivileges) < at(Filter));
+    assert!(!names.contains(&EnterDirectory));
+}

@@ -1,0 +1,109 @@
+//! A helper as the daemon sees it: a child process and a socket.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use runtimes::RootView;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::config::Config;
+use crate::error::RunError;
+use crate::message::{Request, Response};
+use crate::packet::{self, PacketError};
+use crate::step::StepName;
+use crate::view;
+
+/// How long a helper may take to end once nobody talks to it any more: it kills
+/// what runs, waits for that, and takes a few mounts down.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// A helper that is set up. Ends, with all that runs in it, when dropped.
+#[derive(Debug)]
+pub(crate) struct HelperProcess {
+    socket: Option<OwnedFd>,
+    child: Child,
+}
+
+impl HelperProcess {
+    /// Starts a helper and waits until it lives in the root that `view` describes.
+    pub(crate) fn start(view: &RootView, config: &Config) -> Result<Self, RunError> {
+        let (setup, mounts) = view::setup(view, config)?;
+        let spawn_failed = |errno| RunError::new(StepName::Spawn, errno);
+        let (ours, theirs) = packet::pair().map_err(spawn_failed)?;
+        // Without a `pre_exec` the standard library spawns without copying the
+        // daemon's memory.
+        let child = Command::new(&config.helper.program)
+            .args(&config.helper.args)
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|error| {
+                spawn_failed(error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))
+            })?;
+        let helper = Self { socket: Some(ours), child };
+        let mounts: Vec<_> = mounts.iter().map(AsFd::as_fd).collect();
+        helper.send(&Request::Setup(setup), &mounts)?;
+        match helper.receive()? {
+            Response::Ready => Ok(helper),
+            Response::Failed(failed) => Err(failed.into()),
+            Response::Finished(_) => Err(RunError::new(StepName::Protocol, Errno::PROTO)),
+        }
+    }
+
+    /// Readable when the helper says something or is gone.
+    pub(crate) fn socket(&self) -> Result<BorrowedFd<'_>, PacketError> {
+        self.socket.as_ref().map(AsFd::as_fd).ok_or(PacketError::Socket(Errno::PIPE))
+    }
+
+    pub(crate) fn send(
+        &self,
+        request: &Request,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), PacketError> {
+        packet::send(self.socket()?, request.encode(), descriptors)
+    }
+
+    /// The next response; an error if the helper is gone.
+    pub(crate) fn receive(&self) -> Result<Response, PacketError> {
+        let packet = packet::receive(self.socket()?)?.ok_or(Errno::PIPE)?;
+        Ok(Response::decode(packet.kind, &packet.body)?)
+    }
+
+    /// Whether it waits in silence, as an idle helper should.
+    pub(crate) fn is_idle(&self) -> bool {
+        let Ok(socket) = self.socket() else { return false };
+        let mut events = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+        poll(&mut events, Some(&Timespec::default())) == Ok(0)
+    }
+
+    /// Waits for the process's end; false if that does not come.
+    fn wait_bounded(&mut self) -> bool {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let Some(Ok(pidfd)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else {
+            return false;
+        };
+        let timeout = Timespec { tv_sec: FAREWELL.as_secs() as i64, tv_nsec: 0 };
+        let mut events = [PollFd::new(&pidfd, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut events, Some(&timeout))) == Ok(1)
+    }
+}
+
+impl Drop for HelperProcess {
+    fn drop(&mut self) {
+        self.socket = None;
+        if !self.wait_bounded() {
+            tracing::warn!(pid = self.child.id(), "a sandbox helper does not end and is killed");
+            // PID 1 of its sandbox dies with it, and all the rest with that.
+            let _ = self.child.kill();
+            if !self.wait_bounded() {
+                // It hangs in the kernel: not to be reaped is the lesser evil.
+                return;
+            }
+        }
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,330 @@
+//! Running one action: send it, carry its output, stop it when it is time.
+
+use std::ffi::CString;
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use inputroot::Attachment;
+use model::{Limits, RelPath};
+use runtimes::RootView;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::cgroup::{Cgroup, Controllers};
+use crate::config::Config;
+use crate::cpus::Cpus;
+use crate::error::RunError;
+use crate::exit::{Exit, Stopped};
+use crate::message::{Finished, Request, Response};
+use crate::packet::PacketError;
+use crate::plan::{self, Command, ProcessLimits};
+use crate::pool::Place;
+use crate::process::HelperProcess;
+use crate::step::StepName;
+use crate::streams::{CHUNK_BYTES, Stream, Streams};
+
+/// How long killed processes may take to die. They die at once, unless they hang
+/// in the kernel; then this sandbox is given up.
+const DEATH: Duration = Duration::from_secs(10);
+
+/// What is to be run.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec<'a> {
+    /// argv; what is executed is the first, looked up in the environment's PATH if
+    /// it has no slash.
+    pub arguments: &'a [CString],
+    /// `NAME=value` each; exactly what the action gets.
+    pub environment: &'a [CString],
+    /// Relative to the input root.
+    pub working_directory: &'a RelPath,
+    /// What is attached at `/workspace`; good for one run.
+    pub input_root: &'a Attachment,
+    /// What the action asks to be limited to.
+    pub limits: &'a Limits,
+}
+
+/// When a run ends before the action does.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StopConditions<'a> {
+    /// When the action is killed.
+    pub deadline: Option<Instant>,
+    /// Killed when this becomes readable; nothing is read from it.
+    pub cancelled: Option<BorrowedFd<'a>>,
+}
+
+/// A place to run actions in, one after the other, all with the same root view.
+/// From [`Pool::acquire`](crate::Pool::acquire), to be given back by
+/// [`Pool::release`](crate::Pool::release) after each.
+#[derive(Debug)]
+pub struct Sandbox {
+    helper: HelperProcess,
+    view: Arc<RootView>,
+    config: Arc<Config>,
+    cpus: Arc<Cpus>,
+    /// Where PID 1 of the next action waits.
+    cgroup: Option<Cgroup>,
+    state: State,
+    // Last, so that the helper is gone before its place is free.
+    _place: Place,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// An action can be run.
+    Prepared,
+    /// One was: `recycle` makes it prepared again.
+    Used,
+    /// The helper said nonsense, nothing, or is gone.
+    Broken,
+}
+
+impl Sandbox {
+    pub(crate) fn start(
+        view: Arc<RootView>,
+        config: Arc<Config>,
+        cpus: Arc<Cpus>,
+        place: Place,
+    ) -> Result<Self, RunError> {
+        let helper = HelperProcess::start(&view, &config)?;
+        let mut sandbox =
+            Self { helper, view, config, cpus, cgroup: None, state: State::Used, _place: place };
+        sandbox.recycle()?;
+        Ok(sandbox)
+    }
+
+    /// The root view that its actions see.
+    pub fn view(&self) -> &Arc<RootView> {
+        &self.view
+    }
+
+    /// Whether the helper still waits for an action.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.state == State::Prepared && self.helper.is_idle()
+    }
+
+    /// Has the helper clean up after the last action and prepare the next; does
+    /// not wait for it.
+    pub(crate) fn recycle(&mut self) -> Result<(), RunError> {
+        if self.state == State::Broken {
+            return Err(RunError::new(StepName::Request, Errno::PIPE));
+        }
+        self.state = State::Broken;
+        // The old one goes first: a cgroup is never used twice.
+        let last = self.cgroup.take();
+        self.cgroup = self.config.cgroups.as_ref().map(|cgroups| cgroups.create()).transpose()?;
+        let descriptors: Vec<_> = self.cgroup.iter().map(AsFd::as_fd).collect();
+        self.helper.send(&Request::Prepare, &descriptors)?;
+        drop(last);
+        self.state = State::Prepared;
+        Ok(())
+    }
+
+    /// Runs an action to its end, whatever that is; when this returns, every
+    /// process that it started is dead.
+    ///
+    /// # Errors
+    /// The step that failed. The action has not run then, unless the step is
+    /// [`StepName::Kill`] or [`StepName::Request`].
+    pub fn run(
+        &mut self,
+        spec: &Spec<'_>,
+        streams: Streams<'_>,
+        stop: &StopConditions<'_>,
+    ) -> Result<Exit, RunError> {
+        if self.state != State::Prepared {
+            return Err(RunError::new(StepName::Request, Errno::BUSY));
+        }
+        self.state = State::Used;
+        let limits = self.limit(spec.limits)?;
+        let command = Command {
+            arguments: spec.arguments,
+            environment: spec.environment,
+            working_directory: spec.working_directory,
+        };
+        let request = Request::Run(plan::plan(&command, &limits));
+        let Attachment::Mount(input_root) = spec.input_root;
+
+        let request_failed = |errno| RunError::new(StepName::Request, errno);
+        let (stdout, stdout_end) = Stream::new(streams.stdout).map_err(request_failed)?;
+        let (stderr, stderr_end) = Stream::new(streams.stderr).map_err(request_failed)?;
+        let descriptors = [stdout_end.as_fd(), stderr_end.as_fd(), input_root.as_fd()];
+        self.helper.send(&request, &descriptors).map_err(|error| self.refused(error))?;
+        drop((stdout_end, stderr_end));
+
+        let mut watch = Watch {
+            helper: &self.helper,
+            streams: [stdout, stderr],
+            stop,
+            stopped: None,
+            dead_by: None,
+        };
+        let response = watch.wait();
+        let stopped = watch.stopped;
+        match response {
+            Ok(Response::Finished(finished)) => Ok(self.exit(&finished, stopped)),
+            Ok(Response::Failed(failed)) => Err(failed.into()),
+            Ok(Response::Ready) => {
+                Err(self.broken(RunError::new(StepName::Protocol, Errno::PROTO)))
+            }
+            Err(error) => Err(self.broken(error)),
+        }
+    }
+
+    fn exit(&self, finished: &Finished, stopped: Option<Stopped>) -> Exit {
+        let oom_killed = self.cgroup.as_ref().is_some_and(Cgroup::was_oom_killed);
+        Exit::new(finished, stopped, oom_killed)
+    }
+
+    /// A command too long for a packet is too long for execve(2) as well, and the
+    /// helper never heard of it.
+    fn refused(&mut self, error: PacketError) -> RunError {
+        match error.errno() {
+            Errno::TOOBIG => RunError::new(StepName::Execute, Errno::TOOBIG),
+            _ => self.broken(error.into()),
+        }
+    }
+
+    fn broken(&mut self, error: RunError) -> RunError {
+        self.state = State::Broken;
+        error
+    }
+
+    /// Limits the cgroup, and says what is left for the process itself to be
+    /// limited to.
+    fn limit(&self, limits: &Limits) -> Result<ProcessLimits, RunError> {
+        let processes_max = self.config.processes_max;
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.limit(limits, processes_max)?;
+        }
+        let controllers = self
+            .config
+            .cgroups
+            .as_ref()
+            .map_or(Controllers::default(), |cgroups| cgroups.controllers());
+        Ok(ProcessLimits {
+            processes: u64::from(limits.pids_max.unwrap_or(processes_max)),
+            address_space: limits.memory_bytes.filter(|_| !controllers.memory),
+            cpus: limits
+                .cpu_cores
+                .filter(|_| !controllers.cpu)
+                .and_then(|cores| self.cpus.choose(cores)),
+        })
+    }
+}
+
+/// A run that is under way.
+struct Watch<'a> {
+    helper: &'a HelperProcess,
+    streams: [Stream<'a>; 2],
+    stop: &'a StopConditions<'a>,
+    stopped: Option<Stopped>,
+    /// Set together with `stopped`.
+    dead_by: Option<Instant>,
+}
+
+/// What there is to do.
+#[derive(Default)]
+struct Ready {
+    helper: bool,
+    cancelled: bool,
+    streams: bool,
+}
+
+impl Watch<'_> {
+    /// The helper's response, after all output was passed on.
+    fn wait(&mut self) -> Result<Response, RunError> {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            let ready = self.poll()?;
+            if ready.streams && self.pump(&mut chunk).is_break() {
+                self.stop(Stopped::SinkRefused)?;
+            }
+            if ready.helper {
+                let response = self.helper.receive()?;
+                if self.drain(&mut chunk).is_break() {
+                    self.stopped.get_or_insert(Stopped::SinkRefused);
+                }
+                return Ok(response);
+            }
+            if ready.cancelled {
+                self.stop(Stopped::Cancelled)?;
+            }
+            self.look_at_clock()?;
+        }
+    }
+
+    fn poll(&self) -> Result<Ready, RunError> {
+        let socket = self.helper.socket()?;
+        let mut events = Vec::with_capacity(4);
+        events.push(PollFd::from_borrowed_fd(socket, PollFlags::IN));
+        // Once it is stopped, being cancelled as well changes nothing.
+        let cancelled = self.stop.cancelled.filter(|_| self.stopped.is_none());
+        events.extend(cancelled.map(|event| PollFd::from_borrowed_fd(event, PollFlags::IN)));
+        events.extend(self.streams.iter().filter_map(Stream::interest));
+        match poll(&mut events, self.timeout().as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(RunError::new(StepName::Request, errno)),
+        }
+        let is_ready = |event: &PollFd<'_>| !event.revents().is_empty();
+        let streams_at = 1 + usize::from(cancelled.is_some());
+        Ok(Ready {
+            helper: events.first().is_some_and(is_ready),
+            cancelled: cancelled.is_some() && events.get(1).is_some_and(is_ready),
+            streams: events.iter().skip(streams_at).any(is_ready),
+        })
+    }
+
+    fn timeout(&self) -> Option<Timespec> {
+        let until = self.dead_by.or(self.stop.deadline)?;
+        let left = until.saturating_duration_since(Instant::now());
+        Some(Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        })
+    }
+
+    /// One chunk of each stream, so that neither holds up anything else.
+    fn pump(&mut self, chunk: &mut [u8]) -> ControlFlow<()> {
+        let [stdout, stderr] = &mut self.streams;
+        let flows = [stdout.pump(chunk), stderr.pump(chunk)];
+        if flows.iter().any(ControlFlow::is_break) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
+    fn drain(&mut self, chunk: &mut [u8]) -> ControlFlow<()> {
+        let [stdout, stderr] = &mut self.streams;
+        let flows = [stdout.drain(chunk), stderr.drain(chunk)];
+        if flows.iter().any(ControlFlow::is_break) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
+    fn look_at_clock(&mut self) -> Result<(), RunError> {
+        let passed =
+            |moment: Option<Instant>| moment.is_some_and(|moment| moment <= Instant::now());
+        if passed(self.dead_by) {
+            return Err(RunError::new(StepName::Kill, Errno::TIMEDOUT));
+        }
+        if passed(self.stop.deadline) {
+            self.stop(Stopped::Deadline)?;
+        }
+        Ok(())
+    }
+
+    /// The first reason is the one that is told.
+    fn stop(&mut self, reason: Stopped) -> Result<(), RunError> {
+        if self.stopped.is_none() {
+            self.stopped = Some(reason);
+            self.dead_by = Some(Instant::now() + DEATH);
+            self.helper.send(&Request::Kill, &[])?;
+        }
+        Ok(())
+    }
+}

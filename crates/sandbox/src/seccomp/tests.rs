@@ -1,0 +1,231 @@
+use sys::call::Instruction;
+
+use super::assemble::{RET_ALLOW, RET_ERRNO, RET_KILL_PROCESS, filter};
+use super::interpret::{CallData, interpret};
+use super::policy::{POLICY, Rule};
+use super::table::{Architecture, NUMBERS};
+
+const ALL: [Architecture; 3] = [Architecture::X86_64, Architecture::I386, Architecture::Aarch64];
+
+/// The filter of the machine that runs programs of `architecture`.
+fn filter_for(architecture: Architecture) -> Vec<Instruction> {
+    filter(if architecture == Architecture::Aarch64 {
+        Architecture::Aarch64
+    } else {
+        Architecture::X86_64
+    })
+}
+
+fn ask(architecture: Architecture, number: u32, arguments: [u64; 6]) -> u32 {
+    let data = CallData { architecture: architecture.audit_number(), number, arguments };
+    interpret(&filter_for(architecture), &data).0
+}
+
+fn refused(errno: u32) -> u32 {
+    RET_ERRNO | errno
+}
+
+#[test]
+fn every_name_of_the_policy_has_numbers_and_the_other_way_round() {
+    for (name, _) in POLICY {
+        assert!(NUMBERS.iter().any(|(known, _)| known == name), "{name}");
+    }
+    for (name, _) in NUMBERS {
+        assert!(POLICY.iter().any(|(known, _)| known == name), "{name}");
+    }
+}
+
+#[test]
+fn what_is_refused_whatever_the_arguments_is_refused_on_every_architecture() {
+    for architecture in ALL {
+        for (name, rule) in POLICY {
+            let (Rule::Refuse(errno), Some(number)) = (rule, architecture.number(name)) else {
+                continue;
+            };
+            assert_eq!(
+                ask(architecture, number, [0; 6]),
+                refused(u32::from(*errno)),
+                "{name} {architecture:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn all_other_calls_are_allowed() {
+    for architecture in ALL {
+        let listed: Vec<_> =
+            POLICY.iter().filter_map(|(name, _)| architecture.number(name)).collect();
+        for number in (0..600).filter(|number| !listed.contains(number)) {
+            assert_eq!(
+                ask(architecture, number, [u64::MAX; 6]),
+                RET_ALLOW,
+                "{number} {architecture:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn foreign_architectures_are_out() {
+    for number in [0, 1, 59, 0x4000_0000, u32::MAX] {
+        let arm = CallData { architecture: 0x4000_0028, number, arguments: [0; 6] };
+        for native in [Architecture::X86_64, Architecture::Aarch64] {
+            assert_eq!(interpret(&filter(native), &arm).0, RET_KILL_PROCESS);
+        }
+    }
+    for number in [0x4000_0000, 0x4000_0001, 0x4000_0209, u32::MAX] {
+        assert_eq!(ask(Architecture::X86_64, number, [0; 6]), refused(38), "x32");
+    }
+}
+
+#[track_caller]
+fn check(name: &str, arguments: &[u64], expected: u32) {
+    let mut all = [0; 6];
+    all[..arguments.len()].copy_from_slice(arguments);
+    for architecture in ALL {
+        let number = architecture.number(name).unwrap();
+        assert_eq!(
+            ask(architecture, number, all),
+            expected,
+            "{name}{arguments:x?} {architecture:?}"
+        );
+    }
+}
+
+#[test]
+fn namespaces() {
+    // fork, posix_spawn and pthread_create of glibc.
+    check("clone", &[0x0120_0011], RET_ALLOW);
+    check("clone", &[0x4111], RET_ALLOW);
+    check("clone", &[0x003d_0f00], RET_ALLOW);
+    for namespace in
+        [0x0002_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000]
+    {
+        check("clone", &[namespace | 17], refused(1));
+        check("unshare", &[namespace], refused(1));
+    }
+    check("unshare", &[0x80], refused(1));
+    check("unshare", &[0x400], RET_ALLOW);
+    check("clone3", &[], refused(38));
+}
+
+#[test]
+fn sockets() {
+    for family in [2, 10] {
+        for protocol in [0, 1, 6, 17, 58] {
+            check("socket", &[family, 1, protocol], RET_ALLOW);
+        }
+        for protocol in [33, 115, 132, 136, 255, 256, 262] {
+            check("socket", &[family, 1, protocol], refused(93));
+        }
+    }
+    check("socket", &[1, 2, 0], RET_ALLOW);
+    check("socket", &[16, 3, 0], RET_ALLOW);
+    for protocol in [4, 9, 12, 16] {
+        check("socket", &[16, 3, protocol], refused(93));
+    }
+    for family in [0, 3, 4, 5, 9, 15, 17, 21, 29, 31, 38, 40, 43, 44, 45] {
+        check("socket", &[family, 1, 0], refused(97));
+    }
+    check("socketpair", &[1, 1, 0], RET_ALLOW);
+    check("socketpair", &[2, 1, 0], refused(97));
+    for option in [26, 50, 51, 52] {
+        check("setsockopt", &[3, 1, option], refused(1));
+        check("setsockopt", &[3, 6, option], RET_ALLOW);
+    }
+    check("setsockopt", &[3, 1, 2], RET_ALLOW);
+}
+
+#[test]
+fn personalities_and_terminals() {
+    for persona in [0, 8, 0x4_0000, 0x2_0000, 0xffff_ffff] {
+        check("personality", &[persona], RET_ALLOW);
+    }
+    for persona in [0x40_0000, 0x44_0000, 0x10_0000, 1] {
+        check("personality", &[persona], refused(1));
+    }
+    check("ioctl", &[0, 0x5401], RET_ALLOW);
+    check("ioctl", &[0, 0x5412], refused(1));
+    // The kernel takes a 32-bit command, so the upper half hides nothing.
+    check("ioctl", &[0, 0x1_0000_5412], refused(1));
+}
+
+#[test]
+fn a_call_takes_few_instructions() {
+    for architecture in ALL {
+        let filter = filter_for(architecture);
+        assert!(filter.len() < 1000, "{}", filter.len());
+        for number in 0..600 {
+            let data = CallData {
+                architecture: architecture.audit_number(),
+                number,
+                arguments: [u64::MAX; 6],
+            };
+            let (_, steps) = interpret(&filter, &data);
+            assert!(steps <= 24, "{number} takes {steps}");
+        }
+    }
+}
+
+#[test]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+fn the_native_table_agrees_with_the_kernel_headers() {
+    let native = Architecture::native();
+    // What libc has constants for on both architectures.
+    for (name, number) in [
+        ("mount", libc::SYS_mount),
+        ("umount2", libc::SYS_umount2),
+        ("pivot_root", libc::SYS_pivot_root),
+        ("chroot", libc::SYS_chroot),
+        ("open_tree", libc::SYS_open_tree),
+        ("move_mount", libc::SYS_move_mount),
+        ("fsopen", libc::SYS_fsopen),
+        ("fsconfig", libc::SYS_fsconfig),
+        ("fsmount", libc::SYS_fsmount),
+        ("fspick", libc::SYS_fspick),
+        ("mount_setattr", libc::SYS_mount_setattr),
+        ("clone", libc::SYS_clone),
+        ("clone3", libc::SYS_clone3),
+        ("unshare", libc::SYS_unshare),
+        ("setns", libc::SYS_setns),
+        ("bpf", libc::SYS_bpf),
+        ("perf_event_open", libc::SYS_perf_event_open),
+        ("io_uring_setup", libc::SYS_io_uring_setup),
+        ("io_uring_enter", libc::SYS_io_uring_enter),
+        ("io_uring_register", libc::SYS_io_uring_register),
+        ("userfaultfd", libc::SYS_userfaultfd),
+        ("lookup_dcookie", libc::SYS_lookup_dcookie),
+        ("syslog", libc::SYS_syslog),
+        ("add_key", libc::SYS_add_key),
+        ("request_key", libc::SYS_request_key),
+        ("keyctl", libc::SYS_keyctl),
+        ("open_by_handle_at", libc::SYS_open_by_handle_at),
+        ("fanotify_init", libc::SYS_fanotify_init),
+        ("fanotify_mark", libc::SYS_fanotify_mark),
+        ("kexec_load", libc::SYS_kexec_load),
+        ("kexec_file_load", libc::SYS_kexec_file_load),
+        ("init_module", libc::SYS_init_module),
+        ("finit_module", libc::SYS_finit_module),
+        ("delete_module", libc::SYS_delete_module),
+        ("reboot", libc::SYS_reboot),
+        ("swapon", libc::SYS_swapon),
+        ("swapoff", libc::SYS_swapoff),
+        ("acct", libc::SYS_acct),
+        ("quotactl", libc::SYS_quotactl),
+        ("quotactl_fd", libc::SYS_quotactl_fd),
+        ("sethostname", libc::SYS_sethostname),
+        ("setdomainname", libc::SYS_setdomainname),
+        ("settimeofday", libc::SYS_settimeofday),
+        ("clock_settime", libc::SYS_clock_settime),
+        ("vhangup", libc::SYS_vhangup),
+        ("nfsservctl", libc::SYS_nfsservctl),
+        ("personality", libc::SYS_personality),
+        ("ioctl", libc::SYS_ioctl),
+        ("socket", libc::SYS_socket),
+        ("socketpair", libc::SYS_socketpair),
+        ("setsockopt", libc::SYS_setsockopt),
+    ] {
+        assert_eq!(native.number(name), Some(number as u32), "{name}");
+    }
+}

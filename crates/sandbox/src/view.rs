@@ -1,0 +1,37 @@
+//! A root view as what a helper is told of it: detached mounts and little files.
+
+use std::os::fd::OwnedFd;
+
+use runtimes::RootView;
+
+use crate::config::Config;
+use crate::error::RunError;
+use crate::message::Setup;
+use crate::step::StepName;
+
+/// The set-up packet for `view`, and its mounts in order. The mounts are made
+/// here, by the paths' owner, and never below a path that an action could change.
+pub(crate) fn setup(view: &RootView, config: &Config) -> Result<(Setup, Vec<OwnedFd>), RunError> {
+    let clone = |source: &std::path::Path| {
+        sys::mount_tree::clone_read_only(source).map_err(|errno| {
+            RunError::with_detail(StepName::CloneView, errno, source.display().to_string())
+        })
+    };
+    let mounts = view.mounts.iter().map(|mount| clone(&mount.source)).collect::<Result<_, _>>()?;
+    let setup = Setup {
+        sizes: config.sizes(),
+        open_files: config.open_files,
+        mounts: view.mounts.iter().map(|mount| mount.at.as_bytes().to_vec()).collect(),
+        symlinks: view
+            .symlinks
+            .iter()
+            .map(|(path, target)| (path.as_bytes().to_vec(), target.as_bytes().to_vec()))
+            .collect(),
+        files: view
+            .files
+            .iter()
+            .map(|(path, content)| (path.as_bytes().to_vec(), content.clone()))
+            .collect(),
+    };
+    Ok((setup, mounts))
+}
