@@ -7,6 +7,7 @@
 mod bench;
 mod contents;
 mod lifecycle;
+mod measure;
 mod mutable;
 mod outputs;
 mod strict;
