@@ -171,3 +171,118 @@ impl Weighter<Digest, Arc<KnownTree>> for TreeWeight {
         known.tree.memory_bytes() as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{DigestFunction, proto, proto::Message};
+    use store::{Deleted, Store, StoreOptions};
+
+    const FUNCTION: DigestFunction = DigestFunction::Sha256;
+
+    struct Fixture {
+        _root: tempfile::TempDir,
+        store: Arc<Store>,
+        inputs: Inputs,
+    }
+
+    fn fixture() -> Fixture {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(&root.path().join("state"), StoreOptions::default()).unwrap();
+        Fixture { _root: root, store, inputs: Inputs::new(TreeLimits::default(), 1 << 20) }
+    }
+
+    impl Fixture {
+        fn put(&self, content: &[u8]) -> Digest {
+            self.store.cas().put(FUNCTION, content).unwrap()
+        }
+
+        fn load(&self, root: &Digest) -> Result<PinnedTree, ActionError> {
+            self.inputs.load(self.store.cas(), *root)
+        }
+
+        fn missing(&self, root: &Digest) -> Vec<Digest> {
+            match self.load(root).map(|_| ()) {
+                Err(ActionError::MissingBlobs(missing)) => missing,
+                other => panic!("expected missing blobs, got {other:?}"),
+            }
+        }
+    }
+
+    fn absent(content: &[u8]) -> Digest {
+        Digest::of(FUNCTION, content)
+    }
+
+    fn directory(files: &[(&str, Digest)], directories: &[(&str, Digest)]) -> Vec<u8> {
+        let node = |(name, digest): &(&str, Digest)| (name.to_string(), Some(digest.to_proto()));
+        let file = |named| {
+            let (name, digest) = node(named);
+            proto::FileNode { name, digest, ..Default::default() }
+        };
+        let child = |named| {
+            let (name, digest) = node(named);
+            proto::DirectoryNode { name, digest }
+        };
+        let directory = proto::Directory {
+            files: files.iter().map(file).collect(),
+            directories: directories.iter().map(child).collect(),
+            ..Default::default()
+        };
+        directory.encode_to_vec()
+    }
+
+    #[test]
+    fn everything_missing_is_told_at_once() {
+        let fixture = fixture();
+        let lost_file = absent(b"a file that nobody uploaded");
+        let deep_file = absent(b"another, deep down");
+        let lost_directory = absent(b"a directory");
+        let deep = fixture.put(&directory(&[("deep", deep_file)], &[]));
+        let here = fixture.put(b"here");
+        let root = fixture.put(&directory(
+            &[("here", here), ("lost", lost_file)],
+            &[("deep", deep), ("lost-directory", lost_directory)],
+        ));
+        let mut expected = vec![lost_file, deep_file, lost_directory];
+        expected.sort_unstable();
+        assert_eq!(fixture.missing(&root), expected);
+    }
+
+    #[test]
+    fn a_missing_root_is_missing() {
+        let root = absent(b"root");
+        assert_eq!(fixture().missing(&root), [root]);
+    }
+
+    #[test]
+    fn a_size_that_is_not_the_blobs_own_is_a_missing_blob() {
+        let fixture = fixture();
+        let stored = fixture.put(b"content");
+        let forged = Digest::new(FUNCTION, *stored.hash(), 3);
+        let root = fixture.put(&directory(&[("file", forged)], &[]));
+        assert_eq!(fixture.missing(&root), [forged]);
+    }
+
+    #[test]
+    fn what_is_in_use_is_not_deleted_and_what_was_deleted_is_missed() {
+        let fixture = fixture();
+        let file = fixture.put(b"file");
+        let root = fixture.put(&directory(&[("file", file)], &[]));
+        let pinned = fixture.load(&root).unwrap();
+        let cas = fixture.store.cas();
+        assert_eq!(cas.delete(&file).unwrap(), Deleted::Pinned);
+        drop(pinned);
+        assert_eq!(cas.delete(&file).unwrap(), Deleted::Gone);
+        assert_eq!(fixture.missing(&root), [file]);
+        fixture.put(b"file");
+        assert!(fixture.load(&root).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_directory_is_the_clients_fault() {
+        let fixture = fixture();
+        let root = fixture.put(b"\xff\xff\xff");
+        let refused = fixture.load(&root).map(|_| ());
+        assert!(matches!(refused, Err(ActionError::Invalid(_))), "{refused:?}");
+    }
+}
