@@ -59,10 +59,7 @@ impl EntryPath {
             path.push('-');
             path += &instance.hex();
         }
-        Self {
-            path: CString::new(path).expect("letters, digits, slashes and dashes"),
-            name_at,
-        }
+        Self { path: CString::new(path).expect("letters, digits, slashes and dashes"), name_at }
     }
 
     fn name(&self) -> &[u8] {
@@ -116,12 +113,11 @@ impl ActionCache {
         let number = self.inner.next_temporary.fetch_add(1, Ordering::Relaxed);
         let temporary = format!("entry-{number}");
         let _change = self.inner.checkpoints.begin_change()?;
-        self.write_and_rename(&temporary, &entry, &path, action)
-            .map_err(|e| {
-                // Gone at the next start at the latest.
-                let _ = unlinkat(&self.inner.temporary, &temporary, AtFlags::empty());
-                path.failed("write cached result", e)
-            })
+        self.write_and_rename(&temporary, &entry, &path, action).map_err(|e| {
+            // Gone at the next start at the latest.
+            let _ = unlinkat(&self.inner.temporary, &temporary, AtFlags::empty());
+            path.failed("write cached result", e)
+        })
     }
 
     /// Removes an action's value, and returns whether there was one.
@@ -143,12 +139,7 @@ impl ActionCache {
         let file = openat(&self.inner.temporary, temporary, flags, Mode::RUSR)?;
         write_all(file.as_fd(), entry)?;
         let _name = self.inner.names.lock(action.hash());
-        renameat(
-            &self.inner.temporary,
-            temporary,
-            &self.inner.directory,
-            &path.path,
-        )
+        renameat(&self.inner.temporary, temporary, &self.inner.directory, &path.path)
     }
 
     /// All bytes of an entry's file, or as many as show that it is none.

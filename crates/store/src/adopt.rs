@@ -1,4 +1,4 @@
-//! Making an action's output a blob without copying it: its file is moved into the store.
+//! Making an action's output a blob without copying it: its file gets its name in the store.
 //!
 //! The action is dead, every process of it, so nobody changes the file while it is looked at. But
 //! hostile code made it, so nothing about it is taken for granted: it may be no file at all, claim
@@ -12,8 +12,12 @@
 //!     │
 //!   plain? ─ no ───────────────────> copied
 //!     │
-//!   chown, chmod, rename
+//!   chown, chmod, link
 //! ```
+//!
+//! The file is linked by its descriptor: what was hashed is what becomes the blob, whatever its
+//! old name means by then. A rename would look that name up again, and takes half as long again;
+//! the old name goes with its directory, after the answer.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,13 +25,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use model::{Digest, DigestFunction};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{
-    Advice, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, fadvise, fchmod, fchown,
-    flistxattr, flistxattr_query, fstat, openat, renameat, renameat_with, statat,
+    Advice, AtFlags, FileType, Mode, OFlags, Stat, fadvise, fchmod, fchown, flistxattr,
+    flistxattr_query, fstat, openat, statat,
 };
 use rustix::io::{Errno, pread};
 use rustix::process::{getegid, geteuid};
 
-use crate::cas::{BLOB_MODE, Cas, Placement};
+use crate::cas::{BLOB_MODE, Cas};
 use crate::error::StoreError;
 use crate::hash_file::{FileHash, hash_file};
 
@@ -91,15 +95,16 @@ pub enum AdoptError {
 
 /// The file on its way.
 struct Candidate<'a> {
-    directory: BorrowedFd<'a>,
     name: &'a CStr,
     file: OwnedFd,
     stat: Stat,
 }
 
 impl Cas {
-    /// Makes a file of a dead action a blob. Its name may be gone afterwards, or not; the caller
-    /// deletes the directory.
+    /// Makes a file of a dead action a blob.
+    ///
+    /// The old name stays, as another name of the blob's file that nobody may write to any more;
+    /// the caller deletes the directory it is in, soon, and lets no other action see it.
     ///
     /// `name` is one name in the directory, which no symlink can lead out of. `max_bytes` bounds
     /// what is hashed: a sparse file of any size costs an action nothing.
@@ -119,10 +124,7 @@ impl Cas {
                 self.copy(&candidate, &digest)?;
             }
         }
-        Ok(Adopted {
-            digest,
-            executable: candidate.is_executable(),
-        })
+        Ok(Adopted { digest, executable: candidate.is_executable() })
     }
 
     fn take(&self, candidate: &Candidate<'_>, digest: &Digest) -> Result<(), AdoptError> {
@@ -131,29 +133,14 @@ impl Cas {
         // After the chown, so that no set-user-ID file of ours exists for a moment; and it takes
         // those bits away.
         fchmod(&candidate.file, BLOB_MODE).map_err(|e| candidate.failed("chmod", e))?;
-        let moved = self.publish(digest, |path, placement| match placement {
-            Placement::New => renameat_with(
-                candidate.directory,
-                candidate.name,
-                self.blobs_dirfd(),
-                path,
-                RenameFlags::NOREPLACE,
-            ),
-            Placement::Replace => renameat(
-                candidate.directory,
-                candidate.name,
-                self.blobs_dirfd(),
-                path,
-            ),
-        });
-        match moved {
-            // Another mount of the same file system is another device to rename.
+        match self.publish_file(candidate.file.as_fd(), digest) {
+            // Another mount of the same file system is another device to link.
             Err(StoreError::Io { source, .. })
                 if source.raw_os_error() == Some(Errno::XDEV.raw_os_error()) =>
             {
                 self.copy(candidate, digest)
             }
-            moved => Ok(moved?),
+            published => Ok(published?),
         }
     }
 
@@ -162,11 +149,7 @@ impl Cas {
         let mut buffer = Vec::with_capacity(COPY_BYTES.min(digest.size_bytes() as usize + 1));
         loop {
             buffer.clear();
-            match pread(
-                &candidate.file,
-                spare_capacity(&mut buffer),
-                writer.written(),
-            ) {
+            match pread(&candidate.file, spare_capacity(&mut buffer), writer.written()) {
                 Ok(0) => break,
                 Ok(_) => writer.write(&buffer).map_err(|e| candidate.changed(e))?,
                 Err(Errno::INTR) => {}
@@ -181,11 +164,8 @@ impl Cas {
 impl<'a> Candidate<'a> {
     fn open(directory: BorrowedFd<'a>, name: &'a CStr, max_bytes: u64) -> Result<Self, AdoptError> {
         let shown = || name.to_string_lossy().into_owned();
-        let failed = |step, errno: Errno| AdoptError::Io {
-            step,
-            name: shown(),
-            source: errno.into(),
-        };
+        let failed =
+            |step, errno: Errno| AdoptError::Io { step, name: shown(), source: errno.into() };
         if name.to_bytes().contains(&b'/') || matches!(name.to_bytes(), b"" | b"." | b"..") {
             return Err(failed("take for one name", Errno::INVAL));
         }
@@ -194,10 +174,7 @@ impl<'a> Candidate<'a> {
             statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| failed("stat", e))?;
         let kind = FileType::from_raw_mode(before.st_mode);
         if kind != FileType::RegularFile {
-            return Err(AdoptError::NotAFile {
-                name: shown(),
-                kind,
-            });
+            return Err(AdoptError::NotAFile { name: shown(), kind });
         }
         let flags = OFlags::RDONLY
             | OFlags::NOFOLLOW
@@ -212,18 +189,9 @@ impl<'a> Candidate<'a> {
         }
         let size_bytes = stat.st_size as u64;
         if size_bytes > max_bytes {
-            return Err(AdoptError::TooLarge {
-                name: shown(),
-                size_bytes,
-                max_bytes,
-            });
+            return Err(AdoptError::TooLarge { name: shown(), size_bytes, max_bytes });
         }
-        Ok(Self {
-            directory,
-            name,
-            file,
-            stat,
-        })
+        Ok(Self { name, file, stat })
     }
 
     fn hash(&self, function: DigestFunction) -> Result<Digest, AdoptError> {
@@ -239,7 +207,7 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// Whether chown, chmod and rename make a blob of it that is like any other.
+    /// Whether chown, chmod and link make a blob of it that is like any other.
     fn is_plain(&self, blobs: BorrowedFd<'_>) -> Result<bool, AdoptError> {
         // Another name would be another way to the blob.
         let has_one_name = self.stat.st_nlink == 1;
@@ -272,11 +240,7 @@ impl<'a> Candidate<'a> {
     }
 
     fn failed(&self, step: &'static str, errno: Errno) -> AdoptError {
-        AdoptError::Io {
-            step,
-            name: self.shown(),
-            source: errno.into(),
-        }
+        AdoptError::Io { step, name: self.shown(), source: errno.into() }
     }
 
     fn shown(&self) -> String {

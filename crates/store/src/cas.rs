@@ -14,7 +14,6 @@
 //!   nothing was deleted since, and need not look again. The generation is counted up after the
 //!   index has changed: who reads the new one sees the index without the blob.
 
-use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -81,15 +80,6 @@ struct Inner {
     next_temporary: AtomicU64,
 }
 
-/// How a file is to take its place among the blobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Placement {
-    /// Fail with EEXIST if there is a file.
-    New,
-    /// Take the place of a file that is not known to be a blob.
-    Replace,
-}
-
 impl Cas {
     pub(crate) fn new(
         blobs: OwnedFd,
@@ -148,10 +138,7 @@ impl Cas {
             return Ok(None);
         }
         if digest.size_bytes() > READ_BYTES_MAX {
-            return Err(StoreError::TooLargeToRead {
-                digest: *digest,
-                max_bytes: READ_BYTES_MAX,
-            });
+            return Err(StoreError::TooLargeToRead { digest: *digest, max_bytes: READ_BYTES_MAX });
         }
         let Some(file) = self.open_file(digest)? else {
             return Ok(None);
@@ -195,10 +182,7 @@ impl Cas {
     pub fn put_expected(&self, expected: &Digest, content: &[u8]) -> Result<(), StoreError> {
         let actual = Digest::of(expected.function(), content);
         if actual != *expected {
-            return Err(StoreError::DigestMismatch {
-                expected: *expected,
-                actual,
-            });
+            return Err(StoreError::DigestMismatch { expected: *expected, actual });
         }
         self.store_if_absent(expected, content)
     }
@@ -270,28 +254,11 @@ impl Cas {
         create().map_err(|e: Errno| StoreError::io("create", "an unnamed file", e))
     }
 
-    /// Gives an unnamed file, whose content was verified, its name.
-    pub(crate) fn publish_unnamed(
+    /// Gives a file with verified content its name among the blobs, if nobody was quicker.
+    pub(crate) fn publish_file(
         &self,
         file: BorrowedFd<'_>,
         digest: &Digest,
-    ) -> Result<(), StoreError> {
-        self.publish(digest, |path, placement| match placement {
-            Placement::New => self.link(file, &self.inner.blobs, path),
-            Placement::Replace => {
-                let number = self.inner.next_temporary.fetch_add(1, Ordering::Relaxed);
-                let name = format!("blob-{number}");
-                self.link(file, &self.inner.temporary, &name)?;
-                renameat(&self.inner.temporary, &name, &self.inner.blobs, path)
-            }
-        })
-    }
-
-    /// Puts a file with verified content in a blob's place, if nobody was quicker.
-    pub(crate) fn publish(
-        &self,
-        digest: &Digest,
-        place: impl Fn(&CStr, Placement) -> Result<(), Errno>,
     ) -> Result<(), StoreError> {
         let inner = &*self.inner;
         let _change = inner.checkpoints.begin_change()?;
@@ -300,15 +267,22 @@ impl Cas {
             return Ok(());
         }
         let path = BlobPath::new(digest);
-        let placed = match place(path.as_c_str(), Placement::New) {
+        let published = match self.link(file, &inner.blobs, path.as_c_str()) {
             // A file that is not in the index is not what its name says, or was put there by
             // somebody else. Ours is known to be right.
-            Err(Errno::EXIST) => place(path.as_c_str(), Placement::Replace),
-            placed => placed,
+            Err(Errno::EXIST) => self.link_in_place(file, &path),
+            published => published,
         };
-        placed.map_err(|e| StoreError::io("publish blob", path.as_str(), e))?;
+        published.map_err(|e| StoreError::io("publish blob", path.as_str(), e))?;
         inner.index.insert(digest);
         Ok(())
+    }
+
+    fn link_in_place(&self, file: BorrowedFd<'_>, path: &BlobPath) -> Result<(), Errno> {
+        let number = self.inner.next_temporary.fetch_add(1, Ordering::Relaxed);
+        let name = format!("blob-{number}");
+        self.link(file, &self.inner.temporary, &name)?;
+        renameat(&self.inner.temporary, &name, &self.inner.blobs, path.as_c_str())
     }
 
     fn store_if_absent(&self, digest: &Digest, content: &[u8]) -> Result<(), StoreError> {
@@ -323,7 +297,7 @@ impl Cas {
         let file = self.create_unnamed()?;
         write_all(file.as_fd(), content)
             .map_err(|e| StoreError::io("write blob", digest.to_string(), e))?;
-        self.publish_unnamed(file.as_fd(), digest)
+        self.publish_file(file.as_fd(), digest)
     }
 
     /// `linkat` by descriptor needs CAP_DAC_READ_SEARCH, or a kernel from 6.10.
@@ -363,11 +337,7 @@ impl Cas {
     fn forget_if_gone(&self, digest: &Digest) {
         let _name = self.inner.names.lock(digest.hash());
         let path = BlobPath::new(digest);
-        let found = statat(
-            &self.inner.blobs,
-            path.as_c_str(),
-            AtFlags::SYMLINK_NOFOLLOW,
-        );
+        let found = statat(&self.inner.blobs, path.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
         // Looked for again under the lock: it may have been stored anew.
         if found.is_err_and(|e| e == Errno::NOENT) && self.inner.index.contains(digest) {
             tracing::warn!(%digest, "a blob was deleted behind the store's back");

@@ -65,30 +65,19 @@ impl Checkpoints {
         if *closed {
             return Err(StoreError::Closed);
         }
-        Ok(Change {
-            dirty: &self.dirty,
-            _open: closed,
-        })
+        Ok(Change { dirty: &self.dirty, _open: closed })
     }
 
     /// Syncs everything and records it.
-    pub(crate) fn checkpoint(&self, clean: bool) -> Result<(), StoreError> {
-        let state = State {
-            boot: self.boot.clone(),
-            clean,
-            checkpoint: checkpoint_now(),
-        };
+    pub(crate) fn checkpoint(&self) -> Result<(), StoreError> {
+        let checkpoint = checkpoint_now();
         syncfs(&self.root).map_err(|e| StoreError::io("sync", "the store", e))?;
-        self.record(&state)
+        self.record(false, checkpoint)
     }
 
     /// Records that a server runs, when everything is known to be on the disk.
     pub(crate) fn record_start(&self) -> Result<(), StoreError> {
-        self.record(&State {
-            boot: self.boot.clone(),
-            clean: false,
-            checkpoint: checkpoint_now(),
-        })
+        self.record(false, checkpoint_now())
     }
 
     /// Makes checkpoints in a thread until [`Checkpoints::close`].
@@ -113,7 +102,12 @@ impl Checkpoints {
             return Ok(());
         }
         *closed = true;
-        self.checkpoint(true)
+        let checkpoint = checkpoint_now();
+        // What else is on the file system can make this take long, so not without need.
+        if self.dirty.load(Ordering::Acquire) {
+            syncfs(&self.root).map_err(|e| StoreError::io("sync", "the store", e))?;
+        }
+        self.record(true, checkpoint)
     }
 
     fn run(&self, interval: Duration) {
@@ -127,16 +121,15 @@ impl Checkpoints {
     }
 
     fn checkpoint_or_retry(&self) {
-        if let Err(error) = self.checkpoint(false) {
+        if let Err(error) = self.checkpoint() {
             // The record of the last one stands: a crash now costs hashing more, nothing else.
             tracing::warn!(error = &error as &dyn std::error::Error, "no checkpoint");
             self.dirty.store(true, Ordering::Release);
         }
     }
 
-    fn record(&self, state: &State) -> Result<(), StoreError> {
-        state
-            .write(&self.temporary, &self.root)
-            .map_err(|e| StoreError::io("write", "state", e))
+    fn record(&self, clean: bool, checkpoint: i64) -> Result<(), StoreError> {
+        let state = State { boot: self.boot.clone(), clean, checkpoint };
+        state.write(&self.temporary, &self.root).map_err(|e| StoreError::io("write", "state", e))
     }
 }

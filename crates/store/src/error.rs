@@ -60,11 +60,7 @@ impl StoreError {
         what: impl Into<String>,
         source: impl Into<io::Error>,
     ) -> Self {
-        Self::Io {
-            step,
-            what: what.into(),
-            source: source.into(),
-        }
+        Self::Io { step, what: what.into(), source: source.into() }
     }
 
     /// Whether the disk, or what of it we may use, is full.

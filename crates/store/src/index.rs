@@ -25,11 +25,7 @@ pub(crate) struct Index {
 impl Index {
     /// An empty index. The secret spreads the entries; see [`Table`].
     pub(crate) fn new(secret: u64) -> Self {
-        let shards = || {
-            (0..SHARDS)
-                .map(|_| Mutex::new(Table::new(secret)))
-                .collect()
-        };
+        let shards = || (0..SHARDS).map(|_| Mutex::new(Table::new(secret))).collect();
         Self {
             sha256: shards(),
             blake3: shards(),
@@ -45,10 +41,7 @@ impl Index {
 
     /// Notes that the blob is there.
     pub(crate) fn insert(&self, digest: &Digest) {
-        let before = self
-            .shard(digest)
-            .lock()
-            .insert(digest.hash(), digest.size_bytes());
+        let before = self.shard(digest).lock().insert(digest.hash(), digest.size_bytes());
         self.count(before, Some(digest.size_bytes()));
     }
 

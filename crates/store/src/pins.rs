@@ -47,10 +47,7 @@ impl Pins {
         let number = registered.next;
         registered.next += 1;
         registered.sets.insert(number, set);
-        Pin {
-            pins: Arc::clone(self),
-            number,
-        }
+        Pin { pins: Arc::clone(self), number }
     }
 
     /// Keeps new sets out until the guard is dropped.

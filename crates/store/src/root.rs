@@ -109,17 +109,15 @@ impl OpenError {
         path: impl Into<PathBuf>,
         source: impl Into<io::Error>,
     ) -> Self {
-        Self::Io {
-            step,
-            path: path.into(),
-            source: source.into(),
-        }
+        Self::Io { step, path: path.into(), source: source.into() }
     }
 }
 
 /// A root that is ours alone, with all its directories.
 pub(crate) struct Root {
     pub(crate) path: PathBuf,
+    /// Whether it became a store just now.
+    pub(crate) is_new: bool,
     pub(crate) directory: OwnedFd,
     pub(crate) blobs: OwnedFd,
     pub(crate) action_cache: OwnedFd,
@@ -135,10 +133,10 @@ impl Root {
         let directory = open_private(path)?;
         let io = |step, name: &str, errno: Errno| OpenError::io(step, path.join(name), errno);
 
-        let new = is_new(&directory, path)?;
+        let is_new = is_new(&directory, path)?;
         let lock = lock(&directory, path)?;
         let temporary = subdirectory(&directory, "tmp").map_err(|e| io("make", "tmp", e))?;
-        if new {
+        if is_new {
             write_synced(&temporary, "version", &directory, VERSION)
                 .map_err(|e| io("write", "version", e))?;
         } else {
@@ -160,6 +158,7 @@ impl Root {
         }
         Ok(Self {
             path: path.to_owned(),
+            is_new,
             work: make(&directory, "work")?,
             directory,
             blobs,
@@ -174,30 +173,19 @@ impl Root {
 fn open_private(path: &Path) -> Result<OwnedFd, OpenError> {
     use std::os::unix::fs::DirBuilderExt;
     let mut builder = std::fs::DirBuilder::new();
-    builder
-        .recursive(true)
-        .mode(PRIVATE_DIRECTORY.as_raw_mode());
-    builder
-        .create(path)
-        .map_err(|source| OpenError::io("make", path, source))?;
+    builder.recursive(true).mode(PRIVATE_DIRECTORY.as_raw_mode());
+    builder.create(path).map_err(|source| OpenError::io("make", path, source))?;
     let directory = openat(rustix::fs::CWD, path, directory_flags(), Mode::empty())
         .map_err(|e| OpenError::io("open", path, e))?;
 
     let stat = fstat(&directory).map_err(|e| OpenError::io("stat", path, e))?;
     let us = geteuid().as_raw();
     if stat.st_uid != us {
-        return Err(OpenError::NotOwned {
-            path: path.to_owned(),
-            owner: stat.st_uid,
-            us,
-        });
+        return Err(OpenError::NotOwned { path: path.to_owned(), owner: stat.st_uid, us });
     }
     let mode = Mode::from_raw_mode(stat.st_mode);
     if mode.intersects(Mode::WGRP | Mode::WOTH) {
-        return Err(OpenError::Exposed {
-            path: path.to_owned(),
-            mode: mode.as_raw_mode(),
-        });
+        return Err(OpenError::Exposed { path: path.to_owned(), mode: mode.as_raw_mode() });
     }
     if mode != PRIVATE_DIRECTORY {
         fchmod(&directory, PRIVATE_DIRECTORY).map_err(|e| OpenError::io("chmod", path, e))?;
@@ -218,9 +206,7 @@ fn is_new(directory: &OwnedFd, path: &Path) -> Result<bool, OpenError> {
         }
     }
     if foreign {
-        return Err(OpenError::NotAStore {
-            path: path.to_owned(),
-        });
+        return Err(OpenError::NotAStore { path: path.to_owned() });
     }
     Ok(true)
 }
@@ -231,10 +217,9 @@ fn lock(directory: &OwnedFd, path: &Path) -> Result<OwnedFd, OpenError> {
     let file = openat(directory, "lock", flags, PRIVATE_FILE).map_err(|e| failed("open", e))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(Errno::WOULDBLOCK) => Err(OpenError::InUse {
-            path: path.to_owned(),
-            pid: read_pid(&file),
-        }),
+        Err(Errno::WOULDBLOCK) => {
+            Err(OpenError::InUse { path: path.to_owned(), pid: read_pid(&file) })
+        }
         Err(e) => Err(failed("lock", e)),
     }
 }
@@ -242,11 +227,7 @@ fn lock(directory: &OwnedFd, path: &Path) -> Result<OwnedFd, OpenError> {
 fn read_pid(lock: &OwnedFd) -> Option<u32> {
     let mut text = [0; 16];
     let length = rustix::io::pread(lock, &mut text, 0).ok()?;
-    str::from_utf8(&text[..length])
-        .ok()?
-        .trim_end()
-        .parse()
-        .ok()
+    str::from_utf8(&text[..length]).ok()?.trim_end().parse().ok()
 }
 
 fn write_pid(lock: &OwnedFd) -> rustix::io::Result<()> {
@@ -288,12 +269,7 @@ fn make_directory(parent: &OwnedFd, name: &str) -> rustix::io::Result<()> {
 /// Opens a directory below the root, which is made when it is not there.
 fn subdirectory(parent: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
     make_directory(parent, name)?;
-    openat(
-        parent,
-        name,
-        directory_flags() | OFlags::NOFOLLOW,
-        Mode::empty(),
-    )
+    openat(parent, name, directory_flags() | OFlags::NOFOLLOW, Mode::empty())
 }
 
 fn directory_flags() -> OFlags {

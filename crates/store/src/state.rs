@@ -27,9 +27,7 @@ impl BootId {
 
     fn parse(text: &str) -> Option<String> {
         let is_id = (8..=64).contains(&text.len())
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+            && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
         is_id.then(|| text.to_owned())
     }
 
@@ -82,9 +80,7 @@ impl State {
         match last {
             Some(state) if state.clean => Recovery::Nothing,
             Some(state) if state.boot.is_same_run(now) => Recovery::Sync,
-            Some(state) => Recovery::Verify {
-                since: state.checkpoint,
-            },
+            Some(state) => Recovery::Verify { since: state.checkpoint },
             None => Recovery::Verify { since: i64::MIN },
         }
     }
@@ -107,11 +103,7 @@ impl State {
             "no" => false,
             _ => return None,
         };
-        lines.next().is_none().then_some(Self {
-            boot,
-            clean,
-            checkpoint,
-        })
+        lines.next().is_none().then_some(Self { boot, clean, checkpoint })
     }
 
     fn format(&self) -> String {
@@ -137,11 +129,7 @@ mod tests {
     use super::*;
 
     fn state(boot: Option<&str>, clean: bool) -> State {
-        State {
-            boot: BootId(boot.map(str::to_owned)),
-            clean,
-            checkpoint: 1_700_000_000,
-        }
+        State { boot: BootId(boot.map(str::to_owned)), clean, checkpoint: 1_700_000_000 }
     }
 
     #[test]
@@ -178,11 +166,7 @@ mod tests {
         let since = 1_700_000_000;
         let verify = Recovery::Verify { since };
         for (last, now, expected) in [
-            (
-                Some(state(Some("bbbbbbbb"), true)),
-                &here,
-                Recovery::Nothing,
-            ),
+            (Some(state(Some("bbbbbbbb"), true)), &here, Recovery::Nothing),
             (Some(state(Some("aaaaaaaa"), false)), &here, Recovery::Sync),
             (Some(state(Some("bbbbbbbb"), false)), &here, verify),
             (Some(state(None, false)), &here, verify),

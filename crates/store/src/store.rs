@@ -33,10 +33,7 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self {
-            checkpoint_interval: Duration::from_secs(5),
-            boot_id: None,
-        }
+        Self { checkpoint_interval: Duration::from_secs(5), boot_id: None }
     }
 }
 
@@ -75,10 +72,11 @@ impl Store {
         empty_directory(root.temporary.as_fd()).map_err(|e| io("empty", "tmp", e))?;
         empty_directory(root.work.as_fd()).map_err(|e| io("empty", "work", e))?;
 
-        let boot = options
-            .boot_id
-            .map_or_else(BootId::current, |id| BootId(Some(id)));
-        let recovery = State::recovery(State::read(&root.directory).as_ref(), &boot);
+        let boot = options.boot_id.map_or_else(BootId::current, |id| BootId(Some(id)));
+        let recovery = match State::read(&root.directory) {
+            None if root.is_new => Recovery::Nothing,
+            last => State::recovery(last.as_ref(), &boot),
+        };
         let index = Index::new(secret());
         let scan = scan(&root.blobs, &index, recovery)?;
 
@@ -99,18 +97,12 @@ impl Store {
             Arc::clone(&checkpoints),
             index,
         )
-        .map_err(|errno| OpenError::NoTmpfile {
-            path: path.clone(),
-            source: errno.into(),
-        })?;
-        let failed = |error: StoreError| OpenError::Recovery {
-            path: path.clone(),
-            source: error,
-        };
+        .map_err(|errno| OpenError::NoTmpfile { path: path.clone(), source: errno.into() })?;
+        let failed = |error: StoreError| OpenError::Recovery { path: path.clone(), source: error };
         cas.ensure_empty_blobs().map_err(failed)?;
         match recovery {
             Recovery::Nothing => checkpoints.record_start(),
-            Recovery::Sync | Recovery::Verify { .. } => checkpoints.checkpoint(false),
+            Recovery::Sync | Recovery::Verify { .. } => checkpoints.checkpoint(),
         }
         .map_err(failed)?;
         let thread = checkpoints

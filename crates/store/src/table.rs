@@ -19,10 +19,7 @@ struct Slot {
     size_bytes: u64,
 }
 
-const FREE: Slot = Slot {
-    hash: [0; 32],
-    size_bytes: VACANT,
-};
+const FREE: Slot = Slot { hash: [0; 32], size_bytes: VACANT };
 
 /// See the module.
 pub(crate) struct Table {
@@ -34,11 +31,7 @@ pub(crate) struct Table {
 impl Table {
     /// An empty table, which has no memory yet.
     pub(crate) fn new(secret: u64) -> Self {
-        Self {
-            slots: Box::default(),
-            occupied: 0,
-            secret,
-        }
+        Self { slots: Box::default(), occupied: 0, secret }
     }
 
     /// The size of the blob with that hash.
@@ -57,13 +50,7 @@ impl Table {
             self.resize(self.slots.len() + self.slots.len() / 8 + SLOTS_MIN);
         }
         let at = self.find(hash);
-        let before = std::mem::replace(
-            &mut self.slots[at],
-            Slot {
-                hash: *hash,
-                size_bytes,
-            },
-        );
+        let before = std::mem::replace(&mut self.slots[at], Slot { hash: *hash, size_bytes });
         if before.size_bytes == VACANT {
             self.occupied += 1;
             return None;
@@ -117,9 +104,7 @@ impl Table {
     }
 
     fn home(&self, hash: &[u8; 32]) -> usize {
-        let [word, ..] = hash.as_chunks::<8>().0 else {
-            unreachable!("a hash has 32 bytes")
-        };
+        let [word, ..] = hash.as_chunks::<8>().0 else { unreachable!("a hash has 32 bytes") };
         // An odd constant with no pattern in its bits spreads the low bits to the high ones.
         let mixed = (u64::from_le_bytes(*word) ^ self.secret).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         // Scales the 64 bits to the number of slots, which need be no power of two.
@@ -127,19 +112,11 @@ impl Table {
     }
 
     fn next(&self, at: usize) -> usize {
-        if at + 1 == self.slots.len() {
-            0
-        } else {
-            at + 1
-        }
+        if at + 1 == self.slots.len() { 0 } else { at + 1 }
     }
 
     fn distance(&self, from: usize, to: usize) -> usize {
-        if to >= from {
-            to - from
-        } else {
-            to + self.slots.len() - from
-        }
+        if to >= from { to - from } else { to + self.slots.len() - from }
     }
 
     fn resize(&mut self, slots: usize) {

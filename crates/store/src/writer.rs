@@ -72,15 +72,12 @@ impl BlobWriter {
         if let Some(expected) = self.expected
             && digest != expected
         {
-            return Err(StoreError::DigestMismatch {
-                expected,
-                actual: digest,
-            });
+            return Err(StoreError::DigestMismatch { expected, actual: digest });
         }
         if !self.cas.contains(&digest) {
             match self.destination {
                 Destination::Memory(held) => self.cas.store(&digest, &held)?,
-                Destination::File(file) => self.cas.publish_unnamed(file.as_fd(), &digest)?,
+                Destination::File(file) => self.cas.publish_file(file.as_fd(), &digest)?,
             }
         }
         Ok(digest)
