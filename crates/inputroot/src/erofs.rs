@@ -84,11 +84,7 @@ pub(crate) fn build(
         let mut child = directory.first_child as usize;
         for entry in directory.content.entries() {
             match entry {
-                Entry::File {
-                    name,
-                    digest,
-                    executable,
-                } => {
+                Entry::File { name, digest, executable } => {
                     let nid = leaves.file(&digest, executable, image)?;
                     directories.entry(name, nid, FileType::Regular, image);
                 }
@@ -106,10 +102,8 @@ pub(crate) fn build(
         directories.finish(image);
     }
     image.resize(image.len().next_multiple_of(BLOCK_SIZE), 0);
-    let blocks =
-        u32::try_from(image.len() / BLOCK_SIZE).map_err(|_| ImageError::ImageTooLarge {
-            root: tree.root_digest(),
-        })?;
+    let blocks = u32::try_from(image.len() / BLOCK_SIZE)
+        .map_err(|_| ImageError::ImageTooLarge { root: tree.root_digest() })?;
     let superblock = Superblock {
         root_nid: layout.root_nid(),
         inode_count: (tree.directories().len() + leaves.count()) as u64,

@@ -2,13 +2,13 @@
 //! for the names, the store for the content, an upper directory for what the action writes.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use model::InputTree;
-use rustix::fs::{Mode, OFlags};
 
 use crate::access::Access;
+use crate::directory::{make_path, open_path};
 use crate::error::PresentError;
 use crate::image::{Backing, Image, ImageWriter};
 use crate::image_cache::ImageCache;
@@ -58,34 +58,21 @@ impl ErofsOverlay {
         dialect: Dialect,
         places: &Places,
     ) -> Result<Self, PresentError> {
-        let staging_path = make_directory(&places.work, "staging")?;
-        let images_path = make_directory(&places.work, "images")?;
-        let staging = StagingPool::new(open_directory(&staging_path)?, PREPARED_STAGING)?;
+        let staging_path = make_path(&places.work, "staging")?;
+        let images_path = make_path(&places.work, "images")?;
+        let staging = StagingPool::new(open_path(&staging_path)?, PREPARED_STAGING)?;
         let staging = Arc::new(staging);
-        let writer = ImageWriter::new(backing, open_directory(&images_path)?);
+        let writer = ImageWriter::new(backing, open_path(&images_path)?);
         let mounter = match dialect {
-            Dialect::Descriptors => Mounter::Caller {
-                blobs: open_directory(&places.blobs)?,
-            },
+            Dialect::Descriptors => Mounter::Caller { blobs: open_path(&places.blobs)? },
             Dialect::Paths => {
                 let blobs = places.blobs.clone();
-                Mounter::Namespace(Arc::new(Namespace::start(
-                    staging_path,
-                    images_path,
-                    blobs,
-                )?))
+                Mounter::Namespace(Arc::new(Namespace::start(staging_path, images_path, blobs)?))
             }
         };
         let janitor = Janitor::start(&staging).map_err(|source| PresentError::Thread { source })?;
         let (images, janitor) = (ImageCache::default(), Arc::new(janitor));
-        Ok(Self {
-            name,
-            writer,
-            mounter,
-            images,
-            staging,
-            janitor,
-        })
+        Ok(Self { name, writer, mounter, images, staging, janitor })
     }
 
     fn image(&self, tree: &InputTree, access: Access) -> Result<Arc<Image>, PresentError> {
@@ -101,17 +88,10 @@ impl ErofsOverlay {
                 (mount, Some(attached))
             }
         };
-        let image = Arc::new(Image {
-            mount,
-            bytes,
-            _attached: attached,
-        });
+        let image = Arc::new(Image { mount, bytes, _attached: attached });
         let images = self.images.insert(key, &image);
         if !images.is_empty() {
-            self.janitor.retire(Retired {
-                images,
-                ..Retired::default()
-            });
+            self.janitor.retire(Retired { images, ..Retired::default() });
         }
         Ok(image)
     }
@@ -147,10 +127,8 @@ impl InputRoots for ErofsOverlay {
         let staging = self.staging.take(access)?;
         let upper = Arc::clone(&staging.upper);
         // From here on the janitor gets the directory back, whatever happens.
-        let mut leftovers = Leftovers {
-            retired: Retired::default(),
-            janitor: Arc::clone(&self.janitor),
-        };
+        let mut leftovers =
+            Leftovers { retired: Retired::default(), janitor: Arc::clone(&self.janitor) };
         let staging = leftovers.retired.staging.insert(staging);
         make_directories(&upper, tree, access, request.make_directories)?;
         let mount = self.overlay(&image, staging)?;
@@ -158,25 +136,11 @@ impl InputRoots for ErofsOverlay {
         let outputs = match access {
             Access::Strict => OutputView::strict(Arc::clone(tree), upper),
             Access::Mutable => {
-                let merged = mount
-                    .try_clone()
-                    .map_err(|source| PresentError::Descriptor { source })?;
+                let merged =
+                    mount.try_clone().map_err(|source| PresentError::Descriptor { source })?;
                 OutputView::mutable(Arc::new(merged), upper)
             }
         };
         Ok(Presented::new(Attachment::Mount(mount), outputs, leftovers))
     }
-}
-
-fn make_directory(parent: &Path, name: &'static str) -> Result<PathBuf, PresentError> {
-    let path = parent.join(name);
-    rustix::fs::mkdir(&path, Mode::from_raw_mode(0o700))
-        .map_err(PresentError::staging(format!("mkdir({})", path.display())))?;
-    Ok(path)
-}
-
-fn open_directory(path: &Path) -> Result<OwnedFd, PresentError> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty())
-        .map_err(PresentError::staging(format!("open({})", path.display())))
 }

@@ -45,6 +45,16 @@ pub enum PresentError {
         /// What the kernel answered.
         errno: Errno,
     },
+    /// Every input is a mount, and the kernel allows fewer.
+    #[error(
+        "{files} input files need a mount each, and at most {max_mounts} are possible (sysctl fs.mount-max)"
+    )]
+    TooManyMounts {
+        /// How many files the tree has.
+        files: usize,
+        /// How many mounts there may be.
+        max_mounts: usize,
+    },
     /// A thread could not be started.
     #[error("starting a thread: {source}")]
     Thread {
@@ -71,9 +81,6 @@ impl PresentError {
 
     /// For `map_err`: a failed step of storing the image.
     pub(crate) fn store_image<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Self {
-        move |source| Self::StoreImage {
-            step,
-            source: source.into(),
-        }
+        move |source| Self::StoreImage { step, source: source.into() }
     }
 }

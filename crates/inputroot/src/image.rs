@@ -59,11 +59,7 @@ pub(crate) struct ImageWriter {
 impl ImageWriter {
     /// Images that are files become unnamed files in `directory`.
     pub(crate) fn new(backing: Backing, directory: OwnedFd) -> Self {
-        Self {
-            backing,
-            directory,
-            buffers: Mutex::default(),
-        }
+        Self { backing, directory, buffers: Mutex::default() }
     }
 
     /// Builds and stores the image of `tree`; returns it with its size in bytes.
@@ -96,9 +92,7 @@ impl ImageWriter {
             Backing::Loop => {
                 let file = rustix::fs::memfd_create(c"input root image", MemfdFlags::CLOEXEC)
                     .map_err(PresentError::store_image("memfd_create"))?;
-                Ok(StoredImage::Loop(LoopDevice::attach(
-                    filled(file, image)?.as_fd(),
-                )?))
+                Ok(StoredImage::Loop(LoopDevice::attach(filled(file, image)?.as_fd())?))
             }
         }
     }
@@ -106,8 +100,7 @@ impl ImageWriter {
 
 fn filled(file: OwnedFd, content: &[u8]) -> Result<File, PresentError> {
     let mut file = File::from(file);
-    file.write_all(content)
-        .map_err(PresentError::store_image("write"))?;
+    file.write_all(content).map_err(PresentError::store_image("write"))?;
     Ok(file)
 }
 

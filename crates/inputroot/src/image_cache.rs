@@ -57,10 +57,7 @@ impl ImageCache {
     pub(crate) fn insert(&self, key: Key, image: &Arc<Image>) -> Vec<Arc<Image>> {
         let mut state = self.state.lock();
         state.clock += 1;
-        let slot = Slot {
-            image: Arc::clone(image),
-            used: state.clock,
-        };
+        let slot = Slot { image: Arc::clone(image), used: state.clock };
         state.bytes += image.bytes;
         let replaced = state.images.insert(key, slot);
         let mut evicted = Vec::from_iter(replaced.map(|slot| slot.image));
@@ -80,10 +77,7 @@ impl ImageCache {
 impl State {
     /// A scan: it happens only when an image was built, which takes a thousand times longer.
     fn oldest(&self) -> Option<Key> {
-        self.images
-            .iter()
-            .min_by_key(|(_, slot)| slot.used)
-            .map(|(key, _)| *key)
+        self.images.iter().min_by_key(|(_, slot)| slot.used).map(|(key, _)| *key)
     }
 }
 
@@ -94,19 +88,12 @@ mod tests {
     use super::*;
 
     fn key(number: usize) -> Key {
-        (
-            Digest::of(DigestFunction::Sha256, &number.to_le_bytes()),
-            Access::Strict,
-        )
+        (Digest::of(DigestFunction::Sha256, &number.to_le_bytes()), Access::Strict)
     }
 
     fn image(bytes: u64) -> Arc<Image> {
         let file = std::fs::File::open("/dev/null").expect("/dev/null opens");
-        Arc::new(Image {
-            mount: file.into(),
-            bytes,
-            _attached: None,
-        })
+        Arc::new(Image { mount: file.into(), bytes, _attached: None })
     }
 
     #[test]

@@ -45,10 +45,7 @@ impl Janitor {
             let thread = std::thread::Builder::new().name("inputroot-janitor".to_owned());
             threads.push(thread.spawn(move || work(&waiting, &staging))?);
         }
-        Ok(Self {
-            queue: Some(queue),
-            threads,
-        })
+        Ok(Self { queue: Some(queue), threads })
     }
 
     /// Hands over what is left of an input root; waits while too much is waiting already.

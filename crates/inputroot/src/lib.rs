@@ -28,9 +28,12 @@ mod make_directories;
 mod namespace;
 mod overlay;
 
+mod directory;
 mod janitor;
+mod mount_thread;
 mod staging;
 
+mod bind;
 mod erofs_overlay;
 mod probe;
 mod trial;

@@ -45,10 +45,7 @@ pub(crate) fn make_directories(
 /// Every path from the first component of `path` to all of it.
 fn prefixes(path: &RelPath) -> impl Iterator<Item = &str> {
     let text = path.as_str();
-    let ends = text
-        .match_indices('/')
-        .map(|(end, _)| end)
-        .chain([text.len()]);
+    let ends = text.match_indices('/').map(|(end, _)| end).chain([text.len()]);
     ends.map(move |end| &text[..end])
 }
 
@@ -67,11 +64,7 @@ fn depth_in_tree(tree: &InputTree, path: &RelPath) -> Result<usize, PresentError
         };
         // A part of a clean path is a clean path.
         let obstacle = RelPath::parse(prefix).unwrap_or_else(|_| path.clone());
-        return Err(PresentError::Obstructed {
-            wanted: path.clone(),
-            obstacle,
-            kind,
-        });
+        return Err(PresentError::Obstructed { wanted: path.clone(), obstacle, kind });
     }
     Ok(path.depth())
 }
@@ -86,11 +79,5 @@ fn make(upper: &OwnedFd, path: &str, access: Access, in_tree: bool) -> Result<()
     // The umask of the process may have taken bits away.
     rustix::fs::chmodat(upper, path, mode, AtFlags::empty())?;
     let (user, group) = (Uid::from_raw(owner), Gid::from_raw(owner));
-    rustix::fs::chownat(
-        upper,
-        path,
-        Some(user),
-        Some(group),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )
+    rustix::fs::chownat(upper, path, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)
 }

@@ -131,29 +131,19 @@ pub struct OutputView {
 #[derive(Debug, Clone)]
 enum Source {
     /// Inputs are as they were; `staging` has what the action created.
-    Strict {
-        tree: Arc<InputTree>,
-        staging: Arc<OwnedFd>,
-    },
+    Strict { tree: Arc<InputTree>, staging: Arc<OwnedFd> },
     /// Anything may have changed; `merged` has everything, `upper` what can be moved.
-    Mutable {
-        merged: Arc<OwnedFd>,
-        upper: Arc<OwnedFd>,
-    },
+    Mutable { merged: Arc<OwnedFd>, upper: Arc<OwnedFd> },
 }
 
 impl OutputView {
     pub(crate) fn strict(tree: Arc<InputTree>, staging: Arc<OwnedFd>) -> Self {
-        Self {
-            source: Source::Strict { tree, staging },
-        }
+        Self { source: Source::Strict { tree, staging } }
     }
 
     /// `upper` may be `merged` itself, where no second layer exists.
     pub(crate) fn mutable(merged: Arc<OwnedFd>, upper: Arc<OwnedFd>) -> Self {
-        Self {
-            source: Source::Mutable { merged, upper },
-        }
+        Self { source: Source::Mutable { merged, upper } }
     }
 
     /// What is at `path`; `None` if there is nothing, also because something on the way to it is
@@ -186,19 +176,15 @@ impl OutputView {
         path: &RelPath,
         max_entries: usize,
     ) -> Result<Vec<NamedEntry>, OutputError> {
-        let too_many = || OutputError::TooManyEntries {
-            path: path.as_str().to_owned(),
-            max_entries,
-        };
+        let too_many =
+            || OutputError::TooManyEntries { path: path.as_str().to_owned(), max_entries };
         let mut listing = Vec::new();
         let mut inputs = None;
         if let Source::Strict { tree, .. } = &self.source
             && let Some(found) = tree.lookup(path)
         {
             let Found::Directory(index) = found else {
-                return Err(OutputError::NotADirectory {
-                    path: path.as_str().to_owned(),
-                });
+                return Err(OutputError::NotADirectory { path: path.as_str().to_owned() });
             };
             let content = &tree.directories()[index as usize].content;
             if content.len() > max_entries {
@@ -209,9 +195,7 @@ impl OutputView {
         }
         let folder = self.open(path)?;
         if folder.is_none() && inputs.is_none() {
-            return Err(OutputError::NotADirectory {
-                path: path.as_str().to_owned(),
-            });
+            return Err(OutputError::NotADirectory { path: path.as_str().to_owned() });
         }
         if let Some(folder) = folder {
             folder.list(|name, kind| {
@@ -223,10 +207,7 @@ impl OutputView {
                     return Err(too_many());
                 }
                 if let Some(entry) = folder.entry(name, kind)? {
-                    listing.push(NamedEntry {
-                        name: name.to_bytes().to_vec(),
-                        entry,
-                    });
+                    listing.push(NamedEntry { name: name.to_bytes().to_vec(), entry });
                 }
                 Ok(())
             })?;
@@ -239,16 +220,11 @@ impl OutputView {
     fn open<'a>(&self, path: &'a RelPath) -> Result<Option<Folder<'a>>, OutputError> {
         let (directory, movable) = match &self.source {
             Source::Strict { staging, .. } => (open_beneath(staging, path)?, Movable::Everything),
-            Source::Mutable { merged, upper } => (
-                open_beneath(merged, path)?,
-                Movable::Unmarked(open_beneath(upper, path)?),
-            ),
+            Source::Mutable { merged, upper } => {
+                (open_beneath(merged, path)?, Movable::Unmarked(open_beneath(upper, path)?))
+            }
         };
-        Ok(directory.map(|directory| Folder {
-            path,
-            directory,
-            movable,
-        }))
+        Ok(directory.map(|directory| Folder { path, directory, movable }))
     }
 }
 
@@ -265,9 +241,9 @@ fn input(found: Found<'_>) -> OutputEntry {
 fn named_input(entry: Entry<'_>) -> NamedEntry {
     let name = entry.name().to_vec();
     let entry = match entry {
-        Entry::File {
-            digest, executable, ..
-        } => OutputEntry::File(OutputFile::Input { digest, executable }),
+        Entry::File { digest, executable, .. } => {
+            OutputEntry::File(OutputFile::Input { digest, executable })
+        }
         Entry::Directory { .. } => OutputEntry::Directory,
         Entry::Symlink { target, .. } => OutputEntry::Symlink(target.to_vec()),
     };
@@ -285,11 +261,9 @@ fn open_beneath(root: &Arc<OwnedFd>, path: &RelPath) -> Result<Option<Arc<OwnedF
     match rustix::fs::openat2(&**root, text, flags, Mode::empty(), resolve) {
         Ok(directory) => Ok(Some(Arc::new(directory))),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-        Err(errno) => Err(OutputError::Read {
-            step: "openat2",
-            path: path.as_str().to_owned(),
-            errno,
-        }),
+        Err(errno) => {
+            Err(OutputError::Read { step: "openat2", path: path.as_str().to_owned(), errno })
+        }
     }
 }
 
@@ -346,11 +320,7 @@ impl Folder<'_> {
             Movable::Unmarked(Some(upper)) if self.is_unmarked(upper, name)? => (upper, false),
             Movable::Unmarked(_) => (&self.directory, true),
         };
-        Ok(StagedFile {
-            directory: Arc::clone(directory),
-            name: name.to_owned(),
-            must_copy,
-        })
+        Ok(StagedFile { directory: Arc::clone(directory), name: name.to_owned(), must_copy })
     }
 
     /// Whether the upper directory has a regular file there that is all of the file: a copy that

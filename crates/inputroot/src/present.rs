@@ -56,11 +56,7 @@ pub struct Presented {
 
 impl Presented {
     pub(crate) fn new(attachment: Attachment, outputs: OutputView, leftovers: Leftovers) -> Self {
-        Self {
-            attachment,
-            outputs,
-            leftovers,
-        }
+        Self { attachment, outputs, leftovers }
     }
 
     /// How it gets into a sandbox; good for one sandbox only.
@@ -78,16 +74,9 @@ impl Presented {
     ///
     /// No [`OutputView`] may be used any more.
     pub fn discard(self) {
-        let Self {
-            attachment,
-            outputs,
-            mut leftovers,
-        } = self;
+        let Self { attachment, outputs, mut leftovers } = self;
         drop(outputs);
-        leftovers
-            .retired
-            .mounts
-            .extend(attachment.into_descriptors());
+        leftovers.retired.mounts.extend(attachment.into_descriptors());
     }
 }
 

@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use store::Store;
 
+use crate::bind::BindMounts;
 use crate::erofs_overlay::{ErofsOverlay, Places};
 use crate::error::PresentError;
 use crate::image::Backing;
@@ -24,17 +25,20 @@ pub enum StrategyName {
     ErofsFile,
     /// An EROFS image on a loop device, and an overlay. Linux 6.5.
     ErofsLoop,
+    /// A bind mount for every input. Linux 5.12.
+    Bind,
 }
 
 impl StrategyName {
     /// All of them, the best first.
-    pub const ALL: [Self; 2] = [Self::ErofsFile, Self::ErofsLoop];
+    pub const ALL: [Self; 3] = [Self::ErofsFile, Self::ErofsLoop, Self::Bind];
 
     /// The name in flags and reports.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ErofsFile => "erofs-file",
             Self::ErofsLoop => "erofs-loop",
+            Self::Bind => "bind",
         }
     }
 
@@ -42,25 +46,14 @@ impl StrategyName {
     fn variants(self) -> &'static [Variant] {
         match self {
             Self::ErofsFile => &[
-                Variant {
-                    backing: Backing::File,
-                    dialect: Dialect::Descriptors,
-                },
-                Variant {
-                    backing: Backing::File,
-                    dialect: Dialect::Paths,
-                },
+                Variant::Erofs(Backing::File, Dialect::Descriptors),
+                Variant::Erofs(Backing::File, Dialect::Paths),
             ],
             Self::ErofsLoop => &[
-                Variant {
-                    backing: Backing::Loop,
-                    dialect: Dialect::Descriptors,
-                },
-                Variant {
-                    backing: Backing::Loop,
-                    dialect: Dialect::Paths,
-                },
+                Variant::Erofs(Backing::Loop, Dialect::Descriptors),
+                Variant::Erofs(Backing::Loop, Dialect::Paths),
             ],
+            Self::Bind => &[Variant::Bind],
         }
     }
 }
@@ -80,9 +73,7 @@ impl FromStr for StrategyName {
     type Err = UnknownStrategy;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let known = Self::ALL
-            .into_iter()
-            .find(|strategy| strategy.as_str() == name);
+        let known = Self::ALL.into_iter().find(|strategy| strategy.as_str() == name);
         known.ok_or_else(|| UnknownStrategy(name.to_owned()))
     }
 }
@@ -144,10 +135,7 @@ pub fn choose(
                 return start(store, name, variant)
                     .map_err(|source| ChooseError::Start { name, source });
             }
-            Err(error) => reports.push(StrategyReport {
-                name,
-                outcome: Err(error),
-            }),
+            Err(error) => reports.push(StrategyReport { name, outcome: Err(error) }),
         }
     }
     Err(ChooseError::NoneWorks(reports))
@@ -155,18 +143,23 @@ pub fn choose(
 
 /// A strategy as it can be on one kernel or another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Variant {
-    pub(crate) backing: Backing,
-    pub(crate) dialect: Dialect,
+pub(crate) enum Variant {
+    Erofs(Backing, Dialect),
+    Bind,
 }
 
 impl Variant {
     fn description(self) -> &'static str {
-        match (self.backing, self.dialect) {
-            (Backing::File, Dialect::Descriptors) => "image in a file, layers by descriptor",
-            (Backing::File, Dialect::Paths) => "image in a file, layers by path",
-            (Backing::Loop, Dialect::Descriptors) => "image on a loop device, layers by descriptor",
-            (Backing::Loop, Dialect::Paths) => "image on a loop device, layers by path",
+        match self {
+            Self::Erofs(Backing::File, Dialect::Descriptors) => {
+                "image in a file, layers by descriptor"
+            }
+            Self::Erofs(Backing::File, Dialect::Paths) => "image in a file, layers by path",
+            Self::Erofs(Backing::Loop, Dialect::Descriptors) => {
+                "image on a loop device, layers by descriptor"
+            }
+            Self::Erofs(Backing::Loop, Dialect::Paths) => "image on a loop device, layers by path",
+            Self::Bind => "a mount for every input",
         }
     }
 
@@ -175,8 +168,13 @@ impl Variant {
         name: StrategyName,
         places: &Places,
     ) -> Result<Box<dyn InputRoots>, PresentError> {
-        let opened = ErofsOverlay::open(name.as_str(), self.backing, self.dialect, places)?;
-        Ok(Box::new(opened))
+        let name = name.as_str();
+        Ok(match self {
+            Self::Erofs(backing, dialect) => {
+                Box::new(ErofsOverlay::open(name, backing, dialect, places)?)
+            }
+            Self::Bind => Box::new(BindMounts::open(name, places)?),
+        })
     }
 }
 
@@ -188,13 +186,7 @@ fn start(
 ) -> Result<Box<dyn InputRoots>, PresentError> {
     let work = store.work_dir().join("input-roots");
     fs::create_dir_all(&work).map_err(PresentError::store_image("mkdir(input-roots)"))?;
-    variant.open(
-        name,
-        &Places {
-            work,
-            blobs: store.cas().blobs_path().to_owned(),
-        },
-    )
+    variant.open(name, &Places { work, blobs: store.cas().blobs_path().to_owned() })
 }
 
 /// The best variant that works; if none does, the error of the last.
@@ -214,15 +206,9 @@ fn first_that_works(store: &Store, name: StrategyName) -> Result<Variant, TrialE
 }
 
 fn trial(directory: &Path, name: StrategyName, variant: Variant) -> Result<(), TrialError> {
-    let places = Places {
-        work: directory.join("work"),
-        blobs: directory.join("blobs"),
-    };
+    let places = Places { work: directory.join("work"), blobs: directory.join("blobs") };
     for path in [&places.work, &places.blobs] {
-        let io = |source| TrialError::Io {
-            step: "making a directory for the trial",
-            source,
-        };
+        let io = |source| TrialError::Io { step: "making a directory for the trial", source };
         fs::create_dir_all(path).map_err(io)?;
     }
     let trial = Trial::prepare(&places.blobs)?;

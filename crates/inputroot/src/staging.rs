@@ -16,10 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use crate::access::Access;
+use crate::directory::open_directory;
 use crate::erofs::MODIFIED_SECONDS;
 use crate::error::PresentError;
 
@@ -62,11 +63,7 @@ pub(crate) struct StagingPool {
 impl StagingPool {
     /// A pool in `base`, an empty directory that it has for itself, with `prepared` ready to use.
     pub(crate) fn new(base: OwnedFd, prepared: usize) -> Result<Self, PresentError> {
-        let pool = Self {
-            base,
-            idle: Mutex::default(),
-            next: AtomicU64::new(0),
-        };
+        let pool = Self { base, idle: Mutex::default(), next: AtomicU64::new(0) };
         for _ in 0..prepared.min(MAX_IDLE) {
             let staging = pool.make()?;
             pool.idle.lock().push(staging);
@@ -118,23 +115,14 @@ impl StagingPool {
         let name = CString::new(number.to_string()).unwrap_or_default();
         let directory = make_directory(&self.base, &name)
             .map_err(PresentError::staging(format!("mkdir(staging/{number})")))?;
-        let upper = make_directory(&directory, UPPER).map_err(PresentError::staging(format!(
-            "mkdir(staging/{number}/upper)"
-        )))?;
-        let work = make_directory(&directory, WORK).map_err(PresentError::staging(format!(
-            "mkdir(staging/{number}/work)"
-        )))?;
+        let upper = make_directory(&directory, UPPER)
+            .map_err(PresentError::staging(format!("mkdir(staging/{number}/upper)")))?;
+        let work = make_directory(&directory, WORK)
+            .map_err(PresentError::staging(format!("mkdir(staging/{number}/work)")))?;
         set_root_attributes(&upper, Access::Strict)
             .and_then(|()| set_root_time(&upper))
-            .map_err(PresentError::staging(format!(
-                "attributes of staging/{number}/upper"
-            )))?;
-        Ok(Staging {
-            name,
-            access: Access::Strict,
-            upper: Arc::new(upper),
-            work,
-        })
+            .map_err(PresentError::staging(format!("attributes of staging/{number}/upper")))?;
+        Ok(Staging { name, access: Access::Strict, upper: Arc::new(upper), work })
     }
 }
 
@@ -143,32 +131,14 @@ fn make_directory(parent: &OwnedFd, name: &std::ffi::CStr) -> Result<OwnedFd, Er
     open_directory(parent, name)
 }
 
-fn open_directory(parent: &OwnedFd, name: &std::ffi::CStr) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(parent, name, flags, Mode::empty())
-}
-
 /// The root of an overlay has the attributes of the upper directory.
 fn set_root_attributes(upper: &OwnedFd, access: Access) -> Result<(), Errno> {
     let owner = access.owner();
-    rustix::fs::fchown(
-        upper,
-        Some(Uid::from_raw(owner)),
-        Some(Gid::from_raw(owner)),
-    )?;
+    rustix::fs::fchown(upper, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)))?;
     rustix::fs::fchmod(upper, Mode::from_raw_mode(access.directory_mode().into()))
 }
 
 fn set_root_time(upper: &OwnedFd) -> Result<(), Errno> {
-    let time = Timespec {
-        tv_sec: MODIFIED_SECONDS as i64,
-        tv_nsec: 0,
-    };
-    rustix::fs::futimens(
-        upper,
-        &Timestamps {
-            last_access: time,
-            last_modification: time,
-        },
-    )
+    let time = Timespec { tv_sec: MODIFIED_SECONDS as i64, tv_nsec: 0 };
+    rustix::fs::futimens(upper, &Timestamps { last_access: time, last_modification: time })
 }

@@ -20,23 +20,23 @@ use bench::Bench;
 /// Makes each of the functions a test of each strategy.
 macro_rules! for_every_strategy {
     ($($area:ident :: $test:ident),* $(,)?) => {
-        for_every_strategy!(@strategy erofs_file, Backing::File, Dialect::Descriptors,
-            $($area::$test),*);
-        for_every_strategy!(@strategy erofs_file_by_path, Backing::File, Dialect::Paths,
-            $($area::$test),*);
-        for_every_strategy!(@strategy erofs_loop, Backing::Loop, Dialect::Descriptors,
-            $($area::$test),*);
-        for_every_strategy!(@strategy erofs_loop_by_path, Backing::Loop, Dialect::Paths,
-            $($area::$test),*);
+        for_every_strategy!(@strategy erofs_file,
+            Variant::Erofs(Backing::File, Dialect::Descriptors), $($area::$test),*);
+        for_every_strategy!(@strategy erofs_file_by_path,
+            Variant::Erofs(Backing::File, Dialect::Paths), $($area::$test),*);
+        for_every_strategy!(@strategy erofs_loop,
+            Variant::Erofs(Backing::Loop, Dialect::Descriptors), $($area::$test),*);
+        for_every_strategy!(@strategy erofs_loop_by_path,
+            Variant::Erofs(Backing::Loop, Dialect::Paths), $($area::$test),*);
+        for_every_strategy!(@strategy bind, Variant::Bind, $($area::$test),*);
     };
-    (@strategy $name:ident, $backing:expr, $dialect:expr, $($area:ident :: $test:ident),*) => {
+    (@strategy $name:ident, $variant:expr, $($area:ident :: $test:ident),*) => {
         mod $name {
             use super::*;
             $(
                 #[test]
                 fn $test() {
-                    let variant = Variant { backing: $backing, dialect: $dialect };
-                    if let Some(bench) = Bench::open(variant) {
+                    if let Some(bench) = Bench::open($variant) {
                         super::$area::$test(&bench);
                         bench.finish();
                     }

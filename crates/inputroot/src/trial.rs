@@ -48,10 +48,7 @@ pub enum TrialError {
 
 impl TrialError {
     fn io<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Self {
-        move |source| Self::Io {
-            step,
-            source: source.into(),
-        }
+        move |source| Self::Io { step, source: source.into() }
     }
 }
 
@@ -71,10 +68,7 @@ impl Trial {
         fs::write(&blob, CONTENT).map_err(TrialError::io("writing the blob"))?;
         fs::set_permissions(&blob, fs::Permissions::from_mode(0o444))
             .map_err(TrialError::io("chmod of the blob"))?;
-        Ok(Self {
-            tree: Arc::new(tree(content)?),
-            blob,
-        })
+        Ok(Self { tree: Arc::new(tree(content)?), blob })
     }
 
     /// Has `strategy` present the tree in both modes, and looks whether it is as it should be.
@@ -87,42 +81,27 @@ impl Trial {
         let presented = strategy.present(&self.tree, &PresentRequest::default())?;
         let Attachment::Mount(mount) = presented.attachment();
         let mut input = open(mount, INPUT, OFlags::RDONLY)?;
-        let metadata = input
-            .metadata()
-            .map_err(TrialError::io("fstat of the input"))?;
+        let metadata = input.metadata().map_err(TrialError::io("fstat of the input"))?;
         if metadata.mode() & 0o7777 != 0o444 || metadata.uid() != 0 {
-            return Err(TrialError::Wrong(
-                "the input has not the owner and mode that it should",
-            ));
+            return Err(TrialError::Wrong("the input has not the owner and mode that it should"));
         }
         expect(&mut input, CONTENT)?;
-        drop(open(
-            mount,
-            OUTPUT,
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL,
-        )?);
+        drop(open(mount, OUTPUT, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?);
         let path = path(OUTPUT)?;
         let found = presented.outputs().entry(&path)?;
         if !matches!(found, Some(OutputEntry::File(OutputFile::Staged(_)))) {
-            return Err(TrialError::Wrong(
-                "a file made beside the input is not among the outputs",
-            ));
+            return Err(TrialError::Wrong("a file made beside the input is not among the outputs"));
         }
         presented.discard();
         Ok(())
     }
 
     fn mutable(&self, strategy: &dyn InputRoots) -> Result<(), TrialError> {
-        let request = PresentRequest {
-            mutable: true,
-            ..PresentRequest::default()
-        };
+        let request = PresentRequest { mutable: true, ..PresentRequest::default() };
         let presented = strategy.present(&self.tree, &request)?;
         let Attachment::Mount(mount) = presented.attachment();
         let mut input = open(mount, INPUT, OFlags::RDWR | OFlags::TRUNC)?;
-        input
-            .write_all(CHANGED)
-            .map_err(TrialError::io("writing to the input"))?;
+        input.write_all(CHANGED).map_err(TrialError::io("writing to the input"))?;
         drop(input);
         expect(&mut open(mount, INPUT, OFlags::RDONLY)?, CHANGED)?;
         let mut blob = File::open(&self.blob).map_err(TrialError::io("opening the blob"))?;
@@ -145,14 +124,11 @@ fn open(root: &OwnedFd, path: &str, flags: OFlags) -> Result<File, TrialError> {
 
 fn expect(file: &mut File, expected: &[u8]) -> Result<(), TrialError> {
     let mut content = Vec::new();
-    file.read_to_end(&mut content)
-        .map_err(TrialError::io("reading a file"))?;
+    file.read_to_end(&mut content).map_err(TrialError::io("reading a file"))?;
     if content == expected {
         return Ok(());
     }
-    Err(TrialError::Wrong(
-        "a file has not the content that it should",
-    ))
+    Err(TrialError::Wrong("a file has not the content that it should"))
 }
 
 /// A directory `directory` with a file `input`.
@@ -176,15 +152,9 @@ fn tree(content: Digest) -> Result<InputTree, TrialError> {
     let root = root.encode_to_vec();
     let root_digest = Digest::of(DigestFunction::Sha256, &root);
     let load = &mut |digest: &Digest| {
-        let message = if *digest == root_digest {
-            root.clone()
-        } else {
-            below.clone()
-        };
+        let message = if *digest == root_digest { root.clone() } else { below.clone() };
         let directory = Directory::parse(message.into(), digest.function());
-        directory
-            .map(|directory| Some(Arc::new(directory)))
-            .map_err(LoadError::<Infallible>::from)
+        directory.map(|directory| Some(Arc::new(directory))).map_err(LoadError::<Infallible>::from)
     };
     InputTree::assemble(root_digest, TreeLimits::default(), load)
         .map_err(|_| TrialError::Wrong("the trial's tree is malformed"))

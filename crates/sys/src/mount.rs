@@ -41,11 +41,7 @@ impl fmt::Display for MountError {
 
 impl MountError {
     fn new(call: impl Into<String>, errno: Errno) -> Self {
-        Self {
-            call: call.into(),
-            errno,
-            explanation: String::new(),
-        }
+        Self { call: call.into(), errno, explanation: String::new() }
     }
 }
 
@@ -102,11 +98,7 @@ impl FsContext {
     }
 
     fn failed(&self, call: String, errno: Errno) -> MountError {
-        MountError {
-            call,
-            errno,
-            explanation: self.explanation(),
-        }
+        MountError { call, errno, explanation: self.explanation() }
     }
 
     /// The messages in the context's log: one a read, each with a letter for its level before it.
@@ -150,6 +142,24 @@ pub fn clone_mount(directory: BorrowedFd<'_>) -> Result<OwnedFd, MountError> {
         | OpenTreeFlags::AT_EMPTY_PATH;
     rustix::mount::open_tree(directory, c"", flags)
         .map_err(|errno| MountError::new("open_tree(OPEN_TREE_CLONE)", errno))
+}
+
+/// A detached copy of the mount that `directory` is in, from there on down, with all mounts below
+/// (`open_tree(2)` with `AT_RECURSIVE`).
+pub fn clone_mounts(directory: BorrowedFd<'_>) -> Result<OwnedFd, MountError> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    rustix::mount::open_tree(directory, c"", flags)
+        .map_err(|errno| MountError::new("open_tree(OPEN_TREE_CLONE | AT_RECURSIVE)", errno))
+}
+
+/// Shows the file at `source` at `target`, which must be a file too, with the attributes of the
+/// mount that `source` is on (`mount(2)` with `MS_BIND`).
+pub fn bind(source: &CStr, target: &CStr) -> Result<(), MountError> {
+    rustix::mount::mount_bind(source, target)
+        .map_err(|errno| MountError::new(format!("mount({source:?}, {target:?}, MS_BIND)"), errno))
 }
 
 /// Sets attributes of the one mount that `mount` is the root of (`mount_setattr(2)`, Linux 5.12).
@@ -209,10 +219,7 @@ pub fn detach(path: &CStr) -> Result<(), MountError> {
 /// The path under which the kernel resolves a descriptor of this process, for interfaces that take
 /// only paths.
 pub fn descriptor_path(fd: impl AsFd) -> String {
-    format!(
-        "/proc/self/fd/{}",
-        std::os::fd::AsRawFd::as_raw_fd(&fd.as_fd())
-    )
+    format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd.as_fd()))
 }
 
 fn last_errno() -> Errno {

@@ -69,13 +69,7 @@ impl DirectoryLayout {
             let tail = if inline { area.used } else { 0 };
             let bytes = Inode::bytes(size_bytes, links) + tail;
             inode_offset = within_block(inode_offset, bytes);
-            places.push(Place {
-                inode_offset,
-                size_bytes,
-                blocks_offset: outside,
-                inline,
-                links,
-            });
+            places.push(Place { inode_offset, size_bytes, blocks_offset: outside, inline, links });
             inode_offset = (inode_offset + bytes).next_multiple_of(SLOT_SIZE);
             outside += (area.full_blocks + usize::from(!inline)) * BLOCK_SIZE;
         }
@@ -83,10 +77,7 @@ impl DirectoryLayout {
         for place in &mut places {
             place.blocks_offset += first_block;
         }
-        Self {
-            places,
-            end: first_block + outside,
-        }
+        Self { places, end: first_block + outside }
     }
 
     /// Offset of the first byte behind all directories.
@@ -196,11 +187,7 @@ impl<'a> DirectoryWriter<'a> {
             owner: self.access.owner(),
             links: place.links,
             size_bytes: place.size_bytes,
-            layout: if place.inline {
-                DataLayout::FlatInline
-            } else {
-                DataLayout::FlatPlain
-            },
+            layout: if place.inline { DataLayout::FlatInline } else { DataLayout::FlatPlain },
             data: (place.blocks_offset / BLOCK_SIZE) as u32,
             number: index as u32 + 1,
             attribute_units: 0,
@@ -258,11 +245,7 @@ impl<'a> DirectoryWriter<'a> {
         let mut name_offset = self.pending.len() * DirectoryEntry::BYTES;
         let block = &mut image[offset..];
         for (head, &(name, nid, file_type)) in self.pending.iter().enumerate() {
-            let entry = DirectoryEntry {
-                nid,
-                name_offset: name_offset as u16,
-                file_type,
-            };
+            let entry = DirectoryEntry { nid, name_offset: name_offset as u16, file_type };
             let at = head * DirectoryEntry::BYTES;
             block[at..at + DirectoryEntry::BYTES].copy_from_slice(&entry.encode());
             block[name_offset..name_offset + name.len()].copy_from_slice(name);

@@ -43,11 +43,7 @@ impl Superblock {
         put(&mut bytes, 36, self.blocks.to_le_bytes());
         // meta_blkaddr (40) and xattr_blkaddr (44) stay 0: inodes and shared attributes are
         // addressed from the start of the image.
-        put(
-            &mut bytes,
-            80,
-            Self::INCOMPATIBLE_CHUNKED_FILE.to_le_bytes(),
-        );
+        put(&mut bytes, 80, Self::INCOMPATIBLE_CHUNKED_FILE.to_le_bytes());
         bytes
     }
 }
@@ -118,11 +114,7 @@ impl Inode {
         let format = ((self.layout as u16) << 1) | u16::from(extended);
         put(at, 0, format.to_le_bytes());
         put(at, 2, self.attribute_units.to_le_bytes());
-        put(
-            at,
-            4,
-            (self.file_type.mode_bits() | self.permissions).to_le_bytes(),
-        );
+        put(at, 4, (self.file_type.mode_bits() | self.permissions).to_le_bytes());
         put(at, 16, self.data.to_le_bytes());
         put(at, 20, self.number.to_le_bytes());
         if extended {
@@ -192,15 +184,11 @@ impl TrustedAttribute {
 }
 
 /// `trusted.overlay.redirect`: the path of the content, from the root of the data-only layer.
-pub(super) const REDIRECT: TrustedAttribute = TrustedAttribute {
-    name: b"overlay.redirect",
-};
+pub(super) const REDIRECT: TrustedAttribute = TrustedAttribute { name: b"overlay.redirect" };
 
 /// `trusted.overlay.metacopy` with an empty value, stored once and shared by all files.
 pub(super) const METACOPY: SharedAttribute = SharedAttribute {
-    attribute: TrustedAttribute {
-        name: b"overlay.metacopy",
-    },
+    attribute: TrustedAttribute { name: b"overlay.metacopy" },
     offset: SUPERBLOCK_OFFSET + Superblock::BYTES,
 };
 

@@ -57,10 +57,7 @@ impl LeafWriter {
     ) -> Result<u64, ImageError> {
         let size_bytes = digest.size_bytes();
         if size_bytes > MAX_FILE_BYTES {
-            return Err(ImageError::FileTooLarge {
-                digest: *digest,
-                max_bytes: MAX_FILE_BYTES,
-            });
+            return Err(ImageError::FileTooLarge { digest: *digest, max_bytes: MAX_FILE_BYTES });
         }
         let nid = (image.len() / SLOT_SIZE) as u64;
         let mut inode = self.inode(FileType::Regular, size_bytes);
@@ -172,11 +169,7 @@ impl FileRecord {
         inode.write(&mut self.bytes);
         self.bytes[self.shard_offset..][..SHARD_HEX_BYTES]
             .copy_from_slice(&hash[..SHARD_HEX_BYTES]);
-        put(
-            &mut self.bytes,
-            self.shard_offset + SHARD_HEX_BYTES + 1,
-            hash,
-        );
+        put(&mut self.bytes, self.shard_offset + SHARD_HEX_BYTES + 1, hash);
         &self.bytes[..self.record_bytes]
     }
 }

@@ -4,9 +4,7 @@ use super::bench::{Bench, View, as_action};
 use crate::tree_fixture::TreeFixture;
 
 fn fixture() -> TreeFixture {
-    TreeFixture::new()
-        .file("file", b"content")
-        .file("d/file", b"other")
+    TreeFixture::new().file("file", b"content").file("d/file", b"other")
 }
 
 pub(super) fn a_used_root_is_as_new_for_the_next_action(bench: &Bench) {
@@ -28,11 +26,7 @@ pub(super) fn a_used_root_is_as_new_for_the_next_action(bench: &Bench) {
 
 pub(super) fn two_actions_on_one_tree_do_not_see_each_other(bench: &Bench) {
     let tree = bench.tree(fixture());
-    let roots = [
-        bench.present(&tree),
-        bench.present_mutable(&tree),
-        bench.present(&tree),
-    ];
+    let roots = [bench.present(&tree), bench.present_mutable(&tree), bench.present(&tree)];
     for (number, root) in roots.iter().enumerate() {
         let out = format!("out-{number}");
         as_action(root, |view| view.write(&out, b"x").unwrap());
@@ -40,10 +34,7 @@ pub(super) fn two_actions_on_one_tree_do_not_see_each_other(bench: &Bench) {
     as_action(&roots[1], |view| view.write("file", b"changed").unwrap());
     for (number, root) in roots.iter().enumerate() {
         as_action(root, |view| {
-            assert_eq!(
-                view.list(".").unwrap(),
-                ["d", "file", &format!("out-{number}")]
-            );
+            assert_eq!(view.list(".").unwrap(), ["d", "file", &format!("out-{number}")]);
             let expected = if number == 1 { b"changed" } else { b"content" };
             assert_eq!(view.read("file").unwrap(), expected);
         });
@@ -54,10 +45,7 @@ pub(super) fn two_actions_on_one_tree_do_not_see_each_other(bench: &Bench) {
 pub(super) fn deep_and_wide_leftovers_go_away(bench: &Bench) {
     let tree = bench.tree(fixture());
     for mutable in [false, true] {
-        let request = crate::PresentRequest {
-            mutable,
-            ..Default::default()
-        };
+        let request = crate::PresentRequest { mutable, ..Default::default() };
         let presented = bench.present_with(&tree, &request);
         as_action(&presented, |view| {
             for number in 0..500 {

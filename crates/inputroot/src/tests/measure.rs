@@ -36,37 +36,21 @@ impl JournaledState {
     fn make() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("ext4");
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path);
+        let file = File::options().read(true).write(true).create_new(true).open(&path);
         let file = file.expect("creating the image");
         file.set_len(4 << 30).expect("truncate");
         let mut mkfs = Command::new("mkfs.ext4");
-        mkfs.args(["-q", "-F", "-E", "lazy_itable_init=0"])
-            .arg(&path)
-            .stdout(Stdio::null());
+        mkfs.args(["-q", "-F", "-E", "lazy_itable_init=0"]).arg(&path).stdout(Stdio::null());
         assert!(mkfs.status().expect("mkfs.ext4 runs").success());
-        let losetup = Command::new("losetup")
-            .args(["--find", "--show"])
-            .arg(&path)
-            .output();
+        let losetup = Command::new("losetup").args(["--find", "--show"]).arg(&path).output();
         let device = String::from_utf8(losetup.expect("losetup runs").stdout).expect("a path");
         let ext4 = FsContext::open("ext4").expect("ext4");
         ext4.string("source", device.trim()).expect("source");
-        let mount = ext4
-            .mount(MountAttributes::MOUNT_ATTR_NOATIME)
-            .expect("mounting ext4");
+        let mount = ext4.mount(MountAttributes::MOUNT_ATTR_NOATIME).expect("mounting ext4");
         // Takes effect when the mount is gone.
-        let detached = Command::new("losetup")
-            .args(["--detach", device.trim()])
-            .status();
+        let detached = Command::new("losetup").args(["--detach", device.trim()]).status();
         assert!(detached.expect("losetup runs").success());
-        Self {
-            mount,
-            _image: directory,
-        }
+        Self { mount, _image: directory }
     }
 }
 
@@ -74,10 +58,7 @@ impl JournaledState {
 fn tree(files: usize, directories: usize) -> Arc<InputTree> {
     let fixture = (0..files).fold(TreeFixture::new(), |tree, number| {
         let directory = number % directories;
-        tree.file(
-            &format!("dir-{directory:04}/file-{number:06}.h"),
-            &number.to_le_bytes(),
-        )
+        tree.file(&format!("dir-{directory:04}/file-{number:06}.h"), &number.to_le_bytes())
     });
     fixture.build().0
 }
@@ -110,44 +91,29 @@ fn measure() {
     // Nothing is opened, so no blob is needed.
     let blobs = base.join("blobs");
     std::fs::create_dir(&blobs).expect("mkdir");
-    for (number, (files, directories)) in [(1, 1), (1_000, 50), (10_000, 200), (100_000, 1000)]
-        .into_iter()
-        .enumerate()
+    for (number, (files, directories)) in
+        [(1, 1), (1_000, 50), (10_000, 200), (100_000, 1000)].into_iter().enumerate()
     {
         println!("{files} files in {directories} directories");
         let tree = tree(files, directories);
         images(&tree, &state.mount);
         let work = base.join(number.to_string());
         std::fs::create_dir(&work).expect("mkdir");
-        roots(
-            &tree,
-            &Places {
-                work,
-                blobs: blobs.clone(),
-            },
-        );
+        roots(&tree, &Places { work, blobs: blobs.clone() });
     }
 }
 
 fn images(tree: &InputTree, state: &OwnedFd) {
-    let rounds = if tree.file_count() > 10_000 {
-        10
-    } else {
-        ROUNDS
-    };
+    let rounds = if tree.file_count() > 10_000 { 10 } else { ROUNDS };
     let mut image = Vec::new();
-    let build = time(rounds, || {
-        erofs::build(tree, Access::Strict, &mut image).expect("an image")
-    });
+    let build = time(rounds, || erofs::build(tree, Access::Strict, &mut image).expect("an image"));
     row("build the image", build);
     for (name, backing) in [("file", Backing::File), ("loop device", Backing::Loop)] {
         let writer = ImageWriter::new(backing, state.try_clone().expect("dup"));
         let (mut write, mut mount, mut close) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds {
             let start = Instant::now();
-            let (stored, _) = writer
-                .store(tree, Access::Strict)
-                .expect("storing the image");
+            let (stored, _) = writer.store(tree, Access::Strict).expect("storing the image");
             let written = Instant::now();
             let mounted = stored.mount().expect("mounting the image");
             let done = Instant::now();
@@ -166,10 +132,7 @@ fn roots(tree: &Arc<InputTree>, places: &Places) {
     let strategy =
         ErofsOverlay::open("measured", Backing::File, Dialect::Descriptors, places).expect("open");
     for mutable in [false, true] {
-        let request = PresentRequest {
-            mutable,
-            ..PresentRequest::default()
-        };
+        let request = PresentRequest { mutable, ..PresentRequest::default() };
         let mut presented = Vec::new();
         let mut discarded = Vec::new();
         for _ in 0..ROUNDS {
@@ -185,17 +148,11 @@ fn roots(tree: &Arc<InputTree>, places: &Places) {
         let mode = if mutable { "mutable" } else { "strict" };
         row(&format!("present, {mode}, first"), presented[0]);
         row(&format!("present, {mode}, after that"), median(presented));
-        row(
-            &format!("discard, {mode}, until handed over"),
-            median(discarded),
-        );
+        row(&format!("discard, {mode}, until handed over"), median(discarded));
         let start = Instant::now();
         for _ in 0..ROUNDS {
             strategy.present(tree, &request).expect("present").discard();
         }
-        row(
-            &format!("whole cycle, {mode}, back to back"),
-            start.elapsed() / ROUNDS as u32,
-        );
+        row(&format!("whole cycle, {mode}, back to back"), start.elapsed() / ROUNDS as u32);
     }
 }

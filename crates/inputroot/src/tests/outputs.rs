@@ -30,30 +30,16 @@ fn describe(entry: &OutputEntry) -> String {
 #[track_caller]
 fn expect(view: &OutputView, at: &str, expected: &str) {
     let found = view.entry(&path(at)).expect("the outputs can be read");
-    assert_eq!(
-        found.as_ref().map_or("nothing".to_owned(), describe),
-        expected,
-        "at {at:?}"
-    );
+    assert_eq!(found.as_ref().map_or("nothing".to_owned(), describe), expected, "at {at:?}");
 }
 
 #[track_caller]
 fn expect_list(view: &OutputView, at: &str, expected: &[&str]) {
-    let found = view
-        .read_dir(&path(at), 100)
-        .expect("the directory can be read");
+    let found = view.read_dir(&path(at), 100).expect("the directory can be read");
     let line = |found: &NamedEntry| {
-        format!(
-            "{} {}",
-            String::from_utf8_lossy(&found.name),
-            describe(&found.entry)
-        )
+        format!("{} {}", String::from_utf8_lossy(&found.name), describe(&found.entry))
     };
-    assert_eq!(
-        found.iter().map(line).collect::<Vec<_>>(),
-        expected,
-        "in {at:?}"
-    );
+    assert_eq!(found.iter().map(line).collect::<Vec<_>>(), expected, "in {at:?}");
 }
 
 pub(super) fn what_a_strict_action_made(bench: &Bench) {
@@ -82,34 +68,17 @@ pub(super) fn what_a_strict_action_made(bench: &Bench) {
     expect(&view, "absent/below", "nothing");
     expect(&view, "file/below", "nothing");
     expect(&view, "out/below", "nothing");
-    expect_list(
-        &view,
-        "",
-        &[
-            "d directory",
-            "file input false",
-            "made directory",
-            "out move",
-        ],
-    );
+    expect_list(&view, "", &["d directory", "file input false", "made directory", "out move"]);
     expect_list(
         &view,
         "d",
-        &[
-            "e directory",
-            "link -> ../file",
-            "new-link -> dangling",
-            "tool input true",
-        ],
+        &["e directory", "link -> ../file", "new-link -> dangling", "tool input true"],
     );
     expect_list(&view, "made", &["a move", "b move", "below directory"]);
     expect_list(&view, "made/below", &[]);
     for no_directory in ["file", "out", "absent", "d/link"] {
         let error = view.read_dir(&path(no_directory), 100).unwrap_err();
-        assert!(
-            matches!(error, OutputError::NotADirectory { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, OutputError::NotADirectory { .. }), "{error}");
     }
     drop(view);
     presented.discard();
@@ -152,10 +121,7 @@ pub(super) fn what_a_mutating_action_made(bench: &Bench) {
 pub(super) fn nothing_is_found_through_symlinks(bench: &Bench) {
     let tree = bench.tree(fixture().symlink("to-root", "/").symlink("to-d", "d"));
     for mutable in [false, true] {
-        let request = PresentRequest {
-            mutable,
-            ..PresentRequest::default()
-        };
+        let request = PresentRequest { mutable, ..PresentRequest::default() };
         let presented = bench.present_with(&tree, &request);
         as_action(&presented, |view| {
             view.symlink("/etc", "etc").unwrap();
@@ -163,21 +129,13 @@ pub(super) fn nothing_is_found_through_symlinks(bench: &Bench) {
             view.symlink("../..", "d/up").unwrap();
         });
         let view = presented.outputs();
-        for through in [
-            "to-root/etc/passwd",
-            "to-d/tool",
-            "etc/passwd",
-            "d/magic/passwd",
-            "d/up/d",
-        ] {
+        for through in ["to-root/etc/passwd", "to-d/tool", "etc/passwd", "d/magic/passwd", "d/up/d"]
+        {
             expect(&view, through, "nothing");
         }
         expect(&view, "etc", "-> /etc");
         let error = view.read_dir(&path("etc"), 100).unwrap_err();
-        assert!(
-            matches!(error, OutputError::NotADirectory { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, OutputError::NotADirectory { .. }), "{error}");
         drop(view);
         presented.discard();
     }
@@ -186,10 +144,7 @@ pub(super) fn nothing_is_found_through_symlinks(bench: &Bench) {
 pub(super) fn special_files(bench: &Bench) {
     let tree = bench.tree(fixture());
     for mutable in [false, true] {
-        let request = PresentRequest {
-            mutable,
-            ..PresentRequest::default()
-        };
+        let request = PresentRequest { mutable, ..PresentRequest::default() };
         let presented = bench.present_with(&tree, &request);
         as_action(&presented, |view| {
             let mode = Mode::from_raw_mode(0o666);
@@ -220,15 +175,9 @@ pub(super) fn listings_are_bounded(bench: &Bench) {
     let view = presented.outputs();
     assert_eq!(view.read_dir(&path("made"), 100).unwrap().len(), 100);
     let error = view.read_dir(&path("made"), 99).unwrap_err();
-    assert!(
-        matches!(error, OutputError::TooManyEntries { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, OutputError::TooManyEntries { .. }), "{error}");
     let error = view.read_dir(&path("d"), 2).unwrap_err();
-    assert!(
-        matches!(error, OutputError::TooManyEntries { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, OutputError::TooManyEntries { .. }), "{error}");
     drop(view);
     presented.discard();
 }
@@ -236,10 +185,7 @@ pub(super) fn listings_are_bounded(bench: &Bench) {
 pub(super) fn unreadable_directories_are_read(bench: &Bench) {
     let tree = bench.tree(fixture());
     for mutable in [false, true] {
-        let request = PresentRequest {
-            mutable,
-            ..PresentRequest::default()
-        };
+        let request = PresentRequest { mutable, ..PresentRequest::default() };
         let presented = bench.present_with(&tree, &request);
         as_action(&presented, |view| {
             view.mkdir("made").unwrap();
@@ -260,26 +206,12 @@ pub(super) fn unreadable_directories_are_read(bench: &Bench) {
 pub(super) fn made_directories(bench: &Bench) {
     let tree = bench.tree(fixture());
     let wanted = ["d/e", "d/e/new/deep", "out", "out/a", "out/b/c", ""].map(path);
-    let request = PresentRequest {
-        make_directories: &wanted,
-        ..PresentRequest::default()
-    };
+    let request = PresentRequest { make_directories: &wanted, ..PresentRequest::default() };
     let presented = bench.present_with(&tree, &request);
     as_action(&presented, |view| {
-        for made in [
-            "d/e/new",
-            "d/e/new/deep",
-            "out",
-            "out/a",
-            "out/b",
-            "out/b/c",
-        ] {
+        for made in ["d/e/new", "d/e/new/deep", "out", "out/a", "out/b", "out/b/c"] {
             let stat = view.stat(made).unwrap();
-            assert_eq!(
-                (stat.st_uid, stat.st_mode & 0o7777),
-                (65534, 0o755),
-                "{made}"
-            );
+            assert_eq!((stat.st_uid, stat.st_mode & 0o7777), (65534, 0o755), "{made}");
             view.write(&format!("{made}/file"), b"x").unwrap();
         }
         for input in [".", "d", "d/e"] {
@@ -288,13 +220,8 @@ pub(super) fn made_directories(bench: &Bench) {
         }
         assert_eq!(view.list("d").unwrap(), ["e", "link", "tool"]);
         assert_eq!(view.read("d/tool").unwrap(), b"tool");
-        rustix::fs::chmodat(
-            view.root,
-            "out",
-            Mode::from_raw_mode(0o700),
-            AtFlags::empty(),
-        )
-        .unwrap();
+        rustix::fs::chmodat(view.root, "out", Mode::from_raw_mode(0o700), AtFlags::empty())
+            .unwrap();
     });
     let view = presented.outputs();
     expect_list(&view, "out", &["a directory", "b directory", "file move"]);
@@ -305,19 +232,12 @@ pub(super) fn made_directories(bench: &Bench) {
 pub(super) fn made_directories_in_a_mutable_root(bench: &Bench) {
     let tree = bench.tree(fixture());
     let wanted = ["d/new", "out/a"].map(path);
-    let request = PresentRequest {
-        mutable: true,
-        make_directories: &wanted,
-    };
+    let request = PresentRequest { mutable: true, make_directories: &wanted };
     let presented = bench.present_with(&tree, &request);
     as_action(&presented, |view| {
         for made in [".", "d", "d/new", "out", "out/a"] {
             let stat = view.stat(made).unwrap();
-            assert_eq!(
-                (stat.st_uid, stat.st_mode & 0o7777),
-                (65534, 0o755),
-                "{made}"
-            );
+            assert_eq!((stat.st_uid, stat.st_mode & 0o7777), (65534, 0o755), "{made}");
         }
         assert_eq!(view.read("d/tool").unwrap(), b"tool");
         view.write("d/tool", b"changed").unwrap();
@@ -337,14 +257,9 @@ pub(super) fn obstructed_directories(bench: &Bench) {
         ("d/link/below", "d/link"),
     ] {
         let wanted = [path(wanted)];
-        let request = PresentRequest {
-            make_directories: &wanted,
-            ..PresentRequest::default()
-        };
+        let request = PresentRequest { make_directories: &wanted, ..PresentRequest::default() };
         match bench.strategy().present(&tree, &request) {
-            Err(crate::PresentError::Obstructed {
-                obstacle: found, ..
-            }) => {
+            Err(crate::PresentError::Obstructed { obstacle: found, .. }) => {
                 assert_eq!(found, path(obstacle));
             }
             other => panic!("{wanted:?}: {other:?}"),

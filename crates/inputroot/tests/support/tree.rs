@@ -27,11 +27,7 @@ impl TreeFixture {
     }
 
     pub(crate) fn with_function(function: DigestFunction) -> Self {
-        Self {
-            function,
-            root: Folder::default(),
-            blobs: HashMap::new(),
-        }
+        Self { function, root: Folder::default(), blobs: HashMap::new() }
     }
 
     pub(crate) fn file(self, path: &str, content: &[u8]) -> Self {
