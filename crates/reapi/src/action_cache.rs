@@ -79,9 +79,7 @@ impl model::proto::action_cache_server::ActionCache for ActionCache {
         let store = Arc::clone(&self.store);
         let result = blocking::run(move || {
             let put =
-                store
-                    .action_cache()
-                    .put(&message.instance_name, &action, &result.encode_to_vec());
+                store.action_cache().put(&message.instance_name, &action, &result.encode_to_vec());
             put.map(|()| result).map_err(status::cas)
         })
         .await?;

@@ -11,7 +11,5 @@ where
     T: Send + 'static,
     F: FnOnce() -> Result<T, Status> + Send + 'static,
 {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(crate::status::lost(&error)))
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(crate::status::lost(&error)))
 }

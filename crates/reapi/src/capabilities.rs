@@ -64,16 +64,9 @@ fn execution() -> ExecutionCapabilities {
 }
 
 fn digest_functions() -> Vec<i32> {
-    DigestFunction::ALL
-        .into_iter()
-        .map(DigestFunction::to_proto)
-        .collect()
+    DigestFunction::ALL.into_iter().map(DigestFunction::to_proto).collect()
 }
 
 fn version(major: i32, minor: i32) -> SemVer {
-    SemVer {
-        major,
-        minor,
-        ..SemVer::default()
-    }
+    SemVer { major, minor, ..SemVer::default() }
 }

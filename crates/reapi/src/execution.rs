@@ -43,13 +43,10 @@ impl Execution {
             wanted: Arc::new(wanted),
             last: None,
         };
-        Box::pin(futures_util::stream::unfold(
-            following,
-            |mut following| async move {
-                let message = following.next().await?;
-                Some((message, following))
-            },
-        ))
+        Box::pin(futures_util::stream::unfold(following, |mut following| async move {
+            let message = following.next().await?;
+            Some((message, following))
+        }))
     }
 }
 
@@ -81,12 +78,9 @@ impl proto::execution_server::Execution for Execution {
             output_files: message.inline_output_files,
         };
         let worker = self.worker.clone();
-        let subscription = blocking::run(move || {
-            worker
-                .execute(request)
-                .map_err(|error| status::submit(&error))
-        })
-        .await?;
+        let subscription =
+            blocking::run(move || worker.execute(request).map_err(|error| status::submit(&error)))
+                .await?;
         Ok(Response::new(self.follow(subscription, wanted)))
     }
 
@@ -118,11 +112,8 @@ impl Following {
         if state.done.is_none() || self.wanted.is_nothing() {
             return Some(Ok(operation(name, &state)));
         }
-        let (store, wanted, name) = (
-            Arc::clone(&self.store),
-            Arc::clone(&self.wanted),
-            name.to_owned(),
-        );
+        let (store, wanted, name) =
+            (Arc::clone(&self.store), Arc::clone(&self.wanted), name.to_owned());
         let inlined = blocking::run(move || {
             let mut state = (*state).clone();
             let function = state.action.function();
@@ -180,11 +171,7 @@ fn response(done: &Done) -> ExecuteResponse {
     ExecuteResponse {
         result: done.result.clone(),
         cached_result: done.cached,
-        status: Some(
-            done.error
-                .as_ref()
-                .map_or_else(RpcStatus::default, status::of_action),
-        ),
+        status: Some(done.error.as_ref().map_or_else(RpcStatus::default, status::of_action)),
         message: done.message.clone(),
         ..ExecuteResponse::default()
     }

@@ -81,11 +81,7 @@ impl Call {
         F: FnMut(Request<Req>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<Res>, Status>> + Send + 'static,
     {
-        Box::pin(async move {
-            Ok(server::<Req, Res>()
-                .unary(Unary(handler), self.request)
-                .await)
-        })
+        Box::pin(async move { Ok(server::<Req, Res>().unary(Unary(handler), self.request).await) })
     }
 
     /// One message in, a stream out.
@@ -101,9 +97,7 @@ impl Call {
         S: Stream<Item = Result<Res, Status>> + Send + 'static,
     {
         Box::pin(async move {
-            Ok(server::<Req, Res>()
-                .server_streaming(ServerStreaming(handler), self.request)
-                .await)
+            Ok(server::<Req, Res>().server_streaming(ServerStreaming(handler), self.request).await)
         })
     }
 
@@ -119,9 +113,7 @@ impl Call {
         Fut: Future<Output = Result<Response<Res>, Status>> + Send + 'static,
     {
         Box::pin(async move {
-            Ok(server::<Req, Res>()
-                .client_streaming(ClientStreaming(handler), self.request)
-                .await)
+            Ok(server::<Req, Res>().client_streaming(ClientStreaming(handler), self.request).await)
         })
     }
 
@@ -220,8 +212,7 @@ impl<Res: Message + 'static> Encoder for ExactEncoder<Res> {
 
     fn encode(&mut self, item: Res, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
         buffer.reserve(item.encoded_len());
-        item.encode(buffer)
-            .map_err(|error| Status::internal(format!("encoding: {error}")))
+        item.encode(buffer).map_err(|error| Status::internal(format!("encoding: {error}")))
     }
 
     fn buffer_settings(&self) -> BufferSettings {

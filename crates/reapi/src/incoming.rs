@@ -34,9 +34,7 @@ impl TcpConnections {
     /// # Errors
     /// The system's, e.g. that the address is in use.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self {
-            listener: TcpListener::bind(address).await?,
-        })
+        Ok(Self { listener: TcpListener::bind(address).await? })
     }
 
     /// The address that clients can connect to.
@@ -64,10 +62,7 @@ async fn accept(listener: &TcpListener, free: &Arc<Semaphore>) -> Option<Connect
     loop {
         match listener.accept().await {
             Ok((stream, _)) if stream.set_nodelay(true).is_ok() => {
-                return Some(Connection {
-                    stream,
-                    _permit: permit,
-                });
+                return Some(Connection { stream, _permit: permit });
             }
             // The client is gone already.
             Ok(_) => {}

@@ -32,11 +32,7 @@ impl Wanted {
         function: DigestFunction,
         result: &mut proto::ActionResult,
     ) -> Result<(), Status> {
-        let mut inliner = Inliner {
-            cas,
-            function,
-            left_bytes: MAX_INLINED_BYTES,
-        };
+        let mut inliner = Inliner { cas, function, left_bytes: MAX_INLINED_BYTES };
         if self.stdout {
             inliner.fill(result.stdout_digest.as_ref(), &mut result.stdout_raw)?;
         }

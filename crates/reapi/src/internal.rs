@@ -46,9 +46,7 @@ async fn delete_blobs(
     store: Arc<Store>,
     request: Request<DeleteBlobsRequest>,
 ) -> Result<Response<DeleteBlobsResponse>, Status> {
-    let local = request
-        .remote_addr()
-        .is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+    let local = request.remote_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
     if !local {
         return Err(status::not_local());
     }

@@ -1,6 +1,6 @@
 //! `google.longrunning.Operations`, for the operations of `Execution`: looking,
-//! waiting, cancelling. They are neither listed (an operation's name is known to
-//! those who may use it) nor deleted (the worker forgets them by itself).
+//! listing, waiting, cancelling. They are not deleted: the worker forgets them by
+//! itself.
 
 use std::time::Duration;
 
@@ -20,6 +20,10 @@ use crate::status;
 /// clients that are gone would pile up.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
+/// Operations in one page of a list. Those that are over hold a result each, of
+/// some kilobytes.
+const MAX_PAGE: usize = 100;
+
 /// The service.
 pub(crate) struct Operations {
     worker: Worker,
@@ -31,9 +35,14 @@ impl Operations {
     }
 
     fn attach(&self, name: &str) -> Result<Subscription, Status> {
-        self.worker
-            .attach(name)
-            .ok_or_else(|| status::operation_not_found(name))
+        self.worker.attach(name).ok_or_else(|| status::operation_not_found(name))
+    }
+
+    /// An operation's present state.
+    async fn look(&self, name: &str) -> Result<Operation, Status> {
+        let state = self.attach(name)?.next().await;
+        let state = state.ok_or_else(|| status::operation_not_found(name))?;
+        Ok(operation(name, &state))
     }
 }
 
@@ -43,10 +52,7 @@ impl OperationsService for Operations {
         &self,
         request: Request<GetOperationRequest>,
     ) -> Result<Response<Operation>, Status> {
-        let name = &request.get_ref().name;
-        let state = self.attach(name)?.next().await;
-        let state = state.ok_or_else(|| status::operation_not_found(name))?;
-        Ok(Response::new(operation(name, &state)))
+        self.look(&request.get_ref().name).await.map(Response::new)
     }
 
     async fn wait_operation(
@@ -80,28 +86,72 @@ impl OperationsService for Operations {
 
     async fn list_operations(
         &self,
-        _request: Request<ListOperationsRequest>,
+        request: Request<ListOperationsRequest>,
     ) -> Result<Response<ListOperationsResponse>, Status> {
-        Err(Status::unimplemented("operations are not listed"))
+        let message = request.into_inner();
+        let mut names = self.worker.operation_names();
+        let next_page_token = page(&mut names, message.page_size, &message.page_token);
+        let mut operations = Vec::new();
+        for name in names {
+            // One that was forgotten meanwhile is left out.
+            if let Ok(operation) = self.look(&name).await {
+                operations.push(operation);
+            }
+        }
+        Ok(Response::new(ListOperationsResponse {
+            operations,
+            next_page_token,
+            ..ListOperationsResponse::default()
+        }))
     }
 
     async fn delete_operation(
         &self,
         _request: Request<DeleteOperationRequest>,
     ) -> Result<Response<Empty>, Status> {
-        Err(Status::unimplemented(
-            "operations are forgotten by themselves",
-        ))
+        Err(Status::unimplemented("operations are forgotten by themselves"))
     }
+}
+
+/// Cuts `names` down to the page behind `token`, the last name of the page before,
+/// and returns the token of the next page.
+fn page(names: &mut Vec<String>, size: i32, token: &str) -> String {
+    names.retain(|name| name.as_str() > token);
+    names.sort_unstable();
+    let size = usize::try_from(size).ok().filter(|&size| size > 0);
+    let size = size.unwrap_or(MAX_PAGE).min(MAX_PAGE);
+    if names.len() <= size {
+        return String::new();
+    }
+    names.truncate(size);
+    names.last().cloned().unwrap_or_default()
 }
 
 fn wait(message: &WaitOperationRequest) -> Duration {
     let asked = message.timeout.as_ref().map(|timeout| {
         let seconds = u64::try_from(timeout.seconds).unwrap_or(0);
-        Duration::new(
-            seconds,
-            u32::try_from(timeout.nanos).unwrap_or(0).min(999_999_999),
-        )
+        Duration::new(seconds, u32::try_from(timeout.nanos).unwrap_or(0).min(999_999_999))
     });
     asked.unwrap_or(MAX_WAIT).min(MAX_WAIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_follow_each_other() {
+        let names = || ["d", "b", "a", "c", "e"].map(str::to_owned).to_vec();
+        let check = |size, token, expected: &[&str], next| {
+            let mut names = names();
+            assert_eq!(page(&mut names, size, token), next);
+            assert_eq!(names, expected);
+        };
+        check(2, "", &["a", "b"], "b");
+        check(2, "b", &["c", "d"], "d");
+        check(2, "d", &["e"], "");
+        check(5, "", &["a", "b", "c", "d", "e"], "");
+        check(0, "a", &["b", "c", "d", "e"], "");
+        check(-1, "z", &[], "");
+    }
 }

@@ -43,10 +43,8 @@ pub(crate) enum RequestError {
 
 /// Reads a request's `digest_function` field.
 pub(crate) fn function(value: i32) -> Result<DigestFunction, RequestError> {
-    DigestFunction::from_proto(value).map_err(|source| RequestError::Digest {
-        field: "digest_function",
-        source,
-    })
+    DigestFunction::from_proto(value)
+        .map_err(|source| RequestError::Digest { field: "digest_function", source })
 }
 
 /// Reads a digest field of a generated message.
@@ -116,11 +114,7 @@ pub(crate) fn instance_name(name: &str) -> Result<(), RequestError> {
     };
     let good = name.is_empty()
         || (name.len() <= MAX_INSTANCE_NAME_BYTES && name.split('/').all(good_segment));
-    if good {
-        Ok(())
-    } else {
-        Err(RequestError::InstanceName(name.chars().take(80).collect()))
-    }
+    if good { Ok(()) } else { Err(RequestError::InstanceName(name.chars().take(80).collect())) }
 }
 
 #[cfg(test)]
@@ -147,38 +141,17 @@ mod tests {
 
     #[test]
     fn what_is_no_digest_is_refused() {
-        let invalid = |source| {
-            Err(RequestError::Digest {
-                field: "digest",
-                source,
-            })
-        };
+        let invalid = |source| Err(RequestError::Digest { field: "digest", source });
         let message = |hash: &str, size_bytes| {
-            proto::Digest {
-                hash: hash.to_owned(),
-                size_bytes,
-            }
-            .encode_to_vec()
+            proto::Digest { hash: hash.to_owned(), size_bytes }.encode_to_vec()
         };
         let hash = "0".repeat(64);
         check(b"", invalid(DigestError::HashLength(0)));
-        check(
-            &message(&hash[1..], 1),
-            invalid(DigestError::HashLength(63)),
-        );
-        check(
-            &message(&"G".repeat(64), 1),
-            invalid(DigestError::HashCharacter),
-        );
+        check(&message(&hash[1..], 1), invalid(DigestError::HashLength(63)));
+        check(&message(&"G".repeat(64), 1), invalid(DigestError::HashCharacter));
         check(&message(&hash, -1), invalid(DigestError::Size(-1)));
-        check(
-            &[0x0a, 64, 1],
-            Err(RequestError::NotADigest { field: "digest" }),
-        );
-        check(
-            &[0xff; 66],
-            Err(RequestError::NotADigest { field: "digest" }),
-        );
+        check(&[0x0a, 64, 1], Err(RequestError::NotADigest { field: "digest" }));
+        check(&[0xff; 66], Err(RequestError::NotADigest { field: "digest" }));
     }
 
     #[test]
@@ -187,17 +160,7 @@ mod tests {
             assert_eq!(instance_name(good), Ok(()), "{good}");
         }
         let long = "x".repeat(256);
-        for bad in [
-            "/",
-            "a//b",
-            "/a",
-            "a/",
-            "blobs",
-            "a/uploads/b",
-            "operations",
-            "a\0",
-            &long,
-        ] {
+        for bad in ["/", "a//b", "/a", "a/", "blobs", "a/uploads/b", "operations", "a\0", &long] {
             assert!(instance_name(bad).is_err(), "{bad}");
         }
     }

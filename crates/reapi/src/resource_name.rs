@@ -59,42 +59,26 @@ const WRITE_FORM: &str = "[instance/]uploads/uuid/blobs/[digest function/]hash/s
 /// Reads the name in a `ReadRequest`.
 pub(crate) fn parse_read(name: &str) -> Result<Resource, ResourceNameError> {
     check_length(name)?;
-    let form = ResourceNameError::Form {
-        expected: READ_FORM,
-    };
+    let form = ResourceNameError::Form { expected: READ_FORM };
     let mut segments = name.split('/');
     let keyword = skip_instance(&mut segments, &["blobs", "compressed-blobs"]);
     let resource = blob(keyword.ok_or_else(|| form.clone())?, &mut segments, &form)?;
-    if segments.next().is_some() {
-        Err(form)
-    } else {
-        Ok(resource)
-    }
+    if segments.next().is_some() { Err(form) } else { Ok(resource) }
 }
 
 /// Reads the name in a `WriteRequest` or a `QueryWriteStatusRequest`.
 pub(crate) fn parse_write(name: &str) -> Result<Resource, ResourceNameError> {
     check_length(name)?;
-    let form = ResourceNameError::Form {
-        expected: WRITE_FORM,
-    };
+    let form = ResourceNameError::Form { expected: WRITE_FORM };
     let mut segments = name.split('/');
     let uploads = skip_instance(&mut segments, &["uploads"]);
-    let uuid = uploads
-        .and_then(|_| segments.next())
-        .filter(|uuid| !uuid.is_empty());
-    let keyword = uuid
-        .and_then(|_| segments.next())
-        .ok_or_else(|| form.clone())?;
+    let uuid = uploads.and_then(|_| segments.next()).filter(|uuid| !uuid.is_empty());
+    let keyword = uuid.and_then(|_| segments.next()).ok_or_else(|| form.clone())?;
     blob(keyword, &mut segments, &form)
 }
 
 fn check_length(name: &str) -> Result<(), ResourceNameError> {
-    if name.len() > MAX_NAME_BYTES {
-        Err(ResourceNameError::TooLong)
-    } else {
-        Ok(())
-    }
+    if name.len() > MAX_NAME_BYTES { Err(ResourceNameError::TooLong) } else { Ok(()) }
 }
 
 /// Goes over the instance name, and returns the keyword that ends it.
@@ -132,18 +116,13 @@ fn blob<'a>(
         hash = next()?;
     }
     let size = next()?;
-    Ok(Resource {
-        digest: Digest::parse_hex(function, hash, size_bytes(size)?)?,
-        compression,
-    })
+    Ok(Resource { digest: Digest::parse_hex(function, hash, size_bytes(size)?)?, compression })
 }
 
 fn compressor(name: &str) -> Result<Compression, ResourceNameError> {
     match name {
         "zstd" => Ok(Compression::Zstd),
-        _ => Err(ResourceNameError::Compressor(
-            name.chars().take(40).collect(),
-        )),
+        _ => Err(ResourceNameError::Compressor(name.chars().take(40).collect())),
     }
 }
 
@@ -164,10 +143,7 @@ mod tests {
 
     fn resource(function: DigestFunction, compression: Compression) -> Resource {
         let digest = Digest::parse_hex(function, HASH, 3).unwrap();
-        Resource {
-            digest,
-            compression,
-        }
+        Resource { digest, compression }
     }
 
     fn check(parse: fn(&str) -> Result<Resource, ResourceNameError>, name: &str, good: Resource) {
@@ -185,68 +161,24 @@ mod tests {
         use Compression::{Identity, Zstd};
         use DigestFunction::{Blake3, Sha256};
         check(parse_read, "blobs/HASH/3", resource(Sha256, Identity));
-        check(
-            parse_read,
-            "instance/blobs/HASH/3",
-            resource(Sha256, Identity),
-        );
+        check(parse_read, "instance/blobs/HASH/3", resource(Sha256, Identity));
         check(parse_read, "a/b/c/blobs/HASH/3", resource(Sha256, Identity));
-        check(
-            parse_read,
-            "blobs/sha256/HASH/3",
-            resource(Sha256, Identity),
-        );
-        check(
-            parse_read,
-            "a/blobs/blake3/HASH/3",
-            resource(Blake3, Identity),
-        );
-        check(
-            parse_read,
-            "compressed-blobs/zstd/HASH/3",
-            resource(Sha256, Zstd),
-        );
-        check(
-            parse_read,
-            "a/compressed-blobs/zstd/blake3/HASH/3",
-            resource(Blake3, Zstd),
-        );
+        check(parse_read, "blobs/sha256/HASH/3", resource(Sha256, Identity));
+        check(parse_read, "a/blobs/blake3/HASH/3", resource(Blake3, Identity));
+        check(parse_read, "compressed-blobs/zstd/HASH/3", resource(Sha256, Zstd));
+        check(parse_read, "a/compressed-blobs/zstd/blake3/HASH/3", resource(Blake3, Zstd));
     }
 
     #[test]
     fn names_to_write() {
         use Compression::{Identity, Zstd};
         use DigestFunction::{Blake3, Sha256};
-        check(
-            parse_write,
-            "uploads/u/blobs/HASH/3",
-            resource(Sha256, Identity),
-        );
-        check(
-            parse_write,
-            "a/b/uploads/u/blobs/HASH/3",
-            resource(Sha256, Identity),
-        );
-        check(
-            parse_write,
-            "uploads/u/blobs/HASH/3/some/file.txt",
-            resource(Sha256, Identity),
-        );
-        check(
-            parse_write,
-            "uploads/u/blobs/blake3/HASH/3/x",
-            resource(Blake3, Identity),
-        );
-        check(
-            parse_write,
-            "uploads/u/compressed-blobs/zstd/HASH/3/x",
-            resource(Sha256, Zstd),
-        );
-        check(
-            parse_write,
-            "uploads/blobs/blobs/HASH/3",
-            resource(Sha256, Identity),
-        );
+        check(parse_write, "uploads/u/blobs/HASH/3", resource(Sha256, Identity));
+        check(parse_write, "a/b/uploads/u/blobs/HASH/3", resource(Sha256, Identity));
+        check(parse_write, "uploads/u/blobs/HASH/3/some/file.txt", resource(Sha256, Identity));
+        check(parse_write, "uploads/u/blobs/blake3/HASH/3/x", resource(Blake3, Identity));
+        check(parse_write, "uploads/u/compressed-blobs/zstd/HASH/3/x", resource(Sha256, Zstd));
+        check(parse_write, "uploads/blobs/blobs/HASH/3", resource(Sha256, Identity));
     }
 
     #[test]

@@ -81,9 +81,7 @@ impl Health {
 
     /// From now on the server is not serving: load balancers turn away.
     pub async fn draining(&self) {
-        self.0
-            .set_service_status("", ServingStatus::NotServing)
-            .await;
+        self.0.set_service_status("", ServingStatus::NotServing).await;
     }
 }
 
@@ -116,13 +114,7 @@ where
         .map_err(|error| ServeError(error.into()))
 }
 
-fn routes(
-    Services {
-        store,
-        worker,
-        health,
-    }: Services,
-) -> Routes {
+fn routes(Services { store, worker, health }: Services) -> Routes {
     let action_cache = ActionCache::new(Arc::clone(&store), worker.clone());
     let execution = Execution::new(Arc::clone(&store), worker.clone());
     let mut routes = Routes::builder();

@@ -114,18 +114,13 @@ pub(crate) fn batch_too_large(size_bytes: u64, max_bytes: u64) -> Status {
 
 /// A compressor that was not announced.
 pub(crate) fn unsupported_compressor(value: i32) -> Status {
-    Status::invalid_argument(format!(
-        "compressor {value} is not supported; use IDENTITY or ZSTD"
-    ))
+    Status::invalid_argument(format!("compressor {value} is not supported; use IDENTITY or ZSTD"))
 }
 
 /// Compressed data that can't be unpacked into the store: a disk's error where
 /// there is one below, else the client's.
 pub(crate) fn decompression(error: io::Error) -> Status {
-    match error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<StoreError>())
-    {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<StoreError>()) {
         Some(error) => cas(error),
         None => Status::invalid_argument(format!("unpacking the blob failed: {error}")),
     }
@@ -162,10 +157,7 @@ pub(crate) fn submit(error: &SubmitError) -> Status {
 
 /// An operation that nobody knows, or not any more.
 pub(crate) fn operation_not_found(name: &str) -> Status {
-    Status::not_found(format!(
-        "no operation `{}`",
-        name.chars().take(80).collect::<String>()
-    ))
+    Status::not_found(format!("no operation `{}`", name.chars().take(80).collect::<String>()))
 }
 
 /// A thread that ended without an answer.
@@ -197,11 +189,7 @@ pub(crate) fn of_action(error: &ActionError) -> RpcStatus {
         ActionError::ResourceExhausted(_) => (Code::ResourceExhausted, Vec::new()),
         ActionError::SetUp { .. } | ActionError::Internal(_) => (Code::Internal, Vec::new()),
     };
-    RpcStatus {
-        code: code.into(),
-        message: error.to_string(),
-        details,
-    }
+    RpcStatus { code: code.into(), message: error.to_string(), details }
 }
 
 /// The detail by which clients know what to upload. All violations are of type
@@ -269,37 +257,18 @@ mod tests {
 
     fn io_error(errno: i32) -> StoreError {
         let source = io::Error::from_raw_os_error(errno);
-        StoreError::Io {
-            step: "write",
-            what: "a blob".to_owned(),
-            source,
-        }
+        StoreError::Io { step: "write", what: "a blob".to_owned(), source }
     }
 
     #[test]
     fn store_errors() {
         let expected = digest(DigestFunction::Sha256);
         let check = |error: StoreError, code| assert_eq!(cas(&error).code(), code, "{error}");
-        check(
-            StoreError::DigestMismatch {
-                expected,
-                actual: expected,
-            },
-            Code::InvalidArgument,
-        );
+        check(StoreError::DigestMismatch { expected, actual: expected }, Code::InvalidArgument);
         check(StoreError::TooManyBytes { expected }, Code::InvalidArgument);
+        check(StoreError::EntryTooLarge { size_bytes: 2, max_bytes: 1 }, Code::InvalidArgument);
         check(
-            StoreError::EntryTooLarge {
-                size_bytes: 2,
-                max_bytes: 1,
-            },
-            Code::InvalidArgument,
-        );
-        check(
-            StoreError::TooLargeToRead {
-                digest: expected,
-                max_bytes: 1,
-            },
+            StoreError::TooLargeToRead { digest: expected, max_bytes: 1 },
             Code::FailedPrecondition,
         );
         check(StoreError::Closed, Code::Unavailable);
@@ -307,38 +276,20 @@ mod tests {
         check(io_error(122), Code::ResourceExhausted);
         check(io_error(5), Code::Internal);
         assert!(cas(io_error(5)).message().contains("Input/output error"));
-        assert_eq!(
-            decompression(io::Error::other(io_error(28))).code(),
-            Code::ResourceExhausted
-        );
-        assert_eq!(
-            decompression(io::Error::other("bad")).code(),
-            Code::InvalidArgument
-        );
+        assert_eq!(decompression(io::Error::other(io_error(28))).code(), Code::ResourceExhausted);
+        assert_eq!(decompression(io::Error::other("bad")).code(), Code::InvalidArgument);
     }
 
     #[test]
     fn refusals() {
         use Code::{InvalidArgument, OutOfRange, ResourceExhausted, Unavailable};
         assert_eq!(write_refused(WriteRefused::Start(3)).code(), OutOfRange);
-        assert_eq!(
-            write_refused(WriteRefused::Unfinished).code(),
-            InvalidArgument
-        );
+        assert_eq!(write_refused(WriteRefused::Unfinished).code(), InvalidArgument);
         assert_eq!(read_refused(ReadRefused::Limit(-1)).code(), InvalidArgument);
-        let beyond = ReadRefused::Offset {
-            offset: 4,
-            size_bytes: 3,
-        };
+        let beyond = ReadRefused::Offset { offset: 4, size_bytes: 3 };
         assert_eq!(read_refused(beyond).code(), OutOfRange);
-        assert_eq!(
-            tree_refused(TreeRefused::TooLarge).code(),
-            ResourceExhausted
-        );
-        assert_eq!(
-            submit(&SubmitError::QueueFull { limit: 1 }).code(),
-            ResourceExhausted
-        );
+        assert_eq!(tree_refused(TreeRefused::TooLarge).code(), ResourceExhausted);
+        assert_eq!(submit(&SubmitError::QueueFull { limit: 1 }).code(), ResourceExhausted);
         assert_eq!(submit(&SubmitError::Draining).code(), Unavailable);
     }
 
@@ -349,63 +300,29 @@ mod tests {
             let status = of_action(&error);
             assert_eq!(status.code, i32::from(code), "{error}");
             assert_eq!(status.message, error.to_string());
-            assert_eq!(
-                status.details.len(),
-                usize::from(code == Code::FailedPrecondition)
-            );
+            assert_eq!(status.details.len(), usize::from(code == Code::FailedPrecondition));
         };
-        check(
-            ActionError::MissingBlobs(Vec::new()),
-            Code::FailedPrecondition,
-        );
+        check(ActionError::MissingBlobs(Vec::new()), Code::FailedPrecondition);
         check(ActionError::Invalid(text()), Code::InvalidArgument);
         check(ActionError::Unsupported(text()), Code::InvalidArgument);
         check(
-            ActionError::CommandNotRunnable {
-                program: text(),
-                step: text(),
-                errno: text(),
-            },
+            ActionError::CommandNotRunnable { program: text(), step: text(), errno: text() },
             Code::InvalidArgument,
         );
-        check(
-            ActionError::TimedOut {
-                after: Duration::from_secs(1),
-            },
-            Code::DeadlineExceeded,
-        );
+        check(ActionError::TimedOut { after: Duration::from_secs(1) }, Code::DeadlineExceeded);
         check(ActionError::Cancelled, Code::Cancelled);
-        check(
-            ActionError::ResourceExhausted(text()),
-            Code::ResourceExhausted,
-        );
-        check(
-            ActionError::SetUp {
-                step: text(),
-                errno: text(),
-            },
-            Code::Internal,
-        );
+        check(ActionError::ResourceExhausted(text()), Code::ResourceExhausted);
+        check(ActionError::SetUp { step: text(), errno: text() }, Code::Internal);
         check(ActionError::Internal(text()), Code::Internal);
     }
 
     #[test]
     fn missing_blobs_are_named_as_clients_expect() {
-        let digests = [
-            digest(DigestFunction::Sha256),
-            digest(DigestFunction::Blake3),
-        ];
+        let digests = [digest(DigestFunction::Sha256), digest(DigestFunction::Blake3)];
         let detail = missing(&digests);
-        assert_eq!(
-            detail.type_url,
-            "type.googleapis.com/google.rpc.PreconditionFailure"
-        );
+        assert_eq!(detail.type_url, "type.googleapis.com/google.rpc.PreconditionFailure");
         let failure = PreconditionFailure::decode(detail.value.as_slice()).unwrap();
-        let subjects: Vec<_> = failure
-            .violations
-            .iter()
-            .map(|one| one.subject.as_str())
-            .collect();
+        let subjects: Vec<_> = failure.violations.iter().map(|one| one.subject.as_str()).collect();
         assert_eq!(
             subjects,
             [

@@ -60,6 +60,16 @@ pub struct Cgroups {
 }
 
 impl Controllers {
+    /// What this process's cgroup could pass on; nothing, where there is no
+    /// version 2 hierarchy. Looks only.
+    pub fn offered() -> Self {
+        own_cgroup().map(|own| Self::of(&own)).unwrap_or_default()
+    }
+
+    fn of(cgroup: &Path) -> Self {
+        Self::parse(&read(CWD, &cgroup.join("cgroup.controllers")).unwrap_or_default())
+    }
+
     fn parse(list: &str) -> Self {
         let has = |name| list.split_whitespace().any(|word| word == name);
         Self { memory: has("memory"), cpu: has("cpu"), pids: has("pids") }
@@ -85,8 +95,7 @@ impl Cgroups {
     /// other processes in it. It is as it was then.
     pub fn set_up() -> Result<Option<Self>, CgroupError> {
         let Some(own) = own_cgroup() else { return Ok(None) };
-        let controllers =
-            Controllers::parse(&read(CWD, &own.join("cgroup.controllers")).unwrap_or_default());
+        let controllers = Controllers::of(&own);
         if !controllers.any() {
             return Ok(None);
         }

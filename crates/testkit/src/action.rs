@@ -31,10 +31,7 @@ impl Action {
     pub(crate) fn bare(client: Client, arguments: Vec<String>) -> Self {
         Self {
             client,
-            command: proto::Command {
-                arguments,
-                ..proto::Command::default()
-            },
+            command: proto::Command { arguments, ..proto::Command::default() },
             action: proto::Action::default(),
             properties: BTreeMap::new(),
             tree: Tree::new(),
@@ -45,9 +42,7 @@ impl Action {
 
     pub(crate) fn shell(client: Client, script: &str) -> Self {
         let arguments = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
-        Self::bare(client, arguments)
-            .env("PATH", PATH)
-            .property("rootfs", "host")
+        Self::bare(client, arguments).env("PATH", PATH).property("rootfs", "host")
     }
 
     /// Adds an input file.
@@ -89,14 +84,10 @@ impl Action {
     /// Adds an environment variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
-        let variable = proto::command::EnvironmentVariable {
-            name: name.to_owned(),
-            value: value.to_owned(),
-        };
+        let variable =
+            proto::command::EnvironmentVariable { name: name.to_owned(), value: value.to_owned() };
         self.command.environment_variables.push(variable);
-        self.command
-            .environment_variables
-            .sort_by(|one, other| one.name.cmp(&other.name));
+        self.command.environment_variables.sort_by(|one, other| one.name.cmp(&other.name));
         self
     }
 
@@ -190,10 +181,7 @@ impl Action {
     }
 
     /// The action's digest, and every blob that it needs.
-    #[expect(
-        deprecated,
-        reason = "older clients send the platform with the Command"
-    )]
+    #[expect(deprecated, reason = "older clients send the platform with the Command")]
     pub fn encode(&self) -> (Digest, BTreeMap<Digest, Vec<u8>>) {
         let mut blobs = BTreeMap::new();
         let function = self.client.function();
@@ -214,9 +202,7 @@ impl Action {
         action.platform = action.platform.or(platform);
         action.command_digest = Some(store(command.encode_to_vec()).to_proto());
         let mut tree = BTreeMap::new();
-        let root = self
-            .input_root
-            .unwrap_or_else(|| self.tree.encode(function, &mut tree));
+        let root = self.input_root.unwrap_or_else(|| self.tree.encode(function, &mut tree));
         action.input_root_digest = Some(root.to_proto());
         let digest = store(action.encode_to_vec());
         blobs.extend(tree);
@@ -263,12 +249,7 @@ impl Action {
     }
 
     async fn start_without_upload(&self) -> Result<Streaming<Operation>, Status> {
-        Ok(self
-            .client
-            .execution()
-            .execute(self.request())
-            .await?
-            .into_inner())
+        Ok(self.client.execution().execute(self.request()).await?.into_inner())
     }
 
     /// The message that starts it.

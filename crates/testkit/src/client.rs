@@ -32,33 +32,20 @@ impl Client {
     /// A client of the server at `address`; it connects with its first call.
     pub fn new(address: SocketAddr) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{address}"));
-        let channel = endpoint
-            .expect("an address makes a URI")
-            .tcp_nodelay(true)
-            .connect_lazy();
-        Self {
-            channel,
-            function: DigestFunction::Sha256,
-            instance: String::new(),
-        }
+        let channel = endpoint.expect("an address makes a URI").tcp_nodelay(true).connect_lazy();
+        Self { channel, function: DigestFunction::Sha256, instance: String::new() }
     }
 
     /// The same connection, with another digest function.
     #[must_use]
     pub fn with_function(&self, function: DigestFunction) -> Self {
-        Self {
-            function,
-            ..self.clone()
-        }
+        Self { function, ..self.clone() }
     }
 
     /// The same connection, with another instance name.
     #[must_use]
     pub fn with_instance(&self, instance: &str) -> Self {
-        Self {
-            instance: instance.to_owned(),
-            ..self.clone()
-        }
+        Self { instance: instance.to_owned(), ..self.clone() }
     }
 
     /// The digest function in use.
@@ -137,12 +124,7 @@ impl Client {
         let response = self.cas().batch_update_blobs(message).await?;
         for outcome in response.into_inner().responses {
             let status = outcome.status.unwrap_or_default();
-            ensure!(
-                status.code == 0,
-                "storing {:?}: {}",
-                outcome.digest,
-                status.message
-            );
+            ensure!(status.code == 0, "storing {:?}: {}", outcome.digest, status.message);
         }
         Ok(())
     }
@@ -168,11 +150,7 @@ impl Client {
         loop {
             let end = (offset + chunk).min(content.len());
             messages.push(WriteRequest {
-                resource_name: if offset == 0 {
-                    name.to_owned()
-                } else {
-                    String::new()
-                },
+                resource_name: if offset == 0 { name.to_owned() } else { String::new() },
                 write_offset: offset as i64,
                 finish_write: end == content.len(),
                 data: content[offset..end].to_vec(),
@@ -190,20 +168,13 @@ impl Client {
     /// # Errors
     /// The server's status.
     pub async fn write_messages(&self, messages: Vec<WriteRequest>) -> Result<i64, Status> {
-        let response = self
-            .byte_stream()
-            .write(tokio_stream::iter(messages))
-            .await?;
+        let response = self.byte_stream().write(tokio_stream::iter(messages)).await?;
         Ok(response.into_inner().committed_size)
     }
 
     /// The resource name under which `digest` is uploaded.
     pub fn upload_name(&self, digest: &Digest) -> String {
-        format!(
-            "{}uploads/6ba7b810-9dad-41d1-80b4-00c04fd430c8/{}",
-            self.prefix(),
-            blob(digest)
-        )
+        format!("{}uploads/6ba7b810-9dad-41d1-80b4-00c04fd430c8/{}", self.prefix(), blob(digest))
     }
 
     /// The resource name under which `digest` is downloaded.
@@ -212,11 +183,7 @@ impl Client {
     }
 
     fn prefix(&self) -> String {
-        if self.instance.is_empty() {
-            String::new()
-        } else {
-            format!("{}/", self.instance)
-        }
+        if self.instance.is_empty() { String::new() } else { format!("{}/", self.instance) }
     }
 
     /// Downloads a blob as a stream.
@@ -225,10 +192,7 @@ impl Client {
     /// When it is not there, or not what its digest says.
     pub async fn get(&self, digest: &Digest) -> anyhow::Result<Vec<u8>> {
         let content = self.read(&self.download_name(digest), 0, 0).await?;
-        ensure!(
-            Digest::of(digest.function(), &content) == *digest,
-            "{digest} has other content"
-        );
+        ensure!(Digest::of(digest.function(), &content) == *digest, "{digest} has other content");
         Ok(content)
     }
 
@@ -237,11 +201,8 @@ impl Client {
     /// # Errors
     /// The server's status.
     pub async fn read(&self, name: &str, offset: i64, limit: i64) -> Result<Vec<u8>, Status> {
-        let request = ReadRequest {
-            resource_name: name.to_owned(),
-            read_offset: offset,
-            read_limit: limit,
-        };
+        let request =
+            ReadRequest { resource_name: name.to_owned(), read_offset: offset, read_limit: limit };
         let mut stream = self.byte_stream().read(request).await?.into_inner();
         let mut content = Vec::new();
         while let Some(message) = stream.message().await? {
@@ -262,11 +223,7 @@ impl Client {
         };
         let response = self.cas().find_missing_blobs(message).await?.into_inner();
         let parse = |digest| Digest::from_proto(digest, self.function);
-        Ok(response
-            .missing_blob_digests
-            .iter()
-            .map(parse)
-            .collect::<Result<_, _>>()?)
+        Ok(response.missing_blob_digests.iter().map(parse).collect::<Result<_, _>>()?)
     }
 
     /// Deletes blobs from the server, through its internal interface.
@@ -294,10 +251,7 @@ impl Client {
         grpc.ready().await.context("connecting")?;
         let path = "/actiond.internal.v1.CAS/DeleteBlobs".parse()?;
         let codec = tonic_prost::ProstCodec::<_, DeleteBlobsResponse>::default();
-        let response = grpc
-            .unary(tonic::Request::new(message), path, codec)
-            .await?
-            .into_inner();
+        let response = grpc.unary(tonic::Request::new(message), path, codec).await?.into_inner();
         let code = |outcome: DeleteBlobsOutcome| outcome.status.unwrap_or_default().code.into();
         Ok(response.responses.into_iter().map(code).collect())
     }
@@ -327,10 +281,7 @@ impl Client {
 
     /// An action that runs `arguments` with nothing but its inputs.
     pub fn bare_action<S: Into<String>>(&self, arguments: impl IntoIterator<Item = S>) -> Action {
-        Action::bare(
-            self.clone(),
-            arguments.into_iter().map(Into::into).collect(),
-        )
+        Action::bare(self.clone(), arguments.into_iter().map(Into::into).collect())
     }
 }
 

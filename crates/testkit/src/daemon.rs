@@ -13,15 +13,12 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::Client;
+use crate::harness::PATIENCE;
 
 /// Where tests keep the daemon's state; the system's directory for temporary
 /// files where it is not set. It must be on a file system that can hold the
 /// upper directories of overlayfs, which excludes overlayfs itself.
 const STATE_DIRECTORY: &str = "ACTIOND_TEST_STATE_DIR";
-
-/// The longest that a daemon may take to start or to end. Only a hung one takes
-/// longer; the machine may be busy with a build.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Lines of the log that are kept.
 const LOG_LINES: usize = 2000;
@@ -52,11 +49,7 @@ impl Root {
 
 impl DaemonBuilder {
     pub(crate) fn new(binary: &Path) -> Self {
-        Self {
-            binary: binary.to_owned(),
-            flags: Vec::new(),
-            root: None,
-        }
+        Self { binary: binary.to_owned(), flags: Vec::new(), root: None }
     }
 
     /// Adds a flag of `serve`.
@@ -96,16 +89,9 @@ impl DaemonBuilder {
         };
         self.root = Some(Arc::clone(&root));
         let mut command = Command::new(&self.binary);
-        command
-            .arg("serve")
-            .arg("--listen=127.0.0.1:0")
-            .arg("--root")
-            .arg(root.path());
+        command.arg("serve").arg("--listen=127.0.0.1:0").arg("--root").arg(root.path());
         command.args(&self.flags);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         Ok(command)
     }
 
@@ -115,9 +101,7 @@ impl DaemonBuilder {
     /// When it ends before, with its log.
     pub async fn start(mut self) -> anyhow::Result<Daemon> {
         let mut command = self.serve_command()?;
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("starting {command:?}"))?;
+        let mut child = command.spawn().with_context(|| format!("starting {command:?}"))?;
         let log = Arc::new(Log::default());
         let stderr = child.stderr.take().context("stderr is piped")?;
         let reader = Arc::clone(&log);
@@ -137,15 +121,9 @@ impl DaemonBuilder {
 fn temporary_root() -> anyhow::Result<tempfile::TempDir> {
     let parent = std::env::var_os(STATE_DIRECTORY).map_or_else(std::env::temp_dir, PathBuf::from);
     let mut builder = tempfile::Builder::new();
-    builder
-        .prefix("actiond-test-")
-        .tempdir_in(&parent)
-        .with_context(|| {
-            format!(
-                "making a directory in {}; {STATE_DIRECTORY} names another",
-                parent.display()
-            )
-        })
+    builder.prefix("actiond-test-").tempdir_in(&parent).with_context(|| {
+        format!("making a directory in {}; {STATE_DIRECTORY} names another", parent.display())
+    })
 }
 
 /// A running daemon; killed when dropped.
@@ -222,10 +200,7 @@ impl Daemon {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        bail!(
-            "the daemon did not end within {PATIENCE:?}; its log:\n{}",
-            self.log()
-        )
+        bail!("the daemon did not end within {PATIENCE:?}; its log:\n{}", self.log())
     }
 
     /// A daemon with the same flags on the same root; this one must have ended.
@@ -241,10 +216,7 @@ impl Daemon {
         match self.log.wait_for("serving on ", PATIENCE) {
             Some(line) => {
                 let address = line.rsplit("serving on ").next().unwrap_or_default();
-                address
-                    .trim()
-                    .parse()
-                    .with_context(|| format!("the address in `{line}`"))
+                address.trim().parse().with_context(|| format!("the address in `{line}`"))
             }
             None => bail!("the daemon did not start; its log:\n{}", self.log()),
         }
@@ -298,11 +270,7 @@ impl Log {
     }
 
     fn text(&self) -> String {
-        self.lock()
-            .lines
-            .iter()
-            .map(|line| format!("{line}\n"))
-            .collect()
+        self.lock().lines.iter().map(|line| format!("{line}\n")).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, LogState> {

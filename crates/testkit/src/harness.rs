@@ -9,10 +9,15 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::daemon::DaemonBuilder;
+
+/// The longest that anything may take before it counts as hung; the machine may
+/// be busy with a build.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a case returns.
 pub type Outcome = anyhow::Result<()>;
@@ -26,9 +31,7 @@ pub struct Kit {
 impl Kit {
     /// A kit for the daemon at `binary`.
     pub fn new(binary: impl Into<PathBuf>) -> Self {
-        Self {
-            binary: binary.into(),
-        }
+        Self { binary: binary.into() }
     }
 
     /// The daemon's binary.
@@ -55,6 +58,22 @@ pub fn skip(reason: impl Into<String>) -> Outcome {
     Err(Skipped(reason.into()).into())
 }
 
+/// Waits until `condition` holds.
+///
+/// # Errors
+/// When it does not come to hold, or can't be checked.
+pub async fn eventually(
+    what: &str,
+    mut condition: impl FnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !condition()? {
+        anyhow::ensure!(tokio::time::Instant::now() < deadline, "it never came to be: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
 type BoxedCase = Box<dyn FnOnce(Kit) -> Pin<Box<dyn Future<Output = Outcome>>> + Send>;
 
 /// A named case.
@@ -70,10 +89,7 @@ impl Case {
         F: FnOnce(Kit) -> Fut + Send + 'static,
         Fut: Future<Output = Outcome> + 'static,
     {
-        Self {
-            name: name.into(),
-            body: Box::new(move |kit| Box::pin(body(kit))),
-        }
+        Self { name: name.into(), body: Box::new(move |kit| Box::pin(body(kit))) }
     }
 }
 
@@ -90,13 +106,9 @@ pub fn run(binary: &str, cases: Vec<Case>) -> ExitCode {
 
 fn run_one(body: BoxedCase, kit: Kit) -> Result<Completion, Failed> {
     if !rustix::process::geteuid().is_root() {
-        return Ok(Completion::ignored_with(
-            "the daemon needs root to make sandboxes",
-        ));
+        return Ok(Completion::ignored_with("the daemon needs root to make sandboxes"));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match runtime.block_on(body(kit)) {
         Ok(()) => Ok(Completion::Completed),
         Err(error) => match error.downcast::<Skipped>() {

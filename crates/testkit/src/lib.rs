@@ -37,7 +37,7 @@ pub use action::Action;
 pub use bazel_remote_apis::google;
 pub use client::Client;
 pub use daemon::{Daemon, DaemonBuilder};
-pub use harness::{Kit, Outcome, skip};
+pub use harness::{Kit, Outcome, eventually, skip};
 pub use model::{Digest, DigestFunction, proto};
 pub use run::Run;
 pub use tree::Tree;

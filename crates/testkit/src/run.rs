@@ -36,11 +36,7 @@ impl Run {
             Some(operation::Result::Response(any)) => unpack(any, "ExecuteResponse")?,
             other => bail!("the stream ended without an answer: {other:?}"),
         };
-        Ok(Self {
-            client,
-            operations,
-            response,
-        })
+        Ok(Self { client, operations, response })
     }
 
     /// The operation's name.
@@ -54,29 +50,20 @@ impl Run {
     /// When a message has no metadata.
     pub fn stages(&self) -> anyhow::Result<Vec<Stage>> {
         let stage = |operation| Ok(Stage::try_from(metadata(operation)?.stage)?);
-        let mut stages: Vec<_> = self
-            .operations
-            .iter()
-            .map(stage)
-            .collect::<anyhow::Result<_>>()?;
+        let mut stages: Vec<_> =
+            self.operations.iter().map(stage).collect::<anyhow::Result<_>>()?;
         stages.dedup();
         Ok(stages)
     }
 
     /// The code of `ExecuteResponse.status`.
     pub fn code(&self) -> Code {
-        self.response
-            .status
-            .as_ref()
-            .map_or(Code::Ok, |status| status.code.into())
+        self.response.status.as_ref().map_or(Code::Ok, |status| status.code.into())
     }
 
     /// The text of `ExecuteResponse.status`.
     pub fn message(&self) -> &str {
-        self.response
-            .status
-            .as_ref()
-            .map_or("", |status| &status.message)
+        self.response.status.as_ref().map_or("", |status| &status.message)
     }
 
     /// Whether the result was in the cache.
@@ -107,8 +94,7 @@ impl Run {
     /// When there is no result, or the blob can't be had.
     pub async fn stdout(&self) -> anyhow::Result<String> {
         let result = self.result()?;
-        self.stream(&result.stdout_raw, result.stdout_digest.as_ref())
-            .await
+        self.stream(&result.stdout_raw, result.stdout_digest.as_ref()).await
     }
 
     /// Standard error as text.
@@ -117,8 +103,7 @@ impl Run {
     /// When there is no result, or the blob can't be had.
     pub async fn stderr(&self) -> anyhow::Result<String> {
         let result = self.result()?;
-        self.stream(&result.stderr_raw, result.stderr_digest.as_ref())
-            .await
+        self.stream(&result.stderr_raw, result.stderr_digest.as_ref()).await
     }
 
     async fn stream(&self, raw: &[u8], digest: Option<&proto::Digest>) -> anyhow::Result<String> {
@@ -170,10 +155,7 @@ impl Run {
     /// When there is no result.
     pub fn outputs(&self) -> anyhow::Result<Vec<String>> {
         let result = self.result()?;
-        let files = result
-            .output_files
-            .iter()
-            .map(|file| format!("file {}", file.path));
+        let files = result.output_files.iter().map(|file| format!("file {}", file.path));
         let directories = result
             .output_directories
             .iter()
@@ -192,21 +174,14 @@ impl Run {
     /// When there is none, or the blob can't be had.
     pub async fn tree(&self, path: &str) -> anyhow::Result<proto::Tree> {
         let result = self.result()?;
-        let directory = result
-            .output_directories
-            .iter()
-            .find(|directory| directory.path == path);
+        let directory = result.output_directories.iter().find(|directory| directory.path == path);
         let directory =
             directory.with_context(|| format!("no output directory {path} in {result:#?}"))?;
-        Ok(proto::Tree::decode(
-            self.get(directory.tree_digest.as_ref()).await?.as_slice(),
-        )?)
+        Ok(proto::Tree::decode(self.get(directory.tree_digest.as_ref()).await?.as_slice())?)
     }
 
     async fn get(&self, digest: Option<&proto::Digest>) -> anyhow::Result<Vec<u8>> {
-        self.client
-            .get(&Digest::from_proto_field(digest, self.client.function())?)
-            .await
+        self.client.get(&Digest::from_proto_field(digest, self.client.function())?).await
     }
 
     /// The subjects of the MISSING violations, sorted.
@@ -215,12 +190,7 @@ impl Run {
     /// When a detail or violation is of another kind.
     pub fn missing(&self) -> anyhow::Result<Vec<String>> {
         let mut subjects = Vec::new();
-        for any in self
-            .response
-            .status
-            .iter()
-            .flat_map(|status| &status.details)
-        {
+        for any in self.response.status.iter().flat_map(|status| &status.details) {
             anyhow::ensure!(any.type_url == "type.googleapis.com/google.rpc.PreconditionFailure");
             for violation in PreconditionFailure::decode(any.value.as_slice())?.violations {
                 anyhow::ensure!(violation.r#type == "MISSING", "{violation:?}");
@@ -237,20 +207,13 @@ impl Run {
 /// # Errors
 /// When it has none, or of another type.
 pub fn metadata(operation: &Operation) -> anyhow::Result<proto::ExecuteOperationMetadata> {
-    let any = operation
-        .metadata
-        .as_ref()
-        .context("an operation without metadata")?;
+    let any = operation.metadata.as_ref().context("an operation without metadata")?;
     unpack(any, "ExecuteOperationMetadata")
 }
 
 fn unpack<M: Message + Default>(any: &Any, name: &str) -> anyhow::Result<M> {
     let expected = format!("type.googleapis.com/build.bazel.remote.execution.v2.{name}");
-    anyhow::ensure!(
-        any.type_url == expected,
-        "{} in place of {expected}",
-        any.type_url
-    );
+    anyhow::ensure!(any.type_url == expected, "{} in place of {expected}", any.type_url);
     Ok(M::decode(any.value.as_slice())?)
 }
 

@@ -26,34 +26,17 @@ impl Tree {
 
     /// Adds a file, and the directories above it.
     pub fn file(&mut self, path: &str, content: impl Into<Vec<u8>>) {
-        self.insert(
-            path,
-            Node::File {
-                content: content.into(),
-                executable: false,
-            },
-        );
+        self.insert(path, Node::File { content: content.into(), executable: false });
     }
 
     /// Adds an executable file.
     pub fn executable(&mut self, path: &str, content: impl Into<Vec<u8>>) {
-        self.insert(
-            path,
-            Node::File {
-                content: content.into(),
-                executable: true,
-            },
-        );
+        self.insert(path, Node::File { content: content.into(), executable: true });
     }
 
     /// Adds a symlink.
     pub fn symlink(&mut self, path: &str, target: &str) {
-        self.insert(
-            path,
-            Node::Symlink {
-                target: target.to_owned(),
-            },
-        );
+        self.insert(path, Node::Symlink { target: target.to_owned() });
     }
 
     /// Adds an empty directory.
@@ -89,10 +72,7 @@ impl Tree {
         };
         for (name, node) in &self.nodes {
             match node {
-                Node::File {
-                    content,
-                    executable,
-                } => directory.files.push(proto::FileNode {
+                Node::File { content, executable } => directory.files.push(proto::FileNode {
                     name: name.clone(),
                     digest: Some(store(content.clone()).to_proto()),
                     is_executable: *executable,
@@ -109,10 +89,7 @@ impl Tree {
         for (name, node) in &self.nodes {
             if let Node::Directory(tree) = node {
                 let digest = Some(tree.encode(function, blobs).to_proto());
-                directory.directories.push(proto::DirectoryNode {
-                    name: name.clone(),
-                    digest,
-                });
+                directory.directories.push(proto::DirectoryNode { name: name.clone(), digest });
             }
         }
         let content = directory.encode_to_vec();
@@ -136,11 +113,7 @@ mod tests {
         let mut blobs = BTreeMap::new();
         let root = tree.encode(DigestFunction::Sha256, &mut blobs);
         let decode = |digest: &Digest| proto::Directory::decode(blobs[digest].as_slice()).unwrap();
-        let names: Vec<_> = decode(&root)
-            .directories
-            .into_iter()
-            .map(|node| node.name)
-            .collect();
+        let names: Vec<_> = decode(&root).directories.into_iter().map(|node| node.name).collect();
         assert_eq!(names, ["a", "empty"]);
         // Two files, and the Directories of the root, a, a/b and empty.
         assert_eq!(blobs.len(), 6);

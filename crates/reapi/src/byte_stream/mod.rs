@@ -50,15 +50,8 @@ impl ByteStream {
     ) -> Result<QueryWriteStatusResponse, Status> {
         let resource = resource_name::parse_write(&request.resource_name).map_err(status::name)?;
         let complete = self.store.cas().contains(&resource.digest);
-        let committed_size = if complete {
-            write::committed_size(&resource)
-        } else {
-            0
-        };
-        Ok(QueryWriteStatusResponse {
-            committed_size,
-            complete,
-        })
+        let committed_size = if complete { write::committed_size(&resource) } else { 0 };
+        Ok(QueryWriteStatusResponse { committed_size, complete })
     }
 }
 

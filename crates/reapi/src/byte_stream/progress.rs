@@ -60,12 +60,7 @@ impl Progress {
             Compression::Identity => Some(resource.digest.size_bytes()),
             Compression::Zstd => None,
         };
-        Self {
-            name,
-            size_bytes,
-            sent_bytes: 0,
-            finished: false,
-        }
+        Self { name, size_bytes, sent_bytes: 0, finished: false }
     }
 
     /// Takes note of `message`, if it may come now.
@@ -88,10 +83,7 @@ impl Progress {
         }
         Err(match self.sent_bytes {
             0 => WriteRefused::Start(offset),
-            expected => WriteRefused::Offset {
-                found: offset,
-                expected,
-            },
+            expected => WriteRefused::Offset { found: offset, expected },
         })
     }
 
@@ -99,10 +91,7 @@ impl Progress {
         match self.size_bytes {
             Some(size) if self.sent_bytes > size => Err(WriteRefused::TooMuch(size)),
             Some(expected) if self.finished && self.sent_bytes < expected => {
-                Err(WriteRefused::TooLittle {
-                    found: self.sent_bytes,
-                    expected,
-                })
+                Err(WriteRefused::TooLittle { found: self.sent_bytes, expected })
             }
             _ => Ok(()),
         }
@@ -124,23 +113,15 @@ mod tests {
 
     fn check(compression: Compression, sent: &[Sent], expected: Result<bool, WriteRefused>) {
         let digest = Digest::of(DigestFunction::Sha256, b"abcdef");
-        let mut progress = Progress::new(
-            "name".to_owned(),
-            &Resource {
-                digest,
-                compression,
-            },
-        );
-        let outcome = sent
-            .iter()
-            .try_for_each(|&(name, write_offset, data, finish_write)| {
-                progress.accept(&WriteRequest {
-                    resource_name: name.to_owned(),
-                    write_offset,
-                    finish_write,
-                    data: data.into(),
-                })
-            });
+        let mut progress = Progress::new("name".to_owned(), &Resource { digest, compression });
+        let outcome = sent.iter().try_for_each(|&(name, write_offset, data, finish_write)| {
+            progress.accept(&WriteRequest {
+                resource_name: name.to_owned(),
+                write_offset,
+                finish_write,
+                data: data.into(),
+            })
+        });
         assert_eq!(outcome.map(|()| progress.finished()), expected, "{sent:?}");
     }
 
@@ -149,50 +130,20 @@ mod tests {
         use Compression::{Identity, Zstd};
         use WriteRefused::{AfterFinish, NameChanged, Offset, Start, TooLittle, TooMuch};
         check(Identity, &[("name", 0, "abcdef", true)], Ok(true));
-        check(
-            Identity,
-            &[("name", 0, "abc", false), ("", 3, "def", true)],
-            Ok(true),
-        );
-        check(
-            Identity,
-            &[("name", 0, "abc", false), ("name", 3, "def", false)],
-            Ok(false),
-        );
-        check(
-            Identity,
-            &[("name", 0, "abcdef", false), ("", 6, "", true)],
-            Ok(true),
-        );
+        check(Identity, &[("name", 0, "abc", false), ("", 3, "def", true)], Ok(true));
+        check(Identity, &[("name", 0, "abc", false), ("name", 3, "def", false)], Ok(false));
+        check(Identity, &[("name", 0, "abcdef", false), ("", 6, "", true)], Ok(true));
         check(Identity, &[("name", 3, "def", true)], Err(Start(3)));
         check(Identity, &[("name", -1, "", false)], Err(Start(-1)));
         let jump = &[("name", 0, "abc", false), ("", 4, "ef", true)];
-        check(
-            Identity,
-            jump,
-            Err(Offset {
-                found: 4,
-                expected: 3,
-            }),
-        );
-        check(
-            Identity,
-            &[("name", 0, "abc", false), ("other", 3, "", false)],
-            Err(NameChanged),
-        );
+        check(Identity, jump, Err(Offset { found: 4, expected: 3 }));
+        check(Identity, &[("name", 0, "abc", false), ("other", 3, "", false)], Err(NameChanged));
         check(Identity, &[("name", 0, "abcdefg", true)], Err(TooMuch(6)));
-        let little = Err(TooLittle {
-            found: 3,
-            expected: 6,
-        });
+        let little = Err(TooLittle { found: 3, expected: 6 });
         check(Identity, &[("name", 0, "abc", true)], little);
         let late = &[("name", 0, "abcdef", true), ("", 6, "", true)];
         check(Identity, late, Err(AfterFinish));
-        check(
-            Zstd,
-            &[("name", 0, "abcdefgh", false), ("", 8, "i", true)],
-            Ok(true),
-        );
+        check(Zstd, &[("name", 0, "abcdefgh", false), ("", 8, "i", true)], Ok(true));
         check(Zstd, &[("name", 0, "a", true)], Ok(true));
     }
 }

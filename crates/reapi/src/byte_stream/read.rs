@@ -59,10 +59,7 @@ pub(super) async fn read(
 /// The part of the blob that is asked for, in uncompressed bytes.
 fn range(resource: &Resource, request: &ReadRequest) -> Result<Range<u64>, ReadRefused> {
     let size_bytes = resource.digest.size_bytes();
-    let out_of_range = ReadRefused::Offset {
-        offset: request.read_offset,
-        size_bytes,
-    };
+    let out_of_range = ReadRefused::Offset { offset: request.read_offset, size_bytes };
     let start = u64::try_from(request.read_offset).map_err(|_| out_of_range.clone())?;
     if start > size_bytes {
         return Err(out_of_range);
@@ -91,11 +88,7 @@ fn pieces(first: (Source, Bytes)) -> impl Stream<Item = Result<ReadResponse, Sta
         if data.is_empty() {
             return None;
         }
-        let next = if source.exhausted {
-            Reading::Over
-        } else {
-            Reading::ahead(source)
-        };
+        let next = if source.exhausted { Reading::Over } else { Reading::ahead(source) };
         Some((Ok(ReadResponse { data }), next))
     })
 }
@@ -133,32 +126,21 @@ impl Source {
             Compression::Identity => (Box::new(file.take(length)), Some(length)),
             Compression::Zstd => {
                 let file = BufReader::with_capacity(PIECE_BYTES, file);
-                (
-                    Box::new(zstd::stream::read::Encoder::with_buffer(file, ZSTD_LEVEL)?),
-                    None,
-                )
+                (Box::new(zstd::stream::read::Encoder::with_buffer(file, ZSTD_LEVEL)?), None)
             }
         };
-        Ok(Self {
-            bytes,
-            remaining,
-            exhausted: false,
-        })
+        Ok(Self { bytes, remaining, exhausted: false })
     }
 
     /// The next piece; empty at the end.
     fn next_piece(&mut self) -> io::Result<Bytes> {
-        let expected = self
-            .remaining
-            .map_or(PIECE_BYTES as u64, |left| left.min(PIECE_BYTES as u64));
+        let expected =
+            self.remaining.map_or(PIECE_BYTES as u64, |left| left.min(PIECE_BYTES as u64));
         let mut piece = Vec::with_capacity(expected as usize);
         (&mut self.bytes).take(expected).read_to_end(&mut piece)?;
         match &mut self.remaining {
             Some(_) if (piece.len() as u64) < expected => {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "the blob is cut short",
-                ));
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the blob is cut short"));
             }
             Some(left) => {
                 *left -= expected;
@@ -177,26 +159,14 @@ mod tests {
 
     fn check(offset: i64, limit: i64, expected: Result<Range<u64>, ReadRefused>) {
         let digest = Digest::of(DigestFunction::Sha256, b"0123456789");
-        let resource = Resource {
-            digest,
-            compression: Compression::Identity,
-        };
-        let request = ReadRequest {
-            read_offset: offset,
-            read_limit: limit,
-            ..Default::default()
-        };
+        let resource = Resource { digest, compression: Compression::Identity };
+        let request = ReadRequest { read_offset: offset, read_limit: limit, ..Default::default() };
         assert_eq!(range(&resource, &request), expected);
     }
 
     #[test]
     fn ranges() {
-        let beyond = |offset| {
-            Err(ReadRefused::Offset {
-                offset,
-                size_bytes: 10,
-            })
-        };
+        let beyond = |offset| Err(ReadRefused::Offset { offset, size_bytes: 10 });
         check(0, 0, Ok(0..10));
         check(3, 0, Ok(3..10));
         check(3, 4, Ok(3..7));
@@ -211,14 +181,8 @@ mod tests {
     #[test]
     fn a_compressed_read_has_no_limit() {
         let digest = Digest::of(DigestFunction::Sha256, b"0123456789");
-        let resource = Resource {
-            digest,
-            compression: Compression::Zstd,
-        };
-        let request = ReadRequest {
-            read_limit: 1,
-            ..Default::default()
-        };
+        let resource = Resource { digest, compression: Compression::Zstd };
+        let request = ReadRequest { read_limit: 1, ..Default::default() };
         assert_eq!(range(&resource, &request), Err(ReadRefused::Limit(1)));
     }
 
@@ -226,14 +190,8 @@ mod tests {
     fn a_short_blob_is_an_error() {
         let file = tempfile::tempfile().unwrap();
         let digest = Digest::of(DigestFunction::Sha256, b"0123456789");
-        let resource = Resource {
-            digest,
-            compression: Compression::Identity,
-        };
+        let resource = Resource { digest, compression: Compression::Identity };
         let mut source = Source::open(file, &resource, 0..10).unwrap();
-        assert_eq!(
-            source.next_piece().unwrap_err().kind(),
-            io::ErrorKind::UnexpectedEof
-        );
+        assert_eq!(source.next_piece().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -44,10 +44,7 @@ pub(super) fn committed_size(resource: &Resource) -> i64 {
 
 async fn receive(store: Arc<Store>, messages: &mut Streaming<WriteRequest>) -> Result<i64, Status> {
     let refused = status::write_refused;
-    let mut message = messages
-        .message()
-        .await?
-        .ok_or_else(|| refused(WriteRefused::Empty))?;
+    let mut message = messages.message().await?.ok_or_else(|| refused(WriteRefused::Empty))?;
     let resource = resource_name::parse_write(&message.resource_name).map_err(status::name)?;
     if store.cas().contains(&resource.digest) {
         return Ok(committed_size(&resource));
@@ -119,15 +116,8 @@ enum Place {
 
 impl Upload {
     fn new(store: Arc<Store>, resource: Resource) -> Self {
-        let sink = Sink {
-            store,
-            resource,
-            form: None,
-        };
-        Self {
-            waiting: Piece::default(),
-            sink: Place::Here(Box::new(sink)),
-        }
+        let sink = Sink { store, resource, form: None };
+        Self { waiting: Piece::default(), sink: Place::Here(Box::new(sink)) }
     }
 
     /// Takes `data`; waits only when the disk is a whole piece behind.
@@ -142,10 +132,7 @@ impl Upload {
         }
         let mut sink = sink.settle().await?;
         let work = spawn_blocking(move || sink.write(&waiting).map(|()| sink));
-        Ok(Self {
-            waiting: Piece::default(),
-            sink: Place::AtWork(work),
-        })
+        Ok(Self { waiting: Piece::default(), sink: Place::AtWork(work) })
     }
 
     /// Verifies the blob and makes it visible.
@@ -206,10 +193,7 @@ impl Form {
         Ok(match resource.compression {
             Compression::Identity => Self::Identity(writer),
             Compression::Zstd => {
-                let bounded = Bounded {
-                    writer,
-                    remaining: digest.size_bytes(),
-                };
+                let bounded = Bounded { writer, remaining: digest.size_bytes() };
                 let decoder = zstd::stream::write::Decoder::new(bounded);
                 Self::Zstd(Box::new(decoder.map_err(status::decompression)?))
             }
@@ -246,10 +230,7 @@ impl io::Write for Bounded {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let left = self.remaining.checked_sub(data.len() as u64);
         self.remaining = left.ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                "more data than the resource name says",
-            )
+            io::Error::new(io::ErrorKind::InvalidData, "more data than the resource name says")
         })?;
         self.writer.write(data).map_err(io::Error::other)?;
         Ok(data.len())

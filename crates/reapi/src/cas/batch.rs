@@ -50,11 +50,7 @@ fn update_one(
         Ok(Compressor::Zstd) => decompress(&item.data, digest.size_bytes())?,
         _ => return Err(status::unsupported_compressor(item.compressor)),
     };
-    store
-        .cas()
-        .put_expected(&digest, &data)
-        .map(|_| ())
-        .map_err(status::cas)
+    store.cas().put_expected(&digest, &data).map(|_| ()).map_err(status::cas)
 }
 
 /// Unpacks a blob of a known size, which bounds the memory.
@@ -63,9 +59,7 @@ fn decompress(data: &[u8], size_bytes: u64) -> Result<Bytes, Status> {
     if size_bytes > MAX_UNPACKED_BYTES {
         return Err(status::batch_too_large(size_bytes, MAX_UNPACKED_BYTES));
     }
-    zstd::bulk::decompress(data, capacity)
-        .map(Bytes::from)
-        .map_err(status::decompression)
+    zstd::bulk::decompress(data, capacity).map(Bytes::from).map_err(status::decompression)
 }
 
 /// One compressed blob of a batch, unpacked, in bytes. What compresses better
@@ -91,12 +85,7 @@ pub(super) async fn read(
                 Err(status) => (Bytes::new(), status::to_rpc(Err(status))),
             };
             let compressor = Compressor::Identity.into();
-            BatchReadItem {
-                digest: encoded,
-                data,
-                status: Some(status),
-                compressor,
-            }
+            BatchReadItem { digest: encoded, data, status: Some(status), compressor }
         };
         Ok(message.digests.into_iter().map(item).collect())
     })

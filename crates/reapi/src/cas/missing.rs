@@ -22,7 +22,5 @@ pub(super) fn find_missing_blobs(
             missing.push(encoded);
         }
     }
-    Ok(Response::new(FindMissingBlobsResponse {
-        missing_blob_digests: missing,
-    }))
+    Ok(Response::new(FindMissingBlobsResponse { missing_blob_digests: missing }))
 }

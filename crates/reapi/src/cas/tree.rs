@@ -58,9 +58,7 @@ pub(super) async fn get_tree(
         return Err(status::blob_not_found(&root));
     }
     let skip = skipped(&message.page_token).map_err(status::tree_refused)?;
-    let page_size = usize::try_from(message.page_size)
-        .ok()
-        .filter(|&size| size > 0);
+    let page_size = usize::try_from(message.page_size).ok().filter(|&size| size > 0);
     let walk = Walk::at(root, store, skip, page_size.unwrap_or(usize::MAX));
     Ok(Response::new(pages(walk)))
 }
@@ -104,14 +102,7 @@ struct Walk {
 impl Walk {
     fn at(root: Digest, store: Arc<Store>, skip: usize, page_size: usize) -> Self {
         let waiting = VecDeque::from([root]);
-        Self {
-            store,
-            waiting,
-            seen: HashSet::from([root]),
-            read: 0,
-            skip,
-            page_size,
-        }
+        Self { store, waiting, seen: HashSet::from([root]), read: 0, skip, page_size }
     }
 
     /// The next page; `None` at the end.
@@ -131,23 +122,15 @@ impl Walk {
             return Ok(None);
         }
         let over = self.waiting.is_empty();
-        let next_page_token = if over {
-            String::new()
-        } else {
-            self.read.to_string()
-        };
-        Ok(Some(GetTreeResponse {
-            directories,
-            next_page_token,
-        }))
+        let next_page_token = if over { String::new() } else { self.read.to_string() };
+        Ok(Some(GetTreeResponse { directories, next_page_token }))
     }
 
     /// The next Directory that is there.
     fn next_directory(&mut self) -> Result<Option<Bytes>, Status> {
         while let Some(digest) = self.waiting.pop_front() {
             if let Some(blob) = self.store.cas().read(&digest).map_err(status::cas)? {
-                self.visit(digest, blob.clone())
-                    .map_err(status::tree_refused)?;
+                self.visit(digest, blob.clone()).map_err(status::tree_refused)?;
                 self.read += 1;
                 return Ok(Some(blob));
             }
@@ -157,11 +140,8 @@ impl Walk {
 
     /// Puts the directory's children in line.
     fn visit(&mut self, digest: Digest, blob: Bytes) -> Result<(), TreeRefused> {
-        let directory =
-            Directory::parse(blob, digest.function()).map_err(|error| TreeRefused::Malformed {
-                digest,
-                reason: error.to_string(),
-            })?;
+        let directory = Directory::parse(blob, digest.function())
+            .map_err(|error| TreeRefused::Malformed { digest, reason: error.to_string() })?;
         for entry in directory.entries() {
             if let Entry::Directory { digest, .. } = entry
                 && self.seen.insert(digest)
@@ -169,10 +149,6 @@ impl Walk {
                 self.waiting.push_back(digest);
             }
         }
-        if self.seen.len() > MAX_DIRECTORIES {
-            Err(TreeRefused::TooLarge)
-        } else {
-            Ok(())
-        }
+        if self.seen.len() > MAX_DIRECTORIES { Err(TreeRefused::TooLarge) } else { Ok(()) }
     }
 }

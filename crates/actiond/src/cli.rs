@@ -1,0 +1,202 @@
+//! Flags, as plain data.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand};
+use inputroot::StrategyName;
+
+/// A remote execution worker and cache for one machine: every action in a
+/// sandbox of its own.
+#[derive(Debug, Parser)]
+#[command(name = "linux-actiond", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the Remote Execution API
+    Serve(Box<ServeArgs>),
+    /// Show what of the kernel's features is here, and what is lost without them
+    Doctor(DoctorArgs),
+}
+
+/// Flags of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Address to listen on. There is no authentication: whoever can connect can
+    /// run actions
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8980")]
+    pub listen: SocketAddr,
+
+    /// Directory of the store and of running actions; on a disk, as far as
+    /// performance matters, and not on overlayfs
+    #[arg(long, value_name = "DIR", default_value = "/tmp/actiond")]
+    pub root: PathBuf,
+
+    /// Actions that run at the same time [default: the number of cores]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
+
+    /// Actions that may wait for their turn; more are refused
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub queue_limit: usize,
+
+    /// Directory of the runtimes that actions ask for with the platform property
+    /// `libc`
+    #[arg(long, value_name = "DIR")]
+    pub runtime_root: Option<PathBuf>,
+
+    /// Let actions ask for the toolchains of a root file system with the
+    /// platform property `rootfs=host`: this machine's, or the one in DIR
+    #[arg(
+        long,
+        value_name = "DIR",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "/"
+    )]
+    pub allow_host_rootfs: Option<PathBuf>,
+
+    /// How the inputs of an action are made to appear: auto, or one of the
+    /// strategies that `doctor` lists
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub input_root_strategy: StrategyChoice,
+
+    /// Size of an action's /tmp and of its /var/tmp, e.g. 512m
+    #[arg(long, value_name = "BYTES", default_value = "4g")]
+    pub tmp_bytes: Bytes,
+
+    /// Size of an action's /dev/shm
+    #[arg(long, value_name = "BYTES", default_value = "1g")]
+    pub shm_bytes: Bytes,
+
+    /// Stop an action that writes more than this to its standard output, or to
+    /// its standard error
+    #[arg(long, value_name = "BYTES", default_value = "1g")]
+    pub stream_limit_bytes: Bytes,
+
+    /// Timeout of an action that asks for none [default: none]
+    #[arg(long, value_name = "MS")]
+    pub default_timeout_ms: Option<u64>,
+
+    /// Longest timeout that an action may ask for [default: none]
+    #[arg(long, value_name = "MS")]
+    pub max_timeout_ms: Option<u64>,
+
+    /// How long an action goes on after its last client is gone
+    #[arg(long, value_name = "MS", default_value_t = 60_000)]
+    pub orphan_grace_ms: u64,
+
+    /// How long running actions may take after the first SIGTERM; a second one
+    /// ends them at once
+    #[arg(long, value_name = "MS", default_value_t = 30_000)]
+    pub drain_timeout_ms: u64,
+
+    /// What to log: off, error, warn, info, debug or trace, also by module
+    #[arg(long, value_name = "FILTER", env = "ACTIOND_LOG", default_value = "info")]
+    pub log: String,
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The directory that `serve` would use: its file system matters
+    #[arg(long, value_name = "DIR", default_value = "/tmp/actiond")]
+    pub root: PathBuf,
+}
+
+/// `--input-root-strategy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StrategyChoice(pub Option<StrategyName>);
+
+impl FromStr for StrategyChoice {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        if name == "auto" {
+            return Ok(Self(None));
+        }
+        let names = StrategyName::ALL.map(StrategyName::as_str).join(", ");
+        name.parse().map(|strategy| Self(Some(strategy))).map_err(|_| format!("use auto, {names}"))
+    }
+}
+
+/// A number of bytes, with an optional binary suffix `k`, `m`, `g` or `t`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+impl FromStr for Bytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (digits, shift) = match text.as_bytes().last() {
+            Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
+            Some(b'm' | b'M') => (&text[..text.len() - 1], 20),
+            Some(b'g' | b'G') => (&text[..text.len() - 1], 30),
+            Some(b't' | b'T') => (&text[..text.len() - 1], 40),
+            _ => (text, 0),
+        };
+        let number = digits.parse::<u64>().ok().filter(|_| !digits.starts_with('+'));
+        let bytes = number.and_then(|number| number.checked_mul(1 << shift));
+        bytes.map(Self).ok_or_else(|| "a number with an optional suffix k, m, g or t".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn serve(flags: &[&str]) -> Result<ServeArgs, String> {
+        let words = ["linux-actiond", "serve"].iter().chain(flags);
+        match Cli::try_parse_from(words).map_err(|error| error.to_string())?.command {
+            Command::Serve(arguments) => Ok(*arguments),
+            Command::Doctor(_) => Err("doctor".to_owned()),
+        }
+    }
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_host_rootfs_is_off_unless_asked_for() {
+        let rootfs = |flags: &[&str]| serve(flags).unwrap().allow_host_rootfs;
+        assert_eq!(rootfs(&[]), None);
+        assert_eq!(rootfs(&["--allow-host-rootfs"]), Some("/".into()));
+        assert_eq!(rootfs(&["--allow-host-rootfs=/srv/root"]), Some("/srv/root".into()));
+        assert!(serve(&["--allow-host-rootfs", "/srv/root"]).is_err());
+    }
+
+    #[test]
+    fn strategies_are_chosen_by_name() {
+        let strategy =
+            |name| serve(&["--input-root-strategy", name]).map(|it| it.input_root_strategy);
+        assert_eq!(strategy("auto"), Ok(StrategyChoice(None)));
+        for name in StrategyName::ALL {
+            assert_eq!(strategy(name.as_str()), Ok(StrategyChoice(Some(name))));
+        }
+        assert!(strategy("nonsense").is_err());
+    }
+
+    #[test]
+    fn sizes() {
+        let check = |text: &str, expected| assert_eq!(text.parse().ok(), expected, "{text}");
+        check("0", Some(Bytes(0)));
+        check("1024", Some(Bytes(1024)));
+        check("64k", Some(Bytes(64 << 10)));
+        check("2G", Some(Bytes(2 << 30)));
+        check("1t", Some(Bytes(1 << 40)));
+        for bad in ["", "k", "-1", "+1", "1.5g", "99999999999t", "1kb"] {
+            check(bad, None);
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! What this machine offers, and what its absence costs.
+//!
+//! Everything is found by trying it where that leaves nothing behind: versions
+//! lie, for distributions move features between them. The trials use a root
+//! directory of their own beside the server's, on the same file system, so that
+//! they can be made while a server runs.
+
+mod checks;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::cli::DoctorArgs;
+
+/// Prints the report; fails when `serve` could not run.
+///
+/// # Errors
+/// When the report can't be made or printed.
+pub fn run(arguments: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    let findings = checks::all(&trial_parent(&arguments.root)?)?;
+    print!("{}", report::render(&findings));
+    Ok(if report::can_serve(&findings) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The root directory itself or, when it is not there yet, the nearest directory
+/// above it: the file system that the root is or will be on.
+fn trial_parent(root: &Path) -> anyhow::Result<PathBuf> {
+    let root = std::path::absolute(root)
+        .with_context(|| format!("the path {} is none", root.display()))?;
+    let there = root.ancestors().find(|ancestor| ancestor.is_dir());
+    Ok(there.unwrap_or(Path::new("/")).to_owned())
+}

@@ -1,0 +1,191 @@
+//! The checks, in the order of the report.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use runtimes::RootView;
+use sandbox::Controllers;
+use store::{Store, StoreOptions};
+
+use super::report::{Finding, Weight};
+use crate::{privileges, serve};
+
+/// Makes every check, with trials in a new directory below `parent`.
+pub(super) fn all(parent: &Path) -> anyhow::Result<Vec<Finding>> {
+    let root = root();
+    let is_root = root.state.is_ok();
+    let mut findings = vec![root, kernel()];
+    findings.extend(NAMESPACES.iter().map(namespace));
+    findings.push(seccomp());
+    if is_root {
+        findings.extend(trials(parent)?);
+    }
+    findings.extend(controllers());
+    findings.push(protected_hardlinks());
+    Ok(findings)
+}
+
+fn root() -> Finding {
+    Finding {
+        feature: "root, with its capabilities".to_owned(),
+        state: privileges::check().map(|()| String::new()).map_err(|error| format!("{error:#}")),
+        weight: Weight::Needed,
+        cost: "no sandbox can be made; what needs trying as root is left out above",
+        remedy: "use sudo or a system service; a container needs --privileged",
+    }
+}
+
+fn kernel() -> Finding {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy().into_owned();
+    Finding {
+        feature: "kernel 6.5 or later".to_owned(),
+        state: if is_at_least(&release, (6, 5)) { Ok(release) } else { Err(release) },
+        weight: Weight::Wanted,
+        cost: "overlayfs has no data-only layers: input roots need a slower strategy, if any works",
+        remedy: "install a newer kernel, e.g. from the distribution's backports",
+    }
+}
+
+/// Compares the beginning of a release such as `6.12.43+deb13-amd64`.
+fn is_at_least(release: &str, wanted: (u32, u32)) -> bool {
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit());
+    let mut next = || numbers.next().and_then(|number| number.parse().ok()).unwrap_or(0);
+    (next(), next()) >= wanted
+}
+
+/// The namespaces of a sandbox: name below `/proc/self/ns`, kernel option, cost.
+const NAMESPACES: [(&str, &str, &str); 6] = [
+    ("mnt", "namespaces", "no sandbox can be made"),
+    ("pid", "CONFIG_PID_NS", "no sandbox can be made: processes would outlive their action"),
+    ("net", "CONFIG_NET_NS", "no sandbox can be made: actions would reach the network"),
+    ("ipc", "CONFIG_IPC_NS", "no sandbox can be made: actions would share memory"),
+    ("uts", "CONFIG_UTS_NS", "no sandbox can be made: actions would see the host's name"),
+    ("user", "CONFIG_USER_NS", "no sandbox can be made: process limits would be shared"),
+];
+
+fn namespace(&(name, option, cost): &(&str, &'static str, &'static str)) -> Finding {
+    let here = Path::new("/proc/self/ns").join(name).exists();
+    let state = if here { Ok(String::new()) } else { Err(format!("no {option}")) };
+    Finding {
+        feature: format!("{name} namespaces"),
+        state,
+        weight: Weight::Needed,
+        cost,
+        remedy: "use a kernel with all namespaces built in, as distributions ship it",
+    }
+}
+
+fn seccomp() -> Finding {
+    let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail");
+    Finding {
+        feature: "system call filters".to_owned(),
+        state: match actions {
+            Ok(actions) if actions.split_whitespace().any(|action| action == "errno") => {
+                Ok(String::new())
+            }
+            Ok(actions) => Err(format!("only {}", actions.trim())),
+            Err(error) => Err(error.to_string()),
+        },
+        weight: Weight::Needed,
+        cost: "actions could use system calls that no build needs",
+        remedy: "use a kernel with CONFIG_SECCOMP_FILTER, as distributions ship it",
+    }
+}
+
+/// What can only be found by doing it: a store, input roots, a sandbox.
+fn trials(parent: &Path) -> anyhow::Result<Vec<Finding>> {
+    let directory = tempfile::Builder::new()
+        .prefix(".actiond-doctor-")
+        .tempdir_in(parent)
+        .with_context(|| format!("making a directory in {}", parent.display()))?;
+    let store = Store::open(&directory.path().join("root"), StoreOptions::default());
+    let mut findings = vec![Finding {
+        feature: "a store".to_owned(),
+        state: store.as_ref().map(|_| parent.display().to_string()).map_err(ToString::to_string),
+        weight: Weight::Needed,
+        cost: "there is nowhere to keep blobs",
+        remedy: "choose another --root: a writable directory on ext4, xfs or btrfs",
+    }];
+    if let Ok(store) = store {
+        findings.extend(input_roots(&store));
+        store.close().context("closing the store of the trial")?;
+    }
+    findings.push(sandbox());
+    Ok(findings)
+}
+
+fn input_roots(store: &Store) -> Vec<Finding> {
+    let finding = |report: inputroot::StrategyReport| Finding {
+        feature: format!("input roots: {}", report.name),
+        state: report.outcome.map(str::to_owned).map_err(|error| error.to_string()),
+        weight: Weight::OneOf,
+        cost: "another strategy is used; the first of those that work is the fastest",
+        remedy: "Linux 6.12 with EROFS and overlayfs, and --root on a disk and not on overlayfs",
+    };
+    inputroot::probe(store).into_iter().map(finding).collect()
+}
+
+fn sandbox() -> Finding {
+    let pool = sandbox::Pool::new(sandbox::Config::new([serve::HELPER_COMMAND.into()]));
+    let sandbox = pool.acquire(&Arc::new(RootView::bare()));
+    Finding {
+        feature: "a sandbox".to_owned(),
+        state: sandbox.map(|_| String::new()).map_err(|error| error.to_string()),
+        weight: Weight::Needed,
+        cost: "no action can run",
+        remedy: "see the step that failed; inside a container, make it --privileged",
+    }
+}
+
+fn controllers() -> [Finding; 3] {
+    let offered = Controllers::offered();
+    let finding = |name: &str, here: bool, cost| Finding {
+        feature: format!("cgroup v2: {name}"),
+        state: if here { Ok(String::new()) } else { Err("not for this process".to_owned()) },
+        weight: Weight::Wanted,
+        cost,
+        remedy: "run it as a systemd service with Delegate=yes, on a host with cgroup v2",
+    };
+    [
+        finding(
+            "memory",
+            offered.memory,
+            "an action can use all memory; its limit is not enforced",
+        ),
+        finding("cpu", offered.cpu, "an action can use all cores; its limit is not enforced"),
+        finding("pids", offered.pids, "the number of processes is limited per user only"),
+    ]
+}
+
+fn protected_hardlinks() -> Finding {
+    let value = fs::read_to_string("/proc/sys/fs/protected_hardlinks");
+    Finding {
+        feature: "fs.protected_hardlinks".to_owned(),
+        state: match value.as_deref().map(str::trim) {
+            Ok("1") => Ok(String::new()),
+            Ok(other) => Err(format!("is {other}")),
+            Err(error) => Err(error.to_string()),
+        },
+        weight: Weight::Wanted,
+        cost: "an action can make hard links to its inputs; it still can't change them",
+        remedy: "sysctl fs.protected_hardlinks=1",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_releases_are_compared_by_number() {
+        for release in ["6.5", "6.12.43+deb13-amd64", "10.0-rc1", "6.5.0"] {
+            assert!(is_at_least(release, (6, 5)), "{release}");
+        }
+        for release in ["6.4.99", "5.15.0-generic", "", "six"] {
+            assert!(!is_at_least(release, (6, 5)), "{release}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The daemon, wired bottom up, and its end.
+//!
+//! ```text
+//!            SIGTERM, SIGINT                       all done, or time is up
+//! ┌─────────┐              ┌──────────────────────┐            ┌─────────┐
+//! │ SERVING ├─────────────►│ DRAINING: no new     ├───────────►│ CLOSING │
+//! └─────────┘              │ actions; running ones│            └────┬────┘
+//!                          │ go on, blobs can be  │                 │
+//!                          │ fetched              │                 ▼
+//!                          └──────────┬───────────┘              exit code
+//!                                     │ a second signal:
+//!                                     └─ actions are killed ─► CLOSING
+//! ```
+
+use std::future::Future;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use reapi::{Health, Services, TcpConnections};
+use runtimes::{RuntimeOptions, Runtimes};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sandbox::Cgroups;
+use store::{Store, StoreOptions};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use worker::{Worker, WorkerConfig};
+
+use crate::cli::ServeArgs;
+use crate::{logging, privileges};
+
+/// The word that makes the binary a sandbox helper; see [`sandbox::helper_main`].
+pub const HELPER_COMMAND: &str = "sandbox-helper";
+
+/// Threads for file I/O at most. They never wait for clients, so this many are
+/// only busy when the disk is the bottleneck.
+const MAX_IO_THREADS: usize = 128;
+
+/// How long calls that are still open at the end may take, such as the fetching
+/// of a last output.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves until it is told to end.
+///
+/// # Errors
+/// When serving can't start, or breaks.
+pub fn run(arguments: &ServeArgs) -> anyhow::Result<ExitCode> {
+    logging::start(&arguments.log)?;
+    privileges::check()?;
+    raise_open_files_limit()?;
+    let store = open_store(&arguments.root)?;
+    let worker = start_worker(arguments, &store)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(MAX_IO_THREADS)
+        .thread_name("grpc")
+        .build()
+        .context("starting the threads for connections")?;
+    let served = runtime.block_on(serve(arguments, Arc::clone(&store), worker.clone()));
+    worker.kill_all();
+    runtime.shutdown_timeout(CLOSE_TIMEOUT);
+    worker.join();
+    drop(worker);
+    store.close().context("closing the store")?;
+    served
+}
+
+fn open_store(root: &Path) -> anyhow::Result<Arc<Store>> {
+    Store::open(root, StoreOptions::default())
+        .with_context(|| format!("opening the root directory {}", root.display()))
+}
+
+fn start_worker(arguments: &ServeArgs, store: &Arc<Store>) -> anyhow::Result<Worker> {
+    let runtimes = Runtimes::open(&RuntimeOptions {
+        runtime_root: arguments.runtime_root.clone(),
+        host_rootfs: arguments.allow_host_rootfs.clone(),
+    })
+    .context("opening the runtimes")?;
+    let input_roots = inputroot::choose(store, arguments.input_root_strategy.0)
+        .context("choosing an input root strategy; `linux-actiond doctor` tells more")?;
+    tracing::info!(strategy = input_roots.name(), "input roots");
+    let config = worker_config(arguments);
+    let sandbox = sandbox_config(arguments, config.jobs.get());
+    Worker::start(config, Arc::clone(store), input_roots, runtimes, sandbox)
+        .context("starting the worker")
+}
+
+fn worker_config(arguments: &ServeArgs) -> WorkerConfig {
+    let defaults = WorkerConfig::default();
+    WorkerConfig {
+        jobs: arguments.jobs.unwrap_or(defaults.jobs),
+        queue_limit: arguments.queue_limit,
+        orphan_grace: Duration::from_millis(arguments.orphan_grace_ms),
+        default_timeout: arguments.default_timeout_ms.map(Duration::from_millis),
+        max_timeout: arguments.max_timeout_ms.map(Duration::from_millis),
+        stream_limit_bytes: arguments.stream_limit_bytes.0,
+        ..defaults
+    }
+}
+
+fn sandbox_config(arguments: &ServeArgs, jobs: usize) -> sandbox::Config {
+    let defaults = sandbox::Config::new([HELPER_COMMAND.into()]);
+    sandbox::Config {
+        helpers_max: defaults.helpers_max.max(2 * jobs),
+        tmp_bytes: arguments.tmp_bytes.0,
+        shm_bytes: arguments.shm_bytes.0,
+        cgroups: cgroups(),
+        ..defaults
+    }
+}
+
+/// Cgroups for actions, where this process may make them.
+fn cgroups() -> Option<Arc<Cgroups>> {
+    match Cgroups::set_up() {
+        Ok(Some(cgroups)) => {
+            tracing::info!(controllers = ?cgroups.controllers(), "cgroups for actions");
+            Some(Arc::new(cgroups))
+        }
+        Ok(None) => {
+            tracing::warn!("no cgroup controllers here: memory and CPU of actions are not limited");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(%error, "no cgroups: memory and CPU of actions are not limited");
+            None
+        }
+    }
+}
+
+/// Takes as many descriptors as the machine allows: connections, blobs and mounts
+/// have one each. What an action may open is set in its sandbox.
+fn raise_open_files_limit() -> anyhow::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).context("raising the limit of open files")
+}
+
+async fn serve(
+    arguments: &ServeArgs,
+    store: Arc<Store>,
+    worker: Worker,
+) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::listen()?;
+    let listen = arguments.listen;
+    let connections =
+        TcpConnections::bind(listen).await.with_context(|| format!("listening on {listen}"))?;
+    let address = connections.local_address().context("asking for the address")?;
+    let health = Health::serving();
+    let services = Services { store, worker: worker.clone(), health: health.clone() };
+    let (close, closing) = oneshot::channel::<()>();
+    let shutdown = async {
+        // An error means that the sender is gone: the end as well.
+        let _ = closing.await;
+    };
+    let mut server = tokio::spawn(reapi::serve(connections.into_stream(), services, shutdown));
+    eprintln!("linux-actiond: serving on {address}");
+
+    tokio::select! {
+        () = signals.next() => {}
+        ended = &mut server => return Err(server_ended(ended)),
+    }
+    tracing::info!("draining; a second signal kills running actions");
+    health.draining().await;
+    let drained = drain(&worker, arguments.drain_timeout_ms, signals.next()).await;
+    // The server may have ended by itself; then there is nobody to tell.
+    let _ = close.send(());
+    if tokio::time::timeout(CLOSE_TIMEOUT, server).await.is_err() {
+        tracing::warn!("calls were still open at the end");
+    }
+    Ok(if drained { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether all running actions came to their own end.
+async fn drain(worker: &Worker, timeout_ms: u64, killed: impl Future<Output = ()>) -> bool {
+    tokio::select! {
+        drained = worker.drain(Duration::from_millis(timeout_ms)) => {
+            if !drained {
+                tracing::warn!("time is up: running actions were killed");
+            }
+            drained
+        }
+        () = killed => {
+            tracing::warn!("a second signal: running actions are killed");
+            worker.kill_all();
+            // Their last answers, "cancelled", still go out.
+            worker.drain(CLOSE_TIMEOUT).await;
+            false
+        }
+    }
+}
+
+fn server_ended(
+    ended: Result<Result<(), reapi::ServeError>, tokio::task::JoinError>,
+) -> anyhow::Error {
+    match ended {
+        Ok(Ok(())) => anyhow::anyhow!("the server ended by itself"),
+        Ok(Err(error)) => error.into(),
+        Err(error) => anyhow::Error::new(error).context("the server's task ended early"),
+    }
+}
+
+/// The signals that ask for the end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("listening for signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! `ByteStream`: blobs of any size, in pieces.
+
+use testkit::google::bytestream::{QueryWriteStatusRequest, WriteRequest};
+use testkit::{Client, Digest, DigestFunction, Kit, Outcome};
+use tonic::Code;
+
+testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
+    a_blob_comes_back_whatever_its_size_and_pieces,
+    names_of_every_form_are_understood,
+    a_part_of_a_blob_can_be_read,
+    offsets_and_limits_outside_are_refused,
+    a_blob_that_is_here_is_not_taken_again,
+    many_early_answers_leave_the_connection_alone,
+    an_upload_breaks_off_without_a_trace,
+    a_client_that_leaves_leaves_no_trace,
+    uploads_that_break_the_rules_are_refused,
+    a_refused_upload_leaves_the_connection_alone,
+    content_that_is_not_the_digest_is_refused,
+    bad_names_are_refused,
+    the_status_of_a_write_is_all_or_nothing,
+    compressed_uploads_are_unpacked,
+    compressed_downloads_can_be_unpacked,
+    a_compressed_upload_that_unpacks_to_more_is_ended,
+    an_upload_is_no_larger_than_its_message_limit_allows,
+}
+
+/// Content that does not repeat, so that pieces in the wrong order are seen.
+fn content(size: usize) -> Vec<u8> {
+    (0..size).map(|at| ((at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+}
+
+async fn a_blob_comes_back_whatever_its_size_and_pieces(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    const MIB: usize = 1 << 20;
+    let cases = [
+        (1, 1),
+        (1000, 1),
+        (65_536, 65_536),
+        (65_537, 1000),
+        (MIB, MIB),
+        (MIB + 1, 70_000),
+        (2 * MIB, 3 * MIB),
+        (5 * MIB - 1, MIB - 1),
+        (20 * MIB, 2 * MIB),
+    ];
+    for function in DigestFunction::ALL {
+        let client = daemon.client().with_function(function);
+        for (size, chunk) in cases {
+            let content = content(size);
+            let digest = client.digest(&content);
+            let committed = client.write(&client.upload_name(&digest), &content, chunk).await?;
+            assert_eq!(committed, size as i64, "{size} in {chunk}");
+            assert!(client.get(&digest).await? == content, "{size} in {chunk}");
+        }
+    }
+    Ok(())
+}
+
+async fn names_of_every_form_are_understood(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    let uploads = [
+        "uploads/UUID/blobs/DIGEST",
+        "instance/uploads/UUID/blobs/DIGEST",
+        "a/b/c/uploads/UUID/blobs/DIGEST/metadata/with/slashes.txt",
+        "uploads/UUID/blobs/sha256/DIGEST",
+        "uploads/UUID/blobs/blake3/DIGEST/name",
+    ];
+    for (number, form) in uploads.into_iter().enumerate() {
+        let function =
+            if form.contains("blake3") { DigestFunction::Blake3 } else { client.function() };
+        let content = format!("content {number}");
+        let digest = Digest::of(function, content.as_bytes());
+        let name = form.replace("UUID", "u-u-i-d").replace("DIGEST", &digest.to_string());
+        client.write(&name, content.as_bytes(), 5).await?;
+        let prefix = if function == DigestFunction::Blake3 { "blake3/" } else { "" };
+        for form in ["blobs/", "instance/blobs/", "a/b/c/blobs/"] {
+            let read = client.read(&format!("{form}{prefix}{digest}"), 0, 0).await?;
+            assert_eq!(read, content.as_bytes());
+        }
+    }
+    Ok(())
+}
+
+async fn a_part_of_a_blob_can_be_read(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    let content = content(3_000_000);
+    let digest = client.digest(&content);
+    client.write(&client.upload_name(&digest), &content, 1 << 20).await?;
+    let name = client.download_name(&digest);
+    for (offset, limit) in [
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (2_999_999, 0),
+        (3_000_000, 0),
+        (1_048_576, 1_048_576),
+        (1_000_000, 1_500_000),
+        (0, i64::MAX),
+    ] {
+        let end = if limit == 0 { i64::MAX } else { limit }.saturating_add(offset).min(3_000_000);
+        let expected = &content[offset as usize..end as usize];
+        assert!(client.read(&name, offset, limit).await? == expected, "{offset} {limit}");
+    }
+    Ok(())
+}
+
+async fn offsets_and_limits_outside_are_refused(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    let digest = client.put("0123456789").await?;
+    let name = client.download_name(&digest);
+    let code = async |offset, limit| client.read(&name, offset, limit).await.unwrap_err().code();
+    assert_eq!(code(11, 0).await, Code::OutOfRange);
+    assert_eq!(code(i64::MAX, 0).await, Code::OutOfRange);
+    assert_eq!(code(-1, 0).await, Code::OutOfRange);
+    assert_eq!(code(i64::MIN, 0).await, Code::OutOfRange);
+    assert_eq!(code(0, -1).await, Code::InvalidArgument);
+    let absent = client.download_name(&client.digest(b"absent"));
+    assert_eq!(client.read(&absent, 0, 0).await.unwrap_err().code(), Code::NotFound);
+    Ok(())
+}
+
+fn message(name: &str, offset: i64, data: &[u8], finish: bool) -> WriteRequest {
+    WriteRequest {
+        resource_name: name.to_owned(),
+        write_offset: offset,
+        finish_write: finish,
+        data: data.to_vec(),
+    }
+}
+
+async fn a_blob_that_is_here_is_not_taken_again(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    let content = content(100_000);
+    let digest = client.put(content.clone()).await?;
+    let name = client.upload_name(&digest);
+    // The first message says it all, also when it is all that comes.
+    let begun = vec![message(&name, 0, &content[..10], false)];
+    assert_eq!(client.write_messages(begun).await?, 100_000);
+    assert_eq!(client.write(&name, &content, 10_000).await?, 100_000);
+    let empty = Digest::empty(DigestFunction::Sha256);
+    let nothing = vec![message(&client.upload_name(&empty), 0, b"", true)];
+    assert_eq!(client.write_messages(nothing).await?, 0);
+    Ok(())
+}
+
+/// Uploads on one connection: more than the resets that one survives.
+const MANY: usize = 1200;
+
+async fn many_early_answers_leave_the_connection_alone(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    let content = content(256 << 10);
+    let digest = client.put(content.clone()).await?;
+    let name = client.upload_name(&digest);
+    for _ in 0..MANY / 300 {
+        let uploads = (0..300).map(|_| {
+            let (client, name, content) = (client.clone(), name.clone(), content.clone());
+            tokio::spawn(async move { client.write(&name, &content, 16 << 10).await })
+        });
+        for upload in uploads.collect::<Vec<_>>() {
+            assert_eq!(upload.await??, content.len() as i64);
+        }
+    }
+    Ok(())
+}
+
+async fn an_upload_breaks_off_without_a_trace(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    let content = content(3 << 20);
+    let digest = client.digest(&content);
+    let name = client.upload_name(&digest);
+    let begun = vec![
+        message(&name, 0, &content[..2 << 20], false),
+        message("", 2 << 20, &content[2 << 20..], false),
+    ];
+    let status = client.write_messages(begun).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert_eq!(client.missing(&[digest]).await?, [digest]);
+    assert_eq!(client.write(&name, &content, 1 << 20).await?, 3 << 20);
+    Ok(())
+}
+
+/// Bytes in files below the root's store of blobs, and in files without a name.
+fn bytes_in_use(daemon: &testkit::Daemon) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(format!("/proc/{}/fd", daemon.pid()))? {
+        // Descriptors come and go while they are listed.
+        let Ok(target) = std::fs::read_link(entry?.path()) else { continue };
+        if target.starts_with(daemon.root()) && target.to_string_lossy().ends_with("(deleted)") {
+            bytes += 1;
+        }
+    }
+    Ok(bytes)
+}
+
+async fn a_client_that_leaves_leaves_no_trace(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let content = content(3 << 20);
+    let digest = daemon.client().digest(&content);
+    let client = daemon.client();
+    let name = client.upload_name(&digest);
+    let (sender, receiver) = tokio::sync::mpsc::channel(4);
+    let receiver = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut stub = client.byte_stream();
+    let upload = tokio::spawn(async move { stub.write(receiver).await.map(drop) });
+    sender.send(message(&name, 0, &content[..2 << 20], false)).await?;
+    testkit::eventually("the server writes", || Ok(bytes_in_use(&daemon)? > 0)).await?;
+    upload.abort();
+    drop(sender);
+    testkit::eventually("the server lets go", || Ok(bytes_in_use(&daemon)? == 0)).await?;
+    let client = daemon.client();
+    assert_eq!(client.missing(&[digest]).await?, [digest]);
+    Ok(())
+}
+
+async fn uploads_that_break_the_rules_are_refused(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    let digest = client.digest(b"abcdef");
+    let name = client.upload_name(&digest);
+    let other = client.upload_name(&client.digest(b"fedcba"));
+    let (whole, begin) = (message(&name, 0, b"abcdef", true), message(&name, 0, b"abc", false));
+    let cases: [(&str, Vec<WriteRequest>, Code); 10] = [
+        ("nothing at all", vec![], Code::InvalidArgument),
+        ("a start that is not 0", vec![message(&name, 3, b"def", true)], Code::OutOfRange),
+        ("a negative start", vec![message(&name, -1, b"abc", false)], Code::OutOfRange),
+        ("a jump", vec![begin.clone(), message("", 4, b"ef", true)], Code::InvalidArgument),
+        (
+            "a step back",
+            vec![begin.clone(), message("", 0, b"abcdef", true)],
+            Code::InvalidArgument,
+        ),
+        (
+            "another name",
+            vec![begin.clone(), message(&other, 3, b"def", true)],
+            Code::InvalidArgument,
+        ),
+        ("too much", vec![message(&name, 0, b"abcdefg", true)], Code::InvalidArgument),
+        ("too little", vec![message(&name, 0, b"abc", true)], Code::InvalidArgument),
+        ("no end", vec![begin], Code::InvalidArgument),
+        ("no name", vec![message("", 0, b"abcdef", true)], Code::InvalidArgument),
+    ];
+    for (what, messages, code) in cases {
+        let status = client.write_messages(messages).await.expect_err(what);
+        assert_eq!(status.code(), code, "{what}: {status}");
+    }
+    assert_eq!(client.missing(&[digest]).await?, [digest]);
+    assert_eq!(client.write_messages(vec![whole]).await?, 6);
+    Ok(())
+}
+
+/// Sends an upload that is refused while much of it is still to come.
+async fn refused(client: &Client) -> Code {
+    let content = content(256 << 10);
+    let name = client.upload_name(&client.digest(b"other"));
+    client.write(&name, &content, 16 << 10).await.unwrap_err().code()
+}
+
+async fn a_refused_upload_leaves_the_connection_alone(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    for _ in 0..MANY / 300 {
+        let uploads = (0..300).map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { refused(&client).await })
+        });
+        for upload in uploads.collect::<Vec<_>>() {
+            assert_eq!(upload.await?, Code::InvalidArgument);
+        }
+    }
+    Ok(())
+}
+
+async fn content_that_is_not_the_digest_is_refused(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    for function in DigestFunction::ALL {
+        let client = daemon.client().with_function(function);
+        for size in [6, 3 << 20] {
+            let (told, sent) = (vec![b'a'; size], vec![b'b'; size]);
+            let digest = client.digest(&told);
+            let name = client.upload_name(&digest);
+            let status = client.write(&name, &sent, 1 << 20).await.unwrap_err();
+            assert_eq!(status.code(), Code::InvalidArgument);
+            let sent = client.digest(&sent);
+            assert_eq!(client.missing(&[digest, sent]).await?, [digest, sent]);
+        }
+    }
+    Ok(())
+}
+
+async fn bad_names_are_refused(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    let digest = client.put("content").await?;
+    let hash = digest.hex();
+    for name in [
+        String::new(),
+        "nonsense".to_owned(),
+        format!("blobs/{hash}"),
+        format!("blobs/{hash}/seven"),
+        format!("blobs/{hash}/7/7"),
+        format!("blobs/{}/7", hash.to_uppercase()),
+        format!("blobs/md5/{hash}/7"),
+        format!("/blobs/{hash}/7"),
+        format!("a/uploads/blobs/{hash}/7"),
+        format!("compressed-blobs/brotli/{hash}/7"),
+        format!("blobs/../../etc/passwd/{hash}/7"),
+        format!("blobs/{hash}/{}", u64::MAX),
+    ] {
+        let status = client.read(&name, 0, 0).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{name}");
+        let status = client.write(&name, b"content", 7).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{name}");
+    }
+    Ok(())
+}
+
+async fn the_status_of_a_write_is_all_or_nothing(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    let digest = client.digest(b"content");
+    let name = client.upload_name(&digest);
+    let status = async || {
+        let message = QueryWriteStatusRequest { resource_name: name.clone() };
+        let response = client.byte_stream().query_write_status(message).await?.into_inner();
+        Ok::<_, tonic::Status>((response.committed_size, response.complete))
+    };
+    assert_eq!(status().await?, (0, false));
+    client.write(&name, b"content", 3).await?;
+    assert_eq!(status().await?, (7, true));
+    Ok(())
+}
+
+/// `uploads/…` for the compressed form of `digest`.
+fn compressed_upload(digest: &Digest) -> String {
+    format!("uploads/uuid/compressed-blobs/zstd/{digest}")
+}
+
+async fn compressed_uploads_are_unpacked(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    for size in [1, 1000, 5 << 20] {
+        let content: Vec<u8> = content(size).into_iter().map(|byte| byte % 16).collect();
+        let digest = client.digest(&content);
+        let packed = zstd::bulk::compress(&content, 3)?;
+        let name = compressed_upload(&digest);
+        assert_eq!(client.write(&name, &packed, 100_000).await?, packed.len() as i64);
+        assert!(client.get(&digest).await? == content);
+        // What is here already is answered with -1: nobody knows its packed size.
+        assert_eq!(client.write(&name, &packed, 100_000).await?, -1);
+    }
+    Ok(())
+}
+
+async fn compressed_downloads_can_be_unpacked(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    let content: Vec<u8> = content(5 << 20).into_iter().map(|byte| byte % 16).collect();
+    let digest = client.digest(&content);
+    client.write(&client.upload_name(&digest), &content, 1 << 20).await?;
+    let name = format!("compressed-blobs/zstd/{digest}");
+    for offset in [0, 1, 3_000_000, content.len()] {
+        let packed = client.read(&name, offset as i64, 0).await?;
+        let unpacked = zstd::stream::decode_all(packed.as_slice())?;
+        assert!(unpacked == content[offset..], "{offset}");
+    }
+    assert!(client.read(&name, 0, 0).await?.len() < content.len());
+    let status = client.read(&name, 0, 10).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument, "no limit for compressed reads");
+    Ok(())
+}
+
+async fn a_compressed_upload_that_unpacks_to_more_is_ended(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    let bomb = zstd::bulk::compress(&vec![0; 256 << 20], 19)?;
+    let digest = client.digest(vec![0; 1000]);
+    let status = client.write(&compressed_upload(&digest), &bomb, 1000).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    let cut = zstd::bulk::compress(&content(1000), 3)?;
+    let digest = client.digest(content(1000));
+    let status = client.write(&compressed_upload(&digest), &cut[..500], 1000).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert_eq!(client.missing(&[digest]).await?, [digest]);
+    Ok(())
+}
+
+async fn an_upload_is_no_larger_than_its_message_limit_allows(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    let content = content(8 << 20);
+    let digest = client.digest(&content);
+    let name = client.upload_name(&digest);
+    // 4 MiB are what clients send at most; a message of 8 MiB is refused unread.
+    assert!(client.write(&name, &content, 8 << 20).await.is_err());
+    assert_eq!(client.write(&name, &content, 4 << 20).await?, 8 << 20);
+    Ok(())
+}
