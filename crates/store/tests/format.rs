@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use common::{BLAKE3, Fixture, OTHER_BOOT, SHA256, copy_tree, files, options};
 use model::Digest;
 use store::Store;
-use tempfile::TempDir;
 
 const INSTANCE: &str = "projects/main";
 const VALUE: &[u8] = b"an encoded ActionResult";

@@ -10,7 +10,6 @@ use std::path::Path;
 
 use common::{SHA256, open, options};
 use store::{OpenError, Store};
-use tempfile::TempDir;
 
 fn refused(root: &Path) -> OpenError {
     match Store::open(root, options(common::BOOT)) {
