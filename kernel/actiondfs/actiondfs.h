@@ -49,9 +49,10 @@
  * leave room for overlayfs to put the layer's number on top (xino). */
 #define ACD_INPUT_INO	(1ULL << 47)
 
-/* When an input was last changed: 1980-01-01, the oldest date that every
- * archive format can hold. Constant, so that equal trees look equal. */
-#define ACD_INPUT_TIME	315532800
+/* When an input was last changed: 2000-01-01. Constant, so that equal trees look
+ * equal, and the same as in the EROFS images of the other kind of input root;
+ * not the epoch, because there are archive formats that cannot hold it. */
+#define ACD_INPUT_TIME	946684800
 
 /**
  * struct acd_cas_id - tells CASes apart in the cache of directories

@@ -109,8 +109,9 @@ static void acd_set_operations(struct inode *inode)
 
 /*
  * Permissions of inputs. In a strict mount anybody may make new names in any
- * directory, and what must not happen to inputs is refused by the operations.
- * A read-only mount is the lower layer of an overlay: its modes are what a
+ * directory, and what must not happen to inputs is refused by the operations;
+ * the sticky bit is there to look like the other kind of input root, where it
+ * is what protects them. A read-only mount is the lower layer of an overlay: its modes are what a
  * copied-up file gets, so they let the owner write.
  */
 static umode_t acd_input_mode(const struct super_block *sb, u8 type, bool exec)
@@ -119,7 +120,7 @@ static umode_t acd_input_mode(const struct super_block *sb, u8 type, bool exec)
 
 	switch (type) {
 	case ACD_DIRECTORY:
-		return S_IFDIR | (lower ? 0755 : 0777);
+		return S_IFDIR | (lower ? 0755 : 01777);
 	case ACD_SYMLINK:
 		return S_IFLNK | 0777;
 	default:

@@ -9,6 +9,8 @@ mod bench;
 mod binaries;
 mod daemon;
 mod e2e;
+mod initramfs;
+mod kernel;
 #[cfg(test)]
 mod layering;
 mod lint;
@@ -44,6 +46,10 @@ enum Verb {
     E2e(e2e::Arguments),
     /// Measure the daemon.
     Bench(bench::Arguments),
+    /// Build the guest's kernel, or test actiondfs.
+    Kernel(kernel::Arguments),
+    /// Write the file system that a guest boots into.
+    Initramfs(initramfs::Arguments),
     /// Run one test binary as root with a state volume of its own (cargo's runner).
     #[command(hide = true)]
     RunTest(test::RunnerArguments),
@@ -66,6 +72,8 @@ fn main() -> ExitCode {
         Verb::Test(arguments) => test::run(&arguments),
         Verb::E2e(arguments) => e2e::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Kernel(arguments) => kernel::run(&arguments),
+        Verb::Initramfs(arguments) => initramfs::run(&arguments),
         Verb::RunTest(arguments) => test::run_one(&arguments),
         Verb::InStateVolume(arguments) => state_volume::enter(&arguments),
         Verb::E2eInside(arguments) => e2e::run_inside(&arguments),

@@ -6,11 +6,11 @@ use anyhow::{Result, bail};
 
 use crate::process;
 
-/// A program that must be there, its Debian package, and why.
-struct Need {
-    program: &'static str,
-    package: &'static str,
-    why: &'static str,
+/// A program that must be there, its Debian package (or several, with spaces), and why.
+pub(crate) struct Need {
+    pub(crate) program: &'static str,
+    pub(crate) package: &'static str,
+    pub(crate) why: &'static str,
 }
 
 const NEEDS: [Need; 7] = [
@@ -40,12 +40,7 @@ const KEYRING: (&str, &str) =
     ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring");
 
 pub(crate) fn run() -> Result<()> {
-    let missing: Vec<_> =
-        NEEDS.iter().filter(|need| !process::is_installed(need.program)).collect();
-    for need in &missing {
-        println!("setup: {} is missing ({}): {}", need.program, need.package, need.why);
-    }
-    let mut packages: Vec<_> = missing.iter().map(|need| need.package).collect();
+    let mut packages = missing(&NEEDS);
     if !std::path::Path::new(KEYRING.0).exists() {
         println!(
             "setup: the keys of Debian's archive are missing ({}): clients' roots are made from it",
@@ -55,15 +50,34 @@ pub(crate) fn run() -> Result<()> {
     }
     if packages.is_empty() {
         println!("setup: all there");
+    }
+    install(&packages)
+}
+
+/// Installs what is missing of `needs`, for verbs that need more than most.
+pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
+    install(&missing(needs))
+}
+
+/// The packages of the programs that are not there.
+fn missing(needs: &[Need]) -> Vec<&'static str> {
+    let missing = needs.iter().filter(|need| !process::is_installed(need.program));
+    missing
+        .inspect(|need| {
+            println!("setup: {} is missing ({}): {}", need.program, need.package, need.why);
+        })
+        .flat_map(|need| need.package.split(' '))
+        .collect()
+}
+
+/// Installs packages; nothing happens when there are none.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
         return Ok(());
     }
     if !process::is_installed("apt-get") {
         bail!("there is no apt-get here: install what gives {} yourself", packages.join(", "));
     }
-    install(&packages)
-}
-
-fn install(packages: &[&str]) -> Result<()> {
     println!("setup: installing {}", packages.join(", "));
     process::run(apt_get().arg("update").arg("-qq"))?;
     process::run(apt_get().args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages))

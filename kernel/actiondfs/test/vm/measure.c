@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What an input root costs (`actiondfs.measure` on the command line): mount,
+ * first and later look at every file, open and read, unmount. The same tree as
+ * plain files of ext4 gives the yardstick, and, when the host put an EROFS
+ * image of it beside (PLAIN "/tree.erofs", made by `cargo xtask kernel
+ * measure`), EROFS with overlayfs on top is what actiondfs has to compare with.
+ */
+#define _GNU_SOURCE
+#include <sys/mount.h>
+#include <time.h>
+
+#include "harness.h"
+
+#define DIRECTORIES	50
+#define FILES		20
+#define ROUNDS		20
+
+static double now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1e6 + now.tv_nsec / 1e3;
+}
+
+static int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static void tell(const char *who, const char *what, double *samples, int count,
+		 double each)
+{
+	qsort(samples, count, sizeof(*samples), compare);
+	printf("MEASURE %-10s %-22s %8.2f us\n", who, what,
+	       samples[count / 2] / each);
+}
+
+static void stat_all(const char *base)
+{
+	char path[256];
+	struct stat st;
+	int d, f;
+
+	for (d = 0; d < DIRECTORIES; d++)
+		for (f = 0; f < FILES; f++) {
+			snprintf(path, sizeof(path), "%s/d%02d/f%02d", base, d,
+				 f);
+			stat(path, &st);
+		}
+}
+
+static void read_all(const char *base)
+{
+	char path[256], byte[4096];
+	int d, f;
+
+	for (d = 0; d < DIRECTORIES; d++)
+		for (f = 0; f < FILES; f++) {
+			snprintf(path, sizeof(path), "%s/d%02d/f%02d", base, d,
+				 f);
+			read_file(path, byte, sizeof(byte));
+		}
+}
+
+static void write_all(const char *base)
+{
+	char path[256];
+	int d;
+
+	for (d = 0; d < DIRECTORIES; d++) {
+		snprintf(path, sizeof(path), "%s/d%02d/out", base, d);
+		write_file(path, "output", 6);
+	}
+}
+
+typedef void (*act)(const char *base);
+
+static double timed(act what, const char *base)
+{
+	double start = now_us();
+
+	what(base);
+	return now_us() - start;
+}
+
+struct samples {
+	double mount[ROUNDS], cold[ROUNDS], warm[ROUNDS], read[ROUNDS],
+	       again[ROUNDS], write[ROUNDS], unmount[ROUNDS];
+};
+
+static void tell_all(const char *who, struct samples *s)
+{
+	const double files = DIRECTORIES * FILES;
+
+	tell(who, "mount", s->mount, ROUNDS, 1);
+	tell(who, "first stat, a file", s->cold, ROUNDS, files);
+	tell(who, "later stat, a file", s->warm, ROUNDS, files);
+	tell(who, "first read, a file", s->read, ROUNDS, files);
+	tell(who, "later read, a file", s->again, ROUNDS, files);
+	tell(who, "new file", s->write, ROUNDS, DIRECTORIES);
+	tell(who, "unmount", s->unmount, ROUNDS, 1);
+}
+
+static void measure_one(struct samples *s, int round)
+{
+	s->cold[round] = timed(stat_all, TREE);
+	s->warm[round] = timed(stat_all, TREE);
+	s->read[round] = timed(read_all, TREE);
+	s->again[round] = timed(read_all, TREE);
+	s->write[round] = timed(write_all, TREE);
+}
+
+static struct blob make_tree(void)
+{
+	struct message root = {};
+	char name[32], content[64];
+	int d, f;
+
+	for (d = 0; d < DIRECTORIES; d++) {
+		struct message m = {};
+		struct blob blob;
+
+		for (f = 0; f < FILES; f++) {
+			snprintf(name, sizeof(name), "f%02d", f);
+			snprintf(content, sizeof(content), "file %d of %d", f, d);
+			blob = put_blob(content, strlen(content));
+			put_file(&m, name, blob.hex, blob.size, false);
+		}
+		blob = put_directory_blob(&m);
+		snprintf(name, sizeof(name), "d%02d", d);
+		put_directory(&root, name, blob.hex, blob.size);
+	}
+	return put_directory_blob(&root);
+}
+
+static void measure_actiondfs(struct blob root)
+{
+	static struct samples s;
+	char stage[64];
+	int round;
+
+	for (round = 0; round < ROUNDS; round++) {
+		double start;
+
+		snprintf(stage, sizeof(stage), STAGE "/%d", round);
+		mkdir(stage, 0777);
+		chmod(stage, 0777);
+		start = now_us();
+		if (mount_tree(root, stage, NULL))
+			give_up("mounts");
+		s.mount[round] = now_us() - start;
+		measure_one(&s, round);
+		start = now_us();
+		umount(TREE);
+		s.unmount[round] = now_us() - start;
+	}
+	tell_all("actiondfs", &s);
+}
+
+static bool overlay(int round)
+{
+	char options[512], upper[64], work[64];
+
+	snprintf(upper, sizeof(upper), STAGE "/%du", round);
+	snprintf(work, sizeof(work), STAGE "/%dw", round);
+	mkdir(upper, 0777);
+	mkdir(work, 0777);
+	snprintf(options, sizeof(options), "lowerdir=/mnt/lower,lowerdir+=" CAS
+		 ",upperdir=%s,workdir=%s,volatile", upper, work);
+	snprintf(options, sizeof(options),
+		 "lowerdir=/mnt/lower::" CAS ",metacopy=on,upperdir=%s,workdir=%s,volatile",
+		 upper, work);
+	return !mount("overlay", TREE, "overlay", 0, options);
+}
+
+static void measure_erofs(void)
+{
+	static struct samples s;
+	int round;
+
+	mkdir("/mnt/lower", 0755);
+	for (round = 0; round < ROUNDS; round++) {
+		double start = now_us();
+
+		if (mount("/tree.erofs", "/mnt/lower", "erofs", MS_RDONLY,
+			  NULL)) {
+			printf("MEASURE erofs: skipped, no image\n");
+			return;
+		}
+		if (!overlay(round))
+			give_up("puts an overlay on an EROFS");
+		s.mount[round] = now_us() - start;
+		measure_one(&s, round);
+		start = now_us();
+		umount(TREE);
+		umount("/mnt/lower");
+		s.unmount[round] = now_us() - start;
+	}
+	tell_all("erofs", &s);
+}
+
+void measure(void)
+{
+	struct blob root = make_tree();
+
+	/* One mount stays, as the guest does it: it keeps the caches warm. */
+	mkdir("/mnt/keep", 0755);
+	if (mount_tree(root, NULL, NULL))
+		give_up("mounts");
+	measure_actiondfs(root);
+	umount(TREE);
+	measure_erofs();
+}

@@ -1,0 +1,113 @@
+//! Boots a kernel under QEMU for a test: no network, one disk, the console on our standard output.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::{Arch, Kernel};
+
+/// A VM to boot.
+pub(super) struct Machine<'a> {
+    pub(super) arch: Arch,
+    pub(super) kernel: &'a Kernel,
+    pub(super) initramfs: &'a Path,
+    /// A raw image, `/dev/vda` in the guest.
+    pub(super) disk: &'a Path,
+    /// Added to the kernel's command line.
+    pub(super) append: &'a str,
+    /// After this the VM is killed.
+    pub(super) limit: Duration,
+}
+
+impl Machine<'_> {
+    /// Boots, hands every line of the console to `line`, and comes back when the VM has ended.
+    pub(super) fn run(&self, mut line: impl FnMut(&str)) -> Result<()> {
+        let mut guest = Guest(
+            self.command()
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .spawn()
+                .context("cannot start QEMU")?,
+        );
+        let console = guest.0.stdout.take().context("QEMU has no standard output")?;
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut console = BufReader::new(console);
+            let mut bytes = Vec::new();
+            while matches!(console.read_until(b'\n', &mut bytes), Ok(length) if length > 0) {
+                let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+                bytes.clear();
+                if sender.send(text).is_err() {
+                    return;
+                }
+            }
+        });
+
+        let deadline = Instant::now() + self.limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match receiver.recv_timeout(left) {
+                Ok(text) => line(&text),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    bail!("the VM did not end within {} s", self.limit.as_secs())
+                }
+            }
+        }
+        let status = guest.0.wait()?;
+        anyhow::ensure!(status.success(), "QEMU failed: {status}");
+        Ok(())
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(format!("qemu-system-{}", self.arch.name()));
+        let (machine, console) = match self.arch {
+            // Without ACPI there is no clock to calibrate the TSC against that TCG would stand.
+            Arch::X86_64 => ("microvm,acpi=off,rtc=on", "ttyS0"),
+            Arch::Aarch64 => ("virt,gic-version=3", "ttyAMA0"),
+        };
+        command
+            .args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"])
+            .args(["-machine", machine, "-cpu", "max", "-smp", "2", "-m", "1024"])
+            .args(["-accel", "tcg,thread=multi", "-serial", "stdio"])
+            .arg("-kernel")
+            .arg(self.kernel.fastest_image())
+            .arg("-initrd")
+            .arg(self.initramfs)
+            .args(["-device", "virtio-blk-device,drive=disk", "-drive"])
+            .arg(format!("id=disk,if=none,format=raw,cache=unsafe,file={}", self.disk.display()))
+            .arg("-append")
+            .arg(format!("console={console} reboot=t panic=-1 {}", self.append));
+        command
+    }
+}
+
+/// Killed when nobody waits for it any more.
+struct Guest(Child);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // It may have ended by itself; there is nothing to do about another failure.
+        if self.0.kill().is_ok() {
+            let _ = self.0.wait();
+        }
+    }
+}
+
+/// A fresh ext4 in a sparse file.
+pub(super) fn make_disk(path: &Path, bytes: u64) -> Result<()> {
+    let _ = fs::remove_file(path);
+    fs::File::create(path)?.set_len(bytes)?;
+    crate::process::run(
+        Command::new("mkfs.ext4")
+            .args(["-q", "-F", "-b", "4096", "-E", "lazy_itable_init=1,lazy_journal_init=1"])
+            .arg(path),
+    )
+}

@@ -1,0 +1,151 @@
+//! `cargo xtask kernel test` and `measure`: actiondfs inside of a kernel.
+//!
+//! The program of `kernel/actiondfs/test/vm` is the whole user space of the VM. It prints a line a
+//! case, and `DONE` with the number of failures; a VM that ends without that has crashed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+
+use super::{
+    Arch, Flavour, Kernel,
+    qemu::{self, Machine},
+};
+use crate::{
+    initramfs, process,
+    setup::{self, Need},
+    workspace,
+};
+
+/// Room for a CAS, a stage and a reference tree.
+const DISK_BYTES: u64 = 1 << 30;
+
+/// With every checker on, on a slow machine under TCG.
+const LIMIT: Duration = Duration::from_secs(3600);
+
+#[derive(clap::Args)]
+pub(super) struct TestArguments {
+    /// The machine to test on.
+    #[arg(long, value_enum, default_value_t = Arch::host())]
+    arch: Arch,
+    /// Which kernel: `debug` looks for mistakes that do not show.
+    #[arg(long, value_enum, default_value_t = Flavour::Stats)]
+    flavour: Flavour,
+    /// Print the whole console.
+    #[arg(long)]
+    verbose: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct MeasureArguments {
+    /// The machine to measure on.
+    #[arg(long, value_enum, default_value_t = Arch::host())]
+    arch: Arch,
+}
+
+/// What the guest's lines add up to.
+#[derive(Default, Debug, PartialEq, Eq)]
+struct Verdict {
+    passed: usize,
+    failed: Vec<String>,
+    done: bool,
+}
+
+impl Verdict {
+    fn take(&mut self, line: &str) {
+        if line.starts_with("PASS ") {
+            self.passed += 1;
+        } else if line.starts_with("FAIL ") {
+            self.failed.push(line.to_owned());
+        } else if line.starts_with("DONE ") {
+            self.done = true;
+        }
+    }
+}
+
+pub(super) fn test(arguments: &TestArguments) -> Result<()> {
+    let mut verdict = Verdict::default();
+    boot(arguments.arch, arguments.flavour, "quiet", |line| {
+        verdict.take(line);
+        let telling = ["FAIL ", "LOG ", "DONE "].iter().any(|word| line.starts_with(word));
+        if arguments.verbose || telling || line.contains("Kernel panic") {
+            println!("{line}");
+        }
+    })?;
+    println!("kernel: {} passed, {} failed", verdict.passed, verdict.failed.len());
+    ensure!(verdict.done, "the VM ended before the tests did: run again with --verbose");
+    ensure!(verdict.failed.is_empty() && verdict.passed > 0, "actiondfs fails in the VM");
+    Ok(())
+}
+
+pub(super) fn measure(arguments: &MeasureArguments) -> Result<()> {
+    boot(arguments.arch, Flavour::Release, "quiet actiondfs.measure", |line| {
+        if line.starts_with("MEASURE ") || line.starts_with("FAIL ") {
+            println!("{line}");
+        }
+    })
+}
+
+fn boot(arch: Arch, flavour: Flavour, append: &str, line: impl FnMut(&str)) -> Result<()> {
+    setup::ensure(&[emulator(arch)])?;
+    let kernel = Kernel::build(arch, flavour)?;
+    let folder = workspace::target().join("kernel/vm").join(arch.name());
+    fs::create_dir_all(&folder)?;
+    let program = compile(arch, &folder)?;
+    let (initramfs, disk) = (folder.join("initramfs"), folder.join("disk"));
+    initramfs::write(&program, &initramfs)?;
+    qemu::make_disk(&disk, DISK_BYTES)?;
+    let machine =
+        Machine { arch, kernel: &kernel, initramfs: &initramfs, disk: &disk, append, limit: LIMIT };
+    let outcome = machine.run(line);
+    fs::remove_file(&disk)?;
+    outcome
+}
+
+fn emulator(arch: Arch) -> Need {
+    let why = "runs the VM";
+    match arch {
+        Arch::X86_64 => Need { program: "qemu-system-x86_64", package: "qemu-system-x86", why },
+        Arch::Aarch64 => Need { program: "qemu-system-aarch64", package: "qemu-system-arm", why },
+    }
+}
+
+/// The test program, linked statically: there is nothing else in its VM.
+fn compile(arch: Arch, folder: &Path) -> Result<PathBuf> {
+    let sources = workspace::root().join("kernel/actiondfs/test/vm");
+    let program = folder.join("init");
+    let mut files = Vec::new();
+    for entry in fs::read_dir(&sources)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "c") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    process::run(
+        Command::new(format!("{}gcc", arch.tool_prefix()))
+            .args(["-std=gnu11", "-static", "-O2", "-Wall", "-Wextra", "-Werror", "-o"])
+            .arg(&program)
+            .args(files),
+    )?;
+    Ok(program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_add_up_to_a_verdict() {
+        let mut verdict = Verdict::default();
+        let lines = ["[0.1] booting", "PASS a: b", "FAIL a: c: why", "PASS d: e", "DONE 1"];
+        lines.iter().for_each(|line| verdict.take(line));
+        let failed = vec!["FAIL a: c: why".to_owned()];
+        assert_eq!(verdict, Verdict { passed: 2, failed, done: true });
+    }
+}
