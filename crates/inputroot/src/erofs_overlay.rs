@@ -98,7 +98,7 @@ impl ErofsOverlay {
 
     fn overlay(&self, image: &Arc<Image>, staging: &Staging) -> Result<OwnedFd, PresentError> {
         match &self.mounter {
-            Mounter::Namespace(namespace) => namespace.overlay(image, staging.name()),
+            Mounter::Namespace(namespace) => namespace.overlay(image, staging),
             Mounter::Caller { blobs } => {
                 let layers = Layers {
                     upper: staging.upper.as_fd(),
@@ -106,7 +106,7 @@ impl ErofsOverlay {
                     image: image.mount.as_fd(),
                     blobs: blobs.as_fd(),
                 };
-                Ok(overlay::mount(layers, Dialect::Descriptors)?)
+                Ok(overlay::mount(layers, staging.access(), Dialect::Descriptors)?)
             }
         }
     }

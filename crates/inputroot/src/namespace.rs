@@ -3,7 +3,7 @@
 //! There overlayfs takes its layers by path only, and only from mounts that are attached in the
 //! caller's mount namespace: a [`MountThread`] makes the mounts.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use crate::error::PresentError;
 use crate::image::Image;
 use crate::mount_thread::MountThread;
 use crate::overlay::{Dialect, Layers};
+use crate::staging::Staging;
 
 /// The directories of the state as the thread has them.
 #[derive(Debug)]
@@ -75,13 +76,14 @@ impl Namespace {
         Ok((mount, Attached { namespace: Arc::clone(self), name }))
     }
 
-    /// Makes an overlay of an attached image and the staging directory of that name.
+    /// Makes an overlay of an attached image and a staging directory.
     pub(crate) fn overlay(
         &self,
         image: &Arc<Image>,
-        staging: &CStr,
+        staging: &Staging,
     ) -> Result<OwnedFd, PresentError> {
-        let (image, staging) = (Arc::clone(image), staging.to_owned());
+        let (image, access) = (Arc::clone(image), staging.access());
+        let staging = staging.name().to_owned();
         self.thread.run(move |directories| {
             let directory = open_directory(&directories.staging, &staging)
                 .map_err(PresentError::staging("open(staging)"))?;
@@ -95,7 +97,7 @@ impl Namespace {
                 image: image.mount.as_fd(),
                 blobs: directories.blobs.as_fd(),
             };
-            Ok(crate::overlay::mount(layers, Dialect::Paths)?)
+            Ok(crate::overlay::mount(layers, access, Dialect::Paths)?)
         })?
     }
 }

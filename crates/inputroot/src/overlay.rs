@@ -12,6 +12,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use crate::access::Access;
 use sys::mount::{FsContext, MountAttributes, MountError, descriptor_path};
 
 /// How overlayfs is told its layers.
@@ -33,7 +34,11 @@ pub(crate) struct Layers<'a> {
 }
 
 /// Makes a detached overlay of `layers`.
-pub(crate) fn mount(layers: Layers<'_>, dialect: Dialect) -> Result<OwnedFd, MountError> {
+pub(crate) fn mount(
+    layers: Layers<'_>,
+    access: Access,
+    dialect: Dialect,
+) -> Result<OwnedFd, MountError> {
     let context = FsContext::open("overlay")?;
     match dialect {
         Dialect::Descriptors => {
@@ -57,11 +62,23 @@ pub(crate) fn mount(layers: Layers<'_>, dialect: Dialect) -> Result<OwnedFd, Mou
     // which a mutating action can rename the directories of its inputs.
     context.string("metacopy", "on")?;
     context.string("redirect_dir", "on")?;
-    context.string("xino", "on")?;
+    context.string("xino", xino(access))?;
     context.string("index", "off")?;
     context.mount(
         MountAttributes::MOUNT_ATTR_NOSUID
             | MountAttributes::MOUNT_ATTR_NODEV
             | MountAttributes::MOUNT_ATTR_NOATIME,
     )
+}
+
+/// Whether the inode numbers of the layers are made one sequence.
+///
+/// It keeps a file's number when a change copies it to the upper layer, which happens to inputs of
+/// mutating actions only. The kernel logs a line for each mount that has it: at a thousand actions
+/// a second that would drown the host's log.
+const fn xino(access: Access) -> &'static str {
+    match access {
+        Access::Strict => "off",
+        Access::Mutable => "on",
+    }
 }

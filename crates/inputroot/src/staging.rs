@@ -50,6 +50,11 @@ impl Staging {
     pub(crate) fn name(&self) -> &std::ffi::CStr {
         &self.name
     }
+
+    /// What its action may do to its inputs.
+    pub(crate) fn access(&self) -> Access {
+        self.access
+    }
 }
 
 /// Makes staging directories and takes them back.
