@@ -1,5 +1,6 @@
 //! The only home of unsafe code: Linux system calls that std and rustix lack.
 
+pub mod ext4;
 pub mod loop_device;
 pub mod mount;
 pub mod mount_tree;
@@ -11,3 +12,4 @@ pub mod process;
 mod stack;
 pub mod strings;
 mod syscall;
+pub mod vsock;

@@ -1,0 +1,41 @@
+//! The host side of a VM that owns the store and runs the actions.
+//!
+//! The host boots it and pumps bytes; it knows neither gRPC nor what a blob is. Everything here is
+//! the same on Linux and macOS but for the backend behind [`Vmm`]. What runs inside is `guest`.
+//!
+//! ```text
+//!  payloads ──► artifact ──► supervisor ──► Vmm (qemu, …) ──► a booted Machine
+//!                              │ watches, restarts                ▲        ▲
+//!                              ▼                                  │ 5001   │ 5000
+//!  clients ──TCP──► bridge ───────────────────────────────────────┘        │
+//!                   keeper (clock, statistics, memory) ──► control ────────┘
+//! ```
+//!
+//! - [`vmm`]: what a VMM must be able to do. - [`qemu`]: the one that QEMU does it with.
+//! - [`mux`]: many connections over one byte stream, for machines without vsock.
+//! - [`artifact`]: kernel, initramfs and disks as files that a VMM can use.
+//! - [`supervisor`]: from boot to stop, and back when the guest went away.
+//! - [`bridge`]: a client's TCP connection is a connection to the guest.
+//! - [`control`]: the host's questions to the guest. - [`keeper`]: who asks them, and when.
+//! - [`console`]: the guest's serial console in the log.
+
+pub mod artifact;
+pub mod bridge;
+pub mod console;
+pub mod control;
+pub mod keeper;
+pub mod mux;
+#[cfg(target_os = "linux")]
+pub mod qemu;
+pub mod supervisor;
+#[cfg(test)]
+mod testing;
+pub mod vmm;
+
+pub use vmm::{Boot, ConnectError, Ended, GuestStream, Machine, StartError, Vmm};
+
+/// The guest's port for the control protocol.
+pub const CONTROL_PORT: u32 = 5000;
+
+/// The guest's port for gRPC.
+pub const GRPC_PORT: u32 = 5001;

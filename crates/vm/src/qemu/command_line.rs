@@ -1,0 +1,251 @@
+//! QEMU's arguments for a machine. Pure: what is to be opened is a list, and comes back as numbers.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Accelerator, Architecture};
+
+/// How host and guest talk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Transport {
+    /// Through the host kernel's vsock, to this context id.
+    Vsock {
+        /// The guest's address.
+        cid: u32,
+    },
+    /// Through a virtio-serial port, with [`crate::mux`] on top.
+    Mux,
+}
+
+impl Transport {
+    /// For the log and the guest's command line.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Vsock { .. } => "vsock",
+            Self::Mux => "mux",
+        }
+    }
+}
+
+/// The name of the virtio-serial port that carries the mux.
+pub(super) const MUX_PORT_NAME: &str = "dev.actiond.mux";
+
+/// A machine, as the launcher gets it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Launch {
+    pub(super) program: PathBuf,
+    pub(super) architecture: Architecture,
+    pub(super) accelerator: Accelerator,
+    pub(super) transport: Transport,
+    pub(super) memory_mib: u32,
+    pub(super) cpus: u32,
+    pub(super) kernel: PathBuf,
+    pub(super) initramfs: PathBuf,
+    pub(super) cas_image: PathBuf,
+    pub(super) runtime_image: Option<PathBuf>,
+    pub(super) format_cas: bool,
+}
+
+/// Descriptors of the files that QEMU inherits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Descriptors {
+    pub(super) kernel: i32,
+    pub(super) initramfs: i32,
+    pub(super) cas_image: i32,
+    pub(super) runtime_image: Option<i32>,
+    pub(super) vhost_vsock: Option<i32>,
+}
+
+/// All arguments after the program's name.
+pub(super) fn arguments(launch: &Launch, open: &Descriptors) -> Vec<String> {
+    let mut line = Line::default();
+    line.words(&["-nodefaults", "-no-user-config", "-no-reboot"]);
+    line.words(&["-display", "none", "-monitor", "none"]);
+    // What QEMU may not do from the moment on that the guest runs.
+    line.words(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny"]);
+    board(&mut line, launch);
+    line.option("-kernel", format!("/proc/self/fd/{}", open.kernel));
+    line.option("-initrd", format!("/proc/self/fd/{}", open.initramfs));
+    line.option("-append", kernel_command_line(launch));
+    console(&mut line);
+    disk(&mut line, "cas", open.cas_image, "cache=writeback,discard=unmap");
+    if let Some(runtimes) = open.runtime_image {
+        disk(&mut line, "runtimes", runtimes, "readonly=on");
+    }
+    transport(&mut line, launch.transport, open.vhost_vsock);
+    line.words(&["-object", "rng-random,id=rng,filename=/dev/urandom"]);
+    line.words(&["-device", "virtio-rng-device,rng=rng"]);
+    // Memory that the guest frees goes back to the host by itself.
+    line.words(&["-device", "virtio-balloon-device,free-page-reporting=on,deflate-on-oom=on"]);
+    line.0
+}
+
+fn board(line: &mut Line, launch: &Launch) {
+    let machine = match launch.architecture {
+        // Without ACPI: its hardware-reduced form leaves an emulated guest without a timer to
+        // calibrate its clock against, and nothing here needs it.
+        Architecture::X86_64 => "microvm,acpi=off,rtc=on,isa-serial=on,usb=off,graphics=off",
+        Architecture::Aarch64 => "virt",
+    };
+    line.words(&["-machine", machine]);
+    line.words(match launch.accelerator {
+        Accelerator::Kvm => &["-accel", "kvm", "-cpu", "host"],
+        Accelerator::Tcg => &["-accel", "tcg,thread=multi", "-cpu", "max"],
+    });
+    line.words(&["-global", "virtio-mmio.force-legacy=false"]);
+    line.option("-smp", launch.cpus.to_string());
+    line.option("-m", format!("{}M", launch.memory_mib));
+}
+
+/// The serial console on descriptor 1: a socket, so that a slow reader does not stop the guest.
+fn console(line: &mut Line) {
+    line.words(&["-chardev", "socket,id=console,fd=1", "-serial", "chardev:console"]);
+}
+
+/// A disk that QEMU gets as a descriptor, through a set, which is how its block layer takes one.
+fn disk(line: &mut Line, id: &str, descriptor: i32, options: &str) {
+    line.option("-add-fd", format!("fd={descriptor},set={descriptor},opaque={id}"));
+    line.option(
+        "-drive",
+        format!("if=none,id={id},file=/dev/fdset/{descriptor},format=raw,aio=threads,{options}"),
+    );
+    line.option("-device", format!("virtio-blk-device,drive={id},serial={id}"));
+}
+
+fn transport(line: &mut Line, transport: Transport, vhost_vsock: Option<i32>) {
+    match (transport, vhost_vsock) {
+        (Transport::Vsock { cid }, Some(descriptor)) => line
+            .option("-device", format!("vhost-vsock-device,guest-cid={cid},vhostfd={descriptor}")),
+        // The mux is on descriptor 0. Port 0 of a virtio-serial device is for consoles only.
+        _ => {
+            line.words(&["-chardev", "socket,id=mux,fd=0"]);
+            line.words(&["-device", "virtio-serial-device,max_ports=2"]);
+            line.option("-device", format!("virtserialport,nr=1,chardev=mux,name={MUX_PORT_NAME}"));
+        }
+    }
+}
+
+/// What the guest's kernel and init are told; see `guest::settings`.
+fn kernel_command_line(launch: &Launch) -> String {
+    let (console, power_off) = match launch.architecture {
+        // microvm without ACPI can't be switched off, but a reset ends it (`-no-reboot`).
+        Architecture::X86_64 => ("ttyS0", "reboot=t actiond.power_off=reset"),
+        Architecture::Aarch64 => ("ttyAMA0", "actiond.power_off=off"),
+    };
+    let transport = launch.transport.name();
+    let format = if launch.format_cas { " actiond.format_cas=1" } else { "" };
+    // A panic ends the machine at once, and the host boots a new one.
+    format!(
+        "console={console} init=/init panic=-1 loglevel=4 {power_off} \
+         actiond.transport={transport}{format}"
+    )
+}
+
+#[derive(Default)]
+struct Line(Vec<String>);
+
+impl Line {
+    fn words(&mut self, words: &[&str]) {
+        self.0.extend(words.iter().map(|&word| word.to_owned()));
+    }
+
+    fn option(&mut self, name: &str, value: String) {
+        self.0.push(name.to_owned());
+        self.0.push(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launch() -> Launch {
+        Launch {
+            program: "/usr/bin/qemu-system-x86_64".into(),
+            architecture: Architecture::X86_64,
+            accelerator: Accelerator::Tcg,
+            transport: Transport::Mux,
+            memory_mib: 512,
+            cpus: 2,
+            kernel: "/boot/kernel".into(),
+            initramfs: "/boot/initramfs".into(),
+            cas_image: "/cas.ext4".into(),
+            runtime_image: None,
+            format_cas: true,
+        }
+    }
+
+    const OPEN: Descriptors = Descriptors {
+        kernel: 3,
+        initramfs: 4,
+        cas_image: 5,
+        runtime_image: None,
+        vhost_vsock: None,
+    };
+
+    /// One option and its value a line.
+    fn line(launch: &Launch, open: &Descriptors) -> String {
+        arguments(launch, open).join(" ").replace(" -", "\n-")
+    }
+
+    #[test]
+    fn an_emulated_x86_machine() {
+        let expected = "\
+            -nodefaults\n-no-user-config\n-no-reboot\n-display none\n-monitor none\n\
+            -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny\n\
+            -machine microvm,acpi=off,rtc=on,isa-serial=on,usb=off,graphics=off\n\
+            -accel tcg,thread=multi\n-cpu max\n\
+            -global virtio-mmio.force-legacy=false\n-smp 2\n-m 512M\n\
+            -kernel /proc/self/fd/3\n-initrd /proc/self/fd/4\n\
+            -append console=ttyS0 init=/init panic=-1 loglevel=4 reboot=t \
+            actiond.power_off=reset actiond.transport=mux actiond.format_cas=1\n\
+            -chardev socket,id=console,fd=1\n-serial chardev:console\n\
+            -add-fd fd=5,set=5,opaque=cas\n\
+            -drive if=none,id=cas,file=/dev/fdset/5,format=raw,aio=threads,\
+            cache=writeback,discard=unmap\n\
+            -device virtio-blk-device,drive=cas,serial=cas\n\
+            -chardev socket,id=mux,fd=0\n-device virtio-serial-device,max_ports=2\n\
+            -device virtserialport,nr=1,chardev=mux,name=dev.actiond.mux\n\
+            -object rng-random,id=rng,filename=/dev/urandom\n-device virtio-rng-device,rng=rng\n\
+            -device virtio-balloon-device,free-page-reporting=on,deflate-on-oom=on";
+        // "init=/init panic=-1" holds " -" nowhere; only options begin a line.
+        assert_eq!(line(&launch(), &OPEN), expected);
+    }
+
+    #[test]
+    fn an_arm_machine_is_switched_off() {
+        let launch = Launch { architecture: Architecture::Aarch64, ..launch() };
+        let line = line(&launch, &OPEN);
+        assert!(line.contains("-machine virt\n"), "{line}");
+        assert!(line.contains("console=ttyAMA0 "), "{line}");
+        assert!(line.contains(" actiond.power_off=off "), "{line}");
+    }
+
+    #[test]
+    fn kvm_and_vsock_where_they_are() {
+        let launch = Launch {
+            accelerator: Accelerator::Kvm,
+            transport: Transport::Vsock { cid: 77 },
+            format_cas: false,
+            ..launch()
+        };
+        let line = line(&launch, &Descriptors { vhost_vsock: Some(6), ..OPEN });
+        assert!(line.contains("-accel kvm\n-cpu host\n"), "{line}");
+        assert!(line.contains("-device vhost-vsock-device,guest-cid=77,vhostfd=6\n"), "{line}");
+        assert!(line.contains("actiond.transport=vsock\n"), "nothing is formatted: {line}");
+        assert!(!line.contains("virtserialport"), "{line}");
+    }
+
+    #[test]
+    fn runtimes_are_read_only() {
+        let line = line(&launch(), &Descriptors { runtime_image: Some(6), ..OPEN });
+        assert!(line.contains("id=runtimes,file=/dev/fdset/6,format=raw,aio=threads,readonly=on"));
+    }
+
+    #[test]
+    fn no_machine_has_a_network() {
+        let line = line(&launch(), &OPEN);
+        assert!(!line.contains("net"), "{line}");
+    }
+}
