@@ -6,22 +6,25 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use model::{Digest, DigestFunction};
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
 
 use crate::checkpoint::Checkpoints;
 use crate::entry;
 use crate::error::StoreError;
+use crate::publisher::Publisher;
 use crate::root::write_all;
 use crate::stripes::Stripes;
 
 /// The largest value: a result names its outputs, and has small ones in it.
 pub const ENTRY_BYTES_MAX: u64 = 64 << 20;
+
+/// The mode of an entry: for nobody but the server, and for it only to read.
+pub(crate) const ENTRY_MODE: Mode = Mode::RUSR;
 
 /// Enough for nearly every result, so that reading one is open, read, close.
 const FIRST_READ_BYTES: usize = 4096;
@@ -33,11 +36,9 @@ pub struct ActionCache {
 }
 
 struct Inner {
-    directory: OwnedFd,
-    temporary: OwnedFd,
+    files: Publisher,
     checkpoints: Arc<Checkpoints>,
     names: Stripes,
-    next_temporary: AtomicU64,
 }
 
 /// Where an entry lies below `ac`.
@@ -72,20 +73,8 @@ impl EntryPath {
 }
 
 impl ActionCache {
-    pub(crate) fn new(
-        directory: OwnedFd,
-        temporary: OwnedFd,
-        checkpoints: Arc<Checkpoints>,
-    ) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                directory,
-                temporary,
-                checkpoints,
-                names: Stripes::new(),
-                next_temporary: AtomicU64::new(0),
-            }),
-        }
+    pub(crate) fn new(files: Publisher, checkpoints: Arc<Checkpoints>) -> Self {
+        Self { inner: Arc::new(Inner { files, checkpoints, names: Stripes::new() }) }
     }
 
     /// The value that was stored for an action; `None` if there is none, or a damaged one.
@@ -110,14 +99,18 @@ impl ActionCache {
         }
         let path = EntryPath::new(instance, action);
         let entry = entry::encode(path.name(), value);
-        let number = self.inner.next_temporary.fetch_add(1, Ordering::Relaxed);
-        let temporary = format!("entry-{number}");
+        let write = || {
+            let file = self.inner.files.create()?;
+            write_all(file.as_fd(), &entry)?;
+            Ok(file)
+        };
+        let file = write().map_err(|e| path.failed("write cached result", e))?;
         let _change = self.inner.checkpoints.begin_change()?;
-        self.write_and_rename(&temporary, &entry, &path, action).map_err(|e| {
-            // Gone at the next start at the latest.
-            let _ = unlinkat(&self.inner.temporary, &temporary, AtFlags::empty());
-            path.failed("write cached result", e)
-        })
+        let _name = self.inner.names.lock(action.hash());
+        self.inner
+            .files
+            .publish(file.as_fd(), &path.path)
+            .map_err(|e| path.failed("publish cached result", e))
     }
 
     /// Removes an action's value, and returns whether there was one.
@@ -128,24 +121,10 @@ impl ActionCache {
         self.unlink(&path)
     }
 
-    fn write_and_rename(
-        &self,
-        temporary: &str,
-        entry: &[u8],
-        path: &EntryPath,
-        action: &Digest,
-    ) -> Result<(), Errno> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = openat(&self.inner.temporary, temporary, flags, Mode::RUSR)?;
-        write_all(file.as_fd(), entry)?;
-        let _name = self.inner.names.lock(action.hash());
-        renameat(&self.inner.temporary, temporary, &self.inner.directory, &path.path)
-    }
-
     /// All bytes of an entry's file, or as many as show that it is none.
     fn read(&self, path: &EntryPath) -> Result<Option<Bytes>, StoreError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NOATIME | OFlags::CLOEXEC;
-        let file = match openat(&self.inner.directory, &path.path, flags, Mode::empty()) {
+        let file = match openat(self.inner.files.directory(), &path.path, flags, Mode::empty()) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Ok(None),
             Err(e) => return Err(path.failed("open cached result", e)),
@@ -175,7 +154,7 @@ impl ActionCache {
     }
 
     fn unlink(&self, path: &EntryPath) -> Result<bool, StoreError> {
-        match unlinkat(&self.inner.directory, &path.path, AtFlags::empty()) {
+        match unlinkat(self.inner.files.directory(), &path.path, AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
             Err(e) => Err(path.failed("remove cached result", e)),

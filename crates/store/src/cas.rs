@@ -19,22 +19,20 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use model::{Digest, DigestFunction};
 use rustix::buffer::spare_capacity;
-use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, fchmod, fstat, linkat, openat, renameat, statat, unlinkat,
-};
+use rustix::fs::{AtFlags, Mode, OFlags, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
-use rustix::path::Arg;
 
 use crate::blob_path::BlobPath;
 use crate::checkpoint::Checkpoints;
 use crate::error::StoreError;
 use crate::index::Index;
 use crate::pins::{Pin, PinSet, Pins};
+use crate::publisher::Publisher;
 use crate::root::write_all;
 use crate::stripes::Stripes;
 use crate::writer::BlobWriter;
@@ -64,47 +62,34 @@ pub struct Cas {
 }
 
 struct Inner {
-    blobs: OwnedFd,
+    files: Publisher,
     path: PathBuf,
-    temporary: OwnedFd,
     checkpoints: Arc<Checkpoints>,
     index: Index,
     pins: Arc<Pins>,
     generation: AtomicU64,
     names: Stripes,
-    /// The umask takes bits from the mode of a new file, so that it must be set.
-    mode_is_masked: bool,
-    /// `linkat` takes no bare descriptor from us, only its name in /proc.
-    link_by_proc: AtomicBool,
-    /// Makes names in the temporary directory unique.
-    next_temporary: AtomicU64,
 }
 
 impl Cas {
+    /// `files` makes blobs in the directory at `path`, and `index` knows those that are there.
     pub(crate) fn new(
-        blobs: OwnedFd,
+        files: Publisher,
         path: PathBuf,
-        temporary: OwnedFd,
         checkpoints: Arc<Checkpoints>,
         index: Index,
-    ) -> Result<Self, Errno> {
-        let probe = open_unnamed(&blobs)?;
-        let mode_is_masked = Mode::from_raw_mode(fstat(&probe)?.st_mode) != BLOB_MODE;
-        Ok(Self {
+    ) -> Self {
+        Self {
             inner: Arc::new(Inner {
-                blobs,
+                files,
                 path,
-                temporary,
                 checkpoints,
                 index,
                 pins: Arc::default(),
                 generation: AtomicU64::new(0),
                 names: Stripes::new(),
-                mode_is_masked,
-                link_by_proc: AtomicBool::new(false),
-                next_temporary: AtomicU64::new(0),
             }),
-        })
+        }
     }
 
     /// Makes the empty blobs, which every store has.
@@ -229,7 +214,7 @@ impl Cas {
 
     /// The directory that [`BlobPath`] is relative to.
     pub fn blobs_dirfd(&self) -> BorrowedFd<'_> {
-        self.inner.blobs.as_fd()
+        self.inner.files.directory().as_fd()
     }
 
     /// The path of the directory that [`BlobPath`] is relative to.
@@ -244,14 +229,8 @@ impl Cas {
 
     /// An unnamed file, which is gone if it is not published.
     pub(crate) fn create_unnamed(&self) -> Result<OwnedFd, StoreError> {
-        let create = || {
-            let file = open_unnamed(&self.inner.blobs)?;
-            if self.inner.mode_is_masked {
-                fchmod(&file, BLOB_MODE)?;
-            }
-            Ok(file)
-        };
-        create().map_err(|e: Errno| StoreError::io("create", "an unnamed file", e))
+        let file = self.inner.files.create();
+        file.map_err(|e| StoreError::io("create", "an unnamed file", e))
     }
 
     /// Gives a file with verified content its name among the blobs, if nobody was quicker.
@@ -267,22 +246,14 @@ impl Cas {
             return Ok(());
         }
         let path = BlobPath::new(digest);
-        let published = match self.link(file, &inner.blobs, path.as_c_str()) {
-            // A file that is not in the index is not what its name says, or was put there by
-            // somebody else. Ours is known to be right.
-            Err(Errno::EXIST) => self.link_in_place(file, &path),
-            published => published,
-        };
-        published.map_err(|e| StoreError::io("publish blob", path.as_str(), e))?;
+        // A file that has the name but is not in the index is not what its name says, or was put
+        // there by somebody else. Ours is known to be right, so it takes the place.
+        inner
+            .files
+            .publish(file, path.as_c_str())
+            .map_err(|e| StoreError::io("publish blob", path.as_str(), e))?;
         inner.index.insert(digest);
         Ok(())
-    }
-
-    fn link_in_place(&self, file: BorrowedFd<'_>, path: &BlobPath) -> Result<(), Errno> {
-        let number = self.inner.next_temporary.fetch_add(1, Ordering::Relaxed);
-        let name = format!("blob-{number}");
-        self.link(file, &self.inner.temporary, &name)?;
-        renameat(&self.inner.temporary, &name, &self.inner.blobs, path.as_c_str())
     }
 
     fn store_if_absent(&self, digest: &Digest, content: &[u8]) -> Result<(), StoreError> {
@@ -300,30 +271,12 @@ impl Cas {
         self.publish_file(file.as_fd(), digest)
     }
 
-    /// `linkat` by descriptor needs CAP_DAC_READ_SEARCH, or a kernel from 6.10.
-    fn link(
-        &self,
-        file: BorrowedFd<'_>,
-        directory: &OwnedFd,
-        name: impl Arg + Copy,
-    ) -> Result<(), Errno> {
-        use std::os::fd::AsRawFd;
-        if !self.inner.link_by_proc.load(Ordering::Relaxed) {
-            match linkat(file, c"", directory, name, AtFlags::EMPTY_PATH) {
-                Err(Errno::NOENT) => self.inner.link_by_proc.store(true, Ordering::Relaxed),
-                result => return result,
-            }
-        }
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        linkat(CWD, path, directory, name, AtFlags::SYMLINK_FOLLOW)
-    }
-
     /// Opens a blob's file; one that is gone is taken out of the index.
     fn open_file(&self, digest: &Digest) -> Result<Option<OwnedFd>, StoreError> {
         let path = BlobPath::new(digest);
         // Without NOATIME a read would be a write now and then.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NOATIME | OFlags::CLOEXEC;
-        match openat(&self.inner.blobs, path.as_c_str(), flags, Mode::empty()) {
+        match openat(self.inner.files.directory(), path.as_c_str(), flags, Mode::empty()) {
             Ok(file) => Ok(Some(file)),
             Err(Errno::NOENT) => {
                 self.forget_if_gone(digest);
@@ -337,7 +290,8 @@ impl Cas {
     fn forget_if_gone(&self, digest: &Digest) {
         let _name = self.inner.names.lock(digest.hash());
         let path = BlobPath::new(digest);
-        let found = statat(&self.inner.blobs, path.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
+        let found =
+            statat(self.inner.files.directory(), path.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
         // Looked for again under the lock: it may have been stored anew.
         if found.is_err_and(|e| e == Errno::NOENT) && self.inner.index.contains(digest) {
             tracing::warn!(%digest, "a blob was deleted behind the store's back");
@@ -362,17 +316,11 @@ impl Cas {
 
     fn unlink(&self, digest: &Digest) -> Result<(), StoreError> {
         let path = BlobPath::new(digest);
-        match unlinkat(&self.inner.blobs, path.as_c_str(), AtFlags::empty()) {
+        match unlinkat(self.inner.files.directory(), path.as_c_str(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(StoreError::io("unlink blob", path.as_str(), e)),
         }
     }
-}
-
-/// All unnamed files are made in one directory, so that their inodes lie side by side.
-fn open_unnamed(blobs: &OwnedFd) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
-    openat(blobs, c".", flags, BLOB_MODE)
 }
 
 /// Reads until that many bytes are there or the file ends.

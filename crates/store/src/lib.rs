@@ -26,6 +26,7 @@ mod error;
 mod hash_file;
 mod index;
 mod pins;
+mod publisher;
 mod root;
 mod scan;
 mod state;

@@ -15,7 +15,9 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::{geteuid, getpid};
 
+use crate::empty_directory::empty_directory;
 use crate::error::StoreError;
+use crate::publisher::Publisher;
 
 /// What the version file holds.
 const VERSION: &[u8] = b"actiond store 1\n";
@@ -166,6 +168,35 @@ impl Root {
             temporary,
             _lock: lock,
         })
+    }
+}
+
+impl Root {
+    /// Deletes what the last server left that has no use any more.
+    pub(crate) fn empty_scratch(&self) -> Result<(), OpenError> {
+        for (directory, name) in [(&self.temporary, "tmp"), (&self.work, "work")] {
+            empty_directory(directory.as_fd())
+                .map_err(|e| OpenError::io("empty", self.path.join(name), e))?;
+        }
+        Ok(())
+    }
+
+    /// Another descriptor of a directory of this root.
+    pub(crate) fn share(&self, directory: &OwnedFd) -> Result<OwnedFd, OpenError> {
+        let shared = directory.try_clone();
+        shared.map_err(|e| OpenError::io("duplicate a descriptor of", &self.path, e))
+    }
+
+    /// Makes files of that mode below a directory of this root.
+    pub(crate) fn publisher(
+        &self,
+        directory: &OwnedFd,
+        prefix: &'static str,
+        mode: Mode,
+    ) -> Result<Publisher, OpenError> {
+        let directory = self.share(directory)?;
+        Publisher::new(directory, self.share(&self.temporary)?, prefix, mode)
+            .map_err(|errno| OpenError::NoTmpfile { path: self.path.clone(), source: errno.into() })
     }
 }
 

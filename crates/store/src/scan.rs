@@ -60,7 +60,23 @@ pub(crate) fn scan(blobs: &OwnedFd, index: &Index, recovery: Recovery) -> Result
             .map(|thread| thread.join().expect("a scanning thread does not panic"))
             .collect::<Result<Vec<()>, OpenError>>()
     })?;
+    report.log();
     Ok(report)
+}
+
+impl Scan {
+    /// Once, however many there are; the debug level names each.
+    fn log(&self) {
+        let verified = self.verified.load(Ordering::Relaxed);
+        let removed = self.removed.load(Ordering::Relaxed);
+        let foreign = self.foreign.load(Ordering::Relaxed);
+        if removed > 0 || verified > 0 {
+            tracing::warn!(verified, removed, "hashed young blobs again, removed torn ones");
+        }
+        if foreign > 0 {
+            tracing::warn!(foreign, "left files alone that are no blobs");
+        }
+    }
 }
 
 struct Shard<'a> {
@@ -90,12 +106,12 @@ impl Shard<'_> {
             StatxFlags::TYPE | StatxFlags::SIZE | StatxFlags::CTIME,
         )?;
         let Some(digest) = self.digest(name, &stat) else {
-            tracing::warn!(?name, shard = self.first_byte, "not a blob; left alone");
+            tracing::debug!(?name, shard = self.first_byte, "not a blob; left alone");
             self.report.foreign.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         };
         if self.is_torn(directory, name, &digest, &stat)? {
-            tracing::warn!(%digest, "removed a blob that a crash tore");
+            tracing::debug!(%digest, "removed a blob that a crash tore");
             self.report.removed.fetch_add(1, Ordering::Relaxed);
             return unlinkat(directory, name, AtFlags::empty());
         }

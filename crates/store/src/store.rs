@@ -1,6 +1,6 @@
 //! The store as a whole: opened, with everything that belongs to it, and closed.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,13 +8,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::action_cache::ActionCache;
-use crate::cas::Cas;
+use crate::action_cache::{ActionCache, ENTRY_MODE};
+use crate::cas::{BLOB_MODE, Cas};
 use crate::checkpoint::Checkpoints;
-use crate::empty_directory::empty_directory;
 use crate::error::StoreError;
 use crate::index::Index;
 use crate::root::{OpenError, Root};
@@ -68,9 +66,7 @@ impl Store {
     pub fn open(path: &Path, options: StoreOptions) -> Result<Arc<Self>, OpenError> {
         let path = std::path::absolute(path).map_err(|e| OpenError::io("find", path, e))?;
         let root = Root::open(&path)?;
-        let io = |step, name: &str, errno: Errno| OpenError::io(step, path.join(name), errno);
-        empty_directory(root.temporary.as_fd()).map_err(|e| io("empty", "tmp", e))?;
-        empty_directory(root.work.as_fd()).map_err(|e| io("empty", "work", e))?;
+        root.empty_scratch()?;
 
         let boot = options.boot_id.map_or_else(BootId::current, |id| BootId(Some(id)));
         let recovery = match State::read(&root.directory) {
@@ -80,40 +76,26 @@ impl Store {
         let index = Index::new(secret());
         let scan = scan(&root.blobs, &index, recovery)?;
 
-        let duplicate = |directory: &OwnedFd| {
-            directory
-                .try_clone()
-                .map_err(|e| OpenError::io("duplicate the descriptor of", &path, e))
-        };
         let checkpoints = Arc::new(Checkpoints::new(
-            duplicate(&root.directory)?,
-            duplicate(&root.temporary)?,
+            root.share(&root.directory)?,
+            root.share(&root.temporary)?,
             boot,
         ));
         let cas = Cas::new(
-            duplicate(&root.blobs)?,
+            root.publisher(&root.blobs, "blob", BLOB_MODE)?,
             path.join("cas/blobs"),
-            duplicate(&root.temporary)?,
             Arc::clone(&checkpoints),
             index,
-        )
-        .map_err(|errno| OpenError::NoTmpfile { path: path.clone(), source: errno.into() })?;
-        let failed = |error: StoreError| OpenError::Recovery { path: path.clone(), source: error };
-        cas.ensure_empty_blobs().map_err(failed)?;
-        match recovery {
-            Recovery::Nothing => checkpoints.record_start(),
-            Recovery::Sync | Recovery::Verify { .. } => checkpoints.checkpoint(),
-        }
-        .map_err(failed)?;
-        let thread = checkpoints
-            .spawn(options.checkpoint_interval)
-            .map_err(|e| OpenError::io("start the thread of", "checkpoints", e))?;
-
+        );
         let action_cache = ActionCache::new(
-            duplicate(&root.action_cache)?,
-            duplicate(&root.temporary)?,
+            root.publisher(&root.action_cache, "entry", ENTRY_MODE)?,
             Arc::clone(&checkpoints),
         );
+        begin(&cas, &checkpoints, recovery)
+            .map_err(|source| OpenError::Recovery { path: path.clone(), source })?;
+        let thread = checkpoints
+            .spawn(options.checkpoint_interval)
+            .map_err(|e| OpenError::io("start the thread that syncs", &path, e))?;
         Ok(Arc::new(Self {
             cas,
             action_cache,
@@ -179,6 +161,15 @@ impl Drop for Store {
                 "the store was not closed in order; the next start checks it",
             );
         }
+    }
+}
+
+/// Makes what every store has, and records that a server runs.
+fn begin(cas: &Cas, checkpoints: &Checkpoints, recovery: Recovery) -> Result<(), StoreError> {
+    cas.ensure_empty_blobs()?;
+    match recovery {
+        Recovery::Nothing => checkpoints.record_start(),
+        Recovery::Sync | Recovery::Verify { .. } => checkpoints.checkpoint(),
     }
 }
 
