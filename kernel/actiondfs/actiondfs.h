@@ -211,6 +211,7 @@ struct inode *acd_input(struct inode *parent, struct acd_dir *dir,
 struct inode *acd_staged(struct super_block *sb, struct dentry *real);
 struct acd_dir *acd_directory(struct inode *inode);
 u64 acd_input_ino(u64 parent, u32 index);
+void acd_copy_data_attributes(struct inode *inode);
 void acd_copy_attributes(struct inode *inode);
 int acd_permission(struct mnt_idmap *idmap, struct inode *inode, int mask);
 int acd_getattr(struct mnt_idmap *idmap, const struct path *path,

@@ -90,7 +90,8 @@ static unsigned long acd_blobs_turn(struct acd_blobs *blobs, unsigned long want,
 				    unsigned int limit,
 				    struct list_head *dropped)
 {
-	unsigned long looks = 2 * (unsigned long)blobs->count, freed = 0;
+	unsigned long looks = 2 * min_t(unsigned long, want, blobs->count);
+	unsigned long freed = 0;
 
 	while (looks-- && freed < want && blobs->count > limit) {
 		struct acd_blob_entry *entry = list_first_entry(

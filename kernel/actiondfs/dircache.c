@@ -64,11 +64,12 @@ void acd_dir_put(struct acd_dir *dir)
 	}
 }
 
-/* Free up to @want entries that nobody used of late; the lock is held. */
+/* Free up to @want entries that nobody used of late. Each may need two looks:
+ * one that finds it used, and one that finds it not used since. */
 static unsigned long acd_cache_turn(unsigned long want, unsigned long limit,
 				    struct list_head *dropped)
 {
-	unsigned long looks = 2 * acd_cache.count, freed = 0;
+	unsigned long looks = 2 * min(want, acd_cache.count), freed = 0;
 
 	lockdep_assert_held(&acd_cache.lock);
 	while (looks-- && freed < want && acd_cache.bytes > limit) {

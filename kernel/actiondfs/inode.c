@@ -237,8 +237,24 @@ struct inode *acd_staged(struct super_block *sb, struct dentry *real)
 }
 
 /**
+ * acd_copy_data_attributes - take over what a change of data has changed
+ * @inode: a staged inode; the end of an asynchronous write holds no lock on it
+ */
+void acd_copy_data_attributes(struct inode *inode)
+{
+	struct inode *real = d_inode(acd_inode(inode)->real);
+
+	inode->i_mode = real->i_mode;
+	inode->i_blocks = real->i_blocks;
+	i_size_write(inode, i_size_read(real));
+	inode_set_atime_to_ts(inode, inode_get_atime(real));
+	inode_set_mtime_to_ts(inode, inode_get_mtime(real));
+	inode_set_ctime_to_ts(inode, inode_get_ctime(real));
+}
+
+/**
  * acd_copy_attributes - take over what the real inode says
- * @inode: a staged inode; for inputs nothing is done
+ * @inode: a locked or new staged inode; for inputs nothing is done
  */
 void acd_copy_attributes(struct inode *inode)
 {
@@ -247,15 +263,10 @@ void acd_copy_attributes(struct inode *inode)
 	if (!acd_is_staged(inode))
 		return;
 	real = d_inode(acd_inode(inode)->real);
-	inode->i_mode = real->i_mode;
 	inode->i_uid = real->i_uid;
 	inode->i_gid = real->i_gid;
-	inode->i_blocks = real->i_blocks;
 	set_nlink(inode, real->i_nlink);
-	i_size_write(inode, i_size_read(real));
-	inode_set_atime_to_ts(inode, inode_get_atime(real));
-	inode_set_mtime_to_ts(inode, inode_get_mtime(real));
-	inode_set_ctime_to_ts(inode, inode_get_ctime(real));
+	acd_copy_data_attributes(inode);
 }
 
 /**

@@ -16,7 +16,7 @@
 
 static void acd_end_write(struct file *file, loff_t pos, ssize_t written)
 {
-	acd_copy_attributes(file_inode(file));
+	acd_copy_data_attributes(file_inode(file));
 	if (written > 0)
 		acd_count_by(write_bytes, written);
 }
@@ -73,7 +73,7 @@ long acd_fallocate(struct file *file, int mode, loff_t offset, loff_t len)
 		old_cred = override_creds(real->f_cred);
 		err = vfs_fallocate(real, mode, offset, len);
 		revert_creds(old_cred);
-		acd_copy_attributes(inode);
+		acd_copy_data_attributes(inode);
 	}
 	inode_unlock(inode);
 	return err;
@@ -102,7 +102,7 @@ static loff_t acd_transfer_range(struct file *in, loff_t pos_in,
 		moved = transfer(real_in, pos_in, real_out, pos_out, len,
 				 flags);
 		revert_creds(old_cred);
-		acd_copy_attributes(inode);
+		acd_copy_data_attributes(inode);
 	}
 	inode_unlock(inode);
 	if (moved > 0)

@@ -46,15 +46,20 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let archive = write(&arguments.guest, &arguments.output)?;
-    println!("initramfs: {} ({} bytes)", arguments.output.display(), archive);
+    let size = write(&arguments.guest, &[], &arguments.output)?;
+    println!("initramfs: {} ({size} bytes)", arguments.output.display());
     Ok(())
 }
 
-/// Writes the archive with the program `init` to `output`, and gives its size in bytes.
-pub(crate) fn write(init: &Path, output: &Path) -> Result<usize> {
-    let program = fs::read(init).with_context(|| format!("cannot read {}", init.display()))?;
-    let packed = zstd::bulk::compress(&archive(&program), COMPRESSION_LEVEL)
+/// Writes the archive with the program `init`, and `more` files (name and path), to `output`, and
+/// gives its size in bytes.
+pub(crate) fn write(init: &Path, more: &[(&str, &Path)], output: &Path) -> Result<usize> {
+    let read =
+        |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let program = read(init)?;
+    let more: Vec<_> =
+        more.iter().map(|(name, path)| Ok((*name, read(path)?))).collect::<Result<_>>()?;
+    let packed = zstd::bulk::compress(&archive(&program, &more), COMPRESSION_LEVEL)
         .context("cannot compress the initramfs")?;
     fs::write(output, &packed).with_context(|| format!("cannot write {}", output.display()))?;
     Ok(packed.len())
@@ -67,7 +72,7 @@ struct Device {
     minor: u32,
 }
 
-fn archive(init: &[u8]) -> Vec<u8> {
+fn archive(init: &[u8], more: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let mut archive = Newc::default();
     for folder in FOLDERS {
         archive.add(folder, &Entry { mode: S_IFDIR | 0o755, links: 2, ..Entry::default() });
@@ -83,6 +88,9 @@ fn archive(init: &[u8]) -> Vec<u8> {
         );
     }
     archive.add("init", &Entry { mode: S_IFREG | 0o755, content: init, ..Entry::default() });
+    for (name, content) in more {
+        archive.add(name, &Entry { mode: S_IFREG | 0o644, content, ..Entry::default() });
+    }
     archive.finish()
 }
 
@@ -181,7 +189,7 @@ mod tests {
                         sys/fs/cgroup 40755 0\ntmp 40755 0\nwork 40755 0\ncas 40755 0\n\
                         runtimes 40755 0\ndev/console 20600 0\ndev/null 20666 0\n\
                         dev/zero 20666 0\ninit 100755 5";
-        assert_eq!(listing(&archive(b"guest")), expected);
+        assert_eq!(listing(&archive(b"guest", &[])), expected);
     }
 
     #[test]
@@ -195,6 +203,6 @@ mod tests {
 
     #[test]
     fn the_same_program_gives_the_same_bytes() {
-        assert_eq!(archive(b"guest"), archive(b"guest"));
+        assert_eq!(archive(b"guest", &[]), archive(b"guest", &[]));
     }
 }

@@ -40,6 +40,8 @@ struct BuildArguments {
 enum Verb {
     /// Test and fuzz the parser of Directory messages, in user space.
     Parser(parser::Arguments),
+    /// Check actiondfs with sparse and the compiler's extra warnings.
+    Lint(BuildArguments),
     /// Boot a kernel and test actiondfs in it.
     Test(vm::TestArguments),
     /// Boot a kernel and measure actiondfs beside EROFS with overlayfs.
@@ -54,6 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             Ok(())
         }
         Some(Verb::Parser(arguments)) => parser::run(arguments),
+        Some(Verb::Lint(arguments)) => build::lint(arguments.arch, arguments.flavour),
         Some(Verb::Test(arguments)) => vm::test(arguments),
         Some(Verb::Measure(arguments)) => vm::measure(arguments),
     }

@@ -92,19 +92,44 @@ pub(super) fn measure(arguments: &MeasureArguments) -> Result<()> {
 }
 
 fn boot(arch: Arch, flavour: Flavour, append: &str, line: impl FnMut(&str)) -> Result<()> {
-    setup::ensure(&[emulator(arch)])?;
+    setup::ensure(&[emulator(arch), IMAGE_MAKER])?;
     let kernel = Kernel::build(arch, flavour)?;
     let folder = workspace::target().join("kernel/vm").join(arch.name());
     fs::create_dir_all(&folder)?;
     let program = compile(arch, &folder)?;
+    let image = erofs_image(&folder)?;
     let (initramfs, disk) = (folder.join("initramfs"), folder.join("disk"));
-    initramfs::write(&program, &initramfs)?;
+    initramfs::write(&program, &[("tree.erofs", &image)], &initramfs)?;
     qemu::make_disk(&disk, DISK_BYTES)?;
     let machine =
         Machine { arch, kernel: &kernel, initramfs: &initramfs, disk: &disk, append, limit: LIMIT };
     let outcome = machine.run(line);
     fs::remove_file(&disk)?;
     outcome
+}
+
+const IMAGE_MAKER: Need = Need {
+    program: "mkfs.erofs",
+    package: "erofs-utils",
+    why: "makes the image that actiondfs is measured beside",
+};
+
+/// An EROFS image of the tree that `measure` looks at. Making it needs root: its xattrs are
+/// overlayfs' own.
+fn erofs_image(folder: &Path) -> Result<PathBuf> {
+    let (tree, image) = (folder.join("tree"), folder.join("tree.erofs"));
+    let program = compile(Arch::host(), folder)?;
+    process::run(process::as_root("rm").arg("-rf").arg(&tree).arg(&image))?;
+    fs::create_dir(&tree)?;
+    process::run(process::as_root(program).arg("--lay-out").arg(&tree))?;
+    process::run(
+        process::as_root("mkfs.erofs")
+            .args(["--quiet", "-T", "946684800", "--all-root"])
+            .arg(&image)
+            .arg(&tree)
+            .stdout(std::process::Stdio::null()),
+    )?;
+    Ok(image)
 }
 
 fn emulator(arch: Arch) -> Need {
@@ -118,7 +143,7 @@ fn emulator(arch: Arch) -> Need {
 /// The test program, linked statically: there is nothing else in its VM.
 fn compile(arch: Arch, folder: &Path) -> Result<PathBuf> {
     let sources = workspace::root().join("kernel/actiondfs/test/vm");
-    let program = folder.join("init");
+    let program = folder.join(format!("init-{}", arch.name()));
     let mut files = Vec::new();
     for entry in fs::read_dir(&sources)? {
         let path = entry?.path();

@@ -78,6 +78,8 @@ struct blob {
 	uint64_t size;
 };
 
+/* The next name, without a blob. */
+struct blob name_blob(uint64_t size);
 struct blob put_blob(const void *bytes, size_t len);
 struct blob put_blob_file(const char *path);
 /* Write the message as a blob and free it. */
@@ -120,5 +122,7 @@ void test_fsx(void);
 void test_namespace(void);
 void test_pressure(void);
 void measure(void);
+/* On the host: make the tree that measure() looks at, for mkfs.erofs. */
+int lay_out(const char *directory);
 
 #endif /* ACTIONDFS_VM_HARNESS_H */

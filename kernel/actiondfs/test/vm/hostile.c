@@ -248,8 +248,15 @@ void test_options(void)
 					  CAS), EINVAL);
 	fails("two stages", try("root=" HASH ",cas=" CAS ",stage=" STAGE
 				",stage=" STAGE), EINVAL);
-	fails("a read-only stage", try("root=" HASH ",cas=" CAS ",stage=/sys"),
-	      EINVAL);
+	fails("a stage that is no disk", try("root=" HASH ",cas=" CAS
+					    ",stage=/sys"), EINVAL);
+	mkdir("/mnt/ro", 0755);
+	works("a read-only view", mount(STAGE, "/mnt/ro", NULL, MS_BIND, NULL));
+	works("a read-only view", mount(NULL, "/mnt/ro", NULL, MS_BIND |
+					MS_REMOUNT | MS_RDONLY, NULL));
+	fails("a read-only stage", try("root=" HASH ",cas=" CAS
+				       ",stage=/mnt/ro"), EINVAL);
+	works("no view", umount("/mnt/ro"));
 	become_action();
 	fails("mounting as the action", try("root=" HASH ",cas=" CAS), EPERM);
 	become_root();

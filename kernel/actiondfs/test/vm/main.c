@@ -139,6 +139,8 @@ int main(int argc, char **argv)
 	/* As an input of the tree under test: see test_reading(). */
 	if (argc > 1 && !strcmp(argv[1], "--hello"))
 		return 42;
+	if (argc > 2 && !strcmp(argv[1], "--lay-out"))
+		return lay_out(argv[2]);
 
 	boot();
 	if (wanted("actiondfs.measure")) {

@@ -176,7 +176,8 @@ static int one_operation(const char *base)
 	switch (what) {
 	case 0:
 	case 1:
-		fd = open(a, O_CREAT | O_WRONLY | (any(2) ? O_EXCL : 0), 0644);
+		fd = open(a, O_CREAT | O_WRONLY | O_NONBLOCK |
+			     (any(2) ? O_EXCL : 0), 0644);
 		got = fd < 0 ? -1 : close(fd);
 		break;
 	case 2:

@@ -96,17 +96,14 @@ void blob_path(char *out, size_t room, const char *hex)
 	snprintf(out, room, CAS "/%.2s/%s", hex, hex);
 }
 
-static struct blob name_blob(uint64_t size)
+struct blob name_blob(uint64_t size)
 {
 	static uint32_t serial;
 	struct blob blob = { .size = size };
-	char directory[64];
 
 	serial++;
 	snprintf(blob.hex, sizeof(blob.hex), "%02x%030u%032x", serial & 0xff,
 		 serial, serial * 2654435761u);
-	snprintf(directory, sizeof(directory), CAS "/%.2s", blob.hex);
-	mkdir(directory, 0755);
 	return blob;
 }
 
@@ -115,6 +112,8 @@ struct blob put_blob(const void *bytes, size_t len)
 	struct blob blob = name_blob(len);
 	char path[256];
 
+	snprintf(path, sizeof(path), CAS "/%.2s", blob.hex);
+	mkdir(path, 0755);
 	blob_path(path, sizeof(path), blob.hex);
 	if (write_file(path, bytes, len) || chmod(path, 0444))
 		give_up("writes a blob");
