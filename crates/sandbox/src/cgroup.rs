@@ -5,8 +5,8 @@
 //! the cgroup this process was started in
 //! ├── actiond-daemon      this process (a cgroup with children has no processes)
 //! └── actiond-actions
-//!     ├── 1               one action: fresh, because a cgroup that was ever
-//!     └── 2 …             killed kills what is cloned into it
+//!     ├── 4711-1          one action of process 4711: fresh, because a cgroup
+//!     └── 4711-2 …        that was ever killed kills what is cloned into it
 //! ```
 //!
 //! Version 1 is not supported. Without controllers there are no cgroups at all,
@@ -54,6 +54,7 @@ pub struct Controllers {
 /// The place where actions' cgroups are made.
 #[derive(Debug)]
 pub struct Cgroups {
+    path: PathBuf,
     actions: OwnedFd,
     controllers: Controllers,
     next: AtomicU64,
@@ -126,7 +127,8 @@ impl Cgroups {
         }
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let actions = rustix::fs::open(&path, flags, Mode::empty()).map_err(failed("opening"))?;
-        Ok(Self { actions, controllers, next: AtomicU64::new(1) })
+        remove_empty_children(&path);
+        Ok(Self { path, actions, controllers, next: AtomicU64::new(1) })
     }
 
     /// What can be limited.
@@ -136,7 +138,9 @@ impl Cgroups {
 
     /// A fresh cgroup for one action, without limits yet.
     pub(crate) fn create(self: &Arc<Self>) -> Result<Cgroup, RunError> {
-        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        // What a killed server left may have a process of its own for some time.
+        let name = format!("{}-{number}", std::process::id());
         let failed = |errno| RunError::with_detail(StepName::Cgroup, errno, name.clone());
         rustix::fs::mkdirat(&self.actions, &name, Mode::from_raw_mode(0o755)).map_err(failed)?;
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
@@ -149,7 +153,7 @@ impl Cgroups {
 impl Drop for Cgroups {
     fn drop(&mut self) {
         // EBUSY if an action's cgroup is left, and then it is better left.
-        let _ = rustix::fs::unlinkat(&self.actions, c".", AtFlags::REMOVEDIR);
+        let _ = std::fs::remove_dir(&self.path);
     }
 }
 
@@ -264,6 +268,14 @@ fn create(directory: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
     match rustix::fs::mkdirat(directory, path, Mode::from_raw_mode(0o755)) {
         Err(Errno::EXIST) => Ok(()),
         made => made,
+    }
+}
+
+/// What a server that was killed left; the kernel keeps those that are in use.
+fn remove_empty_children(path: &Path) {
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        // Files of a cgroup can't be removed, and need not be.
+        let _ = std::fs::remove_dir(entry.path());
     }
 }
 

@@ -11,6 +11,7 @@ use model::{Limits, RelPath};
 use runtimes::RootView;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use sys::mount::MountAttributes;
 
 use crate::cgroup::{Cgroup, Controllers};
 use crate::config::Config;
@@ -145,6 +146,10 @@ impl Sandbox {
         };
         let request = Request::Run(plan::plan(&command, &limits));
         let Attachment::Mount(input_root) = spec.input_root;
+        // Whoever made the mount: neither counts in a sandbox.
+        let harmless = MountAttributes::MOUNT_ATTR_NOSUID | MountAttributes::MOUNT_ATTR_NODEV;
+        sys::mount::set_attributes(input_root.as_fd(), harmless)
+            .map_err(|error| RunError::new(StepName::AttachInputRoot, error.errno))?;
 
         let request_failed = |errno| RunError::new(StepName::Request, errno);
         let (stdout, stdout_end) = Stream::new(streams.stdout).map_err(request_failed)?;
@@ -163,6 +168,10 @@ impl Sandbox {
         let response = watch.wait();
         let stopped = watch.stopped;
         match response {
+            // PID 1 died, but not by us: the action's own end is not known.
+            Ok(Response::Finished(Finished { wait_status: None, .. })) if stopped.is_none() => {
+                Err(RunError::new(StepName::Init, Errno::CHILD))
+            }
             Ok(Response::Finished(finished)) => Ok(self.exit(&finished, stopped)),
             Ok(Response::Failed(failed)) => Err(failed.into()),
             Ok(Response::Ready) => {
