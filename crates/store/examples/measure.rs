@@ -1,7 +1,8 @@
 //! What the store's operations cost: `cargo run --release -p store --example measure -- DIR`.
 //!
 //! DIR should be on a journaled file system and is filled with a store of its own, which is
-//! removed at the end. Prints medians of several rounds; figures of one machine, to compare.
+//! removed at the end. Prints medians of several rounds, by piece: elapsed time, processor time, and
+//! pieces per second.
 
 use std::ffi::CString;
 use std::fs;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use model::{Digest, DigestFunction};
+use rustix::time::{ClockId, clock_gettime};
 use store::{Store, StoreOptions};
 
 const FUNCTION: DigestFunction = DigestFunction::Sha256;
@@ -42,18 +44,37 @@ fn open(root: &Path) -> std::sync::Arc<Store> {
     Store::open(root, StoreOptions::default()).expect("a store")
 }
 
-/// Prints the median time of a round, by piece.
-fn report(what: &str, pieces: usize, mut round: impl FnMut(usize) -> Duration) {
-    let mut times: Vec<_> = (0..ROUNDS).map(&mut round).collect();
-    times.sort();
-    let each = times[ROUNDS / 2].as_secs_f64() / pieces as f64;
-    println!("{what:44} {:10.2} us {:12.0}/s", each * 1e6, 1.0 / each);
+/// What a round took: on the clock, and of the processors.
+#[derive(Clone, Copy)]
+struct Took {
+    elapsed: Duration,
+    processor: Duration,
 }
 
-fn timed(act: impl FnOnce()) -> Duration {
-    let start = Instant::now();
+/// Prints the medians of the rounds, by piece.
+fn report(what: &str, pieces: usize, mut round: impl FnMut(usize) -> Took) {
+    let rounds: Vec<_> = (0..ROUNDS).map(&mut round).collect();
+    let median = |of: fn(&Took) -> Duration| {
+        let mut times: Vec<_> = rounds.iter().map(of).collect();
+        times.sort();
+        times[ROUNDS / 2].as_secs_f64() / pieces as f64
+    };
+    let elapsed = median(|took| took.elapsed);
+    let processor = median(|took| took.processor) * 1e6;
+    let rate = 1.0 / elapsed;
+    println!("{what:40} {:10.2} us {processor:10.2} us cpu {rate:12.0}/s", elapsed * 1e6);
+}
+
+fn timed(act: impl FnOnce()) -> Took {
+    let (start, processor) = (Instant::now(), processor_time());
     act();
-    start.elapsed()
+    Took { elapsed: start.elapsed(), processor: processor_time() - processor }
+}
+
+/// Of all threads of this process: what a busy machine does not change.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 fn presence(root: &Path) {
