@@ -289,11 +289,8 @@ impl Cas {
     /// Takes a blob out of the index whose file somebody else deleted.
     fn forget_if_gone(&self, digest: &Digest) {
         let _name = self.inner.names.lock(digest.hash());
-        let path = BlobPath::new(digest);
-        let found =
-            statat(self.inner.files.directory(), path.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
         // Looked for again under the lock: it may have been stored anew.
-        if found.is_err_and(|e| e == Errno::NOENT) && self.inner.index.contains(digest) {
+        if self.stat(digest) == Err(Errno::NOENT) && self.inner.index.contains(digest) {
             tracing::warn!(%digest, "a blob was deleted behind the store's back");
             self.forget(digest);
         }
@@ -303,9 +300,21 @@ impl Cas {
     fn remove_damaged(&self, digest: &Digest) -> Result<(), StoreError> {
         let _change = self.inner.checkpoints.begin_change()?;
         let _name = self.inner.names.lock(digest.hash());
+        // Looked at again under the lock: somebody may have removed it and stored it anew.
+        if self.stat(digest) == Ok(digest.size_bytes()) {
+            return Ok(());
+        }
         tracing::error!(%digest, "a blob was changed behind the store's back; removed");
         self.forget(digest);
         self.unlink(digest)
+    }
+
+    /// The size of a blob's file.
+    fn stat(&self, digest: &Digest) -> Result<u64, Errno> {
+        let path = BlobPath::new(digest);
+        let directory = self.inner.files.directory();
+        let stat = statat(directory, path.as_c_str(), AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(stat.st_size as u64)
     }
 
     /// Takes a blob out of the index. The caller holds the lock of its name.

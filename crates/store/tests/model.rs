@@ -220,7 +220,7 @@ impl World {
 fn the_store_does_what_a_plain_map_does() {
     for seed in [1, 42, 20_261_120] {
         let mut world = World::new(seed);
-        for _ in 0..700 {
+        for _ in 0..400 {
             world.step();
         }
         world.check_all();
