@@ -79,9 +79,9 @@ fn work(waiting: &Mutex<Receiver<Retired>>, pool: &StagingPool) {
             continue;
         };
         let name = staging.name().to_owned();
-        if let Err(errno) = pool.give_back(staging) {
+        if let Err(error) = pool.give_back(staging) {
             // The directory stays behind until the next start; it is not used again.
-            tracing::warn!(staging = ?name, %errno, "a staging directory could not be emptied");
+            tracing::warn!(staging = ?name, %error, "a staging directory could not be put away");
         }
     }
 }

@@ -57,6 +57,15 @@ impl Staging {
     }
 }
 
+/// Why a staging directory was not put away.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GiveBackError {
+    #[error("emptying it: {0}")]
+    Empty(#[from] Errno),
+    #[error("replacing it: {0}")]
+    Replace(#[from] PresentError),
+}
+
 /// Makes staging directories and takes them back.
 #[derive(Debug)]
 pub(crate) struct StagingPool {
@@ -91,21 +100,29 @@ impl StagingPool {
         Ok(staging)
     }
 
-    /// Empties one whose mount is gone and keeps it, or deletes it if it cannot be trusted to be as
-    /// new: a directory that an action owned may carry attributes that it chose.
-    pub(crate) fn give_back(&self, staging: Staging) -> Result<(), Errno> {
+    /// Empties one whose mount is gone and keeps it; replaces it if it cannot be trusted to be as
+    /// new, because a directory that an action owned may carry attributes that it chose.
+    pub(crate) fn give_back(&self, staging: Staging) -> Result<(), GiveBackError> {
         store::empty_directory(staging.work.as_fd())?;
         store::empty_directory(staging.upper.as_fd())?;
-        if staging.access == Access::Strict && self.idle.lock().len() < MAX_IDLE {
-            match rustix::fs::fremovexattr(&*staging.upper, IMPURE_ATTRIBUTE) {
-                Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {}
-                Err(errno) => return Err(errno),
+        let is_wanted = self.idle.lock().len() < MAX_IDLE;
+        let staging = match (is_wanted, staging.access) {
+            (true, Access::Strict) => {
+                match rustix::fs::fremovexattr(&*staging.upper, IMPURE_ATTRIBUTE) {
+                    Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+                set_root_time(&staging.upper)?;
+                staging
             }
-            set_root_time(&staging.upper)?;
-            self.idle.lock().push(staging);
-            return Ok(());
-        }
-        self.delete(&staging)
+            (true, Access::Mutable) => {
+                self.delete(&staging)?;
+                self.make()?
+            }
+            (false, _) => return Ok(self.delete(&staging)?),
+        };
+        self.idle.lock().push(staging);
+        Ok(())
     }
 
     fn delete(&self, staging: &Staging) -> Result<(), Errno> {

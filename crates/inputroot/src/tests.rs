@@ -79,3 +79,26 @@ for_every_strategy! {
     lifecycle::deep_and_wide_leftovers_go_away,
     lifecycle::many_at_once,
 }
+
+/// There EROFS cannot read a file directly, so the other strategies have to do.
+#[test]
+fn state_on_tmpfs() {
+    let shared_memory = std::path::Path::new("/dev/shm");
+    let is_tmpfs = rustix::fs::statfs(shared_memory)
+        .is_ok_and(|file_system| file_system.f_type == TMPFS_MAGIC);
+    if !is_tmpfs {
+        eprintln!("SKIPPED: /dev/shm is no tmpfs");
+        return;
+    }
+    for variant in [Variant::Erofs(Backing::Loop, Dialect::Descriptors), Variant::Bind] {
+        if let Some(bench) = Bench::open_in(shared_memory, variant) {
+            contents::every_kind_of_entry(&bench);
+            strict::new_files_beside_inputs_everywhere(&bench);
+            outputs::what_a_strict_action_made(&bench);
+            bench.finish();
+        }
+    }
+}
+
+/// TMPFS_MAGIC of <linux/magic.h>.
+const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;

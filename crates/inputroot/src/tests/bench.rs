@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use model::{Digest, InputTree, RelPath};
@@ -31,7 +32,12 @@ pub(super) struct Bench {
 impl Bench {
     /// `None`, and a word about it, where the kernel or the file system cannot do it.
     pub(super) fn open(variant: Variant) -> Option<Self> {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self::open_in(&std::env::temp_dir(), variant)
+    }
+
+    /// With the state below `parent`.
+    pub(super) fn open_in(parent: &Path, variant: Variant) -> Option<Self> {
+        let directory = tempfile::tempdir_in(parent).expect("a temporary directory");
         let places =
             Places { work: directory.path().join("work"), blobs: directory.path().join("blobs") };
         fs::create_dir(&places.work).expect("mkdir");
