@@ -9,12 +9,12 @@ use crate::process::last_errno;
 /// Connections that wait to be accepted.
 const BACKLOG: libc::c_int = 128;
 
-/// A socket that listens on `port` of this machine, not blocking.
+/// A blocking socket that listens on `port` of this machine.
 ///
 /// # Errors
 /// Of socket(2), bind(2) and listen(2); EAFNOSUPPORT on a kernel without vsock.
 pub fn listen(port: u32) -> Result<OwnedFd, Errno> {
-    let socket = socket(libc::SOCK_NONBLOCK)?;
+    let socket = socket()?;
     let address = address(libc::VMADDR_CID_ANY, port);
     // SAFETY: the address lives during the call and has the length that is given.
     check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), LENGTH) })?;
@@ -29,7 +29,7 @@ pub fn listen(port: u32) -> Result<OwnedFd, Errno> {
 /// Of socket(2) and connect(2): ENODEV without such a machine, ECONNRESET when it does not listen,
 /// ETIMEDOUT when it does not answer within two seconds.
 pub fn connect(cid: u32, port: u32) -> Result<OwnedFd, Errno> {
-    let socket = socket(0)?;
+    let socket = socket()?;
     let address = address(cid, port);
     // SAFETY: the address lives during the call and has the length that is given.
     check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), LENGTH) })?;
@@ -47,8 +47,8 @@ fn address(cid: u32, port: u32) -> libc::sockaddr_vm {
     address
 }
 
-fn socket(flags: libc::c_int) -> Result<OwnedFd, Errno> {
-    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | flags;
+fn socket() -> Result<OwnedFd, Errno> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
     // SAFETY: takes numbers only.
     let descriptor = unsafe { libc::socket(libc::AF_VSOCK, kind, 0) };
     check(descriptor)?;

@@ -22,6 +22,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
 use yamux::{Config, Connection, ConnectionError, Mode};
 
+/// The name of the virtio-serial port that carries it.
+pub const PORT_NAME: &str = "dev.actiond.mux";
+
 /// Connections at a time. Bazel opens up to 100; a test farm of clients behind one VM stays below
 /// this, and 256 KiB of window for each that is read slowly is all the memory they can take.
 pub const MAX_CONNECTIONS: usize = 2048;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{Accelerator, Architecture};
+use crate::mux::PORT_NAME;
 
 /// How host and guest talk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,9 +28,6 @@ impl Transport {
         }
     }
 }
-
-/// The name of the virtio-serial port that carries the mux.
-pub(super) const MUX_PORT_NAME: &str = "dev.actiond.mux";
 
 /// A machine, as the launcher gets it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,7 +119,7 @@ fn transport(line: &mut Line, transport: Transport, vhost_vsock: Option<i32>) {
         _ => {
             line.words(&["-chardev", "socket,id=mux,fd=0"]);
             line.words(&["-device", "virtio-serial-device,max_ports=2"]);
-            line.option("-device", format!("virtserialport,nr=1,chardev=mux,name={MUX_PORT_NAME}"));
+            line.option("-device", format!("virtserialport,nr=1,chardev=mux,name={PORT_NAME}"));
         }
     }
 }

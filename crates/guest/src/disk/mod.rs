@@ -1,0 +1,213 @@
+//! The disks: which is which, what is on them, and making a file system on a blank one.
+//!
+//! A VMM gives the guest at most two: one that can be written, for the store, and one that can't,
+//! with the runtimes. Their names depend on the VMM, that difference does not.
+
+mod format;
+mod template;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::mount::MountFlags;
+
+use crate::settings::Settings;
+use crate::{CAS, RUNTIMES};
+pub use format::FormatError;
+
+/// How often the disks are looked for, and the wait in between: a VMM's devices are there when init
+/// starts, those of a busy emulator a little later.
+const ATTEMPTS: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A block of ext4, in bytes; the template is made with it.
+const BLOCK_BYTES: u64 = 4096;
+
+/// Why there is no store.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// The VMM gave us none.
+    #[error("there is no disk that can be written")]
+    Missing,
+    /// It can't be opened or read.
+    #[error("the disk {}", path.display())]
+    Io {
+        /// The device.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It has no file system, and we were not told to make one.
+    #[error("the disk {} is blank, and the host did not say that it may be formatted", path.display())]
+    Blank {
+        /// The device.
+        path: PathBuf,
+    },
+    /// Making a file system failed.
+    #[error("formatting the disk {}", path.display())]
+    Format {
+        /// The device.
+        path: PathBuf,
+        /// What went wrong.
+        source: FormatError,
+    },
+    /// It has something on it that can't be mounted.
+    #[error("mounting {} on {target}: {errno}", path.display())]
+    Mount {
+        /// The device.
+        path: PathBuf,
+        /// Where.
+        target: &'static str,
+        /// What the kernel says.
+        errno: rustix::io::Errno,
+    },
+    /// The file system can't follow a disk that has grown.
+    #[error("growing the file system of {}: {errno}", path.display())]
+    Grow {
+        /// The device.
+        path: PathBuf,
+        /// What the kernel says.
+        errno: rustix::io::Errno,
+    },
+}
+
+/// Finds the CAS disk, makes a file system on it if it is blank and `settings` allow that, mounts it,
+/// and lets its file system have all of the disk.
+///
+/// # Errors
+/// See [`DiskError`]. A disk with anything on it is never written to but by mounting it.
+pub fn mount_cas(settings: &Settings) -> Result<(), DiskError> {
+    let path = find(false).ok_or(DiskError::Missing)?;
+    let failed = |source| DiskError::Io { path: path.clone(), source };
+    let mut disk = OpenOptions::new().read(true).write(true).open(&path).map_err(failed)?;
+    if !has_ext4(&mut disk).map_err(failed)? {
+        if !settings.format_cas {
+            return Err(DiskError::Blank { path });
+        }
+        eprintln!("guest: making a file system on {}", path.display());
+        format::format(&mut disk)
+            .map_err(|source| DiskError::Format { path: path.clone(), source })?;
+    }
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+    // discard: what the store deletes is given back to the host's file system.
+    mount(&path, CAS, c"ext4", flags, c"errors=remount-ro,discard")?;
+    grow(&path, &mut disk)
+}
+
+/// Finds the disk with the runtimes and mounts it. `false`: there is none.
+///
+/// # Errors
+/// When there is one that can't be mounted.
+pub fn mount_runtimes() -> Result<bool, DiskError> {
+    // All disks come at the same time, and the CAS disk is there.
+    let Some(path) = disks().into_iter().find(|disk| disk.read_only) else { return Ok(false) };
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY;
+    mount(&path.device, RUNTIMES, c"squashfs", flags, c"")?;
+    Ok(true)
+}
+
+fn mount(
+    path: &Path,
+    target: &'static str,
+    kind: &std::ffi::CStr,
+    flags: MountFlags,
+    options: &std::ffi::CStr,
+) -> Result<(), DiskError> {
+    rustix::mount::mount(path, target, kind, flags, options).map_err(|errno| DiskError::Mount {
+        path: path.to_owned(),
+        target,
+        errno,
+    })
+}
+
+/// A disk as the kernel knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Disk {
+    device: PathBuf,
+    read_only: bool,
+}
+
+/// The first disk of that kind, by name, as soon as there is one.
+fn find(read_only: bool) -> Option<PathBuf> {
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            std::thread::sleep(PAUSE);
+        }
+        let found = disks().into_iter().find(|disk| disk.read_only == read_only);
+        if let Some(disk) = found {
+            return Some(disk.device);
+        }
+    }
+    None
+}
+
+fn disks() -> Vec<Disk> {
+    disks_in(Path::new("/sys/block"), Path::new("/dev"))
+}
+
+/// Disks by name, without those that the kernel makes itself: loop devices, RAM disks, zram.
+fn disks_in(sys_block: &Path, dev: &Path) -> Vec<Disk> {
+    let Ok(entries) = fs::read_dir(sys_block) else { return Vec::new() };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<_> = names.filter(|name| is_of_a_vmm(name)).collect();
+    names.sort_unstable();
+    let disk = |name: String| {
+        let read_only = fs::read_to_string(sys_block.join(&name).join("ro")).ok()?;
+        Some(Disk { device: dev.join(name), read_only: read_only.trim() == "1" })
+    };
+    names.into_iter().filter_map(disk).collect()
+}
+
+/// virtio, SCSI, NVMe: what VMMs have.
+fn is_of_a_vmm(name: &str) -> bool {
+    ["vd", "sd", "nvme"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether the superblock of an ext file system is where it belongs.
+fn has_ext4(disk: &mut File) -> io::Result<bool> {
+    Ok(Superblock::read(disk)?.is_some())
+}
+
+/// What we need of the superblock (Documentation/filesystems/ext4/super.rst in the kernel's source).
+#[derive(Debug, PartialEq, Eq)]
+struct Superblock {
+    blocks: u64,
+}
+
+impl Superblock {
+    const OFFSET: u64 = 1024;
+    const BYTES: usize = 1024;
+
+    /// The superblock of `disk`; `None` if there is none.
+    fn read(disk: &mut File) -> io::Result<Option<Self>> {
+        let mut bytes = [0; Self::BYTES];
+        disk.seek(SeekFrom::Start(Self::OFFSET))?;
+        disk.read_exact(&mut bytes)?;
+        let u32_at = |at: usize| {
+            u64::from(u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]))
+        };
+        let magic = u16::from_le_bytes([bytes[0x38], bytes[0x39]]);
+        let blocks = u32_at(0x150) << 32 | u32_at(0x4);
+        Ok((magic == 0xef53).then_some(Self { blocks }))
+    }
+}
+
+/// Lets the mounted file system have all of its disk: a new one has the template's size, and the host
+/// can make an image larger.
+fn grow(path: &Path, disk: &mut File) -> Result<(), DiskError> {
+    let failed = |source| DiskError::Io { path: path.to_owned(), source };
+    let Some(superblock) = Superblock::read(disk).map_err(failed)? else { return Ok(()) };
+    let blocks = disk.seek(SeekFrom::End(0)).map_err(failed)? / BLOCK_BYTES;
+    if blocks <= superblock.blocks {
+        return Ok(());
+    }
+    let mounted = File::open(CAS).map_err(failed)?;
+    sys::ext4::resize(mounted.as_fd(), blocks)
+        .map_err(|errno| DiskError::Grow { path: path.to_owned(), errno })
+}
+
+#[cfg(test)]
+mod tests;

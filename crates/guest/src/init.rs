@@ -1,0 +1,106 @@
+//! PID 1: makes a Linux of a bare kernel, starts the worker, and outlives it.
+//!
+//! ```text
+//!  mount ──► sysctls ──► disks ──► worker ──► reap until the worker ends ──► power off
+//!     └──────────┴──────────┴─────────┴── a failure: told on the console ──► power off
+//! ```
+//! It stays a process of its own beside the worker, so that it can take in every orphan without
+//! taking the exit status of a child that the worker waits for.
+
+use std::ffi::CStr;
+use std::io;
+use std::process::Command;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus};
+
+use crate::disk::{self, DiskError};
+use crate::settings::Settings;
+use crate::{mounts, power};
+
+/// Descriptors that the worker may have: connections, blobs and mounts take one each.
+const OPEN_FILES: u64 = 1 << 20;
+
+/// The word that makes the guest binary the worker.
+pub const WORKER_ARGUMENT: &str = "--guest-worker";
+
+/// Why there is no worker.
+#[derive(Debug, thiserror::Error)]
+enum InitError {
+    #[error("mounting {target:?}: {errno}")]
+    Mount { target: &'static CStr, errno: Errno },
+    #[error("the settings")]
+    Settings(#[source] io::Error),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error("starting the worker")]
+    Worker(#[source] io::Error),
+    #[error("waiting for the worker: {0}")]
+    Wait(Errno),
+}
+
+/// The body of PID 1. The machine ends with it.
+pub fn run() -> ! {
+    // The first words of a guest, by which a host sees that it runs.
+    eprintln!("guest: init");
+    let mut settings = Settings::default();
+    match make_a_linux(&mut settings).and_then(|()| supervise()) {
+        Ok(status) => eprintln!("guest: the worker ended: {status}"),
+        Err(error) => eprintln!("guest: {}", describe(&error)),
+    }
+    power::off(settings.power_off)
+}
+
+fn make_a_linux(settings: &mut Settings) -> Result<(), InitError> {
+    mounts::mount_all().map_err(|(target, errno)| InitError::Mount { target, errno })?;
+    *settings = Settings::of_this_boot().map_err(InitError::Settings)?;
+    mounts::set_sysctls();
+    raise_open_files_limit();
+    disk::mount_cas(settings)?;
+    if !disk::mount_runtimes()? {
+        eprintln!("guest: no runtimes: actions bring all that they need");
+    }
+    Ok(())
+}
+
+/// The limits of PID 1 are those of everything that it starts.
+fn raise_open_files_limit() {
+    let limit = Rlimit { current: Some(OPEN_FILES), maximum: Some(OPEN_FILES) };
+    if let Err(errno) = rustix::process::setrlimit(Resource::Nofile, limit) {
+        eprintln!("guest: raising the limit of open files: {errno}");
+    }
+}
+
+/// Starts the worker and takes in orphans until it ends.
+fn supervise() -> Result<String, InitError> {
+    let worker = Command::new("/proc/self/exe")
+        .arg(WORKER_ARGUMENT)
+        .env_clear()
+        .env("PATH", "/")
+        .spawn()
+        .map_err(InitError::Worker)?;
+    let worker = Pid::from_child(&worker);
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == worker => return Ok(ended(status)),
+            // An orphan, or a child of nobody any more.
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(InitError::Wait(errno)),
+        }
+    }
+}
+
+fn ended(status: WaitStatus) -> String {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(0), _) => "as it was asked to".to_owned(),
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "for an unknown reason".to_owned(),
+    }
+}
+
+/// An error with all its causes, on one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
