@@ -109,9 +109,8 @@ static void acd_set_operations(struct inode *inode)
 
 /*
  * Permissions of inputs. In a strict mount anybody may make new names in any
- * directory, and what must not happen to inputs is refused by the operations;
- * the sticky bit is there to look like the other kind of input root, where it
- * is what protects them. A read-only mount is the lower layer of an overlay: its modes are what a
+ * directory, and what must not happen to inputs is refused by the operations,
+ * with EROFS: a sticky bit would make it EPERM. A read-only mount is the lower layer of an overlay: its modes are what a
  * copied-up file gets, so they let the owner write.
  */
 static umode_t acd_input_mode(const struct super_block *sb, u8 type, bool exec)
@@ -120,7 +119,7 @@ static umode_t acd_input_mode(const struct super_block *sb, u8 type, bool exec)
 
 	switch (type) {
 	case ACD_DIRECTORY:
-		return S_IFDIR | (lower ? 0755 : 01777);
+		return S_IFDIR | (lower ? 0755 : 0777);
 	case ACD_SYMLINK:
 		return S_IFLNK | 0777;
 	default:
@@ -423,12 +422,14 @@ int acd_setattr(struct mnt_idmap *idmap, struct dentry *dentry,
 static const char *acd_get_link(struct dentry *dentry, struct inode *inode,
 				struct delayed_call *done)
 {
+	/* An input's. The VFS takes this itself, overlayfs asks us. */
+	if (inode->i_link)
+		return inode->i_link;
 	if (!dentry)
 		return ERR_PTR(-ECHILD);
 	return vfs_get_link(acd_real(inode), done);
 }
 
-/* Links of inputs never come here: the VFS takes inode->i_link. */
 const struct inode_operations acd_symlink_inode_operations = {
 	.get_link	= acd_get_link,
 	.permission	= acd_permission,

@@ -127,19 +127,20 @@ static void acd_identify(struct acd_super *super)
 	super->id.generation = inode->i_generation;
 }
 
-/* Names must mean there what they mean here. */
-static bool acd_plain_names(const struct dentry *dentry)
+/* Names must mean there what they mean here, and stay until we change them. */
+static bool acd_plain_names(const struct super_block *sb)
 {
-	return !(dentry->d_flags & (DCACHE_OP_HASH | DCACHE_OP_COMPARE |
-				    DCACHE_OP_REVALIDATE |
-				    DCACHE_OP_WEAK_REVALIDATE));
+	const struct dentry_operations *ops = sb->s_d_op;
+
+	return !ops || !(ops->d_hash || ops->d_compare || ops->d_revalidate ||
+			 ops->d_weak_revalidate);
 }
 
 static int acd_check_stage(struct fs_context *fc, struct acd_super *super)
 {
 	if (!super->stage.dentry)
 		return 0;
-	if (!acd_plain_names(super->stage.dentry))
+	if (!acd_plain_names(super->stage.dentry->d_sb))
 		return invalf(fc, "actiondfs: the stage's file system has names of its own kind");
 	if (__mnt_is_readonly(super->stage.mnt))
 		return invalf(fc, "actiondfs: the stage is read-only");

@@ -3,12 +3,14 @@
 #ifndef ACTIONDFS_TEST_USERSPACE_H
 #define ACTIONDFS_TEST_USERSPACE_H
 
-#include <assert.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+
+/* As in the kernel: without a message. */
+#define static_assert(condition)	_Static_assert(condition, #condition)
 
 typedef uint8_t u8;
 typedef uint16_t u16;

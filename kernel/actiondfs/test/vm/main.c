@@ -47,6 +47,7 @@ static void run(const char *name, void (*test)(void))
 		scenery();
 		test();
 		become_root();
+		close_range(3, ~0u, 0);
 		if (chdir("/"))
 			failures++;
 		unmount_tree();

@@ -145,6 +145,9 @@ static int count_entries(const char *path, const char *wanted, bool check)
 
 	while (dir && (entry = readdir(dir))) {
 		count++;
+		/* Above the root of a mount lies another file system. */
+		if (!strcmp(path, ".") && !strcmp(entry->d_name, ".."))
+			continue;
 		if (check && !fstatat(dirfd(dir), entry->d_name, &st,
 				      AT_SYMLINK_NOFOLLOW) &&
 		    st.st_ino != entry->d_ino)

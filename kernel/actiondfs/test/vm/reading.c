@@ -24,7 +24,7 @@ static void attributes(void)
 	works("stat of an executable", stat("init", &st));
 	holds("an executable is 0555", st.st_mode == (S_IFREG | 0555));
 	works("stat of a directory", stat("dir", &st));
-	holds("a directory is 1777", st.st_mode == (S_IFDIR | 01777));
+	holds("a directory is 0777", st.st_mode == (S_IFDIR | 0777));
 	works("lstat of a link", lstat("link", &st));
 	holds("a link is a link", S_ISLNK(st.st_mode) && st.st_size == 15);
 	holds("readlink", readlink("link", target, sizeof(target)) == 15 &&
@@ -206,7 +206,7 @@ static void refused_attributes(void)
 	fails("chown", chown("hello", ACTION_ID, ACTION_ID), EROFS);
 	fails("setxattr", setxattr("hello", "user.x", "1", 1, 0), EROFS);
 	fails("setxattr on a directory", setxattr("dir", "user.x", "1", 1, 0),
-	      EPERM);
+	      EROFS);
 	fails("getxattr", getxattr("hello", "user.x", NULL, 0), ENODATA);
 	fails("security xattr", getxattr("hello", "security.capability", NULL, 0),
 	      EOPNOTSUPP);
