@@ -30,6 +30,8 @@ pub struct Properties {
     pub rootfs: Option<String>,
     /// `libc`: the C library to run with.
     pub libc: Option<String>,
+    /// `requires-bash`: the action needs a shell and the usual programs beside its C library.
+    pub requires_bash: bool,
     /// The limits of the action.
     pub limits: Limits,
     /// Every property as it was sent, known or not.
@@ -75,11 +77,13 @@ impl Properties {
     pub fn parse(platform: Option<&proto::Platform>) -> Result<Self, PropertyError> {
         let mut properties = Self::default();
         let mut mutates_inputs = None;
+        let mut requires_bash = None;
         for property in platform.iter().flat_map(|platform| &platform.properties) {
             let known = Known { name: &property.name, value: &property.value };
             match known.name {
                 "mutates_inputs" => known.set(&mut mutates_inputs, known.boolean()?)?,
                 "rootfs" => known.set(&mut properties.rootfs, known.choice())?,
+                "requires-bash" => known.set(&mut requires_bash, known.presence()?)?,
                 "libc" => known.set(&mut properties.libc, known.choice())?,
                 _ => properties.limits.apply(&known)?,
             }
@@ -87,6 +91,7 @@ impl Properties {
             properties.all.push(pair);
         }
         properties.mutates_inputs = mutates_inputs.unwrap_or(false);
+        properties.requires_bash = requires_bash.unwrap_or(false);
         Ok(properties)
     }
 
@@ -142,6 +147,11 @@ impl Known<'_> {
             "" | "0" | "false" | "no" | "off" => Ok(Some(false)),
             _ => Err(self.refuse("a truth value (true or false)")),
         }
+    }
+
+    /// A truth value of a property that is usually sent without one, to say yes.
+    fn presence(&self) -> Result<Option<bool>, PropertyError> {
+        if self.value.is_empty() { Ok(Some(true)) } else { self.boolean() }
     }
 
     /// A name, where the empty one and `none` stand for no choice at all.
@@ -275,6 +285,16 @@ mod tests {
                 assert_eq!(pids(bad), None, "{bad}");
             }
         }
+    }
+
+    #[test]
+    fn a_shell_is_asked_for_by_the_name_alone() {
+        let requires = |value| parse(&[("requires-bash", value)]).map(|p| p.requires_bash);
+        for (value, expected) in [("", true), ("true", true), ("1", true), ("0", false)] {
+            assert_eq!(requires(value), Ok(expected));
+        }
+        assert!(requires("zsh").is_err());
+        assert!(!parse(&[]).unwrap().requires_bash);
     }
 
     #[test]
