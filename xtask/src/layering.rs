@@ -24,10 +24,11 @@ const FLOORS: [&str; 11] = [
 ];
 
 /// Beside the house. Tests may import them, products may not.
-const BESIDE: [Beside; 4] = [
+const BESIDE: [Beside; 5] = [
     Beside { name: "testkit", imports: &["model", "sys", "store", "reapi"] },
     Beside { name: "bench", imports: &["model"] },
     Beside { name: "action-tool", imports: &[] },
+    Beside { name: "packaging", imports: &["runtimes"] },
     Beside { name: "xtask", imports: &[] },
 ];
 

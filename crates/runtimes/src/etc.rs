@@ -35,8 +35,8 @@ protocols: files
 services: files
 ";
 
-/// The generated files, by their paths in a sandbox's root.
-pub(crate) fn generated() -> impl Iterator<Item = (RelPath, Vec<u8>)> {
+/// The files that every action finds, by their paths in a sandbox's root.
+pub fn common_files() -> impl Iterator<Item = (RelPath, Vec<u8>)> {
     let hosts = format!(
         "127.0.0.1 localhost {HOSTNAME}\n::1 localhost ip6-localhost ip6-loopback {HOSTNAME}\n"
     );

@@ -18,6 +18,7 @@ mod confined;
 mod etc;
 mod host;
 mod libc;
+pub mod manifest;
 mod view;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use model::Properties;
 
 pub use confined::ReadError;
-pub use etc::HOSTNAME;
+pub use etc::{HOSTNAME, common_files};
 pub use view::{RootView, ViewMount};
 
 /// The value of `rootfs` that names the operator's root.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use crate::OpenError;
 use crate::confined::{ConfinedRoot, ReadError};
+use crate::manifest;
 use crate::view::{Builder, Item, RootView};
 
 /// Where a library's directories appear, and which of its own is taken: the first that there is.
@@ -35,7 +36,7 @@ pub(crate) fn views(
     }
     let mut views = BTreeMap::new();
     for name in root.names("libc")? {
-        if !is_library_name(&name) {
+        if !manifest::is_runtime_name(&name) {
             tracing::warn!(name, "left out: not a name for a C library");
             continue;
         }
@@ -89,10 +90,4 @@ fn put_etc(builder: &mut Builder, root: &ConfinedRoot) -> Result<(), ReadError> 
         }
     }
     Ok(())
-}
-
-/// A name that can stand in a platform property and in a log line.
-fn is_library_name(name: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte);
-    name.len() <= 64 && !name.starts_with('.') && name.bytes().all(is_plain)
 }

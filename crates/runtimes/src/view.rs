@@ -54,7 +54,7 @@ pub(crate) struct Builder {
 
 impl Builder {
     pub(crate) fn with_generated_etc() -> Self {
-        let files = etc::generated().map(|(path, content)| (path, Item::File(content)));
+        let files = etc::common_files().map(|(path, content)| (path, Item::File(content)));
         Self { items: files.collect() }
     }
 

@@ -1,0 +1,214 @@
+//! Packages of a suite, through the machine's apt but beside its state.
+//!
+//! Which mirror, proxy and credentials a machine uses is its owner's choice, so apt's own
+//! configuration is asked and never replaced. What is replaced is where apt keeps its state: the
+//! suites that are added here exist in a private directory, and the machine's package lists stay as
+//! they are. Indexes are believed only when they are signed by the distribution's keyring.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::recipe::{Architecture, Distribution};
+
+/// What is known of a distribution's archive beforehand.
+struct Archive {
+    /// `Origin` and `Label` in its Release files.
+    origin: &'static str,
+    keyring: &'static str,
+    /// Names a mirror where apt is configured with none.
+    variable: &'static str,
+}
+
+impl Archive {
+    fn of(distribution: Distribution) -> Self {
+        match distribution {
+            Distribution::Debian => Self {
+                origin: "Debian",
+                keyring: "/usr/share/keyrings/debian-archive-keyring.gpg",
+                variable: "ACTIOND_DEBIAN_MIRROR",
+            },
+            Distribution::Ubuntu => Self {
+                origin: "Ubuntu",
+                keyring: "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
+                variable: "ACTIOND_UBUNTU_MIRROR",
+            },
+        }
+    }
+}
+
+/// One suite of a distribution for one architecture, with its indexes.
+#[derive(Debug)]
+pub struct Suite {
+    state: PathBuf,
+    name: String,
+    architecture: Architecture,
+}
+
+impl Suite {
+    /// Fetches the suite's indexes into `state`, where later runs only refresh them.
+    ///
+    /// # Errors
+    /// When there is no keyring or no mirror, or the mirror does not have the suite.
+    pub fn open(
+        state: &Path,
+        distribution: Distribution,
+        name: &str,
+        architecture: Architecture,
+    ) -> Result<Self> {
+        let archive = Archive::of(distribution);
+        ensure!(
+            Path::new(archive.keyring).exists(),
+            "the archive's keys are not installed ({})",
+            archive.keyring
+        );
+        for folder in ["lists/partial", "cache/archives/partial"] {
+            let folder = state.join(folder);
+            fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        }
+        let mirror = mirror(&archive, state)?;
+        let sources = format!(
+            "Types: deb\nURIs: {mirror}\nSuites: {name}\nComponents: main\nSigned-By: {}\n",
+            archive.keyring
+        );
+        fs::write(state.join("suite.sources"), sources)?;
+        fs::write(state.join("status"), "")?;
+        let suite = Self { state: state.to_owned(), name: name.to_owned(), architecture };
+        run(suite.apt_get().args(["--quiet=2", "update"]))?;
+        Ok(suite)
+    }
+
+    /// Downloads the suite's version of each package into `folder`.
+    ///
+    /// # Errors
+    /// When a package is not in the suite, or can't be fetched.
+    pub fn download(&self, packages: &[&str], folder: &Path) -> Result<()> {
+        let name = |package: &&str| format!("{package}:{}", self.architecture.debian_name());
+        run(self
+            .apt_get()
+            .args(["--quiet=2", "download"])
+            .args(packages.iter().map(name))
+            .current_dir(folder))
+        .with_context(|| format!("downloading from {}", self.name))
+    }
+
+    /// `apt-get` with the private state and this suite as its only source.
+    fn apt_get(&self) -> Command {
+        let mut command = private_apt_get(&self.state);
+        let architecture = self.architecture.debian_name();
+        let option = |key: &str, value: String| [String::from("-o"), format!("{key}={value}")];
+        command
+            .args(option("Dir::State::status", path(&self.state, "status")))
+            .args(option("Dir::Etc::sourcelist", path(&self.state, "suite.sources")))
+            .args(option("Dir::Etc::sourceparts", "/dev/null".to_owned()))
+            .args(option("Dir::Etc::preferences", "/dev/null".to_owned()))
+            .args(option("Dir::Etc::preferencesparts", "/dev/null".to_owned()))
+            .args(option("APT::Architecture", architecture.to_owned()))
+            .args(option("APT::Architectures", architecture.to_owned()))
+            // A mirror that was frozen at some day is a good source for a build.
+            .args(option("Acquire::Check-Valid-Until", "false".to_owned()));
+        command
+    }
+}
+
+/// `apt-get` with lists and caches of its own, and the machine's sources.
+fn private_apt_get(state: &Path) -> Command {
+    let mut command = Command::new("apt-get");
+    let option = |key: &str, value: String| [String::from("-o"), format!("{key}={value}")];
+    command
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .args(option("Dir::State::Lists", path(state, "lists")))
+        .args(option("Dir::Cache", path(state, "cache")))
+        .args(option("Debug::NoLocking", "true".to_owned()))
+        // Its own user can't reach a private directory, and nothing here is run.
+        .args(option("APT::Sandbox::User", "root".to_owned()))
+        .args(option("Acquire::Languages", "none".to_owned()))
+        // Descriptions of applications, which graphical shops add to apt's indexes.
+        .args(option("Acquire::IndexTargets::deb::DEP-11::DefaultEnabled", "false".to_owned()));
+    command
+}
+
+fn path(state: &Path, name: &str) -> String {
+    state.join(name).display().to_string()
+}
+
+/// The address of the archive's mirror that this machine uses.
+fn mirror(archive: &Archive, state: &Path) -> Result<String> {
+    if let Ok(mirror) = std::env::var(archive.variable) {
+        return Ok(mirror);
+    }
+    if let Some(mirror) = configured_mirror(archive, &mut Command::new("apt-get"))? {
+        return Ok(mirror);
+    }
+    // On a fresh machine nothing has fetched the indexes yet that say whose archive a mirror holds.
+    let own = state.join("machine");
+    fs::create_dir_all(own.join("lists/partial"))?;
+    fs::create_dir_all(own.join("cache/archives/partial"))?;
+    run(private_apt_get(&own).args(["--quiet=2", "update"]))?;
+    match configured_mirror(archive, &mut private_apt_get(&own))? {
+        Some(mirror) => Ok(mirror),
+        None => bail!(
+            "apt is configured with no {} mirror here; {} can name one",
+            archive.origin,
+            archive.variable
+        ),
+    }
+}
+
+fn configured_mirror(archive: &Archive, apt_get: &mut Command) -> Result<Option<String>> {
+    let output = apt_get
+        .args(["indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)"])
+        .arg("Created-By: Packages")
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot start apt-get")?;
+    ensure!(output.status.success(), "apt-get indextargets: {}", output.status);
+    let targets = String::from_utf8_lossy(&output.stdout);
+    Ok(main_archive(archive, &targets))
+}
+
+/// The main archive's address among apt's index targets; not that of security updates, which has
+/// other suites.
+fn main_archive(archive: &Archive, targets: &str) -> Option<String> {
+    let prefix = format!("{0}|{0}|", archive.origin);
+    targets.lines().find_map(|line| line.strip_prefix(&prefix)).map(str::to_owned)
+}
+
+/// Runs to the end; on failure the error has the last that the program said.
+fn run(command: &mut Command) -> Result<()> {
+    /// Lines of apt's that are worth showing: errors, without the progress before.
+    const SHOWN_LINES: usize = 4;
+    let output = command.output().context("cannot start apt-get")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let errors: Vec<_> = said.lines().filter(|line| line.starts_with("E: ")).collect();
+    let shown = errors.iter().rev().take(SHOWN_LINES).rev().copied().collect::<Vec<_>>();
+    bail!("apt-get: {}: {}", output.status, shown.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_main_archive_is_found_among_others() {
+        let targets = "Else|Else|https://else.invalid/\n\
+                       Debian|Debian-Security|http://mirror.invalid/security/\n\
+                       Debian|Debian|http://mirror.invalid/debian/\n";
+        let found = |distribution| main_archive(&Archive::of(distribution), targets);
+        assert_eq!(found(Distribution::Debian).as_deref(), Some("http://mirror.invalid/debian/"));
+        assert_eq!(found(Distribution::Ubuntu), None);
+    }
+
+    #[test]
+    fn a_failure_carries_what_was_said() {
+        let script = "echo 'E: no such suite' >&2; exit 100";
+        let error = run(Command::new("sh").args(["-c", script])).unwrap_err();
+        assert!(error.to_string().contains("no such suite"), "{error}");
+    }
+}
