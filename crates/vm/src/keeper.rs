@@ -29,6 +29,15 @@ const SLEPT: Duration = Duration::from_millis(500);
 /// Corrections below this are not worth a line.
 const LOG_FROM: Duration = Duration::from_millis(500);
 
+/// Linux's pressure stall information (Documentation/accounting/psi.rst).
+const PRESSURE: &str = "/proc/pressure/memory";
+
+/// How often it is read: it is an average over ten seconds.
+const PRESSURE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// From where on the host suffers.
+const PRESSURE_PERCENT: f64 = 10.0;
+
 /// Keeps the guest's clock right; returns when the guest does not answer any more.
 pub(crate) async fn keep(running: &Running) {
     let mut ticks = tokio::time::interval(TICK);
@@ -117,6 +126,37 @@ pub async fn write_stats(mut guest: watch::Receiver<Guest>, path: PathBuf) {
     }
 }
 
+/// Asks the guest for memory when the host's own is short, for as long as the future is polled. Ends
+/// at once on hosts without Linux's pressure information.
+pub async fn relieve(guest: watch::Receiver<Guest>, wanted_bytes: u64) {
+    let mut ticks = tokio::time::interval(PRESSURE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Ok(pressure) = std::fs::read_to_string(PRESSURE) else { return };
+        let stalled = stalled_percent(&pressure).unwrap_or(0.0);
+        let ready = guest.borrow().clone();
+        let Guest::Ready(running) = ready else { continue };
+        if stalled < PRESSURE_PERCENT {
+            continue;
+        }
+        match running.control.memory_pressure(&*running.machine, wanted_bytes).await {
+            Ok(memory) => tracing::info!(
+                stalled_percent = stalled,
+                guest_free_mib = memory.free_bytes >> 20,
+                "memory is short: the guest gave back its caches"
+            ),
+            Err(error) => tracing::warn!(error = describe(&error), "memory is short"),
+        }
+    }
+}
+
+/// The time of the last ten seconds in which some process waited for memory, in percent.
+fn stalled_percent(pressure: &str) -> Option<f64> {
+    let some = pressure.lines().find_map(|line| line.strip_prefix("some avg10="))?;
+    some.split_ascii_whitespace().next()?.parse().ok()
+}
+
 /// Puts a file of that content in the place of `path`. Not synced: it is old in a second.
 fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
     let directory = match path.parent() {
@@ -149,6 +189,14 @@ mod tests {
         assert_eq!(check(3601), 3600 * SECOND);
         assert_eq!(check(0), SECOND);
         assert_eq!(check(-9), 10 * SECOND);
+    }
+
+    #[test]
+    fn pressure_is_read() {
+        let text = "some avg10=12.50 avg60=1.00 avg300=0.00 total=5\nfull avg10=99.00 avg60=0\n";
+        assert_eq!(stalled_percent(text), Some(12.5));
+        assert_eq!(stalled_percent("full avg10=1.00\n"), None);
+        assert_eq!(stalled_percent("some avg10=x"), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //!                   keeper (clock, statistics, memory) ──► control ────────┘
 //! ```
 //!
+//! - [`serve`]: `serve-vm`: its flags, and everything below wired together.
 //! - [`vmm`]: what a VMM must be able to do. - [`qemu`]: the one that QEMU does it with.
 //! - [`mux`]: many connections over one byte stream, for machines without vsock.
 //! - [`artifact`]: kernel, initramfs and disks as files that a VMM can use.
@@ -27,6 +28,7 @@ pub mod keeper;
 pub mod mux;
 #[cfg(target_os = "linux")]
 pub mod qemu;
+pub mod serve;
 pub mod supervisor;
 #[cfg(test)]
 mod testing;

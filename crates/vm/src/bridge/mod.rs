@@ -7,6 +7,7 @@
 
 mod pump;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -67,11 +68,11 @@ impl Bridge {
 
     /// Accepts connections for ever. Dropping the future stops that; the connections that it has
     /// accepted live until either side or the guest ends them.
-    pub async fn serve(self) {
+    pub async fn serve(self) -> Infallible {
         let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
-            // Never closed, so never an error.
-            let Ok(permit) = Arc::clone(&free).acquire_owned().await else { return };
+            let permit = Arc::clone(&free).acquire_owned().await;
+            let permit = permit.expect("the semaphore is never closed");
             let client = accept(&self.listener).await;
             let guest = self.guest.clone();
             let connect_timeout = self.connect_timeout;

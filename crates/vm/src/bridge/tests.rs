@@ -26,10 +26,7 @@ async fn bridge(scripts: &[Script], patience: Duration) -> Bridged {
     let (stop, stopping) = oneshot::channel();
     let mut tasks = JoinSet::new();
     tasks.spawn(supervisor.run(async move { drop(stopping.await) }));
-    tasks.spawn(async move {
-        bridge.serve().await;
-        Ok(())
-    });
+    tasks.spawn(async move { match bridge.serve().await {} });
     Bridged { address, machines, stop: Some(stop), tasks }
 }
 
