@@ -86,22 +86,15 @@ impl LoopDevice {
     /// only wait for it to reach the disk.
     pub fn attach(backing: BorrowedFd<'_>) -> Result<Self, LoopError> {
         let control_path = Path::new("/dev/loop-control");
-        let control = open_device(control_path).map_err(|source| LoopError::Open {
-            path: control_path.to_owned(),
-            source,
-        })?;
+        let control = open_device(control_path)
+            .map_err(|source| LoopError::Open { path: control_path.to_owned(), source })?;
         for _ in 0..MAX_ATTEMPTS {
             let path = free_device(&control)?;
-            let device = open_device(&path).map_err(|source| LoopError::Open {
-                path: path.clone(),
-                source,
-            })?;
+            let device = open_device(&path)
+                .map_err(|source| LoopError::Open { path: path.clone(), source })?;
             match configure(&device, backing) {
                 Ok(()) => {
-                    return Ok(Self {
-                        path,
-                        _device: device,
-                    });
+                    return Ok(Self { path, _device: device });
                 }
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => continue,
                 Err(error) => return Err(LoopError::Configure(error)),
