@@ -27,10 +27,10 @@ pub struct TreeLimits {
 }
 
 impl Default for TreeLimits {
-    /// 4,000,000 entries, ten times the largest trees that are seen in practice (whole system
+    /// 1,000,000 entries, several times the largest trees that are seen in practice (whole system
     /// images), and the depth that a [`RelPath`] can have.
     fn default() -> Self {
-        Self { max_entries: 4_000_000, max_depth: MAX_PATH_DEPTH }
+        Self { max_entries: 1_000_000, max_depth: MAX_PATH_DEPTH }
     }
 }
 
