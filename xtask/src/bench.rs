@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let program = binaries::build("bench")?.join("actiond-bench");
     let report = workspace::target().join("bench.json");
 
-    let mut inside = state_volume::command(&std::env::current_exe()?)?;
+    let mut inside = state_volume::command(process::this_program()?)?;
     inside.arg("bench-inside").arg(daemon).arg(program);
     for flag in &arguments.daemon_flags {
         inside.arg("--daemon-flag").arg(flag);

@@ -5,13 +5,15 @@ use std::{
     fs,
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus},
+    process::{Child, Command},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::leftovers;
 
 /// How long a daemon may take to listen, and to go.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,6 +27,8 @@ pub(crate) struct Daemon {
     address: SocketAddr,
     state: PathBuf,
     log: PathBuf,
+    /// The mount table before its first start.
+    mounts: String,
     process: Option<Child>,
 }
 
@@ -51,6 +55,7 @@ impl Daemon {
             address,
             state,
             log: folder.join("daemon.log"),
+            mounts: leftovers::mounts()?,
             process: None,
         };
         daemon.restart()?;
@@ -61,9 +66,9 @@ impl Daemon {
     pub(crate) fn restart(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the daemon still runs");
         let log = fs::File::options().create(true).append(true).open(&self.log)?;
-        // The daemon must not outlive a test that is killed.
-        let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--"])
+        // A session of its own shows what is left of it; and it must not outlive a killed test.
+        let child = Command::new("setsid")
+            .args(["setpriv", "--pdeathsig", "KILL", "--"])
             .arg(&self.program)
             .args(&self.flags)
             .stdout(log.try_clone()?)
@@ -75,17 +80,18 @@ impl Daemon {
     }
 
     fn wait_until_it_listens(&mut self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(self.address).is_err() {
-            if let Some(status) =
-                self.process.as_mut().and_then(|child| child.try_wait().transpose()).transpose()?
-            {
-                self.process = None;
-                bail!("the daemon ended: {status}\n{}", self.log_tail());
-            }
-            ensure!(Instant::now() < deadline, "the daemon does not listen\n{}", self.log_tail());
-            thread::sleep(Duration::from_millis(20));
+        let mut ended = None;
+        let mut listens = false;
+        within_patience(|| {
+            listens = TcpStream::connect(self.address).is_ok();
+            ended = self.process.as_mut().map(Child::try_wait).transpose()?.flatten();
+            Ok(listens || ended.is_some())
+        })?;
+        if let Some(status) = ended {
+            self.process = None;
+            bail!("the daemon ended: {status}\n{}", self.log_tail());
         }
+        ensure!(listens, "the daemon does not listen\n{}", self.log_tail());
         Ok(())
     }
 
@@ -93,44 +99,59 @@ impl Daemon {
         self.address
     }
 
-    /// SIGKILL: no chance to put anything in order.
+    /// SIGKILL: no chance to put anything in order. Nothing may be left all the same.
     pub(crate) fn kill(&mut self) -> Result<()> {
         let mut child = self.process.take().context("the daemon does not run")?;
         child.kill()?;
         child.wait()?;
-        Ok(())
+        self.ensure_nothing_is_left(child.id())
     }
 
     /// SIGTERM, which it must follow in order and in time.
     pub(crate) fn stop(mut self) -> Result<()> {
-        let child = self.process.as_mut().context("the daemon does not run")?;
+        let mut child = self.process.take().context("the daemon does not run")?;
         let pid = Pid::from_raw(i32::try_from(child.id())?).context("a process has an id")?;
         kill_process(pid, Signal::TERM)?;
-        let status = self.wait_until_it_ends()?;
-        ensure!(status.success(), "the daemon ended with {status} on SIGTERM\n{}", self.log_tail());
-        Ok(())
+        let mut status = None;
+        within_patience(|| {
+            status = child.try_wait()?;
+            Ok(status.is_some())
+        })?;
+        match status {
+            Some(status) if status.success() => self.ensure_nothing_is_left(child.id()),
+            Some(status) => bail!("the daemon ended with {status} on SIGTERM\n{}", self.log_tail()),
+            None => {
+                child.kill()?;
+                bail!("the daemon does not end on SIGTERM\n{}", self.log_tail())
+            }
+        }
     }
 
-    fn wait_until_it_ends(&mut self) -> Result<ExitStatus> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let child = self.process.as_mut().context("the daemon does not run")?;
-            if let Some(status) = child.try_wait()? {
-                self.process = None;
-                return Ok(status);
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "the daemon does not end on SIGTERM\n{}",
-                self.log_tail()
-            );
-            thread::sleep(Duration::from_millis(20));
-        }
+    /// No process, no mount and no loop device of a daemon that has ended. The kernel takes a moment
+    /// to tear a namespace down, so this waits for it.
+    fn ensure_nothing_is_left(&self, session: u32) -> Result<()> {
+        let mut left = Vec::new();
+        within_patience(|| {
+            left = leftovers::processes_of_session(session)?;
+            left.extend(leftovers::loop_devices_below(&self.state)?);
+            Ok(left.is_empty())
+        })?;
+        ensure!(left.is_empty(), "the daemon is gone and left {left:?}");
+        let mounts = leftovers::mounts()?;
+        ensure!(mounts == self.mounts, "the daemon is gone and left mounts:\n{mounts}");
+        Ok(())
     }
 
     /// Every action in the log, over all restarts.
     pub(crate) fn finished_actions(&self) -> Result<Vec<FinishedAction>> {
         Ok(fs::read_to_string(&self.log)?.lines().filter_map(finished_action).collect())
+    }
+
+    /// Which input root strategy it says that it uses.
+    pub(crate) fn strategy(&self) -> Result<String> {
+        let log = fs::read_to_string(&self.log)?;
+        let name = log.lines().find_map(|line| line.split_once("strategy=")?.1.split('"').nth(1));
+        Ok(name.context("the daemon's log names no input root strategy")?.to_owned())
     }
 
     /// How many actions were really run, not answered from the cache.
@@ -165,6 +186,15 @@ impl Daemon {
         let tail = &lines[lines.len().saturating_sub(40)..];
         format!("the daemon's log ends with:\n{}", tail.join("\n"))
     }
+}
+
+/// Asks `done` again and again until it is true or [`PATIENCE`] is at its end.
+fn within_patience(mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !done()? && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 impl Drop for Daemon {

@@ -13,8 +13,10 @@ mod initramfs;
 mod kernel;
 #[cfg(test)]
 mod layering;
+mod leftovers;
 mod lint;
 mod process;
+mod runtimes;
 mod serve;
 mod setup;
 mod state_volume;
@@ -38,6 +40,8 @@ enum Verb {
     Setup,
     /// Set up, build a release, and run `linux-actiond serve` as root.
     Serve(serve::Arguments),
+    /// Build the image of C libraries and shells that actions can ask for.
+    Runtimes(runtimes::Arguments),
     /// Check formatting, lints, and what the project depends on.
     Lint,
     /// Set up, run every test of the workspace as root, then the end-to-end tests.
@@ -65,9 +69,20 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().verb {
+    match process::this_program().and_then(|_| run(Arguments::parse().verb)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> anyhow::Result<()> {
+    match verb {
         Verb::Setup => setup::run(),
         Verb::Serve(arguments) => serve::run(&arguments),
+        Verb::Runtimes(arguments) => runtimes::run(&arguments),
         Verb::Lint => lint::run(),
         Verb::Test(arguments) => test::run(&arguments),
         Verb::E2e(arguments) => e2e::run(&arguments),
@@ -78,12 +93,5 @@ fn main() -> ExitCode {
         Verb::InStateVolume(arguments) => state_volume::enter(&arguments),
         Verb::E2eInside(arguments) => e2e::run_inside(&arguments),
         Verb::BenchInside(arguments) => bench::run_inside(&arguments),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("xtask: {error:#}");
-            ExitCode::FAILURE
-        }
     }
 }

@@ -4,7 +4,9 @@ use std::{
     env,
     ffi::OsStr,
     os::unix::process::CommandExt,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::OnceLock,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -16,6 +18,19 @@ const KEPT_PREFIXES: [&str; 4] = ["CARGO", "RUST", "ACTIOND_", "XDG_"];
 
 /// Where Debian keeps mkfs, losetup and the like, which is not in a user's `PATH`.
 const ADMINISTRATORS_PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin";
+
+/// This program, for the parts of a verb that go on in a process of their own.
+///
+/// The path is that of the first call, which `main` makes at once: cargo may replace the file while a
+/// verb runs, and the kernel then calls the running one deleted.
+pub(crate) fn this_program() -> Result<&'static Path> {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(path) = PATH.get() {
+        return Ok(path);
+    }
+    let path = env::current_exe().context("cannot tell which program this is")?;
+    Ok(PATH.get_or_init(|| path))
+}
 
 /// The cargo that runs this verb.
 pub(crate) fn cargo() -> Command {
@@ -79,11 +94,14 @@ pub(crate) fn is_installed(program: &str) -> bool {
     let path = env::var("PATH").unwrap_or_default();
     path.split(':')
         .chain(ADMINISTRATORS_PATH.split(':'))
-        .any(|folder| std::path::Path::new(folder).join(program).is_file())
+        .any(|folder| Path::new(folder).join(program).is_file())
 }
 
-/// The program and its arguments as one would type them, near enough for a message.
+/// The program and its arguments, near enough for a message: without the environment that
+/// [`as_root`] spells out.
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
+    let words = words.map(OsStr::to_string_lossy);
+    let told = words.filter(|word| word.starts_with('-') || !word.contains('='));
+    told.collect::<Vec<_>>().join(" ")
 }

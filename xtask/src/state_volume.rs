@@ -39,7 +39,7 @@ pub(crate) fn command(program: &Path) -> Result<Command> {
         .with_context(|| format!("cannot make {}", folder.display()))?;
     let mut command = process::as_root("unshare");
     command.args(["--mount", "--propagation", "private", "--"]);
-    command.arg(std::env::current_exe()?).arg("in-state-volume").arg(folder).arg("--").arg(program);
+    command.arg(process::this_program()?).arg("in-state-volume").arg(folder).arg("--").arg(program);
     Ok(command)
 }
 

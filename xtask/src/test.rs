@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 fn cargo_test(arguments: &[OsString]) -> Result<()> {
     let triple = workspace::host_triple()?.to_uppercase().replace('-', "_");
-    let runner = format!("{} run-test", std::env::current_exe()?.display());
+    let runner = format!("{} run-test", process::this_program()?.display());
     process::run(
         process::cargo()
             .args(["test", "--locked"])

@@ -117,7 +117,7 @@ fn run_client(
     binaries: &Binaries,
     arguments: &Arguments,
 ) -> Result<()> {
-    let mut inside = state_volume::command(&std::env::current_exe()?)?;
+    let mut inside = state_volume::command(process::this_program()?)?;
     inside.arg("e2e-inside").arg(client.name);
     inside.arg("--client-root").arg(root);
     inside.arg("--daemon").arg(&binaries.daemon);

@@ -18,6 +18,8 @@ pub(super) struct Machine<'a> {
     pub(super) arch: Arch,
     pub(super) kernel: &'a Kernel,
     pub(super) initramfs: &'a Path,
+    /// Whether the guest needs a clock that is finer than a tick.
+    pub(super) fine_clock: bool,
     /// A raw image, `/dev/vda` in the guest.
     pub(super) disk: &'a Path,
     /// Added to the kernel's command line.
@@ -68,10 +70,11 @@ impl Machine<'_> {
 
     fn command(&self) -> Command {
         let mut command = Command::new(format!("qemu-system-{}", self.arch.name()));
-        let (machine, console) = match self.arch {
-            // Without ACPI there is no clock to calibrate the TSC against that TCG would stand.
-            Arch::X86_64 => ("microvm,acpi=off,rtc=on", "ttyS0"),
-            Arch::Aarch64 => ("virt,gic-version=3", "ttyAMA0"),
+        let (machine, disk, console) = match (self.arch, self.fine_clock) {
+            // With ACPI, which is its default, a microvm waits for a clock that TCG does not have.
+            (Arch::X86_64, false) => ("microvm,acpi=off,rtc=on", "virtio-blk-device", "ttyS0"),
+            (Arch::X86_64, true) => ("q35", "virtio-blk-pci", "ttyS0"),
+            (Arch::Aarch64, _) => ("virt,gic-version=3", "virtio-blk-device", "ttyAMA0"),
         };
         command
             .args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"])
@@ -81,7 +84,9 @@ impl Machine<'_> {
             .arg(self.kernel.fastest_image())
             .arg("-initrd")
             .arg(self.initramfs)
-            .args(["-device", "virtio-blk-device,drive=disk", "-drive"])
+            .arg("-device")
+            .arg(format!("{disk},drive=disk"))
+            .arg("-drive")
             .arg(format!("id=disk,if=none,format=raw,cache=unsafe,file={}", self.disk.display()))
             .arg("-append")
             .arg(format!("console={console} reboot=t panic=-1 {}", self.append));

@@ -45,7 +45,7 @@ impl Source {
     /// Unpacks beside its place and renames: what is in place is whole.
     fn unpack(&self, folder: &Path) -> Result<()> {
         println!("kernel: fetching {PACKAGE} {}", self.version);
-        let partial = folder.with_extension("partial");
+        let partial = folder.with_file_name(format!("{}.partial", self.version));
         if partial.exists() {
             fs::remove_dir_all(&partial)?;
         }

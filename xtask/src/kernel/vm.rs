@@ -70,7 +70,7 @@ impl Verdict {
 
 pub(super) fn test(arguments: &TestArguments) -> Result<()> {
     let mut verdict = Verdict::default();
-    boot(arguments.arch, arguments.flavour, "quiet", |line| {
+    boot(arguments.arch, arguments.flavour, false, |line| {
         verdict.take(line);
         let telling = ["FAIL ", "LOG ", "DONE "].iter().any(|word| line.starts_with(word));
         if arguments.verbose || telling || line.contains("Kernel panic") {
@@ -84,14 +84,14 @@ pub(super) fn test(arguments: &TestArguments) -> Result<()> {
 }
 
 pub(super) fn measure(arguments: &MeasureArguments) -> Result<()> {
-    boot(arguments.arch, Flavour::Release, "quiet actiondfs.measure", |line| {
-        if line.starts_with("MEASURE ") || line.starts_with("FAIL ") {
+    boot(arguments.arch, Flavour::Release, true, |line| {
+        if line.contains("MEASURE ") || line.starts_with("FAIL ") {
             println!("{line}");
         }
     })
 }
 
-fn boot(arch: Arch, flavour: Flavour, append: &str, line: impl FnMut(&str)) -> Result<()> {
+fn boot(arch: Arch, flavour: Flavour, measure: bool, line: impl FnMut(&str)) -> Result<()> {
     setup::ensure(&[emulator(arch), IMAGE_MAKER])?;
     let kernel = Kernel::build(arch, flavour)?;
     let folder = workspace::target().join("kernel/vm").join(arch.name());

@@ -21,7 +21,11 @@ pub(super) fn run(place: &Place) -> Result<()> {
     fs::copy(&place.action_tool, bazel.workspace().join("action_tool"))?;
     let outcome = steps(&mut server, &mut bazel);
     outcome.with_context(|| server.log_tail())?;
-    step("SIGTERM ends the server in order", || server.stop().map(|()| "exit code 0".into()))
+    step("SIGTERM ends the server in order, and nothing of it is left", || {
+        let strategy = server.strategy()?;
+        server.stop()?;
+        Ok(format!("no process, mount or loop device; input roots were {strategy}"))
+    })
 }
 
 fn steps(server: &mut Daemon, bazel: &mut Bazel) -> Result<()> {
