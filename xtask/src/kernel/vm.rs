@@ -101,8 +101,15 @@ fn boot(arch: Arch, flavour: Flavour, measure: bool, line: impl FnMut(&str)) -> 
     let (initramfs, disk) = (folder.join("initramfs"), folder.join("disk"));
     initramfs::write(&program, &[("tree.erofs", &image)], &initramfs)?;
     qemu::make_disk(&disk, DISK_BYTES)?;
-    let machine =
-        Machine { arch, kernel: &kernel, initramfs: &initramfs, disk: &disk, append, limit: LIMIT };
+    let machine = Machine {
+        arch,
+        kernel: &kernel,
+        initramfs: &initramfs,
+        fine_clock: measure,
+        disk: &disk,
+        append: if measure { "quiet actiondfs.measure" } else { "quiet" },
+        limit: LIMIT,
+    };
     let outcome = machine.run(line);
     fs::remove_file(&disk)?;
     outcome
