@@ -32,7 +32,7 @@ pub fn write(tree: &Tree, path: &Path) -> Result<()> {
     let mut writer = writer(tree)?;
     let mut progress = Progress::new(file.as_file(), unpacked_bytes(tree));
     writer.write(&mut progress).context("writing the image")?;
-    progress.finish();
+    progress.say("\n");
     file.persist(path).with_context(|| path.display().to_string())?;
     Ok(())
 }
@@ -76,6 +76,8 @@ fn unpacked_bytes(tree: &Tree) -> u64 {
 struct Progress<'a> {
     file: &'a File,
     unpacked_bytes: u64,
+    position: u64,
+    /// The writer goes back to mend its headers; the furthest position is the progress.
     written_bytes: u64,
     said: Instant,
     watched: bool,
@@ -84,24 +86,24 @@ struct Progress<'a> {
 impl<'a> Progress<'a> {
     fn new(file: &'a File, unpacked_bytes: u64) -> Self {
         let watched = io::stderr().is_terminal();
-        Self { file, unpacked_bytes, written_bytes: 0, said: Instant::now(), watched }
+        let said = Instant::now();
+        Self { file, unpacked_bytes, position: 0, written_bytes: 0, said, watched }
     }
 
     fn say(&self, end: &str) {
         const MIB: f64 = (1 << 20) as f64;
-        let (written, unpacked) = (self.written_bytes as f64, self.unpacked_bytes as f64);
-        eprint!("\rruntimes: {:.1} MiB of {:.1} MiB written{end}", written / MIB, unpacked / MIB);
-    }
-
-    fn finish(&self) {
-        self.say("\n");
+        let (written, unpacked) =
+            (self.written_bytes as f64 / MIB, self.unpacked_bytes as f64 / MIB);
+        let start = if self.watched { "\r" } else { "" };
+        eprint!("{start}runtimes: {unpacked:.1} MiB of files, {written:.1} MiB of image{end}");
     }
 }
 
 impl Write for Progress<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
-        self.written_bytes += written as u64;
+        self.position += written as u64;
+        self.written_bytes = self.written_bytes.max(self.position);
         if self.watched && self.said.elapsed() > Duration::from_secs(1) {
             self.said = Instant::now();
             self.say("");
@@ -116,6 +118,7 @@ impl Write for Progress<'_> {
 
 impl Seek for Progress<'_> {
     fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
-        self.file.seek(position)
+        self.position = self.file.seek(position)?;
+        Ok(self.position)
     }
 }
