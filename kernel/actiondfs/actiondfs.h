@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the files of actiondfs share.
+ * What the files of actiondfs share. Names begin with acd_, for adfs is Acorn's.
  *
  * Three kinds of inode:
  *
