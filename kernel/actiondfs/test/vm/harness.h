@@ -114,6 +114,7 @@ void test_refusals(void);
 void test_staging(void);
 void test_names(void);
 void test_special(void);
+void test_permissions(void);
 void test_listing(void);
 void test_hostile(void);
 void test_options(void);

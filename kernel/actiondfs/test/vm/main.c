@@ -152,6 +152,7 @@ int main(int argc, char **argv)
 		run("staging", test_staging);
 		run("names", test_names);
 		run("special", test_special);
+		run("permissions", test_permissions);
 		run("listing", test_listing);
 		run("hostile", test_hostile);
 		run("options", test_options);
