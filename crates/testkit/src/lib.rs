@@ -19,6 +19,7 @@
 //! The kit knows the wire, not the server: it builds messages as a client does,
 //! and can build wrong ones.
 //!
+//! - [`elf`]: a program for actions that have nothing but their inputs.
 //! - [`harness`]: cases that can say why they can't run here.
 //! - [`daemon`]: the daemon as a child process.
 //! - [`client`]: connections, blobs, actions.
@@ -29,6 +30,7 @@
 pub mod action;
 pub mod client;
 pub mod daemon;
+pub mod elf;
 pub mod harness;
 pub mod run;
 pub mod tree;

@@ -1,0 +1,225 @@
+//! The command line: what it refuses, and what it says then.
+
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Output};
+
+use testkit::{Kit, Outcome};
+
+testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
+    help_names_every_flag,
+    unknown_flags_are_refused,
+    values_that_are_none_are_refused,
+    serve_without_root_says_what_it_needs,
+    a_root_in_use_is_refused,
+    a_root_of_another_version_is_refused,
+    a_root_of_another_user_is_refused,
+    an_address_in_use_is_refused,
+    a_runtime_root_that_is_not_there_is_refused,
+    a_host_root_that_is_none_is_refused,
+    flags_take_their_value_either_way,
+    doctor_tells_what_is_here,
+    doctor_without_root_fails,
+    doctor_leaves_nothing_behind,
+    a_helper_on_its_own_ends,
+}
+
+fn run(kit: &Kit, arguments: &[&str]) -> anyhow::Result<Output> {
+    Ok(Command::new(kit.binary()).args(arguments).output()?)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// That the command fails by itself, and says something with `expected` in it.
+fn refuses(output: &Output, expected: &str) {
+    let stderr = text(&output.stderr);
+    assert!(!output.status.success(), "{stderr}");
+    assert!(output.status.code().is_some(), "it was killed: {:?}", output.status);
+    assert!(stderr.contains(expected), "`{expected}` in: {stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+async fn help_names_every_flag(kit: Kit) -> Outcome {
+    let output = run(&kit, &["serve", "--help"])?;
+    assert!(output.status.success());
+    let help = text(&output.stdout);
+    for flag in [
+        "--listen",
+        "--root",
+        "--jobs",
+        "--queue-limit",
+        "--runtime-root",
+        "--allow-host-rootfs[=<DIR>]",
+        "--input-root-strategy",
+        "--tmp-bytes",
+        "--shm-bytes",
+        "--stream-limit-bytes",
+        "--default-timeout-ms",
+        "--max-timeout-ms",
+        "--orphan-grace-ms",
+        "--drain-timeout-ms",
+        "--log",
+    ] {
+        assert!(help.contains(flag), "{flag} in {help}");
+    }
+    let overview = text(&run(&kit, &["--help"])?.stdout);
+    assert!(overview.contains("serve") && overview.contains("doctor"));
+    assert!(!overview.contains("helper"), "the hidden word is not shown");
+    Ok(())
+}
+
+async fn unknown_flags_are_refused(kit: Kit) -> Outcome {
+    refuses(&run(&kit, &["serve", "--no-such-flag"])?, "--no-such-flag");
+    refuses(&run(&kit, &["no-such-verb"])?, "no-such-verb");
+    refuses(&run(&kit, &[])?, "Usage");
+    Ok(())
+}
+
+async fn values_that_are_none_are_refused(kit: Kit) -> Outcome {
+    for flag in [
+        "--listen=here",
+        "--jobs=0",
+        "--jobs=-1",
+        "--jobs=many",
+        "--queue-limit=x",
+        "--input-root-strategy=magic",
+        "--tmp-bytes=much",
+        "--drain-timeout-ms=1s",
+    ] {
+        let name = flag.split('=').next().unwrap_or_default();
+        refuses(&run(&kit, &["serve", flag])?, name);
+    }
+    let (mut command, _directory) = kit.daemon().flag("--log=[").command()?;
+    refuses(&command.output()?, "log filter");
+    Ok(())
+}
+
+async fn serve_without_root_says_what_it_needs(kit: Kit) -> Outcome {
+    let (mut command, _directory) = kit.daemon().command()?;
+    refuses(&unprivileged(&mut command)?, "root");
+    Ok(())
+}
+
+/// Runs `command` as nobody.
+fn unprivileged(command: &mut Command) -> anyhow::Result<Output> {
+    // The binary may be below a directory that nobody may enter.
+    let copy = tempfile::Builder::new().prefix("actiond-binary-").tempdir()?;
+    std::fs::set_permissions(copy.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let binary = copy.path().join("linux-actiond");
+    // By another process: a file that this one has written can't be executed as
+    // long as a child that another thread has just forked holds it open.
+    let copied = Command::new("cp").arg(command.get_program()).arg(&binary).status()?;
+    anyhow::ensure!(copied.success(), "copying the binary");
+    let mut copied = Command::new(&binary);
+    copied.args(command.get_args()).uid(65534).gid(65534);
+    Ok(copied.output()?)
+}
+
+async fn a_root_in_use_is_refused(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let root = format!("--root={}", daemon.root().display());
+    let output = run(&kit, &["serve", "--listen=127.0.0.1:0", &root])?;
+    refuses(&output, &daemon.root().display().to_string());
+    daemon.client().put("the first one serves on").await?;
+    Ok(())
+}
+
+async fn a_root_of_another_version_is_refused(kit: Kit) -> Outcome {
+    let mut daemon = kit.daemon().start().await?;
+    daemon.terminate()?;
+    daemon.wait()?;
+    std::fs::write(daemon.root().join("version"), "actiond store 999\n")?;
+    let root = format!("--root={}", daemon.root().display());
+    let output = run(&kit, &["serve", "--listen=127.0.0.1:0", &root])?;
+    refuses(&output, "actiond store 999");
+    Ok(())
+}
+
+async fn a_root_of_another_user_is_refused(kit: Kit) -> Outcome {
+    let directory = tempfile::tempdir()?;
+    std::os::unix::fs::chown(directory.path(), Some(65534), Some(65534))?;
+    let root = format!("--root={}", directory.path().display());
+    let output = run(&kit, &["serve", "--listen=127.0.0.1:0", &root])?;
+    refuses(&output, &directory.path().display().to_string());
+    Ok(())
+}
+
+async fn an_address_in_use_is_refused(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let directory = tempfile::tempdir()?;
+    let root = format!("--root={}", directory.path().join("root").display());
+    let listen = format!("--listen={}", daemon.address());
+    refuses(&run(&kit, &["serve", &listen, &root])?, &daemon.address().to_string());
+    Ok(())
+}
+
+async fn a_runtime_root_that_is_not_there_is_refused(kit: Kit) -> Outcome {
+    let (mut command, _directory) = kit.daemon().flag("--runtime-root=/no/such/dir").command()?;
+    refuses(&command.output()?, "/no/such/dir");
+    Ok(())
+}
+
+async fn a_host_root_that_is_none_is_refused(kit: Kit) -> Outcome {
+    let empty = tempfile::tempdir()?;
+    let flag = format!("--allow-host-rootfs={}", empty.path().display());
+    let (mut command, _directory) = kit.daemon().flag(flag).command()?;
+    refuses(&command.output()?, &empty.path().display().to_string());
+    Ok(())
+}
+
+async fn flags_take_their_value_either_way(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().flag("--jobs").flag("1").flag("--queue-limit=5").start().await?;
+    daemon.client().put("it serves").await?;
+    Ok(())
+}
+
+/// `doctor`, for a root that is not there yet.
+fn doctor(kit: &Kit) -> anyhow::Result<(Command, tempfile::TempDir)> {
+    let directory = tempfile::tempdir()?;
+    let mut command = Command::new(kit.binary());
+    command.arg("doctor").arg("--root").arg(directory.path().join("not/yet/there"));
+    Ok((command, directory))
+}
+
+async fn doctor_tells_what_is_here(kit: Kit) -> Outcome {
+    let (mut command, _directory) = doctor(&kit)?;
+    let output = command.output()?;
+    let report = text(&output.stdout);
+    assert!(output.status.success(), "{report}");
+    for feature in
+        ["root", "namespaces", "system call filters", "input roots", "a sandbox", "cgroup"]
+    {
+        assert!(report.contains(feature), "{feature} in {report}");
+    }
+    assert!(report.contains("serve can run here"), "{report}");
+    // Whatever is not here has its cost and its remedy.
+    let absent = report.lines().filter(|line| line.starts_with("NO")).count();
+    assert_eq!(report.matches("without it:").count(), absent, "{report}");
+    assert_eq!(report.matches("to get it:").count(), absent, "{report}");
+    Ok(())
+}
+
+async fn doctor_without_root_fails(kit: Kit) -> Outcome {
+    let (mut command, _directory) = doctor(&kit)?;
+    let output = unprivileged(&mut command)?;
+    let report = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    assert!(report.contains("serve can't run here"), "{report}");
+    Ok(())
+}
+
+async fn doctor_leaves_nothing_behind(kit: Kit) -> Outcome {
+    let (mut command, directory) = doctor(&kit)?;
+    command.output()?;
+    assert_eq!(std::fs::read_dir(directory.path())?.count(), 0);
+    Ok(())
+}
+
+async fn a_helper_on_its_own_ends(kit: Kit) -> Outcome {
+    // The hidden word without a daemon behind it: an end, and no harm.
+    let mut command = Command::new(kit.binary());
+    let output = command.arg("sandbox-helper").stdin(std::process::Stdio::null()).output()?;
+    assert!(!output.status.success());
+    Ok(())
+}

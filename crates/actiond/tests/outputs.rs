@@ -1,0 +1,493 @@
+//! Declared outputs: what comes back of what an action left.
+
+use std::os::unix::fs::MetadataExt as _;
+
+use anyhow::Context as _;
+use prost::Message as _;
+use testkit::proto::command::OutputDirectoryFormat;
+use testkit::{Action, Daemon, Digest, DigestFunction, Kit, Outcome, proto};
+use tonic::Code;
+
+testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
+    outputs_of_every_kind,
+    outputs_of_the_older_lists,
+    both_ways_of_declaring_at_once,
+    an_output_that_is_not_made_is_left_out,
+    the_parents_of_outputs_are_there_before,
+    output_directories_are_not_there_before,
+    outputs_are_relative_to_the_working_directory,
+    paths_may_go_up_inside_the_root,
+    the_executable_bit_is_kept,
+    a_directory_comes_back_as_a_tree,
+    the_tree_and_the_directories_agree,
+    directories_only_when_asked_for,
+    empty_directories_are_kept,
+    equal_directories_are_told_once,
+    symlinks_stay_symlinks,
+    symlinks_in_the_older_lists,
+    symlinks_in_a_directory_are_kept,
+    no_symlink_is_followed,
+    a_symlink_in_the_way_to_an_output_is_not_followed,
+    a_fifo_is_refused,
+    a_device_or_socket_in_a_directory_is_refused,
+    kinds_that_do_not_fit_are_refused,
+    an_output_can_be_an_input,
+    an_output_directory_can_hold_inputs,
+    one_output_inside_another,
+    the_whole_root_can_be_an_output,
+    hard_links_to_one_output_are_apart,
+    an_output_is_a_blob_like_all_others,
+    a_writer_that_stays_behind_can_not_change_an_output,
+    an_output_nobody_may_read_comes_back,
+    sparse_files_keep_their_content,
+    a_thousand_outputs,
+    outputs_of_a_failed_action_come_back,
+    a_name_that_is_not_text_is_refused,
+}
+
+async fn daemon(kit: &Kit) -> anyhow::Result<Daemon> {
+    kit.daemon().host_rootfs().start().await
+}
+
+async fn outputs_of_every_kind(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let action =
+        daemon.client().action("echo f > file; mkdir dir; echo g > dir/g; ln -s file link");
+    let action = action.output("file").output("dir").output("link").output("nothing");
+    let run = action.run().await?;
+    run.succeeded().await?;
+    assert_eq!(run.outputs()?, ["directory dir", "file file", "symlink link -> file"]);
+    assert_eq!(run.file("file").await?, "f\n");
+    Ok(())
+}
+
+async fn outputs_of_the_older_lists(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let action = daemon.client().action("echo f > file; mkdir dir; echo g > dir/g");
+    let run = action.output_file("file").output_directory("dir").run().await?;
+    assert_eq!(run.succeeded().await?.outputs()?, ["directory dir", "file file"]);
+    Ok(())
+}
+
+async fn both_ways_of_declaring_at_once(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let action = daemon.client().action("echo f > file; mkdir dir; echo g > dir/g");
+    let action = action.output_file("file").output_directory("dir").output("file").output("dir");
+    let run = action.run().await?;
+    assert_eq!(run.succeeded().await?.outputs()?, ["directory dir", "file file"]);
+    Ok(())
+}
+
+async fn an_output_that_is_not_made_is_left_out(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let action = daemon.client().action("true");
+    let action = action.output("out").output("deep/er/out");
+    assert_eq!(action.run().await?.succeeded().await?.outputs()?, [] as [String; 0]);
+    let action = daemon.client().action("true # 2").output_file("f").output_directory("d");
+    assert_eq!(action.run().await?.succeeded().await?.outputs()?, [] as [String; 0]);
+    Ok(())
+}
+
+async fn the_parents_of_outputs_are_there_before(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let action = daemon.client().action("echo x > a/b/c/out; chmod 700 a; touch a/b/other");
+    let run = action.output("a/b/c/out").run().await?;
+    assert_eq!(run.succeeded().await?.file("a/b/c/out").await?, "x\n");
+    Ok(())
+}
+
+async fn output_directories_are_not_there_before(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let action = daemon.client().action("test -d a && test ! -e a/dir && mkdir a/dir");
+    let action = action.output_directory("a/dir");
+    assert_eq!(action.run().await?.succeeded().await?.outputs()?, ["directory a/dir"]);
+    Ok(())
+}
+
+async fn outputs_are_relative_to_the_working_directory(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let action = daemon.client().action("pwd; echo x > out; echo y > sub/out");
+    let action =
+        action.working_directory("a/b").input("a/b/in", "").output("out").output("sub/out");
+    let run = action.run().await?;
+    assert_eq!(run.succeeded().await?.outputs()?, ["file out", "file sub/out"]);
+    assert_eq!(run.stdout().await?, "/workspace/a/b\n");
+    // A directory that is there only because it is above an output will do.
+    let action = daemon.client().action("echo x > out").working_directory("new").output("out");
+    assert_eq!(action.run().await?.succeeded().await?.outputs()?, ["file out"]);
+    Ok(())
+}
+
+async fn paths_may_go_up_inside_the_root(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let action = daemon.client().action("echo x > ../../out");
+    let action = action.working_directory("a/b").directory("a/b").output("../../out");
+    assert_eq!(action.run().await?.succeeded().await?.outputs()?, ["file ../../out"]);
+    let action = daemon.client().action("true").working_directory("a").directory("a");
+    let run = action.output("../../out").run().await?;
+    assert_eq!(run.code(), Code::InvalidArgument);
+    Ok(())
+}
+
+async fn the_executable_bit_is_kept(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let script = "mkdir d; for m in 0644 0755 0700 0444 0101; do \
+                  for f in f$m d/f$m; do echo $m > $f; chmod $m $f; done; done";
+    let mut action = daemon.client().action(script).output("d");
+    for mode in ["0644", "0755", "0700", "0444", "0101"] {
+        action = action.output(&format!("f{mode}"));
+    }
+    let run = action.run().await?;
+    run.succeeded().await?;
+    for (mode, executable) in
+        [("0644", false), ("0755", true), ("0700", true), ("0444", false), ("0101", true)]
+    {
+        assert_eq!(run.output_file(&format!("f{mode}"))?.is_executable, executable, "{mode}");
+    }
+    let root = run.tree("d").await?.root.context("a root")?;
+    let executable: Vec<_> =
+        root.files.iter().filter(|file| file.is_executable).map(|file| &file.name).collect();
+    assert_eq!(executable, ["f0101", "f0700", "f0755"]);
+    Ok(())
+}
+
+/// An action that makes a directory with some of everything.
+fn directory(daemon: &Daemon) -> Action {
+    let script = "mkdir -p d/sub/deep d/empty; echo b > d/b; echo a > d/a; chmod +x d/a; \
+                  echo c > d/sub/deep/c; ln -s a d/link";
+    daemon.client().action(script).output("d")
+}
+
+async fn a_directory_comes_back_as_a_tree(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let run = directory(&daemon).run().await?;
+    let tree = run.succeeded().await?.tree("d").await?;
+    let root = tree.root.clone().context("a root")?;
+    let names: Vec<_> =
+        root.files.iter().map(|file| (file.name.as_str(), file.is_executable)).collect();
+    assert_eq!(names, [("a", true), ("b", false)]);
+    let names: Vec<_> = root.directories.iter().map(|directory| &directory.name).collect();
+    assert_eq!(names, ["empty", "sub"]);
+    assert_eq!((root.symlinks[0].name.as_str(), root.symlinks[0].target.as_str()), ("link", "a"));
+    // Every child is found by the digest of its own bytes, as clients look for it.
+    let find = |digest: &Option<proto::Digest>| {
+        let is_it = |child: &&proto::Directory| {
+            let digest_of = Digest::of(DigestFunction::Sha256, &child.encode_to_vec());
+            Some(digest_of.to_proto()) == *digest
+        };
+        tree.children.iter().find(is_it).context("a child is missing")
+    };
+    assert_eq!(find(&root.directories[0].digest)?, &proto::Directory::default());
+    let sub = find(&root.directories[1].digest)?;
+    assert_eq!(find(&sub.directories[0].digest)?.files[0].name, "c");
+    Ok(())
+}
+
+async fn the_tree_and_the_directories_agree(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let client = daemon.client();
+    let format = OutputDirectoryFormat::TreeAndDirectory as i32;
+    let action =
+        directory(&daemon).change_command(|command| command.output_directory_format = format);
+    let run = action.run().await?;
+    let output = &run.succeeded().await?.result()?.output_directories[0];
+    let root = Digest::from_proto_field(output.root_directory_digest.as_ref(), client.function())?;
+    let tree = run.tree("d").await?;
+    let request =
+        proto::GetTreeRequest { root_digest: Some(root.to_proto()), ..Default::default() };
+    let mut stream = client.cas().get_tree(request).await?.into_inner();
+    let mut told = Vec::new();
+    while let Some(page) = stream.message().await? {
+        told.extend(page.directories);
+    }
+    assert_eq!(told[0], tree.root.context("a root")?);
+    assert_eq!(told.len(), 1 + tree.children.len());
+    assert!(tree.children.iter().all(|child| told.contains(child)));
+    Ok(())
+}
+
+async fn directories_only_when_asked_for(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let check = async |format: OutputDirectoryFormat, expected: (bool, bool)| {
+        let action = directory(&daemon)
+            .change_command(|command| command.output_directory_format = format as i32);
+        let run = action.run().await?;
+        let output = &run.succeeded().await?.result()?.output_directories[0];
+        let got = (output.tree_digest.is_some(), output.root_directory_digest.is_some());
+        assert_eq!(got, expected, "{format:?}");
+        anyhow::Ok(())
+    };
+    check(OutputDirectoryFormat::DirectoryOnly, (false, true)).await?;
+    check(OutputDirectoryFormat::TreeAndDirectory, (true, true)).await?;
+    Ok(())
+}
+
+async fn empty_directories_are_kept(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let action = daemon.client().action("mkdir -p top d/empty d/nested/empty; : > d/nested/file");
+    let run = action.output("d").output("top").run().await?;
+    let tree = run.succeeded().await?.tree("d").await?;
+    let root = tree.root.context("a root")?;
+    let names: Vec<_> = root.directories.iter().map(|directory| &directory.name).collect();
+    assert_eq!(names, ["empty", "nested"]);
+    assert_eq!(run.tree("top").await?.root, Some(proto::Directory::default()));
+    Ok(())
+}
+
+async fn equal_directories_are_told_once(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let action = daemon.client().action("mkdir -p d/a/x d/b/x d/c/x").output("d");
+    let tree = action.run().await?.succeeded().await?.tree("d").await?;
+    // The empty directory, and the one that holds it.
+    assert_eq!(tree.children.len(), 2);
+    Ok(())
+}
+
+async fn symlinks_stay_symlinks(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let script = "mkdir dir; ln -s dir to-dir; ln -s nowhere dangling; ln -s /etc/passwd absolute; \
+                  ln -s ../../../../etc/shadow up; ln -s loop loop";
+    let mut action = daemon.client().action(script);
+    for name in ["to-dir", "dangling", "absolute", "up", "loop"] {
+        action = action.output(name);
+    }
+    let run = action.run().await?;
+    let expected = [
+        "symlink absolute -> /etc/passwd",
+        "symlink dangling -> nowhere",
+        "symlink loop -> loop",
+        "symlink to-dir -> dir",
+        "symlink up -> ../../../../etc/shadow",
+    ];
+    assert_eq!(run.succeeded().await?.outputs()?, expected);
+    Ok(())
+}
+
+#[expect(deprecated, reason = "clients of REAPI 2.0 read the older lists")]
+async fn symlinks_in_the_older_lists(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let action = daemon.client().action("echo x > f; mkdir d; ln -s f to-file; ln -s d to-dir");
+    let run = action.output_file("to-file").output_directory("to-dir").run().await?;
+    let result = run.succeeded().await?.result()?;
+    let link = |links: &[proto::OutputSymlink]| links.first().map(|link| link.target.clone());
+    assert_eq!(link(&result.output_file_symlinks), Some("f".to_owned()));
+    assert_eq!(link(&result.output_directory_symlinks), Some("d".to_owned()));
+    assert!(result.output_files.is_empty() && result.output_directories.is_empty());
+    Ok(())
+}
+
+async fn symlinks_in_a_directory_are_kept(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let script = "mkdir d; ln -s /etc d/absolute; ln -s ../../.. d/up; ln -s gone d/dangling";
+    let run = daemon.client().action(script).output("d").run().await?;
+    let root = run.succeeded().await?.tree("d").await?.root.context("a root")?;
+    let links: Vec<_> =
+        root.symlinks.iter().map(|link| (link.name.as_str(), link.target.as_str())).collect();
+    assert_eq!(links, [("absolute", "/etc"), ("dangling", "gone"), ("up", "../../..")]);
+    assert!(root.files.is_empty() && root.directories.is_empty());
+    Ok(())
+}
+
+async fn no_symlink_is_followed(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let secret = daemon.root().join("secret");
+    std::fs::write(&secret, "the host's")?;
+    let script =
+        format!("ln -s {} out; mkdir d; ln -s {} d/out", secret.display(), secret.display());
+    let run = daemon.client().action(&script).output("out").output("d").run().await?;
+    run.succeeded().await?;
+    assert!(run.result()?.output_files.is_empty());
+    let secret = daemon.client().digest("the host's");
+    assert_eq!(daemon.client().missing(&[secret]).await?, [secret]);
+    Ok(())
+}
+
+async fn a_symlink_in_the_way_to_an_output_is_not_followed(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    // The parent of the output is there before; the action puts a link in its place.
+    for target in ["/etc", "/proc/self/root/etc", "../../../../etc", "elsewhere"] {
+        let script =
+            format!("mkdir elsewhere; echo x > elsewhere/passwd; rmdir sub && ln -s {target} sub");
+        let run = daemon.client().action(&script).output("sub/passwd").run().await?;
+        let files = run.result().map_or(0, |result| result.output_files.len());
+        assert_eq!(files, 0, "{target}: {:?}", run.response);
+    }
+    Ok(())
+}
+
+async fn a_fifo_is_refused(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let run = daemon.client().action("mkfifo out").output("out").run().await?;
+    assert_ne!(run.code(), Code::Ok);
+    assert!(run.message().contains("out"), "{}", run.message());
+    Ok(())
+}
+
+async fn a_device_or_socket_in_a_directory_is_refused(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let run = daemon.client().action("mkdir d; mkfifo d/fifo").output("d").run().await?;
+    assert_ne!(run.code(), Code::Ok);
+    // Devices can't even be made.
+    let run = daemon.client().action("mknod null c 1 3").output("null").run().await?;
+    assert_ne!(run.exit_code()?, 0);
+    Ok(())
+}
+
+async fn kinds_that_do_not_fit_are_refused(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let run = daemon.client().action("mkdir out").output_file("out").run().await?;
+    assert_eq!(run.code(), Code::InvalidArgument, "{}", run.message());
+    let run = daemon.client().action("echo x > out").output_directory("out").run().await?;
+    assert_eq!(run.code(), Code::InvalidArgument, "{}", run.message());
+    Ok(())
+}
+
+async fn an_output_can_be_an_input(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let action = daemon.client().action("true").executable("bin/tool", "tool").output("bin/tool");
+    let run = action.run().await?;
+    let file = run.succeeded().await?.output_file("bin/tool")?;
+    assert!(file.is_executable);
+    assert_eq!(file.digest, Some(daemon.client().digest("tool").to_proto()));
+    Ok(())
+}
+
+async fn an_output_directory_can_hold_inputs(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let action =
+        daemon.client().action("echo new > d/new; mkdir d/sub/more; echo x > d/sub/more/x");
+    let action = action.input("d/old", "old").input("d/sub/old", "old").symlink("d/link", "old");
+    let run = action.output("d").run().await?;
+    let tree = run.succeeded().await?.tree("d").await?;
+    let root = tree.root.context("a root")?;
+    let names: Vec<_> = root.files.iter().map(|file| &file.name).collect();
+    assert_eq!(names, ["new", "old"]);
+    assert_eq!(root.symlinks[0].target, "old");
+    let sub = tree.children.iter().find(|child| !child.directories.is_empty()).context("sub")?;
+    assert_eq!((sub.files[0].name.as_str(), sub.directories[0].name.as_str()), ("old", "more"));
+    Ok(())
+}
+
+async fn one_output_inside_another(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let action = daemon.client().action("mkdir -p d/sub; echo x > d/sub/f; echo y > d/g");
+    let run = action.output("d").output("d/sub/f").output("d/sub").run().await?;
+    run.succeeded().await?;
+    assert_eq!(run.outputs()?, ["directory d", "directory d/sub", "file d/sub/f"]);
+    assert_eq!(run.file("d/sub/f").await?, "x\n");
+    assert_eq!(run.tree("d").await?.children.len(), 1);
+    assert_eq!(run.tree("d/sub").await?.root.context("a root")?.files[0].name, "f");
+    Ok(())
+}
+
+async fn the_whole_root_can_be_an_output(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    for path in ["", "."] {
+        let action = daemon.client().action("echo new > new").input("old", "old").salt(path);
+        let action = if path.is_empty() { action.output_directory("") } else { action.output(".") };
+        let run = action.run().await?;
+        let root = run.succeeded().await?.tree(path).await?.root.context("a root")?;
+        let names: Vec<_> = root.files.iter().map(|file| &file.name).collect();
+        assert_eq!(names, ["new", "old"], "{path:?}");
+    }
+    Ok(())
+}
+
+async fn hard_links_to_one_output_are_apart(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let script = "echo x > one; ln one two; ln one kept; mkdir d; ln one d/three";
+    let run = daemon.client().action(script).output("one").output("two").output("d").run().await?;
+    run.succeeded().await?;
+    assert_eq!((run.file("one").await?, run.file("two").await?), ("x\n".into(), "x\n".into()));
+    let root = run.tree("d").await?.root.context("a root")?;
+    assert_eq!(root.files[0].digest, run.output_file("one")?.digest);
+    let one_name = || Ok(blob_metadata(&daemon, "x\n")?.nlink() == 1);
+    testkit::eventually("the blob has one name", one_name).await
+}
+
+fn blob_metadata(daemon: &Daemon, content: &str) -> anyhow::Result<std::fs::Metadata> {
+    let hex = daemon.client().digest(content).hex();
+    let path = daemon.root().join("cas/blobs/sha256").join(&hex[..2]).join(&hex);
+    Ok(std::fs::symlink_metadata(path)?)
+}
+
+async fn an_output_is_a_blob_like_all_others(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let script =
+        "echo plain > plain; echo special > special; chmod 6755 special; touch -d @1 plain";
+    let run = daemon.client().action(script).output("plain").output("special").run().await?;
+    run.succeeded().await?;
+    for content in ["plain\n", "special\n"] {
+        // The name that the action gave it goes away after the answer.
+        let one_name = || Ok(blob_metadata(&daemon, content)?.nlink() == 1);
+        testkit::eventually("the blob has one name", one_name).await?;
+        let metadata = blob_metadata(&daemon, content)?;
+        assert!(metadata.file_type().is_file());
+        let owner = (metadata.uid(), metadata.gid(), metadata.nlink());
+        assert_eq!((metadata.mode() & 0o7777, owner), (0o444, (0, 0, 1)), "{content}");
+    }
+    assert!(run.output_file("special")?.is_executable);
+    Ok(())
+}
+
+async fn a_writer_that_stays_behind_can_not_change_an_output(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let script = "echo good > out; \
+                  (setsid sh -c 'exec 3>>out; sleep 1; while echo bad >&3; do :; done' &) ; sleep 0.2";
+    let run = daemon.client().action(script).output("out").run().await?;
+    assert_eq!(run.succeeded().await?.file("out").await?, "good\n");
+    tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+    assert_eq!(run.file("out").await?, "good\n");
+    Ok(())
+}
+
+async fn an_output_nobody_may_read_comes_back(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let script = "echo x > out; chmod 0 out; mkdir d; echo y > d/y; chmod 0 d/y d";
+    let run = daemon.client().action(script).output("out").output("d").run().await?;
+    assert_eq!(run.succeeded().await?.file("out").await?, "x\n");
+    assert_eq!(run.tree("d").await?.root.context("a root")?.files[0].name, "y");
+    Ok(())
+}
+
+async fn sparse_files_keep_their_content(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let script = "truncate -s 20M out; echo end >> out";
+    let run = daemon.client().action(script).output("out").run().await?;
+    let content = run.succeeded().await?.file("out").await?;
+    assert_eq!(content.len(), (20 << 20) + 4);
+    assert!(content.ends_with("end\n"));
+    Ok(())
+}
+
+async fn a_thousand_outputs(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let script = "for i in $(seq 1000); do echo $i > o$i; done; mkdir d; for i in $(seq 1000); do echo d$i > d/$i; done";
+    let mut action = daemon.client().action(script).output("d");
+    for number in 1..=1000 {
+        action = action.output(&format!("o{number}"));
+    }
+    let run = action.run().await?;
+    run.succeeded().await?;
+    assert_eq!(run.result()?.output_files.len(), 1000);
+    assert_eq!(run.file("o777").await?, "777\n");
+    assert_eq!(run.tree("d").await?.root.context("a root")?.files.len(), 1000);
+    Ok(())
+}
+
+async fn outputs_of_a_failed_action_come_back(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    let run =
+        daemon.client().action("echo log > test.log; exit 1").output("test.log").run().await?;
+    assert_eq!((run.exit_code()?, run.file("test.log").await?), (1, "log\n".to_owned()));
+    Ok(())
+}
+
+async fn a_name_that_is_not_text_is_refused(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    // REAPI's names are UTF-8: there is no way to tell of this file.
+    let run =
+        daemon.client().action(r"mkdir d; touch $(printf 'd/\377')").output("d").run().await?;
+    assert_ne!(run.code(), Code::Ok);
+    Ok(())
+}
