@@ -50,8 +50,12 @@ pub struct ServeArgs {
 
     /// Directory of the runtimes that actions ask for with the platform property
     /// `libc`
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "runtime_image")]
     pub runtime_root: Option<PathBuf>,
+
+    /// The same as a SquashFS image, made by `cargo xtask runtimes`
+    #[arg(long, value_name = "FILE")]
+    pub runtime_image: Option<PathBuf>,
 
     /// Let actions ask for the toolchains of a root file system with the
     /// platform property `rootfs=host`: this machine's, or the one in DIR

@@ -13,4 +13,5 @@ pub mod cli;
 pub mod doctor;
 pub mod logging;
 pub mod privileges;
+mod runtime_source;
 pub mod serve;

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use reapi::{Health, Services, TcpConnections};
-use runtimes::{RuntimeOptions, Runtimes};
+use runtimes::Runtimes;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sandbox::Cgroups;
 use store::{Store, StoreOptions};
@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 use worker::{Worker, WorkerConfig};
 
 use crate::cli::ServeArgs;
-use crate::{logging, privileges};
+use crate::{logging, privileges, runtime_source};
 
 /// The word that makes the binary a sandbox helper; see [`sandbox::helper_main`].
 pub const HELPER_COMMAND: &str = "sandbox-helper";
@@ -50,6 +50,9 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<ExitCode> {
     logging::start(&arguments.log)?;
     privileges::check()?;
     raise_open_files_limit()?;
+    // While there is one thread: those that come are in the same namespace. What is mounted in it
+    // shows nowhere else, and is gone with the daemon however that ends.
+    sys::mount::enter_private_namespace().context("entering a mount namespace")?;
     let store = open_store(&arguments.root)?;
     let worker = start_worker(arguments, &store)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -73,11 +76,8 @@ fn open_store(root: &Path) -> anyhow::Result<Arc<Store>> {
 }
 
 fn start_worker(arguments: &ServeArgs, store: &Arc<Store>) -> anyhow::Result<Worker> {
-    let runtimes = Runtimes::open(&RuntimeOptions {
-        runtime_root: arguments.runtime_root.clone(),
-        host_rootfs: arguments.allow_host_rootfs.clone(),
-    })
-    .context("opening the runtimes")?;
+    let runtimes =
+        Runtimes::open(&runtime_source::options(arguments)).context("opening the runtimes")?;
     let input_roots = inputroot::choose(store, arguments.input_root_strategy.0)
         .context("choosing an input root strategy; `linux-actiond doctor` tells more")?;
     tracing::info!(strategy = input_roots.name(), "input roots");

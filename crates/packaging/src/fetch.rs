@@ -61,7 +61,7 @@ impl Fetcher<'_> {
                     source.origin
                 )));
             }
-            if let Some(cached) = self.from_cache(&wanted, &locked)? {
+            if let Some(cached) = self.cached(&wanted, &locked)? {
                 return Ok(Outcome::Fetched(cached));
             }
         }
@@ -89,7 +89,7 @@ impl Fetcher<'_> {
     }
 
     /// All packages as they are locked, when all of them are in the cache.
-    fn from_cache(
+    fn cached(
         &self,
         wanted: &[&PackageRecipe],
         locked: &[LockedPackage],

@@ -1,22 +1,27 @@
 //! What a sandbox's root holds beside the input root: a few files in `/etc`, and where an action
-//! asks for it a C library or the toolchains of the host.
+//! asks for it a C library, a shell, or the toolchains of the host.
 //!
 //! ```text
-//! rootfs, libc   the view
-//! neither        /etc, generated, with what the runtime root's common etc replaces
+//! properties     the view
+//! none           /etc, generated, with what the runtimes' common etc replaces
 //! libc=NAME      that, and /lib, /lib64, /usr/lib of the C library
+//! requires-bash  beside libc: also /bin and /usr/bin of the shell that belongs to the library;
+//!                alone: the newest library with its shell
 //! rootfs=host    /usr, /bin, /sbin, /lib* and a part of /etc of a root that the operator names
 //! ```
+//!
+//! Nothing of it lies where the input root appears, so it can't hide an input.
 //!
 //! All views are worked out when the daemon starts: a request chooses one by its name, and no text
 //! that a client sends ever becomes a path. A change below the given directories, such as a new C
 //! library, is seen at the next start.
 //!
-//! The crate describes views ([`RootView`]); it mounts nothing.
+//! The crate describes views ([`RootView`]). All that it mounts is a runtime image, once.
 
 mod confined;
 mod etc;
 mod host;
+mod image;
 mod libc;
 pub mod manifest;
 mod view;
@@ -27,8 +32,11 @@ use std::sync::Arc;
 
 use model::Properties;
 
+use crate::image::MountedImage;
+
 pub use confined::ReadError;
 pub use etc::{HOSTNAME, common_files};
+pub use image::{ImageError, ImageOptions};
 pub use view::{RootView, ViewMount};
 
 /// The value of `rootfs` that names the operator's root.
@@ -39,6 +47,8 @@ const HOST: &str = "host";
 pub struct RuntimeOptions {
     /// The directory of C libraries, for `libc`.
     pub runtime_root: Option<PathBuf>,
+    /// The image of C libraries, instead of the directory.
+    pub runtime_image: Option<ImageOptions>,
     /// The root whose toolchains `rootfs=host` shows; `None` refuses that property.
     pub host_rootfs: Option<PathBuf>,
 }
@@ -48,7 +58,16 @@ pub struct RuntimeOptions {
 pub struct Runtimes {
     bare: Arc<RootView>,
     host: Option<Arc<RootView>>,
-    libc: BTreeMap<String, Arc<RootView>>,
+    libc: BTreeMap<String, Library>,
+    /// What the views of an image are made of.
+    _image: Option<Arc<MountedImage>>,
+}
+
+/// The views of one C library.
+#[derive(Debug, Clone)]
+pub(crate) struct Library {
+    alone: Arc<RootView>,
+    with_shell: Option<Arc<RootView>>,
 }
 
 /// Why the views could not be worked out.
@@ -57,6 +76,12 @@ pub enum OpenError {
     /// A file or directory could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The runtime image can't be used.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// A directory and an image, which may have different libraries of one name.
+    #[error("a runtime root and a runtime image exclude each other")]
+    RootAndImage,
     /// A C library lacks what makes it one.
     #[error("the C library {name} has neither lib nor usr/lib in {root}")]
     NoLibraries {
@@ -80,6 +105,15 @@ pub enum ViewError {
         name: String,
         /// The names that there are.
         known: Vec<String>,
+    },
+    /// There is no shell, or none for that C library.
+    #[error(
+        "platform property requires-bash: there is no shell {}",
+        .libc.as_ref().map_or("here".to_owned(), |name| format!("for the C library {name:?}"))
+    )]
+    NoShell {
+        /// The C library that the action asked for.
+        libc: Option<String>,
     },
     /// `rootfs=host`, and the operator has not allowed it.
     #[error(
@@ -105,19 +139,29 @@ fn listed(names: &[String]) -> String {
 impl Runtimes {
     /// Works out every view that `options` allow.
     pub fn open(options: &RuntimeOptions) -> Result<Self, OpenError> {
-        let (bare, libc) = match &options.runtime_root {
+        let image = options.runtime_image.as_ref().map(MountedImage::mount).transpose()?;
+        let root = match (&options.runtime_root, &options.runtime_image) {
+            (Some(_), Some(_)) => return Err(OpenError::RootAndImage),
+            (Some(root), None) => Some(root),
+            (None, image) => image.as_ref().map(|image| &image.mount_point),
+        };
+        let (bare, libc) = match root {
             Some(root) => libc::views(root)?,
             None => (RootView::bare(), BTreeMap::new()),
         };
         let host = options.host_rootfs.as_deref().map(host::view).transpose()?;
-        Ok(Self { bare: Arc::new(bare), host: host.map(Arc::new), libc })
+        let image = image.map(Arc::new);
+        Ok(Self { bare: Arc::new(bare), host: host.map(Arc::new), libc, _image: image })
     }
 
     /// The view that an action's properties ask for.
     pub fn view(&self, properties: &Properties) -> Result<Arc<RootView>, ViewError> {
+        let shell = properties.requires_bash;
         match (&properties.rootfs, &properties.libc) {
+            (None, None) if shell => self.newest_with_shell(),
             (None, None) => Ok(Arc::clone(&self.bare)),
-            (None, Some(name)) => self.libc(name),
+            (None, Some(name)) => self.library(name, shell),
+            // A host's toolchains bring their shell.
             (Some(name), None) if name == HOST => {
                 self.host.clone().ok_or(ViewError::HostRootfsNotAllowed)
             }
@@ -131,12 +175,31 @@ impl Runtimes {
         self.libc.keys().map(String::as_str)
     }
 
-    fn libc(&self, name: &str) -> Result<Arc<RootView>, ViewError> {
-        self.libc.get(name).cloned().ok_or_else(|| ViewError::UnknownLibc {
-            name: shown(name),
-            known: self.libc.keys().cloned().collect(),
-        })
+    fn library(&self, name: &str, shell: bool) -> Result<Arc<RootView>, ViewError> {
+        let Some(library) = self.libc.get(name) else {
+            let known = self.libc.keys().cloned().collect();
+            return Err(ViewError::UnknownLibc { name: shown(name), known });
+        };
+        if !shell {
+            return Ok(Arc::clone(&library.alone));
+        }
+        library.with_shell.clone().ok_or_else(|| ViewError::NoShell { libc: Some(name.to_owned()) })
     }
+
+    /// For actions that need a shell and don't care for the library that it runs with.
+    fn newest_with_shell(&self) -> Result<Arc<RootView>, ViewError> {
+        let with_shell = self.libc.iter().filter_map(|(name, library)| {
+            library.with_shell.as_ref().map(|view| (version_key(name), view))
+        });
+        let newest = with_shell.max_by(|(one, _), (other, _)| one.cmp(other));
+        newest.map(|(_, view)| Arc::clone(view)).ok_or(ViewError::NoShell { libc: None })
+    }
+}
+
+/// Orders names by the numbers in them, then by themselves: `glibc2.9` before `glibc2.31`.
+fn version_key(name: &str) -> (Vec<u64>, &str) {
+    let digits = name.split(|character: char| !character.is_ascii_digit());
+    (digits.filter_map(|digits| digits.parse().ok()).collect(), name)
 }
 
 /// A client's text for an error's text: of bounded length, whatever was sent.

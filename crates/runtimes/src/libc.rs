@@ -7,6 +7,10 @@
 //!     lib64     or usr/lib64          appears as /lib64
 //!     usr/lib                         appears as /usr/lib
 //!     etc                             goes before the common one
+//! shell/<name>/<architecture>/root/   for libc=<name> with requires-bash: the library once more,
+//!                                     with the shell and what that needs
+//!     bin       or usr/bin            appears as /bin
+//!     usr/bin, usr/libexec            appear as they are
 //! ```
 //!
 //! Symlinks in a library's root are resolved within that root.
@@ -16,57 +20,80 @@ use std::env::consts::ARCH;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::OpenError;
 use crate::confined::{ConfinedRoot, ReadError};
 use crate::manifest;
 use crate::view::{Builder, Item, RootView};
+use crate::{Library, OpenError};
 
-/// Where a library's directories appear, and which of its own is taken: the first that there is.
-const DIRECTORIES: [(&str, &[&str]); 3] =
-    [("lib", &["lib", "usr/lib"]), ("lib64", &["lib64", "usr/lib64"]), ("usr/lib", &["usr/lib"])];
+/// Where a root's directories appear, and which of its own is taken: the first that there is.
+type Directories = &'static [(&'static str, &'static [&'static str])];
+
+const LIBRARIES: Directories =
+    &[("lib", &["lib", "usr/lib"]), ("lib64", &["lib64", "usr/lib64"]), ("usr/lib", &["usr/lib"])];
+
+const PROGRAMS: Directories =
+    &[("bin", &["bin", "usr/bin"]), ("usr/bin", &["usr/bin"]), ("usr/libexec", &["usr/libexec"])];
 
 /// The views of a runtime root: the one without a C library, and those with one by their names.
 pub(crate) fn views(
     runtime_root: &Path,
-) -> Result<(RootView, BTreeMap<String, Arc<RootView>>), OpenError> {
+) -> Result<(RootView, BTreeMap<String, Library>), OpenError> {
     let root = ConfinedRoot::open(runtime_root)?;
     let mut bare = Builder::with_generated_etc();
-    if let Some(common) = root.below("common/root")? {
+    if let Some(common) = root.below(manifest::COMMON_ROOT)? {
         put_etc(&mut bare, &common)?;
     }
-    let mut views = BTreeMap::new();
+    let mut libraries = BTreeMap::new();
     for name in root.names("libc")? {
         if !manifest::is_runtime_name(&name) {
             tracing::warn!(name, "left out: not a name for a C library");
             continue;
         }
-        match root.below(&format!("libc/{name}/{ARCH}/root"))? {
-            Some(library) => {
-                let view = view(bare.clone(), &name, &library)?;
-                views.insert(name, Arc::new(view));
-            }
+        match library(&root, &bare, &name)? {
+            Some(library) => drop(libraries.insert(name, library)),
             None => tracing::info!(name, "left out: the C library is not for this architecture"),
         }
     }
-    Ok((bare.build("bare"), views))
+    Ok((bare.build("bare"), libraries))
 }
 
-fn view(mut builder: Builder, name: &str, library: &ConfinedRoot) -> Result<RootView, OpenError> {
-    put_etc(&mut builder, library)?;
-    let mut has_libraries = false;
-    for (at, candidates) in DIRECTORIES {
-        if let Some(source) = first_directory(library, candidates)? {
-            has_libraries |= at == "lib";
+/// The views of one C library; `None` when it is not for this architecture.
+fn library(root: &ConfinedRoot, bare: &Builder, name: &str) -> Result<Option<Library>, OpenError> {
+    let Some(libc) = root.below(&manifest::libc_root(name, ARCH))? else { return Ok(None) };
+    let alone = with_libraries(bare.clone(), name, &libc)?.build(&format!("libc:{name}"));
+    let shell = root.below(&manifest::shell_root(name, ARCH))?;
+    let with_shell = shell.map(|shell| {
+        let mut builder = with_libraries(bare.clone(), name, &shell)?;
+        put_directories(&mut builder, &shell, PROGRAMS)?;
+        Ok::<_, OpenError>(Arc::new(builder.build(&format!("libc:{name}+shell"))))
+    });
+    Ok(Some(Library { alone: Arc::new(alone), with_shell: with_shell.transpose()? }))
+}
+
+fn with_libraries(
+    mut builder: Builder,
+    name: &str,
+    root: &ConfinedRoot,
+) -> Result<Builder, OpenError> {
+    put_etc(&mut builder, root)?;
+    put_directories(&mut builder, root, LIBRARIES)?;
+    if !builder.has("lib") {
+        return Err(OpenError::NoLibraries { name: name.to_owned(), root: root.path().to_owned() });
+    }
+    Ok(builder)
+}
+
+fn put_directories(
+    builder: &mut Builder,
+    root: &ConfinedRoot,
+    directories: Directories,
+) -> Result<(), ReadError> {
+    for (at, candidates) in directories {
+        if let Some(source) = first_directory(root, candidates)? {
             builder.put(at, Item::Mount(source));
         }
     }
-    if !has_libraries {
-        return Err(OpenError::NoLibraries {
-            name: name.to_owned(),
-            root: library.path().to_owned(),
-        });
-    }
-    Ok(builder.build(&format!("libc:{name}")))
+    Ok(())
 }
 
 fn first_directory(

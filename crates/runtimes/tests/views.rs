@@ -48,14 +48,14 @@ impl Root {
     fn open_as_runtime_root(&self) -> Result<Runtimes, OpenError> {
         Runtimes::open(&RuntimeOptions {
             runtime_root: Some(self.0.path().to_owned()),
-            host_rootfs: None,
+            ..RuntimeOptions::default()
         })
     }
 
     fn open_as_host(&self) -> Result<Runtimes, OpenError> {
         Runtimes::open(&RuntimeOptions {
-            runtime_root: None,
             host_rootfs: Some(self.0.path().to_owned()),
+            ..RuntimeOptions::default()
         })
     }
 
@@ -255,10 +255,62 @@ fn a_directory_that_is_not_there_is_an_error() {
         let options = RuntimeOptions {
             runtime_root: runtime_root.map(PathBuf::from),
             host_rootfs: host_rootfs.map(PathBuf::from),
+            runtime_image: None,
         };
         let error = Runtimes::open(&options).unwrap_err();
         assert!(error.to_string().contains("/nonexistent"), "{error}");
     }
+}
+
+fn with_shell(root: Root, name: &str) -> Root {
+    let shell = format!("shell/{name}/{ARCH}/root");
+    root.file(&format!("libc/{name}/{ARCH}/root/usr/lib/libc.so.6"), "")
+        .file(&format!("{shell}/usr/lib/libc.so.6"), "")
+        .file(&format!("{shell}/usr/bin/bash"), "")
+        .link(&format!("{shell}/bin"), "usr/bin")
+}
+
+#[test]
+fn a_shell_comes_with_the_library_that_it_runs_on() {
+    let root = with_shell(Root::new(), "x");
+    let runtimes = root.open_as_runtime_root().unwrap();
+    let alone = view(&runtimes, &[("libc", "x")]).unwrap();
+    assert_eq!(mount(&alone, "bin"), None);
+    let with_shell = view(&runtimes, &[("libc", "x"), ("requires-bash", "")]).unwrap();
+    for (at, below) in
+        [("bin", "usr/bin"), ("usr/bin", "usr/bin"), ("lib", "usr/lib"), ("usr/lib", "usr/lib")]
+    {
+        let source = root.path(&format!("shell/x/{ARCH}/root/{below}"));
+        assert_eq!(mount(&with_shell, at), Some(&*source), "{at}");
+    }
+    assert_ne!(alone.name, with_shell.name);
+}
+
+#[test]
+fn a_shell_alone_is_the_newest() {
+    let root = ["glibc2.9", "glibc2.31", "glibc2.4"].into_iter().fold(Root::new(), with_shell);
+    let root = root.directory(&format!("libc/glibc2.40/{ARCH}/root/lib"));
+    let runtimes = root.open_as_runtime_root().unwrap();
+    let view = view(&runtimes, &[("requires-bash", "")]).unwrap();
+    assert_eq!(view.name, "libc:glibc2.31+shell");
+}
+
+#[test]
+fn without_a_shell_bash_is_an_error() {
+    let runtimes = libraries("x").open_as_runtime_root().unwrap();
+    let error = view(&runtimes, &[("requires-bash", "")]).unwrap_err();
+    assert_eq!(error, ViewError::NoShell { libc: None });
+    let error = view(&runtimes, &[("requires-bash", ""), ("libc", "x")]).unwrap_err();
+    assert!(error.to_string().contains("for the C library \"x\""), "{error}");
+    let error = view(&runtimes, &[("requires-bash", ""), ("libc", "y")]).unwrap_err();
+    assert!(matches!(error, ViewError::UnknownLibc { .. }));
+}
+
+#[test]
+fn a_host_brings_its_own_shell() {
+    let runtimes = merged_host().open_as_host().unwrap();
+    let view = view(&runtimes, &[("rootfs", "host"), ("requires-bash", "")]).unwrap();
+    assert_eq!(view.name, "host");
 }
 
 /// A root of today's shape: everything in `/usr`, links to it beside it.
@@ -427,7 +479,8 @@ fn properties_that_mean_no_view() {
 /// The machine the tests run on: whatever it is, its secrets stay where they are.
 #[test]
 fn this_machine_as_host() {
-    let options = RuntimeOptions { runtime_root: None, host_rootfs: Some(PathBuf::from("/")) };
+    let options =
+        RuntimeOptions { host_rootfs: Some(PathBuf::from("/")), ..RuntimeOptions::default() };
     let view = view(&Runtimes::open(&options).unwrap(), &[("rootfs", "host")]).unwrap();
     assert_eq!(mount(&view, "usr"), Some(Path::new("/usr")));
     for mount in &view.mounts {
