@@ -45,13 +45,17 @@
 
 #define ACD_MAGIC	0x41444653	/* "ADFS" */
 
-/* Inode numbers of inputs carry this bit; ext4's have 32 bits. 48 bits in all
- * leave room for overlayfs to put the layer's number on top (xino). */
-#define ACD_INPUT_INO	(1ULL << 47)
+/*
+ * Inode numbers of inputs carry this bit; ext4's have 32 bits. 48 bits in all
+ * leave room for overlayfs to put the layer's number on top (xino).
+ */
+#define ACD_INPUT_INO	BIT_ULL(47)
 
-/* When an input was last changed: 2000-01-01. Constant, so that equal trees look
+/*
+ * When an input was last changed: 2000-01-01. Constant, so that equal trees look
  * equal, and the same as in the EROFS images of the other kind of input root;
- * not the epoch, because there are archive formats that cannot hold it. */
+ * not the epoch, because there are archive formats that cannot hold it.
+ */
 #define ACD_INPUT_TIME	946684800
 
 /**
@@ -178,6 +182,7 @@ static inline bool acd_is_staged(const struct inode *inode)
 /* The staged object, or an input directory's counterpart, or NULL. */
 static inline struct dentry *acd_real(const struct inode *inode)
 {
+	/* Pairs with the store in acd_make_counterpart(). */
 	return smp_load_acquire(&acd_inode(inode)->real);
 }
 

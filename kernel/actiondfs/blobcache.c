@@ -32,6 +32,18 @@ MODULE_PARM_DESC(blob_cache_entries, "blobs whose dentries are kept at hand");
 /* Entries looked at in one go, under a spinlock: some 50 microseconds. */
 #define ACD_SWEEP_BATCH		2048
 
+/**
+ * struct acd_blobs - the cache of one CAS
+ * @link: in acd_all_blobs
+ * @mounts: how many mounts share it, under acd_all_blobs_lock
+ * @cas: the CAS's directory, only to compare with
+ * @table: the entries by hash
+ * @lock: @age, @count, and changes of @table
+ * @age: the clock list
+ * @count: number of entries
+ * @shrinker: for memory pressure
+ * @sweep: for deleted blobs
+ */
 struct acd_blobs {
 	struct list_head link;
 	unsigned int mounts;
@@ -79,8 +91,10 @@ static void acd_blobs_release(struct list_head *dropped)
 	list_for_each_entry_safe(entry, next, dropped, age) {
 		list_del(&entry->age);
 		acd_count(blobs_evicted);
-		/* A reader under RCU may still try to take a reference: dentries
-		 * are freed by RCU, and it takes none from a dead one. */
+		/*
+		 * A reader under RCU may still try to take a reference: dentries
+		 * are freed by RCU, and it takes none from a dead one.
+		 */
 		dput(entry->dentry);
 		kfree_rcu(entry, rcu);
 	}

@@ -64,8 +64,10 @@ void acd_dir_put(struct acd_dir *dir)
 	}
 }
 
-/* Free up to @want entries that nobody used of late. Each may need two looks:
- * one that finds it used, and one that finds it not used since. */
+/*
+ * Free up to @want entries that nobody used of late. Each may need two looks:
+ * one that finds it used, and one that finds it not used since.
+ */
 static unsigned long acd_cache_turn(unsigned long want, unsigned long limit,
 				    struct list_head *dropped)
 {

@@ -14,8 +14,10 @@
 
 #include "actiondfs.h"
 
-/* What the VFS has dealt with already. Appending is asked for per write: it
- * can be switched on and off by fcntl() on our file. */
+/*
+ * What the VFS has dealt with already. Appending is asked for per write: it
+ * can be switched on and off by fcntl() on our file.
+ */
 #define ACD_SPENT_FLAGS	(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND)
 
 static struct file *acd_open_staged(struct inode *inode, struct file *file)

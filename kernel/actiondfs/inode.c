@@ -110,8 +110,9 @@ static void acd_set_operations(struct inode *inode)
 /*
  * Permissions of inputs. In a strict mount anybody may make new names in any
  * directory, and what must not happen to inputs is refused by the operations,
- * with EROFS: a sticky bit would make it EPERM. A read-only mount is the lower layer of an overlay: its modes are what a
- * copied-up file gets, so they let the owner write.
+ * with EROFS: a sticky bit would make it EPERM. A read-only mount is the lower
+ * layer of an overlay: its modes are what a copied-up file gets, so they let
+ * the owner write.
  */
 static umode_t acd_input_mode(const struct super_block *sb, u8 type, bool exec)
 {
@@ -277,8 +278,10 @@ void acd_copy_attributes(struct inode *inode)
 struct acd_dir *acd_directory(struct inode *inode)
 {
 	struct acd_inode *ai = acd_inode(inode);
-	struct acd_dir *dir = smp_load_acquire(&ai->dir), *other;
+	struct acd_dir *dir, *other;
 
+	/* Pairs with the cmpxchg() below, by whoever was first. */
+	dir = smp_load_acquire(&ai->dir);
 	if (dir)
 		return dir;
 	dir = acd_dir_get(inode->i_sb, ai->hash, ai->blob_size);

@@ -95,8 +95,10 @@ static int acd_link(struct dentry *old_dentry, struct inode *dir,
 	struct acd_stage stage;
 	int err;
 
-	/* A second name in the stage for a blob of the CAS would make the blob
-	 * writable. EXDEV is what makes tools copy instead. */
+	/*
+	 * A second name in the stage for a blob of the CAS would make the blob
+	 * writable. EXDEV is what makes tools copy instead.
+	 */
 	if (!acd_is_staged(inode))
 		return -EXDEV;
 	err = acd_stage_begin(&stage, dentry);

@@ -12,8 +12,10 @@
 
 #include "actiondfs.h"
 
-/* Everybody may write into an input directory, so also into its counterpart;
- * mkdir alone would apply the umask of whoever comes first. */
+/*
+ * Everybody may write into an input directory, so also into its counterpart;
+ * mkdir alone would apply the umask of whoever comes first.
+ */
 static int acd_open_to_all(struct dentry *real)
 {
 	struct inode *inode = d_inode(real);
@@ -64,6 +66,7 @@ static int acd_make_counterpart(struct dentry *dentry)
 	if (IS_ERR(real))
 		return PTR_ERR(real);
 	acd_count(stage_directories);
+	/* Pairs with the load in acd_real(): the dentry is whole before seen. */
 	smp_store_release(&acd_inode(inode)->real, real);
 	return 0;
 }
