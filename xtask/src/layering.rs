@@ -9,9 +9,10 @@ use std::process::Command;
 use serde_json::Value;
 
 /// From the bottom up: each may import those before it.
-const FLOORS: [&str; 11] = [
+const FLOORS: [&str; 13] = [
     "model",
     "sys",
+    "embedded",
     "store",
     "runtimes",
     "inputroot",
@@ -19,6 +20,7 @@ const FLOORS: [&str; 11] = [
     "worker",
     "reapi",
     "vm",
+    "vz",
     "guest",
     "actiond",
 ];
@@ -28,7 +30,7 @@ const BESIDE: [Beside; 5] = [
     Beside { name: "testkit", imports: &["model", "sys", "store", "reapi"] },
     Beside { name: "bench", imports: &["model"] },
     Beside { name: "action-tool", imports: &[] },
-    Beside { name: "packaging", imports: &["runtimes"] },
+    Beside { name: "packaging", imports: &["embedded", "runtimes"] },
     Beside { name: "xtask", imports: &[] },
 ];
 
