@@ -15,7 +15,7 @@ pub(crate) fn lookup(
     instance: &str,
     action: &Digest,
 ) -> Result<Option<proto::ActionResult>, CacheError> {
-    let read = |source| CacheError::Read { action: *action, source };
+    let read = |source| CacheError::Read { action: *action, source: Box::new(source) };
     let Some(bytes) = store.action_cache().get(instance, action).map_err(read)? else {
         return Ok(None);
     };
@@ -42,7 +42,10 @@ fn is_complete(
         return Ok(false);
     }
     for tree in &references.trees {
-        let read = |source| CacheError::ReadTree { action: *action, tree: *tree, source };
+        let read = |source| {
+            let source = Box::new(source);
+            CacheError::ReadTree { action: *action, tree: *tree, source }
+        };
         let Some(bytes) = cas.read(tree).map_err(read)? else {
             return Ok(false);
         };

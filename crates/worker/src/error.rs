@@ -96,7 +96,7 @@ pub enum CacheError {
         action: Digest,
         /// What the store said.
         #[source]
-        source: store::StoreError,
+        source: Box<store::StoreError>,
     },
     /// A tree that the entry names could not be read from the store.
     #[error("reading the output tree {tree} of the cached result of {action}")]
@@ -107,7 +107,7 @@ pub enum CacheError {
         tree: Digest,
         /// What the store said.
         #[source]
-        source: store::StoreError,
+        source: Box<store::StoreError>,
     },
 }
 

@@ -115,9 +115,9 @@ impl Worker {
         let timeline = Timeline::queued_now(&self.shared.config.worker_name);
         match self.prepare(&request) {
             Ok(Prepared::Cached(result)) => {
-                Ok(self.answer_at_once(request, timeline, cached(result)))
+                Ok(self.answer_at_once(request, timeline, cached(*result)))
             }
-            Ok(Prepared::ToRun(action)) => self.enqueue(request, action, timeline),
+            Ok(Prepared::ToRun(action)) => self.enqueue(request, *action, timeline),
             Err(error) => Ok(self.answer_at_once(request, timeline, Done::failed(error))),
         }
     }
@@ -126,7 +126,7 @@ impl Worker {
         let shared = &*self.shared;
         if !request.skip_cache_lookup {
             match cache::lookup(&shared.store, &request.instance, &request.action) {
-                Ok(Some(result)) => return Ok(Prepared::Cached(result)),
+                Ok(Some(result)) => return Ok(Prepared::Cached(Box::new(result))),
                 Ok(None) => {}
                 // The action can still be run.
                 Err(error) => tracing::warn!(%error, "the action cache failed"),
@@ -138,7 +138,7 @@ impl Worker {
         let action = ActionMessage::parse(request.action, &bytes)
             .map_err(|error| ActionError::Invalid(error.to_string()))?;
         self.check_timeout(action.timeout)?;
-        Ok(Prepared::ToRun(action))
+        Ok(Prepared::ToRun(Box::new(action)))
     }
 
     /// REAPI: a timeout above the server's maximum must be rejected.
@@ -286,8 +286,8 @@ impl Shared {
 }
 
 enum Prepared {
-    Cached(proto::ActionResult),
-    ToRun(ActionMessage),
+    Cached(Box<proto::ActionResult>),
+    ToRun(Box<ActionMessage>),
 }
 
 fn cached(result: proto::ActionResult) -> Done {
