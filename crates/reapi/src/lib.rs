@@ -32,6 +32,7 @@ mod incoming;
 mod inline;
 mod internal;
 mod operations;
+mod reflection;
 mod request;
 mod resource_name;
 mod server;

@@ -27,6 +27,7 @@ use crate::execution::Execution;
 use crate::grpc::{Endpoint, MAX_REQUEST_MESSAGE_BYTES};
 use crate::internal::InternalCas;
 use crate::operations::Operations;
+use crate::reflection::{self, ReflectionError};
 
 /// Unread bytes of one stream: keeps a client busy for the milliseconds in which
 /// the disk takes in a few pieces of an upload.
@@ -89,7 +90,7 @@ impl Health {
 /// returns when the calls on the others are answered.
 ///
 /// # Errors
-/// [`ServeError`] when `incoming` fails.
+/// [`ServeError`] when `incoming` fails, or the services can't be described.
 pub async fn serve<I, IO, E>(
     incoming: I,
     services: Services,
@@ -108,13 +109,13 @@ where
         .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
-        .add_routes(routes(services))
+        .add_routes(routes(services).map_err(ServeError)?)
         .serve_with_incoming_shutdown(incoming, shutdown)
         .await
         .map_err(|error| ServeError(error.into()))
 }
 
-fn routes(Services { store, worker, health }: Services) -> Routes {
+fn routes(Services { store, worker, health }: Services) -> Result<Routes, ReflectionError> {
     let action_cache = ActionCache::new(Arc::clone(&store), worker.clone());
     let execution = Execution::new(Arc::clone(&store), worker.clone());
     let mut routes = Routes::builder();
@@ -131,6 +132,8 @@ fn routes(Services { store, worker, health }: Services) -> Routes {
         )
         .add_service(ExecutionServer::new(execution))
         .add_service(OperationsServer::new(Operations::new(worker)))
-        .add_service(Endpoint(InternalCas::new(store)));
-    routes.routes()
+        .add_service(Endpoint(InternalCas::new(store)))
+        .add_service(reflection::v1()?)
+        .add_service(reflection::v1alpha()?);
+    Ok(routes.routes())
 }
