@@ -8,6 +8,8 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand};
 use inputroot::StrategyName;
 
+use crate::serve_vm::ServeVmArgs;
+
 /// A remote execution worker and cache for one machine: every action in a
 /// sandbox of its own.
 #[derive(Debug, Parser)]
@@ -23,6 +25,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve the Remote Execution API
     Serve(Box<ServeArgs>),
+    /// Serve the Remote Execution API from a small virtual machine, which needs no root
+    ServeVm(Box<ServeVmArgs>),
     /// Show what of the kernel's features is here, and what is lost without them
     Doctor(DoctorArgs),
 }
@@ -73,7 +77,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub input_root_strategy: StrategyChoice,
 
-    /// Size of an action's /tmp and of its /var/tmp, e.g. 512m
+    /// Size of an action's /tmp, which is its /var/tmp too, e.g. 512m
     #[arg(long, value_name = "BYTES", default_value = "4g")]
     pub tmp_bytes: Bytes,
 
@@ -162,7 +166,7 @@ mod tests {
         let words = ["linux-actiond", "serve"].iter().chain(flags);
         match Cli::try_parse_from(words).map_err(|error| error.to_string())?.command {
             Command::Serve(arguments) => Ok(*arguments),
-            Command::Doctor(_) => Err("doctor".to_owned()),
+            other => Err(format!("{other:?}")),
         }
     }
 

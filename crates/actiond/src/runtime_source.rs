@@ -12,10 +12,8 @@ pub(crate) fn options(arguments: &ServeArgs) -> RuntimeOptions {
     let image = arguments.runtime_image.clone();
     RuntimeOptions {
         runtime_root: arguments.runtime_root.clone(),
-        runtime_image: image.map(|file| ImageOptions {
-            file,
-            mount_point: arguments.root.join(MOUNT_POINT),
-        }),
+        runtime_image: image
+            .map(|file| ImageOptions { file, mount_point: arguments.root.join(MOUNT_POINT) }),
         host_rootfs: arguments.allow_host_rootfs.clone(),
     }
 }

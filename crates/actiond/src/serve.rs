@@ -40,7 +40,7 @@ const MAX_IO_THREADS: usize = 128;
 
 /// How long calls that are still open at the end may take, such as the fetching
 /// of a last output.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves until it is told to end.
 ///
@@ -53,6 +53,20 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<ExitCode> {
     // While there is one thread: those that come are in the same namespace. What is mounted in it
     // shows nowhere else, and is gone with the daemon however that ends.
     sys::mount::enter_private_namespace().context("entering a mount namespace")?;
+    with_worker(arguments, |store, worker| serve(arguments, store, worker))
+}
+
+/// Starts all that is behind the services, runs `serve`, and brings the store to rest.
+///
+/// # Errors
+/// When something can't start, or `serve` fails.
+pub(crate) fn with_worker<F>(
+    arguments: &ServeArgs,
+    serve: impl FnOnce(Arc<Store>, Worker) -> F,
+) -> anyhow::Result<ExitCode>
+where
+    F: Future<Output = anyhow::Result<ExitCode>>,
+{
     let store = open_store(&arguments.root)?;
     let worker = start_worker(arguments, &store)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -61,7 +75,7 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<ExitCode> {
         .thread_name("grpc")
         .build()
         .context("starting the threads for connections")?;
-    let served = runtime.block_on(serve(arguments, Arc::clone(&store), worker.clone()));
+    let served = runtime.block_on(serve(Arc::clone(&store), worker.clone()));
     worker.kill_all();
     runtime.shutdown_timeout(CLOSE_TIMEOUT);
     worker.join();
@@ -173,7 +187,11 @@ async fn serve(
 }
 
 /// Whether all running actions came to their own end.
-async fn drain(worker: &Worker, timeout_ms: u64, killed: impl Future<Output = ()>) -> bool {
+pub(crate) async fn drain(
+    worker: &Worker,
+    timeout_ms: u64,
+    killed: impl Future<Output = ()>,
+) -> bool {
     tokio::select! {
         drained = worker.drain(Duration::from_millis(timeout_ms)) => {
             if !drained {
@@ -191,7 +209,7 @@ async fn drain(worker: &Worker, timeout_ms: u64, killed: impl Future<Output = ()
     }
 }
 
-fn server_ended(
+pub(crate) fn server_ended(
     ended: Result<Result<(), reapi::ServeError>, tokio::task::JoinError>,
 ) -> anyhow::Error {
     match ended {

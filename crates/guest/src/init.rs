@@ -42,11 +42,11 @@ enum InitError {
 /// The body of PID 1. The machine ends with it.
 pub fn run() -> ! {
     // The first words of a guest, by which a host sees that it runs.
-    eprintln!("guest: init");
+    eprintln!("{}", vm::FIRST_WORDS);
     let mut settings = Settings::default();
     match make_a_linux(&mut settings).and_then(|()| supervise()) {
-        Ok(status) => eprintln!("guest: the worker ended: {status}"),
-        Err(error) => eprintln!("guest: {}", describe(&error)),
+        Ok(status) => eprintln!("init: the worker ended: {status}"),
+        Err(error) => eprintln!("init: {}", describe(&error)),
     }
     power::off(settings.power_off)
 }
@@ -58,7 +58,7 @@ fn make_a_linux(settings: &mut Settings) -> Result<(), InitError> {
     raise_open_files_limit();
     disk::mount_cas(settings)?;
     if !disk::mount_runtimes()? {
-        eprintln!("guest: no runtimes: actions bring all that they need");
+        eprintln!("init: no runtimes: actions bring all that they need");
     }
     Ok(())
 }
@@ -67,7 +67,7 @@ fn make_a_linux(settings: &mut Settings) -> Result<(), InitError> {
 fn raise_open_files_limit() {
     let limit = Rlimit { current: Some(OPEN_FILES), maximum: Some(OPEN_FILES) };
     if let Err(errno) = rustix::process::setrlimit(Resource::Nofile, limit) {
-        eprintln!("guest: raising the limit of open files: {errno}");
+        eprintln!("init: raising the limit of open files: {errno}");
     }
 }
 

@@ -30,5 +30,8 @@ pub mod transport;
 /// Where the CAS disk is mounted.
 pub const CAS: &str = "/cas";
 
+/// The store's root directory: not the disk's own, which has a `lost+found` in it.
+pub const STORE: &str = "/cas/store";
+
 /// Where the runtimes are mounted, if there are any.
 pub const RUNTIMES: &str = "/runtimes";

@@ -90,7 +90,7 @@ pub fn mount_all() -> Result<(), (&'static CStr, Errno)> {
 pub fn set_sysctls() {
     for (name, value) in SYSCTLS {
         if let Err(error) = std::fs::write(format!("/proc/sys/{name}"), value) {
-            eprintln!("guest: sysctl {name}: {error}");
+            eprintln!("init: sysctl {name}: {error}");
         }
     }
 }

@@ -21,10 +21,10 @@ pub fn off(power_off: PowerOff) -> ! {
     unmount(RUNTIMES);
     if !unmount(CAS) {
         // Synced, so that nothing is lost; the journal is replayed at the next boot.
-        eprintln!("guest: {CAS} is still in use");
+        eprintln!("init: {CAS} is still in use");
         rustix::fs::sync();
     }
-    eprintln!("guest: powering off");
+    eprintln!("init: powering off");
     let command = match power_off {
         PowerOff::Off => RebootCommand::PowerOff,
         PowerOff::Reset => RebootCommand::Restart,
@@ -48,7 +48,7 @@ fn kill_all() {
         std::thread::sleep(PAUSE);
         while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
     }
-    eprintln!("guest: some processes can't be killed");
+    eprintln!("init: some processes can't be killed");
 }
 
 /// All but ourselves, and the kernel's threads, which have no program.

@@ -31,9 +31,9 @@ impl LastWords {
         panic.or(lines.back()).cloned()
     }
 
-    /// Whether the guest has said anything.
-    pub fn any(&self) -> bool {
-        !self.0.lock().is_empty()
+    /// Whether this very line is among them.
+    pub fn include(&self, line: &str) -> bool {
+        self.0.lock().iter().any(|said| said == line)
     }
 
     fn push(&self, line: String) {
@@ -116,9 +116,9 @@ mod tests {
     #[tokio::test]
     async fn a_panic_says_more_than_the_last_line() {
         let words = LastWords::new();
-        assert!(!words.any());
         let console = &b"boot\nKernel panic - not syncing\nRebooting\n"[..];
         log_lines(console, &words, |_| ()).await;
         assert_eq!(words.summary().as_deref(), Some("Kernel panic - not syncing"));
+        assert!(words.include("boot") && !words.include("boo"));
     }
 }

@@ -41,3 +41,6 @@ pub const CONTROL_PORT: u32 = 5000;
 
 /// The guest's port for gRPC.
 pub const GRPC_PORT: u32 = 5001;
+
+/// The first line that the guest's init writes to the console: the kernel has booted.
+pub const FIRST_WORDS: &str = "init: up";

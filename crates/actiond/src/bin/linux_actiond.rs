@@ -3,16 +3,22 @@
 use std::process::ExitCode;
 
 use actiond::cli::{Cli, Command};
-use actiond::{doctor, serve};
+use actiond::{doctor, serve, serve_vm};
 use clap::Parser as _;
+use vm::qemu::{LAUNCHER_COMMAND, launcher_main};
 
 fn main() -> ExitCode {
-    // Before anything else: a sandbox helper is small, and has one thread.
-    if std::env::args_os().nth(1).is_some_and(|word| word == serve::HELPER_COMMAND) {
-        return sandbox::helper_main();
+    // Before anything else: these are small, and have one thread.
+    match std::env::args_os().nth(1) {
+        Some(word) if word == serve::HELPER_COMMAND => return sandbox::helper_main(),
+        Some(word) if word == LAUNCHER_COMMAND => {
+            return launcher_main(std::env::args_os().skip(2));
+        }
+        _ => {}
     }
     let outcome = match Cli::parse().command {
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::ServeVm(arguments) => serve_vm::run(*arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {

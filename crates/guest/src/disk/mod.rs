@@ -87,7 +87,7 @@ pub fn mount_cas(settings: &Settings) -> Result<(), DiskError> {
         if !settings.format_cas {
             return Err(DiskError::Blank { path });
         }
-        eprintln!("guest: making a file system on {}", path.display());
+        eprintln!("init: making a file system on {}", path.display());
         format::format(&mut disk)
             .map_err(|source| DiskError::Format { path: path.clone(), source })?;
     }

@@ -50,9 +50,17 @@ pub(super) struct Launch {
 pub(super) struct Descriptors {
     pub(super) kernel: i32,
     pub(super) initramfs: i32,
-    pub(super) cas_image: i32,
-    pub(super) runtime_image: Option<i32>,
+    pub(super) cas_image: Disk,
+    pub(super) runtime_image: Option<Disk>,
     pub(super) vhost_vsock: Option<i32>,
+}
+
+/// Descriptors of a disk. QEMU takes from a set the one with the very access that it needs at a time,
+/// and it opens a disk for reading before it does so for writing.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Disk {
+    pub(super) read: i32,
+    pub(super) write: Option<i32>,
 }
 
 /// All arguments after the program's name.
@@ -101,12 +109,15 @@ fn console(line: &mut Line) {
     line.words(&["-chardev", "socket,id=console,fd=1", "-serial", "chardev:console"]);
 }
 
-/// A disk that QEMU gets as a descriptor, through a set, which is how its block layer takes one.
-fn disk(line: &mut Line, id: &str, descriptor: i32, options: &str) {
-    line.option("-add-fd", format!("fd={descriptor},set={descriptor},opaque={id}"));
+/// A disk that QEMU gets as descriptors, in a set, which is how its block layer takes them.
+fn disk(line: &mut Line, id: &str, disk: Disk, options: &str) {
+    let set = disk.read;
+    for descriptor in [Some(disk.read), disk.write].into_iter().flatten() {
+        line.option("-add-fd", format!("fd={descriptor},set={set}"));
+    }
     line.option(
         "-drive",
-        format!("if=none,id={id},file=/dev/fdset/{descriptor},format=raw,aio=threads,{options}"),
+        format!("if=none,id={id},file=/dev/fdset/{set},format=raw,aio=threads,{options}"),
     );
     line.option("-device", format!("virtio-blk-device,drive={id},serial={id}"));
 }
@@ -127,8 +138,9 @@ fn transport(line: &mut Line, transport: Transport, vhost_vsock: Option<i32>) {
 /// What the guest's kernel and init are told; see `guest::settings`.
 fn kernel_command_line(launch: &Launch) -> String {
     let (console, power_off) = match launch.architecture {
-        // microvm without ACPI can't be switched off, but a reset ends it (`-no-reboot`).
-        Architecture::X86_64 => ("ttyS0", "reboot=t actiond.power_off=reset"),
+        // microvm without ACPI can't be switched off, but a reset ends it (`-no-reboot`). The kernel
+        // need not look for what is not there.
+        Architecture::X86_64 => ("ttyS0", "acpi=off pci=off reboot=t actiond.power_off=reset"),
         Architecture::Aarch64 => ("ttyAMA0", "actiond.power_off=off"),
     };
     let transport = launch.transport.name();
@@ -177,7 +189,7 @@ mod tests {
     const OPEN: Descriptors = Descriptors {
         kernel: 3,
         initramfs: 4,
-        cas_image: 5,
+        cas_image: Disk { read: 5, write: Some(6) },
         runtime_image: None,
         vhost_vsock: None,
     };
@@ -196,10 +208,10 @@ mod tests {
             -accel tcg,thread=multi\n-cpu max\n\
             -global virtio-mmio.force-legacy=false\n-smp 2\n-m 512M\n\
             -kernel /proc/self/fd/3\n-initrd /proc/self/fd/4\n\
-            -append console=ttyS0 init=/init panic=-1 loglevel=4 reboot=t \
+            -append console=ttyS0 init=/init panic=-1 loglevel=4 acpi=off pci=off reboot=t \
             actiond.power_off=reset actiond.transport=mux actiond.format_cas=1\n\
             -chardev socket,id=console,fd=1\n-serial chardev:console\n\
-            -add-fd fd=5,set=5,opaque=cas\n\
+            -add-fd fd=5,set=5\n-add-fd fd=6,set=5\n\
             -drive if=none,id=cas,file=/dev/fdset/5,format=raw,aio=threads,\
             cache=writeback,discard=unmap\n\
             -device virtio-blk-device,drive=cas,serial=cas\n\
@@ -228,17 +240,20 @@ mod tests {
             format_cas: false,
             ..launch()
         };
-        let line = line(&launch, &Descriptors { vhost_vsock: Some(6), ..OPEN });
+        let line = line(&launch, &Descriptors { vhost_vsock: Some(7), ..OPEN });
         assert!(line.contains("-accel kvm\n-cpu host\n"), "{line}");
-        assert!(line.contains("-device vhost-vsock-device,guest-cid=77,vhostfd=6\n"), "{line}");
+        assert!(line.contains("-device vhost-vsock-device,guest-cid=77,vhostfd=7\n"), "{line}");
         assert!(line.contains("actiond.transport=vsock\n"), "nothing is formatted: {line}");
         assert!(!line.contains("virtserialport"), "{line}");
     }
 
     #[test]
     fn runtimes_are_read_only() {
-        let line = line(&launch(), &Descriptors { runtime_image: Some(6), ..OPEN });
-        assert!(line.contains("id=runtimes,file=/dev/fdset/6,format=raw,aio=threads,readonly=on"));
+        let line = line(
+            &launch(),
+            &Descriptors { runtime_image: Some(Disk { read: 7, write: None }), ..OPEN },
+        );
+        assert!(line.contains("id=runtimes,file=/dev/fdset/7,format=raw,aio=threads,readonly=on"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 use rustix::thread::UnshareFlags;
 
 use super::VHOST_VSOCK;
-use super::command_line::{Descriptors, Launch, Transport, arguments};
+use super::command_line::{Descriptors, Disk, Launch, Transport, arguments};
 
 /// The user `nobody`, and its group.
 const NOBODY: u32 = 65_534;
@@ -68,10 +68,17 @@ fn open_files(launch: &Launch) -> Result<Descriptors, LaunchError> {
     Ok(Descriptors {
         kernel: open(&launch.kernel, OFlags::RDONLY)?,
         initramfs: open(&launch.initramfs, OFlags::RDONLY)?,
-        cas_image: open(&launch.cas_image, OFlags::RDWR)?,
-        runtime_image: runtimes.map(|path| open(path, OFlags::RDONLY)).transpose()?,
+        cas_image: Disk {
+            read: open(&launch.cas_image, OFlags::RDONLY)?,
+            write: Some(open(&launch.cas_image, OFlags::RDWR)?),
+        },
+        runtime_image: runtimes.map(open_read_only_disk).transpose()?,
         vhost_vsock: vhost_vsock.then(|| open(Path::new(VHOST_VSOCK), OFlags::RDWR)).transpose()?,
     })
+}
+
+fn open_read_only_disk(path: &Path) -> Result<Disk, LaunchError> {
+    Ok(Disk { read: open(path, OFlags::RDONLY)?, write: None })
 }
 
 /// Opens without close-on-exec: the number is QEMU's from here on.

@@ -181,7 +181,7 @@ fn describe(status: io::Result<ExitStatus>, words: &LastWords, errors: &LastWord
 }
 
 fn log_guest(line: &str) {
-    tracing::info!(target: "guest", "{line}");
+    tracing::info!(target: "guest", "guest: {line}");
 }
 
 /// What launcher and QEMU have to say.

@@ -32,6 +32,7 @@ pub use accelerator::{Acceleration, Accelerator};
 pub use architecture::Architecture;
 pub use launcher::launcher_main;
 
+use crate::FIRST_WORDS;
 use crate::vmm::{Boot, BoxFuture, Machine, StartError, Vmm};
 use command_line::{Launch, Transport};
 use machine::Qemu as Process;
@@ -39,12 +40,13 @@ use machine::Qemu as Process;
 /// The word that makes a binary the launcher; see [`launcher_main`].
 pub const LAUNCHER_COMMAND: &str = "vmm-launcher";
 
-/// How long a guest may be silent under KVM before it counts as stuck. It speaks as soon as its init
-/// runs, within half a second where KVM works. (Nested virtualization is known to offer a KVM in
-/// which no guest gets anywhere.)
+/// How long a guest may take under KVM until its init runs, before it counts as stuck: ten times what
+/// it takes where KVM works. (Nested virtualization is known to offer a KVM in which no guest gets
+/// anywhere.)
 const KVM_PROBE: Duration = Duration::from_secs(5);
 
-/// The wait between looks whether the guest has spoken.
+/// The wait between looks whether the guest has spoken. (It says little, so its first words are still
+/// among the last.)
 const PROBE_PAUSE: Duration = Duration::from_millis(10);
 
 /// The kernel's interface to vsock for VMMs.
@@ -169,16 +171,16 @@ impl Vmm for QemuVmm {
     }
 }
 
-/// Waits for the guest's first words.
+/// Waits for the first words of the guest's init.
 async fn spoke(machine: &Process) -> Result<(), String> {
     let words = async {
-        while !machine.last_words().any() {
+        while !machine.last_words().include(FIRST_WORDS) {
             tokio::time::sleep(PROBE_PAUSE).await;
         }
     };
     tokio::select! {
         spoke = tokio::time::timeout(KVM_PROBE, words) => {
-            spoke.map_err(|_| format!("a guest says nothing for {KVM_PROBE:?}"))
+            spoke.map_err(|_| format!("a guest does not boot within {KVM_PROBE:?}"))
         }
         ended = machine.ended() => Err(ended.description),
     }

@@ -1,0 +1,106 @@
+//! The guest's program: PID 1, and the worker, which is `serve` on other sockets.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use guest::control::Control;
+use guest::init::WORKER_ARGUMENT;
+use guest::settings::Settings;
+use guest::transport::{self, Ports};
+use reapi::{Health, Services};
+use store::Store;
+use tokio::sync::oneshot;
+use worker::Worker;
+
+use crate::cli::{Cli, Command, ServeArgs};
+use crate::logging;
+use crate::serve::{CLOSE_TIMEOUT, HELPER_COMMAND, drain, server_ended, with_worker};
+
+/// The word that makes the program PID 1; without any word it is that too, as the kernel gives none.
+const INIT_ARGUMENT: &str = "--guest-init";
+
+/// How long running actions may take when the host asks for the end. The host waits longer.
+const DRAIN_MS: u64 = 5_000;
+
+/// Runs as what the words after the program's name say.
+pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
+    let words: Vec<_> = words.collect();
+    let first = words.first().and_then(|word| word.to_str());
+    let is_init = rustix::process::getpid().is_init();
+    match first {
+        Some(word) if word == HELPER_COMMAND => sandbox::helper_main(),
+        Some(word) if word == WORKER_ARGUMENT => run().unwrap_or_else(|error| {
+            eprintln!("worker: {error:#}");
+            ExitCode::FAILURE
+        }),
+        Some(INIT_ARGUMENT) | None if is_init => guest::init::run(),
+        _ => {
+            eprintln!("this program is started by the kernel of a VM, as its /init");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The worker, until the host asks for its end.
+fn run() -> anyhow::Result<ExitCode> {
+    let arguments = arguments()?;
+    logging::start(&arguments.log)?;
+    let settings = Settings::of_this_boot().context("reading the settings")?;
+    with_worker(&arguments, |store, worker| serve(settings, store, worker))
+}
+
+/// What `serve` has by default, on the guest's disks.
+fn arguments() -> anyhow::Result<ServeArgs> {
+    let mut words = vec!["linux-actiond", "serve", "--root", guest::STORE];
+    if has_runtimes() {
+        words.extend(["--runtime-root", guest::RUNTIMES]);
+    }
+    match Cli::try_parse_from(words).context("the guest's own flags")?.command {
+        Command::Serve(arguments) => Ok(*arguments),
+        _ => anyhow::bail!("the guest's own flags are not those of serve"),
+    }
+}
+
+/// Whether init has mounted anything there: the bare mount point is an empty directory.
+fn has_runtimes() -> bool {
+    Path::new(guest::RUNTIMES).read_dir().is_ok_and(|mut entries| entries.next().is_some())
+}
+
+async fn serve(settings: Settings, store: Arc<Store>, worker: Worker) -> anyhow::Result<ExitCode> {
+    let Ports { control: control_connections, grpc } =
+        transport::listen(settings.transport).await.context("listening for the host")?;
+    let health = Health::serving();
+    let counted = Arc::clone(&store);
+    let control = Control::new(move || counters(&counted));
+    let services = Services { store, worker: worker.clone(), health: health.clone() };
+    let (close, closing) = oneshot::channel::<()>();
+    let shutdown = async {
+        // An error means that the sender is gone: the end as well.
+        let _ = closing.await;
+    };
+    let mut server = tokio::spawn(reapi::serve(transport::incoming(grpc), services, shutdown));
+    // Last: an answer on this port is what tells the host that the guest is ready.
+    tokio::spawn(Arc::clone(&control).serve(control_connections));
+
+    tokio::select! {
+        () = control.shutdown_asked() => {}
+        ended = &mut server => return Err(server_ended(ended)),
+    }
+    health.draining().await;
+    drain(&worker, DRAIN_MS, std::future::pending()).await;
+    let _ = close.send(());
+    if tokio::time::timeout(CLOSE_TIMEOUT, server).await.is_err() {
+        tracing::warn!("calls were still open at the end");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The guest's own counters, in the form of the kernel's: a name and a number a line.
+fn counters(store: &Store) -> String {
+    let stats = store.stats();
+    format!("cas_blobs {}\ncas_bytes {}\n", stats.blobs, stats.bytes)
+}

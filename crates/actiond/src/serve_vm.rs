@@ -1,0 +1,46 @@
+//! `serve-vm` on a Linux host: QEMU behind everything that hosts have in common.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use vm::qemu::{Acceleration, LAUNCHER_COMMAND, LauncherCommand, QemuVmm};
+use vm::serve::Payloads;
+
+use crate::logging;
+
+/// Flags of `serve-vm`.
+#[derive(Debug, clap::Args)]
+pub struct ServeVmArgs {
+    #[command(flatten)]
+    common: vm::serve::Arguments,
+
+    /// Whether the processor runs the VM: auto, kvm, or tcg for emulation, which is much slower
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    accel: Acceleration,
+}
+
+/// Serves until it is told to end.
+///
+/// # Errors
+/// When the VM can't start, or does not stay.
+pub fn run(arguments: ServeVmArgs) -> anyhow::Result<ExitCode> {
+    logging::start(&arguments.common.log)?;
+    let launcher = LauncherCommand {
+        program: "/proc/self/exe".into(),
+        arguments: vec![LAUNCHER_COMMAND.to_owned()],
+    };
+    let vmm = Arc::new(QemuVmm::new(launcher, arguments.accel));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("bridge")
+        .build()
+        .context("starting the threads for connections")?;
+    runtime.block_on(vm::serve::serve(
+        arguments.common,
+        Payloads::default(),
+        vmm,
+        "linux-actiond",
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
