@@ -26,8 +26,9 @@ const FLOORS: [&str; 13] = [
 ];
 
 /// Beside the house. Tests may import them, products may not.
-const BESIDE: [Beside; 5] = [
+const BESIDE: [Beside; 6] = [
     Beside { name: "testkit", imports: &["model", "sys", "store", "reapi"] },
+    Beside { name: "attack", imports: &["testkit"] },
     Beside { name: "bench", imports: &["model"] },
     Beside { name: "action-tool", imports: &[] },
     Beside { name: "packaging", imports: &["embedded", "runtimes"] },
