@@ -53,7 +53,7 @@ pub struct ServeArgs {
     pub queue_limit: usize,
 
     /// Directory of the runtimes that actions ask for with the platform property
-    /// `libc`
+    /// `libc` [default: those in the executable, if it has any]
     #[arg(long, value_name = "DIR", conflicts_with = "runtime_image")]
     pub runtime_root: Option<PathBuf>,
 

@@ -20,7 +20,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use reapi::{Health, Services, TcpConnections};
-use runtimes::Runtimes;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sandbox::Cgroups;
 use store::{Store, StoreOptions};
@@ -90,8 +89,7 @@ fn open_store(root: &Path) -> anyhow::Result<Arc<Store>> {
 }
 
 fn start_worker(arguments: &ServeArgs, store: &Arc<Store>) -> anyhow::Result<Worker> {
-    let runtimes =
-        Runtimes::open(&runtime_source::options(arguments)).context("opening the runtimes")?;
+    let runtimes = runtime_source::open(arguments)?;
     let input_roots = inputroot::choose(store, arguments.input_root_strategy.0)
         .context("choosing an input root strategy; `linux-actiond doctor` tells more")?;
     tracing::info!(strategy = input_roots.name(), "input roots");
