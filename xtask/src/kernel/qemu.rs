@@ -76,9 +76,14 @@ impl Machine<'_> {
             (Arch::X86_64, true) => ("q35", "virtio-blk-pci", "ttyS0"),
             (Arch::Aarch64, _) => ("virt,gic-version=3", "virtio-blk-device", "ttyAMA0"),
         };
+        let cpu = match self.arch {
+            Arch::X86_64 => "max",
+            // QEMU computes the architecture's own cipher for every signed pointer, slowly.
+            Arch::Aarch64 => "max,pauth-impdef=on",
+        };
         command
             .args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"])
-            .args(["-machine", machine, "-cpu", "max", "-smp", "2", "-m", "1024"])
+            .args(["-machine", machine, "-cpu", cpu, "-smp", "2", "-m", "1024"])
             .args(["-accel", "tcg,thread=multi", "-serial", "stdio"])
             .arg("-kernel")
             .arg(self.kernel.fastest_image())

@@ -231,6 +231,32 @@ static long try(const char *options)
 	return mount("actiondfs", TREE, "actiondfs", 0, options);
 }
 
+/* As the worker mounts: by descriptors, attached to nothing. */
+static void detached(void)
+{
+	struct blob root = standard_tree();
+	int cas = works("opens the CAS", open(CAS, O_PATH | O_DIRECTORY));
+	int context = works("fsopen", fsopen("actiondfs", FSOPEN_CLOEXEC));
+	int tree, file;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", cas);
+	works("root", fsconfig(context, FSCONFIG_SET_STRING, "root", root.hex, 0));
+	works("cas", fsconfig(context, FSCONFIG_SET_STRING, "cas", path, 0));
+	works("stage", fsconfig(context, FSCONFIG_SET_STRING, "stage", STAGE, 0));
+	works("create", fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0));
+	tree = works("fsmount", fsmount(context, FSMOUNT_CLOEXEC,
+					MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV));
+	close(context);
+	close(cas);
+	file = works("opens an input", openat(tree, "dir/other", O_RDONLY));
+	works("makes a file", mkdirat(tree, "dir/new", 0777));
+	close(tree);
+	holds("an open file outlives its mount", read(file, path, 6) == 6);
+	close(file);
+	holds("what was made is in the stage", !access(STAGE "/dir/new", F_OK));
+}
+
 void test_options(void)
 {
 	struct blob root = standard_tree();
@@ -280,6 +306,8 @@ void test_options(void)
 	works("and back", mount(NULL, TREE, NULL, MS_REMOUNT, NULL));
 	works("writing again", mkdir(TREE "/d", 0777));
 	works("unmounts", umount(TREE));
+
+	detached();
 }
 
 /* --- Under overlayfs ---------------------------------------------------- */
