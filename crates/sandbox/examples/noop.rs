@@ -32,11 +32,15 @@ fn main() {
         let slots: Vec<_> = (0..at_once).map(|_| scope.spawn(|| slot(&pool, &view))).collect();
         slots.into_iter().flat_map(|slot| slot.join().expect("a slot")).collect()
     });
-    let actions = at_once * (ROUNDS + WARM_UP);
+    let actions = (at_once * (ROUNDS + WARM_UP)) as f64;
     println!(
         "{at_once} at once, {:.0} actions per second",
-        actions as f64 / began.elapsed().as_secs_f64()
+        actions / began.elapsed().as_secs_f64()
     );
+    // The helpers' share counts only once they ended.
+    drop(pool);
+    let cpu_us = cpu_seconds() / actions * 1e6;
+    println!("CPU time of an action, input root included: {cpu_us:.0} µs");
     show("acquire", rounds.iter().map(|round| round.acquire));
     show("run", rounds.iter().map(|round| round.run));
     show("  until execve", rounds.iter().map(|round| round.until_execve));
@@ -44,6 +48,16 @@ fn main() {
     show("  reaped to answer", rounds.iter().map(|round| round.until_answer));
     show("release", rounds.iter().map(|round| round.release));
     show("all", rounds.iter().map(|round| round.acquire + round.run + round.release));
+}
+
+/// Of this process and all that it started and waited for, from proc_pid_stat(5).
+fn cpu_seconds() -> f64 {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("own status");
+    let (_, fields) = stat.rsplit_once(") ").expect("a name in parentheses");
+    let ticks =
+        fields.split(' ').skip(11).take(4).map(|field| field.parse::<f64>().expect("a number"));
+    ticks.sum::<f64>() / TICKS_PER_SECOND
 }
 
 struct Round {

@@ -24,10 +24,17 @@
 //! All that does not depend on the action is done before it is known, and all that
 //! its answer does not need is done after.
 //!
-//! The walls, from the inside out: no capabilities and no way to new ones; a user
-//! that exists in no other namespace; a system call filter; namespaces in which
-//! there is nothing to reach; a read-only root of which every mount is nosuid and
-//! all but the template are nodev; limits.
+//! The walls, from the inside out:
+//! - the action: nobody, in no group, no capability in any set and no way to one, a
+//!   system call filter, resource limits;
+//! - its namespaces: nothing to reach but itself, a read-only root of which every
+//!   mount is nosuid and all but the template are nodev, two bounded scratch file
+//!   systems, a loopback;
+//! - PID 1: gives up what it has before the action's first instruction matters;
+//! - the helper: from its set-up on root in a user namespace of its own only, with
+//!   four capabilities there and none on the host.
+//!
+//! Needs root and Linux 6.5; what later kernels add is used where it is there.
 
 mod plan;
 mod seccomp;

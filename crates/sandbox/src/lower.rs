@@ -20,16 +20,6 @@ mod libc_flags {
     pub(super) const NOEXEC: u64 = 8;
 }
 
-/// The descriptors that the steps of a [`Preparation`] need.
-pub(crate) struct PreparationFiles<'a> {
-    /// [`Step::JoinUserNamespace`]
-    pub(crate) user_namespace: BorrowedFd<'a>,
-    /// [`Step::Filter`]
-    pub(crate) filter: &'a Arc<[Instruction]>,
-    /// [`Step::BoundCapabilities`]: the highest that this kernel knows.
-    pub(crate) last_capability: u32,
-}
-
 /// The descriptors that the steps of a [`Run`] need.
 pub(crate) struct RunFiles<'a> {
     /// [`Step::Streams`]
@@ -42,7 +32,7 @@ pub(crate) struct RunFiles<'a> {
 
 /// The programs for what is done before an action is known; steps of a run are
 /// passed over.
-pub(crate) fn preparation(steps: &[Step], files: &PreparationFiles<'_>) -> Preparation {
+pub(crate) fn preparation(steps: &[Step], filter: &Arc<[Instruction]>) -> Preparation {
     let mut preparation = Preparation::default();
     preparation.init.push(0, Call::set_name(c"sandbox-init"));
     preparation.action.push(0, Call::set_name(c"sandbox-action"));
@@ -52,7 +42,7 @@ pub(crate) fn preparation(steps: &[Step], files: &PreparationFiles<'_>) -> Prepa
             Actor::InitAfterwards => continue,
             Actor::Action => &mut preparation.action,
         };
-        for call in preparation_calls(step, files) {
+        for call in preparation_calls(step, filter) {
             program.push(step.name().number(), call);
         }
     }
@@ -84,23 +74,21 @@ fn push_all(program: &mut Program, label: u16, calls: Vec<Call>) {
     }
 }
 
-fn preparation_calls(step: &Step, files: &PreparationFiles<'_>) -> Vec<Call> {
+fn preparation_calls(step: &Step, filter: &Arc<[Instruction]>) -> Vec<Call> {
     match step {
         Step::NewCgroupNamespace => vec![Call::new_cgroup_namespace()],
         Step::MountProc => vec![proc_mount()],
         Step::MountTmp { bytes, inodes } => vec![tmpfs(c"/tmp", *bytes, *inodes)],
         Step::MountShm { bytes, inodes } => vec![tmpfs(c"/dev/shm", *bytes, *inodes)],
         Step::NewSession => vec![Call::new_session()],
-        Step::JoinUserNamespace => vec![Call::join_user_namespace(files.user_namespace)],
         Step::DropGroups => vec![Call::drop_groups()],
         Step::SetGroup => vec![Call::set_gid(ACTION_ID)],
-        Step::SetUser => vec![Call::set_uid(ACTION_ID)],
-        Step::BoundCapabilities => {
-            (0..=files.last_capability).map(Call::bound_capability).collect()
-        }
+        // Until it executes something, it shares memory with its privileged parents;
+        // what a change of user does to that depends on a setting of the host's.
+        Step::SetUser => vec![Call::set_uid(ACTION_ID), Call::not_dumpable()],
         Step::DropCapabilities => vec![Call::drop_capabilities()],
         Step::NoNewPrivileges => vec![Call::no_new_privileges()],
-        Step::Filter => vec![Call::filter(Arc::clone(files.filter))],
+        Step::Filter => vec![Call::filter(Arc::clone(filter))],
         _ => Vec::new(),
     }
 }

@@ -46,7 +46,7 @@ fn requests_come_back_as_they_were() {
             environment: [c"A=b"].into_iter().collect(),
         },
     ]));
-    check_request(Request::Run(crate::plan::preparation(&Sizes::default(), true)));
+    check_request(Request::Run(crate::plan::preparation(&Sizes::default())));
 }
 
 #[test]

@@ -57,28 +57,21 @@ pub(crate) struct Sizes {
     pub shm_inodes: u64,
 }
 
-/// What is done before an action is known. `in_cgroup`: PID 1 was born in a
-/// cgroup of its own.
-pub(crate) fn preparation(sizes: &Sizes, in_cgroup: bool) -> Vec<Step> {
-    let mut steps = Vec::new();
-    if in_cgroup {
-        steps.push(Step::NewCgroupNamespace);
-    }
-    steps.extend([
+/// What is done before an action is known.
+pub(crate) fn preparation(sizes: &Sizes) -> Vec<Step> {
+    vec![
+        Step::NewCgroupNamespace,
         Step::MountProc,
         Step::MountTmp { bytes: sizes.tmp_bytes, inodes: sizes.tmp_inodes },
         Step::MountShm { bytes: sizes.shm_bytes, inodes: sizes.shm_inodes },
         Step::NewSession,
-        Step::JoinUserNamespace,
         Step::DropGroups,
         Step::SetGroup,
         Step::SetUser,
-        Step::BoundCapabilities,
         Step::DropCapabilities,
         Step::NoNewPrivileges,
         Step::Filter,
-    ]);
-    steps
+    ]
 }
 
 /// What is done for one action.

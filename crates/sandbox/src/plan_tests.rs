@@ -70,21 +70,19 @@ fn shown(steps: &[Step]) -> String {
 fn the_preparation() {
     let sizes = Sizes { tmp_bytes: 1, tmp_inodes: 2, shm_bytes: 3, shm_inodes: 4 };
     let expected = "\
+Init: NewCgroupNamespace
 Init: MountProc
 Init: MountTmp { bytes: 1, inodes: 2 }
 Init: MountShm { bytes: 3, inodes: 4 }
 Action: NewSession
-Action: JoinUserNamespace
 Action: DropGroups
 Action: SetGroup
 Action: SetUser
-Action: BoundCapabilities
 Action: DropCapabilities
 Action: NoNewPrivileges
 Action: Filter
 ";
-    assert_eq!(shown(&preparation(&sizes, false)), expected);
-    assert_eq!(shown(&preparation(&sizes, true)), format!("Init: NewCgroupNamespace\n{expected}"));
+    assert_eq!(shown(&preparation(&sizes)), expected);
 }
 
 #[test]
@@ -127,10 +125,10 @@ Action: Execute { candidates: ["bin/tool"], arguments: ["bin/tool"], environment
 
 #[test]
 fn privileges_are_gone_before_a_path_of_the_clients_is_resolved() {
-    let names: Vec<_> = preparation(&Sizes::default(), true).iter().map(Step::name).collect();
+    let names: Vec<_> = preparation(&Sizes::default()).iter().map(Step::name).collect();
     let at = |name| names.iter().position(|other| *other == name).unwrap();
     use crate::step::StepName::*;
-    assert!(at(JoinUserNamespace) < at(DropGroups));
+    assert!(at(DropGroups) < at(SetUser));
     assert!(at(SetGroup) < at(SetUser));
     assert!(at(SetUser) < at(DropCapabilities));
     assert!(at(NoNewPrivileges) < at(Filter));

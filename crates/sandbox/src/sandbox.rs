@@ -66,6 +66,9 @@ pub struct Sandbox {
     cpus: Arc<Cpus>,
     /// Where PID 1 of the next action waits.
     cgroup: Option<Cgroup>,
+    /// For output on its way; kept because clean memory costs more than the rest of
+    /// passing a small output on.
+    chunk: Box<[u8]>,
     state: State,
     // Last, so that the helper is gone before its place is free.
     _place: Place,
@@ -89,8 +92,16 @@ impl Sandbox {
         place: Place,
     ) -> Result<Self, RunError> {
         let helper = HelperProcess::start(&view, &config)?;
-        let mut sandbox =
-            Self { helper, view, config, cpus, cgroup: None, state: State::Used, _place: place };
+        let mut sandbox = Self {
+            helper,
+            view,
+            config,
+            cpus,
+            cgroup: None,
+            chunk: vec![0; CHUNK_BYTES].into(),
+            state: State::Used,
+            _place: place,
+        };
         sandbox.recycle()?;
         Ok(sandbox)
     }
@@ -165,7 +176,7 @@ impl Sandbox {
             stopped: None,
             dead_by: None,
         };
-        let response = watch.wait();
+        let response = watch.wait(&mut self.chunk);
         let stopped = watch.stopped;
         match response {
             // PID 1 died, but not by us: the action's own end is not known.
@@ -243,16 +254,15 @@ struct Ready {
 
 impl Watch<'_> {
     /// The helper's response, after all output was passed on.
-    fn wait(&mut self) -> Result<Response, RunError> {
-        let mut chunk = vec![0; CHUNK_BYTES];
+    fn wait(&mut self, chunk: &mut [u8]) -> Result<Response, RunError> {
         loop {
             let ready = self.poll()?;
-            if ready.streams && self.pump(&mut chunk).is_break() {
+            if ready.streams && self.pump(chunk).is_break() {
                 self.stop(Stopped::SinkRefused)?;
             }
             if ready.helper {
                 let response = self.helper.receive()?;
-                if self.drain(&mut chunk).is_break() {
+                if self.drain(chunk).is_break() {
                     self.stopped.get_or_insert(Stopped::SinkRefused);
                 }
                 return Ok(response);

@@ -42,16 +42,12 @@ pub enum Step {
     },
     /// A session without a terminal.
     NewSession,
-    /// The user namespace in which only the action's user exists.
-    JoinUserNamespace,
     /// No supplementary groups.
     DropGroups,
     /// The action's group.
     SetGroup,
     /// The action's user.
     SetUser,
-    /// An empty bounding set.
-    BoundCapabilities,
     /// All capability sets empty.
     DropCapabilities,
     /// No execve(2) may gain anything.
@@ -114,11 +110,9 @@ impl Step {
             Self::MountTmp { .. } => StepName::MountTmp,
             Self::MountShm { .. } => StepName::MountShm,
             Self::NewSession => StepName::NewSession,
-            Self::JoinUserNamespace => StepName::JoinUserNamespace,
             Self::DropGroups => StepName::DropGroups,
             Self::SetGroup => StepName::SetGroup,
             Self::SetUser => StepName::SetUser,
-            Self::BoundCapabilities => StepName::BoundCapabilities,
             Self::DropCapabilities => StepName::DropCapabilities,
             Self::NoNewPrivileges => StepName::NoNewPrivileges,
             Self::Filter => StepName::Filter,
@@ -175,16 +169,12 @@ step_names! {
     MountShm = 4, "mount /dev/shm";
     /// [`Step::NewSession`]
     NewSession = 5, "create a session";
-    /// [`Step::JoinUserNamespace`]
-    JoinUserNamespace = 6, "join the user namespace";
     /// [`Step::DropGroups`]
     DropGroups = 7, "drop supplementary groups";
     /// [`Step::SetGroup`]
     SetGroup = 8, "set the group";
     /// [`Step::SetUser`]
     SetUser = 9, "set the user";
-    /// [`Step::BoundCapabilities`]
-    BoundCapabilities = 10, "empty the capability bounding set";
     /// [`Step::DropCapabilities`]
     DropCapabilities = 11, "drop capabilities";
     /// [`Step::NoNewPrivileges`]

@@ -120,12 +120,6 @@ impl Call {
         Self::new(libc::SYS_unshare, [value(libc::CLONE_NEWCGROUP as usize)])
     }
 
-    /// setns(2) into the user namespace `namespace`, gaining all its capabilities
-    /// and losing those of the present one.
-    pub fn join_user_namespace(namespace: BorrowedFd<'_>) -> Self {
-        Self::new(libc::SYS_setns, [descriptor(namespace), value(libc::CLONE_NEWUSER as usize)])
-    }
-
     /// setsid(2): a session and process group of its own, without a terminal.
     pub fn new_session() -> Self {
         Self::new(libc::SYS_setsid, [])
@@ -157,11 +151,6 @@ impl Call {
         )
     }
 
-    /// prctl(PR_CAPBSET_DROP): `capability` can't be had again by any execve(2).
-    pub fn bound_capability(capability: u32) -> Self {
-        Self::prctl(libc::PR_CAPBSET_DROP, [value(capability as usize)])
-    }
-
     /// capset(2) with nothing effective, permitted or inheritable, and with that
     /// nothing ambient.
     pub fn drop_capabilities() -> Self {
@@ -170,6 +159,12 @@ impl Call {
         const VERSION_3: u32 = 0x2008_0522;
         let header = [VERSION_3.to_ne_bytes(), 0_u32.to_ne_bytes()].concat();
         Self::new(libc::SYS_capset, [memory(header), memory(vec![0; 24])])
+    }
+
+    /// prctl(PR_SET_DUMPABLE) to no, until the next execve(2): only who is privileged
+    /// where the memory was made may look into it.
+    pub fn not_dumpable() -> Self {
+        Self::prctl(libc::PR_SET_DUMPABLE, [value(0)])
     }
 
     /// prctl(PR_SET_NO_NEW_PRIVS).

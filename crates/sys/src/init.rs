@@ -22,6 +22,10 @@
 //!
 //! Everything before the gates can happen while no action is known yet.
 //!
+//! Its mount and IPC namespaces stay for as long as the caller keeps what
+//! [`Init::finish`] hands out: taking mounts down takes longer than everything else
+//! at the end, and can wait.
+//!
 //! What goes wrong comes back as the label of the failed call and its errno
 //! through memory. PID 1 dies with its parent: nothing survives a killed caller.
 //!
@@ -29,9 +33,9 @@
 //! default, `-z relro -z now`, or static): the first call of a library function
 //! must not enter the dynamic linker here.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions};
@@ -44,6 +48,12 @@ use crate::syscall::syscall;
 
 /// linux/sched.h; libc's constant is too narrow for it.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
+/// linux/pidfd.h: PIDFD_GET_MNT_NAMESPACE and PIDFD_GET_IPC_NAMESPACE, which give
+/// descriptors that keep the namespaces (since Linux 6.11).
+const NAMESPACES: [usize; 2] = [0xff03, 0xff02];
+
+const NO_DESCRIPTOR: i32 = -1;
 
 /// What both processes do before an action is known.
 #[derive(Debug, Default)]
@@ -152,6 +162,10 @@ struct Stacks {
 struct Shared {
     preparation: Preparation,
     parent: OwnedFd,
+    /// PID 1's own pidfd; written by the kernel before PID 1 runs.
+    pidfd: AtomicI32,
+    /// What PID 1 opened in the descriptor table that it shares with the caller.
+    namespaces: [AtomicI32; NAMESPACES.len()],
     action_stack: (u64, u64),
     run: OnceLock<Ready>,
     admitted: Gate,
@@ -179,6 +193,8 @@ impl Init {
         let stacks = Stacks { init: Stack::new()?, action: Stack::new()? };
         let shared = Box::new(Shared {
             preparation,
+            pidfd: AtomicI32::new(NO_DESCRIPTOR),
+            namespaces: [const { AtomicI32::new(NO_DESCRIPTOR) }; NAMESPACES.len()],
             parent: rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?,
             action_stack: (stacks.action.lowest(), stacks.action.size()),
             run: OnceLock::new(),
@@ -186,12 +202,11 @@ impl Init {
             attached: Gate::default(),
             outcome: Outcome::default(),
         });
-        let mut pidfd: RawFd = -1;
         let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_PIDFD;
         let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC;
         let mut args =
             CloneArgs::new((flags | namespaces) as u64, stacks.init.lowest(), stacks.init.size());
-        args.pidfd = &raw mut pidfd as u64;
+        args.pidfd = shared.pidfd.as_ptr() as u64;
         if let Some(cgroup) = cgroup {
             args.flags |= CLONE_INTO_CGROUP;
             args.cgroup = cgroup.as_raw_fd() as u64;
@@ -201,7 +216,7 @@ impl Init {
         // leak with `Init` if that is forgotten.
         unsafe { clone_onto(&args, init_main, &raw const *shared)? };
         // SAFETY: the kernel stored a descriptor that is ours alone.
-        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        let pidfd = unsafe { OwnedFd::from_raw_fd(shared.pidfd.load(Ordering::Acquire)) };
         Ok(Self { shared, pidfd, alive: true, _stacks: stacks })
     }
 
@@ -230,10 +245,21 @@ impl Init {
         self.pidfd.as_fd()
     }
 
-    /// Waits until everything in the PID namespace is dead.
-    pub fn finish(mut self) -> Report {
+    /// Waits until everything in the PID namespace is dead. The descriptors beside
+    /// the report keep the other namespaces; there are none before Linux 6.11.
+    pub fn finish(mut self) -> (Report, Vec<OwnedFd>) {
         self.wait();
-        self.shared.outcome.report()
+        (self.shared.outcome.report(), self.take_namespaces())
+    }
+
+    /// Only for the dead: PID 1 opens them while it lives.
+    fn take_namespaces(&mut self) -> Vec<OwnedFd> {
+        let taken =
+            self.shared.namespaces.each_ref().map(|fd| fd.swap(NO_DESCRIPTOR, Ordering::AcqRel));
+        // SAFETY: PID 1 got them from the kernel in the descriptor table that is
+        // also ours, and told nobody else; the swap makes us take them once.
+        let own = |fd| unsafe { OwnedFd::from_raw_fd(fd) };
+        taken.into_iter().filter(|&fd| fd != NO_DESCRIPTOR).map(own).collect()
     }
 
     fn wait(&mut self) {
@@ -251,6 +277,7 @@ impl Drop for Init {
             self.kill();
             self.wait();
         }
+        drop(self.take_namespaces());
     }
 }
 
@@ -260,6 +287,7 @@ unsafe extern "C" fn init_main(shared: *const Shared) -> ! {
     // mutable reference.
     let shared = unsafe { &*shared };
     die_with_parent(shared);
+    open_namespaces(shared);
     shared.walk(&shared.preparation.init);
     let action = start_action(shared);
     shared.admitted.wait();
@@ -301,6 +329,17 @@ fn die_with_parent(shared: &Shared) {
     // SAFETY: one pollfd and a timespec, both on this stack.
     if unsafe { syscall(libc::SYS_ppoll as usize, arguments) } != Ok(0) {
         exit(1);
+    }
+}
+
+/// PID 1 itself asks for them: the caller may lack the right to look into a process
+/// that can't be dumped, but nobody lacks that to himself.
+fn open_namespaces(shared: &Shared) {
+    let own = shared.pidfd.load(Ordering::Acquire) as usize;
+    for (request, slot) in NAMESPACES.iter().zip(&shared.namespaces) {
+        // SAFETY: these requests take no argument and return a new descriptor.
+        let opened = unsafe { syscall(libc::SYS_ioctl as usize, [own, *request, 0, 0, 0, 0]) };
+        slot.store(opened.map_or(NO_DESCRIPTOR, |fd| fd as i32), Ordering::Release);
     }
 }
 

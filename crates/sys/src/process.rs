@@ -1,7 +1,7 @@
 //! What a process does to itself once, before it does anything else, and the few
 //! namespace calls that rustix marks unsafe or lacks.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -86,34 +86,6 @@ pub fn fork(child: impl FnOnce() -> i32) -> Result<Pid, Errno> {
         }
         pid => Pid::from_raw(pid).ok_or(Errno::INVAL),
     }
-}
-
-/// A namespace that a process lives in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Namespace {
-    /// System V IPC and POSIX message queues.
-    Ipc,
-    /// Mounts.
-    Mount,
-}
-
-/// A descriptor that keeps a namespace of the process behind `pidfd` alive.
-///
-/// # Errors
-/// ENOTTY before Linux 6.11, ESRCH once the process ended.
-pub fn namespace_of(pidfd: BorrowedFd<'_>, namespace: Namespace) -> Result<OwnedFd, Errno> {
-    // linux/pidfd.h: PIDFD_GET_IPC_NAMESPACE and PIDFD_GET_MNT_NAMESPACE.
-    let request: libc::Ioctl = match namespace {
-        Namespace::Ipc => 0xff02,
-        Namespace::Mount => 0xff03,
-    };
-    // SAFETY: these requests take no argument and return a new descriptor.
-    let descriptor = unsafe { libc::ioctl(pidfd.as_raw_fd(), request, 0) };
-    if descriptor < 0 {
-        return Err(last_errno());
-    }
-    // SAFETY: the kernel gave it to us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 /// Brings the loopback interface of the present network namespace up.

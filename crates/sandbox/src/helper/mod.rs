@@ -2,8 +2,9 @@
 //! the root its actions will see, and does nothing but clone, wait and report.
 //!
 //! It is the daemon's own program, started again with a hidden sub-command, and
-//! speaks the protocol of `message` on its standard input. It holds all privileges
-//! of the daemon and none of its memory. It never opens a path of a client's,
+//! speaks the protocol of `message` on its standard input. It has none of the
+//! daemon's memory, and the daemon's privileges only until its root is set up; then
+//! it moves into a user namespace of its own. It never opens a path of a client's,
 //! never looks into an input root, and never reads what an action wrote.
 
 mod network;

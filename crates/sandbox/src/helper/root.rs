@@ -71,6 +71,7 @@ pub(super) fn enter(setup: &Setup, mounts: Vec<OwnedFd>) -> Result<(), Failed> {
     }
     create_devices(root)?;
     create_files(root, setup)?;
+    attach_blind_proc(root).at(StepName::TemplateRoot, || "proc".to_owned())?;
     for (path, mount) in setup.mounts.iter().zip(mounts) {
         attach(root, path, mount.as_fd()).at(StepName::ViewMounts, || lossy(path))?;
     }
@@ -113,6 +114,21 @@ fn create_devices(root: BorrowedFd<'_>) -> Result<(), Failed> {
         sys::mount::attach(mount.as_fd(), root, c"dev/pts")
     };
     terminals().at(StepName::Devices, || "dev/pts".to_owned())
+}
+
+/// A `/proc` that every sandbox's own is mounted over. The kernel lets a user
+/// namespace mount another only where one is in sight (mount_namespaces(7)). This
+/// one shows nothing: no settings, and of the host's processes those alone that
+/// the looker could trace.
+fn attach_blind_proc(root: BorrowedFd<'_>) -> Result<(), sys::mount::MountError> {
+    let context = FsContext::open("proc")?;
+    context.string("subset", "pid")?;
+    context.string("hidepid", "ptraceable")?;
+    let attributes = MountAttributes::MOUNT_ATTR_NOSUID
+        | MountAttributes::MOUNT_ATTR_NODEV
+        | MountAttributes::MOUNT_ATTR_NOEXEC;
+    let mount = context.mount(attributes)?;
+    sys::mount::attach(mount.as_fd(), root, c"proc")
 }
 
 fn create_files(root: BorrowedFd<'_>, setup: &Setup) -> Result<(), Failed> {

@@ -11,10 +11,9 @@ use rustix::thread::UnshareFlags;
 use sys::call::Instruction;
 use sys::init::{Init, Report};
 use sys::mount::{FsContext, MountAttributes};
-use sys::process::Namespace;
 
 use crate::helper::{At, network, root, user_namespace};
-use crate::lower::{self, PreparationFiles, RunFiles};
+use crate::lower::{self, RunFiles};
 use crate::message::{Failed, Finished, Request, Response, Setup};
 use crate::packet::{self, Packet, PacketError};
 use crate::plan::{self, Sizes};
@@ -56,24 +55,15 @@ fn take_standard_input() -> Result<OwnedFd, Errno> {
 struct Helper {
     /// A `/proc` with writable settings, out of an action's reach.
     proc: OwnedFd,
-    user_namespace: OwnedFd,
     filter: Arc<[Instruction]>,
-    last_capability: u32,
     sizes: Sizes,
     /// The processes of the next action, or why there are none.
-    next: Option<Result<Prepared, Failed>>,
+    next: Option<Result<Init, Failed>>,
     /// Namespaces of the last action. Taking mounts down takes longer than
     /// everything else at an action's end, and can wait until it was reported.
     remains: Vec<OwnedFd>,
     /// Whether an action ran since the network was last looked at.
     used: bool,
-}
-
-/// Processes that wait for an action, and their namespaces (best effort: before
-/// Linux 6.11 they can't be had, and mounts are taken down at the action's end).
-struct Prepared {
-    init: Init,
-    namespaces: Vec<OwnedFd>,
 }
 
 fn set_up(packet: Packet) -> Result<Helper, Failed> {
@@ -83,7 +73,7 @@ fn set_up(packet: Packet) -> Result<Helper, Failed> {
         _ => return Err(protocol("expected a set-up with its mounts")),
     };
     let proc = isolate(&setup).at(StepName::Isolate, String::new)?;
-    let namespaces = UnshareFlags::NEWNS | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP;
+    let namespaces = UnshareFlags::NEWNS | UnshareFlags::NEWUTS;
     sys::process::unshare_namespaces(namespaces).at(StepName::Namespaces, String::new)?;
     rustix::system::sethostname(b"actiond").at(StepName::Namespaces, String::new)?;
     network::renew(proc.as_fd()).at(StepName::Network, String::new)?;
@@ -92,11 +82,14 @@ fn set_up(packet: Packet) -> Result<Helper, Failed> {
     let last_capability = last_capability(proc.as_fd()).at(StepName::Isolate, String::new)?;
     root::enter(&setup, descriptors)?;
     use_own_null().at(StepName::Devices, || "dev/null".to_owned())?;
+    user_namespace::enter(user_namespace.as_fd(), last_capability)
+        .at(StepName::UserNamespace, String::new)?;
+    // A change of credentials may have undone it.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .at(StepName::Isolate, String::new)?;
     Ok(Helper {
         proc,
-        user_namespace,
         filter: seccomp::filter(),
-        last_capability,
         sizes: setup.sizes,
         next: None,
         remains: Vec::new(),
@@ -178,24 +171,14 @@ impl Helper {
     }
 
     /// Cleans up after the last action and clones PID 1 of the next.
-    fn prepare(&mut self, cgroup: Option<BorrowedFd<'_>>) -> Result<Prepared, Failed> {
+    fn prepare(&mut self, cgroup: Option<BorrowedFd<'_>>) -> Result<Init, Failed> {
         self.remains.clear();
         if std::mem::take(&mut self.used) && !network::is_clean(self.proc.as_fd()) {
             network::renew(self.proc.as_fd()).at(StepName::Network, String::new)?;
         }
-        let steps = plan::preparation(&self.sizes, cgroup.is_some());
-        let files = PreparationFiles {
-            user_namespace: self.user_namespace.as_fd(),
-            filter: &self.filter,
-            last_capability: self.last_capability,
-        };
-        let preparation = lower::preparation(&steps, &files);
-        let init = Init::start(preparation, cgroup).at(StepName::Clone, String::new)?;
-        let namespaces = [Namespace::Mount, Namespace::Ipc]
-            .into_iter()
-            .filter_map(|kind| sys::process::namespace_of(init.pidfd(), kind).ok())
-            .collect();
-        Ok(Prepared { init, namespaces })
+        let steps = plan::preparation(&self.sizes);
+        let preparation = lower::preparation(&steps, &self.filter);
+        Init::start(preparation, cgroup).at(StepName::Clone, String::new)
     }
 
     /// An error only if the daemon is gone or talks nonsense.
@@ -208,13 +191,12 @@ impl Helper {
         let [stdout, stderr, input_root] = descriptors.as_slice() else {
             return Ok(Response::Failed(protocol("expected three descriptors with an action")));
         };
-        let Prepared { init, namespaces } = match self.next.take() {
-            Some(Ok(prepared)) => prepared,
+        let init = match self.next.take() {
+            Some(Ok(init)) => init,
             Some(Err(failed)) => return Ok(Response::Failed(failed)),
             None => return Ok(Response::Failed(protocol("an action without preparation"))),
         };
         self.used = true;
-        self.remains = namespaces;
         let files = RunFiles {
             stdout: stdout.as_fd(),
             stderr: stderr.as_fd(),
@@ -222,7 +204,9 @@ impl Helper {
         };
         init.admit(lower::run(steps, &files));
         wait(&init, socket)?;
-        Ok(response(&init.finish()))
+        let report;
+        (report, self.remains) = init.finish();
+        Ok(response(&report))
     }
 }
 

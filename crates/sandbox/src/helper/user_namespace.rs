@@ -1,31 +1,39 @@
-//! The user namespace that a helper's actions join last.
+//! The user namespace that a helper moves into once it is set up, and in which it
+//! makes the namespaces of its actions.
 //!
-//! Nobody exists in it but the action's user: so its processes are counted apart
-//! from those of other sandboxes (RLIMIT_NPROC counts by user *and* namespace), it
-//! has no rights over any other namespace of the sandbox, and set-user-id programs
-//! of other users are just programs. No namespace of any kind can be made inside.
+//! From then on neither the helper nor PID 1 has a capability that counts outside:
+//! whoever took one of them over would be root over an empty PID namespace, a few
+//! mounts and a loopback. The action's processes are counted apart from those of
+//! other sandboxes (RLIMIT_NPROC counts by user *and* namespace), and what needs a
+//! user namespace of one's own, which is most that is done to kernels by users
+//! without rights, needs one that can't be made here.
+//!
+//! Root is known inside so that its files are seen as its files; they could not be
+//! told from the action's own otherwise.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
-use rustix::thread::UnshareFlags;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, LinkNameSpaceType, UnshareFlags, move_into_link_name_space,
+};
 
 use crate::ACTION_ID;
 use crate::helper::network::write;
 
-/// Limits of what can be made inside (namespaces(7)).
-const FORBIDDEN_INSIDE: [&str; 8] = [
-    "sys/user/max_cgroup_namespaces",
-    "sys/user/max_ipc_namespaces",
-    "sys/user/max_mnt_namespaces",
-    "sys/user/max_net_namespaces",
-    "sys/user/max_pid_namespaces",
-    "sys/user/max_time_namespaces",
-    "sys/user/max_user_namespaces",
-    "sys/user/max_uts_namespaces",
-];
+/// How many user namespaces can be made inside (namespaces(7)). For the other kinds
+/// one needs to be privileged in a user namespace already.
+const USER_NAMESPACES_INSIDE: &str = "sys/user/max_user_namespaces";
+
+/// Capabilities in the namespace that the helper goes on with: to make namespaces
+/// and mount in them, to give a process the action's identity, to bring another
+/// loopback up.
+const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::NET_ADMIN);
 
 /// Makes the namespace by a child that lives only for that. `proc` is a `/proc`
 /// of this process's PID namespace.
@@ -80,13 +88,7 @@ fn live_in_namespace(turns: &Turns<'_>, proc: BorrowedFd<'_>) -> Result<(), Errn
     sys::process::unshare_namespaces(UnshareFlags::NEWUSER)?;
     turns.pass()?;
     turns.wait()?;
-    for path in FORBIDDEN_INSIDE {
-        match write(proc, path, b"0") {
-            // A kernel without that kind of namespace.
-            Err(Errno::NOENT) => {}
-            written => written?,
-        }
-    }
+    write(proc, USER_NAMESPACES_INSIDE, b"0")?;
     turns.pass()?;
     // Until killed.
     turns.wait()
@@ -94,7 +96,7 @@ fn live_in_namespace(turns: &Turns<'_>, proc: BorrowedFd<'_>) -> Result<(), Errn
 
 fn map_and_open(turns: &Turns<'_>, proc: BorrowedFd<'_>, child: Pid) -> Result<OwnedFd, Errno> {
     let child = child.as_raw_nonzero();
-    let map = format!("{ACTION_ID} {ACTION_ID} 1");
+    let map = format!("0 0 1\n{ACTION_ID} {ACTION_ID} 1\n");
     turns.wait()?;
     for file in ["uid_map", "gid_map"] {
         write(proc, &format!("{child}/{file}"), map.as_bytes())?;
@@ -107,4 +109,17 @@ fn map_and_open(turns: &Turns<'_>, proc: BorrowedFd<'_>, child: Pid) -> Result<O
         OFlags::RDONLY | OFlags::CLOEXEC,
         Mode::empty(),
     )
+}
+
+/// Moves this process into `namespace`, with nothing but [`KEPT`] and no way to get
+/// more. `last_capability` is the highest that the kernel knows.
+pub(super) fn enter(namespace: BorrowedFd<'_>, last_capability: u32) -> Result<(), Errno> {
+    move_into_link_name_space(namespace, Some(LinkNameSpaceType::User))?;
+    for number in 0..=last_capability {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        rustix::thread::remove_capability_from_bounding_set(capability)?;
+    }
+    let kept =
+        CapabilitySets { effective: KEPT, permitted: KEPT, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, kept)
 }

@@ -6,7 +6,7 @@
 
 use sys::call::Instruction;
 
-use super::policy::{POLICY, Rule, Test};
+use super::policy::{ABSENT, ALLOW, POLICY, Rule, Test};
 use super::table::Architecture;
 
 /// Load a 32-bit word of `struct seccomp_data`.
@@ -34,120 +34,149 @@ pub(super) const AT_ARGUMENTS: u32 = 16;
 /// Numbers from here on are of the x32 ABI, which shares x86_64's audit number.
 const X32: u32 = 0x4000_0000;
 
-static ALLOW: Rule = Rule::Allow;
-static NO_SUCH_CALL: Rule = Rule::Refuse(38);
-
-type Code = Vec<Instruction>;
-
 /// The filter for programs of `native` and of what is compatible with it; any
 /// other architecture's are killed.
-pub(super) fn filter(native: Architecture) -> Code {
-    let mut code = vec![load(AT_ARCHITECTURE)];
-    for architecture in [Some(native), native.compatible()].into_iter().flatten() {
-        let branch = calls(architecture);
-        // An architecture's branch is too long for a conditional jump.
-        code.push(test(IF_EQUAL, architecture.audit_number(), 1, 0));
-        code.push(Instruction {
-            code: JUMP,
-            when_true: 0,
-            when_false: 0,
-            operand: branch.len() as u32,
-        });
-        code.extend(branch);
+pub(super) fn filter(native: Architecture) -> Vec<Instruction> {
+    let mut program = Backwards::default();
+    let mut otherwise = program.push(answer(RET_KILL_PROCESS));
+    for architecture in [native.compatible(), Some(native)].into_iter().flatten() {
+        let calls = program.tree(&intervals(architecture));
+        program.begin(load(AT_NUMBER), calls);
+        let calls = program.last();
+        otherwise = program.test(IF_EQUAL, architecture.audit_number(), calls, otherwise);
     }
-    code.push(answer(RET_KILL_PROCESS));
-    code
-}
-
-fn calls(architecture: Architecture) -> Code {
-    let mut code = vec![load(AT_NUMBER)];
-    code.extend(tree(&intervals(architecture)));
-    code
+    program.begin(load(AT_ARCHITECTURE), otherwise);
+    program.finish()
 }
 
 /// The first number of each interval and its rule, from 0 on.
 fn intervals(architecture: Architecture) -> Vec<(u32, &'static Rule)> {
-    let mut special: Vec<(u32, &Rule)> = POLICY
-        .iter()
-        .filter_map(|(name, rule)| Some((architecture.number(name)?, *rule)))
-        .collect();
+    let numbered = |(name, rule): &(&str, &'static Rule)| Some((architecture.number(name)?, *rule));
+    let mut special: Vec<(u32, &Rule)> = POLICY.iter().filter_map(numbered).collect();
     special.sort_by_key(|(number, _)| *number);
 
     let mut intervals = vec![(0, &ALLOW)];
     for (number, rule) in special {
         // What follows the previous call is allowed, unless this is the next one.
-        if intervals.last().is_some_and(|(start, _)| *start == number) {
-            intervals.pop();
-        }
+        intervals.pop_if(|(start, _)| *start == number);
         intervals.push((number, rule));
         intervals.push((number + 1, &ALLOW));
     }
     if architecture == Architecture::X86_64 {
-        intervals.push((X32, &NO_SUCH_CALL));
+        intervals.push((X32, &ABSENT));
     }
     intervals.dedup_by(|next, previous| std::ptr::eq(next.1, previous.1));
     intervals
 }
 
-fn tree(intervals: &[(u32, &'static Rule)]) -> Code {
-    let (left, right) = intervals.split_at(intervals.len() / 2);
-    match (left, right) {
-        (_, []) => Vec::new(),
-        ([], [(_, rule), ..]) => rule_code(rule),
-        (_, [(start, _), ..]) => branch(IF_NOT_BELOW, *start, tree(right), tree(left)),
-    }
+/// A program that is written from its end to its beginning, so that everything
+/// that is jumped to is there already and can be shared: each answer, and each
+/// question about arguments, stands in it once for all calls and architectures.
+/// (An installation costs so much per instruction.)
+#[derive(Default)]
+struct Backwards {
+    /// The last instruction first.
+    reversed: Vec<Instruction>,
+    rules: Vec<(*const Rule, Label)>,
 }
 
-fn rule_code(rule: &Rule) -> Code {
-    match rule {
-        Rule::Allow => vec![answer(RET_ALLOW)],
-        Rule::Refuse(errno) => vec![answer(RET_ERRNO | u32::from(*errno))],
-        Rule::When { argument, test, then, otherwise } => {
-            let mut code = vec![load(AT_ARGUMENTS + 8 * u32::from(*argument))];
-            code.extend(test_code(test, then, otherwise));
-            code
+/// An instruction's distance from the end of the program.
+type Label = usize;
+
+/// What a test can skip is 255; both its targets may need a jump in between.
+const REACH: usize = 250;
+
+impl Backwards {
+    fn push(&mut self, instruction: Instruction) -> Label {
+        self.reversed.push(instruction);
+        self.last()
+    }
+
+    fn last(&self) -> Label {
+        self.reversed.len().saturating_sub(1)
+    }
+
+    /// Instructions between the one that is pushed next and `label`.
+    fn distance(&self, label: Label) -> usize {
+        self.last() - label
+    }
+
+    /// `label`, or a jump to it where it is too far for a test.
+    fn near(&mut self, label: Label) -> Label {
+        match self.distance(label) {
+            ..=REACH => label,
+            distance => self.push(jump(distance)),
         }
     }
-}
 
-fn test_code(test: &Test, then: &Rule, otherwise: &Rule) -> Code {
-    match test {
-        Test::AnyBit(bits) => branch(IF_ANY_BIT, *bits, rule_code(then), rule_code(otherwise)),
-        Test::OneOf(values) => {
-            values.iter().rev().fold(rule_code(otherwise), |otherwise, value| {
-                branch(IF_EQUAL, *value, rule_code(then), otherwise)
-            })
+    fn test(&mut self, code: u16, operand: u32, when_true: Label, when_false: Label) -> Label {
+        let (when_true, when_false) = (self.near(when_true), self.near(when_false));
+        let [when_true, when_false] =
+            [when_true, when_false].map(|label| self.distance(label) as u8);
+        self.push(Instruction { code, when_true, when_false, operand })
+    }
+
+    /// An instruction after which the program goes on at `next`.
+    fn begin(&mut self, instruction: Instruction, next: Label) {
+        if self.distance(next) > 0 {
+            self.push(jump(self.distance(next)));
+        }
+        self.push(instruction);
+    }
+
+    fn tree(&mut self, intervals: &[(u32, &'static Rule)]) -> Label {
+        let (left, right) = intervals.split_at(intervals.len() / 2);
+        match (left, right) {
+            ([], [(_, rule), ..]) => self.rule(rule),
+            (_, [(start, _), ..]) => {
+                let (right, left) = (self.tree(right), self.tree(left));
+                self.test(IF_NOT_BELOW, *start, right, left)
+            }
+            (_, []) => self.rule(&ALLOW),
         }
     }
-}
 
-/// A test, what follows if it fails, and then what follows if it holds. Both must
-/// end in answers.
-fn branch(code: u16, operand: u32, when_true: Code, when_false: Code) -> Code {
-    let mut all = match u8::try_from(when_false.len()) {
-        Ok(distance) => vec![test(code, operand, distance, 0)],
-        // Too far for the test itself: it jumps to a jump.
-        Err(_) => vec![
-            test(code, operand, 0, 1),
-            Instruction {
-                code: JUMP,
-                when_true: 0,
-                when_false: 0,
-                operand: when_false.len() as u32,
-            },
-        ],
-    };
-    all.extend(when_false);
-    all.extend(when_true);
-    all
+    fn rule(&mut self, rule: &'static Rule) -> Label {
+        let known = self.rules.iter().find(|(known, _)| std::ptr::eq(*known, rule));
+        if let Some((_, label)) = known {
+            return *label;
+        }
+        let label = match rule {
+            Rule::Allow => self.push(answer(RET_ALLOW)),
+            Rule::Refuse(errno) => self.push(answer(RET_ERRNO | u32::from(*errno))),
+            Rule::When { argument, test, then, otherwise } => {
+                let (then, otherwise) = (self.rule(then), self.rule(otherwise));
+                let first = self.question(test, then, otherwise);
+                self.begin(load(AT_ARGUMENTS + 8 * u32::from(*argument)), first);
+                self.last()
+            }
+        };
+        self.rules.push((rule, label));
+        label
+    }
+
+    fn question(&mut self, test: &Test, then: Label, otherwise: Label) -> Label {
+        match test {
+            Test::AnyBit(bits) => self.test(IF_ANY_BIT, *bits, then, otherwise),
+            Test::OneOf(values) => values
+                .iter()
+                .rev()
+                .fold(otherwise, |otherwise, value| self.test(IF_EQUAL, *value, then, otherwise)),
+        }
+    }
+
+    fn finish(mut self) -> Vec<Instruction> {
+        self.reversed.reverse();
+        self.reversed
+    }
 }
 
 fn load(offset: u32) -> Instruction {
     Instruction { code: LOAD, when_true: 0, when_false: 0, operand: offset }
 }
 
-fn test(code: u16, operand: u32, when_true: u8, when_false: u8) -> Instruction {
-    Instruction { code, when_true, when_false, operand }
+fn jump(distance: usize) -> Instruction {
+    Instruction { code: JUMP, when_true: 0, when_false: 0, operand: distance as u32 }
 }
 
 fn answer(value: u32) -> Instruction {

@@ -33,10 +33,10 @@ const ENOSYS: u16 = 38;
 const EPROTONOSUPPORT: u16 = 93;
 const EAFNOSUPPORT: u16 = 97;
 
-static ALLOW: Rule = Rule::Allow;
+pub(super) static ALLOW: Rule = Rule::Allow;
 static FORBIDDEN: Rule = Rule::Refuse(EPERM);
 /// For what programs do without when a kernel lacks it.
-static ABSENT: Rule = Rule::Refuse(ENOSYS);
+pub(super) static ABSENT: Rule = Rule::Refuse(ENOSYS);
 
 /// CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
 const NEW_NAMESPACES: u32 = 0x80

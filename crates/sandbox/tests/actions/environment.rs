@@ -175,7 +175,7 @@ fn every_action_in_a_sandbox_finds_the_same() {
 fn the_view_is_there_and_read_only() {
     let etc = TOOLS.files.iter().find(|(path, _)| path.as_str() == "etc/passwd").unwrap();
     check("cat /etc/passwd", &String::from_utf8_lossy(&etc.1));
-    check("stat -c %a /etc/passwd /etc", "444\n755");
+    check("stat -c '%u:%g %a' /etc/passwd /etc", "0:0 444\n0:0 755");
 }
 
 #[test]

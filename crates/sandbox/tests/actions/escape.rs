@@ -167,7 +167,7 @@ fn namespaces_can_not_be_made_or_entered() {
         "nsenter -t $$ -U true",
         "nsenter -t $$ -m true",
     ]);
-    check("cat /proc/sys/user/max_user_namespaces /proc/sys/user/max_mnt_namespaces", "0\n0");
+    check("cat /proc/sys/user/max_user_namespaces", "0");
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn a_crash_leaves_no_core_on_the_host() {
 
 #[test]
 fn keys_of_the_operator_are_not_listed() {
-    check("cat /proc/keys 2>/dev/null | grep -v _uid; true", "");
+    check("cat /proc/keys 2>/dev/null | grep -v '_ses: empty'; true", "");
 }
 
 #[test]

@@ -111,12 +111,14 @@ fn sockets_of_odd_families_are_refused() {
 
 #[test]
 fn identities_can_not_be_changed() {
+    // An identity that its namespace does not know is not even valid.
     const EINVAL: i64 = -22;
-    // An identity that its namespace does not have is not even valid.
     check(&[
-        (libc::SYS_setuid, &[0], EINVAL),
-        (libc::SYS_setgid, &[0], EINVAL),
-        (libc::SYS_setresuid, &[0, 0, 0], EINVAL),
+        (libc::SYS_setuid, &[0], EPERM),
+        (libc::SYS_setgid, &[0], EPERM),
+        (libc::SYS_setresuid, &[0, 0, 0], EPERM),
+        (libc::SYS_setfsuid, &[0], 65534),
+        (libc::SYS_setfsuid, &[65534], 65534),
         (libc::SYS_setuid, &[1000], EINVAL),
         (libc::SYS_setuid, &[65534], 0),
         (libc::SYS_setgroups, &[0, 0], EPERM),

@@ -181,6 +181,43 @@ fn a_killed_init_is_not_taken_for_the_actions_end() {
     Action::sh("echo fine").run_in(&mut sandbox).unwrap().expect_stdout("fine");
 }
 
+/// What a helper and PID 1 hold, seen from outside: nothing outside, and little
+/// inside.
+#[test]
+fn neither_helper_nor_init_has_power_over_the_host() {
+    let marker = format!("3{:06}", std::process::id());
+    let pool = Pool::new(config());
+    let mut sandbox = pool.acquire(&TOOLS).unwrap();
+    std::thread::scope(|scope| {
+        let mut action = Action::new(&["sleep", &marker]);
+        action.timeout = Duration::from_secs(2);
+        let run = scope.spawn(|| action.run_in(&mut sandbox));
+        let mut helper = None;
+        eventually("the action", || {
+            helper = helper_of(&format!("sleep\0{marker}"));
+            helper.is_some()
+        });
+        let helper = helper.unwrap();
+        let init = children_of(helper).pop().unwrap();
+        let capabilities = |pid: i32, set: &str| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let value = status.lines().find_map(|line| line.strip_prefix(set)).unwrap().trim();
+            u64::from_str_radix(value, 16).unwrap()
+        };
+        // CAP_SETGID, CAP_SETUID, CAP_NET_ADMIN, CAP_SYS_ADMIN
+        assert_eq!(capabilities(helper, "CapPrm:"), 1 << 6 | 1 << 7 | 1 << 12 | 1 << 21);
+        assert_eq!(capabilities(helper, "CapBnd:"), 0);
+        for set in ["CapPrm:", "CapEff:", "CapInh:", "CapBnd:", "CapAmb:"] {
+            eventually("the init's drop", || capabilities(init, set) == 0);
+        }
+        let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/user")).unwrap();
+        assert_ne!(namespace(&helper.to_string()), namespace("self"));
+        assert_eq!(namespace(&init.to_string()), namespace(&helper.to_string()));
+        assert_eq!(std::fs::read_dir(format!("/proc/{init}/fd")).unwrap().count(), 0);
+        run.join().unwrap().unwrap();
+    });
+}
+
 fn children_of(pid: i32) -> Vec<i32> {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     children.unwrap_or_default().split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
