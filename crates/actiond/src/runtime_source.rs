@@ -57,3 +57,16 @@ pub(crate) fn extracted(root: &Path) -> anyhow::Result<Option<ImageOptions>> {
 fn image(file: std::path::PathBuf, root: &Path) -> ImageOptions {
     ImageOptions { file, mount_point: root.join(MOUNT_POINT) }
 }
+
+/// The names of the runtimes inside of the executable, found by mounting them, for a moment and
+/// for one thread to see. `root` is a directory for trials.
+pub(crate) fn names_in_executable(root: &Path) -> anyhow::Result<Vec<String>> {
+    let names = || {
+        sys::mount::enter_private_namespace()?;
+        let Some(image) = extracted(root)? else { return Ok(Vec::new()) };
+        let options = RuntimeOptions { runtime_image: Some(image), ..RuntimeOptions::default() };
+        Ok(Runtimes::open(&options)?.libc_names().map(str::to_owned).collect())
+    };
+    let ended = std::thread::scope(|scope| scope.spawn(names).join());
+    ended.unwrap_or_else(|_| anyhow::bail!("looking for runtimes ended early"))
+}

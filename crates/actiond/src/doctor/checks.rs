@@ -10,7 +10,7 @@ use sandbox::Controllers;
 use store::{Store, StoreOptions};
 
 use super::report::{Finding, Weight};
-use crate::{privileges, serve};
+use crate::{privileges, runtime_source, serve};
 
 /// Makes every check, with trials in a new directory below `parent`.
 pub(super) fn all(parent: &Path) -> anyhow::Result<Vec<Finding>> {
@@ -114,6 +114,7 @@ fn trials(parent: &Path) -> anyhow::Result<Vec<Finding>> {
         store.close().context("closing the store of the trial")?;
     }
     findings.push(sandbox());
+    findings.push(runtimes(directory.path()));
     Ok(findings)
 }
 
@@ -137,6 +138,21 @@ fn sandbox() -> Finding {
         weight: Weight::Needed,
         cost: "no action can run",
         remedy: "see the step that failed; inside a container, make it --privileged",
+    }
+}
+
+fn runtimes(trials: &Path) -> Finding {
+    let names = runtime_source::names_in_executable(trials);
+    Finding {
+        feature: "runtimes in this binary".to_owned(),
+        state: match names {
+            Ok(names) if names.is_empty() => Err("none".to_owned()),
+            Ok(names) => Ok(names.join(", ")),
+            Err(error) => Err(format!("{error:#}")),
+        },
+        weight: Weight::Wanted,
+        cost: "actions that ask for a C library are refused, unless the server is given some",
+        remedy: "use a release's binary, or --runtime-image with what `cargo xtask runtimes` makes",
     }
 }
 
