@@ -5,29 +5,30 @@
 //! directory of their own beside the server's, on the same file system, so that
 //! they can be made while a server runs.
 
+#[cfg(target_os = "linux")]
 mod checks;
-mod report;
+pub(crate) mod report;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use anyhow::Context as _;
-
-use crate::cli::DoctorArgs;
 
 /// Prints the report; fails when `serve` could not run.
 ///
 /// # Errors
 /// When the report can't be made or printed.
-pub fn run(arguments: &DoctorArgs) -> anyhow::Result<ExitCode> {
+#[cfg(target_os = "linux")]
+pub fn run(arguments: &crate::cli::DoctorArgs) -> anyhow::Result<std::process::ExitCode> {
+    use std::process::ExitCode;
+
     let findings = checks::all(&trial_parent(&arguments.root)?)?;
-    print!("{}", report::render(&findings));
+    print!("{}", report::render(&findings, "serve"));
     Ok(if report::can_serve(&findings) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The root directory itself or, when it is not there yet, the nearest directory
 /// above it: the file system that the root is or will be on.
-fn trial_parent(root: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn trial_parent(root: &Path) -> anyhow::Result<PathBuf> {
     let root = std::path::absolute(root)
         .with_context(|| format!("the path {} is none", root.display()))?;
     let there = root.ancestors().find(|ancestor| ancestor.is_dir());

@@ -3,19 +3,31 @@
 //! Each binary parses, wires and runs; what they do is decided in the crates
 //! below.
 //!
-//! - [`cli`]: flags, as plain data.
 //! - [`logging`]: the log on standard error.
+//! - [`payloads`]: what a program carries in itself.
+//! - [`darwin`]: `darwin-actiond`, for macOS hosts.
+//! - [`doctor`]: what this machine offers, and what its absence costs.
+//!
+//! The rest is for Linux alone:
+//! - [`cli`]: flags, as plain data.
 //! - [`privileges`]: what `serve` needs from the machine before anything else.
 //! - [`serve`]: the daemon, wired bottom up.
 //! - [`serve_vm`]: the same in a VM, seen from the host.
 //! - [`guest`]: the same in a VM, seen from inside.
-//! - [`doctor`]: what this machine offers, and what its absence costs.
 
+#[cfg(target_os = "linux")]
 pub mod cli;
+pub mod darwin;
 pub mod doctor;
+#[cfg(target_os = "linux")]
 pub mod guest;
 pub mod logging;
+pub mod payloads;
+#[cfg(target_os = "linux")]
 pub mod privileges;
+#[cfg(target_os = "linux")]
 mod runtime_source;
+#[cfg(target_os = "linux")]
 pub mod serve;
+#[cfg(target_os = "linux")]
 pub mod serve_vm;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 /// How bad it is that a feature is absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Weight {
+pub(crate) enum Weight {
     /// `serve` can't run.
     Needed,
     /// `serve` runs, with something lost.
@@ -15,20 +15,20 @@ pub(super) enum Weight {
 
 /// One feature.
 #[derive(Debug)]
-pub(super) struct Finding {
+pub(crate) struct Finding {
     /// What is looked for.
-    pub(super) feature: String,
+    pub(crate) feature: String,
     /// What was seen of it, or why it is not there.
-    pub(super) state: Result<String, String>,
-    pub(super) weight: Weight,
+    pub(crate) state: Result<String, String>,
+    pub(crate) weight: Weight,
     /// What its absence costs.
-    pub(super) cost: &'static str,
+    pub(crate) cost: &'static str,
     /// How to get it.
-    pub(super) remedy: &'static str,
+    pub(crate) remedy: &'static str,
 }
 
 /// Whether `serve` could run.
-pub(super) fn can_serve(findings: &[Finding]) -> bool {
+pub(crate) fn can_serve(findings: &[Finding]) -> bool {
     let needed = |finding: &&Finding| finding.weight == Weight::Needed;
     let one_of = |finding: &&Finding| finding.weight == Weight::OneOf;
     findings.iter().filter(needed).all(|finding| finding.state.is_ok())
@@ -36,8 +36,8 @@ pub(super) fn can_serve(findings: &[Finding]) -> bool {
             || !findings.iter().any(|finding| one_of(&finding)))
 }
 
-/// The report as text.
-pub(super) fn render(findings: &[Finding]) -> String {
+/// The report as text, for the verb `serve`, as it is called on this host.
+pub(crate) fn render(findings: &[Finding], serve: &str) -> String {
     let width = findings.iter().map(|finding| finding.feature.len()).max().unwrap_or(0);
     let mut text = String::new();
     for Finding { feature, state, .. } in findings {
@@ -52,8 +52,8 @@ pub(super) fn render(findings: &[Finding]) -> String {
     for finding in findings.iter().filter(|finding| finding.state.is_err()) {
         let _ = write!(text, "\n{}\n", advice(finding));
     }
-    let verdict = if can_serve(findings) { "serve can run here" } else { "serve can't run here" };
-    let _ = writeln!(text, "\n{verdict}");
+    let verdict = if can_serve(findings) { "can" } else { "can't" };
+    let _ = writeln!(text, "\n{serve} {verdict} run here");
     text
 }
 
@@ -98,6 +98,6 @@ longer
 
 serve can run here
 ";
-        assert_eq!(render(&findings), expected);
+        assert_eq!(render(&findings, "serve"), expected);
     }
 }
