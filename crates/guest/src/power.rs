@@ -24,7 +24,6 @@ pub fn off(power_off: PowerOff) -> ! {
         eprintln!("init: {CAS} is still in use");
         rustix::fs::sync();
     }
-    eprintln!("init: powering off");
     let command = match power_off {
         PowerOff::Off => RebootCommand::PowerOff,
         PowerOff::Reset => RebootCommand::Restart,

@@ -24,11 +24,13 @@ impl LastWords {
         Self::default()
     }
 
-    /// The line that tells most about an end: a panic if there was one, else the last line.
+    /// The line that tells most about an end: a panic if there was one, else the last line before the
+    /// kernel says that it goes.
     pub fn summary(&self) -> Option<String> {
         let lines = self.0.lock();
         let panic = lines.iter().find(|line| line.contains("Kernel panic"));
-        panic.or(lines.back()).cloned()
+        let last = || lines.iter().rfind(|line| !line.starts_with("reboot: "));
+        panic.or_else(last).cloned()
     }
 
     /// Whether this very line is among them.
@@ -111,6 +113,14 @@ mod tests {
     async fn memory_is_bounded() {
         assert_eq!(lines(&[b'x'; 2 * MAX_LINE_BYTES]).await.len(), 2);
         assert_eq!(lines(&b"x\n".repeat(1000)).await.len(), KEPT_LINES);
+    }
+
+    #[tokio::test]
+    async fn the_reason_is_what_comes_before_the_end() {
+        let words = LastWords::new();
+        let console = &b"init: up\ninit: no disk\nreboot: Restarting system\n"[..];
+        log_lines(console, &words, |_| ()).await;
+        assert_eq!(words.summary().as_deref(), Some("init: no disk"));
     }
 
     #[tokio::test]

@@ -7,8 +7,9 @@ mod format;
 mod template;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -82,19 +83,25 @@ pub enum DiskError {
 pub fn mount_cas(settings: &Settings) -> Result<(), DiskError> {
     let path = find(false).ok_or(DiskError::Missing)?;
     let failed = |source| DiskError::Io { path: path.clone(), source };
-    let mut disk = OpenOptions::new().read(true).write(true).open(&path).map_err(failed)?;
-    if !has_ext4(&mut disk).map_err(failed)? {
-        if !settings.format_cas {
-            return Err(DiskError::Blank { path });
-        }
-        eprintln!("init: making a file system on {}", path.display());
-        format::format(&mut disk)
-            .map_err(|source| DiskError::Format { path: path.clone(), source })?;
+    if Superblock::of(&path).map_err(failed)?.is_none() {
+        format(&path, settings)?;
     }
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
     // discard: what the store deletes is given back to the host's file system.
     mount(&path, CAS, c"ext4", flags, c"errors=remount-ro,discard")?;
-    grow(&path, &mut disk)
+    grow(&path)
+}
+
+/// Makes a file system. The disk is closed again at the end: the kernel mounts none that somebody
+/// could still write to (CONFIG_BLK_DEV_WRITE_MOUNTED).
+fn format(path: &Path, settings: &Settings) -> Result<(), DiskError> {
+    if !settings.format_cas {
+        return Err(DiskError::Blank { path: path.to_owned() });
+    }
+    eprintln!("init: making a file system on {}", path.display());
+    let failed = |source| DiskError::Io { path: path.to_owned(), source };
+    let mut disk = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
+    format::format(&mut disk).map_err(|source| DiskError::Format { path: path.to_owned(), source })
 }
 
 /// Finds the disk with the runtimes and mounts it. `false`: there is none.
@@ -166,11 +173,6 @@ fn is_of_a_vmm(name: &str) -> bool {
     ["vd", "sd", "nvme"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Whether the superblock of an ext file system is where it belongs.
-fn has_ext4(disk: &mut File) -> io::Result<bool> {
-    Ok(Superblock::read(disk)?.is_some())
-}
-
 /// What we need of the superblock (Documentation/filesystems/ext4/super.rst in the kernel's source).
 #[derive(Debug, PartialEq, Eq)]
 struct Superblock {
@@ -181,11 +183,10 @@ impl Superblock {
     const OFFSET: u64 = 1024;
     const BYTES: usize = 1024;
 
-    /// The superblock of `disk`; `None` if there is none.
-    fn read(disk: &mut File) -> io::Result<Option<Self>> {
+    /// The superblock of the disk at `path`; `None` if there is none of an ext file system.
+    fn of(path: &Path) -> io::Result<Option<Self>> {
         let mut bytes = [0; Self::BYTES];
-        disk.seek(SeekFrom::Start(Self::OFFSET))?;
-        disk.read_exact(&mut bytes)?;
+        File::open(path)?.read_exact_at(&mut bytes, Self::OFFSET)?;
         let u32_at = |at: usize| {
             u64::from(u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]))
         };
@@ -197,10 +198,12 @@ impl Superblock {
 
 /// Lets the mounted file system have all of its disk: a new one has the template's size, and the host
 /// can make an image larger.
-fn grow(path: &Path, disk: &mut File) -> Result<(), DiskError> {
+fn grow(path: &Path) -> Result<(), DiskError> {
     let failed = |source| DiskError::Io { path: path.to_owned(), source };
-    let Some(superblock) = Superblock::read(disk).map_err(failed)? else { return Ok(()) };
-    let blocks = disk.seek(SeekFrom::End(0)).map_err(failed)? / BLOCK_BYTES;
+    let Some(superblock) = Superblock::of(path).map_err(failed)? else { return Ok(()) };
+    let bytes =
+        File::open(path).and_then(|mut disk| disk.seek(SeekFrom::End(0))).map_err(failed)?;
+    let blocks = bytes / BLOCK_BYTES;
     if blocks <= superblock.blocks {
         return Ok(());
     }
