@@ -99,6 +99,11 @@ impl Daemon {
         self.address
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> Result<u32> {
+        Ok(self.process.as_ref().context("the daemon does not run")?.id())
+    }
+
     /// SIGKILL: no chance to put anything in order. Nothing may be left all the same.
     pub(crate) fn kill(&mut self) -> Result<()> {
         let mut child = self.process.take().context("the daemon does not run")?;

@@ -5,6 +5,7 @@
 //! need it, [`state_volume`] makes the file system that tests keep their state on, [`daemon`] is the
 //! daemon under test.
 
+mod attack;
 mod bench;
 mod binaries;
 mod daemon;
@@ -50,6 +51,8 @@ enum Verb {
     E2e(e2e::Arguments),
     /// Measure the daemon.
     Bench(bench::Arguments),
+    /// Attack the daemon, and see that nothing gives way.
+    Attack(attack::Arguments),
     /// Build the guest's kernel, or test actiondfs.
     Kernel(kernel::Arguments),
     /// Write the file system that a guest boots into.
@@ -66,6 +69,9 @@ enum Verb {
     /// The part of `bench` that runs as root on a state volume.
     #[command(hide = true)]
     BenchInside(bench::InsideArguments),
+    /// The part of `attack` that runs as root on a state volume.
+    #[command(hide = true)]
+    AttackInside(attack::InsideArguments),
 }
 
 fn main() -> ExitCode {
@@ -87,11 +93,13 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Test(arguments) => test::run(&arguments),
         Verb::E2e(arguments) => e2e::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Attack(arguments) => attack::run(&arguments),
         Verb::Kernel(arguments) => kernel::run(&arguments),
         Verb::Initramfs(arguments) => initramfs::run(&arguments),
         Verb::RunTest(arguments) => test::run_one(&arguments),
         Verb::InStateVolume(arguments) => state_volume::enter(&arguments),
         Verb::E2eInside(arguments) => e2e::run_inside(&arguments),
         Verb::BenchInside(arguments) => bench::run_inside(&arguments),
+        Verb::AttackInside(arguments) => attack::run_inside(&arguments),
     }
 }

@@ -1,0 +1,171 @@
+//! Programs that look around, and print what should not be there.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use crate::{Outcome, errno, raw};
+
+fn failed(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// Runs a program, and prints `ran` or the error.
+pub(crate) fn execute(path: &str) -> Outcome {
+    let status = Command::new(path).arg("nothing").status();
+    println!("{}", status.map_or_else(|error| errno::of(&error), |_| "ran".to_owned()));
+    Ok(())
+}
+
+/// Runs itself again from a file with every set-id bit, and prints who it is.
+pub(crate) fn set_user_id() -> Outcome {
+    let program = "/workspace/raised";
+    fs::copy("/proc/self/exe", program).map_err(failed)?;
+    fs::set_permissions(program, fs::Permissions::from_mode(0o6755)).map_err(failed)?;
+    let output = Command::new(program).arg("credentials").output().map_err(failed)?;
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+    Ok(())
+}
+
+/// Descriptors above the three streams, but for the one that looks.
+pub(crate) fn descriptors() -> Outcome {
+    for entry in fs::read_dir("/proc/self/fd").map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let target = fs::read_link(entry.path()).unwrap_or_default();
+        let is_own = target.to_string_lossy().ends_with("/fd");
+        if !matches!(entry.file_name().to_str(), Some("0" | "1" | "2")) && !is_own {
+            println!("{:?} {}", entry.file_name(), target.display());
+        }
+    }
+    println!("0 is {}", fs::read_link("/proc/self/fd/0").map_err(failed)?.display());
+    Ok(())
+}
+
+/// Every variable.
+pub(crate) fn environment() -> Outcome {
+    for (name, value) in std::env::vars_os() {
+        println!("{}={}", name.display(), value.display());
+    }
+    Ok(())
+}
+
+/// Processes that are not this one.
+pub(crate) fn processes() -> Outcome {
+    let own = std::process::id().to_string();
+    for entry in fs::read_dir("/proc").map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+        if name.starts_with(|first: char| first.is_ascii_digit()) && name != own {
+            println!("{name}");
+        }
+    }
+    Ok(())
+}
+
+/// Users, groups, capabilities, and what limits them, as the kernel tells them.
+pub(crate) fn credentials() -> Outcome {
+    let status = fs::read_to_string("/proc/self/status").map_err(failed)?;
+    let told = ["Uid:", "Gid:", "Groups:", "Cap", "NoNewPrivs:", "Seccomp:"];
+    for line in status.lines().filter(|line| told.iter().any(|name| line.starts_with(name))) {
+        println!("{}", line.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+    Ok(())
+}
+
+/// What is wrong with the mounts that are seen: `what: mount`.
+pub(crate) fn mounts() -> Outcome {
+    const WRITABLE: [&str; 5] = ["/tmp", "/dev/shm", "/dev/pts", "/proc", "/workspace"];
+    let table = fs::read_to_string("/proc/self/mountinfo").map_err(failed)?;
+    for line in table.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [_, _, _, _, at, options, optional, ..] = fields.as_slice() else {
+            return Err(format!("not a mount: {line}"));
+        };
+        let has = |name| options.split(',').any(|option| option == name);
+        let is_device_holder = matches!(*at, "/" | "/dev/pts");
+        let is_input = at.starts_with("/workspace/");
+        for (is_wrong, what) in [
+            (!has("nosuid"), "takes set-user-id"),
+            (!has("nodev") && !is_device_holder, "has devices"),
+            (!has("ro") && !WRITABLE.contains(at), "can be written"),
+            (*optional != "-", "propagates"),
+            (is_input && !has("ro"), "an input that can be written"),
+        ] {
+            if is_wrong {
+                println!("{what}: {line}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Tries to reach an absolute path of the host by every way up that there is, and
+/// prints the ways that lead there.
+pub(crate) fn walk_up(target: &str) -> Outcome {
+    let up = "../".repeat(40);
+    let ways = [
+        String::new(),
+        up.clone(),
+        format!("/{up}"),
+        "/proc/self/root".to_owned(),
+        format!("/proc/self/root/{up}"),
+        "/proc/self/cwd/..".to_owned(),
+        format!("/proc/self/cwd/{up}"),
+        "/proc/1/root".to_owned(),
+        "/proc/1/cwd".to_owned(),
+        "/proc/thread-self/root".to_owned(),
+        format!("/proc/self/task/{}/root", std::process::id()),
+        format!("/proc/self/fd/0/{up}"),
+        format!("/dev/fd/1/{up}"),
+        format!("/dev/pts/{up}"),
+        format!("/dev/shm/{up}"),
+        format!("/tmp/{up}"),
+        "/proc/self/map_files".to_owned(),
+    ];
+    for way in ways {
+        if fs::metadata(format!("{way}{target}")).is_ok() {
+            println!("{way}{target}");
+        }
+    }
+    Ok(())
+}
+
+/// Addresses in the kernel that are told.
+pub(crate) fn kernel_addresses() -> Outcome {
+    let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    for line in symbols.lines().take(1000) {
+        let address = line.split(' ').next().unwrap_or_default();
+        if address.chars().any(|digit| digit != '0') {
+            println!("{line}");
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Whatever an action before this one may have left.
+pub(crate) fn leftovers() -> Outcome {
+    for directory in ["/tmp", "/var/tmp/", "/dev/shm", "/dev/mqueue"] {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            println!("{}", entry.path().display());
+        }
+    }
+    for entry in fs::read_dir("/workspace").map_err(failed)?.flatten() {
+        if entry.file_name() == "left" {
+            println!("{}", entry.path().display());
+        }
+    }
+    for table in
+        ["sysvipc/shm", "sysvipc/sem", "sysvipc/msg", "net/tcp", "net/tcp6", "net/udp", "net/unix"]
+    {
+        let text = fs::read_to_string(format!("/proc/{table}")).unwrap_or_default();
+        for line in text.lines().skip(1) {
+            println!("{table}: {line}");
+        }
+    }
+    let name = b"left\0".to_vec().leak();
+    if raw::call(libc::SYS_mq_open, [name.as_ptr() as i64, libc::O_RDWR.into(), 0, 0, 0, 0]).is_ok()
+    {
+        println!("a message queue");
+    }
+    Ok(())
+}

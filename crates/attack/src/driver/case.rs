@@ -1,0 +1,191 @@
+//! What a case is made of.
+
+use std::pin::Pin;
+
+use testkit::proto;
+use tonic::Code;
+
+use crate::world::World;
+
+/// One attack, and what must come of it.
+pub(crate) struct Case {
+    /// Says what is tried.
+    pub(crate) name: &'static str,
+    /// What is tried.
+    pub(crate) attack: Attack,
+    /// What must come of it.
+    pub(crate) expect: Expect,
+    /// Symlinks among the inputs: name, target.
+    pub(crate) links: &'static [(&'static str, &'static str)],
+    pub(crate) working_directory: &'static str,
+    pub(crate) outputs: &'static [&'static str],
+    pub(crate) properties: &'static [(&'static str, &'static str)],
+    /// The timeout that the action asks for.
+    pub(crate) timeout_ms: u64,
+    /// Without this it can't be tried.
+    pub(crate) need: Need,
+    /// Takes seconds, or much of the machine.
+    pub(crate) costly: bool,
+}
+
+/// What is tried. Words may hold names of [`crate::host::Host::substitute`].
+#[derive(Clone, Copy)]
+pub(crate) enum Attack {
+    /// An action makes system calls; see the attacker's `script`.
+    Calls(&'static str),
+    /// An action runs one of the attacker's programs.
+    Program(&'static [&'static str]),
+    /// An action with this input root.
+    Tree(fn() -> proto::Directory),
+    /// A command that was changed.
+    Command(fn(&mut proto::Command)),
+    /// An action that was changed.
+    Action(fn(&mut proto::Action)),
+    /// Anything else; it judges by itself.
+    Steps(Steps),
+}
+
+/// Steps that fail with what gave way, or with [`Skip`].
+pub(crate) type Steps = fn(&World) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + '_>>;
+
+/// A reason why a case can't be tried here.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Skip(pub(crate) String);
+
+/// What must come of an attack.
+#[derive(Clone, Copy)]
+pub(crate) enum Expect {
+    /// The action ends well, and its last call failed with one of these errors.
+    Fails(&'static str),
+    /// The action ends well and prints this.
+    Prints(&'static str),
+    /// There is no result, for one of these reasons.
+    Refused(&'static [Code]),
+    /// The action ends well and leaves these outputs.
+    Outputs(&'static [&'static str]),
+    /// Whatever: only what is looked at after every case.
+    Anything,
+}
+
+/// What a case may need.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Nothing but a server.
+    Nothing,
+    /// To see the server's root directory and processes.
+    Local,
+    /// A processor of that family.
+    X86,
+    /// A kernel that runs 32-bit programs there.
+    I386,
+}
+
+const fn case(name: &'static str, attack: Attack) -> Case {
+    Case {
+        name,
+        attack,
+        expect: Expect::Anything,
+        links: &[],
+        working_directory: "",
+        outputs: &[],
+        properties: &[],
+        timeout_ms: 10_000,
+        need: Need::Nothing,
+        costly: false,
+    }
+}
+
+/// An action that makes system calls.
+pub(crate) const fn calls(name: &'static str, script: &'static str) -> Case {
+    case(name, Attack::Calls(script))
+}
+
+/// An action that runs one of the attacker's programs.
+pub(crate) const fn program(name: &'static str, words: &'static [&'static str]) -> Case {
+    case(name, Attack::Program(words))
+}
+
+/// An action with an input root that must be refused.
+pub(crate) const fn tree(name: &'static str, root: fn() -> proto::Directory) -> Case {
+    case(name, Attack::Tree(root)).refused(&[Code::InvalidArgument])
+}
+
+/// A command that must be refused.
+pub(crate) const fn command(name: &'static str, change: fn(&mut proto::Command)) -> Case {
+    case(name, Attack::Command(change)).refused(&[Code::InvalidArgument])
+}
+
+/// An action that must be refused.
+pub(crate) const fn action(name: &'static str, change: fn(&mut proto::Action)) -> Case {
+    case(name, Attack::Action(change)).refused(&[Code::InvalidArgument])
+}
+
+/// A case of several steps.
+pub(crate) const fn steps(name: &'static str, steps: Steps) -> Case {
+    case(name, Attack::Steps(steps))
+}
+
+impl Case {
+    /// The last call must fail with one of these errors, `EPERM|EACCES`.
+    pub(crate) const fn fails(self, errors: &'static str) -> Self {
+        Self { expect: Expect::Fails(errors), ..self }
+    }
+
+    /// This must be printed.
+    pub(crate) const fn prints(self, text: &'static str) -> Self {
+        Self { expect: Expect::Prints(text), ..self }
+    }
+
+    /// The answer must be one of these codes.
+    pub(crate) const fn refused(self, codes: &'static [Code]) -> Self {
+        Self { expect: Expect::Refused(codes), ..self }
+    }
+
+    /// Declares outputs, and what must come of them.
+    pub(crate) const fn leaves(
+        self,
+        declared: &'static [&'static str],
+        expected: &'static [&'static str],
+    ) -> Self {
+        Self { outputs: declared, expect: Expect::Outputs(expected), ..self }
+    }
+
+    /// Declares outputs.
+    pub(crate) const fn declares(self, outputs: &'static [&'static str]) -> Self {
+        Self { outputs, ..self }
+    }
+
+    /// Adds symlinks to the inputs.
+    pub(crate) const fn links(self, links: &'static [(&'static str, &'static str)]) -> Self {
+        Self { links, ..self }
+    }
+
+    /// Sets the working directory.
+    pub(crate) const fn in_directory(self, path: &'static str) -> Self {
+        Self { working_directory: path, ..self }
+    }
+
+    /// Sets platform properties.
+    pub(crate) const fn properties(
+        self,
+        properties: &'static [(&'static str, &'static str)],
+    ) -> Self {
+        Self { properties, ..self }
+    }
+
+    /// Sets the timeout.
+    pub(crate) const fn timeout_ms(self, timeout_ms: u64) -> Self {
+        Self { timeout_ms, ..self }
+    }
+
+    /// It can't be tried without.
+    pub(crate) const fn needs(self, need: Need) -> Self {
+        Self { need, ..self }
+    }
+
+    /// It is left out of quick runs.
+    pub(crate) const fn costly(self) -> Self {
+        Self { costly: true, ..self }
+    }
+}

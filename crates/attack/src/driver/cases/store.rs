@@ -1,0 +1,73 @@
+//! What is left of all attacks: looked at last, from outside.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use testkit::{Digest, DigestFunction};
+
+use crate::case::{Case, Need, steps};
+use crate::world::World;
+
+pub(super) const CASES: &[Case] = &[
+    steps("every-blob-is-what-its-name-says", |world| Box::pin(async { blobs(&root(world)?) }))
+        .needs(Need::Local),
+    steps("nothing-of-an-action-is-left-on-disk", |world| Box::pin(nothing_left(world)))
+        .needs(Need::Local),
+];
+
+fn root(world: &World) -> Result<std::path::PathBuf> {
+    Ok(world.local.as_ref().context("needs a server of this machine")?.root.clone())
+}
+
+/// Every file of the store has its content's digest for a name, and is root's,
+/// read-only, and nobody else's by another name.
+fn blobs(root: &Path) -> Result<()> {
+    for entry in fs::read_dir(root.join("cas/blobs/sha256"))? {
+        for blob in fs::read_dir(entry?.path())? {
+            let blob = blob?;
+            let name = blob.file_name().to_string_lossy().into_owned();
+            let stat = blob.metadata()?;
+            ensure!(stat.is_file(), "{name} is no file");
+            ensure!(stat.mode() & 0o7777 == 0o444, "{name} has the mode {:o}", stat.mode());
+            ensure!((stat.uid(), stat.gid()) == (0, 0), "{name} is user {}'s", stat.uid());
+            let content = fs::read(blob.path())?;
+            let digest = Digest::of(DigestFunction::Sha256, &content);
+            ensure!(digest.hex() == name, "{name} has the content of {digest}");
+        }
+    }
+    Ok(())
+}
+
+/// What actions wrote is deleted after the answer, so this waits for it.
+async fn nothing_left(world: &World) -> Result<()> {
+    let work = root(world)?.join("work");
+    let mut left = Vec::new();
+    for _ in 0..500 {
+        left.clear();
+        collect_written(&work, &mut left)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    anyhow::bail!("actions left {} files, {:?} among them", left.len(), left.first())
+}
+
+/// The files below that belong to the user of actions.
+fn collect_written(directory: &Path, found: &mut Vec<std::path::PathBuf>) -> Result<()> {
+    const ACTION_ID: u32 = 65534;
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        // What is deleted while we look is not left.
+        let Ok(stat) = entry.metadata() else { continue };
+        if stat.uid() == ACTION_ID {
+            found.push(entry.path());
+        }
+        if stat.is_dir() {
+            collect_written(&entry.path(), found)?;
+        }
+    }
+    Ok(())
+}

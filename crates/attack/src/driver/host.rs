@@ -1,0 +1,138 @@
+//! What an attack could change on this machine or find on it, and whether it did.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+
+/// Content that no sandbox may show or change.
+const CANARY: &str = "a file of the host\n";
+
+/// A server on this machine.
+#[derive(Debug, Clone)]
+pub(crate) struct Local {
+    /// Its root directory.
+    pub(crate) root: PathBuf,
+    /// Its process.
+    pub(crate) pid: u32,
+}
+
+/// Things of the host that anybody outside of a sandbox could read, write and
+/// connect to.
+pub(crate) struct Host {
+    directory: tempfile::TempDir,
+    /// Kept open: what an attack may reach.
+    tcp: TcpListener,
+    named: UnixListener,
+    by_path: UnixListener,
+    abstract_name: String,
+    before: Snapshot,
+}
+
+/// What must stay as it is.
+#[derive(Debug, PartialEq, Eq)]
+struct Snapshot {
+    names: Vec<String>,
+    canary: String,
+    /// Inode, mode, owner, links, times.
+    metadata: [i64; 6],
+    mounts: String,
+    host_name: String,
+    core_pattern: String,
+}
+
+impl Host {
+    /// Puts them there.
+    pub(crate) fn new() -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("actiond-attack-").tempdir()?;
+        let path = directory.path();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777))?;
+        let canary = path.join("canary");
+        fs::write(&canary, CANARY)?;
+        fs::set_permissions(&canary, fs::Permissions::from_mode(0o666))?;
+        let by_path = UnixListener::bind(path.join("socket"))?;
+        fs::set_permissions(path.join("socket"), fs::Permissions::from_mode(0o777))?;
+        let abstract_name = format!("actiond-attack-{}", std::process::id());
+        let named = UnixListener::bind_addr(&UnixAddress::from_abstract_name(&abstract_name)?)?;
+        let tcp = TcpListener::bind("127.0.0.1:0")?;
+        for failed in
+            [tcp.set_nonblocking(true), named.set_nonblocking(true), by_path.set_nonblocking(true)]
+        {
+            failed?;
+        }
+        let before = Snapshot::take(path)?;
+        Ok(Self { directory, tcp, named, by_path, abstract_name, before })
+    }
+
+    /// Puts the names of things of the host in their places.
+    pub(crate) fn substitute(&self, text: &str) -> String {
+        let directory = self.directory.path().display().to_string();
+        let port = self.tcp.local_addr().map_or(0, |address| address.port());
+        text.replace("{canary}", &format!("{directory}/canary"))
+            .replace("{directory}", &directory)
+            .replace("{socket}", &format!("{directory}/socket"))
+            .replace("{port}", &port.to_string())
+            .replace("{abstract}", &self.abstract_name)
+    }
+
+    /// Fails with what an attack has changed, or with what it has reached.
+    pub(crate) fn ensure_untouched(&self) -> Result<()> {
+        let after = Snapshot::take(self.directory.path()).context("a thing of the host is gone")?;
+        ensure!(
+            after == self.before,
+            "the host was changed:\n{:#?}\nis now\n{after:#?}",
+            self.before
+        );
+        let reached = self.tcp.accept().is_ok()
+            || self.named.accept().is_ok()
+            || self.by_path.accept().is_ok();
+        ensure!(!reached, "a server of the host was reached");
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    fn take(directory: &std::path::Path) -> Result<Self> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        let canary = directory.join("canary");
+        let stat = fs::symlink_metadata(&canary)?;
+        Ok(Self {
+            names,
+            canary: fs::read_to_string(&canary)?,
+            metadata: [
+                stat.ino() as i64,
+                stat.mode().into(),
+                stat.uid().into(),
+                stat.nlink() as i64,
+                stat.mtime_nsec(),
+                stat.ctime_nsec(),
+            ],
+            mounts: fs::read_to_string("/proc/self/mounts")?,
+            host_name: fs::read_to_string("/proc/sys/kernel/hostname")?,
+            core_pattern: fs::read_to_string("/proc/sys/kernel/core_pattern")?,
+        })
+    }
+}
+
+/// Processes with that name, in any namespace below ours.
+pub(crate) fn processes_named(name: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let path = entry?.path();
+        // Processes that end while we look are none.
+        let is_one =
+            fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name);
+        if is_one {
+            found.push(path.display().to_string());
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,163 @@
+//! The server, the attacker, the host; and how an action is run.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use prost::Message as _;
+use testkit::proto::{Directory, DirectoryNode, FileNode, SymlinkNode};
+use testkit::{Action, Client, Digest, Run};
+
+use crate::case::Case;
+use crate::host::{self, Host, Local};
+
+/// The content of every input file but the attacker.
+pub(crate) const INPUT: &str = "an input of many actions\n";
+
+/// No call takes longer unless the server hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// All that a case needs.
+pub(crate) struct World {
+    pub(crate) client: Client,
+    pub(crate) server: SocketAddr,
+    pub(crate) host: Host,
+    pub(crate) local: Option<Local>,
+    /// The attacker's blob.
+    attacker: Digest,
+    /// What the attacker is called in input roots: unlike any other process.
+    name: String,
+    /// The blob of [`INPUT`].
+    pub(crate) input: Digest,
+    /// The Directory that has one file called `nested`.
+    nested: Digest,
+}
+
+impl World {
+    /// Connects, and uploads the attacker.
+    pub(crate) async fn new(server: &str, attacker: &Path, local: Option<Local>) -> Result<Self> {
+        let server = server.strip_prefix("http://").unwrap_or(server);
+        let address = server.to_socket_addrs().with_context(|| format!("the address {server}"))?;
+        let address = address.into_iter().next().context("the server has no address")?;
+        let client = Client::new(address);
+        let content =
+            std::fs::read(attacker).with_context(|| format!("reading {}", attacker.display()))?;
+        let attacker = client.digest(&content);
+        let upload = client.upload_name(&attacker);
+        client.write(&upload, &content, 1 << 20).await.context("uploading the attacker")?;
+        let input = client.put(INPUT).await?;
+        let nested =
+            Directory { files: vec![file("nested", &input, false)], ..Directory::default() };
+        let nested = client.put(nested.encode_to_vec()).await?;
+        let name = format!("attack-{}", std::process::id());
+        Ok(Self {
+            client,
+            server: address,
+            host: Host::new()?,
+            local,
+            attacker,
+            name,
+            input,
+            nested,
+        })
+    }
+
+    /// The input root that cases have: the attacker, `input`, `directory/nested`.
+    pub(crate) fn root(&self) -> Directory {
+        let mut files =
+            vec![file(&self.name, &self.attacker, true), file("input", &self.input, false)];
+        files.sort_by(|one, other| one.name.cmp(&other.name));
+        let directory =
+            DirectoryNode { name: "directory".into(), digest: Some(self.nested.to_proto()) };
+        Directory { files, directories: vec![directory], ..Directory::default() }
+    }
+
+    /// An action that runs one of the attacker's programs, without its input root.
+    pub(crate) fn action(&self, words: &[&str]) -> Action {
+        let program = format!("/workspace/{}", self.name);
+        let substitute = |word: &&str| self.substitute(word);
+        self.client
+            .bare_action(std::iter::once(program).chain(words.iter().map(substitute)))
+            .do_not_cache()
+            .timeout(Duration::from_secs(10))
+    }
+
+    /// The same with its input root, uploaded.
+    pub(crate) async fn ready(&self, words: &[&str]) -> Result<Action> {
+        let root = self.client.put(self.root().encode_to_vec()).await?;
+        Ok(self.action(words).input_root(root))
+    }
+
+    /// The action of a case.
+    pub(crate) async fn prepare(&self, case: &Case, words: &[&str]) -> Result<Action> {
+        let mut root = self.root();
+        let link = |(name, target): &(&str, &str)| SymlinkNode {
+            name: (*name).to_owned(),
+            target: self.substitute(target),
+            ..SymlinkNode::default()
+        };
+        root.symlinks = case.links.iter().map(link).collect();
+        let root = self.client.put(root.encode_to_vec()).await?;
+        let mut action =
+            self.action(words).input_root(root).working_directory(case.working_directory);
+        action = action.timeout(Duration::from_millis(case.timeout_ms));
+        for output in case.outputs {
+            action = action.output(output);
+        }
+        for (name, value) in case.properties {
+            action = action.property(name, value);
+        }
+        Ok(action)
+    }
+
+    /// Puts names in the places of their names.
+    pub(crate) fn substitute(&self, text: &str) -> String {
+        let text =
+            text.replace("{program}", &self.name).replace("{server}", &self.server.to_string());
+        self.host.substitute(&text)
+    }
+
+    /// Runs it to its end.
+    pub(crate) async fn run(&self, action: &Action) -> Result<Run> {
+        tokio::time::timeout(PATIENCE, action.run()).await.context("the server hangs")?
+    }
+
+    /// Runs a program of the attacker that must end well, and says what it printed.
+    pub(crate) async fn say(&self, words: &[&str]) -> Result<String> {
+        let run = self.run(&self.ready(words).await?).await?;
+        run.succeeded().await?.stdout().await
+    }
+
+    /// Fails unless the server does as it should with an action that does nothing.
+    pub(crate) async fn ensure_serves(&self) -> Result<()> {
+        let said = self.say(&["nothing"]).await.context("the server serves no more")?;
+        ensure!(said.is_empty(), "an action that prints nothing printed {said:?}");
+        Ok(())
+    }
+
+    /// Fails if an action's process is left on this machine.
+    pub(crate) async fn ensure_no_process(&self) -> Result<()> {
+        // What is killed while the answer is on its way takes a moment to go.
+        let mut left = Vec::new();
+        for _ in 0..100 {
+            left = host::processes_named(&self.name)?;
+            if left.is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        ensure!(left.is_empty(), "processes of an action are left: {left:?}");
+        Ok(())
+    }
+}
+
+/// A file of an input root.
+pub(crate) fn file(name: &str, digest: &Digest, is_executable: bool) -> FileNode {
+    FileNode {
+        name: name.to_owned(),
+        digest: Some(digest.to_proto()),
+        is_executable,
+        ..FileNode::default()
+    }
+}

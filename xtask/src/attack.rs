@@ -1,0 +1,150 @@
+//! `cargo xtask attack`: hostile actions and lying clients against the daemon.
+//!
+//! The attacks and what must become of them are `actiond-attack`'s; this starts the daemon for them,
+//! once with each way to present inputs, on a small disk of its own that may be filled.
+
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{binaries, daemon::Daemon, process, setup, state_volume, workspace};
+
+/// Every way to present inputs (`--input-root-strategy`).
+const STRATEGIES: [&str; 3] = ["erofs-file", "erofs-loop", "bind"];
+
+/// Bounds that are reached soon: every wall that an operator can move is moved close.
+const DAEMON_FLAGS: [&str; 7] = [
+    "--jobs=2",
+    "--tmp-bytes=64m",
+    "--shm-bytes=16m",
+    "--stream-limit-bytes=64m",
+    "--queue-limit=64",
+    "--orphan-grace-ms=200",
+    "--allow-host-rootfs",
+];
+
+/// A disk that is filled within a second, with room for a million names of one file.
+const DISK_BYTES: u64 = 1 << 30;
+const DISK_INODES: u64 = 60_000;
+
+#[derive(clap::Args)]
+#[group(skip)]
+pub(crate) struct Arguments {
+    /// Attack this server, in place of a daemon that is started for it.
+    #[arg(long, value_name = "URL", conflicts_with = "strategy")]
+    server: Option<String>,
+    /// Only with this way to present inputs.
+    #[arg(long, value_name = "NAME", default_value = "all",
+          value_parser = ["erofs-file", "erofs-loop", "bind", "all"])]
+    strategy: String,
+    /// Only attacks whose name contains this.
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct InsideArguments {
+    daemon: PathBuf,
+    driver: PathBuf,
+    attacker: PathBuf,
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+impl Arguments {
+    fn strategies(&self) -> Vec<&str> {
+        STRATEGIES
+            .into_iter()
+            .filter(|name| [name, "all"].contains(&self.strategy.as_str()))
+            .collect()
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    setup::run()?;
+    let driver = binaries::build("attack")?.join("actiond-attack");
+    let attacker = build_attacker()?;
+    if let Some(server) = &arguments.server {
+        let mut attack = Command::new(&driver);
+        attack.args(["--server", server]).arg("--attacker").arg(&attacker);
+        return process::run(only(&mut attack, arguments));
+    }
+    let daemon = binaries::build("actiond")?.join("linux-actiond");
+    let mut inside = state_volume::command(process::this_program()?)?;
+    inside.arg("attack-inside").arg(daemon).arg(driver).arg(attacker);
+    inside.args(["--strategy", &arguments.strategy]);
+    process::run(only(&mut inside, arguments))
+}
+
+fn only<'a>(command: &'a mut Command, arguments: &Arguments) -> &'a mut Command {
+    if let Some(name) = &arguments.only {
+        command.args(["--only", name]);
+    }
+    command
+}
+
+/// It is linked statically, for it runs in sandboxes that hold nothing but an action's inputs; and
+/// without the driver's dependencies.
+fn build_attacker() -> Result<PathBuf> {
+    let triple = workspace::host_triple()?;
+    process::run(
+        process::cargo()
+            .args(["rustc", "--locked", "--release", "--package", "attack"])
+            .args(["--no-default-features", "--bin", "actiond-attacker"])
+            .args(["--target", &triple, "--", "-C", "target-feature=+crt-static"]),
+    )?;
+    Ok(workspace::target().join(triple).join("release/actiond-attacker"))
+}
+
+/// Attacks one daemon after the other, as root, on disks within a state volume. What takes long is
+/// done once: it does not depend on how inputs are presented.
+pub(crate) fn run_inside(inside: &InsideArguments) -> Result<()> {
+    let state = std::env::var_os(state_volume::STATE_VARIABLE);
+    let state = PathBuf::from(state.context("attacks run on a state volume")?);
+    let mut breached = Vec::new();
+    for (number, strategy) in inside.arguments.strategies().into_iter().enumerate() {
+        println!("attack: {strategy}");
+        let disk = state.join(strategy);
+        make_disk(&disk)?;
+        if let Err(error) = attack(inside, strategy, &disk, number > 0) {
+            println!("attack: {strategy}: {error:#}");
+            breached.push(strategy);
+        }
+        process::run(Command::new("umount").arg(&disk))?;
+    }
+    ensure!(breached.is_empty(), "the walls did not hold with {}", breached.join(", "));
+    Ok(())
+}
+
+fn attack(inside: &InsideArguments, strategy: &str, disk: &Path, quick: bool) -> Result<()> {
+    let mut flags = DAEMON_FLAGS.map(OsString::from).to_vec();
+    flags.push(format!("--input-root-strategy={strategy}").into());
+    let daemon = Daemon::start(&inside.daemon, disk, &flags)?;
+    let mut attack = Command::new(&inside.driver);
+    attack.args(["--server", &daemon.address().to_string()]);
+    attack.arg("--attacker").arg(&inside.attacker);
+    attack.arg("--root").arg(disk.join("state")).args(["--pid", &daemon.id()?.to_string()]);
+    if quick {
+        attack.arg("--quick");
+    }
+    process::run(only(&mut attack, &inside.arguments)).with_context(|| daemon.log_tail())?;
+    daemon.stop()
+}
+
+/// A small file system, gone with this mount namespace.
+fn make_disk(at: &Path) -> Result<()> {
+    fs::create_dir_all(at)?;
+    let image = at.with_extension("img");
+    fs::File::create(&image)?.set_len(DISK_BYTES)?;
+    let inodes = DISK_INODES.to_string();
+    process::run(
+        Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0", "-N", &inodes]).arg(&image),
+    )?;
+    process::run(Command::new("mount").args(["-o", "loop,nosuid,nodev"]).arg(&image).arg(at))?;
+    Ok(fs::remove_file(&image)?)
+}
