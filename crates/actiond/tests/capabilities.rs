@@ -1,10 +1,15 @@
 //! What the server says about itself.
 
 use anyhow::Context as _;
+use prost::Message as _;
 use testkit::proto::{self, digest_function, symlink_absolute_path_strategy};
 use testkit::{DigestFunction, Kit, Outcome};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     the_versions_span_all_of_v2,
@@ -13,6 +18,8 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     instances_are_all_the_same,
     health_is_serving,
     methods_that_are_not_there_say_so,
+    reflection_lists_the_services,
+    reflection_describes_a_method,
 }
 
 async fn capabilities(kit: &Kit, instance: &str) -> anyhow::Result<proto::ServerCapabilities> {
@@ -89,5 +96,50 @@ async fn methods_that_are_not_there_say_so(kit: Kit) -> Outcome {
     assert_eq!(status.code(), tonic::Code::Unimplemented);
     // The connection is as good as before.
     client.put("still here").await?;
+    Ok(())
+}
+
+/// Asks the server about itself.
+async fn reflect(kit: &Kit, question: MessageRequest) -> anyhow::Result<MessageResponse> {
+    let daemon = kit.daemon().start().await?;
+    let mut client = ServerReflectionClient::new(daemon.client().channel());
+    let message = ServerReflectionRequest { host: String::new(), message_request: Some(question) };
+    let mut answers =
+        client.server_reflection_info(tokio_stream::iter([message])).await?.into_inner();
+    let answer = answers.message().await?.context("an answer")?;
+    answer.message_response.context("a message in the answer")
+}
+
+async fn reflection_lists_the_services(kit: Kit) -> Outcome {
+    let answer = reflect(&kit, MessageRequest::ListServices(String::new())).await?;
+    let MessageResponse::ListServicesResponse(list) = answer else {
+        anyhow::bail!("{answer:?}");
+    };
+    let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
+    for service in [
+        "actiond.internal.v1.CAS",
+        "build.bazel.remote.execution.v2.ActionCache",
+        "build.bazel.remote.execution.v2.Capabilities",
+        "build.bazel.remote.execution.v2.ContentAddressableStorage",
+        "build.bazel.remote.execution.v2.Execution",
+        "google.bytestream.ByteStream",
+        "google.longrunning.Operations",
+        "grpc.health.v1.Health",
+    ] {
+        assert!(names.iter().any(|name| name == service), "{service} in {names:?}");
+    }
+    Ok(())
+}
+
+async fn reflection_describes_a_method(kit: Kit) -> Outcome {
+    let symbol = "build.bazel.remote.execution.v2.Execution.Execute".to_owned();
+    let answer = reflect(&kit, MessageRequest::FileContainingSymbol(symbol)).await?;
+    let MessageResponse::FileDescriptorResponse(files) = answer else {
+        anyhow::bail!("{answer:?}");
+    };
+    let file = files.file_descriptor_proto.first().context("a file")?;
+    let file = prost_types::FileDescriptorProto::decode(file.as_slice())?;
+    let messages: Vec<_> = file.message_type.iter().map(|message| message.name()).collect();
+    assert!(messages.contains(&"ExecuteRequest") && messages.contains(&"Digest"), "{messages:?}");
     Ok(())
 }

@@ -56,7 +56,7 @@ fn text(code: u8) -> (u16, Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn the_program_runs() {
