@@ -9,6 +9,7 @@ mod attack;
 mod bench;
 mod binaries;
 mod daemon;
+mod dist;
 mod e2e;
 mod initramfs;
 mod kernel;
@@ -43,6 +44,8 @@ enum Verb {
     Serve(serve::Arguments),
     /// Build the image of C libraries and shells that actions can ask for.
     Runtimes(runtimes::Arguments),
+    /// Make a release: the daemon with runtimes inside, and a Debian package.
+    Dist(dist::Arguments),
     /// Check formatting, lints, and what the project depends on.
     Lint,
     /// Set up, run every test of the workspace as root, then the end-to-end tests.
@@ -89,6 +92,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Setup => setup::run(),
         Verb::Serve(arguments) => serve::run(&arguments),
         Verb::Runtimes(arguments) => runtimes::run(&arguments),
+        Verb::Dist(arguments) => dist::run(&arguments),
         Verb::Lint => lint::run(),
         Verb::Test(arguments) => test::run(&arguments),
         Verb::E2e(arguments) => e2e::run(&arguments),

@@ -37,8 +37,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     build(&output, &options)
 }
 
+/// The image as the lock says, built now; the runtimes in `require` must be in it.
+pub(crate) fn provide(architecture: &str, require: &[String]) -> Result<PathBuf> {
+    run(&Arguments {
+        arch: architecture.to_owned(),
+        update: false,
+        require: require.to_owned(),
+        output: None,
+    })?;
+    Ok(image_path(architecture))
+}
+
 /// Where the image for an architecture is kept.
-pub(crate) fn image_path(architecture: &str) -> PathBuf {
+fn image_path(architecture: &str) -> PathBuf {
     workspace::target().join(format!("runtimes/runtimes-{architecture}.sqfs"))
 }
 

@@ -29,5 +29,6 @@ pub mod privileges;
 mod runtime_source;
 #[cfg(target_os = "linux")]
 pub mod serve;
+mod service_manager;
 #[cfg(target_os = "linux")]
 pub mod serve_vm;

@@ -28,6 +28,7 @@ use tokio::sync::oneshot;
 use worker::{Worker, WorkerConfig};
 
 use crate::cli::ServeArgs;
+use crate::service_manager::ServiceManager;
 use crate::{logging, privileges, runtime_source};
 
 /// The word that makes the binary a sandbox helper; see [`sandbox::helper_main`].
@@ -168,14 +169,21 @@ async fn serve(
     };
     let mut server = tokio::spawn(reapi::serve(connections.into_stream(), services, shutdown));
     eprintln!("linux-actiond: serving on {address}");
+    let manager = ServiceManager::from_environment();
+    manager.ready();
 
     tokio::select! {
         () = signals.next() => {}
+        () = manager.keep_alive() => {}
         ended = &mut server => return Err(server_ended(ended)),
     }
+    manager.stopping();
     tracing::info!("draining; a second signal kills running actions");
     health.draining().await;
-    let drained = drain(&worker, arguments.drain_timeout_ms, signals.next()).await;
+    let drained = tokio::select! {
+        drained = drain(&worker, arguments.drain_timeout_ms, signals.next()) => drained,
+        () = manager.keep_alive() => false,
+    };
     // The server may have ended by itself; then there is nobody to tell.
     let _ = close.send(());
     if tokio::time::timeout(CLOSE_TIMEOUT, server).await.is_err() {

@@ -36,7 +36,7 @@ pub fn check(tree: &Tree, architecture: Architecture) -> Result<()> {
     for (path, node) in tree.iter() {
         let Node::File { content, .. } = node else { continue };
         if content.starts_with(&elf::ELFMAG) {
-            match needs(content, architecture) {
+            match needs_on(content, architecture) {
                 Ok(needs) => complaints.extend(missing(tree, path, needs, architecture)),
                 Err(reason) => drop(complaints.insert(format!("{path} {reason}"))),
             }
@@ -50,8 +50,8 @@ pub fn check(tree: &Tree, architecture: Architecture) -> Result<()> {
 
 /// What a program or library needs to start.
 #[derive(Debug, Default)]
-struct Needs {
-    libraries: Vec<String>,
+pub(crate) struct Needs {
+    pub(crate) libraries: Vec<String>,
     loader: Option<String>,
     /// Directories that it adds to the search itself, relative to its own.
     own_directories: Vec<String>,
@@ -79,12 +79,20 @@ fn missing(
     absent.into_iter().map(move |name| format!("{path} needs {name}"))
 }
 
-fn needs(bytes: &[u8], architecture: Architecture) -> Result<Needs, String> {
-    let broken = |error: object::Error| format!("is a broken ELF file: {error}");
+fn needs_on(bytes: &[u8], architecture: Architecture) -> Result<Needs, String> {
     let file = object::File::parse(bytes).map_err(broken)?;
     if file.architecture() != machine(architecture) {
         return Err(format!("is for {:?}", file.architecture()));
     }
+    needs(bytes)
+}
+
+fn broken(error: object::Error) -> String {
+    format!("is a broken ELF file: {error}")
+}
+
+/// What a 64-bit program or library needs.
+pub(crate) fn needs(bytes: &[u8]) -> Result<Needs, String> {
     let header = FileHeader64::<Endianness>::parse(bytes).map_err(broken)?;
     let endian = header.endian().map_err(broken)?;
     let segments = header.program_headers(endian, bytes).map_err(broken)?;
