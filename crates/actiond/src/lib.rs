@@ -29,6 +29,7 @@ pub mod privileges;
 mod runtime_source;
 #[cfg(target_os = "linux")]
 pub mod serve;
+#[cfg(target_os = "linux")]
 mod service_manager;
 #[cfg(target_os = "linux")]
 pub mod serve_vm;
