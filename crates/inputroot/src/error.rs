@@ -73,6 +73,18 @@ pub enum PresentError {
 }
 
 impl PresentError {
+    /// Whether the disk, or what of it we may use, is full.
+    pub fn is_out_of_space(&self) -> bool {
+        let full = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        };
+        match self {
+            Self::Staging { errno, .. } => full(&(*errno).into()),
+            Self::StoreImage { source, .. } => full(source),
+            _ => false,
+        }
+    }
+
     /// For `map_err`: a failed step on the staging directory.
     pub(crate) fn staging(step: impl Into<String>) -> impl FnOnce(Errno) -> Self {
         let step = step.into();

@@ -22,6 +22,8 @@ pub enum Stopped {
     Cancelled,
     /// One of its streams was not taken any further.
     SinkRefused,
+    /// The [`Supervisor`](crate::Supervisor) did not let it go on.
+    Forbidden,
 }
 
 /// What the action used, with all its processes that were waited for.

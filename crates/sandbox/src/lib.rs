@@ -65,7 +65,7 @@ pub use crate::exit::{Exit, ExitStatus, Stopped, Usage};
 pub use crate::helper::helper_main;
 pub use crate::plan::{Command, ProcessLimits, WORKSPACE, plan};
 pub use crate::pool::Pool;
-pub use crate::sandbox::{Sandbox, Spec, StopConditions};
+pub use crate::sandbox::{Sandbox, Spec, StopConditions, Supervisor};
 pub use crate::step::{Actor, Step, StepName};
 pub use crate::streams::{OutputSink, Streams};
 

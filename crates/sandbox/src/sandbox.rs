@@ -1,6 +1,7 @@
 //! Running one action: send it, carry its output, stop it when it is time.
 
 use std::ffi::CString;
+use std::fmt;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -30,6 +31,9 @@ use crate::streams::{CHUNK_BYTES, Stream, Streams};
 /// in the kernel; then this sandbox is given up.
 const DEATH: Duration = Duration::from_secs(10);
 
+/// How often a [`Supervisor`] is asked. Most actions end before the first time.
+const SUPERVISION: Duration = Duration::from_millis(100);
+
 /// What is to be run.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec<'a> {
@@ -53,6 +57,15 @@ pub struct StopConditions<'a> {
     pub deadline: Option<Instant>,
     /// Killed when this becomes readable; nothing is read from it.
     pub cancelled: Option<BorrowedFd<'a>>,
+    /// Killed when this says so.
+    pub supervisor: Option<&'a dyn Supervisor>,
+}
+
+/// Who looks, ten times a second, at what no limit of the kernel's bounds.
+pub trait Supervisor: fmt::Debug {
+    /// Whether an action that has run for a while may go on. Must not block:
+    /// meanwhile nobody carries the action's output.
+    fn allows(&self) -> bool;
 }
 
 /// A place to run actions in, one after the other, all with the same root view.
@@ -175,6 +188,7 @@ impl Sandbox {
             stop,
             stopped: None,
             dead_by: None,
+            ask_at: stop.supervisor.map(|_| Instant::now() + SUPERVISION),
         };
         let response = watch.wait(&mut self.chunk);
         let stopped = watch.stopped;
@@ -242,6 +256,8 @@ struct Watch<'a> {
     stopped: Option<Stopped>,
     /// Set together with `stopped`.
     dead_by: Option<Instant>,
+    /// When the supervisor is asked again; not set if there is none, or no need.
+    ask_at: Option<Instant>,
 }
 
 /// What there is to do.
@@ -296,7 +312,8 @@ impl Watch<'_> {
     }
 
     fn timeout(&self) -> Option<Timespec> {
-        let until = self.dead_by.or(self.stop.deadline)?;
+        let until = self.dead_by.or(self.stop.deadline);
+        let until = until.into_iter().chain(self.ask_at).min()?;
         let left = until.saturating_duration_since(Instant::now());
         Some(Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
@@ -334,6 +351,12 @@ impl Watch<'_> {
         if passed(self.stop.deadline) {
             self.stop(Stopped::Deadline)?;
         }
+        if passed(self.ask_at) {
+            self.ask_at = Some(Instant::now() + SUPERVISION);
+            if self.stop.supervisor.is_some_and(|supervisor| !supervisor.allows()) {
+                self.stop(Stopped::Forbidden)?;
+            }
+        }
         Ok(())
     }
 
@@ -342,6 +365,7 @@ impl Watch<'_> {
         if self.stopped.is_none() {
             self.stopped = Some(reason);
             self.dead_by = Some(Instant::now() + DEATH);
+            self.ask_at = None;
             self.helper.send(&Request::Kill, &[])?;
         }
         Ok(())

@@ -51,6 +51,10 @@ pub struct OutputLimits {
     /// Apparent size of one output file. Default 64 GiB: a sparse file of
     /// exabytes costs an action nothing and would take years to hash.
     pub file_bytes: u64,
+    /// Apparent size of all outputs together, hard links counted each time.
+    /// Default 64 GiB, as for one: hashing them is the server's time, which no
+    /// timeout of the action's ends.
+    pub total_bytes: u64,
     /// Files, directories and symlinks in all outputs together. Default
     /// 1,000,000.
     pub entries: u64,
@@ -60,7 +64,7 @@ pub struct OutputLimits {
 
 impl Default for OutputLimits {
     fn default() -> Self {
-        Self { file_bytes: 64 << 30, entries: 1_000_000, depth: 128 }
+        Self { file_bytes: 64 << 30, total_bytes: 64 << 30, entries: 1_000_000, depth: 128 }
     }
 }
 

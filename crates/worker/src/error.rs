@@ -70,6 +70,15 @@ impl ActionError {
         }
         Self::Internal(text)
     }
+
+    /// The store took something not; a full disk is nobody's fault, and over some
+    /// time later.
+    pub(crate) fn not_stored(act: &str, error: &store::StoreError) -> Self {
+        match Self::internal(act, error) {
+            Self::Internal(text) if error.is_out_of_space() => Self::ResourceExhausted(text),
+            other => other,
+        }
+    }
 }
 
 /// Why an action was not taken on at all.
@@ -126,6 +135,9 @@ pub enum StartError {
     /// The first sandbox helper could not be made: no action could run.
     #[error("starting the first sandbox helper")]
     Sandbox(#[source] sandbox::RunError),
+    /// The directory that actions write to could not be watched.
+    #[error("duplicating the descriptor of the work directory")]
+    Disk(#[source] io::Error),
     /// The descriptor that tells actions to stop could not be made.
     #[error("making an event descriptor")]
     Event(#[source] io::Error),

@@ -18,6 +18,7 @@
 //! ```
 //!
 //! - `config`: every bound, with its reason.
+//! - `disk`: the part of the disk that actions may not take.
 //! - `error`: what can go wrong, typed by what a client can do about it.
 //! - `cancel`: the wish that a running action stops.
 //! - `operation`: one execution as its subscribers see it.
@@ -35,6 +36,7 @@ mod cache;
 mod cancel;
 mod capture;
 mod config;
+mod disk;
 mod error;
 mod inputs;
 mod operation;

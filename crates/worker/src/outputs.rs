@@ -42,6 +42,7 @@ pub(crate) fn collect(
         view,
         format: command.output_directory_format,
         entries: 0,
+        bytes: 0,
         walked: nested.then(HashMap::new),
     };
     outputs.into_iter().try_for_each(|output| collector.collect_one(output, result))
@@ -61,6 +62,8 @@ struct Collector<'a> {
     view: &'a OutputView,
     format: OutputDirectoryFormat,
     entries: u64,
+    /// Of all files that were hashed.
+    bytes: u64,
     /// Every directory that was walked, when outputs lie in one another.
     walked: Option<HashMap<RelPath, proto::Directory>>,
 }
@@ -151,13 +154,19 @@ impl Collector<'_> {
         ))
     }
 
-    fn store_file(&self, path: &RelPath, file: &OutputFile) -> Result<(Digest, bool), ActionError> {
+    fn store_file(
+        &mut self,
+        path: &RelPath,
+        file: &OutputFile,
+    ) -> Result<(Digest, bool), ActionError> {
         match file {
             OutputFile::Input { digest, executable } => Ok((*digest, *executable)),
             OutputFile::Staged(file) => {
-                let limit = self.limits.file_bytes;
-                let adopted = self.cas.adopt(self.function, file.directory(), file.name(), limit);
+                let room = self.limits.total_bytes.saturating_sub(self.bytes);
+                let limit = self.limits.file_bytes.min(room);
+                let adopted = file.adopt(self.cas, self.function, limit);
                 let adopted = adopted.map_err(|error| not_adopted(path, &error))?;
+                self.bytes = self.bytes.saturating_add(adopted.digest.size_bytes());
                 Ok((adopted.digest, adopted.executable))
             }
         }
@@ -329,7 +338,9 @@ fn unreadable(path: &RelPath, error: OutputError) -> ActionError {
 fn not_adopted(path: &RelPath, error: &AdoptError) -> ActionError {
     match error {
         AdoptError::TooLarge { size_bytes, max_bytes, .. } => {
-            let text = format!("output `{path}` has {size_bytes} bytes, more than {max_bytes}");
+            let text = format!(
+                "output `{path}` has {size_bytes} bytes, more than the {max_bytes} that it may have"
+            );
             ActionError::ResourceExhausted(text)
         }
         AdoptError::Store(source) if source.is_out_of_space() => {

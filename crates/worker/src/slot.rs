@@ -20,6 +20,7 @@ use store::Store;
 use crate::cancel::StopEvent;
 use crate::capture::{Capture, Captured, Refusal};
 use crate::config::WorkerConfig;
+use crate::disk::DiskReserve;
 use crate::error::ActionError;
 use crate::inputs::{self, Inputs, PinnedTree};
 use crate::operation::{Done, Operation, Stage};
@@ -40,6 +41,7 @@ pub(crate) struct Job {
 pub(crate) struct Shared {
     pub(crate) config: WorkerConfig,
     pub(crate) store: Arc<Store>,
+    pub(crate) disk: DiskReserve,
     pub(crate) inputs: Inputs,
     pub(crate) input_roots: Box<dyn InputRoots>,
     pub(crate) runtimes: Runtimes,
@@ -124,7 +126,12 @@ impl Slot {
         let view = presented.outputs();
         let function = action.action.function();
         let limits = shared.config.outputs;
-        outputs::collect(shared.store.cas(), function, limits, &view, command, &mut result)?;
+        let collected =
+            outputs::collect(shared.store.cas(), function, limits, &view, command, &mut result);
+        // What stopped the action is told before what went wrong after it.
+        if let Err(error) = collected {
+            return Err(ran.error.unwrap_or(error));
+        }
         timeline.mark(Moment::OutputUploadCompleted);
         Ok(Done { result: Some(result), cached: false, error: ran.error, message: ran.message })
     }
@@ -167,6 +174,7 @@ impl Slot {
         let stop = StopConditions {
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             cancelled: Some(self.stop.as_fd()),
+            supervisor: Some(&self.shared.disk),
         };
         let streams = Streams { stdout: &mut stdout, stderr: &mut stderr };
         let exit = sandbox.run(&spec, streams, &stop).map_err(|e| set_up_failed(command, e))?;
@@ -193,6 +201,10 @@ impl Slot {
         match exit.stopped? {
             Stopped::Deadline => Some(ActionError::TimedOut { after: timeout.unwrap_or_default() }),
             Stopped::Cancelled => Some(ActionError::Cancelled),
+            Stopped::Forbidden => {
+                let text = "the action was stopped because the server's disk is nearly full";
+                Some(ActionError::ResourceExhausted(text.into()))
+            }
             Stopped::SinkRefused => {
                 let (stream, refusal) =
                     refusals.iter().find_map(|(stream, refusal)| Some((stream, (*refusal)?)))?;
@@ -208,7 +220,9 @@ impl Slot {
                 let text = format!("the action wrote more than {limit} bytes to its {stream}");
                 ActionError::ResourceExhausted(text)
             }
-            Refusal::Store(error) => ActionError::internal(&format!("storing its {stream}"), error),
+            Refusal::Store(error) => {
+                ActionError::not_stored(&format!("storing its {stream}"), error)
+            }
         }
     }
 
@@ -243,7 +257,7 @@ impl Slot {
         let cache = self.shared.store.action_cache();
         cache
             .put(&operation.instance, &operation.action, &entry.encode_to_vec())
-            .map_err(|error| ActionError::internal("storing the result", &error))
+            .map_err(|error| ActionError::not_stored("storing the result", &error))
     }
 
     fn answer(&self, operation: &Arc<Operation>, timeline: Timeline, done: Done) {
@@ -279,7 +293,7 @@ fn with_streams(
 ) -> Result<proto::ActionResult, ActionError> {
     let stored = |capture: Capture<'_>| {
         let captured = capture.finish();
-        captured.map_err(|error| ActionError::internal("storing the output streams", &error))
+        captured.map_err(|error| ActionError::not_stored("storing the output streams", &error))
     };
     let Captured { inline, digest } = stored(stdout)?;
     (result.stdout_raw, result.stdout_digest) = (inline, digest.map(|digest| digest.to_proto()));
@@ -343,7 +357,11 @@ fn unsupported(error: runtimes::ViewError) -> ActionError {
 }
 
 fn not_presented(error: PresentError) -> ActionError {
-    ActionError::internal("presenting the inputs", &error)
+    let act = "presenting the inputs";
+    if error.is_out_of_space() {
+        return ActionError::ResourceExhausted(format!("{act}: {error}"));
+    }
+    ActionError::internal(act, &error)
 }
 
 /// A command that cannot be started is the client's to mend, all else is ours.

@@ -12,6 +12,7 @@ use store::Store;
 use crate::cache;
 use crate::cancel::StopEvent;
 use crate::config::WorkerConfig;
+use crate::disk::DiskReserve;
 use crate::error::{ActionError, CacheError, StartError, SubmitError};
 use crate::inputs::{self, Inputs};
 use crate::operation::{Done, Operation, Stage, Subscription};
@@ -56,7 +57,9 @@ impl Worker {
         runtimes: Runtimes,
         sandbox: sandbox::Config,
     ) -> Result<Self, StartError> {
+        let work = store.work_dirfd().try_clone_to_owned().map_err(StartError::Disk)?;
         let shared = Arc::new(Shared {
+            disk: DiskReserve::of(work),
             inputs: Inputs::new(config.tree, config.tree_cache_bytes),
             sandboxes: sandbox::Pool::new(sandbox),
             registry: Registry::new(config.finished_operations),

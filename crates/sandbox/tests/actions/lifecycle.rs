@@ -74,6 +74,29 @@ fn an_event_cancels() {
     assert_eq!(exit.stopped, Some(Stopped::Cancelled));
 }
 
+/// Says no when it is asked for the second time.
+#[derive(Debug, Default)]
+struct OnceOnly(std::sync::atomic::AtomicBool);
+
+impl sandbox::Supervisor for OnceOnly {
+    fn allows(&self) -> bool {
+        !self.0.swap(true, std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn a_supervisor_stops_what_it_does_not_allow() {
+    let strict = OnceOnly::default();
+    let stop = StopConditions { supervisor: Some(&strict), ..StopConditions::default() };
+    let (exit, _) = run(Action::sh("yes > /dev/null"), &stop).unwrap();
+    assert_eq!((exit.stopped, exit.status), (Some(Stopped::Forbidden), ExitStatus::Signal(9)));
+    // What ends by itself meanwhile is not stopped.
+    let strict = OnceOnly::default();
+    let stop = StopConditions { supervisor: Some(&strict), ..StopConditions::default() };
+    let (exit, _) = run(Action::sh("sleep 0.12; exit 3"), &stop).unwrap();
+    assert_eq!((exit.stopped, exit.status), (None, ExitStatus::Code(3)));
+}
+
 #[test]
 fn a_sink_that_refuses_stops_endless_output() {
     for script in ["yes", "yes >&2", "trap '' PIPE; while :; do echo x; done"] {
