@@ -12,7 +12,6 @@ use model::{Limits, RelPath};
 use runtimes::RootView;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use sys::mount::MountAttributes;
 
 use crate::cgroup::{Cgroup, Controllers};
 use crate::config::Config;
@@ -170,10 +169,9 @@ impl Sandbox {
         };
         let request = Request::Run(plan::plan(&command, &limits));
         let Attachment::Mount(input_root) = spec.input_root;
-        // Whoever made the mount: neither counts in a sandbox.
-        let harmless = MountAttributes::MOUNT_ATTR_NOSUID | MountAttributes::MOUNT_ATTR_NODEV;
-        sys::mount::set_attributes(input_root.as_fd(), harmless)
-            .map_err(|error| RunError::new(StepName::AttachInputRoot, error.errno))?;
+        // Whoever made it, it has neither set-user-id nor devices here.
+        sys::mount_tree::make_harmless(input_root.as_fd())
+            .map_err(|errno| RunError::new(StepName::AttachInputRoot, errno))?;
 
         let request_failed = |errno| RunError::new(StepName::Request, errno);
         let (stdout, stdout_end) = Stream::new(streams.stdout).map_err(request_failed)?;

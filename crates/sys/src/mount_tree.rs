@@ -1,6 +1,7 @@
-//! Detached copies of mounts for others to use (open_tree(2), mount_setattr(2)).
+//! Whole mount trees that are not attached anywhere (open_tree(2),
+//! mount_setattr(2)).
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -22,13 +23,31 @@ pub fn clone_read_only(source: &Path) -> Result<OwnedFd, Errno> {
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
     let mount = rustix::mount::open_tree(&source, c"", flags)?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
-        | MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV;
+    set_attributes(mount.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY | HARMLESS, libc::MS_PRIVATE)?;
+    Ok(mount)
+}
+
+/// Takes set-user-id and devices from a mount and from all that are mounted below
+/// it.
+///
+/// # Errors
+/// Of mount_setattr(2).
+pub fn make_harmless(mount: BorrowedFd<'_>) -> Result<(), Errno> {
+    set_attributes(mount, HARMLESS, 0)
+}
+
+const HARMLESS: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
+
+fn set_attributes(
+    mount: BorrowedFd<'_>,
+    attributes: MountAttrFlags,
+    propagation: u64,
+) -> Result<(), Errno> {
     let attr = libc::mount_attr {
         attr_set: u64::from(attributes.bits()),
         attr_clr: 0,
-        propagation: libc::MS_PRIVATE,
+        propagation,
         userns_fd: 0,
     };
     // SAFETY: the path is a terminated string, `attr` a `struct mount_attr` that
@@ -38,10 +57,10 @@ pub fn clone_read_only(source: &Path) -> Result<OwnedFd, Errno> {
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
+            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
             &raw const attr,
             size_of::<libc::mount_attr>(),
         )
     };
-    if done == 0 { Ok(mount) } else { Err(crate::process::last_errno()) }
+    if done == 0 { Ok(()) } else { Err(crate::process::last_errno()) }
 }

@@ -75,7 +75,8 @@ fn set_up(packet: Packet) -> Result<Helper, Failed> {
     let proc = isolate(&setup).at(StepName::Isolate, String::new)?;
     let namespaces = UnshareFlags::NEWNS | UnshareFlags::NEWUTS;
     sys::process::unshare_namespaces(namespaces).at(StepName::Namespaces, String::new)?;
-    rustix::system::sethostname(b"actiond").at(StepName::Namespaces, String::new)?;
+    rustix::system::sethostname(runtimes::HOSTNAME.as_bytes())
+        .at(StepName::Namespaces, String::new)?;
     network::renew(proc.as_fd()).at(StepName::Network, String::new)?;
     let user_namespace =
         user_namespace::create(proc.as_fd()).at(StepName::UserNamespace, String::new)?;

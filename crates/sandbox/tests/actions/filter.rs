@@ -9,15 +9,8 @@ const EPERM: i64 = -1;
 const ENOSYS: i64 = -38;
 
 fn run(program: RawProgram) -> (ExitStatus, Vec<i64>) {
-    use sandbox::{Pool, StopConditions};
-    let pool = Pool::new(crate::support::config());
-    let mut sandbox = pool.acquire(&crate::support::TOOLS).unwrap();
-    let action = Action::new(&["./raw"]).file("raw", 0o755, &program.build());
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let exit = action
-        .run_with(&mut sandbox, &mut stdout, &mut stderr, &StopConditions::default())
-        .unwrap();
-    (exit.status, results(&stdout))
+    let outcome = Action::new(&["./raw"]).file("raw", 0o755, &program.build()).run();
+    (outcome.exit.status, results(&outcome.stdout_bytes))
 }
 
 #[track_caller]

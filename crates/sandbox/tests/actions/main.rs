@@ -5,8 +5,12 @@ mod environment;
 mod escape;
 mod failures;
 mod filter;
+mod input_roots;
 mod leftovers;
 mod lifecycle;
 mod limits;
 mod raw_program;
 mod support;
+#[path = "../../../inputroot/tests/support/tree.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod tree_fixture;

@@ -54,6 +54,8 @@ pub(crate) fn config() -> Config {
 pub(crate) struct Outcome {
     pub(crate) exit: Exit,
     pub(crate) stdout: String,
+    /// The same, not read as text.
+    pub(crate) stdout_bytes: Vec<u8>,
     pub(crate) stderr: String,
 }
 
@@ -123,7 +125,8 @@ impl Action {
             StopConditions { deadline: Some(Instant::now() + self.timeout), ..Default::default() };
         let exit = self.run_with(sandbox, &mut stdout, &mut stderr, &stop)?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ok(Outcome { exit, stdout: text(&stdout), stderr: text(&stderr) })
+        let (out, err) = (text(&stdout), text(&stderr));
+        Ok(Outcome { exit, stdout: out, stdout_bytes: stdout, stderr: err })
     }
 
     pub(crate) fn run_with(

@@ -1,0 +1,154 @@
+//! Real input roots of every strategy, and attempts to change what is shared.
+
+use inputroot::{OutputEntry, PresentRequest, Presented, StrategyName, choose};
+use model::Limits;
+use sandbox::{Pool, Spec, StopConditions, Streams};
+use store::{Store, StoreOptions};
+
+use crate::support::{TOOLS, config, path};
+use crate::tree_fixture::TreeFixture;
+
+/// Runs a script in the directory `dir` of a small tree, by each strategy.
+fn each_strategy(mutable: bool, script: &str, look: impl Fn(StrategyName, &str, Presented)) {
+    let directory = tempfile::tempdir().unwrap();
+    let pool = Pool::new(config());
+    for name in StrategyName::ALL {
+        let store =
+            Store::open(&directory.path().join(name.as_str()), StoreOptions::default()).unwrap();
+        let strategy = match choose(&store, Some(name)) {
+            Ok(strategy) => strategy,
+            Err(error) => {
+                eprintln!("SKIPPED: {name}: {error}");
+                continue;
+            }
+        };
+        let (tree, blobs) = TreeFixture::new()
+            .file("dir/input", b"content\n")
+            .file("input", b"content\n")
+            .executable("dir/tool", b"#!/bin/sh\necho tool\n")
+            .symlink("dir/link", "../input")
+            .symlink("out", "/etc")
+            .build();
+        for (digest, content) in &blobs {
+            store.cas().put_expected(digest, content).unwrap();
+        }
+        let made = [path("dir/made")];
+        let request = PresentRequest { mutable, make_directories: &made };
+        // Twice, because the second comes from caches.
+        for _ in 0..2 {
+            let presented = strategy.present(&tree, &request).unwrap();
+            let output = run(&pool, script, &presented);
+            look(name, &output, presented);
+        }
+        for (digest, content) in &blobs {
+            let stored = store.cas().read(digest).unwrap().unwrap();
+            assert_eq!(stored.as_ref(), content.as_slice(), "{name}: a blob was changed");
+        }
+    }
+}
+
+fn run(pool: &Pool, script: &str, presented: &Presented) -> String {
+    let mut sandbox = pool.acquire(&TOOLS).unwrap();
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let spec = Spec {
+        arguments: &[c"/bin/sh".into(), c"-c".into(), std::ffi::CString::new(script).unwrap()],
+        environment: &[c"PATH=/usr/bin:/bin".into()],
+        working_directory: &path("dir"),
+        input_root: presented.attachment(),
+        limits: &Limits::default(),
+    };
+    let streams = Streams { stdout: &mut stdout, stderr: &mut stderr };
+    sandbox.run(&spec, streams, &StopConditions::default()).unwrap();
+    pool.release(sandbox);
+    String::from_utf8_lossy(&stdout).into_owned()
+}
+
+#[test]
+fn inputs_are_read_and_executed_and_outputs_written() {
+    let script = "cat input link; ./tool; echo new > made/out; mkdir sub; echo x > sub/y; pwd";
+    each_strategy(false, script, |name, output, presented| {
+        assert_eq!(output, "content\ncontent\ntool\n/workspace/dir\n", "{name}");
+        for file in ["dir/made/out", "dir/sub/y"] {
+            let entry = presented.outputs().entry(&path(file)).unwrap();
+            assert!(matches!(entry, Some(OutputEntry::File(_))), "{name}: {entry:?}");
+        }
+        presented.discard();
+    });
+}
+
+/// Each line must fail.
+const CHANGES: &[&str] = &[
+    "echo x > input",
+    "echo x >> input",
+    ": > input",
+    "truncate -s 0 input",
+    "rm -f input && ! test -e input",
+    "mv input gone",
+    "mv tool input",
+    "echo x > mine && mv -f mine input",
+    "chmod 666 input",
+    "chmod 777 .",
+    "touch input",
+    "touch -d 2000-01-01 input",
+    "chown 65534 input",
+    "ln input hard",
+    "ln tool hard",
+    "rmdir .",
+    "mv /workspace/dir /workspace/gone",
+    "rm -rf /workspace/dir; ! test -e /workspace/dir/input",
+    "setfattr -n user.x -v y input",
+    "exec 3<>input",
+    "exec 3<input && echo x > /proc/self/fd/3",
+    "dd if=/dev/zero of=input bs=1 count=1 conv=notrunc",
+    "fallocate -p -l 1 input",
+    "cp /bin/true input",
+    "rm -f link && ! test -L link",
+    "ln -sf /etc/passwd link",
+    "echo x > link",
+    "touch ../out/x",
+];
+
+#[test]
+fn inputs_can_not_be_changed() {
+    let script: String = CHANGES
+        .iter()
+        .map(|line| format!("( {line} ) >/dev/null 2>&1 && echo 'succeeded: {line}'\n"))
+        .chain(["cat input ../input; ./tool; stat -c %h input\n".to_owned()])
+        .collect();
+    each_strategy(false, &script, |name, output, presented| {
+        assert_eq!(output, "content\ncontent\ntool\n1\n", "{name}");
+        presented.discard();
+    });
+}
+
+#[test]
+fn an_action_that_may_changes_only_its_own_view() {
+    let script = "echo mine > input; rm tool; mv link moved; chmod 600 ../input; cat input; ls";
+    each_strategy(true, script, |name, output, presented| {
+        assert_eq!(output, "mine\ninput\nmade\nmoved\n", "{name}");
+        assert!(presented.outputs().entry(&path("dir/tool")).unwrap().is_none(), "{name}");
+        presented.discard();
+    });
+}
+
+#[test]
+fn nothing_can_be_executed_with_other_rights_or_opened_as_a_device() {
+    let script = "grep ' /workspace' /proc/self/mountinfo | cut -d' ' -f6";
+    each_strategy(false, script, |name, output, _| {
+        assert!(!output.is_empty());
+        for options in output.lines() {
+            let options: Vec<&str> = options.split(',').collect();
+            assert!(
+                options.contains(&"nosuid") && options.contains(&"nodev"),
+                "{name}: {options:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn the_root_of_the_tree_may_be_the_working_directory() {
+    each_strategy(false, "cd ..; ls; echo x > made-here; cat made-here", |name, output, _| {
+        assert_eq!(output, "dir\ninput\nout\nx\n", "{name}");
+    });
+}
