@@ -1,10 +1,12 @@
 //! `ContentAddressableStorage`, and `DeleteBlobs` of the internal interface.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
+use anyhow::Context as _;
 use prost::Message as _;
 use testkit::proto::{self, batch_update_blobs_request, compressor};
-use testkit::{Client, Digest, DigestFunction, Kit, Outcome, Tree};
+use testkit::{Client, Digest, DigestFunction, Kit, Outcome, Run, Tree, skip};
 use tonic::Code;
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
@@ -19,6 +21,8 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     a_compressed_blob_that_lies_is_refused,
     blobs_are_visible_where_the_format_says,
     a_deleted_blob_is_missing,
+    only_the_machine_itself_may_delete,
+    a_blob_that_a_running_action_needs_is_kept,
     a_tree_is_told_once_per_directory,
     a_tree_comes_in_pages,
     a_tree_leaves_out_what_is_missing,
@@ -214,6 +218,53 @@ async fn a_deleted_blob_is_missing(kit: Kit) -> Outcome {
     client.put("content").await?;
     assert_eq!(client.missing(&[digest]).await?, []);
     Ok(())
+}
+
+async fn only_the_machine_itself_may_delete(kit: Kit) -> Outcome {
+    let Some(ip) = outer_address() else {
+        return skip("this machine has no address but the loopback's");
+    };
+    let daemon = kit.daemon().listen(([0, 0, 0, 0], 0).into()).start().await?;
+    let port = daemon.address().port();
+    let outside = Client::new(SocketAddr::new(ip, port));
+    let digest = outside.put("content").await?;
+    let refused = outside.try_delete(&[digest]).await.unwrap_err();
+    assert_eq!(refused.downcast::<tonic::Status>()?.code(), Code::PermissionDenied);
+    assert_eq!(outside.missing(&[digest]).await?, []);
+    let inside = Client::new(SocketAddr::from(([127, 0, 0, 1], port)));
+    assert_eq!(inside.try_delete(&[digest]).await?, [Code::Ok]);
+    Ok(())
+}
+
+/// The address by which this machine would reach others. Nothing is sent.
+fn outer_address() -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
+}
+
+async fn a_blob_that_a_running_action_needs_is_kept(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().host_rootfs().start().await?;
+    let client = daemon.client();
+    let action = client.action("sleep 2; cat in").input("in", "needed");
+    let mut stream = action.start().await?;
+    loop {
+        let operation = stream.message().await?.context("the stream ended")?;
+        let stage = testkit::run::metadata(&operation)?.stage;
+        if stage == proto::execution_stage::Value::Executing as i32 {
+            break;
+        }
+    }
+    let needed = client.digest("needed");
+    assert_eq!(client.try_delete(&[needed]).await?, [Code::FailedPrecondition]);
+    let run = Run::collect(client.clone(), stream).await?;
+    assert_eq!(run.succeeded().await?.stdout().await?, "needed");
+    // Once it is over, nobody needs it any more.
+    testkit::eventually_async("the blob is free", async || {
+        Ok(client.try_delete(&[needed]).await? != [Code::FailedPrecondition])
+    })
+    .await
 }
 
 /// All pages of a tree.

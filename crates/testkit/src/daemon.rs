@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -27,9 +27,13 @@ const LOG_LINES: usize = 2000;
 #[derive(Debug)]
 pub struct DaemonBuilder {
     binary: PathBuf,
+    listen: SocketAddr,
     flags: Vec<OsString>,
     root: Option<Arc<Root>>,
 }
+
+/// Any free port of the loopback device.
+const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// A root directory; a temporary one goes away with the last daemon on it.
 #[derive(Debug)]
@@ -49,7 +53,7 @@ impl Root {
 
 impl DaemonBuilder {
     pub(crate) fn new(binary: &Path) -> Self {
-        Self { binary: binary.to_owned(), flags: Vec::new(), root: None }
+        Self { binary: binary.to_owned(), listen: LOOPBACK, flags: Vec::new(), root: None }
     }
 
     /// Adds a flag of `serve`.
@@ -57,6 +61,12 @@ impl DaemonBuilder {
     pub fn flag(mut self, flag: impl Into<OsString>) -> Self {
         self.flags.push(flag.into());
         self
+    }
+
+    /// Listens on another address than the loopback device's.
+    #[must_use]
+    pub fn listen(self, listen: SocketAddr) -> Self {
+        Self { listen, ..self }
     }
 
     /// Lets actions use the toolchains of this machine.
@@ -89,7 +99,8 @@ impl DaemonBuilder {
         };
         self.root = Some(Arc::clone(&root));
         let mut command = Command::new(&self.binary);
-        command.arg("serve").arg("--listen=127.0.0.1:0").arg("--root").arg(root.path());
+        command.arg("serve").arg(format!("--listen={}", self.listen));
+        command.arg("--root").arg(root.path());
         command.args(&self.flags);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         Ok(command)
@@ -109,7 +120,7 @@ impl DaemonBuilder {
         let mut daemon = Daemon {
             child,
             log,
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            address: LOOPBACK,
             root: self.root.clone().context("the command was made")?,
             builder: self,
         };
@@ -207,6 +218,7 @@ impl Daemon {
     pub fn successor(&self) -> DaemonBuilder {
         DaemonBuilder {
             binary: self.builder.binary.clone(),
+            listen: self.builder.listen,
             flags: self.builder.flags.clone(),
             root: Some(Arc::clone(&self.root)),
         }

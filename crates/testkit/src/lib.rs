@@ -39,7 +39,7 @@ pub use action::Action;
 pub use bazel_remote_apis::google;
 pub use client::Client;
 pub use daemon::{Daemon, DaemonBuilder};
-pub use harness::{Kit, Outcome, eventually, skip};
+pub use harness::{Kit, Outcome, eventually, eventually_async, skip};
 pub use model::{Digest, DigestFunction, proto};
 pub use run::Run;
 pub use tree::Tree;
