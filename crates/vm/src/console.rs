@@ -33,9 +33,10 @@ impl LastWords {
         panic.or_else(last).cloned()
     }
 
-    /// Whether this very line is among them.
-    pub fn include(&self, line: &str) -> bool {
-        self.0.lock().iter().any(|said| said == line)
+    /// Whether a line with that end is among them. (What firmware writes to clear a screen may stand
+    /// before it.)
+    pub fn include(&self, end: &str) -> bool {
+        self.0.lock().iter().any(|line| line.ends_with(end))
     }
 
     fn push(&self, line: String) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use crate::supervisor::{Guest, Running, describe, since_epoch};
+use crate::supervisor::{Guest, Running, describe};
 
 /// How often the host looks whether it slept.
 const TICK: Duration = Duration::from_secs(1);
@@ -63,7 +63,7 @@ pub(crate) async fn keep(running: &Running) {
 }
 
 async fn tell_time(running: &Running) -> Result<(), ()> {
-    match running.control.set_time(&*running.machine, since_epoch()).await {
+    match running.control.set_time(&*running.machine).await {
         Ok(set) => {
             if set.moved_ns.unsigned_abs() >= LOG_FROM.as_nanos() as u64 {
                 tracing::info!(moved_ms = set.moved_ns / 1_000_000, "guest clock corrected");

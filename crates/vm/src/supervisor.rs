@@ -16,7 +16,7 @@ mod backoff;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -189,17 +189,12 @@ impl Supervisor {
 /// time.
 async fn answers(running: &Running, last: &mut Option<CallError>) {
     loop {
-        match running.control.set_time(&*running.machine, since_epoch()).await {
+        match running.control.set_time(&*running.machine).await {
             Ok(_) => return,
             Err(error) => *last = Some(error),
         }
         tokio::time::sleep(READY_PAUSE).await;
     }
-}
-
-/// The time of the host's clock. A host whose clock stands before 1970 has its guest in 1970.
-pub(crate) fn since_epoch() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Until the guest goes away, stops to answer, or has to stop.

@@ -1,6 +1,6 @@
 //! The host's side of the control protocol.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Mutex;
 
@@ -68,7 +68,7 @@ impl Client {
     /// # Errors
     /// See [`CallError`].
     pub async fn actiondfs_stats(&self, machine: &dyn Machine) -> Result<Vec<u8>, CallError> {
-        self.call(machine, Method::ActiondfsStats, &[]).await
+        self.call(machine, Method::ActiondfsStats, || []).await
     }
 
     /// Asks the guest to stop; it is gone when the machine has ended, not when this returns.
@@ -76,20 +76,18 @@ impl Client {
     /// # Errors
     /// See [`CallError`].
     pub async fn shutdown(&self, machine: &dyn Machine) -> Result<(), CallError> {
-        self.call(machine, Method::Shutdown, &[]).await.map(drop)
+        self.call(machine, Method::Shutdown, || []).await.map(drop)
     }
 
-    /// Sets the guest's clock to `since_epoch`.
+    /// Sets the guest's clock to the host's.
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn set_time(
-        &self,
-        machine: &dyn Machine,
-        since_epoch: Duration,
-    ) -> Result<TimeSet, CallError> {
+    pub async fn set_time(&self, machine: &dyn Machine) -> Result<TimeSet, CallError> {
         let method = Method::SetTime;
-        let body = self.call(machine, method, &SetTime { since_epoch }.encode()).await?;
+        // The time of the sending: connecting may have to wait for a guest that boots.
+        let now = || SetTime { since_epoch: since_epoch() }.encode();
+        let body = self.call(machine, method, now).await?;
         TimeSet::decode(&body).map_err(|source| CallError::Body { method: method.name(), source })
     }
 
@@ -103,27 +101,28 @@ impl Client {
         wanted_bytes: u64,
     ) -> Result<ReleasedMemory, CallError> {
         let method = Method::MemoryPressure;
-        let body = self.call(machine, method, &MemoryRelease { wanted_bytes }.encode()).await?;
+        let body = self.call(machine, method, || MemoryRelease { wanted_bytes }.encode()).await?;
         let decoded = ReleasedMemory::decode(&body);
         decoded.map_err(|source| CallError::Body { method: method.name(), source })
     }
 
-    async fn call(
+    /// Calls `method` with what `body` gives when there is a connection.
+    async fn call<const N: usize>(
         &self,
         machine: &dyn Machine,
         method: Method,
-        body: &[u8],
+        body: impl FnOnce() -> [u8; N] + Send,
     ) -> Result<Vec<u8>, CallError> {
         let call = self.call_without_timeout(machine, method, body);
         let timeout = CallError::Timeout { method: method.name() };
         tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or(Err(timeout))
     }
 
-    async fn call_without_timeout(
+    async fn call_without_timeout<const N: usize>(
         &self,
         machine: &dyn Machine,
         method: Method,
-        body: &[u8],
+        body: impl FnOnce() -> [u8; N] + Send,
     ) -> Result<Vec<u8>, CallError> {
         let mut idle = self.idle.lock().await;
         // Taken, not borrowed: after an error, or when this future is dropped half-way, the
@@ -132,7 +131,7 @@ impl Client {
             Some(stream) => stream,
             None => machine.connect(CONTROL_PORT).await?,
         };
-        let response = exchange(&mut stream, method, body).await;
+        let response = exchange(&mut stream, method, &body()).await;
         let response =
             response.map_err(|source| CallError::Frame { method: method.name(), source })?;
         *idle = Some(stream);
@@ -143,6 +142,11 @@ impl Client {
             }
         }
     }
+}
+
+/// The time of the host's clock. A host whose clock stands before 1970 has its guest in 1970.
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 async fn exchange(

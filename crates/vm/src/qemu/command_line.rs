@@ -63,38 +63,85 @@ pub(super) struct Disk {
     pub(super) write: Option<i32>,
 }
 
+/// The machines of QEMU that are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Board {
+    /// x86 with KVM: boots fastest. Devices are found through the kernel's command line.
+    Microvm,
+    /// x86 without KVM: has a clock that emulation keeps right. `microvm`'s is either hardware-reduced
+    /// ACPI, which leaves an emulated kernel nothing to calibrate its clock against, or a tick of 4 ms,
+    /// which an emulator on a busy host loses by the second.
+    Q35,
+    /// arm64.
+    Virt,
+}
+
+impl Board {
+    fn of(launch: &Launch) -> Self {
+        match (launch.architecture, launch.accelerator) {
+            (Architecture::X86_64, Accelerator::Kvm) => Self::Microvm,
+            (Architecture::X86_64, Accelerator::Tcg) => Self::Q35,
+            (Architecture::Aarch64, _) => Self::Virt,
+        }
+    }
+
+    fn machine(self) -> &'static str {
+        match self {
+            Self::Microvm => "microvm,acpi=off,rtc=on,isa-serial=on,usb=off,graphics=off",
+            Self::Q35 => "q35,usb=off,graphics=off,smm=off,vmport=off",
+            Self::Virt => "virt",
+        }
+    }
+
+    /// The name of a virtio device of that kind: on PCI, or on a bus of its own.
+    fn device(self, kind: &str) -> String {
+        match self {
+            Self::Microvm | Self::Virt => format!("{kind}-device"),
+            Self::Q35 => format!("{kind}-pci"),
+        }
+    }
+
+    /// What the guest's kernel and init are told about it.
+    fn kernel_words(self) -> &'static str {
+        match self {
+            // microvm without ACPI can't be switched off, but a reset ends it (`-no-reboot`). The
+            // kernel need not look for what is not there.
+            Self::Microvm => "console=ttyS0 acpi=off pci=off reboot=t actiond.power_off=reset",
+            Self::Q35 => "console=ttyS0 actiond.power_off=off",
+            Self::Virt => "console=ttyAMA0 actiond.power_off=off",
+        }
+    }
+}
+
 /// All arguments after the program's name.
 pub(super) fn arguments(launch: &Launch, open: &Descriptors) -> Vec<String> {
+    let board = Board::of(launch);
     let mut line = Line::default();
     line.words(&["-nodefaults", "-no-user-config", "-no-reboot"]);
     line.words(&["-display", "none", "-monitor", "none"]);
     // What QEMU may not do from the moment on that the guest runs.
     line.words(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny"]);
-    board(&mut line, launch);
+    processor_and_memory(&mut line, board, launch);
     line.option("-kernel", format!("/proc/self/fd/{}", open.kernel));
     line.option("-initrd", format!("/proc/self/fd/{}", open.initramfs));
-    line.option("-append", kernel_command_line(launch));
-    console(&mut line);
-    disk(&mut line, "cas", open.cas_image, "cache=writeback,discard=unmap");
+    line.option("-append", kernel_command_line(board, launch));
+    // A socket, so that a slow reader does not stop the guest.
+    line.words(&["-chardev", "socket,id=console,fd=1", "-serial", "chardev:console"]);
+    disk(&mut line, board, "cas", open.cas_image, "cache=writeback,discard=unmap");
     if let Some(runtimes) = open.runtime_image {
-        disk(&mut line, "runtimes", runtimes, "readonly=on");
+        disk(&mut line, board, "runtimes", runtimes, "readonly=on");
     }
-    transport(&mut line, launch.transport, open.vhost_vsock);
+    transport(&mut line, board, launch.transport, open.vhost_vsock);
     line.words(&["-object", "rng-random,id=rng,filename=/dev/urandom"]);
-    line.words(&["-device", "virtio-rng-device,rng=rng"]);
+    line.option("-device", format!("{},rng=rng", board.device("virtio-rng")));
     // Memory that the guest frees goes back to the host by itself.
-    line.words(&["-device", "virtio-balloon-device,free-page-reporting=on,deflate-on-oom=on"]);
+    let balloon = board.device("virtio-balloon");
+    line.option("-device", format!("{balloon},free-page-reporting=on,deflate-on-oom=on"));
     line.0
 }
 
-fn board(line: &mut Line, launch: &Launch) {
-    let machine = match launch.architecture {
-        // Without ACPI: its hardware-reduced form leaves an emulated guest without a timer to
-        // calibrate its clock against, and nothing here needs it.
-        Architecture::X86_64 => "microvm,acpi=off,rtc=on,isa-serial=on,usb=off,graphics=off",
-        Architecture::Aarch64 => "virt",
-    };
-    line.words(&["-machine", machine]);
+fn processor_and_memory(line: &mut Line, board: Board, launch: &Launch) {
+    line.words(&["-machine", board.machine()]);
     line.words(match launch.accelerator {
         Accelerator::Kvm => &["-accel", "kvm", "-cpu", "host"],
         Accelerator::Tcg => &["-accel", "tcg,thread=multi", "-cpu", "max"],
@@ -104,13 +151,8 @@ fn board(line: &mut Line, launch: &Launch) {
     line.option("-m", format!("{}M", launch.memory_mib));
 }
 
-/// The serial console on descriptor 1: a socket, so that a slow reader does not stop the guest.
-fn console(line: &mut Line) {
-    line.words(&["-chardev", "socket,id=console,fd=1", "-serial", "chardev:console"]);
-}
-
 /// A disk that QEMU gets as descriptors, in a set, which is how its block layer takes them.
-fn disk(line: &mut Line, id: &str, disk: Disk, options: &str) {
+fn disk(line: &mut Line, board: Board, id: &str, disk: Disk, options: &str) {
     let set = disk.read;
     for descriptor in [Some(disk.read), disk.write].into_iter().flatten() {
         line.option("-add-fd", format!("fd={descriptor},set={set}"));
@@ -119,37 +161,31 @@ fn disk(line: &mut Line, id: &str, disk: Disk, options: &str) {
         "-drive",
         format!("if=none,id={id},file=/dev/fdset/{set},format=raw,aio=threads,{options}"),
     );
-    line.option("-device", format!("virtio-blk-device,drive={id},serial={id}"));
+    line.option("-device", format!("{},drive={id},serial={id}", board.device("virtio-blk")));
 }
 
-fn transport(line: &mut Line, transport: Transport, vhost_vsock: Option<i32>) {
+fn transport(line: &mut Line, board: Board, transport: Transport, vhost_vsock: Option<i32>) {
     match (transport, vhost_vsock) {
-        (Transport::Vsock { cid }, Some(descriptor)) => line
-            .option("-device", format!("vhost-vsock-device,guest-cid={cid},vhostfd={descriptor}")),
+        (Transport::Vsock { cid }, Some(descriptor)) => {
+            let device = board.device("vhost-vsock");
+            line.option("-device", format!("{device},guest-cid={cid},vhostfd={descriptor}"));
+        }
         // The mux is on descriptor 0. Port 0 of a virtio-serial device is for consoles only.
         _ => {
             line.words(&["-chardev", "socket,id=mux,fd=0"]);
-            line.words(&["-device", "virtio-serial-device,max_ports=2"]);
+            line.option("-device", format!("{},max_ports=2", board.device("virtio-serial")));
             line.option("-device", format!("virtserialport,nr=1,chardev=mux,name={PORT_NAME}"));
         }
     }
 }
 
 /// What the guest's kernel and init are told; see `guest::settings`.
-fn kernel_command_line(launch: &Launch) -> String {
-    let (console, power_off) = match launch.architecture {
-        // microvm without ACPI can't be switched off, but a reset ends it (`-no-reboot`). The kernel
-        // need not look for what is not there.
-        Architecture::X86_64 => ("ttyS0", "acpi=off pci=off reboot=t actiond.power_off=reset"),
-        Architecture::Aarch64 => ("ttyAMA0", "actiond.power_off=off"),
-    };
+fn kernel_command_line(board: Board, launch: &Launch) -> String {
+    let board = board.kernel_words();
     let transport = launch.transport.name();
     let format = if launch.format_cas { " actiond.format_cas=1" } else { "" };
     // A panic ends the machine at once, and the host boots a new one.
-    format!(
-        "console={console} init=/init panic=-1 loglevel=4 {power_off} \
-         actiond.transport={transport}{format}"
-    )
+    format!("{board} init=/init panic=-1 loglevel=4 actiond.transport={transport}{format}")
 }
 
 #[derive(Default)]
@@ -204,22 +240,21 @@ mod tests {
         let expected = "\
             -nodefaults\n-no-user-config\n-no-reboot\n-display none\n-monitor none\n\
             -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny\n\
-            -machine microvm,acpi=off,rtc=on,isa-serial=on,usb=off,graphics=off\n\
+            -machine q35,usb=off,graphics=off,smm=off,vmport=off\n\
             -accel tcg,thread=multi\n-cpu max\n\
             -global virtio-mmio.force-legacy=false\n-smp 2\n-m 512M\n\
             -kernel /proc/self/fd/3\n-initrd /proc/self/fd/4\n\
-            -append console=ttyS0 init=/init panic=-1 loglevel=4 acpi=off pci=off reboot=t \
-            actiond.power_off=reset actiond.transport=mux actiond.format_cas=1\n\
+            -append console=ttyS0 actiond.power_off=off init=/init panic=-1 loglevel=4 \
+            actiond.transport=mux actiond.format_cas=1\n\
             -chardev socket,id=console,fd=1\n-serial chardev:console\n\
             -add-fd fd=5,set=5\n-add-fd fd=6,set=5\n\
             -drive if=none,id=cas,file=/dev/fdset/5,format=raw,aio=threads,\
             cache=writeback,discard=unmap\n\
-            -device virtio-blk-device,drive=cas,serial=cas\n\
-            -chardev socket,id=mux,fd=0\n-device virtio-serial-device,max_ports=2\n\
+            -device virtio-blk-pci,drive=cas,serial=cas\n\
+            -chardev socket,id=mux,fd=0\n-device virtio-serial-pci,max_ports=2\n\
             -device virtserialport,nr=1,chardev=mux,name=dev.actiond.mux\n\
-            -object rng-random,id=rng,filename=/dev/urandom\n-device virtio-rng-device,rng=rng\n\
-            -device virtio-balloon-device,free-page-reporting=on,deflate-on-oom=on";
-        // "init=/init panic=-1" holds " -" nowhere; only options begin a line.
+            -object rng-random,id=rng,filename=/dev/urandom\n-device virtio-rng-pci,rng=rng\n\
+            -device virtio-balloon-pci,free-page-reporting=on,deflate-on-oom=on";
         assert_eq!(line(&launch(), &OPEN), expected);
     }
 
@@ -228,8 +263,8 @@ mod tests {
         let launch = Launch { architecture: Architecture::Aarch64, ..launch() };
         let line = line(&launch, &OPEN);
         assert!(line.contains("-machine virt\n"), "{line}");
-        assert!(line.contains("console=ttyAMA0 "), "{line}");
-        assert!(line.contains(" actiond.power_off=off "), "{line}");
+        assert!(line.contains("-append console=ttyAMA0 actiond.power_off=off "), "{line}");
+        assert!(line.contains("-device virtio-blk-device,"), "{line}");
     }
 
     #[test]
@@ -241,7 +276,9 @@ mod tests {
             ..launch()
         };
         let line = line(&launch, &Descriptors { vhost_vsock: Some(7), ..OPEN });
+        assert!(line.contains("-machine microvm,acpi=off,"), "{line}");
         assert!(line.contains("-accel kvm\n-cpu host\n"), "{line}");
+        assert!(line.contains(" reboot=t actiond.power_off=reset "), "{line}");
         assert!(line.contains("-device vhost-vsock-device,guest-cid=77,vhostfd=7\n"), "{line}");
         assert!(line.contains("actiond.transport=vsock\n"), "nothing is formatted: {line}");
         assert!(!line.contains("virtserialport"), "{line}");

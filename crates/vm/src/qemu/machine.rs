@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 
@@ -44,7 +45,9 @@ impl Qemu {
             .arg(serde_json::to_string(launch)?)
             .stdin(Stdio::from(OwnedFd::from(their_mux)))
             .stdout(Stdio::from(OwnedFd::from(their_console)))
-            .stderr(Stdio::from(OwnedFd::from(their_messages)));
+            .stderr(Stdio::from(OwnedFd::from(their_messages)))
+            // A terminal's Ctrl-C is for us, who stop the guest in order.
+            .process_group(0);
         let words = Arc::new(LastWords::new());
         let errors = Arc::new(LastWords::new());
         let (pidfd, ended) = spawn(command, Arc::clone(&words), Arc::clone(&errors)).await?;

@@ -1,4 +1,4 @@
-//! QEMU as the VMM: `microvm` on x86-64, `virt` on arm64, nothing but virtio devices.
+//! QEMU as the VMM: the smallest machine that there is for a guest, nothing but virtio devices.
 //!
 //! QEMU is started through a launcher, this same executable under [`LAUNCHER_COMMAND`], which opens
 //! what QEMU needs, gives up everything else, and becomes it:
