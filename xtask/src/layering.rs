@@ -9,13 +9,14 @@ use std::process::Command;
 use serde_json::Value;
 
 /// From the bottom up: each may import those before it.
-const FLOORS: [&str; 13] = [
+const FLOORS: [&str; 14] = [
     "model",
     "sys",
     "embedded",
     "store",
     "runtimes",
     "inputroot",
+    "images",
     "sandbox",
     "worker",
     "reapi",

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand};
 use inputroot::StrategyName;
 
+use crate::image::ImageArgs;
 use crate::serve_vm::ServeVmArgs;
 
 /// A remote execution worker and cache for one machine: every action in a
@@ -29,6 +30,8 @@ pub enum Command {
     ServeVm(Box<ServeVmArgs>),
     /// Show what of the kernel's features is here, and what is lost without them
     Doctor(DoctorArgs),
+    /// Import, list and remove images that actions can have as their root file system
+    Image(ImageArgs),
 }
 
 /// Flags of `serve`.

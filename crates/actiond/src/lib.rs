@@ -6,6 +6,7 @@
 //! - [`logging`]: the log on standard error.
 //! - [`payloads`]: what a program carries in itself.
 //! - [`darwin`]: `darwin-actiond`, for macOS hosts.
+//! - [`image`]: the OCI images that actions can have as their root.
 //! - [`doctor`]: what this machine offers, and what its absence costs.
 //!
 //! The rest is for Linux alone:
@@ -21,6 +22,7 @@ pub mod darwin;
 pub mod doctor;
 #[cfg(target_os = "linux")]
 pub mod guest;
+pub mod image;
 pub mod logging;
 pub mod payloads;
 #[cfg(target_os = "linux")]

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use images::Images;
 use reapi::{Health, Services, TcpConnections};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sandbox::Cgroups;
@@ -68,7 +69,7 @@ where
     F: Future<Output = anyhow::Result<ExitCode>>,
 {
     let store = open_store(&arguments.root)?;
-    let worker = start_worker(arguments, &store)?;
+    let (worker, images) = start_worker(arguments, &store)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(MAX_IO_THREADS)
@@ -80,6 +81,7 @@ where
     runtime.shutdown_timeout(CLOSE_TIMEOUT);
     worker.join();
     drop(worker);
+    drop(images);
     store.close().context("closing the store")?;
     served
 }
@@ -89,15 +91,25 @@ fn open_store(root: &Path) -> anyhow::Result<Arc<Store>> {
         .with_context(|| format!("opening the root directory {}", root.display()))
 }
 
-fn start_worker(arguments: &ServeArgs, store: &Arc<Store>) -> anyhow::Result<Worker> {
-    let runtimes = runtime_source::open(arguments)?;
+/// The worker, and what its root views are made of and must outlive it.
+fn start_worker(
+    arguments: &ServeArgs,
+    store: &Arc<Store>,
+) -> anyhow::Result<(Worker, Images)> {
+    let mut runtimes = runtime_source::open(arguments)?;
     let input_roots = inputroot::choose(store, arguments.input_root_strategy.0)
         .context("choosing an input root strategy; `linux-actiond doctor` tells more")?;
     tracing::info!(strategy = input_roots.name(), "input roots");
+    let (images, views) = Images::open(store, &*input_roots).context("opening the images")?;
+    for (name, view) in views {
+        tracing::info!(name, "image");
+        runtimes.add_image(name, view);
+    }
     let config = worker_config(arguments);
     let sandbox = sandbox_config(arguments, config.jobs.get());
-    Worker::start(config, Arc::clone(store), input_roots, runtimes, sandbox)
-        .context("starting the worker")
+    let worker = Worker::start(config, Arc::clone(store), input_roots, runtimes, sandbox)
+        .context("starting the worker")?;
+    Ok((worker, images))
 }
 
 fn worker_config(arguments: &ServeArgs) -> WorkerConfig {

@@ -1,6 +1,6 @@
 //! What an action asks of its environment, by REAPI platform properties.
 //!
-//! Properties that this server gives no meaning to (`OSFamily`, `container-image` …) are kept and
+//! Properties that this server gives no meaning to (`OSFamily`, `Pool` …) are kept and
 //! otherwise ignored: clients send what suits a whole fleet of servers. One that it knows and can't
 //! read is refused, because to run with another limit than the asked one is to lie.
 
@@ -28,6 +28,8 @@ pub struct Properties {
     pub mutates_inputs: bool,
     /// `rootfs`: the root file system that brings the tools, `host` for the operator's.
     pub rootfs: Option<String>,
+    /// `container-image`: the image that is the root file system, such as `docker://NAME`.
+    pub container_image: Option<String>,
     /// `libc`: the C library to run with.
     pub libc: Option<String>,
     /// `requires-bash`: the action needs a shell and the usual programs beside its C library.
@@ -83,6 +85,7 @@ impl Properties {
             match known.name {
                 "mutates_inputs" => known.set(&mut mutates_inputs, known.boolean()?)?,
                 "rootfs" => known.set(&mut properties.rootfs, known.choice())?,
+                "container-image" => known.set(&mut properties.container_image, known.choice())?,
                 "requires-bash" => known.set(&mut requires_bash, known.presence()?)?,
                 "libc" => known.set(&mut properties.libc, known.choice())?,
                 _ => properties.limits.apply(&known)?,
@@ -225,7 +228,7 @@ mod tests {
 
     #[test]
     fn unknown_properties_are_kept_and_ignored() {
-        let properties = parse(&[("OSFamily", "linux"), ("container-image", "x")]).unwrap();
+        let properties = parse(&[("OSFamily", "linux"), ("Pool", "x")]).unwrap();
         assert_eq!(properties.get("OSFamily"), Some("linux"));
         assert_eq!(properties.get("ISA"), None);
         assert_eq!(Properties { all: vec![], ..properties }, Properties::default());

@@ -8,6 +8,7 @@
 //! requires-bash  beside libc: also /bin and /usr/bin of the shell that belongs to the library;
 //!                alone: the newest library with its shell
 //! rootfs=host    /usr, /bin, /sbin, /lib* and a part of /etc of a root that the operator names
+//! rootfs=NAME    what an imported image has; so does container-image=NAME or docker://NAME
 //! ```
 //!
 //! Nothing of it lies where the input root appears, so it can't hide an input.
@@ -24,6 +25,7 @@ mod host;
 mod image;
 mod libc;
 pub mod manifest;
+mod rootfs;
 mod view;
 
 use std::collections::BTreeMap;
@@ -37,6 +39,7 @@ use crate::image::MountedImage;
 pub use confined::ReadError;
 pub use etc::{HOSTNAME, common_files};
 pub use image::{ImageError, ImageOptions};
+pub use rootfs::image_view;
 pub use view::{RootView, ViewMount};
 
 /// The value of `rootfs` that names the operator's root.
@@ -59,6 +62,7 @@ pub struct Runtimes {
     bare: Arc<RootView>,
     host: Option<Arc<RootView>>,
     libc: BTreeMap<String, Library>,
+    images: BTreeMap<String, Arc<RootView>>,
     /// What the views of an image are made of.
     _image: Option<Arc<MountedImage>>,
 }
@@ -121,11 +125,23 @@ pub enum ViewError {
          can start it with --allow-host-rootfs"
     )]
     HostRootfsNotAllowed,
-    /// A `rootfs` that means nothing.
-    #[error("platform property rootfs: {0:?} is not known here; there is \"host\"")]
-    UnknownRootfs(String),
-    /// `rootfs` and `libc` both bring a C library, and programs of one die with the other's.
-    #[error("the platform properties rootfs and libc exclude each other")]
+    /// There is no image of that name.
+    #[error(
+        "platform properties rootfs and container-image: there is no image {name:?} here; there \
+         is {}; the server's operator can import it: linux-actiond image import {name} PATH, where \
+         PATH is an OCI image layout", listed(.known)
+    )]
+    UnknownImage {
+        /// The name that was asked for.
+        name: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
+    /// Two root file systems.
+    #[error("the platform properties rootfs and container-image contradict each other")]
+    TwoRoots,
+    /// Both bring a C library, and programs of one die with the other's.
+    #[error("the platform property libc and a root file system exclude each other")]
     LibcAndRootfs,
 }
 
@@ -151,21 +167,26 @@ impl Runtimes {
         };
         let host = options.host_rootfs.as_deref().map(host::view).transpose()?;
         let image = image.map(Arc::new);
-        Ok(Self { bare: Arc::new(bare), host: host.map(Arc::new), libc, _image: image })
+        Ok(Self {
+            bare: Arc::new(bare),
+            host: host.map(Arc::new),
+            libc,
+            images: BTreeMap::new(),
+            _image: image,
+        })
     }
 
     /// The view that an action's properties ask for.
     pub fn view(&self, properties: &Properties) -> Result<Arc<RootView>, ViewError> {
         let shell = properties.requires_bash;
-        match (&properties.rootfs, &properties.libc) {
+        let rootfs = chosen_root(properties)?;
+        match (rootfs, &properties.libc) {
             (None, None) if shell => self.newest_with_shell(),
             (None, None) => Ok(Arc::clone(&self.bare)),
             (None, Some(name)) => self.library(name, shell),
-            // A host's toolchains bring their shell.
-            (Some(name), None) if name == HOST => {
-                self.host.clone().ok_or(ViewError::HostRootfsNotAllowed)
-            }
-            (Some(name), None) => Err(ViewError::UnknownRootfs(shown(name))),
+            // Whole root file systems bring their shell.
+            (Some(Root::Host), None) => self.host.clone().ok_or(ViewError::HostRootfsNotAllowed),
+            (Some(Root::Image(name)), None) => self.image(name),
             (Some(_), Some(_)) => Err(ViewError::LibcAndRootfs),
         }
     }
@@ -173,6 +194,18 @@ impl Runtimes {
     /// The names of the C libraries that there are, sorted.
     pub fn libc_names(&self) -> impl Iterator<Item = &str> {
         self.libc.keys().map(String::as_str)
+    }
+
+    /// Lets actions choose a root file system by name; one of the same name is replaced.
+    pub fn add_image(&mut self, name: String, view: RootView) {
+        self.images.insert(name, Arc::new(view));
+    }
+
+    fn image(&self, name: &str) -> Result<Arc<RootView>, ViewError> {
+        self.images.get(name).cloned().ok_or_else(|| {
+            let known = self.images.keys().cloned().collect();
+            ViewError::UnknownImage { name: shown(name), known }
+        })
     }
 
     fn library(&self, name: &str, shell: bool) -> Result<Arc<RootView>, ViewError> {
@@ -194,6 +227,31 @@ impl Runtimes {
         let newest = with_shell.max_by(|(one, _), (other, _)| one.cmp(other));
         newest.map(|(_, view)| Arc::clone(view)).ok_or(ViewError::NoShell { libc: None })
     }
+}
+
+/// The root file system that an action names, in either of two properties.
+fn chosen_root(properties: &Properties) -> Result<Option<Root<'_>>, ViewError> {
+    let rootfs = properties.rootfs.as_deref().map(|name| match name {
+        HOST => Root::Host,
+        name => Root::Image(without_scheme(name)),
+    });
+    let image = properties.container_image.as_deref();
+    match (rootfs, image.map(|name| Root::Image(without_scheme(name)))) {
+        (Some(one), Some(other)) if one != other => Err(ViewError::TwoRoots),
+        (one, other) => Ok(one.or(other)),
+    }
+}
+
+/// A root file system that an action names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Root<'a> {
+    Host,
+    Image(&'a str),
+}
+
+/// How clients refer to images that come from registries.
+fn without_scheme(name: &str) -> &str {
+    name.strip_prefix("docker://").unwrap_or(name)
 }
 
 /// Orders names by the numbers in them, then by themselves: `glibc2.9` before `glibc2.31`.

@@ -262,6 +262,56 @@ fn a_directory_that_is_not_there_is_an_error() {
     }
 }
 
+#[test]
+fn an_image_is_a_root_of_its_own() {
+    let root = Root::new()
+        .file("usr/bin/sh", "")
+        .link("bin", "usr/bin")
+        .file("etc/passwd", "its own")
+        .file("etc/hosts", "its own")
+        .file("etc/resolv.conf", "its own")
+        .file("etc/alternatives/x", "")
+        .file("var/lib/x", "")
+        .directory("var/tmp")
+        .file("opt/tool/x", "")
+        .directory("tmp")
+        .directory("proc")
+        .directory("workspace")
+        .file("secret/x", "")
+        .mode("secret", 0o700);
+    let view = runtimes::image_view(&root.path(""), "it").unwrap();
+    let mounts: Vec<_> = view.mounts.iter().map(|mount| mount.at.as_str()).collect();
+    assert_eq!(mounts, ["etc/alternatives", "opt", "usr", "var/lib"]);
+    assert_eq!(link(&view, "bin"), Some("usr/bin"));
+    assert_eq!(file(&view, "etc/passwd"), Some("its own"));
+    assert_eq!(file(&view, "etc/hosts"), file(&RootView::bare(), "etc/hosts"));
+    assert_eq!(file(&view, "etc/group"), file(&RootView::bare(), "etc/group"));
+    assert_eq!(file(&view, "etc/resolv.conf"), None);
+    assert!(runtimes::image_view(&root.path("etc"), "it").is_err(), "no programs");
+}
+
+#[test]
+fn images_are_chosen_by_name() {
+    let root = Root::new().directory("usr");
+    let mut runtimes = libraries("x").open_as_runtime_root().unwrap();
+    let image = runtimes::image_view(&root.path(""), "a/b:1").unwrap();
+    runtimes.add_image("a/b:1".to_owned(), image.clone());
+    for (name, value) in
+        [("rootfs", "a/b:1"), ("container-image", "a/b:1"), ("container-image", "docker://a/b:1")]
+    {
+        assert_eq!(view(&runtimes, &[(name, value)]), Ok(image.clone()), "{name}={value}");
+    }
+    let both = [("rootfs", "a/b:1"), ("container-image", "docker://a/b:1")];
+    assert_eq!(view(&runtimes, &both), Ok(image));
+    let two = [("rootfs", "host"), ("container-image", "docker://a/b:1")];
+    assert_eq!(view(&runtimes, &two), Err(ViewError::TwoRoots));
+    let libc = [("libc", "x"), ("container-image", "docker://a/b:1")];
+    assert_eq!(view(&runtimes, &libc), Err(ViewError::LibcAndRootfs));
+    let error = view(&runtimes, &[("container-image", "docker://host")]).unwrap_err();
+    assert!(error.to_string().contains("image import host"), "{error}");
+    assert!(error.to_string().contains("there is a/b:1"), "{error}");
+}
+
 fn with_shell(root: Root, name: &str) -> Root {
     let shell = format!("shell/{name}/{ARCH}/root");
     root.file(&format!("libc/{name}/{ARCH}/root/usr/lib/libc.so.6"), "")
@@ -468,7 +518,8 @@ fn an_empty_directory_is_no_host() {
 fn properties_that_mean_no_view() {
     let root = merged_host();
     let runtimes = root.open_as_host().unwrap();
-    assert_eq!(view(&runtimes, &[("rootfs", "/")]), Err(ViewError::UnknownRootfs("/".to_owned())));
+    let error = view(&runtimes, &[("rootfs", "/")]).unwrap_err();
+    assert_eq!(error, ViewError::UnknownImage { name: "/".to_owned(), known: Vec::new() });
     assert_eq!(
         view(&runtimes, &[("rootfs", "host"), ("libc", "x")]),
         Err(ViewError::LibcAndRootfs)

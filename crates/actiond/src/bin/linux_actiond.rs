@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use actiond::cli::{Cli, Command};
-use actiond::{doctor, serve, serve_vm};
+use actiond::{doctor, image, serve, serve_vm};
 use clap::Parser as _;
 use vm::qemu::{LAUNCHER_COMMAND, launcher_main};
 
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::ServeVm(arguments) => serve_vm::run(*arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Image(arguments) => image::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("linux-actiond: {error:#}");

@@ -1,0 +1,74 @@
+//! `linux-actiond image`: the OCI images that actions can have as their root file system.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use images::ImageName;
+use store::{Store, StoreOptions};
+
+use crate::logging;
+
+/// Flags of `image`.
+#[derive(Debug, Args)]
+pub struct ImageArgs {
+    /// Directory of the store, as `serve` has it
+    #[arg(long, value_name = "DIR", default_value = "/tmp/actiond", global = true)]
+    pub root: PathBuf,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: ImageCommand,
+}
+
+/// What can be done with images.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Import an image; actions ask for it with the platform property `container-image` or
+    /// `rootfs`. The server must not run, and shows it from its next start
+    Import {
+        /// What actions call it, such as docker.io/library/debian:12
+        name: ImageName,
+        /// An OCI image layout: a directory, or a tar archive of one
+        path: PathBuf,
+    },
+    /// List the imported images
+    List,
+    /// Forget an image, from the server's next start
+    Remove {
+        /// What actions call it
+        name: ImageName,
+    },
+}
+
+/// Does it.
+///
+/// # Errors
+/// When the store is in use or can't be read or written, or there is no such image.
+pub fn run(arguments: &ImageArgs) -> anyhow::Result<ExitCode> {
+    logging::start("warn")?;
+    let root = &arguments.root;
+    match &arguments.command {
+        ImageCommand::Import { name, path } => {
+            let store = Store::open(root, StoreOptions::default())
+                .with_context(|| format!("opening the root directory {}", root.display()))?;
+            let imported = images::import(&store, name, path)
+                .with_context(|| format!("importing {}", path.display()))?;
+            store.close().context("closing the store")?;
+            let (name, record) = (name.as_str(), &imported.record);
+            println!("{name}: {} entries, {}", imported.entry_count, record.manifest);
+        }
+        ImageCommand::List => {
+            for record in images::list(root)? {
+                println!("{}  {}", record.name.as_str(), record.manifest);
+            }
+        }
+        ImageCommand::Remove { name } => {
+            if !images::remove(root, name)? {
+                bail!("there is no image {}", name.as_str());
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

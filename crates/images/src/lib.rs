@@ -1,0 +1,27 @@
+//! OCI images as root file systems for actions, without a container daemon.
+//!
+//! ```text
+//! import:  layout (directory or tar) ──► layers, verified ──► files in the CAS, directories as
+//!          REAPI Directory blobs ──► <root>/images/<hash of the name>.json
+//! serve:   record ──► input tree, complete and pinned ──► EROFS image and overlay, mounted once
+//!          ──► runtimes::RootView
+//! ```
+//!
+//! An image becomes an input tree because that is what the store and [`inputroot`] are good at: its
+//! files are blobs like any others, shared with other images and with what actions use and produce,
+//! and it is mounted by the mechanism that input roots have. What a tree can't say is lost on
+//! purpose: owners, times, set-user-id, devices. So is what not everyone may read in the image:
+//! everything in a tree is readable by all.
+//!
+//! The crate fetches nothing: images come as files.
+
+mod import;
+mod layers;
+mod layout;
+mod present;
+mod record;
+
+pub use import::{ImportError, Imported, import};
+pub use layout::LayoutError;
+pub use present::{Images, OpenImageError};
+pub use record::{ImageName, NameError, Record, RecordError, list, remove};
