@@ -27,6 +27,7 @@ const LOG_LINES: usize = 2000;
 #[derive(Debug)]
 pub struct DaemonBuilder {
     binary: PathBuf,
+    verb: &'static str,
     listen: SocketAddr,
     flags: Vec<OsString>,
     root: Option<Arc<Root>>,
@@ -53,10 +54,19 @@ impl Root {
 
 impl DaemonBuilder {
     pub(crate) fn new(binary: &Path) -> Self {
-        Self { binary: binary.to_owned(), listen: LOOPBACK, flags: Vec::new(), root: None }
+        let binary = binary.to_owned();
+        Self { binary, verb: "serve", listen: LOOPBACK, flags: Vec::new(), root: None }
     }
 
-    /// Adds a flag of `serve`.
+    /// Serves from a VM with that kernel and that initramfs.
+    #[must_use]
+    pub fn in_vm(self, kernel: &Path, initramfs: &Path) -> Self {
+        let serve_vm = Self { verb: "serve-vm", ..self };
+        let kernel = serve_vm.flag("--kernel").flag(kernel);
+        kernel.flag("--initramfs").flag(initramfs)
+    }
+
+    /// Adds a flag of the verb.
     #[must_use]
     pub fn flag(mut self, flag: impl Into<OsString>) -> Self {
         self.flags.push(flag.into());
@@ -99,7 +109,7 @@ impl DaemonBuilder {
         };
         self.root = Some(Arc::clone(&root));
         let mut command = Command::new(&self.binary);
-        command.arg("serve").arg(format!("--listen={}", self.listen));
+        command.arg(self.verb).arg(format!("--listen={}", self.listen));
         command.arg("--root").arg(root.path());
         command.args(&self.flags);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -218,6 +228,7 @@ impl Daemon {
     pub fn successor(&self) -> DaemonBuilder {
         DaemonBuilder {
             binary: self.builder.binary.clone(),
+            verb: self.builder.verb,
             listen: self.builder.listen,
             flags: self.builder.flags.clone(),
             root: Some(Arc::clone(&self.root)),
