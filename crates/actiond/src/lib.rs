@@ -22,6 +22,7 @@ pub mod darwin;
 pub mod doctor;
 #[cfg(target_os = "linux")]
 pub mod guest;
+#[cfg(target_os = "linux")]
 pub mod image;
 pub mod logging;
 pub mod payloads;
