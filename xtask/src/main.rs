@@ -9,6 +9,7 @@ mod attack;
 mod bench;
 mod binaries;
 mod daemon;
+mod darwin;
 mod dist;
 mod e2e;
 mod initramfs;
@@ -52,6 +53,8 @@ enum Verb {
     Test(test::Arguments),
     /// Run real clients against the real daemon.
     E2e(e2e::Arguments),
+    /// Build the program for macOS, and prove what can be proved of it here.
+    Darwin(darwin::Arguments),
     /// Measure the daemon.
     Bench(bench::Arguments),
     /// Attack the daemon, and see that nothing gives way.
@@ -96,6 +99,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Lint => lint::run(),
         Verb::Test(arguments) => test::run(&arguments),
         Verb::E2e(arguments) => e2e::run(&arguments),
+        Verb::Darwin(arguments) => darwin::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Attack(arguments) => attack::run(&arguments),
         Verb::Kernel(arguments) => kernel::run(&arguments),
