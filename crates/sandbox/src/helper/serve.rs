@@ -12,6 +12,7 @@ use sys::call::Instruction;
 use sys::init::{Init, Report};
 use sys::mount::{FsContext, MountAttributes};
 
+use crate::ACTION_ID;
 use crate::helper::{At, network, root, user_namespace};
 use crate::lower::{self, RunFiles};
 use crate::message::{Failed, Finished, Request, Response, Setup};
@@ -113,8 +114,19 @@ fn isolate(setup: &Setup) -> Result<OwnedFd, Errno> {
         .and_then(|context| context.mount(MountAttributes::MOUNT_ATTR_NOSUID))
         .map_err(|error| error.errno)?;
     network::write(proc.as_fd(), "self/oom_score_adj", OOM_SCORE_ADJUSTMENT)?;
+    give_login_user(proc.as_fd())?;
     limit_resources(setup)?;
     Ok(proc)
+}
+
+/// Who logged in, for the audit log. As long as nobody is named everybody may name
+/// anybody, root too; who is named needs a right to change it that actions lack.
+fn give_login_user(proc: BorrowedFd<'_>) -> Result<(), Errno> {
+    match network::write(proc, "self/loginuid", ACTION_ID.to_string().as_bytes()) {
+        // A kernel without audit; a server that somebody started who logged in.
+        Err(Errno::NOENT | Errno::PERM) => Ok(()),
+        written => written,
+    }
 }
 
 fn limit_resources(setup: &Setup) -> Result<(), Errno> {
