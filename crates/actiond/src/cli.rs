@@ -93,6 +93,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "BYTES", default_value = "1g")]
     pub stream_limit_bytes: Bytes,
 
+    /// Refuse the outputs of an action if they are more files and directories
+    /// than this
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub output_entries_limit: u64,
+
     /// Timeout of an action that asks for none [default: none]
     #[arg(long, value_name = "MS")]
     pub default_timeout_ms: Option<u64>,

@@ -26,7 +26,7 @@ use sandbox::Cgroups;
 use store::{Store, StoreOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use worker::{Worker, WorkerConfig};
+use worker::{OutputLimits, Worker, WorkerConfig};
 
 use crate::cli::ServeArgs;
 use crate::service_manager::ServiceManager;
@@ -121,6 +121,7 @@ fn worker_config(arguments: &ServeArgs) -> WorkerConfig {
         default_timeout: arguments.default_timeout_ms.map(Duration::from_millis),
         max_timeout: arguments.max_timeout_ms.map(Duration::from_millis),
         stream_limit_bytes: arguments.stream_limit_bytes.0,
+        outputs: OutputLimits { entries: arguments.output_entries_limit, ..defaults.outputs },
         ..defaults
     }
 }

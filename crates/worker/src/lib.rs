@@ -47,7 +47,7 @@ mod slot;
 mod timeline;
 mod worker;
 
-pub use config::WorkerConfig;
+pub use config::{OutputLimits, WorkerConfig};
 pub use error::{ActionError, CacheError, StartError, SubmitError};
 pub use operation::{Done, OperationState, Stage, Subscription};
 pub use worker::{ExecuteRequest, Worker};

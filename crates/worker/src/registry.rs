@@ -104,11 +104,17 @@ impl Registry {
         state.finished.retain(|name| *name != operation.name);
     }
 
-    /// Operations without an answer that nobody has listened to for `grace`.
+    /// Operations without an answer that nobody has listened to for `grace`, and
+    /// that are not being cancelled yet.
     pub(crate) fn orphans(&self, grace: Duration) -> Vec<Arc<Operation>> {
         let now = Instant::now();
         self.unfinished_that(|operation| {
-            operation.orphaned_since().is_some_and(|since| now.duration_since(since) >= grace)
+            // Some take a while to end: once is enough.
+            let is_over = operation.cancellation.is_requested();
+            !is_over
+                && operation
+                    .orphaned_since()
+                    .is_some_and(|since| now.duration_since(since) >= grace)
         })
     }
 
@@ -199,6 +205,8 @@ mod tests {
         let orphans = registry.orphans(Duration::ZERO);
         assert_eq!(orphans.iter().map(|o| &o.name).collect::<Vec<_>>(), [&unheard.name]);
         assert!(registry.orphans(Duration::from_secs(3600)).is_empty());
+        unheard.cancellation.request();
+        assert!(registry.orphans(Duration::ZERO).is_empty(), "it is told once");
         finish(&registry, &unheard);
         assert!(registry.orphans(Duration::ZERO).is_empty());
         assert_eq!(registry.unfinished().len(), 1);

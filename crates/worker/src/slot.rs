@@ -123,14 +123,16 @@ impl Slot {
 
         timeline.mark(Moment::OutputUploadStart);
         let mut result = ran.result;
-        let view = presented.outputs();
-        let function = action.action.function();
-        let limits = shared.config.outputs;
-        let collected =
-            outputs::collect(shared.store.cas(), function, limits, &view, command, &mut result);
-        // What stopped the action is told before what went wrong after it.
-        if let Err(error) = collected {
-            return Err(ran.error.unwrap_or(error));
+        if wants_outputs(ran.error.as_ref()) {
+            let view = presented.outputs();
+            let function = action.action.function();
+            let limits = shared.config.outputs;
+            let collected =
+                outputs::collect(shared.store.cas(), function, limits, &view, command, &mut result);
+            // What stopped the action is told before what went wrong after it.
+            if let Err(error) = collected {
+                return Err(ran.error.unwrap_or(error));
+            }
         }
         timeline.mark(Moment::OutputUploadCompleted);
         Ok(Done { result: Some(result), cached: false, error: ran.error, message: ran.message })
@@ -300,6 +302,13 @@ fn with_streams(
     let Captured { inline, digest } = stored(stderr)?;
     (result.stderr_raw, result.stderr_digest) = (inline, digest.map(|digest| digest.to_proto()));
     Ok(result)
+}
+
+/// Whether anybody looks at the files of an action that ended so. A test that
+/// took too long has its log among them; one that took too much has too much of
+/// them.
+fn wants_outputs(error: Option<&ActionError>) -> bool {
+    matches!(error, None | Some(ActionError::TimedOut { .. }))
 }
 
 /// As a shell tells it: 128 and the signal's number.
