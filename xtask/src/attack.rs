@@ -18,19 +18,20 @@ use crate::{binaries, daemon::Daemon, process, setup, state_volume, workspace};
 const STRATEGIES: [&str; 3] = ["erofs-file", "erofs-loop", "bind"];
 
 /// Bounds that are reached soon: every wall that an operator can move is moved close.
-const DAEMON_FLAGS: [&str; 7] = [
+const DAEMON_FLAGS: [&str; 8] = [
     "--jobs=2",
     "--tmp-bytes=64m",
     "--shm-bytes=16m",
-    "--stream-limit-bytes=64m",
+    "--stream-limit-bytes=16m",
+    "--output-entries-limit=100000",
     "--queue-limit=64",
     "--orphan-grace-ms=200",
     "--allow-host-rootfs",
 ];
 
-/// A disk that is filled within a second, with room for a million names of one file.
+/// A disk that is filled within seconds.
 const DISK_BYTES: u64 = 1 << 30;
-const DISK_INODES: u64 = 60_000;
+const DISK_INODES: u64 = 24_000;
 
 #[derive(clap::Args)]
 #[group(skip)]

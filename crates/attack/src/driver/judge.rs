@@ -74,7 +74,10 @@ async fn start(world: &World, case: &Case) -> Result<Run> {
             world.action(&["nothing"]).input_root(root)
         }
         Attack::Command(change) => world.prepare(case, &["nothing"]).await?.change_command(change),
-        Attack::Action(change) => world.prepare(case, &["nothing"]).await?.change_action(change),
+        Attack::Action(change) => {
+            let action = world.prepare(case, &["nothing"]).await?;
+            return world.run_changed(&action, change).await;
+        }
         Attack::Steps(_) => bail!("steps run by themselves"),
     };
     world.run(&action).await

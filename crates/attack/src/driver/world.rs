@@ -123,6 +123,26 @@ impl World {
         tokio::time::timeout(PATIENCE, action.run()).await.context("the server hangs")?
     }
 
+    /// Runs it with its Action message changed at the last moment.
+    pub(crate) async fn run_changed(
+        &self,
+        action: &Action,
+        change: fn(&mut testkit::proto::Action),
+    ) -> Result<Run> {
+        let digest = action.upload().await?;
+        let mut message =
+            testkit::proto::Action::decode(self.client.get(&digest).await?.as_slice())?;
+        change(&mut message);
+        let digest = self.client.put(message.encode_to_vec()).await?;
+        let request = testkit::proto::ExecuteRequest {
+            action_digest: Some(digest.to_proto()),
+            ..action.request()
+        };
+        let stream = self.client.execution().execute(request).await?.into_inner();
+        let run = Run::collect(self.client.clone(), stream);
+        tokio::time::timeout(PATIENCE, run).await.context("the server hangs")?
+    }
+
     /// Runs a program of the attacker that must end well, and says what it printed.
     pub(crate) async fn say(&self, words: &[&str]) -> Result<String> {
         let run = self.run(&self.ready(words).await?).await?;
