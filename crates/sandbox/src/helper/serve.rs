@@ -119,6 +119,11 @@ fn isolate(setup: &Setup) -> Result<OwnedFd, Errno> {
     Ok(proc)
 }
 
+/// What counts as that of root, who made the actions' user namespace, too: queued
+/// signals and timers, and bytes of message queues, of which one has 80 KiB.
+const SHARED_WITH_ROOT: [(Resource, u64); 2] =
+    [(Resource::Sigpending, 4096), (Resource::Msgqueue, 256 << 10)];
+
 /// Who logged in, for the audit log. As long as nobody is named everybody may name
 /// anybody, root too; who is named needs a right to change it that actions lack.
 fn give_login_user(proc: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -130,8 +135,15 @@ fn give_login_user(proc: BorrowedFd<'_>) -> Result<(), Errno> {
 }
 
 fn limit_resources(setup: &Setup) -> Result<(), Errno> {
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    // Not 0: a handler that cores are piped to (core(5)) is a program of the host's
+    // root, and started for a limit of 0 as well. 1 is how handlers say "not me".
+    let none = Rlimit { current: Some(1), maximum: Some(1) };
     rustix::process::setrlimit(Resource::Core, none)?;
+    for (resource, most) in SHARED_WITH_ROOT {
+        let most = rustix::process::getrlimit(resource).maximum.map_or(most, |own| own.min(most));
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        rustix::process::setrlimit(resource, limit)?;
+    }
     // A program that needs more can raise it up to what the daemon was given.
     let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
     let current = maximum.map_or(setup.open_files, |maximum| maximum.min(setup.open_files));

@@ -27,6 +27,14 @@ use crate::helper::network::write;
 /// one needs to be privileged in a user namespace already.
 const USER_NAMESPACES_INSIDE: &str = "sys/user/max_user_namespaces";
 
+/// What inside counts as root's outside too, because root made the namespace: without
+/// bounds of its own one action takes all that the host's services may have.
+const SHARED_WITH_ROOT: [(&str, &[u8]); 2] = [
+    // A file watcher has one. The host's root has 128 by default.
+    ("sys/user/max_inotify_instances", b"16"),
+    ("sys/user/max_inotify_watches", b"16384"),
+];
+
 /// Capabilities in the namespace that the helper goes on with: to make namespaces
 /// and mount in them, to give a process the action's identity, to bring another
 /// loopback up.
@@ -89,6 +97,13 @@ fn live_in_namespace(turns: &Turns<'_>, proc: BorrowedFd<'_>) -> Result<(), Errn
     turns.pass()?;
     turns.wait()?;
     write(proc, USER_NAMESPACES_INSIDE, b"0")?;
+    for (path, most) in SHARED_WITH_ROOT {
+        match write(proc, path, most) {
+            // A kernel without inotify.
+            Err(Errno::NOENT) => {}
+            written => written?,
+        }
+    }
     turns.pass()?;
     // Until killed.
     turns.wait()

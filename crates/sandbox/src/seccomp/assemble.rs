@@ -146,7 +146,7 @@ impl Backwards {
             Rule::Refuse(errno) => self.push(answer(RET_ERRNO | u32::from(*errno))),
             Rule::When { argument, test, then, otherwise } => {
                 let (then, otherwise) = (self.rule(then), self.rule(otherwise));
-                let first = self.question(test, then, otherwise);
+                let first = self.question(*argument, test, then, otherwise);
                 self.begin(load(AT_ARGUMENTS + 8 * u32::from(*argument)), first);
                 self.last()
             }
@@ -155,8 +155,15 @@ impl Backwards {
         label
     }
 
-    fn question(&mut self, test: &Test, then: Label, otherwise: Label) -> Label {
+    /// What to ask when the argument's lower half is loaded.
+    fn question(&mut self, argument: u8, test: &Test, then: Label, otherwise: Label) -> Label {
         match test {
+            Test::Null => {
+                let upper = self.test(IF_EQUAL, 0, then, otherwise);
+                self.begin(load(AT_ARGUMENTS + 8 * u32::from(argument) + 4), upper);
+                let upper = self.last();
+                self.test(IF_EQUAL, 0, upper, otherwise)
+            }
             Test::AnyBit(bits) => self.test(IF_ANY_BIT, *bits, then, otherwise),
             Test::OneOf(values) => values
                 .iter()

@@ -45,8 +45,8 @@ fn word(data: &CallData, offset: u32) -> u32 {
         AT_ARCHITECTURE => data.architecture,
         _ => {
             let offset = offset - AT_ARGUMENTS;
-            assert_eq!(offset % 8, 0, "only lower halves are looked at");
-            data.arguments[offset as usize / 8] as u32
+            assert_eq!(offset % 4, 0, "the kernel refuses other offsets");
+            (data.arguments[offset as usize / 8] >> (offset % 8 * 8)) as u32
         }
     }
 }

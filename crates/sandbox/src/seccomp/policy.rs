@@ -14,18 +14,20 @@ pub(super) enum Rule {
     Allow,
     /// It fails with this errno.
     Refuse(u16),
-    /// It depends on the lower 32 bits of an argument.
+    /// It depends on an argument.
     When { argument: u8, test: Test, then: &'static Rule, otherwise: &'static Rule },
 }
 
 /// A question about an argument. The kernel itself looks only at the lower 32 bits
-/// of all those that are asked about.
+/// of all those that are asked about, but for pointers.
 #[derive(Debug)]
 pub(super) enum Test {
     /// Is it one of these?
     OneOf(&'static [u32]),
     /// Is any of these bits set?
     AnyBit(u32),
+    /// Is it a null pointer, all 64 bits of it?
+    Null,
 }
 
 const EPERM: u16 = 1;
@@ -129,13 +131,44 @@ static SOCKETPAIR: Rule =
     Rule::When { argument: 0, test: Test::OneOf(&[AF_UNIX]), then: &ALLOW, otherwise: &NO_FAMILY };
 
 const SOL_SOCKET: u32 = 1;
+const IPPROTO_TCP: u32 = 6;
+
+/// Done without doing anything.
+static NOTHING: Rule = Rule::Refuse(0);
+
+/// A core file's limit stays as it is, which is the one value that starts no handler
+/// of the host's. Who lowers it wants no core file, and gets none.
+const RLIMIT_CORE: u32 = 4;
+static SETRLIMIT: Rule = Rule::When {
+    argument: 0,
+    test: Test::OneOf(&[RLIMIT_CORE]),
+    then: &NOTHING,
+    otherwise: &ALLOW,
+};
+static PRLIMIT: Rule = Rule::When {
+    argument: 1,
+    test: Test::OneOf(&[RLIMIT_CORE]),
+    then: &PRLIMIT_OF_CORE,
+    otherwise: &ALLOW,
+};
+static PRLIMIT_OF_CORE: Rule =
+    Rule::When { argument: 2, test: Test::Null, then: &ALLOW, otherwise: &NOTHING };
 
 static SETSOCKOPT: Rule = Rule::When {
     argument: 1,
     test: Test::OneOf(&[SOL_SOCKET]),
     then: &SOCKET_OPTION,
+    otherwise: &SETSOCKOPT_TCP,
+};
+static SETSOCKOPT_TCP: Rule = Rule::When {
+    argument: 1,
+    test: Test::OneOf(&[IPPROTO_TCP]),
+    then: &TCP_OPTION,
     otherwise: &ALLOW,
 };
+/// TCP_ULP: TLS in the kernel, which every library does without.
+static TCP_OPTION: Rule =
+    Rule::When { argument: 2, test: Test::OneOf(&[31]), then: &FORBIDDEN, otherwise: &ALLOW };
 /// SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF and _EBPF.
 static SOCKET_OPTION: Rule = Rule::When {
     argument: 2,
@@ -217,4 +250,6 @@ pub(super) static POLICY: &[(&str, &Rule)] = &[
     ("socketpair", &SOCKETPAIR),
     ("socketcall", &ABSENT),
     ("setsockopt", &SETSOCKOPT),
+    ("setrlimit", &SETRLIMIT),
+    ("prlimit64", &PRLIMIT),
 ];

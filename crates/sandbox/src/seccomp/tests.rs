@@ -135,6 +135,22 @@ fn sockets() {
         check("setsockopt", &[3, 6, option], RET_ALLOW);
     }
     check("setsockopt", &[3, 1, 2], RET_ALLOW);
+    check("setsockopt", &[3, 6, 31], refused(1));
+    check("setsockopt", &[3, 6, 1], RET_ALLOW);
+    check("setsockopt", &[3, 41, 31], RET_ALLOW);
+}
+
+#[test]
+fn the_limit_of_core_files_is_read_and_not_set() {
+    const CORE: u64 = 4;
+    const OPEN_FILES: u64 = 7;
+    check("prlimit64", &[0, CORE, 0, 0x7000_0000], RET_ALLOW);
+    for pointer in [0x7000_0000, 1, 1 << 32, u64::MAX] {
+        check("prlimit64", &[0, CORE, pointer], refused(0));
+        check("prlimit64", &[0, OPEN_FILES, pointer], RET_ALLOW);
+    }
+    check("setrlimit", &[CORE], refused(0));
+    check("setrlimit", &[OPEN_FILES], RET_ALLOW);
 }
 
 #[test]
@@ -225,6 +241,8 @@ fn the_native_table_agrees_with_the_kernel_headers() {
         ("socket", libc::SYS_socket),
         ("socketpair", libc::SYS_socketpair),
         ("setsockopt", libc::SYS_setsockopt),
+        ("setrlimit", libc::SYS_setrlimit),
+        ("prlimit64", libc::SYS_prlimit64),
     ] {
         assert_eq!(native.number(name), Some(number as u32), "{name}");
     }

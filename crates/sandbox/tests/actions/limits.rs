@@ -80,10 +80,10 @@ fn a_limit_below_what_an_exec_needs_is_the_kernels_to_refuse() {
 #[test]
 fn limits_can_not_be_raised_again() {
     let limits = Limits { memory_bytes: Some(1 << 30), pids_max: Some(50), ..Limits::default() };
-    let script = "ulimit -v unlimited 2>/dev/null || echo kept; ulimit -u 1000 2>/dev/null || echo kept; ulimit -v; ulimit -c 1 2>/dev/null || echo kept";
+    let script = "ulimit -v unlimited 2>/dev/null || echo kept; ulimit -u 1000 2>/dev/null || echo kept; ulimit -v; ulimit -c 1; ulimit -c 0; ulimit -c";
     // dash has no ulimit -u; bash has.
     let action = Action::new(&["/bin/bash", "-c", script]);
-    limited(action, limits).run().expect_stdout("kept\nkept\n1048576\nkept");
+    limited(action, limits).run().expect_stdout("kept\nkept\n1048576\n0");
 }
 
 #[test]
