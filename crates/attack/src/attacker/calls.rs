@@ -45,7 +45,9 @@ numbers! {
     fspick = libc::SYS_fspick,
     ftruncate = libc::SYS_ftruncate,
     init_module = libc::SYS_init_module,
+    inotify_init1 = libc::SYS_inotify_init1,
     io_uring_setup = libc::SYS_io_uring_setup,
+    ioprio_set = libc::SYS_ioprio_set,
     ioctl = libc::SYS_ioctl,
     #[cfg(target_arch = "x86_64")]
     ioperm = libc::SYS_ioperm,
@@ -92,6 +94,8 @@ numbers! {
     renameat2 = libc::SYS_renameat2,
     request_key = libc::SYS_request_key,
     rt_tgsigqueueinfo = libc::SYS_rt_tgsigqueueinfo,
+    sched_setattr = libc::SYS_sched_setattr,
+    sched_setscheduler = libc::SYS_sched_setscheduler,
     sched_setaffinity = libc::SYS_sched_setaffinity,
     setdomainname = libc::SYS_setdomainname,
     setgid = libc::SYS_setgid,

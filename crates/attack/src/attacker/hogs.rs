@@ -238,3 +238,27 @@ pub(crate) fn pipes() -> Outcome {
     drop(kept);
     Ok(())
 }
+
+/// Takes and keeps as many watchers of files as there may be.
+pub(crate) fn watches() -> Outcome {
+    let mut kept = 0;
+    while raw::call(libc::SYS_inotify_init1, [0; 6]).is_ok() {
+        kept += 1;
+    }
+    println!("{kept} watchers");
+    raw::pause_forever()
+}
+
+/// Takes and keeps as many message queues as there may be.
+pub(crate) fn queues() -> Outcome {
+    let flags = libc::O_CREAT | libc::O_RDWR;
+    for number in 0.. {
+        let name = format!("queue-{number}\0").into_bytes().leak();
+        let arguments = [name.as_ptr() as i64, flags.into(), 0o600, 0, 0, 0];
+        if raw::call(libc::SYS_mq_open, arguments).is_err() {
+            println!("{number} queues");
+            break;
+        }
+    }
+    raw::pause_forever()
+}

@@ -51,6 +51,7 @@ fn run(words: &[&str]) -> Outcome {
         ["processes"] => survey::processes(),
         ["credentials"] => survey::credentials(),
         ["mounts"] => survey::mounts(),
+        ["core-limit"] => survey::core_limit(),
         ["walk-up", target] => survey::walk_up(target),
         ["addresses"] => survey::kernel_addresses(),
         ["leftovers"] => survey::leftovers(),
@@ -80,6 +81,8 @@ fn run(words: &[&str]) -> Outcome {
         ["sparse", path, bytes] => hogs::sparse(path, number(bytes)?),
         ["many-open"] => hogs::many_open(),
         ["pipes"] => hogs::pipes(),
+        ["watches"] => hogs::watches(),
+        ["queues"] => hogs::queues(),
         other => Err(format!("no such attack: {other:?}")),
     }
 }

@@ -169,3 +169,16 @@ pub(crate) fn leftovers() -> Outcome {
     }
     Ok(())
 }
+
+/// Tries to lower the limit of core files, and prints it. With 1 the kernel starts
+/// no handler of the host's for a crash; with less or more it does.
+pub(crate) fn core_limit() -> Outcome {
+    const CORE: i64 = libc::RLIMIT_CORE as i64;
+    let none = vec![0_u8; 16].leak().as_ptr() as i64;
+    let _done_or_not = raw::call(libc::SYS_prlimit64, [0, CORE, none, 0, 0, 0]);
+    let _done_or_not = raw::call(libc::SYS_setrlimit, [CORE, none, 0, 0, 0, 0]);
+    let limits = fs::read_to_string("/proc/self/limits").map_err(failed)?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max core file size"));
+    println!("{}", line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" "));
+    Ok(())
+}

@@ -136,3 +136,13 @@ pub(crate) fn processes_named(name: &str) -> Result<Vec<String>> {
     }
     Ok(found)
 }
+
+/// Fails if this user can't do on the host what actions must not be able to take
+/// away: the kernel counts some things by user, not by sandbox.
+pub(crate) fn ensure_works() -> Result<()> {
+    use rustix::fs::inotify;
+    inotify::init(inotify::CreateFlags::CLOEXEC).context("watching files on the host")?;
+    std::io::pipe().context("making a pipe on the host")?;
+    std::process::Command::new("true").status().context("starting a process on the host")?;
+    Ok(())
+}

@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use tonic::Code;
 
 use crate::case::{Case, Need, Skip, program, steps};
-use crate::host::Local;
+use crate::host::{self, Local};
 use crate::judge::code_of;
 use crate::world::World;
 
@@ -34,6 +34,10 @@ pub(super) const CASES: &[Case] = &[
     }),
     steps("processors", |world| Box::pin(beside(world, &["spin"], &[], TIMED_OUT))),
     steps("pipes", |world| Box::pin(beside(world, &["pipes"], &[], TIMED_OUT))),
+    steps("watchers-of-the-hosts-root", |world| {
+        Box::pin(beside(world, &["watches"], &[], TIMED_OUT))
+    }),
+    steps("message-queues", |world| Box::pin(beside(world, &["queues"], &[], TIMED_OUT))),
     steps("a-fork-bomb-without-a-limit-of-its-own", |world| {
         Box::pin(beside(world, &["fork-bomb"], &[], TIMED_OUT))
     })
@@ -90,6 +94,7 @@ async fn beside(
         tokio::time::sleep(Duration::from_millis(300)).await;
         for _ in 0..3 {
             world.ensure_serves().await?;
+            host::ensure_works()?;
         }
         anyhow::Ok(())
     };

@@ -35,6 +35,7 @@ pub(super) const CASES: &[Case] = &[
     calls("netlink-netfilter", "socket 16 3 12").fails(NO_PROTOCOL),
     calls("netlink-diagnosis", "socket 16 3 4").fails(NO_PROTOCOL),
     calls("netlink-events", "socket 16 3 15").fails(NO_PROTOCOL),
+    calls("tls-in-the-kernel", "socket 2 1 0 ; setsockopt $1 6 31 'tls' 4").fails("EPERM"),
     calls("a-filter-on-a-socket", "socket 2 2 0 ; setsockopt $1 1 26 &16 16").fails("EPERM"),
     calls("a-bpf-filter-on-a-socket", "socket 2 2 0 ; setsockopt $1 1 50 &4 4").fails("EPERM"),
 ];

@@ -72,6 +72,11 @@ pub(super) const CASES: &[Case] = &[
     calls("raise-its-own-priority", "setpriority 0 0 -20").fails("EACCES|EPERM"),
     calls("leave-the-killers-list", "openat AT '/proc/self/oom_score_adj' RDWR ; write $1 '-1000' 5")
         .fails("EACCES"),
+    calls("run-before-everybody", "sched_setscheduler 0 1 #01000000").fails("EPERM"),
+    calls("run-by-deadline", "sched_setattr 0 #300000000600000000000000000000000000000000000000404b4c00000000008096980000000000809698000000000000000000 0")
+        .fails("EPERM"),
+    calls("read-and-write-before-everybody", "ioprio_set 1 0 0x2000").fails("EPERM"),
+    program("crash-into-a-handler-of-the-host", &["core-limit"]).prints("1 1 bytes"),
     // Other tables of system calls.
     program("the-32-bit-table", &["i386", "21:0,52:0,310:268435456,357:0,425:0,359:38"])
         .needs(Need::I386)
