@@ -94,7 +94,7 @@ impl Machine<'_> {
             .arg("-drive")
             .arg(format!("id=disk,if=none,format=raw,cache=unsafe,file={}", self.disk.display()))
             .arg("-append")
-            .arg(format!("console={console} reboot=t panic=-1 {}", self.append));
+            .arg(format!("console={console} reboot=t panic=-1 log_buf_len=8M {}", self.append));
         command
     }
 }

@@ -36,6 +36,41 @@ void give_up(const char *what)
 	_exit(1);
 }
 
+/* What the kernel says when something is wrong with the kernel. */
+static bool is_trouble(const char *line)
+{
+	static const char *const signs[] = {
+		"WARNING:", "BUG:", "KASAN", "UBSAN", "Oops", "possible recursive",
+		"possible circular", "inconsistent lock", "suspicious RCU",
+		"sleeping function", "soft lockup", "blocked for more",
+		"general protection", "refcount_t:", "kernel BUG", "list_add",
+		"list_del", "EXT4-fs error",
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(signs) / sizeof(signs[0]); i++)
+		if (strstr(line, signs[i]))
+			return true;
+	return false;
+}
+
+/* Reads and clears: each group has its own log. */
+static void judge_log(void)
+{
+	static char log[8 << 20];
+	int len = klogctl(4, log, sizeof(log) - 1);
+	char *line, *rest = log;
+	bool clean = len >= 0;
+
+	log[len > 0 ? len : 0] = 0;
+	while ((line = strsep(&rest, "\n")))
+		if (is_trouble(line)) {
+			printf("LOG %s\n", line);
+			clean = false;
+		}
+	verdict(clean, "the kernel's log is clean", "see LOG lines");
+}
+
 static void run(const char *name, void (*test)(void))
 {
 	int status;
@@ -60,6 +95,7 @@ static void run(const char *name, void (*test)(void))
 	if (WIFSIGNALED(status))
 		verdict(false, "ends by itself", "signal %d", WTERMSIG(status));
 	failures += status != 0;
+	judge_log();
 	group = "boot";
 }
 
@@ -79,39 +115,6 @@ static void boot(void)
 	must_mount("dev", "/dev", "devtmpfs", 0, NULL);
 	must_mount("tmp", "/tmp", "tmpfs", 0, NULL);
 	must_mount("/dev/vda", SCRATCH, "ext4", MS_NOSUID | MS_NODEV, NULL);
-}
-
-/* What the kernel says when something is wrong with the kernel. */
-static bool is_trouble(const char *line)
-{
-	static const char *const signs[] = {
-		"WARNING:", "BUG:", "KASAN", "UBSAN", "Oops", "possible recursive",
-		"possible circular", "inconsistent lock", "suspicious RCU",
-		"sleeping function", "soft lockup", "blocked for more",
-		"general protection", "refcount_t:", "kernel BUG", "list_add",
-		"list_del", "EXT4-fs error",
-	};
-	size_t i;
-
-	for (i = 0; i < sizeof(signs) / sizeof(signs[0]); i++)
-		if (strstr(line, signs[i]))
-			return true;
-	return false;
-}
-
-static void judge_log(void)
-{
-	static char log[1 << 20];
-	int len = klogctl(3, log, sizeof(log) - 1);
-	char *line, *rest = log;
-	bool clean = len > 0;
-
-	while ((line = strsep(&rest, "\n")))
-		if (is_trouble(line)) {
-			printf("LOG %s\n", line);
-			clean = false;
-		}
-	verdict(clean, "the kernel's log is clean", "see LOG lines");
 }
 
 static void show_stats(void)
@@ -164,7 +167,6 @@ int main(int argc, char **argv)
 	if (umount(SCRATCH))
 		verdict(false, "the disk can be unmounted in the end", "%s",
 			strerrorname_np(errno));
-	judge_log();
 	show_stats();
 	printf("DONE %d\n", failures);
 	fflush(stdout);
