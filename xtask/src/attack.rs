@@ -68,14 +68,14 @@ impl Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::run()?;
-    let driver = binaries::build("attack")?.join("actiond-attack");
+    let driver = binaries::build("attack", "actiond-attack")?;
     let attacker = build_attacker()?;
     if let Some(server) = &arguments.server {
         let mut attack = Command::new(&driver);
         attack.args(["--server", server]).arg("--attacker").arg(&attacker);
         return process::run(only(&mut attack, arguments));
     }
-    let daemon = binaries::build("actiond")?.join("linux-actiond");
+    let daemon = binaries::build("actiond", "linux-actiond")?;
     let mut inside = state_volume::command(process::this_program()?)?;
     inside.arg("attack-inside").arg(daemon).arg(driver).arg(attacker);
     inside.args(["--strategy", &arguments.strategy]);

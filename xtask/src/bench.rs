@@ -40,7 +40,7 @@ pub(crate) struct InsideArguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::run()?;
     let Binaries { daemon, action_tool } = Binaries::build()?;
-    let program = binaries::build("bench")?.join("actiond-bench");
+    let program = binaries::build("bench", "actiond-bench")?;
     let report = workspace::target().join("bench.json");
 
     let mut inside = state_volume::command(process::this_program()?)?;

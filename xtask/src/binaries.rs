@@ -17,7 +17,7 @@ pub(crate) struct Binaries {
 
 impl Binaries {
     pub(crate) fn build() -> Result<Self> {
-        let daemon = build("actiond")?.join("linux-actiond");
+        let daemon = build("actiond", "linux-actiond")?;
         let triple = workspace::host_triple()?;
         process::run(
             process::cargo()
@@ -29,8 +29,9 @@ impl Binaries {
     }
 }
 
-/// Builds a package's release, and gives the folder that its programs are in.
-pub(crate) fn build(package: &str) -> Result<PathBuf> {
-    process::run(process::cargo().args(["build", "--locked", "--release", "--package", package]))?;
-    Ok(workspace::target().join("release"))
+/// Builds one program's release, and gives its path.
+pub(crate) fn build(package: &str, program: &str) -> Result<PathBuf> {
+    let arguments = ["build", "--locked", "--release", "--package", package, "--bin", program];
+    process::run(process::cargo().args(arguments))?;
+    Ok(workspace::target().join("release").join(program))
 }

@@ -32,7 +32,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             .args(["--example", "documents", "--"])
             .arg(&documents),
     )?;
-    let program = binaries::build("packaging")?.join("dist");
+    let program = binaries::build("packaging", "dist")?;
     process::run(
         Command::new(program)
             .arg("--executable")
@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// The daemon's release without symbols, which would be most of it.
 fn stripped() -> Result<PathBuf> {
-    let built = binaries::build("actiond")?.join("linux-actiond");
+    let built = binaries::build("actiond", "linux-actiond")?;
     let stripped = workspace::target().join("release/linux-actiond.stripped");
     process::run(Command::new("strip").arg("--strip-all").arg("-o").arg(&stripped).arg(&built))?;
     Ok(stripped)

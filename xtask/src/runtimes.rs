@@ -55,7 +55,7 @@ fn image_path(architecture: &str) -> PathBuf {
 
 fn build(output: &PathBuf, options: &[OsString]) -> Result<()> {
     setup::run()?;
-    let program = binaries::build("packaging")?.join("runtime-image");
+    let program = binaries::build("packaging", "runtime-image")?;
     let mut command = std::process::Command::new(program);
     command.arg("--recipe").arg(workspace::root().join("runtimes/runtimes.toml"));
     command.arg("--output").arg(output).args(options);

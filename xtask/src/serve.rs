@@ -15,6 +15,6 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::run()?;
-    let daemon = binaries::build("actiond")?.join("linux-actiond");
+    let daemon = binaries::build("actiond", "linux-actiond")?;
     Err(process::become_program(process::as_root(daemon).arg("serve").args(&arguments.flags)))
 }
