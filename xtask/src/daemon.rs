@@ -99,6 +99,11 @@ impl Daemon {
         self.address
     }
 
+    /// The directory of its store.
+    pub(crate) fn root(&self) -> &Path {
+        &self.state
+    }
+
     /// Its process.
     pub(crate) fn id(&self) -> Result<u32> {
         Ok(self.process.as_ref().context("the daemon does not run")?.id())

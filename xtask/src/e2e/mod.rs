@@ -22,7 +22,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{binaries::Binaries, daemon::Daemon, process, setup, state_volume};
+use crate::{binaries::Binaries, daemon::Daemon, process, runtimes, setup, state_volume};
 
 /// A build tool that speaks remote execution.
 struct Client {
@@ -67,6 +67,10 @@ pub(crate) struct InsideArguments {
     daemon: PathBuf,
     #[arg(long)]
     action_tool: PathBuf,
+    #[arg(long)]
+    runtime_image: PathBuf,
+    #[arg(long)]
+    debian_12_root: PathBuf,
     #[arg(long = "daemon-flag", allow_hyphen_values = true)]
     daemon_flags: Vec<OsString>,
 }
@@ -87,6 +91,10 @@ struct Place {
     daemon_flags: Vec<OsString>,
     /// The static program that the workspaces' actions run.
     action_tool: PathBuf,
+    /// C libraries and shells for `--runtime-image`.
+    runtime_image: PathBuf,
+    /// Debian 12 with a C++ compiler, never written to.
+    debian_12_root: PathBuf,
     /// An empty folder on the state volume.
     scratch: PathBuf,
 }
@@ -99,11 +107,36 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::run()?;
     let roots = clients.iter().map(|client| provide_root(client)).collect::<Result<Vec<_>>>()?;
     let binaries = Binaries::build()?;
+    let materials = Materials::provide()?;
     for (client, root) in clients.into_iter().zip(roots) {
-        run_client(client, &root, &binaries, arguments)?;
+        run_client(client, &root, &binaries, &materials, arguments)?;
     }
     Ok(())
 }
+
+/// What suites run actions with, beside the client.
+struct Materials {
+    runtime_image: PathBuf,
+    debian_12_root: PathBuf,
+}
+
+impl Materials {
+    fn provide() -> Result<Self> {
+        let names = ["glibc2.31", "glibc2.36", "glibc2.41"].map(str::to_owned);
+        Ok(Self {
+            runtime_image: runtimes::provide(std::env::consts::ARCH, &names)?,
+            debian_12_root: debian_root::provide(&DEBIAN_12)?,
+        })
+    }
+}
+
+/// Where programs are compiled that need the C library of Debian 12.
+const DEBIAN_12: debian_root::Recipe = debian_root::Recipe {
+    name: "debian-12",
+    suite: "bookworm",
+    packages: &["g++"],
+    stubs: &[],
+};
 
 fn provide_root(client: &Client) -> Result<PathBuf> {
     debian_root::provide(&client.recipe)
@@ -115,6 +148,7 @@ fn run_client(
     client: &Client,
     root: &Path,
     binaries: &Binaries,
+    materials: &Materials,
     arguments: &Arguments,
 ) -> Result<()> {
     let mut inside = state_volume::command(process::this_program()?)?;
@@ -122,6 +156,8 @@ fn run_client(
     inside.arg("--client-root").arg(root);
     inside.arg("--daemon").arg(&binaries.daemon);
     inside.arg("--action-tool").arg(&binaries.action_tool);
+    inside.arg("--runtime-image").arg(&materials.runtime_image);
+    inside.arg("--debian-12-root").arg(&materials.debian_12_root);
     if let Some(suite) = &arguments.suite {
         inside.arg("--suite").arg(suite);
     }
@@ -176,6 +212,8 @@ pub(crate) fn run_inside(arguments: &InsideArguments) -> Result<()> {
             daemon: arguments.daemon.clone(),
             daemon_flags: arguments.daemon_flags.clone(),
             action_tool: arguments.action_tool.clone(),
+            runtime_image: arguments.runtime_image.clone(),
+            debian_12_root: arguments.debian_12_root.clone(),
             scratch,
         })
         .with_context(|| format!("e2e {} {}", client.name, suite.name))?;

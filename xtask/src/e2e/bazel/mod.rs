@@ -6,6 +6,7 @@
 mod client;
 mod cpp;
 mod events;
+mod runtimes;
 mod stress;
 
 use super::{Client, Suite, debian_root::Recipe};
@@ -30,5 +31,9 @@ pub(super) const CLIENT: Client = Client {
         // A JDK of 350 MB that only Java builds use; Bazel itself runs on the JRE.
         stubs: &["default-jdk-headless"],
     },
-    suites: &[Suite { name: "stress", run: stress::run }, Suite { name: "cpp", run: cpp::run }],
+    suites: &[
+        Suite { name: "stress", run: stress::run },
+        Suite { name: "cpp", run: cpp::run },
+        Suite { name: "runtimes", run: runtimes::run },
+    ],
 };
