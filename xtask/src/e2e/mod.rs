@@ -131,12 +131,8 @@ impl Materials {
 }
 
 /// Where programs are compiled that need the C library of Debian 12.
-const DEBIAN_12: debian_root::Recipe = debian_root::Recipe {
-    name: "debian-12",
-    suite: "bookworm",
-    packages: &["g++"],
-    stubs: &[],
-};
+const DEBIAN_12: debian_root::Recipe =
+    debian_root::Recipe { name: "debian-12", suite: "bookworm", packages: &["g++"], stubs: &[] };
 
 fn provide_root(client: &Client) -> Result<PathBuf> {
     debian_root::provide(&client.recipe)
