@@ -36,11 +36,9 @@ fn steps(server: &mut Daemon, bazel: &mut Bazel) -> Result<()> {
         server.restart()?;
         let report = bazel.finish_build()?;
         let after = server.executions()?;
-        ensure!(
-            report.remote() == ACTIONS,
-            "{} actions were run remotely, not {ACTIONS}",
-            report.remote()
-        );
+        // What was stored just before the kill and never answered is a hit afterwards.
+        let done = report.remote() + report.cache_hits();
+        ensure!(done == ACTIONS && report.remote() > 0, "Bazel says {report:?}");
         ensure!(after > before, "nothing ran after the restart");
         Ok(format!("{before} actions before, {} after", after - before))
     })?;
