@@ -17,6 +17,9 @@ use crate::{binaries, daemon::Daemon, process, setup, state_volume, workspace};
 /// Every way to present inputs (`--input-root-strategy`).
 const STRATEGIES: [&str; 3] = ["erofs-file", "erofs-loop", "bind"];
 
+/// In place of one of them.
+const ALL: &str = "all";
+
 /// Bounds that are reached soon: every wall that an operator can move is moved close.
 const DAEMON_FLAGS: [&str; 8] = [
     "--jobs=2",
@@ -40,8 +43,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "URL", conflicts_with = "strategy")]
     server: Option<String>,
     /// Only with this way to present inputs.
-    #[arg(long, value_name = "NAME", default_value = "all",
-          value_parser = ["erofs-file", "erofs-loop", "bind", "all"])]
+    #[arg(long, value_name = "NAME", default_value = ALL,
+          value_parser = ["erofs-file", "erofs-loop", "bind", ALL])]
     strategy: String,
     /// Only attacks whose name contains this.
     #[arg(long, value_name = "NAME")]
@@ -58,10 +61,15 @@ pub(crate) struct InsideArguments {
 }
 
 impl Arguments {
+    /// All attacks, with every strategy.
+    pub(crate) fn all() -> Self {
+        Self { server: None, strategy: ALL.to_owned(), only: None }
+    }
+
     fn strategies(&self) -> Vec<&str> {
         STRATEGIES
             .into_iter()
-            .filter(|name| [name, "all"].contains(&self.strategy.as_str()))
+            .filter(|name| [name, ALL].contains(&self.strategy.as_str()))
             .collect()
     }
 }
@@ -102,27 +110,39 @@ fn build_attacker() -> Result<PathBuf> {
     Ok(workspace::target().join(triple).join("release/actiond-attacker"))
 }
 
+/// What the daemon says when a strategy does not work on this machine.
+const NO_STRATEGY: &str = "no input root strategy works here";
+
 /// Attacks one daemon after the other, as root, on disks within a state volume. What takes long is
 /// done once: it does not depend on how inputs are presented.
 pub(crate) fn run_inside(inside: &InsideArguments) -> Result<()> {
     let state = std::env::var_os(state_volume::STATE_VARIABLE);
     let state = PathBuf::from(state.context("attacks run on a state volume")?);
-    let mut breached = Vec::new();
-    for (number, strategy) in inside.arguments.strategies().into_iter().enumerate() {
+    let (mut held, mut breached) = (Vec::new(), Vec::new());
+    for strategy in inside.arguments.strategies() {
         println!("attack: {strategy}");
         let disk = state.join(strategy);
         make_disk(&disk)?;
-        if let Err(error) = attack(inside, strategy, &disk, number > 0) {
-            println!("attack: {strategy}: {error:#}");
-            breached.push(strategy);
+        let is_first = held.is_empty() && breached.is_empty();
+        match attack(inside, strategy, &disk, is_first) {
+            Ok(()) => held.push(strategy),
+            Err(error) if format!("{error:#}").contains(NO_STRATEGY) => {
+                println!("attack: {strategy}: skipped, for it does not work here: {error:#}");
+            }
+            Err(error) => {
+                println!("attack: {strategy}: {error:#}");
+                breached.push(strategy);
+            }
         }
         process::run(Command::new("umount").arg(&disk))?;
     }
     ensure!(breached.is_empty(), "the walls did not hold with {}", breached.join(", "));
+    ensure!(!held.is_empty(), "nothing was attacked: no strategy works here");
+    println!("attack: the walls held with {}", held.join(", "));
     Ok(())
 }
 
-fn attack(inside: &InsideArguments, strategy: &str, disk: &Path, quick: bool) -> Result<()> {
+fn attack(inside: &InsideArguments, strategy: &str, disk: &Path, costly: bool) -> Result<()> {
     let mut flags = DAEMON_FLAGS.map(OsString::from).to_vec();
     flags.push(format!("--input-root-strategy={strategy}").into());
     let daemon = Daemon::start(&inside.daemon, disk, &flags)?;
@@ -130,7 +150,7 @@ fn attack(inside: &InsideArguments, strategy: &str, disk: &Path, quick: bool) ->
     attack.args(["--server", &daemon.address().to_string()]);
     attack.arg("--attacker").arg(&inside.attacker);
     attack.arg("--root").arg(disk.join("state")).args(["--pid", &daemon.id()?.to_string()]);
-    if quick {
+    if !costly {
         attack.arg("--quick");
     }
     process::run(only(&mut attack, &inside.arguments)).with_context(|| daemon.log_tail())?;

@@ -49,7 +49,7 @@ enum Verb {
     Dist(dist::Arguments),
     /// Check formatting, lints, and what the project depends on.
     Lint,
-    /// Set up, run every test of the workspace as root, then the end-to-end tests.
+    /// Set up, run every test of the workspace as root, then the attacks and the end-to-end tests.
     Test(test::Arguments),
     /// Run real clients against the real daemon.
     E2e(e2e::Arguments),

@@ -1,4 +1,5 @@
-//! `cargo xtask test`: every test of the workspace as root, then the end-to-end tests.
+//! `cargo xtask test`: every test of the workspace as root, then the attacks and the end-to-end
+//! tests.
 //!
 //! Cargo builds as the user. Each test binary is then started by cargo through [`run_one`], which
 //! gives it root and a state volume: that is what the daemon needs, and what a user's own file
@@ -8,13 +9,13 @@ use std::{ffi::OsString, path::PathBuf};
 
 use anyhow::Result;
 
-use crate::{e2e, process, setup, state_volume, workspace};
+use crate::{attack, e2e, process, setup, state_volume, workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     e2e: e2e::Arguments,
-    /// Arguments for `cargo test`, in place of all tests of the workspace; no end-to-end tests then.
+    /// Arguments for `cargo test`, in place of all tests of the workspace; nothing after them then.
     #[arg(last = true)]
     only: Vec<OsString>,
 }
@@ -32,6 +33,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return cargo_test(&arguments.only);
     }
     cargo_test(&["--workspace".into(), "--no-fail-fast".into()])?;
+    attack::run(&attack::Arguments::all())?;
     e2e::run(&arguments.e2e)
 }
 
