@@ -52,10 +52,12 @@ pub fn run() -> ! {
 }
 
 fn make_a_linux(settings: &mut Settings) -> Result<(), InitError> {
-    mounts::mount_all().map_err(|(target, errno)| InitError::Mount { target, errno })?;
+    mounts::leave_the_first_mount()
+        .and_then(|()| mounts::mount_all())
+        .map_err(|(target, errno)| InitError::Mount { target, errno })?;
     *settings = Settings::of_this_boot().map_err(InitError::Settings)?;
     mounts::set_sysctls();
-    raise_open_files_limit();
+    raise_limits();
     disk::mount_cas(settings)?;
     if !disk::mount_runtimes()? {
         eprintln!("init: no runtimes: actions bring all that they need");
@@ -63,11 +65,15 @@ fn make_a_linux(settings: &mut Settings) -> Result<(), InitError> {
     Ok(())
 }
 
-/// The limits of PID 1 are those of everything that it starts.
-fn raise_open_files_limit() {
-    let limit = Rlimit { current: Some(OPEN_FILES), maximum: Some(OPEN_FILES) };
-    if let Err(errno) = rustix::process::setrlimit(Resource::Nofile, limit) {
-        eprintln!("init: raising the limit of open files: {errno}");
+/// The limits of PID 1 are those of everything that it starts. The kernel's own follow from the size of
+/// memory, and may be below what an action's are set to.
+fn raise_limits() {
+    let limits = [(Resource::Nofile, Some(OPEN_FILES)), (Resource::Nproc, None)];
+    for (resource, limit) in limits {
+        let raised = Rlimit { current: limit, maximum: limit };
+        if let Err(errno) = rustix::process::setrlimit(resource, raised) {
+            eprintln!("init: raising the limit {resource:?}: {errno}");
+        }
     }
 }
 

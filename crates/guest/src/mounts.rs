@@ -70,6 +70,22 @@ pub const SYSCTLS: [(&str, &str); 9] = [
     ("vm/vfs_cache_pressure", "50"),
 ];
 
+/// Makes `/` a mount that is not the kernel's first one, which has no parent: pivot_root(2), by which
+/// a sandbox gets its root, can't leave that. And read-only, as nothing has to be written there.
+///
+/// # Errors
+/// Of the call that is named.
+pub fn leave_the_first_mount() -> Result<(), (&'static CStr, Errno)> {
+    // Any directory does; it is hidden for a moment only.
+    const ASIDE: &CStr = c"/tmp";
+    rustix::mount::mount_bind(c"/", ASIDE).map_err(|errno| (c"a copy of /", errno))?;
+    rustix::process::chdir(ASIDE).map_err(|errno| (ASIDE, errno))?;
+    rustix::mount::mount_move(c".", c"/").map_err(|errno| (c"/ again", errno))?;
+    rustix::process::chroot(c".").map_err(|errno| (c"the new /", errno))?;
+    let read_only = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID;
+    rustix::mount::mount_remount(c"/", read_only, c"").map_err(|errno| (c"/ read-only", errno))
+}
+
 /// Mounts the table.
 ///
 /// # Errors
