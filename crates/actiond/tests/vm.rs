@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use testkit::proto::execution_stage::Value as Stage;
+use testkit::run::metadata;
 use testkit::{Action, Client, Daemon, DaemonBuilder, Kit, Outcome, eventually, skip};
 use tonic::Code;
 
@@ -59,6 +61,11 @@ impl Artifacts {
     }
 }
 
+/// What `case` returns; a failure with the VM's log.
+async fn told(daemon: &Daemon, case: impl Future<Output = Outcome>) -> Outcome {
+    case.await.with_context(|| format!("the log:\n{}", daemon.log()))
+}
+
 /// The artifacts, or the end of the case with the reason why there are none.
 macro_rules! artifacts {
     () => {
@@ -75,8 +82,16 @@ async fn actions_run_and_blobs_come_back(kit: Kit) -> Outcome {
     let stats = stats.path().join("stats");
     let vm = artifacts.vm(&kit).flag("--actiondfs-stats-path").flag(&stats);
     let mut daemon = vm.start().await?;
-    let client = daemon.client();
+    told(&daemon, run_and_carry(&artifacts, &daemon, &stats)).await?;
+    daemon.terminate()?;
+    ensure!(daemon.wait()?.success(), "{}", daemon.log());
+    ensure!(daemon.log().contains("guest stopped in "), "{}", daemon.log());
+    ensure!(daemon.log().contains("vm bridge timing"), "{}", daemon.log());
+    Ok(())
+}
 
+async fn run_and_carry(artifacts: &Artifacts, daemon: &Daemon, stats: &Path) -> Outcome {
+    let client = daemon.client();
     let action = artifacts.action(&client, "$B cat in > out; $B uname -r; echo said >&2");
     let action = action.input("in", "hi").output("out");
     let run = action.run().await?;
@@ -89,42 +104,44 @@ async fn actions_run_and_blobs_come_back(kit: Kit) -> Outcome {
 
     // More than all windows and buffers on the way.
     let large: Vec<u8> = (0..24_u32 << 20).map(|at| (at ^ (at >> 11)) as u8).collect();
-    let digest = client.put(large.clone()).await?;
-    ensure!(client.get(&digest).await? == large);
+    let digest = client.digest(&large);
+    let written = client.write(&client.upload_name(&digest), &large, 1 << 20).await?;
+    ensure!(written == i64::try_from(large.len())?);
+    ensure!(client.read(&client.download_name(&digest), 0, 0).await? == large);
     eventually("the counters are written", || {
-        Ok(std::fs::read_to_string(&stats).is_ok_and(|stats| stats.contains("cas_blobs ")))
+        Ok(std::fs::read_to_string(stats).is_ok_and(|stats| stats.contains("cas_blobs ")))
     })
     .await?;
-    ensure!(daemon.log().contains("vm bridge timing"), "{}", daemon.log());
-
-    daemon.terminate()?;
-    ensure!(daemon.wait()?.success(), "{}", daemon.log());
-    ensure!(daemon.log().contains("guest stopped in "), "{}", daemon.log());
+    let again = daemon.client();
+    ensure!(again.missing(&[digest]).await?.is_empty());
     Ok(())
 }
 
 async fn limits_hold(kit: Kit) -> Outcome {
     let artifacts = artifacts!();
     let daemon = artifacts.vm(&kit).start().await?;
-    let client = daemon.client();
+    told(&daemon, exceed_limits(&artifacts, &daemon.client())).await
+}
 
+async fn exceed_limits(artifacts: &Artifacts, client: &Client) -> Outcome {
     let hog = "$B dd if=/dev/zero of=/dev/null bs=200M count=1 2>/dev/null && echo fits";
-    let run = artifacts.action(&client, hog).run().await?;
+    let run = artifacts.action(client, hog).run().await?;
     ensure!(run.stdout().await? == "fits\n", "{run:?}");
-    let run = artifacts.action(&client, hog).property("memory", "64m").run().await?;
+    let run = artifacts.action(client, hog).property("memory", "64m").run().await?;
     ensure!(run.exit_code()? != 0 && run.stdout().await?.is_empty(), "{run:?}");
-    ensure!(run.message().contains("more memory than its limit"), "{}", run.message());
+    let message = &run.response.message;
+    ensure!(message.contains("more memory than its limit"), "{message}");
 
     let many = "for i in 1 2 3 4 5 6 7 8 9; do $B sleep 1 & done; wait; echo all";
-    let run = artifacts.action(&client, many).run().await?;
+    let run = artifacts.action(client, many).run().await?;
     ensure!(run.stdout().await? == "all\n", "{run:?}");
-    let run = artifacts.action(&client, many).property("pids", "6").run().await?;
+    let run = artifacts.action(client, many).property("pids", "6").run().await?;
     ensure!(run.exit_code()? != 0, "{run:?}");
 
     // Two loops for two seconds, by the guest's clock.
     let burn = "burn() { $B timeout 2 $B sh -c 'while :; do :; done'; }; burn & burn & wait; times";
-    let unbounded = burned(&artifacts.action(&client, burn)).await?;
-    let bounded = burned(&artifacts.action(&client, burn).property("cpu", "1")).await?;
+    let unbounded = burned(&artifacts.action(client, burn)).await?;
+    let bounded = burned(&artifacts.action(client, burn).property("cpu", "1")).await?;
     ensure!(
         bounded < 0.75 * unbounded,
         "{bounded} s of CPU time within a limit, {unbounded} s without"
@@ -171,14 +188,22 @@ async fn a_guest_that_dies_is_replaced(kit: Kit) -> Outcome {
     let artifacts = artifacts!();
     let daemon = artifacts.vm(&kit).start().await?;
     let client = daemon.client();
-    let waiting = artifacts.action(&client, "$B sleep 1000");
-    let waiting = tokio::spawn(async move { waiting.run().await });
-    eventually("the action runs", || Ok(daemon.log().contains("guest ready"))).await?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut stream = artifacts.action(&client, "$B sleep 1000").start().await?;
+    loop {
+        let operation = stream.message().await?.context("the stream ended")?;
+        if metadata(&operation)?.stage == Stage::Executing as i32 {
+            break;
+        }
+    }
     kill_process(vmm_of(&daemon)?, Signal::KILL)?;
-    let error = waiting.await?.err().context("an action outlived its machine")?;
-    let status = error.downcast_ref::<tonic::Status>().map(tonic::Status::code);
-    ensure!(status == Some(Code::Unavailable), "{error:?}");
+    let lost = loop {
+        match stream.message().await {
+            Ok(message) => ensure!(message.is_some(), "the stream ended in order"),
+            Err(status) => break status,
+        }
+    };
+    // tonic says UNKNOWN where others say UNAVAILABLE of a connection that was lost.
+    ensure!(matches!(lost.code(), Code::Unavailable | Code::Unknown), "{lost:?}");
     // A new connection waits for the new guest.
     let run = artifacts.action(&daemon.client(), "echo again").run().await?;
     ensure!(run.stdout().await? == "again\n");

@@ -171,8 +171,9 @@ impl Cgroup {
     pub(crate) fn limit(&self, limits: &Limits, processes_max: u32) -> Result<(), RunError> {
         let Controllers { memory, cpu, pids } = self.cgroups.controllers;
         if let Some(bytes) = limits.memory_bytes.filter(|_| memory) {
+            // Not memory.oom.group: PID 1 is in the group too, and who kills it kills
+            // all that share its memory, which is the helper.
             self.set("memory.max", &bytes.to_string())?;
-            self.set("memory.oom.group", "1")?;
             // Swap would let the action use more than it was given, slowly. A
             // kernel without swap accounting has no such file.
             let _ = write(self.directory.as_fd(), Path::new("memory.swap.max"), "0");

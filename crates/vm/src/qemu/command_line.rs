@@ -107,7 +107,9 @@ impl Board {
             // microvm without ACPI can't be switched off, but a reset ends it (`-no-reboot`). The
             // kernel need not look for what is not there.
             Self::Microvm => "console=ttyS0 acpi=off pci=off reboot=t actiond.power_off=reset",
-            Self::Q35 => "console=ttyS0 actiond.power_off=off",
+            // An emulated TSC is no clock, which the kernel finds out late, and then rewrites its own
+            // code while all CPUs run: an emulator may still run the old one ("Oops: int3").
+            Self::Q35 => "console=ttyS0 tsc=unstable actiond.power_off=off",
             Self::Virt => "console=ttyAMA0 actiond.power_off=off",
         }
     }
@@ -244,7 +246,7 @@ mod tests {
             -accel tcg,thread=multi\n-cpu max\n\
             -global virtio-mmio.force-legacy=false\n-smp 2\n-m 512M\n\
             -kernel /proc/self/fd/3\n-initrd /proc/self/fd/4\n\
-            -append console=ttyS0 actiond.power_off=off init=/init panic=-1 loglevel=4 \
+            -append console=ttyS0 tsc=unstable actiond.power_off=off init=/init panic=-1 loglevel=4 \
             actiond.transport=mux actiond.format_cas=1\n\
             -chardev socket,id=console,fd=1\n-serial chardev:console\n\
             -add-fd fd=5,set=5\n-add-fd fd=6,set=5\n\
