@@ -24,6 +24,7 @@ mod serve;
 mod setup;
 mod state_volume;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;

@@ -6,6 +6,8 @@
 //! the client in a session of its own ([`session`]). A new client is a module with a recipe and a
 //! list of suites, and a line in [`CLIENTS`].
 //!
+//! `vm` is named like a client and is none: its tests speak to `serve-vm` themselves ([`vm`]).
+//!
 //! Nothing is skipped by itself: where a root can't be made, the run fails, unless that client was
 //! left out by name.
 
@@ -22,7 +24,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{binaries::Binaries, daemon::Daemon, process, runtimes, setup, state_volume};
+use crate::{binaries::Binaries, daemon::Daemon, process, runtimes, setup, state_volume, vm};
 
 /// A build tool that speaks remote execution.
 struct Client {
@@ -43,7 +45,7 @@ const CLIENTS: [&Client; 1] = [&bazel::CLIENT];
 #[derive(clap::Args)]
 #[group(skip)] // `test` has these too, and groups are named after their struct
 pub(crate) struct Arguments {
-    /// Clients to run; all when none is named.
+    /// Clients to run; all when none is named. Or `vm`, by itself.
     clients: Vec<String>,
     /// Leave out this client.
     #[arg(long = "skip", value_name = "CLIENT")]
@@ -100,6 +102,9 @@ struct Place {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.clients == ["vm"] {
+        return vm::test();
+    }
     let clients = chosen(arguments)?;
     if clients.is_empty() {
         return Ok(());
