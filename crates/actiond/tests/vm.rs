@@ -19,7 +19,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     limits_hold,
     the_store_outlives_its_guests,
     a_guest_that_dies_is_replaced,
-    a_guest_dies_with_its_host,
+    a_vmm_has_no_rights_and_dies_with_its_host,
     two_vms_on_one_image_are_refused,
     a_disk_with_something_else_on_it_is_left_alone,
 }
@@ -211,12 +211,20 @@ async fn a_guest_that_dies_is_replaced(kit: Kit) -> Outcome {
     Ok(())
 }
 
-async fn a_guest_dies_with_its_host(kit: Kit) -> Outcome {
+async fn a_vmm_has_no_rights_and_dies_with_its_host(kit: Kit) -> Outcome {
     let artifacts = artifacts!();
     let mut daemon = artifacts.vm(&kit).start().await?;
-    let vmm = vmm_of(&daemon)?;
+    let process = format!("/proc/{}", vmm_of(&daemon)?.as_raw_nonzero());
+    let status = std::fs::read_to_string(format!("{process}/status"))?;
+    for line in ["CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"] {
+        ensure!(status.contains(line), "no `{line}` in\n{status}");
+    }
+    ensure!(!status.contains("Uid:\t0"), "the VMM is root:\n{status}");
+    for namespace in ["net", "ipc", "uts"] {
+        let of = |process: &str| std::fs::read_link(format!("{process}/ns/{namespace}"));
+        ensure!(of(&process)? != of("/proc/self")?, "the VMM is in our {namespace} namespace");
+    }
     daemon.kill()?;
-    let process = format!("/proc/{}", vmm.as_raw_nonzero());
     eventually("the VMM is gone", || Ok(!Path::new(&process).exists())).await
 }
 
