@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     /// Optimize, as for users.
     #[arg(long)]
     release: bool,
-    /// Have the signature read by rcodesign too, which is built once (ten minutes of CPU).
+    /// Have the signature read by rcodesign too, which is built once and takes minutes.
     #[arg(long)]
     second_opinion: bool,
     /// Where the program goes [default: target/darwin/darwin-actiond].
@@ -67,11 +67,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let linked = build.link(&payloads, profile)?;
     sign(&linked, &output)?;
     let signed = check(&output)?;
-    println!("darwin: {} is signed, {} pages", signed.identifier, signed.pages);
+    println!("darwin: {} is signed, {} pages", signed.identifier, signed.pages.len());
     payloads.check_extraction(&output)?;
     println!("darwin: {} comes out of it as it went in", payloads.names());
     if arguments.second_opinion {
-        second_opinion::check(&output, &our_entitlements()?)?;
+        second_opinion::check(&output, &signed, &our_entitlements()?)?;
         println!("darwin: rcodesign says the same of the signature");
     }
     println!("darwin: {}", output.display());

@@ -33,6 +33,6 @@ mod runtime_source;
 #[cfg(target_os = "linux")]
 pub mod serve;
 #[cfg(target_os = "linux")]
-mod service_manager;
-#[cfg(target_os = "linux")]
 pub mod serve_vm;
+#[cfg(target_os = "linux")]
+mod service_manager;

@@ -92,10 +92,7 @@ fn open_store(root: &Path) -> anyhow::Result<Arc<Store>> {
 }
 
 /// The worker, and what its root views are made of and must outlive it.
-fn start_worker(
-    arguments: &ServeArgs,
-    store: &Arc<Store>,
-) -> anyhow::Result<(Worker, Images)> {
+fn start_worker(arguments: &ServeArgs, store: &Arc<Store>) -> anyhow::Result<(Worker, Images)> {
     let mut runtimes = runtime_source::open(arguments)?;
     let input_roots = inputroot::choose(store, arguments.input_root_strategy.0)
         .context("choosing an input root strategy; `linux-actiond doctor` tells more")?;

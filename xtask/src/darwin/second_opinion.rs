@@ -11,21 +11,38 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::entitlements::Entitlements;
+use super::verify::Signed;
 use crate::{process, workspace};
 
 const VERSION: &str = "0.29.0";
 
-/// Has it find the hashes and the entitlements in `program`.
-pub(super) fn check(program: &Path, entitlements: &Entitlements) -> Result<()> {
+/// Has it compute the hashes of `program`'s pages and read the entitlements, in both of their forms.
+///
+/// Its verb `verify` is of no use: it says itself that it misleads, and refuses every ad-hoc signature,
+/// its own included, for the empty CMS wrapper.
+pub(super) fn check(program: &Path, signed: &Signed, entitlements: &Entitlements) -> Result<()> {
     let tool = tool()?;
     let ask = |verb: &str| process::output(Command::new(&tool).arg(verb).arg(program));
-    ask("verify").context("rcodesign does not verify the signature")?;
+    let hashes = ask("compute-code-hashes")?;
+    let ours: Vec<String> = signed.pages.iter().map(|hash| hex(hash)).collect();
+    ensure!(hashes.lines().eq(&ours), "rcodesign computes other hashes");
+
     let said = ask("print-signature-info")?;
+    let (before, der) = said.split_once("entitlements_der_plist:").context("it reads no DER")?;
+    let (_, list) = before.split_once("entitlements_plist:").context("it reads no entitlements")?;
     for key in entitlements.keys() {
-        ensure!(said.contains(key.as_str()), "rcodesign sees no entitlement {key}");
+        let key = format!("<key>{key}</key>");
+        ensure!(list.contains(&key), "rcodesign sees no {key}");
+        ensure!(der.contains(&key), "rcodesign sees no {key} in DER");
     }
-    ensure!(said.contains("ADHOC"), "rcodesign does not see an ad-hoc signature");
+    ensure!(said.contains("CodeSignatureFlags(ADHOC)"), "rcodesign sees no ad-hoc signature");
+    let identifier = format!("identifier: {}\n", signed.identifier);
+    ensure!(said.contains(&identifier), "rcodesign sees another identifier");
     Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn tool() -> Result<PathBuf> {

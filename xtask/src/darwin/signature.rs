@@ -178,14 +178,16 @@ mod tests {
 
     #[test]
     fn what_is_signed_verifies() {
+        let file = signed();
+        let code = &file[..Layout::of(&file).unwrap().signature.0 as usize];
         let expected = Signed {
             identifier: "com.example.program".to_owned(),
             flags: FLAG_AD_HOC,
             entitlements: Some(entitlements().property_list().to_vec()),
             entitlements_der: Some(entitlements().der().unwrap()),
-            pages: 3,
+            pages: code.chunks(PAGE_BYTES).map(|page| Sha256::digest(page).into()).collect(),
         };
-        assert_eq!(verify(&signed()).unwrap(), expected);
+        assert_eq!(verify(&file).unwrap(), expected);
     }
 
     #[test]

@@ -65,7 +65,9 @@ impl Toolchain {
         path.push(env::var_os("PATH").unwrap_or_default());
         let mut command = Command::new(self.folder.join("bin/cargo"));
         command.env("PATH", path).env("RUSTC_BOOTSTRAP", "1").current_dir(workspace::root());
-        OF_THE_CALLER.iter().for_each(|name| drop(command.env_remove(name)));
+        for name in OF_THE_CALLER {
+            command.env_remove(name);
+        }
         command
     }
 

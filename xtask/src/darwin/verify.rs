@@ -24,8 +24,8 @@ pub(super) struct Signed {
     pub(super) entitlements: Option<Vec<u8>>,
     /// The same in DER.
     pub(super) entitlements_der: Option<Vec<u8>>,
-    /// Pages that were hashed and found as they should be.
-    pub(super) pages: usize,
+    /// The hashes of all pages, which were computed and found to be those that are signed.
+    pub(super) pages: Vec<[u8; HASH_BYTES]>,
 }
 
 /// Checks the signature of the executable `file`.
@@ -129,13 +129,15 @@ impl<'a> Directory<'a> {
         })
     }
 
-    fn check_pages(&self, code: &[u8]) -> Result<usize> {
+    fn check_pages(&self, code: &[u8]) -> Result<Vec<[u8; HASH_BYTES]>> {
         let pages = code.chunks(PAGE_BYTES);
         ensure!(pages.len() == self.pages.len(), "{} pages are signed", self.pages.len());
-        for (number, (page, hash)) in pages.zip(&self.pages).enumerate() {
-            ensure!(Sha256::digest(page).as_slice() == *hash, "page {number} was changed");
-        }
-        Ok(self.pages.len())
+        let check = |(number, (page, signed)): (usize, (&[u8], &&[u8]))| {
+            let hash: [u8; HASH_BYTES] = Sha256::digest(page).into();
+            ensure!(hash == **signed, "page {number} was changed");
+            Ok(hash)
+        };
+        pages.zip(&self.pages).enumerate().map(check).collect()
     }
 
     fn check_special(&self, slot: u32, blob: &[u8]) -> Result<()> {
