@@ -69,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let signed = check(&output)?;
     println!("darwin: {} is signed, {} pages", signed.identifier, signed.pages.len());
     payloads.check_extraction(&output)?;
-    println!("darwin: {} comes out of it as it went in", payloads.names());
+    println!("darwin: extracted as they went in: {}", payloads.names());
     if arguments.second_opinion {
         second_opinion::check(&output, &signed, &our_entitlements()?)?;
         println!("darwin: rcodesign says the same of the signature");
