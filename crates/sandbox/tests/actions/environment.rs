@@ -94,8 +94,9 @@ fn programs_are_found_by_its_own_path() {
 }
 
 #[test]
-fn it_leads_a_session_with_the_usual_umask_and_priority() {
-    check("umask; nice", "0022\n0");
+fn it_leads_a_session_with_the_usual_umask_and_the_daemons_priority() {
+    let ours = rustix::process::getpriority_process(None).expect("our own priority");
+    check("umask; nice", &format!("0022\n{ours}"));
     check("cut -d' ' -f1,5,6,7,8 /proc/$$/stat", "2 2 2 0 -1");
 }
 
