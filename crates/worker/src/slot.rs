@@ -84,8 +84,8 @@ impl Slot {
         timeline.mark(Moment::WorkerStart);
         let mut leftovers = Leftovers::default();
         let done = if operation.cancellation.attach(&self.stop) {
-            operation.advance(Stage::Executing, timeline.metadata().clone());
-            self.execute(action, &mut timeline, &mut leftovers).unwrap_or_else(Done::failed)
+            self.execute(&operation, action, &mut timeline, &mut leftovers)
+                .unwrap_or_else(Done::failed)
         } else {
             Done::failed(ActionError::Cancelled)
         };
@@ -99,6 +99,7 @@ impl Slot {
     /// Everything between the start and the answer.
     fn execute(
         &self,
+        operation: &Operation,
         action: ActionMessage,
         timeline: &mut Timeline,
         leftovers: &mut Leftovers,
@@ -106,6 +107,8 @@ impl Slot {
         let shared = &*self.shared;
         timeline.mark(Moment::InputFetchStart);
         let (action, pinned) = self.load(action)?;
+        // Told once the inputs are pinned: who sees it may rely on them.
+        operation.advance(Stage::Executing, timeline.metadata().clone());
         let command = &action.command;
         let view = shared.runtimes.view(&command.properties).map_err(unsupported)?;
         let make_directories = output_parents(&pinned.tree, command)?;
