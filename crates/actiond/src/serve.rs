@@ -142,11 +142,13 @@ fn cgroups() -> Option<Arc<Cgroups>> {
             Some(Arc::new(cgroups))
         }
         Ok(None) => {
-            tracing::warn!("no cgroup controllers here: memory and CPU of actions are not limited");
+            tracing::warn!(
+                "no cgroup controllers here: limits of actions are weaker, as doctor tells"
+            );
             None
         }
         Err(error) => {
-            tracing::warn!(%error, "no cgroups: memory and CPU of actions are not limited");
+            tracing::warn!(%error, "no cgroups: limits of actions are weaker");
             None
         }
     }

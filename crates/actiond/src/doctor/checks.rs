@@ -169,10 +169,18 @@ fn controllers() -> [Finding; 3] {
         finding(
             "memory",
             offered.memory,
-            "an action can use all memory; its limit is not enforced",
+            "a limit holds for each process's address space, not for the action as a whole",
         ),
-        finding("cpu", offered.cpu, "an action can use all cores; its limit is not enforced"),
-        finding("pids", offered.pids, "the number of processes is limited per user only"),
+        finding(
+            "cpu",
+            offered.cpu,
+            "a limit pins the action to so many cores, which it shares with others",
+        ),
+        finding(
+            "pids",
+            offered.pids,
+            "processes are counted by an rlimit, in the sandbox's own user namespace",
+        ),
     ]
 }
 
