@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use model::Limits;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
@@ -27,6 +28,11 @@ use crate::step::StepName;
 /// The period over which a CPU limit is counted, microseconds: the kernel's own
 /// default.
 const CPU_PERIOD_US: u64 = 100_000;
+
+/// How often a cgroup whose processes are dying is tried to be removed, and the wait in between: ten
+/// thousand processes are gone within a second.
+const REMOVALS: u32 = 100;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
 
 const DAEMON: &str = "actiond-daemon";
 const ACTIONS: &str = "actiond-actions";
@@ -198,9 +204,21 @@ impl Cgroup {
 
     /// Whether the kernel killed any of it for its memory limit.
     pub(crate) fn was_oom_killed(&self) -> bool {
-        self.cgroups.controllers.memory
-            && read(self.directory.as_fd(), Path::new("memory.events"))
-                .is_ok_and(|events| oom_kills(&events) > 0)
+        self.memory_events("oom_kill") > 0
+    }
+
+    /// Whether it reached its memory limit with nothing left to give back. Who was killed for it may
+    /// count elsewhere: PID 1 is in this cgroup, its memory is the helper's.
+    pub(crate) fn was_out_of_memory(&self) -> bool {
+        self.memory_events("oom") > 0
+    }
+
+    fn memory_events(&self, name: &str) -> u64 {
+        if !self.cgroups.controllers.memory {
+            return 0;
+        }
+        read(self.directory.as_fd(), Path::new("memory.events"))
+            .map_or(0, |events| count(&events, name))
     }
 }
 
@@ -210,22 +228,42 @@ impl AsFd for Cgroup {
     }
 }
 
+impl Cgroup {
+    fn remove(&self) -> Result<(), Errno> {
+        rustix::fs::unlinkat(&self.cgroups.actions, &self.name, AtFlags::REMOVEDIR)
+    }
+
+    /// Removes one whose helper was killed, and with it who waits for the others in it to be dead.
+    fn kill_and_remove(&self) -> Result<(), Errno> {
+        let _ = write(self.directory.as_fd(), Path::new("cgroup.kill"), "1");
+        for _ in 1..REMOVALS {
+            std::thread::sleep(REMOVAL_PAUSE);
+            match self.remove() {
+                Err(Errno::BUSY) => {}
+                done => return done,
+            }
+        }
+        self.remove()
+    }
+}
+
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        if let Err(errno) =
-            rustix::fs::unlinkat(&self.cgroups.actions, &self.name, AtFlags::REMOVEDIR)
-        {
+        let removed = match self.remove() {
+            Err(Errno::BUSY) => self.kill_and_remove(),
+            done => done,
+        };
+        if let Err(errno) = removed {
             tracing::warn!(cgroup = self.name, %errno, "an action's cgroup could not be removed");
         }
     }
 }
 
-/// The count of `oom_kill` in `memory.events` (the kernel's
-/// Documentation/admin-guide/cgroup-v2.rst).
-fn oom_kills(events: &str) -> u64 {
+/// A count in `memory.events` (the kernel's Documentation/admin-guide/cgroup-v2.rst).
+fn count(events: &str, name: &str) -> u64 {
     let counts = events.lines().filter_map(|line| line.split_once(' '));
     counts
-        .filter(|(name, _)| *name == "oom_kill")
+        .filter(|(found, _)| *found == name)
         .filter_map(|(_, count)| count.parse::<u64>().ok())
         .sum()
 }
@@ -321,7 +359,9 @@ mod tests {
 
     #[test]
     fn kills_are_counted() {
-        assert_eq!(oom_kills("low 0\nhigh 0\nmax 12\noom 1\noom_kill 3\noom_group_kill 1\n"), 3);
-        assert_eq!(oom_kills(""), 0);
+        let events = "low 0\nhigh 0\nmax 12\noom 1\noom_kill 3\noom_group_kill 1\n";
+        assert_eq!(count(events, "oom_kill"), 3);
+        assert_eq!(count(events, "oom"), 1);
+        assert_eq!(count("", "oom"), 0);
     }
 }

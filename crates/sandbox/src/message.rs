@@ -71,6 +71,7 @@ pub(crate) struct Setup {
 /// From the helper.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Response {
+    /// Done with the set-up, or with preparing an action.
     Ready,
     Finished(Finished),
     Failed(Failed),

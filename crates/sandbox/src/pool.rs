@@ -10,11 +10,13 @@ use rustix::io::Errno;
 use crate::config::Config;
 use crate::cpus::Cpus;
 use crate::error::RunError;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Readiness, Sandbox};
 use crate::step::StepName;
 
 /// Makes sandboxes and keeps them for reuse, by root view; shared by all slots.
 ///
+/// There is one more for a view than actions run with it at a time: while its
+/// helper cleans up after an action and prepares the next, another one is ready.
 /// There are never more than [`Config::helpers_max`]. When one is needed for
 /// another view, the one that was idle longest makes room.
 #[derive(Debug)]
@@ -37,40 +39,75 @@ impl Pool {
         }
     }
 
-    /// A sandbox with that root view: one that is idle, or else a new one, which
-    /// takes some milliseconds.
+    /// A sandbox with that root view: one that is idle, best one that is ready, or
+    /// else a new one, which takes some milliseconds.
     ///
     /// # Errors
     /// The step of the set-up that failed; EAGAIN when there are as many sandboxes
     /// in use as there may be.
     pub fn acquire(&self, view: &Arc<RootView>) -> Result<Sandbox, RunError> {
-        while let Some(sandbox) = self.take_idle(view) {
-            // One whose helper died meanwhile is dropped and the next one taken.
-            if sandbox.is_ready() {
-                return Ok(sandbox);
-            }
+        match self.take_idle(view) {
+            Some(sandbox) => Ok(sandbox),
+            None => self.start(view, self.place()?),
         }
-        let place = self.place()?;
+    }
+
+    fn start(&self, view: &Arc<RootView>, place: Place) -> Result<Sandbox, RunError> {
         Sandbox::start(Arc::clone(view), Arc::clone(&self.config), Arc::clone(&self.cpus), place)
     }
 
     /// Takes a sandbox back, to be called when the action's answer is out: the
     /// helper now takes down what it left and prepares the next, in the
-    /// background.
+    /// background. May start one more, and takes some milliseconds then.
     pub fn release(&self, mut sandbox: Sandbox) {
-        match sandbox.recycle() {
-            Ok(()) => self.idle.lock().push(sandbox),
-            Err(error) => {
-                tracing::warn!(%error, view = sandbox.view().name, "a sandbox is replaced")
-            }
+        let view = Arc::clone(sandbox.view());
+        if let Err(error) = sandbox.recycle() {
+            tracing::warn!(%error, view = view.name, "a sandbox is replaced");
+            return;
+        }
+        let mut idle = self.idle.lock();
+        let is_alone = !idle.iter().any(|other| same(other.view(), &view));
+        idle.push(sandbox);
+        drop(idle);
+        if is_alone {
+            self.add_spare(&view);
         }
     }
 
-    /// The one that was used last: most of what it touches is still cached.
+    /// One more, if there is a place for it.
+    fn add_spare(&self, view: &Arc<RootView>) {
+        let Some(place) = Place::take(&self.count, self.config.helpers_max) else { return };
+        match self.start(view, place) {
+            Ok(spare) => self.idle.lock().push(spare),
+            Err(error) => tracing::warn!(%error, view = view.name, "no spare sandbox"),
+        }
+    }
+
+    /// The one that was used last of those that are ready, as most of what it
+    /// touches is still cached; else the one that will be ready first.
     fn take_idle(&self, view: &Arc<RootView>) -> Option<Sandbox> {
+        let mut dead = Vec::new();
         let mut idle = self.idle.lock();
-        let index = idle.iter().rposition(|sandbox| same(sandbox.view(), view))?;
-        Some(idle.remove(index))
+        let mut soon = None;
+        for index in (0..idle.len()).rev() {
+            let Some(sandbox) = idle.get_mut(index).filter(|other| same(other.view(), view)) else {
+                continue;
+            };
+            match sandbox.readiness() {
+                Readiness::Ready => return Some(idle.remove(index)),
+                Readiness::Soon => soon = Some(index),
+                Readiness::Never => {
+                    dead.push(idle.remove(index));
+                    // What comes after it has moved.
+                    soon = soon.map(|later: usize| later - 1);
+                }
+            }
+        }
+        let soon = soon.map(|index| idle.remove(index));
+        // Burying a helper takes time; others need not wait for the list.
+        drop(idle);
+        drop(dead);
+        soon
     }
 
     fn place(&self) -> Result<Place, RunError> {

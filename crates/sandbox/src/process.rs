@@ -73,11 +73,11 @@ impl HelperProcess {
         Ok(Response::decode(packet.kind, &packet.body)?)
     }
 
-    /// Whether it waits in silence, as an idle helper should.
-    pub(crate) fn is_idle(&self) -> bool {
-        let Ok(socket) = self.socket() else { return false };
+    /// Whether it has said something, or is gone; does not wait.
+    pub(crate) fn has_news(&self) -> bool {
+        let Ok(socket) = self.socket() else { return true };
         let mut events = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
-        poll(&mut events, Some(&Timespec::default())) == Ok(0)
+        poll(&mut events, Some(&Timespec::default())) != Ok(0)
     }
 
     /// Waits for the process's end; false if that does not come.

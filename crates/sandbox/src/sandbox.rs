@@ -12,6 +12,7 @@ use model::{Limits, RelPath};
 use runtimes::RootView;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use sys::init::Usage;
 
 use crate::cgroup::{Cgroup, Controllers};
 use crate::config::Config;
@@ -32,6 +33,17 @@ const DEATH: Duration = Duration::from_secs(10);
 
 /// How often a [`Supervisor`] is asked. Most actions end before the first time.
 const SUPERVISION: Duration = Duration::from_millis(100);
+
+/// How soon a sandbox can start an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// At once.
+    Ready,
+    /// When its helper is through with the action before.
+    Soon,
+    /// Never: its helper died.
+    Never,
+}
 
 /// What is to be run.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +100,8 @@ pub struct Sandbox {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
+    /// An action can be run, and starts when the helper is ready for it.
+    Preparing,
     /// An action can be run.
     Prepared,
     /// One was: `recycle` makes it prepared again.
@@ -123,9 +137,20 @@ impl Sandbox {
         &self.view
     }
 
-    /// Whether the helper still waits for an action.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.state == State::Prepared && self.helper.is_idle()
+    /// How soon it can start an action.
+    pub(crate) fn readiness(&mut self) -> Readiness {
+        match (self.state, self.helper.has_news()) {
+            (State::Preparing, false) => Readiness::Soon,
+            (State::Preparing, true) if matches!(self.helper.receive(), Ok(Response::Ready)) => {
+                self.state = State::Prepared;
+                Readiness::Ready
+            }
+            (State::Prepared, false) => Readiness::Ready,
+            _ => {
+                self.state = State::Broken;
+                Readiness::Never
+            }
+        }
     }
 
     /// Has the helper clean up after the last action and prepare the next; does
@@ -141,7 +166,7 @@ impl Sandbox {
         let descriptors: Vec<_> = self.cgroup.iter().map(AsFd::as_fd).collect();
         self.helper.send(&Request::Prepare, &descriptors)?;
         drop(last);
-        self.state = State::Prepared;
+        self.state = State::Preparing;
         Ok(())
     }
 
@@ -157,9 +182,13 @@ impl Sandbox {
         streams: Streams<'_>,
         stop: &StopConditions<'_>,
     ) -> Result<Exit, RunError> {
-        if self.state != State::Prepared {
-            return Err(RunError::new(StepName::Request, Errno::BUSY));
-        }
+        let is_preparing = match self.state {
+            State::Preparing => true,
+            State::Prepared => false,
+            State::Used | State::Broken => {
+                return Err(RunError::new(StepName::Request, Errno::BUSY));
+            }
+        };
         self.state = State::Used;
         let limits = self.limit(spec.limits)?;
         let command = Command {
@@ -182,6 +211,7 @@ impl Sandbox {
 
         let mut watch = Watch {
             helper: &self.helper,
+            is_preparing,
             streams: [stdout, stderr],
             stop,
             stopped: None,
@@ -193,15 +223,29 @@ impl Sandbox {
         match response {
             // PID 1 died, but not by us: the action's own end is not known.
             Ok(Response::Finished(Finished { wait_status: None, .. })) if stopped.is_none() => {
-                Err(RunError::new(StepName::Init, Errno::CHILD))
+                self.lost(RunError::new(StepName::Init, Errno::CHILD))
             }
             Ok(Response::Finished(finished)) => Ok(self.exit(&finished, stopped)),
             Ok(Response::Failed(failed)) => Err(failed.into()),
             Ok(Response::Ready) => {
                 Err(self.broken(RunError::new(StepName::Protocol, Errno::PROTO)))
             }
-            Err(error) => Err(self.broken(error)),
+            Err(error) => {
+                let error = self.broken(error);
+                self.lost(error)
+            }
         }
+    }
+
+    /// The end of an action whose helper or PID 1 was killed, and not by us. By the kernel, if the
+    /// action had no memory left: it prefers others, but an action can make itself as dear as them.
+    fn lost(&self, error: RunError) -> Result<Exit, RunError> {
+        if !self.cgroup.as_ref().is_some_and(Cgroup::was_out_of_memory) {
+            return Err(error);
+        }
+        let killed =
+            Finished { wait_status: None, started_ns: 0, ended_ns: 0, usage: Usage::default() };
+        Ok(Exit::new(&killed, None, true))
     }
 
     fn exit(&self, finished: &Finished, stopped: Option<Stopped>) -> Exit {
@@ -249,6 +293,8 @@ impl Sandbox {
 /// A run that is under way.
 struct Watch<'a> {
     helper: &'a HelperProcess,
+    /// The helper has yet to say that it is ready.
+    is_preparing: bool,
     streams: [Stream<'a>; 2],
     stop: &'a StopConditions<'a>,
     stopped: Option<Stopped>,
@@ -276,6 +322,9 @@ impl Watch<'_> {
             }
             if ready.helper {
                 let response = self.helper.receive()?;
+                if std::mem::take(&mut self.is_preparing) && response == Response::Ready {
+                    continue;
+                }
                 if self.drain(chunk).is_break() {
                     self.stopped.get_or_insert(Stopped::SinkRefused);
                 }

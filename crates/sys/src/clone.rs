@@ -12,7 +12,7 @@ use crate::syscall::errno_of;
 pub(crate) struct CloneArgs {
     pub(crate) flags: u64,
     pub(crate) pidfd: u64,
-    child_tid: u64,
+    pub(crate) child_tid: u64,
     parent_tid: u64,
     exit_signal: u64,
     stack: u64,

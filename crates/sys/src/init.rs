@@ -38,7 +38,7 @@ mod outcome;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions};
@@ -124,6 +124,8 @@ struct Shared {
     /// What PID 1 opened in the descriptor table that it shares with the caller.
     namespaces: [AtomicI32; NAMESPACES.len()],
     action_stack: (u64, u64),
+    /// Made 0 by the kernel when the action's process lets go of this memory.
+    sharing: AtomicU32,
     run: OnceLock<Ready>,
     admitted: Gate,
     attached: Gate,
@@ -154,6 +156,7 @@ impl Init {
             namespaces: [const { AtomicI32::new(NO_DESCRIPTOR) }; NAMESPACES.len()],
             parent: rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?,
             action_stack: (stacks.action.lowest(), stacks.action.size()),
+            sharing: AtomicU32::new(1),
             run: OnceLock::new(),
             admitted: Gate::default(),
             attached: Gate::default(),
@@ -195,6 +198,12 @@ impl Init {
     pub fn kill(&self) {
         // ESRCH: already dead.
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+
+    /// Whether the action's process has left this process's memory: it has executed its program, but
+    /// for the last microseconds, or is dead.
+    pub fn has_executed(&self) -> bool {
+        self.shared.sharing.load(Ordering::Acquire) == 0
     }
 
     /// Readable once everything in the PID namespace is dead.
@@ -302,7 +311,9 @@ fn open_namespaces(shared: &Shared) {
 
 fn start_action(shared: &Shared) -> i32 {
     let (lowest, size) = shared.action_stack;
-    let args = CloneArgs::new((libc::CLONE_VM | libc::CLONE_FILES) as u64, lowest, size);
+    let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_CHILD_CLEARTID;
+    let mut args = CloneArgs::new(flags as u64, lowest, size);
+    args.child_tid = shared.sharing.as_ptr() as u64;
     // SAFETY: `action_main` never returns and makes raw system calls only; its
     // stack and `shared` live until PID 1 was waited for, hence longer than it.
     match unsafe { clone_onto(&args, action_main, shared) } {

@@ -1,5 +1,6 @@
 //! The only home of unsafe code: Linux system calls that std and rustix lack.
 
+pub mod allocator;
 pub mod ext4;
 pub mod loop_device;
 pub mod mount;
@@ -8,6 +9,7 @@ pub mod mount_tree;
 pub mod call;
 mod clone;
 pub mod init;
+pub mod landlock;
 pub mod process;
 mod stack;
 pub mod strings;

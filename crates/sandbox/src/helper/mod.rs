@@ -8,6 +8,7 @@
 //! never looks into an input root, and never reads what an action wrote.
 
 mod network;
+mod oom_score;
 mod root;
 mod serve;
 mod user_namespace;

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
@@ -13,6 +13,7 @@ use sys::init::{Init, Report};
 use sys::mount::{FsContext, MountAttributes};
 
 use crate::ACTION_ID;
+use crate::helper::oom_score::OomScore;
 use crate::helper::{At, network, root, user_namespace};
 use crate::lower::{self, RunFiles};
 use crate::message::{Failed, Finished, Request, Response, Setup};
@@ -21,10 +22,9 @@ use crate::plan::{self, Sizes};
 use crate::seccomp;
 use crate::step::{Step, StepName};
 
-/// Added to the badness that the kernel gives a process when memory runs out, of
-/// 1000: what runs in a sandbox goes before what is not in one. Helpers have it
-/// too, as what they start inherits it; one that is killed is replaced.
-const OOM_SCORE_ADJUSTMENT: &[u8] = b"500";
+/// How long an action runs before it counts as one that could use up memory: most
+/// are over by then, and cost nothing more.
+const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
 /// Serves the daemon on standard input until it hangs up.
 pub(super) fn serve() -> Result<(), PacketError> {
@@ -56,6 +56,7 @@ fn take_standard_input() -> Result<OwnedFd, Errno> {
 struct Helper {
     /// A `/proc` with writable settings, out of an action's reach.
     proc: OwnedFd,
+    oom_score: OomScore,
     filter: Arc<[Instruction]>,
     sizes: Sizes,
     /// The processes of the next action, or why there are none.
@@ -74,6 +75,7 @@ fn set_up(packet: Packet) -> Result<Helper, Failed> {
         _ => return Err(protocol("expected a set-up with its mounts")),
     };
     let proc = isolate(&setup).at(StepName::Isolate, String::new)?;
+    let oom_score = OomScore::settle(proc.as_fd()).at(StepName::Isolate, String::new)?;
     let namespaces = UnshareFlags::NEWNS | UnshareFlags::NEWUTS;
     sys::process::unshare_namespaces(namespaces).at(StepName::Namespaces, String::new)?;
     rustix::system::sethostname(runtimes::HOSTNAME.as_bytes())
@@ -91,6 +93,7 @@ fn set_up(packet: Packet) -> Result<Helper, Failed> {
         .at(StepName::Isolate, String::new)?;
     Ok(Helper {
         proc,
+        oom_score,
         filter: seccomp::filter(),
         sizes: setup.sizes,
         next: None,
@@ -105,6 +108,11 @@ fn isolate(setup: &Setup) -> Result<OwnedFd, Errno> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::thread::set_name(c"sandbox-helper")?;
     rustix::thread::set_no_new_privs(true)?;
+    match sys::landlock::scope_signals_and_sockets() {
+        // A kernel without it, or before 6.12: the namespaces say the same.
+        Ok(()) | Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::TOOBIG) => {}
+        Err(errno) => return Err(errno),
+    }
     sys::process::reset_signals();
     match sys::process::leave_session_keyring() {
         Ok(()) | Err(Errno::NOSYS) => {}
@@ -113,7 +121,6 @@ fn isolate(setup: &Setup) -> Result<OwnedFd, Errno> {
     let proc = FsContext::open("proc")
         .and_then(|context| context.mount(MountAttributes::MOUNT_ATTR_NOSUID))
         .map_err(|error| error.errno)?;
-    network::write(proc.as_fd(), "self/oom_score_adj", OOM_SCORE_ADJUSTMENT)?;
     give_login_user(proc.as_fd())?;
     limit_resources(setup)?;
     Ok(proc)
@@ -182,6 +189,8 @@ impl Helper {
                 Request::Prepare => {
                     self.next = None;
                     self.next = Some(self.prepare(descriptors.first().map(AsFd::as_fd)));
+                    // Also if it failed, which the action is told that comes next.
+                    send(socket, &Response::Ready)?;
                 }
                 Request::Run(steps) => {
                     let response = self.run(steps, descriptors, socket)?;
@@ -201,6 +210,7 @@ impl Helper {
         if std::mem::take(&mut self.used) && !network::is_clean(self.proc.as_fd()) {
             network::renew(self.proc.as_fd()).at(StepName::Network, String::new)?;
         }
+        self.oom_score.raise(self.proc.as_fd()).at(StepName::Clone, String::new)?;
         let steps = plan::preparation(&self.sizes);
         let preparation = lower::preparation(&steps, &self.filter);
         Init::start(preparation, cgroup).at(StepName::Clone, String::new)
@@ -228,33 +238,38 @@ impl Helper {
             input_root: input_root.as_fd(),
         };
         init.admit(lower::run(steps, &files));
-        wait(&init, socket)?;
+        self.wait(&init, socket)?;
         let report;
         (report, self.remains) = init.finish();
         Ok(response(&report))
     }
-}
 
-/// Waits until all is dead, and kills it when the daemon says so or is gone.
-fn wait(init: &Init, socket: BorrowedFd<'_>) -> Result<(), PacketError> {
-    loop {
-        let pidfd = init.pidfd();
-        let mut events = [
-            PollFd::from_borrowed_fd(pidfd, PollFlags::IN),
-            PollFd::from_borrowed_fd(socket, PollFlags::IN),
-        ];
-        rustix::io::retry_on_intr(|| poll(&mut events, None))?;
-        let [ended, told] = &events;
-        if !ended.revents().is_empty() {
-            return Ok(());
-        }
-        if !told.revents().is_empty() {
-            // Whatever was said, or that nobody is there: it is over. Dropping
-            // `init` on the way out kills and waits.
-            let packet = packet::receive(socket)?.ok_or(Errno::PIPE)?;
-            match Request::decode(packet.kind, &packet.body)? {
-                Request::Kill => init.kill(),
-                _ => return Err(Errno::PROTO.into()),
+    /// Waits until all is dead, and kills it when the daemon says so or is gone.
+    fn wait(&mut self, init: &Init, socket: BorrowedFd<'_>) -> Result<(), PacketError> {
+        let mut pause = Some(&PAUSE);
+        loop {
+            let pidfd = init.pidfd();
+            let mut events = [
+                PollFd::from_borrowed_fd(pidfd, PollFlags::IN),
+                PollFd::from_borrowed_fd(socket, PollFlags::IN),
+            ];
+            let ready = rustix::io::retry_on_intr(|| poll(&mut events, pause))?;
+            let [ended, told] = &events;
+            if ready == 0 && init.has_executed() {
+                self.oom_score.lower(self.proc.as_fd());
+                pause = None;
+            }
+            if !ended.revents().is_empty() {
+                return Ok(());
+            }
+            if !told.revents().is_empty() {
+                // Whatever was said, or that nobody is there: it is over. Dropping
+                // `init` on the way out kills and waits.
+                let packet = packet::receive(socket)?.ok_or(Errno::PIPE)?;
+                match Request::decode(packet.kind, &packet.body)? {
+                    Request::Kill => init.kill(),
+                    _ => return Err(Errno::PROTO.into()),
+                }
             }
         }
     }

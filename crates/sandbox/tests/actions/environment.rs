@@ -105,6 +105,45 @@ fn it_goes_first_when_memory_runs_out() {
     check("cat /proc/self/oom_score_adj", "500");
 }
 
+/// PID 1 and the helper, who share their memory, go after the action, however many processes that
+/// has.
+#[test]
+fn who_looks_after_it_goes_later() {
+    let action = std::thread::spawn(|| drop(Action::sh("exec sleep 3.14159").run()));
+    let adjustment = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj"));
+    let mut seen = Vec::new();
+    while !action.is_finished() && seen != [500, 0, 0] {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        let Some(pid) = process_with("sleep\x003.14159\0") else { continue };
+        let init = parent(&pid);
+        let helper = init.as_deref().and_then(parent);
+        let pids = [Some(pid), init, helper].into_iter().flatten();
+        seen = pids.filter_map(|pid| adjustment(&pid).ok()?.trim().parse::<i32>().ok()).collect();
+    }
+    assert_eq!(seen, [500, 0, 0], "of the action, PID 1 and the helper");
+    action.join().unwrap();
+}
+
+/// The process with that command line, words with a NUL after each.
+fn process_with(command_line: &str) -> Option<String> {
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().into_string().ok());
+    pids.find(|pid| {
+        std::fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|found| found == command_line.as_bytes())
+    })
+}
+
+fn parent(pid: &str) -> Option<String> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:\t")).map(str::to_owned)
+}
+
+#[test]
+fn it_cannot_go_after_who_looks_after_it() {
+    check("echo -1 > /proc/self/oom_score_adj || echo no", "no");
+}
+
 #[test]
 fn its_resource_limits() {
     check("ulimit -c; ulimit -n", "0\n4096");

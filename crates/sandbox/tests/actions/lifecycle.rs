@@ -74,25 +74,32 @@ fn an_event_cancels() {
     assert_eq!(exit.stopped, Some(Stopped::Cancelled));
 }
 
-/// Says no when it is asked for the second time.
-#[derive(Debug, Default)]
-struct OnceOnly(std::sync::atomic::AtomicBool);
+/// Says no when it was asked so many times.
+#[derive(Debug)]
+struct Patience(std::sync::atomic::AtomicUsize);
 
-impl sandbox::Supervisor for OnceOnly {
+impl Patience {
+    fn of(times: usize) -> Self {
+        Self(times.into())
+    }
+}
+
+impl sandbox::Supervisor for Patience {
     fn allows(&self) -> bool {
-        !self.0.swap(true, std::sync::atomic::Ordering::Relaxed)
+        use std::sync::atomic::Ordering::Relaxed;
+        self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 }
 
 #[test]
 fn a_supervisor_stops_what_it_does_not_allow() {
-    let strict = OnceOnly::default();
+    let strict = Patience::of(1);
     let stop = StopConditions { supervisor: Some(&strict), ..StopConditions::default() };
     let (exit, _) = run(Action::sh("yes > /dev/null"), &stop).unwrap();
     assert_eq!((exit.stopped, exit.status), (Some(Stopped::Forbidden), ExitStatus::Signal(9)));
-    // What ends by itself meanwhile is not stopped.
-    let strict = OnceOnly::default();
-    let stop = StopConditions { supervisor: Some(&strict), ..StopConditions::default() };
+    // What is allowed to go on ends by itself.
+    let lenient = Patience::of(usize::MAX);
+    let stop = StopConditions { supervisor: Some(&lenient), ..StopConditions::default() };
     let (exit, _) = run(Action::sh("sleep 0.12; exit 3"), &stop).unwrap();
     assert_eq!((exit.stopped, exit.status), (None, ExitStatus::Code(3)));
 }

@@ -133,11 +133,8 @@ fn a_cgroup_without_controllers_is_entered_and_removed() {
     let hierarchy = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
         .map(std::path::Path::new)
         .into_iter()
-        .find(|path| path.join("cgroup.controllers").exists());
-    let Some(hierarchy) = hierarchy else {
-        eprintln!("skipped: no version 2 cgroups here");
-        return;
-    };
+        .find(|path| path.join("cgroup.controllers").exists())
+        .expect("version 2 cgroups");
     let parent = hierarchy.join(format!("sandbox-test-{}", std::process::id()));
     std::fs::create_dir(&parent).unwrap();
     let cgroups = sandbox::Cgroups::below(&parent, sandbox::Controllers::default()).unwrap();
@@ -151,13 +148,14 @@ fn a_cgroup_without_controllers_is_entered_and_removed() {
             .count()
     };
     let pool = Pool::new(config);
-    for _ in 0..3 {
+    // The first one that comes back gets a spare beside it; more are not needed.
+    for sandboxes in [1, 2, 2] {
         let mut sandbox = pool.acquire(&TOOLS).unwrap();
         Action::sh("grep ^0: /proc/self/cgroup")
             .run_in(&mut sandbox)
             .unwrap()
             .expect_stdout("0::/");
-        assert_eq!(count(), 1);
+        assert_eq!(count(), sandboxes);
         pool.release(sandbox);
     }
     drop(pool);
