@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use crate::checkpoint::Checkpoints;
 use crate::entry;
 use crate::error::StoreError;
+use crate::in_memory::{self, WouldWait};
 use crate::publisher::Publisher;
 use crate::root::write_all;
 use crate::stripes::Stripes;
@@ -28,6 +29,10 @@ pub(crate) const ENTRY_MODE: Mode = Mode::RUSR;
 
 /// Enough for nearly every result, so that reading one is open, read, close.
 const FIRST_READ_BYTES: usize = 4096;
+
+/// Without NOATIME a read would be a write now and then.
+const READ_FLAGS: OFlags =
+    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NOATIME).union(OFlags::CLOEXEC);
 
 /// A handle on the cached results; cloning it is cheap.
 #[derive(Clone)]
@@ -89,6 +94,25 @@ impl ActionCache {
         }
     }
 
+    /// As [`ActionCache::get`], but never waits for a disk: only a small value whose file the
+    /// kernel has in memory is found, and only what it remembers to be absent is not there.
+    ///
+    /// # Errors
+    /// [`WouldWait`] for all else.
+    pub fn get_without_waiting(
+        &self,
+        instance: &str,
+        action: &Digest,
+    ) -> Result<Option<Bytes>, WouldWait> {
+        let path = EntryPath::new(instance, action);
+        let directory = self.inner.files.directory();
+        let Some(entry) = in_memory::read(directory.as_fd(), &path.path, READ_FLAGS)? else {
+            return Ok(None);
+        };
+        // One that is damaged, or longer, is the other way's business.
+        entry::decode(path.name(), &entry.into()).map(Some).ok_or(WouldWait)
+    }
+
     /// Stores a value of up to [`ENTRY_BYTES_MAX`] for an action, in place of any that was there.
     pub fn put(&self, instance: &str, action: &Digest, value: &[u8]) -> Result<(), StoreError> {
         if value.len() as u64 > ENTRY_BYTES_MAX {
@@ -123,8 +147,8 @@ impl ActionCache {
 
     /// All bytes of an entry's file, or as many as show that it is none.
     fn read(&self, path: &EntryPath) -> Result<Option<Bytes>, StoreError> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NOATIME | OFlags::CLOEXEC;
-        let file = match openat(self.inner.files.directory(), &path.path, flags, Mode::empty()) {
+        let directory = self.inner.files.directory();
+        let file = match openat(directory, &path.path, READ_FLAGS, Mode::empty()) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Ok(None),
             Err(e) => return Err(path.failed("open cached result", e)),

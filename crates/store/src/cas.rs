@@ -30,6 +30,7 @@ use rustix::io::Errno;
 use crate::blob_path::BlobPath;
 use crate::checkpoint::Checkpoints;
 use crate::error::StoreError;
+use crate::in_memory::{self, WouldWait};
 use crate::index::Index;
 use crate::pins::{Pin, PinSet, Pins};
 use crate::publisher::Publisher;
@@ -40,6 +41,10 @@ use crate::writer::BlobWriter;
 /// The largest blob that [`Cas::read`] reads into memory: no message of REAPI that is a blob is
 /// sensibly larger, and a caller that streams has [`Cas::open`].
 pub const READ_BYTES_MAX: u64 = 64 << 20;
+
+/// How blobs are opened. Without NOATIME a read would be a write now and then.
+const READ_FLAGS: OFlags =
+    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NOATIME).union(OFlags::CLOEXEC);
 
 /// The mode of a blob: nobody changes it, everybody who can reach it may read it.
 pub(crate) const BLOB_MODE: Mode = Mode::RUSR.union(Mode::RGRP).union(Mode::ROTH);
@@ -135,6 +140,23 @@ impl Cas {
             return Ok(None);
         }
         Ok(Some(content.into()))
+    }
+
+    /// As [`Cas::read`], but never waits for a disk: only a small blob whose file the kernel has in
+    /// memory is read.
+    ///
+    /// # Errors
+    /// [`WouldWait`] for all else that is there.
+    pub fn read_without_waiting(&self, digest: &Digest) -> Result<Option<Bytes>, WouldWait> {
+        if !self.contains(digest) {
+            return Ok(None);
+        }
+        let path = BlobPath::new(digest);
+        let content =
+            in_memory::read(self.inner.files.directory().as_fd(), path.as_c_str(), READ_FLAGS)?;
+        // One that is damaged, longer or gone is the other way's business.
+        let is_whole = |content: &Vec<u8>| content.len() as u64 == digest.size_bytes();
+        content.filter(is_whole).map(|content| Some(content.into())).ok_or(WouldWait)
     }
 
     /// A blob's file, opened for reading; `None` if it is not there.
@@ -274,9 +296,7 @@ impl Cas {
     /// Opens a blob's file; one that is gone is taken out of the index.
     fn open_file(&self, digest: &Digest) -> Result<Option<OwnedFd>, StoreError> {
         let path = BlobPath::new(digest);
-        // Without NOATIME a read would be a write now and then.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NOATIME | OFlags::CLOEXEC;
-        match openat(self.inner.files.directory(), path.as_c_str(), flags, Mode::empty()) {
+        match openat(self.inner.files.directory(), path.as_c_str(), READ_FLAGS, Mode::empty()) {
             Ok(file) => Ok(Some(file)),
             Err(Errno::NOENT) => {
                 self.forget_if_gone(digest);

@@ -2,8 +2,13 @@
 //!
 //! The first pieces stay in memory. So a small blob costs no file if it turns out to be there
 //! already, or to be wrong, and a large one that is given up leaves nothing: its file has no name.
+//!
+//! Hashing and writing a piece cost about the same. They are independent, so that pieces that are
+//! large enough are hashed by a thread of their own meanwhile.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::LazyLock;
+use std::thread;
 
 use model::{BlobHasher, Digest, DigestFunction};
 
@@ -14,6 +19,14 @@ use crate::root::write_all;
 /// What is kept in memory before a file is made: most blobs, and little for each of the many
 /// uploads that may be open at a time.
 const HELD_BYTES_MAX: usize = 64 * 1024;
+
+/// What is hashed and written at the same time: the thread costs some 20 µs, hashing this much five
+/// times that.
+const PARALLEL_BYTES: usize = 128 * 1024;
+
+/// Whether a second thread can be of use.
+static HAS_SEVERAL_CPUS: LazyLock<bool> =
+    LazyLock::new(|| thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1));
 
 /// Takes in a blob; dropped without [`BlobWriter::commit`], it leaves no trace.
 pub struct BlobWriter {
@@ -40,25 +53,36 @@ impl BlobWriter {
 
     /// Takes in the next piece; refuses it when it is more than the expected digest has.
     pub fn write(&mut self, content: &[u8]) -> Result<(), StoreError> {
+        self.write_pieces(&[content])
+    }
+
+    /// Takes in the next pieces, as if they were one; refuses them when they are more than the
+    /// expected digest has.
+    pub fn write_pieces<P>(&mut self, pieces: &[P]) -> Result<(), StoreError>
+    where
+        P: AsRef<[u8]> + Sync,
+    {
+        let size_bytes = pieces.iter().map(|piece| piece.as_ref().len()).sum::<usize>();
         if let Some(expected) = self.expected
-            && content.len() as u64 > expected.size_bytes().saturating_sub(self.written())
+            && size_bytes as u64 > expected.size_bytes().saturating_sub(self.written())
         {
             return Err(StoreError::TooManyBytes { expected });
         }
-        match &mut self.destination {
-            Destination::Memory(held) if held.len() + content.len() <= HELD_BYTES_MAX => {
-                held.extend_from_slice(content);
-            }
-            Destination::Memory(held) => {
-                let file = self.cas.create_unnamed()?;
-                append(&file, held)?;
-                append(&file, content)?;
-                self.destination = Destination::File(file);
-            }
-            Destination::File(file) => append(file, content)?,
+        let Self { cas, hasher, destination, .. } = self;
+        if size_bytes < PARALLEL_BYTES || !*HAS_SEVERAL_CPUS {
+            hash(hasher, pieces);
+            return destination.append(cas, pieces, size_bytes);
         }
-        self.hasher.update(content);
-        Ok(())
+        let (is_hashed, written) = thread::scope(|scope| {
+            let builder = thread::Builder::new().name("hash".into());
+            let is_started = builder.spawn_scoped(scope, || hash(hasher, pieces)).is_ok();
+            (is_started, destination.append(cas, pieces, size_bytes))
+        });
+        if !is_hashed {
+            // No thread to be had: a server at its limits is no reason to refuse a blob.
+            hash(hasher, pieces);
+        }
+        written
     }
 
     /// The number of bytes that were taken in.
@@ -82,6 +106,36 @@ impl BlobWriter {
         }
         Ok(digest)
     }
+}
+
+impl Destination {
+    fn append<P: AsRef<[u8]>>(
+        &mut self,
+        cas: &Cas,
+        pieces: &[P],
+        size_bytes: usize,
+    ) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(held) if held.len() + size_bytes <= HELD_BYTES_MAX => {
+                pieces.iter().for_each(|piece| held.extend_from_slice(piece.as_ref()));
+                return Ok(());
+            }
+            Self::Memory(held) => {
+                let file = cas.create_unnamed()?;
+                append(&file, held)?;
+                *self = Self::File(file);
+            }
+            Self::File(_) => {}
+        }
+        match self {
+            Self::File(file) => pieces.iter().try_for_each(|piece| append(file, piece.as_ref())),
+            Self::Memory(_) => Ok(()),
+        }
+    }
+}
+
+fn hash<P: AsRef<[u8]>>(hasher: &mut BlobHasher, pieces: &[P]) {
+    pieces.iter().for_each(|piece| hasher.update(piece.as_ref()));
 }
 
 fn append(file: &OwnedFd, content: &[u8]) -> Result<(), StoreError> {

@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use common::{BLAKE3, Fixture, SHA256};
 use model::{Digest, DigestFunction};
-use store::{Deleted, StoreError};
+use store::{Deleted, StoreError, WouldWait};
 
 /// Sizes around every bound that the store has inside.
 const SIZES: [usize; 8] = [0, 1, 4095, 65_535, 65_536, 65_537, 262_145, 3_000_000];
@@ -47,8 +47,13 @@ fn a_writer_takes_pieces_of_every_size() {
             content.extend(piece.to_le_bytes());
             let expected = Digest::of(SHA256, &content);
             let mut writer = cas.writer(SHA256, Some(expected));
-            for piece in content.chunks(piece) {
+            let (begin, rest) = content.split_at(content.len() / 3);
+            for piece in begin.chunks(piece) {
                 writer.write(piece).expect("written");
+            }
+            let pieces: Vec<&[u8]> = rest.chunks(piece).collect();
+            for pieces in pieces.chunks(7) {
+                writer.write_pieces(pieces).expect("written");
             }
             assert_eq!(writer.written(), content.len() as u64);
             assert!(!cas.contains(&expected), "not visible before it is whole");
@@ -184,6 +189,25 @@ fn the_empty_blob_is_always_there() {
         assert!(cas.open(&empty).expect("opened").is_some());
         assert!(cas.contains(&empty));
     }
+}
+
+#[test]
+fn a_small_blob_that_is_in_memory_is_read_without_waiting() {
+    // Not in memory as the others are: a tmpfs can't be read this way.
+    let root = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let fixture = Fixture { store: common::open(root.path()), root };
+    let cas = fixture.store.cas();
+    assert_eq!(cas.read_without_waiting(&Digest::of(SHA256, b"absent")), Ok(None));
+    for size in [1, 4096, 4097] {
+        let digest = cas.put(SHA256, &content(size)).expect("stored");
+        cas.read(&digest).expect("read");
+        let expected = if size <= 4096 { Ok(Some(content(size).into())) } else { Err(WouldWait) };
+        assert_eq!(cas.read_without_waiting(&digest), expected, "{size} bytes");
+    }
+    let digest = cas.put(SHA256, b"abc").expect("stored");
+    cas.read(&digest).expect("read");
+    fs::write(fixture.blob_file(&digest), "a").expect("root may");
+    assert_eq!(cas.read_without_waiting(&digest), Err(WouldWait), "damaged");
 }
 
 #[test]
