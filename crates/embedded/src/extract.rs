@@ -4,21 +4,22 @@
 //! start finds the one that is there. That one is believed only after its content was hashed as
 //! well: a machine that lost power, or a disk that was full, leaves files that are not what their
 //! names say.
+//!
+//! ```text
+//! <payload>-<SHA-256 of the content>                               what lay there as it is
+//! <payload>-<SHA-256 of the content>-of-<SHA-256 of the frames>    what lay there in zstd frames
+//! ```
+//! The second hash tells which content the frames have without inflating them at each start.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use ruzstd::decoding::StreamingDecoder;
 use sha2::{Digest, Sha256};
 
 use crate::Payload;
-use crate::find::{FindError, Section, find};
-
-const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-
-/// Bytes that are read, hashed and written at a time.
-const PORTION_BYTES: usize = 256 << 10;
+use crate::find::{FindError, find};
+use crate::source::{PORTION_BYTES, Source};
 
 /// Why a payload did not become a file.
 #[derive(Debug, thiserror::Error)]
@@ -27,19 +28,19 @@ pub enum ExtractError {
     #[error(transparent)]
     Find(#[from] FindError),
     /// The payload can't be read, or is a damaged zstd frame.
-    #[error("the {payload:?} inside {}: {source}", path.display())]
-    Payload {
+    #[error("the {} at {}", payload.name(), path.display())]
+    Source {
         /// Which one.
         payload: Payload,
-        /// The executable.
+        /// The file that it is, or is in.
         path: PathBuf,
         /// What is wrong with it.
         source: io::Error,
     },
     /// The file can't be written.
-    #[error("writing {}: {source}", path.display())]
+    #[error("writing {}", path.display())]
     Write {
-        /// The file.
+        /// The file, or its directory.
         path: PathBuf,
         /// The operating system's answer.
         source: io::Error,
@@ -55,10 +56,8 @@ pub struct Extracted {
     pub is_new: bool,
 }
 
-/// Extracts a payload of the executable at `executable` to
-/// `<directory>/<file name of the payload>-<SHA-256 of the content>`; `None` when the executable
-/// carries none. The file appears whole or not at all, also after a crash. Files of other releases
-/// are removed.
+/// Extracts a payload of the executable at `executable` to a file in `directory`; `None` when the
+/// executable carries none. See [`prepare`].
 ///
 /// # Errors
 /// See [`ExtractError`].
@@ -68,41 +67,54 @@ pub fn extract(
     directory: &Path,
 ) -> Result<Option<Extracted>, ExtractError> {
     let Some(section) = find(executable, payload)? else { return Ok(None) };
-    let damaged = |source| ExtractError::Payload { payload, path: executable.to_owned(), source };
-    let identity = copy(open(executable, section).map_err(damaged)?, io::sink(), payload);
-    let identity = identity.map_err(damaged)?;
-    let name = format!("{}-{}", payload.file_name(), identity.hash);
-    let path = directory.join(&name);
-    let is_new = !is_whole(&path, payload, &identity);
-    if is_new {
-        let written = write(executable, section, payload, &path, &identity);
-        written.map_err(|source| ExtractError::Write { path: path.clone(), source })?;
+    prepare(payload, &Source::section(executable, section), directory).map(Some)
+}
+
+/// Makes a payload an uncompressed file of its own: the source itself where it is that already, else
+/// one in `directory`, which is made if need be. The file appears whole or not at all, also after a
+/// crash. Files of other releases are removed.
+///
+/// # Errors
+/// See [`ExtractError`].
+pub fn prepare(
+    payload: Payload,
+    source: &Source,
+    directory: &Path,
+) -> Result<Extracted, ExtractError> {
+    let unreadable =
+        |error| ExtractError::Source { payload, path: source.path().to_owned(), source: error };
+    let is_compressed = source.is_compressed().map_err(unreadable)?;
+    if !is_compressed && !source.is_section() {
+        let path = source.path().canonicalize().map_err(unreadable)?;
+        return Ok(Extracted { path, is_new: false });
     }
-    remove_others(directory, payload, &name);
-    Ok(Some(Extracted { path, is_new }))
+    let raw = source.raw().and_then(|raw| sha256(raw, payload)).map_err(unreadable)?;
+    let suffix = if is_compressed { format!("-of-{raw}") } else { String::new() };
+    let known = if is_compressed { None } else { Some(raw) };
+    let files = Files { payload, suffix, directory };
+    let (path, is_new) = match files.whole(known.as_deref()) {
+        Some(path) => (path, false),
+        None => (files.write(source)?, true),
+    };
+    files.remove_others(&path);
+    Ok(Extracted { path, is_new })
 }
 
-/// What tells one content from another.
-#[derive(Debug, PartialEq, Eq)]
-struct Identity {
-    hash: String,
-    size_bytes: u64,
+/// Which side of a copy failed.
+enum CopyError {
+    Read(io::Error),
+    Write(io::Error),
 }
 
-/// The payload's bytes, inflated.
-fn open(executable: &Path, section: Section) -> io::Result<Box<dyn Read>> {
-    let mut file = File::open(executable)?;
-    file.seek(SeekFrom::Start(section.offset))?;
-    let mut bytes = BufReader::with_capacity(PORTION_BYTES, file.take(section.size_bytes));
-    if !io::BufRead::fill_buf(&mut bytes)?.starts_with(&ZSTD_MAGIC) {
-        return Ok(Box::new(bytes));
-    }
-    let decoder = StreamingDecoder::new(bytes).map_err(io::Error::other)?;
-    Ok(Box::new(decoder))
+/// The SHA-256 of all of a payload, in hexadecimal.
+fn sha256(from: impl Read, payload: Payload) -> io::Result<String> {
+    copy(from, io::sink(), payload.max_bytes()).map_err(|error| match error {
+        CopyError::Read(error) | CopyError::Write(error) => error,
+    })
 }
 
-/// Copies all of a payload and says what it was.
-fn copy(mut from: impl Read, mut to: impl Write, payload: Payload) -> io::Result<Identity> {
+/// Copies everything, which must be at most `max_bytes`, and gives its SHA-256.
+fn copy(mut from: impl Read, mut to: impl Write, max_bytes: u64) -> Result<String, CopyError> {
     let mut hasher = Sha256::new();
     let mut portion = vec![0; PORTION_BYTES];
     let mut size_bytes = 0;
@@ -111,62 +123,125 @@ fn copy(mut from: impl Read, mut to: impl Write, payload: Payload) -> io::Result
             Ok(0) => break,
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
+            Err(error) => return Err(CopyError::Read(error)),
         };
         size_bytes += read as u64;
-        if size_bytes > payload.max_bytes() {
-            return Err(io::Error::other("it inflates to more than it can have"));
+        if size_bytes > max_bytes {
+            return Err(CopyError::Read(io::Error::other("it has more bytes than it can have")));
         }
         hasher.update(&portion[..read]);
-        to.write_all(&portion[..read])?;
+        to.write_all(&portion[..read]).map_err(CopyError::Write)?;
     }
-    Ok(Identity { hash: hex::encode(hasher.finalize()), size_bytes })
+    Ok(hex::encode(hasher.finalize()))
 }
 
-/// Whether a file is there and is what it should be.
-fn is_whole(path: &Path, payload: Payload, identity: &Identity) -> bool {
-    let metadata = path.symlink_metadata();
-    let fits = metadata.is_ok_and(|it| it.is_file() && it.len() == identity.size_bytes);
-    let read = || copy(File::open(path)?, io::sink(), payload);
-    fits && read().is_ok_and(|found| found == *identity)
-}
-
-fn write(
-    executable: &Path,
-    section: Section,
+/// The extracted files of one payload in their directory.
+struct Files<'a> {
     payload: Payload,
-    path: &Path,
-    identity: &Identity,
-) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(directory)?;
-    let mut file = tempfile::Builder::new().prefix(".extracting-").tempfile_in(directory)?;
-    let written = copy(open(executable, section)?, &mut file, payload)?;
-    if written != *identity {
-        return Err(io::Error::other("the executable changed meanwhile"));
-    }
-    // Readable for a VMM, which runs as somebody else; nothing in it is secret.
-    let mode: Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o444);
-    file.as_file().set_permissions(mode)?;
-    file.as_file().sync_all()?;
-    if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
-        fs::remove_dir_all(path)?;
-    }
-    file.persist(path).map_err(|error| error.error)?;
-    File::open(directory)?.sync_all()
+    /// What names end with after the hash of the content.
+    suffix: String,
+    directory: &'a Path,
 }
 
-/// Removes what other releases, or extractions that were killed, left. What can't be removed costs
-/// space and nothing else.
-fn remove_others(directory: &Path, payload: Payload, kept: &str) {
-    let prefix = format!("{}-", payload.file_name());
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with(&prefix) && name != kept {
-            // Losing a race against another process that removes it is as good.
-            let _ = fs::remove_file(entry.path());
+impl Files<'_> {
+    fn name(&self, hash: &str) -> String {
+        format!("{}{hash}{}", self.prefix(), self.suffix)
+    }
+
+    fn prefix(&self) -> String {
+        format!("{}-", self.payload.file_name())
+    }
+
+    /// The file of this source, if it is there with the content that its name tells. `known` is the
+    /// hash of the content where it is known; else it is looked for.
+    fn whole(&self, known: Option<&str>) -> Option<PathBuf> {
+        if let Some(hash) = known {
+            return self.if_whole(hash);
         }
+        let names = self.names();
+        let hashes = names
+            .iter()
+            .filter_map(|name| name.strip_prefix(&self.prefix())?.strip_suffix(&self.suffix));
+        hashes.filter_map(|hash| self.if_whole(hash)).next()
+    }
+
+    fn if_whole(&self, hash: &str) -> Option<PathBuf> {
+        let path = self.directory.join(self.name(hash));
+        let is_file = path.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
+        let read = || sha256(File::open(&path)?, self.payload);
+        let is_whole = is_file && read().is_ok_and(|found| found == hash);
+        is_whole.then_some(path)
+    }
+
+    /// Writes the content to a file beside its place, then gives it its name.
+    fn write(&self, source: &Source) -> Result<PathBuf, ExtractError> {
+        let payload = self.payload;
+        let unwritable =
+            |error| ExtractError::Write { path: self.directory.to_owned(), source: error };
+        let unreadable =
+            |error| ExtractError::Source { payload, path: source.path().to_owned(), source: error };
+        fs::create_dir_all(self.directory).map_err(unwritable)?;
+        let mut file = tempfile::Builder::new()
+            .prefix(&self.prefix())
+            .suffix(".part")
+            .tempfile_in(self.directory)
+            .map_err(unwritable)?;
+        let content = source.content().map_err(unreadable)?;
+        let hash = copy(content, &mut file, payload.max_bytes()).map_err(|error| match error {
+            CopyError::Read(error) => unreadable(error),
+            CopyError::Write(error) => unwritable(error),
+        })?;
+        let path = self.directory.join(self.name(&hash));
+        self.publish(file, &path)
+            .map_err(|source| ExtractError::Write { path: path.clone(), source })?;
+        Ok(path)
+    }
+
+    fn publish(&self, file: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
+        // Readable for a VMM, which runs as somebody else; nothing in it is secret.
+        let mode: Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o444);
+        file.as_file().set_permissions(mode)?;
+        file.as_file().sync_all()?;
+        if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            // One that holds something is not ours to remove.
+            fs::remove_dir(path)?;
+        }
+        file.persist(path).map_err(|error| error.error)?;
+        File::open(self.directory)?.sync_all()
+    }
+
+    /// Removes what other releases, or extractions that were killed, left. What can't be removed
+    /// costs space and nothing else.
+    fn remove_others(&self, kept: &Path) {
+        let others = self.names().into_iter().map(|name| self.directory.join(name));
+        for other in others.filter(|other| other != kept) {
+            // Losing a race against another process that removes it is as good.
+            let _ = fs::remove_file(other);
+        }
+    }
+
+    /// The names of all files of this payload.
+    fn names(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.directory) else { return Vec::new() };
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|name| name.starts_with(&self.prefix())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(max_bytes: u64, expected: Result<&[u8], ()>) {
+        let mut copied = Vec::new();
+        let outcome = copy(&b"12345"[..], &mut copied, max_bytes).map_err(|_| ());
+        assert_eq!(outcome, expected.map(|bytes| hex::encode(Sha256::digest(bytes))));
+    }
+
+    #[test]
+    fn copying_is_bounded() {
+        check(4, Err(()));
+        check(5, Ok(b"12345"));
+        check(6, Ok(b"12345"));
     }
 }

@@ -10,15 +10,19 @@
 //! initramfs    .actiond.initramfs   __ACTIOND,__initramfs
 //! ```
 //!
-//! A section holds the file itself or one zstd frame of it. [`find`] says where in the executable
-//! that is; [`extract`] makes it a file of its own, once. The crate neither knows what the files are
-//! for nor puts them into executables.
+//! A section holds the file itself or zstd frames of it. [`find`] says where in the executable that
+//! is; [`extract`] makes it a file of its own, once. What a user gives in place of a payload goes the
+//! same way ([`prepare`]). The crate neither knows what the files are for nor puts them into
+//! executables.
 
 mod extract;
 mod find;
+mod inflate;
+mod source;
 
-pub use extract::{ExtractError, Extracted, extract};
+pub use extract::{ExtractError, Extracted, extract, prepare};
 pub use find::{FindError, Section, find};
+pub use source::Source;
 
 /// What an executable can carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +38,15 @@ pub enum Payload {
 impl Payload {
     /// Everything that there is.
     pub const ALL: [Self; 3] = [Self::Runtimes, Self::Kernel, Self::Initramfs];
+
+    /// For messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Runtimes => "runtimes",
+            Self::Kernel => "kernel",
+            Self::Initramfs => "initramfs",
+        }
+    }
 
     /// The name of its section in ELF files.
     pub fn elf_section(self) -> &'static str {
@@ -62,8 +75,8 @@ impl Payload {
         }
     }
 
-    /// The most bytes that it may have when inflated: some ten times what ours have, so that a
-    /// damaged executable can't fill the disk.
+    /// The most bytes that it may have when inflated: some ten times what ours have, so that
+    /// what is damaged, or was mistaken for a payload, can't fill the disk.
     fn max_bytes(self) -> u64 {
         const MIB: u64 = 1 << 20;
         match self {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use embedded::{ExtractError, FindError, MACHO_SEGMENT, Payload, extract, find};
+use embedded::{ExtractError, FindError, MACHO_SEGMENT, Payload, Source, extract, find, prepare};
 use object::write::{Object, StandardSegment};
 use object::{Architecture, BinaryFormat, Endianness, SectionKind};
 use sha2::{Digest, Sha256};
@@ -102,21 +102,30 @@ fn it_is_extracted_once() {
         let place = Place::with(&executable(format, &[(Payload::Runtimes, &content())]));
         let (path, is_new) = place.extract();
         assert!(is_new);
-        let hash = hex::encode(Sha256::digest(content()));
-        assert_eq!(path, place.directory().join(format!("runtimes.sqfs-{hash}")));
+        let name = format!("runtimes.sqfs-{}", hash(&content()));
+        assert_eq!(path, place.directory().join(name));
         assert!(fs::read(&path).unwrap() == content());
         assert_eq!(place.extract(), (path, false));
         assert_eq!(place.names().len(), 1, "nothing is left beside it");
     }
 }
 
+fn hash(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
 #[test]
-fn a_zstd_frame_is_inflated() {
-    let packed = zstd::encode_all(&content()[..], 3).unwrap();
-    let place = Place::with(&executable(BinaryFormat::Elf, &[(Payload::Runtimes, &packed)]));
-    let (path, is_new) = place.extract();
-    assert!(is_new && fs::read(&path).unwrap() == content());
-    assert!(!place.extract().1);
+fn zstd_frames_are_inflated_once() {
+    let frame = |part: &[u8]| zstd::encode_all(part, 3).unwrap();
+    let (first, second) = (&content()[..1000], &content()[1000..]);
+    for packed in [frame(&content()), [frame(first), frame(second)].concat()] {
+        let place = Place::with(&executable(BinaryFormat::Elf, &[(Payload::Runtimes, &packed)]));
+        let (path, is_new) = place.extract();
+        assert!(is_new && fs::read(&path).unwrap() == content());
+        let name = format!("runtimes.sqfs-{}-of-{}", hash(&content()), hash(&packed));
+        assert_eq!(place.names(), [name]);
+        assert_eq!(place.extract(), (path, false));
+    }
 }
 
 #[test]
@@ -126,20 +135,22 @@ fn a_damaged_frame_is_an_error() {
         let bytes = executable(BinaryFormat::Elf, &[(Payload::Runtimes, &packed[..cut])]);
         let place = Place::with(&bytes);
         let error = extract(&place.executable(), Payload::Runtimes, &place.directory());
-        assert!(matches!(error, Err(ExtractError::Payload { .. })), "{error:?}");
-        assert!(!place.directory().exists(), "nothing is written");
+        assert!(matches!(error, Err(ExtractError::Source { .. })), "{error:?}");
+        assert_eq!(place.names(), [""; 0], "nothing is left");
     }
 }
 
 /// Spoils the extracted file; the next start must mend it.
-fn check_mended(spoil: impl FnOnce(&Path)) {
-    let place = Place::with(&executable(BinaryFormat::Elf, &[(Payload::Runtimes, &content())]));
-    let (path, _) = place.extract();
-    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
-    spoil(&path);
-    assert_eq!(place.extract(), (path.clone(), true));
-    assert!(fs::read(&path).unwrap() == content());
-    assert_eq!(place.extract(), (path, false));
+fn check_mended(spoil: impl Fn(&Path)) {
+    for payload in [content(), zstd::encode_all(&content()[..], 3).unwrap()] {
+        let place = Place::with(&executable(BinaryFormat::Elf, &[(Payload::Runtimes, &payload)]));
+        let (path, _) = place.extract();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        spoil(&path);
+        assert_eq!(place.extract(), (path.clone(), true));
+        assert!(fs::read(&path).unwrap() == content());
+        assert_eq!(place.extract(), (path, false));
+    }
 }
 
 #[test]
@@ -173,12 +184,40 @@ fn what_is_no_file_is_replaced() {
 fn files_of_other_releases_go() {
     let place = Place::with(&executable(BinaryFormat::Elf, &[(Payload::Runtimes, b"new")]));
     fs::create_dir(place.directory()).unwrap();
-    for name in ["runtimes.sqfs-old", "kernel-old", "else"] {
+    for name in ["runtimes.sqfs-old", "runtimes.sqfs-x.part", "kernel-old", "else"] {
         fs::write(place.directory().join(name), "").unwrap();
     }
     let (path, _) = place.extract();
     let name = path.file_name().unwrap().to_str().unwrap();
     assert_eq!(place.names(), ["else", "kernel-old", name]);
+}
+
+#[test]
+fn a_file_of_its_own_is_used_as_it_is() {
+    let place = Place::with(b"a kernel");
+    let source = Source::file(place.executable());
+    let ready = prepare(Payload::Kernel, &source, &place.directory()).unwrap();
+    assert_eq!(ready.path, place.executable().canonicalize().unwrap());
+    assert!(!ready.is_new && !place.directory().exists());
+}
+
+#[test]
+fn a_compressed_file_of_its_own_is_inflated() {
+    let place = Place::with(&zstd::encode_all(&b"a kernel"[..], 3).unwrap());
+    let source = Source::file(place.executable());
+    let ready = prepare(Payload::Kernel, &source, &place.directory()).unwrap();
+    assert_eq!(fs::read(&ready.path).unwrap(), b"a kernel");
+    assert!(ready.is_new);
+    assert!(!prepare(Payload::Kernel, &source, &place.directory()).unwrap().is_new);
+}
+
+#[test]
+fn what_is_no_regular_file_is_an_error() {
+    let place = Place::with(b"");
+    for path in [place.0.path(), Path::new("/nonexistent"), Path::new("/dev/null")] {
+        let error = prepare(Payload::Kernel, &Source::file(path), &place.directory());
+        assert!(matches!(error, Err(ExtractError::Source { .. })), "{error:?}");
+    }
 }
 
 #[test]
