@@ -3,6 +3,7 @@
 //! Strict mode needs no code of its own in the kernel's way: the action is uid 65534, everything
 //! belongs to root, and directories are sticky and world-writable, so an action can create files
 //! beside its inputs everywhere but can neither write, replace, rename nor remove an input.
+//! (actiondfs refuses all that by itself, whatever owners and modes say.)
 
 /// The user and group that actions run as.
 pub(crate) const ACTION_ID: u32 = 65534;

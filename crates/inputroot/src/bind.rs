@@ -28,8 +28,7 @@ use crate::access::Access;
 use crate::directory::{make_path, open_path};
 use crate::erofs_overlay::Places;
 use crate::error::PresentError;
-use crate::janitor::{Janitor, Retired};
-use crate::make_directories::make_directories;
+use crate::janitor::Janitor;
 use crate::outputs::OutputView;
 use crate::present::{Attachment, InputRoots, Leftovers, PresentRequest, Presented};
 use crate::staging::{Staging, StagingPool};
@@ -113,12 +112,9 @@ impl InputRoots for BindMounts {
         if access == Access::Strict && files > self.max_binds {
             return Err(PresentError::TooManyMounts { files, max_mounts: self.max_binds });
         }
-        let staging = self.staging.take(access)?;
+        let mut leftovers = Leftovers::new(&self.janitor);
+        let staging = leftovers.stage(&self.staging, tree, request)?;
         let upper = Arc::clone(&staging.upper);
-        let mut leftovers =
-            Leftovers { retired: Retired::default(), janitor: Arc::clone(&self.janitor) };
-        let staging = leftovers.retired.staging.insert(staging);
-        make_directories(&upper, tree, access, request.make_directories)?;
         let materializer =
             Materializer { tree, access, blobs: &self.blobs, executables: &self.executables };
         materializer.fill(&upper)?;

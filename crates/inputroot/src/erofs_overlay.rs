@@ -13,7 +13,6 @@ use crate::error::PresentError;
 use crate::image::{Backing, Image, ImageWriter};
 use crate::image_cache::ImageCache;
 use crate::janitor::{Janitor, Retired};
-use crate::make_directories::make_directories;
 use crate::namespace::Namespace;
 use crate::outputs::OutputView;
 use crate::overlay::{self, Dialect, Layers};
@@ -66,7 +65,7 @@ impl ErofsOverlay {
         let mounter = match dialect {
             Dialect::Descriptors => Mounter::Caller { blobs: open_path(&places.blobs)? },
             Dialect::Paths => {
-                let blobs = places.blobs.clone();
+                let blobs = Some(places.blobs.clone());
                 Mounter::Namespace(Arc::new(Namespace::start(staging_path, images_path, blobs)?))
             }
         };
@@ -104,7 +103,7 @@ impl ErofsOverlay {
                     upper: staging.upper.as_fd(),
                     work: staging.work.as_fd(),
                     image: image.mount.as_fd(),
-                    blobs: blobs.as_fd(),
+                    blobs: Some(blobs.as_fd()),
                 };
                 Ok(overlay::mount(layers, staging.access(), Dialect::Descriptors)?)
             }
@@ -124,23 +123,12 @@ impl InputRoots for ErofsOverlay {
     ) -> Result<Presented, PresentError> {
         let access = Access::new(request.mutable);
         let image = self.image(tree, access)?;
-        let staging = self.staging.take(access)?;
+        let mut leftovers = Leftovers::new(&self.janitor);
+        let staging = leftovers.stage(&self.staging, tree, request)?;
         let upper = Arc::clone(&staging.upper);
-        // From here on the janitor gets the directory back, whatever happens.
-        let mut leftovers =
-            Leftovers { retired: Retired::default(), janitor: Arc::clone(&self.janitor) };
-        let staging = leftovers.retired.staging.insert(staging);
-        make_directories(&upper, tree, access, request.make_directories)?;
         let mount = self.overlay(&image, staging)?;
         leftovers.retired.images.push(image);
-        let outputs = match access {
-            Access::Strict => OutputView::strict(Arc::clone(tree), upper),
-            Access::Mutable => {
-                let merged =
-                    mount.try_clone().map_err(|source| PresentError::Descriptor { source })?;
-                OutputView::mutable(Arc::new(merged), upper)
-            }
-        };
+        let outputs = OutputView::over(access, tree, &mount, upper)?;
         Ok(Presented::new(Attachment::Mount(mount), outputs, leftovers))
     }
 }

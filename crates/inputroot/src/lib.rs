@@ -8,6 +8,7 @@
 //! ```text
 //!   InputTree ──> erofs (image) ──> image, image_cache (mounted) ─┐
 //!   make_directories ──> staging (upper, work) ───────────────────┴─> overlay ──> Presented
+//!                                └──> actiondfs (in our own guest's kernel) ────> Presented
 //!   Presented ──> outputs (what the action left) ──> janitor (unmount, empty, use again)
 //! ```
 //!
@@ -33,6 +34,7 @@ mod janitor;
 mod mount_thread;
 mod staging;
 
+mod actiondfs;
 mod bind;
 mod erofs_overlay;
 mod probe;

@@ -24,7 +24,8 @@ use crate::staging::Staging;
 struct Directories {
     staging: OwnedFd,
     images: OwnedFd,
-    blobs: OwnedFd,
+    /// Of layers that have no content of their own.
+    blobs: Option<OwnedFd>,
 }
 
 /// A namespace for images and overlays.
@@ -42,17 +43,18 @@ pub(crate) struct Attached {
 }
 
 impl Namespace {
-    /// Starts the thread. `images` is an empty directory for mount points.
+    /// Starts the thread. `images` is an empty directory for mount points, `blobs` where the content
+    /// of images is, if it is not in them.
     pub(crate) fn start(
         staging: PathBuf,
         images: PathBuf,
-        blobs: PathBuf,
+        blobs: Option<PathBuf>,
     ) -> Result<Self, PresentError> {
         let thread = MountThread::start(move || {
             Ok(Directories {
                 staging: open_path(&staging)?,
                 images: open_path(&images)?,
-                blobs: open_path(&blobs)?,
+                blobs: blobs.as_deref().map(open_path).transpose()?,
             })
         })?;
         Ok(Self { thread, next_image: AtomicU64::new(0) })
@@ -95,7 +97,7 @@ impl Namespace {
                 upper: upper.as_fd(),
                 work: work.as_fd(),
                 image: image.mount.as_fd(),
-                blobs: directories.blobs.as_fd(),
+                blobs: directories.blobs.as_ref().map(AsFd::as_fd),
             };
             Ok(crate::overlay::mount(layers, access, Dialect::Paths)?)
         })?

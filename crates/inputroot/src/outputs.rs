@@ -18,6 +18,9 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags};
 use rustix::io::Errno;
 use store::{AdoptError, Adopted, Cas};
 
+use crate::access::Access;
+use crate::error::PresentError;
+
 /// Attributes by which overlayfs remembers that a file is not, or not wholly, the upper one's.
 const OVERLAY_ATTRIBUTES: &[u8] = b"trusted.overlay.";
 
@@ -137,6 +140,23 @@ enum Source {
 }
 
 impl OutputView {
+    /// Of the root at `mount`, with what the action made in `upper`.
+    pub(crate) fn over(
+        access: Access,
+        tree: &Arc<InputTree>,
+        mount: &OwnedFd,
+        upper: Arc<OwnedFd>,
+    ) -> Result<Self, PresentError> {
+        match access {
+            Access::Strict => Ok(Self::strict(Arc::clone(tree), upper)),
+            Access::Mutable => {
+                let merged =
+                    mount.try_clone().map_err(|source| PresentError::Descriptor { source })?;
+                Ok(Self::mutable(Arc::new(merged), upper))
+            }
+        }
+    }
+
     pub(crate) fn strict(tree: Arc<InputTree>, staging: Arc<OwnedFd>) -> Self {
         Self { source: Source::Strict { tree, staging } }
     }

@@ -5,6 +5,7 @@
 //! lower     the EROFS image: names, modes, sizes, and for each file a path in the data layer
 //! data      <root>/cas/blobs: content only, invisible but through the image
 //! ```
+//! A lower layer with content of its own, such as actiondfs, has no data layer.
 //!
 //! Two dialects: since Linux 6.13 overlayfs takes its layers as descriptors, of detached mounts
 //! too. Before, it takes paths, and the mounts at them must be attached in the mount namespace of
@@ -30,7 +31,7 @@ pub(crate) struct Layers<'a> {
     pub(crate) upper: BorrowedFd<'a>,
     pub(crate) work: BorrowedFd<'a>,
     pub(crate) image: BorrowedFd<'a>,
-    pub(crate) blobs: BorrowedFd<'a>,
+    pub(crate) blobs: Option<BorrowedFd<'a>>,
 }
 
 /// Makes a detached overlay of `layers`.
@@ -43,15 +44,20 @@ pub(crate) fn mount(
     match dialect {
         Dialect::Descriptors => {
             context.descriptor("lowerdir+", layers.image)?;
-            context.descriptor("datadir+", layers.blobs)?;
+            if let Some(blobs) = layers.blobs {
+                context.descriptor("datadir+", blobs)?;
+            }
             context.descriptor("upperdir", layers.upper)?;
             context.descriptor("workdir", layers.work)?;
         }
         Dialect::Paths => {
             // "lower::data": understood since data-only layers exist (6.5); `lowerdir+` is younger.
             let image = descriptor_path(layers.image.as_fd());
-            let blobs = descriptor_path(layers.blobs.as_fd());
-            context.string("lowerdir", &format!("{image}::{blobs}"))?;
+            let lower = match layers.blobs {
+                Some(blobs) => format!("{image}::{}", descriptor_path(blobs)),
+                None => image,
+            };
+            context.string("lowerdir", &lower)?;
             context.string("upperdir", &descriptor_path(layers.upper.as_fd()))?;
             context.string("workdir", &descriptor_path(layers.work.as_fd()))?;
         }

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use model::{InputTree, RelPath};
 
+use crate::access::Access;
 use crate::error::PresentError;
 use crate::janitor::{Janitor, Retired};
+use crate::make_directories::make_directories;
 use crate::outputs::OutputView;
+use crate::staging::{Staging, StagingPool};
 
 /// Makes input trees appear.
 ///
@@ -92,7 +95,28 @@ impl Attachment {
 #[derive(Debug)]
 pub(crate) struct Leftovers {
     pub(crate) retired: Retired,
-    pub(crate) janitor: Arc<Janitor>,
+    janitor: Arc<Janitor>,
+}
+
+impl Leftovers {
+    /// Nothing yet.
+    pub(crate) fn new(janitor: &Arc<Janitor>) -> Self {
+        Self { retired: Retired::default(), janitor: Arc::clone(janitor) }
+    }
+
+    /// The staging directory of the input root, with the directories that the action is to find.
+    /// From here on the janitor gets it back, whatever happens.
+    pub(crate) fn stage(
+        &mut self,
+        pool: &StagingPool,
+        tree: &InputTree,
+        request: &PresentRequest<'_>,
+    ) -> Result<&Staging, PresentError> {
+        let access = Access::new(request.mutable);
+        let staging = self.retired.staging.insert(pool.take(access)?);
+        make_directories(&staging.upper, tree, access, request.make_directories)?;
+        Ok(staging)
+    }
 }
 
 impl Drop for Leftovers {

@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use store::Store;
 
+use crate::actiondfs::ActiondFs;
 use crate::bind::BindMounts;
 use crate::erofs_overlay::{ErofsOverlay, Places};
 use crate::error::PresentError;
@@ -21,6 +22,8 @@ use crate::trial::{Trial, TrialError};
 /// A way to present input roots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StrategyName {
+    /// The kernel reads the tree out of the store. Our own guest's kernel.
+    ActiondFs,
     /// An EROFS image in a file, and an overlay. Linux 6.12, state on ext4, xfs or the like.
     ErofsFile,
     /// An EROFS image on a loop device, and an overlay. Linux 6.5.
@@ -31,11 +34,12 @@ pub enum StrategyName {
 
 impl StrategyName {
     /// All of them, the best first.
-    pub const ALL: [Self; 3] = [Self::ErofsFile, Self::ErofsLoop, Self::Bind];
+    pub const ALL: [Self; 4] = [Self::ActiondFs, Self::ErofsFile, Self::ErofsLoop, Self::Bind];
 
     /// The name in flags and reports.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::ActiondFs => "actiondfs",
             Self::ErofsFile => "erofs-file",
             Self::ErofsLoop => "erofs-loop",
             Self::Bind => "bind",
@@ -45,6 +49,7 @@ impl StrategyName {
     /// The ways in which it can be done, the best first.
     fn variants(self) -> &'static [Variant] {
         match self {
+            Self::ActiondFs => &[Variant::ActiondFs],
             Self::ErofsFile => &[
                 Variant::Erofs(Backing::File, Dialect::Descriptors),
                 Variant::Erofs(Backing::File, Dialect::Paths),
@@ -144,6 +149,7 @@ pub fn choose(
 /// A strategy as it can be on one kernel or another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Variant {
+    ActiondFs,
     Erofs(Backing, Dialect),
     Bind,
 }
@@ -151,6 +157,7 @@ pub(crate) enum Variant {
 impl Variant {
     fn description(self) -> &'static str {
         match self {
+            Self::ActiondFs => "a file system made for it",
             Self::Erofs(Backing::File, Dialect::Descriptors) => {
                 "image in a file, layers by descriptor"
             }
@@ -170,6 +177,7 @@ impl Variant {
     ) -> Result<Box<dyn InputRoots>, PresentError> {
         let name = name.as_str();
         Ok(match self {
+            Self::ActiondFs => Box::new(ActiondFs::open(name, places)?),
             Self::Erofs(backing, dialect) => {
                 Box::new(ErofsOverlay::open(name, backing, dialect, places)?)
             }

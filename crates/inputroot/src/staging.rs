@@ -32,6 +32,14 @@ const MAX_IDLE: usize = 64;
 
 const UPPER: &std::ffi::CStr = c"upper";
 const WORK: &std::ffi::CStr = c"work";
+/// What overlayfs leaves in a work directory, from the inside out. No action gets there, so whole
+/// paths can be trusted.
+const LEFT_BY_OVERLAY: [(&std::ffi::CStr, AtFlags); 4] = [
+    (c"work/incompat/volatile/dirty", AtFlags::empty()),
+    (c"work/incompat/volatile", AtFlags::REMOVEDIR),
+    (c"work/incompat", AtFlags::REMOVEDIR),
+    (c"work", AtFlags::REMOVEDIR),
+];
 /// Overlayfs marks a directory in which it has put a copy; nothing may be marked at the start.
 const IMPURE_ATTRIBUTE: &std::ffi::CStr = c"trusted.overlay.impure";
 
@@ -103,6 +111,10 @@ impl StagingPool {
     /// Empties one whose mount is gone and keeps it; replaces it if it cannot be trusted to be as
     /// new, because a directory that an action owned may carry attributes that it chose.
     pub(crate) fn give_back(&self, staging: Staging) -> Result<(), GiveBackError> {
+        for (path, flags) in LEFT_BY_OVERLAY {
+            // Whatever is there still, or instead, is left to what follows, which takes longer.
+            let _ = rustix::fs::unlinkat(&staging.work, path, flags);
+        }
         store::empty_directory(staging.work.as_fd())?;
         store::empty_directory(staging.upper.as_fd())?;
         let is_wanted = self.idle.lock().len() < MAX_IDLE;

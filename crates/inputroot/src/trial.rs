@@ -52,23 +52,25 @@ impl TrialError {
     }
 }
 
-/// A tree of one input, and a blob directory with its content.
+/// A tree of one input, and a blob directory with all that it is made of.
 pub(crate) struct Trial {
     tree: Arc<InputTree>,
     blob: PathBuf,
 }
 
 impl Trial {
-    /// Puts the blob below `blobs`, which must exist.
+    /// Puts the blobs below `blobs`, which must exist.
     pub(crate) fn prepare(blobs: &Path) -> Result<Self, TrialError> {
-        let content = Digest::of(DigestFunction::Sha256, CONTENT);
-        let blob = blobs.join(BlobPath::new(&content).as_str());
-        let shard = blob.parent().unwrap_or(blobs);
-        fs::create_dir_all(shard).map_err(TrialError::io("making the blob's directory"))?;
-        fs::write(&blob, CONTENT).map_err(TrialError::io("writing the blob"))?;
-        fs::set_permissions(&blob, fs::Permissions::from_mode(0o444))
-            .map_err(TrialError::io("chmod of the blob"))?;
-        Ok(Self { tree: Arc::new(tree(content)?), blob })
+        for function in DigestFunction::ALL {
+            fs::create_dir_all(blobs.join(function.name()))
+                .map_err(TrialError::io("making a directory of blobs"))?;
+        }
+        let (below, root) = messages();
+        for message in [&below, &root] {
+            put(blobs, message)?;
+        }
+        let blob = put(blobs, CONTENT)?;
+        Ok(Self { tree: Arc::new(tree(below, root)?), blob })
     }
 
     /// Has `strategy` present the tree in both modes, and looks whether it is as it should be.
@@ -131,12 +133,23 @@ fn expect(file: &mut File, expected: &[u8]) -> Result<(), TrialError> {
     Err(TrialError::Wrong("a file has not the content that it should"))
 }
 
-/// A directory `directory` with a file `input`.
-fn tree(content: Digest) -> Result<InputTree, TrialError> {
+/// Stores a blob; gives its path.
+fn put(blobs: &Path, content: &[u8]) -> Result<PathBuf, TrialError> {
+    let path = blobs.join(BlobPath::new(&Digest::of(DigestFunction::Sha256, content)).as_str());
+    let shard = path.parent().unwrap_or(blobs);
+    fs::create_dir_all(shard).map_err(TrialError::io("making a blob's directory"))?;
+    fs::write(&path, content).map_err(TrialError::io("writing a blob"))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o444))
+        .map_err(TrialError::io("chmod of a blob"))?;
+    Ok(path)
+}
+
+/// A directory with a file `input`, and the root, with that as its `directory`.
+fn messages() -> (Vec<u8>, Vec<u8>) {
     let below = proto::Directory {
         files: vec![proto::FileNode {
             name: "input".to_owned(),
-            digest: Some(content.to_proto()),
+            digest: Some(Digest::of(DigestFunction::Sha256, CONTENT).to_proto()),
             ..proto::FileNode::default()
         }],
         ..proto::Directory::default()
@@ -149,7 +162,10 @@ fn tree(content: Digest) -> Result<InputTree, TrialError> {
         }],
         ..proto::Directory::default()
     };
-    let root = root.encode_to_vec();
+    (below, root.encode_to_vec())
+}
+
+fn tree(below: Vec<u8>, root: Vec<u8>) -> Result<InputTree, TrialError> {
     let root_digest = Digest::of(DigestFunction::Sha256, &root);
     let load = &mut |digest: &Digest| {
         let message = if *digest == root_digest { root.clone() } else { below.clone() };

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use store::BlobPath;
 use tempfile::TempDir;
 
+use super::strict::refused;
 use crate::access::ACTION_ID;
 use crate::erofs_overlay::Places;
 use crate::present::{Attachment, InputRoots, PresentRequest, Presented};
@@ -30,9 +31,12 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// `None`, and a word about it, where the kernel or the file system cannot do it.
+    /// `None`, and a word about it, where the kernel or the file system cannot do it. Who asks for
+    /// the tests of actiondfs, which are ignored otherwise, has a kernel that must.
     pub(super) fn open(variant: Variant) -> Option<Self> {
-        Self::open_in(&std::env::temp_dir(), variant)
+        let bench = Self::open_in(&std::env::temp_dir(), variant);
+        assert!(bench.is_some() || variant != Variant::ActiondFs, "no actiondfs in this kernel");
+        bench
     }
 
     /// With the state below `parent`.
@@ -90,6 +94,25 @@ impl Bench {
         &*self.strategy
     }
 
+    /// Permission bits of an input directory. The kernel that has actiondfs looks after inputs
+    /// itself, and a sticky bit would make another errno of its answer.
+    pub(super) fn directory_mode(&self, mutable: bool) -> u32 {
+        match (mutable, self.variant) {
+            (true, _) => 0o755,
+            (false, Variant::ActiondFs) => 0o777,
+            (false, _) => 0o1777,
+        }
+    }
+
+    /// Fails if an attempt to change modes or times does more than it may: actiondfs says yes to
+    /// tools that do so in passing, and does nothing; everywhere else they are told no.
+    #[track_caller]
+    pub(super) fn in_vain<T>(&self, what: &str, result: Result<T, Errno>) {
+        if !matches!((self.variant, &result), (Variant::ActiondFs, Ok(_))) {
+            refused(what, result);
+        }
+    }
+
     /// Whether inputs have the one modification time; files that are blobs have the blob's.
     pub(super) fn has_fixed_times(&self) -> bool {
         self.variant != Variant::Bind
@@ -97,9 +120,17 @@ impl Bench {
 
     /// Removes a blob from the store.
     pub(super) fn lose(&self, content: &[u8]) {
-        let digest = Digest::of(model::DigestFunction::Sha256, content);
-        self.blobs.lock().remove(&digest);
-        fs::remove_file(self.places.blobs.join(BlobPath::new(&digest).as_str())).expect("unlink");
+        self.damage(&Digest::of(model::DigestFunction::Sha256, content), None);
+    }
+
+    /// Replaces a blob in the store by something that it is not, or by nothing.
+    pub(super) fn damage(&self, digest: &Digest, content: Option<&[u8]>) {
+        self.blobs.lock().remove(digest);
+        let path = self.places.blobs.join(BlobPath::new(digest).as_str());
+        fs::remove_file(&path).expect("unlink");
+        if let Some(content) = content {
+            fs::write(path, content).expect("writing a blob");
+        }
     }
 
     /// Every blob is as it was, and nothing that actions wrote is left.

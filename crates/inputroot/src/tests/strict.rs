@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::bench::{Bench, View, as_action};
@@ -19,7 +19,7 @@ fn fixture() -> TreeFixture {
 
 /// Fails if an attempt succeeds.
 #[track_caller]
-fn refused<T>(what: &str, result: Result<T, Errno>) {
+pub(super) fn refused<T>(what: &str, result: Result<T, Errno>) {
     match result {
         Ok(_) => panic!("{what} succeeded"),
         Err(
@@ -37,11 +37,11 @@ pub(super) fn inputs_cannot_be_changed(bench: &Bench) {
         view.mkdir("own-directory").unwrap();
         for file in ["file", "d/tool", "d/e/file"] {
             contents_are_safe(view, file);
-            attributes_are_safe(view, file);
+            attributes_are_safe(bench, view, file);
             names_are_safe(view, file);
         }
         for directory in ["d", "d/e", "empty", "."] {
-            attributes_are_safe(view, directory);
+            attributes_are_safe(bench, view, directory);
         }
         for directory in ["d", "d/e", "empty"] {
             refused("rmdir", view.rmdir(directory));
@@ -78,15 +78,18 @@ fn contents_are_safe(view: &View<'_>, file: &str) {
     assert_eq!(rustix::io::write(&open, b"x").unwrap_err(), Errno::BADF);
 }
 
-fn attributes_are_safe(view: &View<'_>, path: &str) {
+fn attributes_are_safe(bench: &Bench, view: &View<'_>, path: &str) {
     let root = view.root;
-    let mode = Mode::from_raw_mode(0o777);
-    refused("chmod", rustix::fs::chmodat(root, path, mode, AtFlags::empty()));
+    let before = view.stat(path).unwrap();
+    let mode = Mode::from_raw_mode(0o4777);
+    refused("chmod u+s", rustix::fs::chmodat(root, path, mode, AtFlags::empty()));
     let (user, group) = (Some(Uid::from_raw(65534)), Some(Gid::from_raw(65534)));
     refused("chown", rustix::fs::chownat(root, path, user, group, AtFlags::empty()));
+    let mode = Mode::from_raw_mode(0o666);
+    bench.in_vain("chmod", rustix::fs::chmodat(root, path, mode, AtFlags::empty()));
     let time = Timespec { tv_sec: 1, tv_nsec: 0 };
     let times = Timestamps { last_access: time, last_modification: time };
-    refused("utimensat", rustix::fs::utimensat(root, path, &times, AtFlags::empty()));
+    bench.in_vain("utimensat", rustix::fs::utimensat(root, path, &times, AtFlags::empty()));
     let open = view.open(path, OFlags::RDONLY).unwrap();
     // A well-formed set of file capabilities (version 2), so that only the right to set it lacks.
     let capabilities = [0, 0, 0, 2, 255, 255, 255, 255, 0, 0, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0];
@@ -97,7 +100,10 @@ fn attributes_are_safe(view: &View<'_>, path: &str) {
     ] {
         refused(name, rustix::fs::fsetxattr(&open, name, value, XattrFlags::empty()));
     }
-    refused("fchmod", rustix::fs::fchmod(&open, mode));
+    bench.in_vain("fchmod", rustix::fs::fchmod(&open, mode));
+    let after = view.stat(path).unwrap();
+    let attributes = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_mtime);
+    assert_eq!(attributes(&after), attributes(&before), "attributes of {path}");
 }
 
 fn names_are_safe(view: &View<'_>, file: &str) {

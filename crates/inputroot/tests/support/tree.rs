@@ -76,8 +76,8 @@ impl TreeFixture {
         (folder, name.to_owned())
     }
 
-    /// The tree, and the blobs of its files.
-    pub(crate) fn build(self) -> (Arc<InputTree>, HashMap<Digest, Vec<u8>>) {
+    /// The tree, and the blobs of its files and directories.
+    pub(crate) fn build(mut self) -> (Arc<InputTree>, HashMap<Digest, Vec<u8>>) {
         let mut messages = HashMap::new();
         let root = encode(&self.root, self.function, &mut messages);
         let tree = InputTree::assemble(root, TreeLimits::default(), &mut |digest| {
@@ -88,6 +88,7 @@ impl TreeFixture {
                 .map(|directory| directory.map(Arc::new))
                 .map_err(LoadError::<Infallible>::from)
         });
+        self.blobs.extend(messages);
         (Arc::new(tree.expect("a test's tree is whole")), self.blobs)
     }
 }
