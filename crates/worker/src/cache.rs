@@ -1,11 +1,12 @@
 //! Looking up results. A hit is complete, or it is no hit: every blob that the
 //! result names, inside its trees too, was found present.
 
+use bytes::Bytes;
 use model::Digest;
 use model::proto;
-use model::result::{referenced_digests, tree_digests};
+use model::result::{References, referenced_digests, tree_digests};
 use prost::Message;
-use store::Store;
+use store::{Store, WouldWait};
 
 use crate::error::CacheError;
 
@@ -19,29 +20,50 @@ pub(crate) fn lookup(
     let Some(bytes) = store.action_cache().get(instance, action).map_err(read)? else {
         return Ok(None);
     };
-    let Ok(result) = proto::ActionResult::decode(bytes) else {
-        tracing::warn!(%action, "the cached result is no ActionResult and is ignored");
+    let Some((result, references)) = complete_but_for_trees(store, action, bytes) else {
         return Ok(None);
     };
-    let complete = result.exit_code == 0 && is_complete(store, action, &result)?;
+    let complete = are_complete(store, action, &references.trees)?;
     Ok(complete.then_some(result))
 }
 
-fn is_complete(
+/// As [`lookup`], if that is known without waiting for a disk.
+pub(crate) fn lookup_without_waiting(
+    store: &Store,
+    instance: &str,
+    action: &Digest,
+) -> Result<Option<proto::ActionResult>, WouldWait> {
+    let Some(bytes) = store.action_cache().get_without_waiting(instance, action)? else {
+        return Ok(None);
+    };
+    match complete_but_for_trees(store, action, bytes) {
+        None => Ok(None),
+        Some((result, references)) if references.trees.is_empty() => Ok(Some(result)),
+        Some(_) => Err(WouldWait),
+    }
+}
+
+/// The result of an action that succeeded, and all that it names, if what is not
+/// in trees is there.
+fn complete_but_for_trees(
     store: &Store,
     action: &Digest,
-    result: &proto::ActionResult,
-) -> Result<bool, CacheError> {
-    let function = action.function();
-    let Ok(references) = referenced_digests(result, function) else {
-        return Ok(false);
+    bytes: Bytes,
+) -> Option<(proto::ActionResult, References)> {
+    let Ok(result) = proto::ActionResult::decode(bytes) else {
+        tracing::warn!(%action, "the cached result is no ActionResult and is ignored");
+        return None;
     };
-    let cas = store.cas();
+    let references = referenced_digests(&result, action.function()).ok()?;
     let mut named = references.blobs.iter().chain(&references.root_directories);
-    if !named.all(|digest| cas.contains(digest)) {
-        return Ok(false);
-    }
-    for tree in &references.trees {
+    let complete = result.exit_code == 0 && named.all(|digest| store.cas().contains(digest));
+    complete.then_some((result, references))
+}
+
+/// Whether trees are there, and all that is in them.
+fn are_complete(store: &Store, action: &Digest, trees: &[Digest]) -> Result<bool, CacheError> {
+    let (cas, function) = (store.cas(), action.function());
+    for tree in trees {
         let read = |source| {
             let source = Box::new(source);
             CacheError::ReadTree { action: *action, tree: *tree, source }

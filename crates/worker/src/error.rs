@@ -132,9 +132,6 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
-    /// The first sandbox helper could not be made: no action could run.
-    #[error("starting the first sandbox helper")]
-    Sandbox(#[source] sandbox::RunError),
     /// The directory that actions write to could not be watched.
     #[error("duplicating the descriptor of the work directory")]
     Disk(#[source] io::Error),

@@ -2,7 +2,7 @@
 //!
 //! Every stage is kept until the operation is forgotten, so that each
 //! subscriber of `Execute` gets each stage, also of an action that is over
-//! before its stream has been written to. There are at most four.
+//! before its stream has been written to. There are at most three.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -60,6 +60,19 @@ pub struct OperationState {
     pub done: Option<Done>,
 }
 
+impl OperationState {
+    /// An action that was in the cache, before its answer.
+    pub(crate) fn looked_up(action: Digest) -> Self {
+        let metadata = proto::ExecutedActionMetadata::default();
+        Self { stage: Stage::CacheCheck, action, metadata, done: None }
+    }
+
+    /// An action that waits for a slot.
+    pub(crate) fn queued(action: Digest, metadata: proto::ExecutedActionMetadata) -> Self {
+        Self { stage: Stage::Queued, action, metadata, done: None }
+    }
+}
+
 type History = Vec<Arc<OperationState>>;
 
 /// Who listens, and since when nobody does.
@@ -81,18 +94,12 @@ pub(crate) struct Operation {
 }
 
 impl Operation {
-    /// A new operation in the stage [`Stage::CacheCheck`].
-    pub(crate) fn new(name: String, instance: String, action: Digest) -> Self {
-        let first = OperationState {
-            stage: Stage::CacheCheck,
-            action,
-            metadata: proto::ExecutedActionMetadata::default(),
-            done: None,
-        };
+    /// A new operation.
+    pub(crate) fn new(name: String, instance: String, first: OperationState) -> Self {
         Self {
             name,
             instance,
-            action,
+            action: first.action,
             history: watch::Sender::new(vec![Arc::new(first)]),
             audience: Mutex::new(Audience { subscribers: 0, empty_since: Some(Instant::now()) }),
             cancellation: Cancellation::default(),
@@ -214,7 +221,8 @@ mod tests {
 
     fn operation() -> Arc<Operation> {
         let action = Digest::of(DigestFunction::Sha256, b"action");
-        Arc::new(Operation::new("operations/1".into(), String::new(), action))
+        let first = OperationState::queued(action, metadata());
+        Arc::new(Operation::new("operations/1".into(), String::new(), first))
     }
 
     fn metadata() -> proto::ExecutedActionMetadata {
@@ -233,12 +241,11 @@ mod tests {
     async fn a_late_reader_still_gets_every_stage() {
         let operation = operation();
         let from_start = operation.subscribe();
-        operation.advance(Stage::Queued, metadata());
         operation.advance(Stage::Executing, metadata());
         operation.complete(metadata(), Done::failed(ActionError::Cancelled));
         let from_now = operation.subscribe_from_now();
-        use Stage::{CacheCheck, Completed, Executing, Queued};
-        assert_eq!(stages(from_start).await, [CacheCheck, Queued, Executing, Completed]);
+        use Stage::{Completed, Executing, Queued};
+        assert_eq!(stages(from_start).await, [Queued, Executing, Completed]);
         assert_eq!(stages(from_now).await, [Completed]);
     }
 

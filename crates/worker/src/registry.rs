@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use model::Digest;
 use parking_lot::Mutex;
 
-use crate::operation::Operation;
+use crate::operation::{Operation, OperationState};
 
 /// All operations that a client can still ask for.
 #[derive(Debug)]
@@ -57,17 +57,22 @@ impl Registry {
     }
 
     /// Joins the equal action in flight when both are `shareable`, else makes a
-    /// new operation.
-    pub(crate) fn admit(&self, instance: String, action: Digest, shareable: bool) -> Admission {
+    /// new operation that begins with `first`.
+    pub(crate) fn admit(
+        &self,
+        instance: String,
+        first: OperationState,
+        shareable: bool,
+    ) -> Admission {
         let mut state = self.state.lock();
-        let key = (instance, action);
+        let key = (instance, first.action);
         if shareable
             && let Some(operation) = state.shared.get(&key)
             && !operation.cancellation.is_requested()
         {
             return Admission::Joined(Arc::clone(operation));
         }
-        let operation = Arc::new(Operation::new(self.next_name(), key.0.clone(), action));
+        let operation = Arc::new(Operation::new(self.next_name(), key.0.clone(), first));
         state.by_name.insert(operation.name.clone(), Arc::clone(&operation));
         if shareable {
             state.shared.insert(key, Arc::clone(&operation));
@@ -142,12 +147,13 @@ mod tests {
     use crate::operation::Done;
     use model::DigestFunction;
 
-    fn action(name: &str) -> Digest {
-        Digest::of(DigestFunction::Sha256, name.as_bytes())
+    fn queued(name: &str) -> OperationState {
+        let action = Digest::of(DigestFunction::Sha256, name.as_bytes());
+        OperationState::queued(action, Default::default())
     }
 
     fn admit(registry: &Registry, name: &str, shareable: bool) -> (Arc<Operation>, bool) {
-        match registry.admit(String::new(), action(name), shareable) {
+        match registry.admit(String::new(), queued(name), shareable) {
             Admission::Joined(operation) => (operation, true),
             Admission::New(operation) => (operation, false),
         }
@@ -166,7 +172,7 @@ mod tests {
         assert!(admit(&registry, "a", true).1);
         assert!(!admit(&registry, "a", false).1, "one that must run by itself");
         assert!(!admit(&registry, "b", true).1);
-        let other = registry.admit("other".into(), action("a"), true);
+        let other = registry.admit("other".into(), queued("a"), true);
         assert!(matches!(other, Admission::New(_)), "instances do not mix");
         finish(&registry, &first);
         assert!(!admit(&registry, "a", true).1);

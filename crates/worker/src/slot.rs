@@ -24,10 +24,10 @@ use crate::disk::DiskReserve;
 use crate::error::ActionError;
 use crate::inputs::{self, Inputs, PinnedTree};
 use crate::operation::{Done, Operation, Stage};
-use crate::outputs;
+use crate::outputs::Collection;
 use crate::queue::Queue;
 use crate::registry::Registry;
-use crate::timeline::{Moment, Timeline};
+use crate::timeline::{Moment, Stages, Timeline};
 
 /// An action that waits for a slot.
 #[derive(Debug)]
@@ -122,16 +122,20 @@ impl Slot {
 
         let sandbox = shared.sandboxes.acquire(&view).map_err(|e| set_up_failed(command, e))?;
         let sandbox = leftovers.sandbox.insert(sandbox);
+        timeline.mark(Moment::SandboxReady);
         let ran = self.run_command(&action, presented, sandbox, timeline)?;
 
         timeline.mark(Moment::OutputUploadStart);
         let mut result = ran.result;
         if wants_outputs(ran.error.as_ref()) {
-            let view = presented.outputs();
-            let function = action.action.function();
-            let limits = shared.config.outputs;
-            let collected =
-                outputs::collect(shared.store.cas(), function, limits, &view, command, &mut result);
+            let collection = Collection {
+                cas: shared.store.cas(),
+                function: action.action.function(),
+                limits: shared.config.outputs,
+                view: &presented.outputs(),
+                cancelled: &|| operation.cancellation.is_requested(),
+            };
+            let collected = collection.collect(command, &mut result);
             // What stopped the action is told before what went wrong after it.
             if let Err(error) = collected {
                 return Err(ran.error.unwrap_or(error));
@@ -390,12 +394,39 @@ fn set_up_failed(command: &CommandSpec, error: RunError) -> ActionError {
     ActionError::SetUp { step, errno }
 }
 
+/// The line that `cargo xtask timings` reads.
 fn log(operation: &Operation, timeline: &Timeline, done: &Done) {
     let digest = operation.action;
     let exit_code = done.result.as_ref().map(|result| result.exit_code);
     let worker = &timeline.metadata().worker;
+    let Stages {
+        queued_us,
+        inputs_us,
+        sandbox_us,
+        set_up_us,
+        run_us,
+        end_us,
+        outputs_us,
+        total_us,
+    } = timeline.stages();
     match &done.error {
-        None => tracing::info!(%digest, exit_code, cached = done.cached, worker, "action finished"),
-        Some(error) => tracing::info!(%digest, exit_code, %error, worker, "action failed"),
+        None => tracing::info!(
+            %digest,
+            exit_code,
+            cached = done.cached,
+            queued_us,
+            inputs_us,
+            sandbox_us,
+            set_up_us,
+            run_us,
+            end_us,
+            outputs_us,
+            total_us,
+            worker,
+            "action finished"
+        ),
+        Some(error) => {
+            tracing::info!(%digest, exit_code, %error, total_us, worker, "action failed")
+        }
     }
 }

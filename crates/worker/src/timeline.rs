@@ -9,19 +9,43 @@ use model::proto::{self, ExecutedActionMetadata};
 #[derive(Debug, Clone)]
 pub(crate) struct Timeline {
     metadata: ExecutedActionMetadata,
+    /// Not told to clients: there is no field for it.
+    sandbox_ready: Option<Timestamp>,
 }
 
-/// A point that `ExecutedActionMetadata` has a timestamp for.
+/// A point in an action's life; all but `SandboxReady` are fields of `ExecutedActionMetadata`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Moment {
     WorkerStart,
     InputFetchStart,
     InputFetchCompleted,
+    SandboxReady,
     ExecutionStart,
     ExecutionCompleted,
     OutputUploadStart,
     OutputUploadCompleted,
     WorkerCompleted,
+}
+
+/// How long each stage took, in microseconds; what was not reached has no time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Stages {
+    /// In the queue.
+    pub(crate) queued_us: Option<u64>,
+    /// Reading the messages, pinning the inputs, making their tree appear.
+    pub(crate) inputs_us: Option<u64>,
+    /// Waiting for a sandbox; next to nothing where one was prepared in advance.
+    pub(crate) sandbox_us: Option<u64>,
+    /// From there to the command's execve(2).
+    pub(crate) set_up_us: Option<u64>,
+    /// The command itself.
+    pub(crate) run_us: Option<u64>,
+    /// From its end until all of it is dead and its streams are stored.
+    pub(crate) end_us: Option<u64>,
+    /// Collecting declared outputs.
+    pub(crate) outputs_us: Option<u64>,
+    /// From the slot taking it up to the answer.
+    pub(crate) total_us: Option<u64>,
 }
 
 impl Timeline {
@@ -32,7 +56,7 @@ impl Timeline {
             queued_timestamp: Some(timestamp(SystemTime::now())),
             ..Default::default()
         };
-        Self { metadata }
+        Self { metadata, sandbox_ready: None }
     }
 
     /// `moment` is now.
@@ -47,6 +71,7 @@ impl Timeline {
             Moment::WorkerStart => &mut metadata.worker_start_timestamp,
             Moment::InputFetchStart => &mut metadata.input_fetch_start_timestamp,
             Moment::InputFetchCompleted => &mut metadata.input_fetch_completed_timestamp,
+            Moment::SandboxReady => &mut self.sandbox_ready,
             Moment::ExecutionStart => &mut metadata.execution_start_timestamp,
             Moment::ExecutionCompleted => &mut metadata.execution_completed_timestamp,
             Moment::OutputUploadStart => &mut metadata.output_upload_start_timestamp,
@@ -64,6 +89,27 @@ impl Timeline {
         });
     }
 
+    /// How long each stage took that has both ends by now.
+    pub(crate) fn stages(&self) -> Stages {
+        let of = &self.metadata;
+        Stages {
+            queued_us: between(&of.queued_timestamp, &of.worker_start_timestamp),
+            inputs_us: between(
+                &of.input_fetch_start_timestamp,
+                &of.input_fetch_completed_timestamp,
+            ),
+            sandbox_us: between(&of.input_fetch_completed_timestamp, &self.sandbox_ready),
+            set_up_us: between(&self.sandbox_ready, &of.execution_start_timestamp),
+            run_us: between(&of.execution_start_timestamp, &of.execution_completed_timestamp),
+            end_us: between(&of.execution_completed_timestamp, &of.output_upload_start_timestamp),
+            outputs_us: between(
+                &of.output_upload_start_timestamp,
+                &of.output_upload_completed_timestamp,
+            ),
+            total_us: between(&of.worker_start_timestamp, &of.worker_completed_timestamp),
+        }
+    }
+
     /// What is known so far.
     pub(crate) fn metadata(&self) -> &proto::ExecutedActionMetadata {
         &self.metadata
@@ -75,5 +121,40 @@ fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp {
         seconds: i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX),
         nanos: since_1970.subsec_nanos() as i32,
+    }
+}
+
+/// Microseconds from one time to the other; 0 where the clock was set back in between.
+fn between(from: &Option<Timestamp>, to: &Option<Timestamp>) -> Option<u64> {
+    let us =
+        |time: &Timestamp| i128::from(time.seconds) * 1_000_000 + i128::from(time.nanos / 1000);
+    let (from, to) = (us(from.as_ref()?), us(to.as_ref()?));
+    Some(u64::try_from(to - from).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_have_the_times_between_their_ends() {
+        let mut timeline = Timeline::queued_now("worker");
+        let at = |ms: u64| SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(ms);
+        timeline.mark_at(Moment::WorkerStart, at(1_000));
+        timeline.mark_at(Moment::InputFetchStart, at(1_000));
+        timeline.mark_at(Moment::InputFetchCompleted, at(1_003));
+        timeline.mark_at(Moment::SandboxReady, at(1_004));
+        timeline.mark_at(Moment::ExecutionStart, at(1_010));
+        timeline.mark_at(Moment::ExecutionCompleted, at(999));
+        let expected = Stages {
+            queued_us: Some(0),
+            inputs_us: Some(3_000),
+            sandbox_us: Some(1_000),
+            set_up_us: Some(6_000),
+            // The clock was set back.
+            run_us: Some(0),
+            ..Stages::default()
+        };
+        assert_eq!(timeline.stages(), expected);
     }
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use inputroot::InputRoots;
 use model::{ActionMessage, Digest, proto};
 use parking_lot::Mutex;
 use runtimes::Runtimes;
-use store::Store;
+use store::{Store, WouldWait};
 
 use crate::cache;
 use crate::cancel::StopEvent;
@@ -15,7 +16,7 @@ use crate::config::WorkerConfig;
 use crate::disk::DiskReserve;
 use crate::error::{ActionError, CacheError, StartError, SubmitError};
 use crate::inputs::{self, Inputs};
-use crate::operation::{Done, Operation, Stage, Subscription};
+use crate::operation::{Done, Operation, OperationState, Subscription};
 use crate::queue::{PushError, Queue};
 use crate::registry::{Admission, Registry};
 use crate::slot::{Job, Shared, Slot};
@@ -116,7 +117,32 @@ impl Worker {
     /// comes as the operation's answer.
     pub fn execute(&self, request: ExecuteRequest) -> Result<Subscription, SubmitError> {
         let timeline = Timeline::queued_now(&self.shared.config.worker_name);
-        match self.prepare(&request) {
+        let prepared = self.prepare(&request);
+        self.take_on(request, prepared, timeline)
+    }
+
+    /// As [`Worker::execute`], but never waits for a disk.
+    ///
+    /// # Errors
+    /// Gives the request back if it would have to wait.
+    pub fn execute_without_waiting(
+        &self,
+        request: ExecuteRequest,
+    ) -> Result<Result<Subscription, SubmitError>, ExecuteRequest> {
+        let timeline = Timeline::queued_now(&self.shared.config.worker_name);
+        match self.prepare_without_waiting(&request) {
+            Ok(prepared) => Ok(self.take_on(request, prepared, timeline)),
+            Err(WouldWait) => Err(request),
+        }
+    }
+
+    fn take_on(
+        &self,
+        request: ExecuteRequest,
+        prepared: Result<Prepared, ActionError>,
+        timeline: Timeline,
+    ) -> Result<Subscription, SubmitError> {
+        match prepared {
             Ok(Prepared::Cached(result)) => {
                 Ok(self.answer_at_once(request, timeline, cached(*result)))
             }
@@ -135,10 +161,28 @@ impl Worker {
                 Err(error) => tracing::warn!(%error, "the action cache failed"),
             }
         }
-        let Some(bytes) = inputs::read(shared.store.cas(), &request.action)? else {
-            return Err(ActionError::MissingBlobs(vec![request.action]));
-        };
-        let action = ActionMessage::parse(request.action, &bytes)
+        self.to_run(request.action, inputs::read(shared.store.cas(), &request.action)?)
+    }
+
+    fn prepare_without_waiting(
+        &self,
+        request: &ExecuteRequest,
+    ) -> Result<Result<Prepared, ActionError>, WouldWait> {
+        let store = &self.shared.store;
+        if !request.skip_cache_lookup
+            && let Some(result) =
+                cache::lookup_without_waiting(store, &request.instance, &request.action)?
+        {
+            return Ok(Ok(Prepared::Cached(Box::new(result))));
+        }
+        let action = store.cas().read_without_waiting(&request.action)?;
+        Ok(self.to_run(request.action, action))
+    }
+
+    /// An action, if its blob is there and is one.
+    fn to_run(&self, action: Digest, bytes: Option<Bytes>) -> Result<Prepared, ActionError> {
+        let bytes = bytes.ok_or_else(|| ActionError::MissingBlobs(vec![action]))?;
+        let action = ActionMessage::parse(action, &bytes)
             .map_err(|error| ActionError::Invalid(error.to_string()))?;
         self.check_timeout(action.timeout)?;
         Ok(Prepared::ToRun(Box::new(action)))
@@ -163,7 +207,8 @@ impl Worker {
         done: Done,
     ) -> Subscription {
         let registry = &self.shared.registry;
-        let admission = registry.admit(request.instance, request.action, false);
+        let first = OperationState::looked_up(request.action);
+        let admission = registry.admit(request.instance, first, false);
         let (Admission::New(operation) | Admission::Joined(operation)) = admission;
         let subscription = operation.subscribe();
         if let Some(error) = &done.error {
@@ -184,12 +229,12 @@ impl Worker {
     ) -> Result<Subscription, SubmitError> {
         let shared = &*self.shared;
         let shareable = !action.do_not_cache && !request.skip_cache_lookup;
-        let operation = match shared.registry.admit(request.instance, request.action, shareable) {
+        let first = OperationState::queued(request.action, timeline.metadata().clone());
+        let operation = match shared.registry.admit(request.instance, first, shareable) {
             Admission::Joined(operation) => return Ok(operation.subscribe()),
             Admission::New(operation) => operation,
         };
         let subscription = operation.subscribe();
-        operation.advance(Stage::Queued, timeline.metadata().clone());
         let job = Job { operation: Arc::clone(&operation), action, timeline };
         match shared.queue.push(job) {
             Ok(()) => Ok(subscription),
@@ -231,6 +276,18 @@ impl Worker {
         action: &Digest,
     ) -> Result<Option<proto::ActionResult>, CacheError> {
         cache::lookup(&self.shared.store, instance, action)
+    }
+
+    /// As [`Worker::cached_result`], but never waits for a disk.
+    ///
+    /// # Errors
+    /// If it would have to.
+    pub fn cached_result_without_waiting(
+        &self,
+        instance: &str,
+        action: &Digest,
+    ) -> Result<Option<proto::ActionResult>, WouldWait> {
+        cache::lookup_without_waiting(&self.shared.store, instance, action)
     }
 
     /// Takes nothing new and waits, for `bound` at most, until all that was
