@@ -44,6 +44,13 @@ impl model::proto::action_cache_server::ActionCache for ActionCache {
             stderr: message.inline_stderr,
             output_files: message.inline_output_files,
         };
+        if wanted.is_nothing()
+            && let Ok(result) =
+                self.worker.cached_result_without_waiting(&message.instance_name, &action)
+        {
+            // Going to another thread and back would cost more than all else.
+            return result.map(Response::new).ok_or_else(|| status::not_cached(&action));
+        }
         let (store, worker) = (Arc::clone(&self.store), self.worker.clone());
         let result = blocking::run(move || {
             let cached = worker.cached_result(&message.instance_name, &action);

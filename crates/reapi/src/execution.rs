@@ -77,10 +77,15 @@ impl proto::execution_server::Execution for Execution {
             stderr: message.inline_stderr,
             output_files: message.inline_output_files,
         };
-        let worker = self.worker.clone();
-        let subscription =
-            blocking::run(move || worker.execute(request).map_err(|error| status::submit(&error)))
-                .await?;
+        // Going to another thread and back costs more than what is done there, mostly.
+        let subscription = match self.worker.execute_without_waiting(request) {
+            Ok(submitted) => submitted.map_err(|error| status::submit(&error))?,
+            Err(request) => {
+                let worker = self.worker.clone();
+                let execute = move || worker.execute(request);
+                blocking::run(|| execute().map_err(|error| status::submit(&error))).await?
+            }
+        };
         Ok(Response::new(self.follow(subscription, wanted)))
     }
 

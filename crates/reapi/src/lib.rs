@@ -20,6 +20,7 @@
 //! - [`request`]: what all requests share: digests, instance names.
 //! - [`grpc`]: hand-made services, where the generated ones would copy blobs.
 //! - [`wire`]: the messages that those services use.
+//! - [`memory`]: what clients can make the server hold.
 
 mod action_cache;
 mod blocking;
@@ -31,6 +32,7 @@ mod grpc;
 mod incoming;
 mod inline;
 mod internal;
+mod memory;
 mod operations;
 mod reflection;
 mod request;

@@ -11,7 +11,7 @@ use model::proto::capabilities_server::CapabilitiesServer;
 use model::proto::execution_server::ExecutionServer;
 use store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_stream::Stream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
@@ -26,6 +26,7 @@ use crate::cas::ContentAddressableStorage;
 use crate::execution::Execution;
 use crate::grpc::{Endpoint, MAX_REQUEST_MESSAGE_BYTES};
 use crate::internal::InternalCas;
+use crate::memory::{Accounted, Budget, Lending};
 use crate::operations::Operations;
 use crate::reflection::{self, ReflectionError};
 
@@ -33,16 +34,16 @@ use crate::reflection::{self, ReflectionError};
 /// the disk takes in a few pieces of an upload.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 
-/// Unread bytes of one connection: several such streams. It is the memory that a
-/// client can make the server hold.
-const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+/// Unread bytes of one connection: a few such streams. Handlers take what comes
+/// off the wire at once, and borrow for what they keep: see [`crate::memory`].
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// Largest frame that clients may send: fewer of them mean fewer headers to read.
 const MAX_FRAME_BYTES: u32 = 256 << 10;
 
 /// Streams of one connection. Bazel opens 100, others as many as they have
-/// actions.
-const MAX_STREAMS: u32 = 4096;
+/// actions; a client with more waits by itself.
+const MAX_STREAMS: u32 = 1024;
 
 /// Streams that a client may reset before they were looked at, as an interrupted
 /// build does with all of its calls.
@@ -101,7 +102,14 @@ where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
+    let budget = Budget::of_this_machine();
+    let accounts = Arc::clone(&budget);
+    let incoming = incoming.map(move |io| io.map(|io| Accounted::new(io, accounts.account())));
+    let lending = tower_layer::layer_fn(move |service| {
+        Lending::<_, IO::ConnectInfo>::new(service, Arc::clone(&budget))
+    });
     Server::builder()
+        .layer(lending)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(MAX_FRAME_BYTES)

@@ -8,6 +8,7 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io;
+use std::time::Duration;
 
 use bazel_remote_apis::google::protobuf::Any;
 use bazel_remote_apis::google::rpc::Status as RpcStatus;
@@ -20,6 +21,7 @@ use worker::{ActionError, CacheError, SubmitError};
 
 use crate::byte_stream::{ReadRefused, WriteRefused};
 use crate::cas::TreeRefused;
+use crate::memory::Exhausted;
 use crate::request::RequestError;
 use crate::resource_name::ResourceNameError;
 
@@ -41,6 +43,31 @@ pub(crate) fn name(error: ResourceNameError) -> Status {
 /// A message that can't be decoded.
 pub(crate) fn decoded<T>(message: Result<T, prost::DecodeError>) -> Result<T, Status> {
     message.map_err(|error| Status::invalid_argument(format!("not the expected message: {error}")))
+}
+
+/// A stream of messages that ends within one.
+pub(crate) fn cut_short() -> Status {
+    Status::internal("the stream ended within a message")
+}
+
+/// A compressed message, where no compression of messages was agreed on.
+pub(crate) fn compressed_message() -> Status {
+    Status::internal("a message is compressed, but no grpc-encoding was named")
+}
+
+/// A message over the limit, in bytes.
+pub(crate) fn message_too_large(size_bytes: usize, max_bytes: usize) -> Status {
+    Status::out_of_range(format!("a message of {size_bytes} bytes; {max_bytes} is the most"))
+}
+
+/// A request whose rest does not come.
+pub(crate) fn silent(after: Duration) -> Status {
+    Status::deadline_exceeded(format!("nothing came of the request for {} s", after.as_secs()))
+}
+
+/// A call for which there is no memory now.
+pub(crate) fn exhausted(error: Exhausted) -> Status {
+    Status::resource_exhausted(error.to_string())
 }
 
 /// An upload that breaks the rules.
@@ -249,7 +276,6 @@ fn chain(what: &str, error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn digest(function: DigestFunction) -> Digest {
         Digest::of(function, b"abc")

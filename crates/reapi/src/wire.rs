@@ -9,13 +9,6 @@
 use bazel_remote_apis::google::rpc::Status as RpcStatus;
 use bytes::Bytes;
 
-/// `google.bytestream.ReadResponse`.
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct ReadResponse {
-    #[prost(bytes = "bytes", tag = "10")]
-    pub(crate) data: Bytes,
-}
-
 /// `google.bytestream.WriteRequest`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct WriteRequest {

@@ -7,6 +7,7 @@
 
 mod progress;
 mod read;
+mod upload_messages;
 mod write;
 
 pub(crate) use progress::WriteRefused;
@@ -24,12 +25,22 @@ use tonic::codegen::{BoxFuture, http};
 use tonic::{Request, Response, Status};
 
 use crate::grpc::{Call, Methods};
+use crate::memory::Account;
 use crate::{resource_name, status};
+use upload_messages::UploadMessages;
 
 /// What one visit to the disk reads or writes: large enough for the hand-over
 /// between threads (about 10 µs) not to matter, small enough for a thousand
 /// streams to fit in memory.
 const PIECE_BYTES: usize = 1 << 20;
+
+/// The same when memory is scarce: slower, and room for eight times the streams.
+const SMALL_PIECE_BYTES: usize = PIECE_BYTES / 8;
+
+/// How large the pieces of a stream are that begins now.
+fn piece_bytes(account: &Account) -> usize {
+    if account.is_scarce() { SMALL_PIECE_BYTES } else { PIECE_BYTES }
+}
 
 /// The service.
 #[derive(Clone)]
@@ -59,13 +70,12 @@ impl Methods for ByteStream {
     const NAME: &'static str = "google.bytestream.ByteStream";
 
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
+        let account = call.account();
         match method {
-            "Read" => call.server_streaming(move |request: Request<ReadRequest>| {
-                read::read(Arc::clone(&self.store), request.into_inner())
-            }),
-            "Write" => call.client_streaming(move |request| {
-                write::write(Arc::clone(&self.store), request.into_inner())
-            }),
+            "Read" => call.chunks(|request: ReadRequest| read::read(self.store, account, request)),
+            "Write" => {
+                call.raw(|body| write::write(self.store, account, UploadMessages::new(body)))
+            }
             "QueryWriteStatus" => call.unary(move |request: Request<QueryWriteStatusRequest>| {
                 let answer = self.query_write_status(request.get_ref());
                 std::future::ready(answer.map(Response::new))

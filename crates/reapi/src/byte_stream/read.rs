@@ -10,16 +10,23 @@ use model::proto::google::bytestream::ReadRequest;
 use store::Store;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_stream::Stream;
-use tonic::{Response, Status};
+use tonic::Status;
 
-use super::PIECE_BYTES;
+use super::piece_bytes;
+use crate::grpc::Chunk;
+use crate::memory::{Account, Loan};
 use crate::resource_name::{self, Compression, Resource};
-use crate::wire::ReadResponse;
 use crate::{blocking, status};
 
 /// Compression level of downloads: the fastest that still halves object files,
 /// for the network is the machine's own more often than not.
 const ZSTD_LEVEL: i32 = 1;
+
+/// What a compressor of that level works with, beside what it reads.
+const ZSTD_STATE_BYTES: u64 = 2 << 20;
+
+/// The one field of `google.bytestream.ReadResponse`.
+const READ_RESPONSE_DATA: u32 = 10;
 
 /// Why a read is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,19 +48,34 @@ pub(crate) enum ReadRefused {
 /// small blobs take one visit to the disk.
 pub(super) async fn read(
     store: Arc<Store>,
+    account: Arc<Account>,
     request: ReadRequest,
-) -> Result<Response<impl Stream<Item = Result<ReadResponse, Status>> + Send>, Status> {
+) -> Result<impl Stream<Item = Result<Chunk, Status>> + Send, Status> {
     let resource = resource_name::parse_read(&request.resource_name).map_err(status::name)?;
     let range = range(&resource, &request).map_err(status::read_refused)?;
+    let piece_bytes = piece_bytes(&account);
+    let ahead = account.lend_when_free(ahead_bytes(&resource, piece_bytes)).await;
+    let ahead = ahead.map_err(status::exhausted)?;
     let first = blocking::run(move || {
         let file = store.cas().open(&resource.digest).map_err(status::cas)?;
         let file = file.ok_or_else(|| status::blob_not_found(&resource.digest))?;
-        let mut source = Source::open(file, &resource, range).map_err(status::read_failed)?;
+        let source = Source::open(file, &resource, range, piece_bytes, ahead);
+        let mut source = source.map_err(status::read_failed)?;
         let piece = source.next_piece().map_err(status::read_failed)?;
         Ok((source, piece))
     })
     .await?;
-    Ok(Response::new(pieces(first)))
+    Ok(pieces(first))
+}
+
+/// What a download holds beside what HTTP/2 has of it: the piece that goes out next,
+/// one that is read ahead, and what packing needs.
+fn ahead_bytes(resource: &Resource, piece_bytes: usize) -> u64 {
+    let pieces_bytes = 2 * piece_bytes as u64;
+    match resource.compression {
+        Compression::Identity => resource.digest.size_bytes().min(pieces_bytes),
+        Compression::Zstd => pieces_bytes + ZSTD_STATE_BYTES,
+    }
 }
 
 /// The part of the blob that is asked for, in uncompressed bytes.
@@ -74,9 +96,9 @@ fn range(resource: &Resource, request: &ReadRequest) -> Result<Range<u64>, ReadR
 }
 
 /// The pieces of a blob, each read while the one before is being sent.
-fn pieces(first: (Source, Bytes)) -> impl Stream<Item = Result<ReadResponse, Status>> + Send {
+fn pieces(first: (Source, Bytes)) -> impl Stream<Item = Result<Chunk, Status>> + Send {
     futures_util::stream::unfold(Reading::Ready(first), |reading| async move {
-        let (source, data) = match reading {
+        let (source, payload) = match reading {
             Reading::Ready(read) => read,
             Reading::Ahead(task) => match task.await {
                 Ok(Ok(read)) => read,
@@ -85,11 +107,11 @@ fn pieces(first: (Source, Bytes)) -> impl Stream<Item = Result<ReadResponse, Sta
             },
             Reading::Over => return None,
         };
-        if data.is_empty() {
+        if payload.is_empty() {
             return None;
         }
         let next = if source.exhausted { Reading::Over } else { Reading::ahead(source) };
-        Some((Ok(ReadResponse { data }), next))
+        Some((Ok(Chunk { tag: READ_RESPONSE_DATA, payload }), next))
     })
 }
 
@@ -114,10 +136,18 @@ struct Source {
     /// Bytes still to come, where that is known: the blob must have them.
     remaining: Option<u64>,
     exhausted: bool,
+    piece_bytes: usize,
+    _ahead: Loan,
 }
 
 impl Source {
-    fn open(mut file: File, resource: &Resource, range: Range<u64>) -> io::Result<Self> {
+    fn open(
+        mut file: File,
+        resource: &Resource,
+        range: Range<u64>,
+        piece_bytes: usize,
+        ahead: Loan,
+    ) -> io::Result<Self> {
         if range.start > 0 {
             file.seek(SeekFrom::Start(range.start))?;
         }
@@ -125,17 +155,17 @@ impl Source {
         let (bytes, remaining): (Box<dyn Read + Send>, _) = match resource.compression {
             Compression::Identity => (Box::new(file.take(length)), Some(length)),
             Compression::Zstd => {
-                let file = BufReader::with_capacity(PIECE_BYTES, file);
+                let file = BufReader::with_capacity(piece_bytes, file);
                 (Box::new(zstd::stream::read::Encoder::with_buffer(file, ZSTD_LEVEL)?), None)
             }
         };
-        Ok(Self { bytes, remaining, exhausted: false })
+        Ok(Self { bytes, remaining, exhausted: false, piece_bytes, _ahead: ahead })
     }
 
     /// The next piece; empty at the end.
     fn next_piece(&mut self) -> io::Result<Bytes> {
-        let expected =
-            self.remaining.map_or(PIECE_BYTES as u64, |left| left.min(PIECE_BYTES as u64));
+        let piece_bytes = self.piece_bytes as u64;
+        let expected = self.remaining.map_or(piece_bytes, |left| left.min(piece_bytes));
         let mut piece = Vec::with_capacity(expected as usize);
         (&mut self.bytes).take(expected).read_to_end(&mut piece)?;
         match &mut self.remaining {
@@ -155,6 +185,7 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::Budget;
     use model::{Digest, DigestFunction};
 
     fn check(offset: i64, limit: i64, expected: Result<Range<u64>, ReadRefused>) {
@@ -191,7 +222,8 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let digest = Digest::of(DigestFunction::Sha256, b"0123456789");
         let resource = Resource { digest, compression: Compression::Identity };
-        let mut source = Source::open(file, &resource, 0..10).unwrap();
+        let ahead = Budget::of_this_machine().account().loan();
+        let mut source = Source::open(file, &resource, 0..10, 4, ahead).unwrap();
         assert_eq!(source.next_piece().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -5,20 +5,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use model::proto::google::bytestream::WriteResponse;
 use store::{BlobWriter, Store};
 use tokio::task::{JoinHandle, spawn_blocking};
-use tonic::{Response, Status, Streaming};
+use tonic::{Response, Status};
 
-use super::PIECE_BYTES;
+use super::piece_bytes;
 use super::progress::{Progress, WriteRefused};
+use super::upload_messages::UploadMessages;
+use crate::memory::Account;
 use crate::resource_name::{self, Compression, Resource};
-use crate::wire::WriteRequest;
 use crate::{blocking, status};
 
 /// Messages in one piece at most: a client may send single bytes, and each
 /// message costs a descriptor of 32 bytes.
 const PIECE_MESSAGES: usize = 1024;
+
+/// The largest window of compressed uploads, as a power of two in bytes: the 8 MiB
+/// that RFC 8878 (3.1.1.1.2) wants of every decoder. By default one message could
+/// make the server allocate 128 MiB.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 /// How long the rest of an upload that was answered early is taken off the wire.
 const LINGER: Duration = Duration::from_secs(10);
@@ -26,9 +33,10 @@ const LINGER: Duration = Duration::from_secs(10);
 /// Answers an upload.
 pub(super) async fn write(
     store: Arc<Store>,
-    mut messages: Streaming<WriteRequest>,
+    account: Arc<Account>,
+    mut messages: UploadMessages,
 ) -> Result<Response<WriteResponse>, Status> {
-    let outcome = receive(store, &mut messages).await;
+    let outcome = receive(store, &account, &mut messages).await;
     linger(messages);
     outcome.map(|committed_size| Response::new(WriteResponse { committed_size }))
 }
@@ -42,16 +50,33 @@ pub(super) fn committed_size(resource: &Resource) -> i64 {
     }
 }
 
-async fn receive(store: Arc<Store>, messages: &mut Streaming<WriteRequest>) -> Result<i64, Status> {
+/// What an upload holds in memory at most: one piece that is taken in, one that
+/// goes to the disk, and what unpacking needs.
+fn held_bytes(resource: &Resource, piece_bytes: usize) -> u64 {
+    let size_bytes = resource.digest.size_bytes();
+    let pieces_bytes = 2 * piece_bytes as u64;
+    match resource.compression {
+        Compression::Identity => size_bytes.min(pieces_bytes),
+        Compression::Zstd => pieces_bytes + size_bytes.min(1 << ZSTD_WINDOW_LOG_MAX),
+    }
+}
+
+async fn receive(
+    store: Arc<Store>,
+    account: &Arc<Account>,
+    messages: &mut UploadMessages,
+) -> Result<i64, Status> {
     let refused = status::write_refused;
     let mut message = messages.message().await?.ok_or_else(|| refused(WriteRefused::Empty))?;
     let resource = resource_name::parse_write(&message.resource_name).map_err(status::name)?;
     if store.cas().contains(&resource.digest) {
         return Ok(committed_size(&resource));
     }
+    let piece_bytes = piece_bytes(account);
+    let _held = account.lend(held_bytes(&resource, piece_bytes)).map_err(status::exhausted)?;
     let name = std::mem::take(&mut message.resource_name);
     let mut progress = Progress::new(name, &resource);
-    let mut upload = Upload::new(store, resource);
+    let mut upload = Upload::new(store, resource, piece_bytes);
     let mut sent_bytes = 0;
     loop {
         progress.accept(&message).map_err(refused)?;
@@ -69,14 +94,10 @@ async fn receive(store: Arc<Store>, messages: &mut Streaming<WriteRequest>) -> R
 }
 
 /// Refuses messages behind the last one, as far as they are here already.
-fn refuse_surplus(
-    progress: &mut Progress,
-    messages: &mut Streaming<WriteRequest>,
-) -> Result<(), Status> {
-    use futures_util::{FutureExt as _, StreamExt as _};
-    match messages.next().now_or_never() {
-        Some(Some(message)) => progress.accept(&message?).map_err(status::write_refused),
-        Some(None) | None => Ok(()),
+fn refuse_surplus(progress: &mut Progress, messages: &mut UploadMessages) -> Result<(), Status> {
+    match messages.message().now_or_never().transpose()?.flatten() {
+        Some(message) => progress.accept(&message).map_err(status::write_refused),
+        None => Ok(()),
     }
 }
 
@@ -86,17 +107,17 @@ fn refuse_surplus(
 /// which too many reset streams receive data is closed: the early answers for
 /// blobs that are here would bring down a client with many uploads. The client
 /// stops by itself when it sees the answer.
-fn linger(mut messages: Streaming<WriteRequest>) {
+fn linger(messages: UploadMessages) {
     tokio::spawn(async move {
-        let rest = async { while let Ok(Some(_)) = messages.message().await {} };
         // A client that does not stop in time is reset after all.
-        let _ = tokio::time::timeout(LINGER, rest).await;
+        let _ = tokio::time::timeout(LINGER, messages.discard()).await;
     });
 }
 
 /// A blob on its way into the store. Dropped before [`Upload::commit`], it
 /// leaves no trace.
 struct Upload {
+    piece_bytes: usize,
     waiting: Piece,
     sink: Place,
 }
@@ -115,24 +136,24 @@ enum Place {
 }
 
 impl Upload {
-    fn new(store: Arc<Store>, resource: Resource) -> Self {
+    fn new(store: Arc<Store>, resource: Resource, piece_bytes: usize) -> Self {
         let sink = Sink { store, resource, form: None };
-        Self { waiting: Piece::default(), sink: Place::Here(Box::new(sink)) }
+        Self { piece_bytes, waiting: Piece::default(), sink: Place::Here(Box::new(sink)) }
     }
 
     /// Takes `data`; waits only when the disk is a whole piece behind.
     async fn push(self, data: Bytes) -> Result<Self, Status> {
-        let Self { mut waiting, sink } = self;
+        let Self { piece_bytes, mut waiting, sink } = self;
         if !data.is_empty() {
             waiting.bytes += data.len();
             waiting.data.push(data);
         }
-        if waiting.bytes < PIECE_BYTES && waiting.data.len() < PIECE_MESSAGES {
-            return Ok(Self { waiting, sink });
+        if waiting.bytes < piece_bytes && waiting.data.len() < PIECE_MESSAGES {
+            return Ok(Self { piece_bytes, waiting, sink });
         }
         let mut sink = sink.settle().await?;
         let work = spawn_blocking(move || sink.write(&waiting).map(|()| sink));
-        Ok(Self { waiting: Piece::default(), sink: Place::AtWork(work) })
+        Ok(Self { piece_bytes, waiting: Piece::default(), sink: Place::AtWork(work) })
     }
 
     /// Verifies the blob and makes it visible.
@@ -174,7 +195,7 @@ impl Sink {
             Some(form) => form,
             unopened => unopened.insert(Form::open(&self.store, &self.resource)?),
         };
-        piece.data.iter().try_for_each(|data| form.write(data))
+        form.write(&piece.data)
     }
 
     /// There is a form: every upload writes before it commits.
@@ -195,15 +216,20 @@ impl Form {
             Compression::Zstd => {
                 let bounded = Bounded { writer, remaining: digest.size_bytes() };
                 let decoder = zstd::stream::write::Decoder::new(bounded);
-                Self::Zstd(Box::new(decoder.map_err(status::decompression)?))
+                let mut decoder = decoder.map_err(status::decompression)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(status::decompression)?;
+                Self::Zstd(Box::new(decoder))
             }
         })
     }
 
-    fn write(&mut self, data: &[u8]) -> Result<(), Status> {
+    fn write(&mut self, data: &[Bytes]) -> Result<(), Status> {
         match self {
-            Self::Identity(writer) => writer.write(data).map_err(status::cas),
-            Self::Zstd(decoder) => decoder.write_all(data).map_err(status::decompression),
+            Self::Identity(writer) => writer.write_pieces(data).map_err(status::cas),
+            Self::Zstd(decoder) => data
+                .iter()
+                .try_for_each(|data| decoder.write_all(data))
+                .map_err(status::decompression),
         }
     }
 

@@ -13,6 +13,7 @@ use store::Store;
 use tonic::{Response, Status};
 
 use super::MAX_BATCH_TOTAL_SIZE_BYTES;
+use crate::memory::{Account, Loan};
 use crate::wire::{
     BatchReadBlobsRequest, BatchReadBlobsResponse, BatchReadItem, BatchUpdateBlobsRequest,
     BatchUpdateBlobsResponse, BatchUpdateItem, BatchUpdateOutcome,
@@ -22,6 +23,7 @@ use crate::{blocking, request, status};
 /// Stores every blob of the batch that is what its digest says.
 pub(super) async fn update(
     store: Arc<Store>,
+    account: Arc<Account>,
     message: BatchUpdateBlobsRequest,
 ) -> Result<Response<BatchUpdateBlobsResponse>, Status> {
     request::instance_name(&message.instance_name).map_err(status::request)?;
@@ -29,7 +31,7 @@ pub(super) async fn update(
     check_total(message.requests.iter().map(|item| item.data.len() as u64))?;
     let responses = blocking::run(move || {
         let outcome = |item: BatchUpdateItem| BatchUpdateOutcome {
-            status: Some(status::to_rpc(update_one(&store, function, &item))),
+            status: Some(status::to_rpc(update_one(&store, &account, function, &item))),
             digest: item.digest,
         };
         Ok(message.requests.into_iter().map(outcome).collect())
@@ -40,25 +42,28 @@ pub(super) async fn update(
 
 fn update_one(
     store: &Store,
+    account: &Arc<Account>,
     function: DigestFunction,
     item: &BatchUpdateItem,
 ) -> Result<(), Status> {
     let digest = request::encoded_digest("digest", &item.digest, function);
     let digest = digest.map_err(status::request)?;
+    let unpacked = account.loan();
     let data = match Compressor::try_from(item.compressor) {
         Ok(Compressor::Identity) => item.data.clone(),
-        Ok(Compressor::Zstd) => decompress(&item.data, digest.size_bytes())?,
+        Ok(Compressor::Zstd) => decompress(&item.data, digest.size_bytes(), &unpacked)?,
         _ => return Err(status::unsupported_compressor(item.compressor)),
     };
     store.cas().put_expected(&digest, &data).map(|_| ()).map_err(status::cas)
 }
 
 /// Unpacks a blob of a known size, which bounds the memory.
-fn decompress(data: &[u8], size_bytes: u64) -> Result<Bytes, Status> {
-    let capacity = usize::try_from(size_bytes.min(MAX_UNPACKED_BYTES)).unwrap_or_default();
+fn decompress(data: &[u8], size_bytes: u64, unpacked: &Loan) -> Result<Bytes, Status> {
     if size_bytes > MAX_UNPACKED_BYTES {
         return Err(status::batch_too_large(size_bytes, MAX_UNPACKED_BYTES));
     }
+    unpacked.grow_to(size_bytes).map_err(status::exhausted)?;
+    let capacity = size_bytes as usize;
     zstd::bulk::decompress(data, capacity).map(Bytes::from).map_err(status::decompression)
 }
 
@@ -69,6 +74,7 @@ const MAX_UNPACKED_BYTES: u64 = 16 * MAX_BATCH_TOTAL_SIZE_BYTES;
 /// Reads every blob of the batch that is there.
 pub(super) async fn read(
     store: Arc<Store>,
+    account: Arc<Account>,
     message: BatchReadBlobsRequest,
 ) -> Result<Response<BatchReadBlobsResponse>, Status> {
     request::instance_name(&message.instance_name).map_err(status::request)?;
@@ -77,7 +83,8 @@ pub(super) async fn read(
         request::encoded_digest("digests", encoded, function)
             .map_or(0, |digest| digest.size_bytes())
     };
-    check_total(message.digests.iter().map(size))?;
+    let total_bytes = check_total(message.digests.iter().map(size))?;
+    let _read = account.lend(total_bytes).map_err(status::exhausted)?;
     let responses = blocking::run(move || {
         let item = |encoded: Bytes| {
             let (data, status) = match read_one(&store, function, &encoded) {
@@ -100,10 +107,11 @@ fn read_one(store: &Store, function: DigestFunction, encoded: &[u8]) -> Result<B
     blob.ok_or_else(|| status::blob_not_found(&digest))
 }
 
-fn check_total(sizes: impl Iterator<Item = u64>) -> Result<(), Status> {
+/// The bytes of a batch, if it is within the announced limit.
+fn check_total(sizes: impl Iterator<Item = u64>) -> Result<u64, Status> {
     let total = sizes.fold(0, u64::saturating_add);
     if total > MAX_BATCH_TOTAL_SIZE_BYTES {
         return Err(status::batch_too_large(total, MAX_BATCH_TOTAL_SIZE_BYTES));
     }
-    Ok(())
+    Ok(total)
 }

@@ -15,6 +15,7 @@ use store::Store;
 use tokio_stream::Stream;
 use tonic::{Response, Status};
 
+use crate::memory::{Account, Loan};
 use crate::wire::GetTreeResponse;
 use crate::{blocking, request, status};
 
@@ -25,6 +26,10 @@ const PAGE_BYTES: usize = 1 << 20;
 /// Directories of one tree: more than any checked-out source tree has; it bounds
 /// the memory for those that were seen.
 const MAX_DIRECTORIES: usize = 1_000_000;
+
+/// Memory for a directory that was seen: its digest in the set, which may be half
+/// empty, and in the queue.
+const DIRECTORY_MEMORY_BYTES: u64 = 160;
 
 /// Why a tree is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +53,7 @@ pub(crate) enum TreeRefused {
 /// Answers with the tree, page by page.
 pub(super) async fn get_tree(
     store: Arc<Store>,
+    account: Arc<Account>,
     message: GetTreeRequest,
 ) -> Result<Response<impl Stream<Item = Result<GetTreeResponse, Status>> + Send>, Status> {
     request::instance_name(&message.instance_name).map_err(status::request)?;
@@ -59,7 +65,7 @@ pub(super) async fn get_tree(
     }
     let skip = skipped(&message.page_token).map_err(status::tree_refused)?;
     let page_size = usize::try_from(message.page_size).ok().filter(|&size| size > 0);
-    let walk = Walk::at(root, store, skip, page_size.unwrap_or(usize::MAX));
+    let walk = Walk::at(root, store, account.loan(), skip, page_size.unwrap_or(usize::MAX));
     Ok(Response::new(pages(walk)))
 }
 
@@ -97,12 +103,14 @@ struct Walk {
     /// Directories at the start that the client has already.
     skip: usize,
     page_size: usize,
+    /// For what was seen: a client may stop reading in the middle of a large tree.
+    memory: Loan,
 }
 
 impl Walk {
-    fn at(root: Digest, store: Arc<Store>, skip: usize, page_size: usize) -> Self {
+    fn at(root: Digest, store: Arc<Store>, memory: Loan, skip: usize, page_size: usize) -> Self {
         let waiting = VecDeque::from([root]);
-        Self { store, waiting, seen: HashSet::from([root]), read: 0, skip, page_size }
+        Self { store, waiting, seen: HashSet::from([root]), read: 0, skip, page_size, memory }
     }
 
     /// The next page; `None` at the end.
@@ -131,6 +139,8 @@ impl Walk {
         while let Some(digest) = self.waiting.pop_front() {
             if let Some(blob) = self.store.cas().read(&digest).map_err(status::cas)? {
                 self.visit(digest, blob.clone()).map_err(status::tree_refused)?;
+                let seen_bytes = self.seen.len() as u64 * DIRECTORY_MEMORY_BYTES;
+                self.memory.grow_to(seen_bytes).map_err(status::exhausted)?;
                 self.read += 1;
                 return Ok(Some(blob));
             }
@@ -150,5 +160,42 @@ impl Walk {
             }
         }
         if self.seen.len() > MAX_DIRECTORIES { Err(TreeRefused::TooLarge) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{Budget, GUARANTEED_BYTES};
+    use model::{DigestFunction, proto};
+    use prost::Message as _;
+    use store::StoreOptions;
+
+    const FUNCTION: DigestFunction = DigestFunction::Sha256;
+
+    /// The first page of the tree of one Directory with that many children, none of
+    /// which is there, for a client that has its guaranteed memory and no more.
+    fn first_page(children: usize) -> Result<usize, tonic::Code> {
+        // In memory where that is: a store syncs, and no test here is about the disk.
+        let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let store = Store::open(root.path(), StoreOptions::default()).unwrap();
+        let node = |number: usize| proto::DirectoryNode {
+            name: format!("{number:08}"),
+            digest: Some(Digest::of(FUNCTION, &number.to_le_bytes()).to_proto()),
+        };
+        let directories = (0..children).map(node).collect();
+        let directory = proto::Directory { directories, ..Default::default() };
+        let digest = store.cas().put(FUNCTION, &directory.encode_to_vec()).unwrap();
+        let memory = Budget::new(0).account().loan();
+        let mut walk = Walk::at(digest, store, memory, 0, usize::MAX);
+        let page = walk.next_page().map_err(|status| status.code())?;
+        Ok(page.map_or(0, |page| page.directories.len()))
+    }
+
+    #[test]
+    fn what_a_walk_remembers_is_borrowed() {
+        let affordable = (GUARANTEED_BYTES / DIRECTORY_MEMORY_BYTES) as usize - 1;
+        assert_eq!(first_page(affordable), Ok(1));
+        assert_eq!(first_page(affordable + 1), Err(tonic::Code::ResourceExhausted));
     }
 }

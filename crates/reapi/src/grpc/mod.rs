@@ -4,32 +4,33 @@
 //! calls of [`Call::unary`] and its siblings. [`Endpoint`] makes it a service
 //! that tonic can route to.
 
+mod chunked;
+mod codec;
+
+pub(crate) use chunked::{Chunk, PREFIX_BYTES};
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use prost::Message;
 use tokio_stream::Stream;
 use tonic::body::Body;
-use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::{
     ClientStreamingService, Grpc, NamedService, ServerStreamingService, UnaryService,
 };
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::memory::{Account, Budget};
+use codec::ExactCodec;
+
 /// The largest request message. A batch holds at most
 /// [`crate::cas::MAX_BATCH_TOTAL_SIZE_BYTES`] of data; the rest is room for its
 /// digests and for clients that fill their ByteStream messages to 4 MiB.
 pub(crate) const MAX_REQUEST_MESSAGE_BYTES: usize = 5 << 20;
-
-/// What a message's buffer starts with. Larger messages reserve what they need
-/// in one step; see [`ExactEncoder`].
-const BUFFER_BYTES: usize = 1 << 10;
-
-/// Messages are gathered up to this size before they are handed to HTTP/2.
-const YIELD_BYTES: usize = 32 << 10;
 
 /// The methods of one service.
 pub(crate) trait Methods: Clone + Send + Sync + 'static {
@@ -70,6 +71,12 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// What the call's connection borrows memory on.
+    pub(crate) fn account(&self) -> Arc<Account> {
+        let account = self.request.extensions().get::<Arc<Account>>();
+        account.map_or_else(|| Budget::of_this_machine().account(), Arc::clone)
+    }
+
     /// One message in, one out.
     pub(crate) fn unary<Req, Res, F, Fut>(
         self,
@@ -101,19 +108,36 @@ impl Call {
         })
     }
 
-    /// A stream in, one message out.
-    pub(crate) fn client_streaming<Req, Res, F, Fut>(
+    /// One message in, a stream out whose payload is not copied.
+    pub(crate) fn chunks<Req, F, Fut, S>(
         self,
         handler: F,
     ) -> BoxFuture<http::Response<Body>, Infallible>
     where
         Req: Message + Default + 'static,
+        F: FnOnce(Req) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<S, Status>> + Send + 'static,
+        S: Stream<Item = Result<Chunk, Status>> + Send + 'static,
+    {
+        Box::pin(async move {
+            let answer = async { handler(chunked::only_message(self.request).await?).await };
+            Ok(answer.await.map_or_else(Status::into_http, chunked::response))
+        })
+    }
+
+    /// A stream in, which the handler takes off the wire itself; one message out.
+    pub(crate) fn raw<Res, F, Fut>(self, handler: F) -> BoxFuture<http::Response<Body>, Infallible>
+    where
         Res: Message + 'static,
-        F: FnMut(Request<Streaming<Req>>) -> Fut + Send + 'static,
+        F: FnOnce(Body) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<Res>, Status>> + Send + 'static,
     {
         Box::pin(async move {
-            Ok(server::<Req, Res>().client_streaming(ClientStreaming(handler), self.request).await)
+            let (parts, body) = self.request.into_parts();
+            // tonic sees all of the call but its messages.
+            let request = http::Request::from_parts(parts, Body::empty());
+            let service = ClientStreaming(Some((handler, body)));
+            Ok(server::<(), Res>().client_streaming(service, request).await)
         })
     }
 
@@ -165,72 +189,21 @@ where
     }
 }
 
-struct ClientStreaming<F>(F);
+/// A handler, and what it is for.
+struct ClientStreaming<F>(Option<(F, Body)>);
 
-impl<F, Fut, Req, Res> ClientStreamingService<Req> for ClientStreaming<F>
+impl<F, Fut, Res> ClientStreamingService<()> for ClientStreaming<F>
 where
-    F: FnMut(Request<Streaming<Req>>) -> Fut,
-    Fut: Future<Output = Result<Response<Res>, Status>>,
+    F: FnOnce(Body) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<Response<Res>, Status>> + Send + 'static,
 {
     type Response = Res;
-    type Future = Fut;
+    type Future = BoxFuture<Response<Res>, Status>;
 
-    fn call(&mut self, request: Request<Streaming<Req>>) -> Fut {
-        (self.0)(request)
-    }
-}
-
-/// Protobuf messages, encoded into a buffer of exactly the right size.
-struct ExactCodec<Req, Res>(PhantomData<(Req, Res)>);
-
-impl<Req, Res> Codec for ExactCodec<Req, Res>
-where
-    Req: Message + Default + 'static,
-    Res: Message + 'static,
-{
-    type Encode = Res;
-    type Decode = Req;
-    type Encoder = ExactEncoder<Res>;
-    type Decoder = ExactDecoder<Req>;
-
-    fn encoder(&mut self) -> Self::Encoder {
-        ExactEncoder(PhantomData)
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        ExactDecoder(PhantomData)
-    }
-}
-
-/// Reserves a message's whole length first: growing by doubling would copy a
-/// batch of blobs several times.
-struct ExactEncoder<Res>(PhantomData<Res>);
-
-impl<Res: Message + 'static> Encoder for ExactEncoder<Res> {
-    type Item = Res;
-    type Error = Status;
-
-    fn encode(&mut self, item: Res, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.reserve(item.encoded_len());
-        item.encode(buffer).map_err(|error| Status::internal(format!("encoding: {error}")))
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
-    }
-}
-
-struct ExactDecoder<Req>(PhantomData<Req>);
-
-impl<Req: Message + Default + 'static> Decoder for ExactDecoder<Req> {
-    type Item = Req;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Req>, Status> {
-        crate::status::decoded(Req::decode(buffer)).map(Some)
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
+    fn call(&mut self, _messages: Request<Streaming<()>>) -> Self::Future {
+        match self.0.take() {
+            Some((handler, body)) => Box::pin(handler(body)),
+            None => Box::pin(async { Err(Status::internal("a call was made twice")) }),
+        }
     }
 }

@@ -1,0 +1,191 @@
+//! A request's body, which borrows for the message that it is in.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tokio::time::Sleep;
+use tonic::Status;
+use tonic::body::Body;
+
+use super::Loan;
+use crate::grpc::{MAX_REQUEST_MESSAGE_BYTES, PREFIX_BYTES};
+use crate::status;
+
+/// How long a request may be silent that is not yet whole: longer than a network
+/// is away that comes back, so short that half requests do not pile up.
+const MAX_SILENCE: Duration = Duration::from_secs(60);
+
+/// See the module.
+pub(super) struct RequestBody {
+    body: Body,
+    messages: Messages,
+    /// For the largest message so far; only one at a time is gathered.
+    loan: Arc<Loan>,
+    max_silence: Duration,
+    /// Ends when it was silent for too long; there while it is silent.
+    silence: Option<Pin<Box<Sleep>>>,
+}
+
+impl RequestBody {
+    pub(super) fn new(body: Body, loan: Arc<Loan>) -> Self {
+        let max_silence = MAX_SILENCE;
+        Self { body, messages: Messages::default(), loan, max_silence, silence: None }
+    }
+
+    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<Status> {
+        let max_silence = self.max_silence;
+        let silence = self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(max_silence)));
+        ready!(silence.as_mut().poll(context));
+        Poll::Ready(status::silent(max_silence))
+    }
+
+    fn check(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Status> {
+        self.silence = None;
+        if let Some(data) = frame.data_ref() {
+            let largest = self.messages.follow(data).min(MAX_REQUEST_MESSAGE_BYTES);
+            self.loan.grow_to(largest as u64).map_err(status::exhausted)?;
+        }
+        Ok(frame)
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Pending => self.poll_silence(context).map(|status| Some(Err(status))),
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(self.check(frame))),
+            ended => ended,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Where in its messages a body is: each has a prefix with its length.
+#[derive(Debug, Default)]
+struct Messages {
+    prefix: [u8; PREFIX_BYTES],
+    prefix_bytes: usize,
+    remaining_bytes: usize,
+}
+
+impl Messages {
+    /// Goes over the next bytes; returns the length of the largest message that
+    /// began in them.
+    fn follow(&mut self, mut data: &[u8]) -> usize {
+        let mut largest = 0;
+        while !data.is_empty() {
+            let content = data.len().min(self.remaining_bytes);
+            self.remaining_bytes -= content;
+            data = &data[content..];
+            let prefix = data.len().min(PREFIX_BYTES - self.prefix_bytes);
+            let (begun, rest) = data.split_at(prefix);
+            self.prefix[self.prefix_bytes..][..prefix].copy_from_slice(begun);
+            self.prefix_bytes += prefix;
+            data = rest;
+            if self.prefix_bytes == PREFIX_BYTES {
+                let [_compressed, length @ ..] = self.prefix;
+                self.remaining_bytes = u32::from_be_bytes(length) as usize;
+                self.prefix_bytes = 0;
+                largest = largest.max(self.remaining_bytes);
+            }
+        }
+        largest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+
+    use crate::memory::{Account, Budget};
+    use http_body::Body as _;
+
+    const MIB: usize = 1 << 20;
+
+    fn prefix(length: usize) -> Vec<u8> {
+        [&[0], (length as u32).to_be_bytes().as_slice()].concat()
+    }
+
+    #[test]
+    fn the_largest_message_is_found_however_the_bytes_come() {
+        let mut bytes = Vec::new();
+        for length in [3, 0, 700, 20] {
+            bytes.extend(prefix(length));
+            bytes.extend(vec![0xff; length]);
+        }
+        bytes.extend(prefix(5000));
+        for piece in [1, 2, 4, 5, 6, 7, 100, 10_000] {
+            let mut messages = Messages::default();
+            let found: Vec<usize> = bytes.chunks(piece).map(|data| messages.follow(data)).collect();
+            assert_eq!(found.iter().max(), Some(&5000), "pieces of {piece}");
+            assert_eq!(messages.remaining_bytes, 5000);
+        }
+    }
+
+    /// One frame, and then silence.
+    struct Silent(Option<Bytes>);
+
+    impl http_body::Body for Silent {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            self.0.take().map_or(Poll::Pending, |data| Poll::Ready(Some(Ok(Frame::data(data)))))
+        }
+    }
+
+    async fn next(body: &mut RequestBody) -> Option<Result<Frame<Bytes>, Status>> {
+        std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await
+    }
+
+    fn body(data: Vec<u8>, account: &Arc<Account>) -> RequestBody {
+        let loan = Arc::new(account.loan());
+        RequestBody::new(Body::new(Silent(Some(data.into()))), loan)
+    }
+
+    #[tokio::test]
+    async fn a_message_is_borrowed_for_when_its_length_is_known() {
+        let account = Budget::new(20 * MIB as u64).account();
+        let mut bodies: Vec<_> = (0..5).map(|_| body(prefix(4 * MIB), &account)).collect();
+        for body in &mut bodies {
+            assert!(next(body).await.unwrap().is_ok());
+        }
+        let mut refused = body([prefix(0), prefix(1)].concat(), &account);
+        let status = next(&mut refused).await.unwrap().unwrap_err();
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+        drop(bodies);
+        let mut accepted = body(prefix(4 * MIB), &account);
+        assert!(next(&mut accepted).await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_request_that_falls_silent_is_ended() {
+        let account = Budget::new(20 * MIB as u64).account();
+        let mut body = body(prefix(4 * MIB), &account);
+        body.max_silence = Duration::from_millis(20);
+        assert!(next(&mut body).await.unwrap().is_ok());
+        let status = next(&mut body).await.unwrap().unwrap_err();
+        assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
+    }
+}

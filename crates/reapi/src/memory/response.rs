@@ -1,0 +1,149 @@
+//! A response's body, which borrows for what HTTP/2 still holds of it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http::HeaderMap;
+
+use super::{Account, Loan};
+use crate::status;
+
+/// Smaller frames are not worth counting: with all streams of a connection they
+/// are a few MiB.
+const MIN_LENT_BYTES: usize = 4 << 10;
+
+/// See the module.
+pub(super) struct ResponseBody {
+    body: Body,
+    account: Arc<Account>,
+    is_over: bool,
+}
+
+/// Bytes, and the loan that goes with them.
+struct Lent {
+    bytes: Bytes,
+    _loan: Loan,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl ResponseBody {
+    pub(super) fn new(body: Body, account: Arc<Account>) -> Self {
+        Self { body, account, is_over: false }
+    }
+
+    /// A frame that is accounted for until it is sent, or an end that says why not.
+    fn lend(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Status> {
+        let bytes = match frame.into_data() {
+            Ok(bytes) if bytes.len() >= MIN_LENT_BYTES => bytes,
+            Ok(bytes) => return Ok(Frame::data(bytes)),
+            Err(trailers) => return Ok(trailers),
+        };
+        match self.account.lend(bytes.len() as u64) {
+            Ok(loan) => Ok(Frame::data(Bytes::from_owner(Lent { bytes, _loan: loan }))),
+            Err(exhausted) => {
+                self.is_over = true;
+                let mut trailers = HeaderMap::new();
+                status::exhausted(exhausted).add_header(&mut trailers)?;
+                Ok(Frame::trailers(trailers))
+            }
+        }
+    }
+}
+
+impl http_body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context)).transpose()?;
+        Poll::Ready(frame.map(|frame| self.lend(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // Not that of the body: it may end early.
+        SizeHint::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::Ordering;
+
+    use crate::memory::{Budget, GUARANTEED_BYTES};
+    use http_body::Body as _;
+
+    struct Once(Option<Bytes>);
+
+    impl http_body::Body for Once {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            Poll::Ready(self.0.take().map(|data| Ok(Frame::data(data))))
+        }
+    }
+
+    async fn next(body: &mut ResponseBody) -> Option<Frame<Bytes>> {
+        let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context));
+        frame.await.transpose().unwrap()
+    }
+
+    fn answer(size: usize, account: &Arc<Account>) -> ResponseBody {
+        let body = Body::new(Once(Some(vec![7; size].into())));
+        ResponseBody::new(body, Arc::clone(account))
+    }
+
+    #[tokio::test]
+    async fn a_frame_is_borrowed_for_until_it_is_dropped() {
+        let budget = Budget::new(0);
+        let account = budget.account();
+        let mut body = answer(100_000, &account);
+        let data = next(&mut body).await.unwrap().into_data().unwrap();
+        assert_eq!(data, vec![7; 100_000]);
+        assert!(next(&mut body).await.is_none());
+        drop(body);
+        let part = data.slice(5..6);
+        drop(data);
+        assert_eq!(account.held_bytes.load(Ordering::Relaxed), 100_000);
+        drop(part);
+        assert_eq!(account.held_bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_can_not_be_held_ends_with_the_reason() {
+        let budget = Budget::new(0);
+        let account = budget.account();
+        let _held = account.lend(GUARANTEED_BYTES).unwrap();
+        let mut body = answer(100_000, &account);
+        let trailers = next(&mut body).await.unwrap().into_trailers().unwrap();
+        let status = Status::from_header_map(&trailers).unwrap();
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+        assert!(next(&mut body).await.is_none());
+        let mut small = answer(1000, &account);
+        assert!(next(&mut small).await.unwrap().is_data());
+    }
+}

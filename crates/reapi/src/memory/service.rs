@@ -1,0 +1,82 @@
+//! Calls that borrow for what they receive and send.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, Service, http};
+
+use super::connection::ConnectInfo;
+use super::request::RequestBody;
+use super::response::ResponseBody;
+use super::{Account, Budget};
+
+/// Puts the bodies of all calls of a service on the account of their connection,
+/// whose own description is of type `I`. Handlers find the account among the
+/// request's extensions.
+pub(crate) struct Lending<S, I> {
+    service: S,
+    budget: Arc<Budget>,
+    connection: PhantomData<fn() -> I>,
+}
+
+impl<S, I> Lending<S, I> {
+    pub(crate) fn new(service: S, budget: Arc<Budget>) -> Self {
+        Self { service, budget, connection: PhantomData }
+    }
+}
+
+impl<S: Clone, I> Clone for Lending<S, I> {
+    fn clone(&self) -> Self {
+        Self::new(self.service.clone(), Arc::clone(&self.budget))
+    }
+}
+
+impl<S, I> Lending<S, I>
+where
+    I: Clone + Send + Sync + 'static,
+{
+    /// The account of the connection that a request came by.
+    fn account(&self, extensions: &mut http::Extensions) -> Arc<Account> {
+        let account = match extensions.remove::<ConnectInfo<I>>() {
+            Some(connection) => {
+                extensions.insert(connection.inner);
+                connection.account
+            }
+            None => self.budget.account(),
+        };
+        extensions.insert(Arc::clone(&account));
+        account
+    }
+}
+
+impl<S, I> Service<http::Request<Body>> for Lending<S, I>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    I: Clone + Send + Sync + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let account = self.account(request.extensions_mut());
+        // What was received is in use until the call has its answer.
+        let received = Arc::new(account.loan());
+        let body = Arc::clone(&received);
+        let request = request.map(|inner| Body::new(RequestBody::new(inner, body)));
+        let answer = self.service.call(request);
+        Box::pin(async move {
+            let response = answer.await?;
+            drop(received);
+            Ok(response.map(|body| Body::new(ResponseBody::new(body, account))))
+        })
+    }
+}
