@@ -86,6 +86,7 @@ fn supervise() -> Result<String, InitError> {
         .spawn()
         .map_err(InitError::Worker)?;
     let worker = Pid::from_child(&worker);
+    spare(worker);
     loop {
         match rustix::process::wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if pid == worker => return Ok(ended(status)),
@@ -93,6 +94,15 @@ fn supervise() -> Result<String, InitError> {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(InitError::Wait(errno)),
         }
+    }
+}
+
+/// Keeps the worker when memory runs out: without it there is no machine. Its sandboxes give
+/// themselves what is usual again, before they can no longer.
+fn spare(worker: Pid) {
+    let file = format!("/proc/{}/oom_score_adj", worker.as_raw_pid());
+    if let Err(error) = std::fs::write(&file, "-1000") {
+        eprintln!("init: {file}: {error}");
     }
 }
 

@@ -23,7 +23,7 @@ pub enum PowerOff {
 }
 
 /// The settings, all of which have defaults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
     /// `actiond.transport=vsock|mux`
     pub transport: Transport,
@@ -31,6 +31,8 @@ pub struct Settings {
     pub power_off: PowerOff,
     /// `actiond.format_cas=1`: a blank CAS disk may be given a file system.
     pub format_cas: bool,
+    /// `actiond.worker=--flag=value`, as often as needed: flags of `serve` for the worker.
+    pub worker_flags: Vec<String>,
 }
 
 /// A setting that is not understood. Wrong settings must not go unnoticed: they decide over a disk.
@@ -63,7 +65,10 @@ impl Settings {
                 "power_off=reset" => settings.power_off = PowerOff::Reset,
                 "format_cas=1" => settings.format_cas = true,
                 "format_cas=0" => settings.format_cas = false,
-                _ => return Err(SettingsError(word.to_owned())),
+                _ => match setting.strip_prefix("worker=") {
+                    Some(flag) => settings.worker_flags.push(flag.to_owned()),
+                    None => return Err(SettingsError(word.to_owned())),
+                },
             }
         }
         Ok(settings)
@@ -84,9 +89,14 @@ mod tests {
 
     #[test]
     fn all_settings() {
-        let line = "init=/init actiond.transport=mux actiond.power_off=reset actiond.format_cas=1";
-        let expected =
-            Settings { transport: Transport::Mux, power_off: PowerOff::Reset, format_cas: true };
+        let line = "init=/init actiond.transport=mux actiond.power_off=reset actiond.format_cas=1 \
+                    actiond.worker=--jobs=2 actiond.worker=--log=debug";
+        let expected = Settings {
+            transport: Transport::Mux,
+            power_off: PowerOff::Reset,
+            format_cas: true,
+            worker_flags: vec!["--jobs=2".to_owned(), "--log=debug".to_owned()],
+        };
         assert_eq!(Settings::parse(line), Ok(expected));
     }
 

@@ -4,28 +4,29 @@
 //! the same on Linux and macOS but for the backend behind [`Vmm`]. What runs inside is `guest`.
 //!
 //! ```text
-//!  payloads ──► artifact ──► supervisor ──► Vmm (qemu, …) ──► a booted Machine
-//!                              │ watches, restarts                ▲        ▲
-//!                              ▼                                  │ 5001   │ 5000
-//!  clients ──TCP──► bridge ───────────────────────────────────────┘        │
-//!                   keeper (clock, statistics, memory) ──► control ────────┘
+//!  payloads, CAS image ──► supervisor ──► Vmm (qemu, …) ──► a booted Machine
+//!                            │ watches, restarts                ▲        ▲
+//!                            ▼                                  │ 5001   │ 5000
+//!  clients ──TCP──► bridge ─────────────────────────────────────┘        │
+//!                   keeper (clock, statistics, memory) ──► control ──────┘
 //! ```
 //!
 //! - [`serve`]: `serve-vm`: its flags, and everything below wired together.
 //! - [`vmm`]: what a VMM must be able to do. - [`qemu`]: the one that QEMU does it with.
 //! - [`mux`]: many connections over one byte stream, for machines without vsock.
-//! - [`artifact`]: kernel, initramfs and disks as files that a VMM can use.
+//! - [`payloads`]: kernel, initramfs and runtimes as files. - [`cas_image`]: the disk of the store.
 //! - [`supervisor`]: from boot to stop, and back when the guest went away.
 //! - [`bridge`]: a client's TCP connection is a connection to the guest.
 //! - [`control`]: the host's questions to the guest. - [`keeper`]: who asks them, and when.
 //! - [`console`]: the guest's serial console in the log.
 
-pub mod artifact;
 pub mod bridge;
+pub mod cas_image;
 pub mod console;
 pub mod control;
 pub mod keeper;
 pub mod mux;
+pub mod payloads;
 #[cfg(target_os = "linux")]
 pub mod qemu;
 pub mod serve;
@@ -34,7 +35,7 @@ pub mod supervisor;
 mod testing;
 pub mod vmm;
 
-pub use vmm::{Boot, ConnectError, Ended, GuestStream, Machine, StartError, Vmm};
+pub use vmm::{Boot, ConnectError, Ended, GuestStream, Machine, StartError, Vmm, WorkerFlag};
 
 /// The guest's port for the control protocol.
 pub const CONTROL_PORT: u32 = 5000;

@@ -1,9 +1,9 @@
 //! `serve-vm`: its flags, and the host wired bottom up. The same for every VMM.
 //!
 //! ```text
-//!  root directory ─► bridge listens ─► CAS image locked ─► artifacts ready ─► supervisor ─► READY
-//!        (a mistake in any of these is told before anything boots)                            │
-//!                                                              SIGTERM, SIGINT: guest stops ◄─┘
+//!  socket listens ─► root directory ─► CAS image locked ─► payloads ready ─► bridge, supervisor ─► READY
+//!        (a mistake in any of these is told before anything boots)                                    │
+//!                                                                      SIGTERM, SIGINT: guest stops ◄─┘
 //! ```
 
 use std::fs::{DirBuilder, Metadata};
@@ -12,20 +12,31 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use embedded::{ExtractError, Source};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::artifact::{self, Artifact, ArtifactError, CasImage, CasImageError, Ready, Source};
-use crate::bridge::Bridge;
+use crate::bridge::{self, Bridge};
+use crate::cas_image::{CasImage, CasImageError};
 use crate::keeper;
+use crate::payloads::Payloads;
 use crate::supervisor::{Guest, SuperviseError, Supervisor, Timeouts};
-use crate::vmm::{Boot, Vmm};
+use crate::vmm::{Boot, Vmm, WorkerFlag};
 
 /// The part of the guest's memory that it is asked for when the host's is short: its caches are
 /// seldom larger, and what actions use can't be given.
 const RELIEF_PART: u64 = 2;
+
+/// Descriptors for all of the bridge's connections, each with a socket to either side, and for the
+/// rest.
+const OPEN_FILES: u64 = 2 * bridge::MAX_CONNECTIONS as u64 + 256;
+
+/// How long connections may take to end after their guest.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// Flags of `serve-vm`.
 #[derive(Debug, Clone, clap::Args)]
@@ -80,20 +91,14 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub actiondfs_stats_path: Option<PathBuf>,
 
+    /// Give the worker in the VM this flag of `serve`, such as --worker-flag=--jobs=4; as often as
+    /// needed
+    #[arg(long = "worker-flag", value_name = "FLAG", allow_hyphen_values = true)]
+    pub worker_flags: Vec<WorkerFlag>,
+
     /// What to log: off, error, warn, info, debug or trace, also by module
     #[arg(long, value_name = "FILTER", env = "ACTIOND_LOG", default_value = "info")]
     pub log: String,
-}
-
-/// The artifacts that a program carries in itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Payloads {
-    /// The kernel.
-    pub kernel: Option<Source>,
-    /// The initramfs.
-    pub initramfs: Option<Source>,
-    /// The runtimes.
-    pub runtimes: Option<Source>,
 }
 
 /// Why there is no service.
@@ -128,12 +133,15 @@ pub enum ServeError {
     /// The disk can't be had.
     #[error(transparent)]
     CasImage(#[from] CasImageError),
-    /// An artifact is neither given nor built in.
+    /// A payload is neither given nor built in.
     #[error("this program carries no {0}: give one with --{0}")]
     NoPayload(&'static str),
-    /// An artifact can't be used.
+    /// A payload can't be used.
     #[error(transparent)]
-    Artifact(#[from] ArtifactError),
+    Payload(#[from] ExtractError),
+    /// They don't fit.
+    #[error("all --worker-flag together may have {} bytes", WorkerFlag::MAX_BYTES)]
+    WorkerFlags,
     /// The guest does not boot, or does not stay.
     #[error(transparent)]
     Guest(#[from] SuperviseError),
@@ -157,6 +165,11 @@ pub async fn serve(
     program: &str,
 ) -> Result<(), ServeError> {
     let stop = stop_asked().map_err(ServeError::Signals)?;
+    allow_open_files();
+    let listen = |source| ServeError::Listen { address: arguments.listen, source };
+    // First: clients of a program that is started again wait, and are not turned away.
+    let listener = TcpListener::bind(arguments.listen).await.map_err(listen)?;
+    let address = listener.local_addr().map_err(listen)?;
     let prepared = tokio::task::spawn_blocking({
         let arguments = arguments.clone();
         move || prepare(&arguments, &payloads)
@@ -170,10 +183,8 @@ pub async fn serve(
     let relief_bytes = u64::from(boot.memory_mib) * (1 << 20) / RELIEF_PART;
     let supervisor = Supervisor::new(vmm, boot, timeouts);
     let guest = supervisor.guest();
-    let listen = |source| ServeError::Listen { address: arguments.listen, source };
-    let bridge = Bridge::bind(arguments.listen, guest.clone(), timeouts.connect).await;
-    let bridge = bridge.map_err(listen)?;
-    let address = bridge.local_address().map_err(listen)?;
+    let bridge = Bridge::new(listener, guest.clone(), timeouts.connect);
+    let connections = bridge.connections();
     let helpers = async {
         let (never, ..) = tokio::join!(
             bridge.serve(),
@@ -187,9 +198,27 @@ pub async fn serve(
         result = supervisor.run(stop) => result,
         never = helpers => match never {},
     };
+    // They end with the guest, and say how long they took.
+    if tokio::time::timeout(CLOSING, connections.ended()).await.is_err() {
+        tracing::warn!("connections were still open at the end");
+    }
     // The lock on the image is held until the guest is gone.
     drop(image);
     Ok(result?)
+}
+
+/// Takes as many descriptors as the bridge may need. Many systems give a process 1024 or less unless
+/// it asks; where there are no more, clients beyond that wait.
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
+    if limit.current.is_none_or(|now| now >= current) {
+        return;
+    }
+    let raised = Rlimit { current: Some(current), maximum: limit.maximum };
+    if let Err(errno) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%errno, "the limit of open files stays as it is");
+    }
 }
 
 /// Everything on disk that a boot needs.
@@ -198,44 +227,27 @@ fn prepare(arguments: &Arguments, payloads: &Payloads) -> Result<(Boot, CasImage
     make_root(root)?;
     let image_path = arguments.cas_image.clone().unwrap_or_else(|| root.join("cas.ext4"));
     let image = CasImage::open(&image_path, arguments.cas_image_size_mib)?;
-    let artifact = |artifact, given: &Option<PathBuf>, built_in: &Option<Source>, directory| {
-        let given = given.as_ref().map(Source::file);
-        let source = given.or_else(|| built_in.clone());
-        source.map(|source| extract(artifact, &source, &root.join(directory))).transpose()
+    let given = |path: &Option<PathBuf>| path.as_ref().map(Source::file);
+    let wanted = Payloads {
+        kernel: given(&arguments.kernel).or_else(|| payloads.kernel.clone()),
+        initramfs: given(&arguments.initramfs).or_else(|| payloads.initramfs.clone()),
+        runtimes: given(&arguments.runtime_image).or_else(|| payloads.runtimes.clone()),
     };
-    let kernel = artifact(Artifact::Kernel, &arguments.kernel, &payloads.kernel, "boot")?;
-    let initramfs =
-        artifact(Artifact::Initramfs, &arguments.initramfs, &payloads.initramfs, "boot")?;
-    let runtimes =
-        artifact(Artifact::Runtimes, &arguments.runtime_image, &payloads.runtimes, "embedded")?;
+    let ready = wanted.extract(root)?;
     let boot = Boot {
-        kernel: kernel.ok_or(ServeError::NoPayload("kernel"))?,
-        initramfs: initramfs.ok_or(ServeError::NoPayload("initramfs"))?,
+        kernel: ready.kernel.ok_or(ServeError::NoPayload("kernel"))?,
+        initramfs: ready.initramfs.ok_or(ServeError::NoPayload("initramfs"))?,
         cas_image: image.path().to_owned(),
         format_cas: image.is_blank(),
-        runtime_image: runtimes,
+        runtime_image: ready.runtimes,
         memory_mib: arguments.memory_mib,
         cpus: arguments.cpus,
+        worker_flags: arguments.worker_flags.clone(),
     };
-    Ok((boot, image))
-}
-
-fn extract(
-    artifact: Artifact,
-    source: &Source,
-    directory: &Path,
-) -> Result<PathBuf, ArtifactError> {
-    let begun = Instant::now();
-    let Ready { path, extracted } = artifact::prepare(artifact, source, directory)?;
-    if extracted {
-        tracing::info!(
-            artifact = artifact.name(),
-            path = %path.display(),
-            "extracted in {} ms",
-            begun.elapsed().as_millis()
-        );
+    if boot.guest_words().len() > WorkerFlag::MAX_BYTES {
+        return Err(ServeError::WorkerFlags);
     }
-    Ok(path)
+    Ok((boot, image))
 }
 
 /// Makes the root directory for us alone, or checks that one that is there is ours: whoever can write

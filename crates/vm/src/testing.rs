@@ -198,6 +198,7 @@ pub(crate) fn boot() -> Boot {
         initramfs: "/initramfs".into(),
         cas_image: "/cas".into(),
         format_cas: true,
+        worker_flags: Vec::new(),
         runtime_image: None,
         memory_mib: 512,
         cpus: 2,

@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,6 +31,46 @@ pub struct Boot {
     pub memory_mib: u32,
     /// The guest's CPUs.
     pub cpus: u32,
+    /// Flags of `serve` for the worker in the guest.
+    pub worker_flags: Vec<WorkerFlag>,
+}
+
+impl Boot {
+    /// What every VMM tells the guest on its kernel's command line, each word with a space before it;
+    /// see `docs/control-protocol.md`.
+    pub fn guest_words(&self) -> String {
+        let format = if self.format_cas { " actiond.format_cas=1" } else { "" };
+        let flags = self.worker_flags.iter().map(|flag| format!(" actiond.worker={}", flag.0));
+        std::iter::once(format.to_owned()).chain(flags).collect()
+    }
+}
+
+/// A flag of `serve`, as a word of a kernel's command line can carry it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerFlag(String);
+
+impl WorkerFlag {
+    /// All of them together may have so many bytes: a kernel's command line has 2048
+    /// (`COMMAND_LINE_SIZE` of x86 and arm64), of which the other words take less than a quarter.
+    pub const MAX_BYTES: usize = 1024;
+}
+
+impl FromStr for WorkerFlag {
+    type Err = String;
+
+    fn from_str(flag: &str) -> Result<Self, String> {
+        let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
+        if !flag.starts_with("--") {
+            return Err("a flag of `serve` begins with --; its value follows an =".to_owned());
+        }
+        if !flag.bytes().all(plain) {
+            return Err("printable ASCII only, without spaces and quotes".to_owned());
+        }
+        if flag.len() > Self::MAX_BYTES {
+            return Err(format!("longer than {} bytes", Self::MAX_BYTES));
+        }
+        Ok(Self(flag.to_owned()))
+    }
 }
 
 /// Why a machine did not start. The text names the cause and what can be done about it.
@@ -90,4 +131,31 @@ pub trait Machine: Send + Sync {
     /// Ends the machine at once, as if by pulling the plug. [`ended`](Self::ended) tells when it is
     /// done.
     fn kill(&self);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_flag_is_one_word() {
+        for good in ["--jobs=2", "--input-root-strategy=erofs-file", "--log=info,worker=debug"] {
+            assert_eq!(good.parse(), Ok(WorkerFlag(good.to_owned())));
+        }
+        let long = format!("--log={}", "x".repeat(WorkerFlag::MAX_BYTES));
+        for bad in ["", "jobs=2", "--a b", "--a=\"b\"", "--a=\u{e9}", "--a\n", &long] {
+            assert!(bad.parse::<WorkerFlag>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_guest_is_told_what_it_needs() {
+        let boot = crate::testing::boot();
+        let flags = ["--jobs=2", "--queue-limit=5"].map(|flag| flag.parse().unwrap());
+        let boot = Boot { format_cas: true, worker_flags: flags.to_vec(), ..boot };
+        let words = " actiond.format_cas=1 actiond.worker=--jobs=2 actiond.worker=--queue-limit=5";
+        assert_eq!(boot.guest_words(), words);
+        let boot = Boot { format_cas: false, worker_flags: Vec::new(), ..boot };
+        assert_eq!(boot.guest_words(), "");
+    }
 }

@@ -136,16 +136,11 @@ pub fn plan(boot: &Boot, limits: &HostLimits) -> Result<Plan, PlanError> {
     Ok(Plan {
         kernel: boot.kernel.clone(),
         initramfs: boot.initramfs.clone(),
-        command_line: command_line(boot.format_cas),
+        command_line: format!("{COMMAND_LINE}{}", boot.guest_words()),
         cpus,
         memory_bytes,
         disks: disks(boot),
     })
-}
-
-fn command_line(format_cas: bool) -> String {
-    let format = if format_cas { " actiond.format_cas=1" } else { "" };
-    format!("{COMMAND_LINE}{format}")
 }
 
 fn disks(boot: &Boot) -> Vec<Disk> {
@@ -168,6 +163,7 @@ mod tests {
             runtime_image: Some("/runtimes.sqfs".into()),
             memory_mib: 512,
             cpus: 2,
+            worker_flags: Vec::new(),
         }
     }
 

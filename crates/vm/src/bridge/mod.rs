@@ -8,8 +8,6 @@
 mod pump;
 
 use std::convert::Infallible;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +22,7 @@ use pump::{Direction, pump};
 
 /// Connections at a time: what the narrower of the two transports can carry. At the limit, new ones
 /// wait in the kernel's backlog.
-const MAX_CONNECTIONS: usize = mux::MAX_CONNECTIONS;
+pub(crate) const MAX_CONNECTIONS: usize = mux::MAX_CONNECTIONS;
 
 /// The wait after a failed `accept`, e.g. for want of descriptors: the reason goes away when other
 /// connections end, and must not become a busy loop.
@@ -42,36 +40,40 @@ pub struct Bridge {
     listener: TcpListener,
     guest: watch::Receiver<Guest>,
     connect_timeout: Duration,
+    free: Arc<Semaphore>,
+}
+
+/// The connections of a bridge.
+pub struct Connections(Arc<Semaphore>);
+
+impl Connections {
+    /// Waits until none is open. No new one may come meanwhile: the bridge does not serve any more.
+    pub async fn ended(&self) {
+        // Never closed, so never an error.
+        let _all = self.0.acquire_many(MAX_CONNECTIONS as u32).await;
+    }
 }
 
 impl Bridge {
-    /// Listens on `address`; port 0 takes any free one. Clients wait up to `connect_timeout` for the
-    /// guest.
-    ///
-    /// # Errors
-    /// The system's, e.g. that the address is in use.
-    pub async fn bind(
-        address: SocketAddr,
+    /// A bridge from what comes to `listener`. Clients wait up to `connect_timeout` for the guest.
+    pub fn new(
+        listener: TcpListener,
         guest: watch::Receiver<Guest>,
         connect_timeout: Duration,
-    ) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, guest, connect_timeout })
+    ) -> Self {
+        Self { listener, guest, connect_timeout, free: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
     }
 
-    /// The address that clients can connect to.
-    ///
-    /// # Errors
-    /// The system's, from `getsockname`.
-    pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    /// The connections, to wait for their end.
+    pub fn connections(&self) -> Connections {
+        Connections(Arc::clone(&self.free))
     }
 
     /// Accepts connections for ever. Dropping the future stops that; the connections that it has
     /// accepted live until either side or the guest ends them.
     pub async fn serve(self) -> Infallible {
-        let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
-            let permit = Arc::clone(&free).acquire_owned().await;
+            let permit = Arc::clone(&self.free).acquire_owned().await;
             let permit = permit.expect("the semaphore is never closed");
             let client = accept(&self.listener).await;
             let guest = self.guest.clone();

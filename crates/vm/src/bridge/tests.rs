@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
@@ -13,6 +15,7 @@ struct Bridged {
     machines: mpsc::UnboundedReceiver<Arc<FakeMachine>>,
     stop: Option<oneshot::Sender<()>>,
     tasks: JoinSet<Result<(), SuperviseError>>,
+    connections: Connections,
 }
 
 /// A bridge in front of a guest by those scripts; clients wait for it for `patience`.
@@ -20,14 +23,15 @@ async fn bridge(scripts: &[Script], patience: Duration) -> Bridged {
     let (vmm, machines) = FakeVmm::new(scripts);
     let timeouts = Timeouts { start: patience, connect: patience };
     let supervisor = Supervisor::new(vmm as Arc<dyn Vmm>, boot(), timeouts);
-    let address = "127.0.0.1:0".parse().unwrap();
-    let bridge = Bridge::bind(address, supervisor.guest(), patience).await.unwrap();
-    let address = bridge.local_address().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let bridge = Bridge::new(listener, supervisor.guest(), patience);
+    let connections = bridge.connections();
     let (stop, stopping) = oneshot::channel();
     let mut tasks = JoinSet::new();
     tasks.spawn(supervisor.run(async move { drop(stopping.await) }));
     tasks.spawn(async move { match bridge.serve().await {} });
-    Bridged { address, machines, stop: Some(stop), tasks }
+    Bridged { address, machines, stop: Some(stop), tasks, connections }
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -151,4 +155,17 @@ async fn a_thousand_clients_at_once() {
         assert_eq!(u32::from_le_bytes(answer) as usize, number);
     }
     echo.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_connections_can_be_waited_for() {
+    let mut bridged = bridge(&[Script::Serve], PATIENCE).await;
+    let (client, _far, machine) = bridged.connection().await;
+    bridged.tasks.shutdown().await;
+    let a_while = Duration::from_secs(1);
+    let ended = tokio::time::timeout(a_while, bridged.connections.ended());
+    assert!(ended.await.is_err(), "one is still open");
+    machine.end("a crash");
+    bridged.connections.ended().await;
+    drop(client);
 }

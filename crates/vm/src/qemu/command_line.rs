@@ -42,7 +42,8 @@ pub(super) struct Launch {
     pub(super) initramfs: PathBuf,
     pub(super) cas_image: PathBuf,
     pub(super) runtime_image: Option<PathBuf>,
-    pub(super) format_cas: bool,
+    /// See [`Boot::guest_words`](crate::Boot::guest_words).
+    pub(super) guest_words: String,
 }
 
 /// Descriptors of the files that QEMU inherits.
@@ -80,7 +81,7 @@ impl Board {
     fn of(launch: &Launch) -> Self {
         match (launch.architecture, launch.accelerator) {
             (Architecture::X86_64, Accelerator::Kvm) => Self::Microvm,
-            (Architecture::X86_64, Accelerator::Tcg) => Self::Q35,
+            (Architecture::X86_64, Accelerator::Tcg { .. }) => Self::Q35,
             (Architecture::Aarch64, _) => Self::Virt,
         }
     }
@@ -108,8 +109,10 @@ impl Board {
             // kernel need not look for what is not there.
             Self::Microvm => "console=ttyS0 acpi=off pci=off reboot=t actiond.power_off=reset",
             // An emulated TSC is no clock, which the kernel finds out late, and then rewrites its own
-            // code while all CPUs run: an emulator may still run the old one ("Oops: int3").
-            Self::Q35 => "console=ttyS0 tsc=unstable actiond.power_off=off",
+            // code while all CPUs run: an emulator may still run the old one ("Oops: int3"). And a busy
+            // host's emulator can lose the few ticks by which the kernel checks its timer, which it
+            // takes for a reason to panic.
+            Self::Q35 => "console=ttyS0 tsc=unstable no_timer_check actiond.power_off=off",
             Self::Virt => "console=ttyAMA0 actiond.power_off=off",
         }
     }
@@ -146,8 +149,16 @@ fn processor_and_memory(line: &mut Line, board: Board, launch: &Launch) {
     line.words(&["-machine", board.machine()]);
     line.words(match launch.accelerator {
         Accelerator::Kvm => &["-accel", "kvm", "-cpu", "host"],
-        Accelerator::Tcg => &["-accel", "tcg,thread=multi", "-cpu", "max"],
+        Accelerator::Tcg { parallel: true } => &["-accel", "tcg,thread=multi"],
+        Accelerator::Tcg { parallel: false } => &["-accel", "tcg,thread=single"],
     });
+    if let Accelerator::Tcg { .. } = launch.accelerator {
+        line.words(match launch.architecture {
+            Architecture::X86_64 => &["-cpu", "max"],
+            // The architecture's own cipher for signed pointers takes most of an emulator's time.
+            Architecture::Aarch64 => &["-cpu", "max,pauth-impdef=on"],
+        });
+    }
     line.words(&["-global", "virtio-mmio.force-legacy=false"]);
     line.option("-smp", launch.cpus.to_string());
     line.option("-m", format!("{}M", launch.memory_mib));
@@ -185,9 +196,9 @@ fn transport(line: &mut Line, board: Board, transport: Transport, vhost_vsock: O
 fn kernel_command_line(board: Board, launch: &Launch) -> String {
     let board = board.kernel_words();
     let transport = launch.transport.name();
-    let format = if launch.format_cas { " actiond.format_cas=1" } else { "" };
+    let words = &launch.guest_words;
     // A panic ends the machine at once, and the host boots a new one.
-    format!("{board} init=/init panic=-1 loglevel=4 actiond.transport={transport}{format}")
+    format!("{board} init=/init panic=-1 loglevel=4 actiond.transport={transport}{words}")
 }
 
 #[derive(Default)]
@@ -212,7 +223,7 @@ mod tests {
         Launch {
             program: "/usr/bin/qemu-system-x86_64".into(),
             architecture: Architecture::X86_64,
-            accelerator: Accelerator::Tcg,
+            accelerator: Accelerator::Tcg { parallel: true },
             transport: Transport::Mux,
             memory_mib: 512,
             cpus: 2,
@@ -220,7 +231,7 @@ mod tests {
             initramfs: "/boot/initramfs".into(),
             cas_image: "/cas.ext4".into(),
             runtime_image: None,
-            format_cas: true,
+            guest_words: " actiond.format_cas=1".to_owned(),
         }
     }
 
@@ -246,8 +257,8 @@ mod tests {
             -accel tcg,thread=multi\n-cpu max\n\
             -global virtio-mmio.force-legacy=false\n-smp 2\n-m 512M\n\
             -kernel /proc/self/fd/3\n-initrd /proc/self/fd/4\n\
-            -append console=ttyS0 tsc=unstable actiond.power_off=off init=/init panic=-1 loglevel=4 \
-            actiond.transport=mux actiond.format_cas=1\n\
+            -append console=ttyS0 tsc=unstable no_timer_check actiond.power_off=off init=/init panic=-1 \
+            loglevel=4 actiond.transport=mux actiond.format_cas=1\n\
             -chardev socket,id=console,fd=1\n-serial chardev:console\n\
             -add-fd fd=5,set=5\n-add-fd fd=6,set=5\n\
             -drive if=none,id=cas,file=/dev/fdset/5,format=raw,aio=threads,\
@@ -265,6 +276,7 @@ mod tests {
         let launch = Launch { architecture: Architecture::Aarch64, ..launch() };
         let line = line(&launch, &OPEN);
         assert!(line.contains("-machine virt\n"), "{line}");
+        assert!(line.contains("-cpu max,pauth-impdef=on\n"), "{line}");
         assert!(line.contains("-append console=ttyAMA0 actiond.power_off=off "), "{line}");
         assert!(line.contains("-device virtio-blk-device,"), "{line}");
     }
@@ -274,7 +286,7 @@ mod tests {
         let launch = Launch {
             accelerator: Accelerator::Kvm,
             transport: Transport::Vsock { cid: 77 },
-            format_cas: false,
+            guest_words: String::new(),
             ..launch()
         };
         let line = line(&launch, &Descriptors { vhost_vsock: Some(7), ..OPEN });
@@ -284,6 +296,12 @@ mod tests {
         assert!(line.contains("-device vhost-vsock-device,guest-cid=77,vhostfd=7\n"), "{line}");
         assert!(line.contains("actiond.transport=vsock\n"), "nothing is formatted: {line}");
         assert!(!line.contains("virtserialport"), "{line}");
+    }
+
+    #[test]
+    fn an_old_emulator_has_one_thread() {
+        let launch = Launch { accelerator: Accelerator::Tcg { parallel: false }, ..launch() };
+        assert!(line(&launch, &OPEN).contains("-accel tcg,thread=single\n-cpu max\n"));
     }
 
     #[test]

@@ -15,12 +15,11 @@ use rustix::process::{Resource, Rlimit, Signal};
 use rustix::thread::UnshareFlags;
 
 use super::VHOST_VSOCK;
+use super::accelerator::kvm_group;
 use super::command_line::{Descriptors, Disk, Launch, Transport, arguments};
 
 /// The user `nobody`, and its group.
 const NOBODY: u32 = 65_534;
-
-const KVM: &str = "/dev/kvm";
 
 /// Why the launcher gives up, for standard error.
 #[derive(Debug, thiserror::Error)]
@@ -120,13 +119,6 @@ fn become_nobody() -> Result<(), LaunchError> {
     rustix::thread::set_thread_groups(&groups).map_err(step("leaving all groups"))?;
     rustix::thread::set_thread_res_gid(group, group, group).map_err(step("changing the group"))?;
     rustix::thread::set_thread_res_uid(user, user, user).map_err(step("changing the user"))
-}
-
-/// The group that owns /dev/kvm, if it is one that may use it.
-fn kvm_group() -> Option<rustix::fs::Gid> {
-    let kvm = rustix::fs::stat(KVM).ok()?;
-    let usable = Mode::from_raw_mode(kvm.st_mode).contains(Mode::RGRP | Mode::WGRP);
-    (usable && kvm.st_gid != 0).then(|| rustix::fs::Gid::from_raw(kvm.st_gid))
 }
 
 /// Dies when the thread that started us does. After changing the user, which would undo it.

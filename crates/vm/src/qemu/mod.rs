@@ -14,13 +14,14 @@
 //! ```
 //! - [`architecture`]: the guest's, read from the kernel. - [`accelerator`]: KVM or emulation.
 //! - [`command_line`]: QEMU's arguments, pure. - [`launcher`]: the process before the exec.
-//! - [`machine`]: a running QEMU.
+//! - [`machine`]: a running QEMU. - [`version`]: how old it is.
 
 mod accelerator;
 mod architecture;
 mod command_line;
 mod launcher;
 mod machine;
+mod version;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::FIRST_WORDS;
 use crate::vmm::{Boot, BoxFuture, Machine, StartError, Vmm};
 use command_line::{Launch, Transport};
 use machine::Qemu as Process;
+use version::Version;
 
 /// The word that makes a binary the launcher; see [`launcher_main`].
 pub const LAUNCHER_COMMAND: &str = "vmm-launcher";
@@ -127,7 +129,8 @@ impl QemuVmm {
             }
             Err(reason) => tracing::info!(reason, "no KVM: emulating, which is much slower"),
         }
-        Ok(Arc::new(self.launch(boot, &program, architecture, Accelerator::Tcg).await?))
+        let accelerator = Accelerator::Tcg { parallel: emulates_in_parallel(&program).await };
+        Ok(Arc::new(self.launch(boot, &program, architecture, accelerator).await?))
     }
 
     async fn launch(
@@ -155,7 +158,7 @@ impl QemuVmm {
             initramfs: boot.initramfs.clone(),
             cas_image: boot.cas_image.clone(),
             runtime_image: boot.runtime_image.clone(),
-            format_cas: boot.format_cas,
+            guest_words: boot.guest_words(),
         };
         Process::start(&self.launcher, &launch).await.map_err(QemuError::Spawn)
     }
@@ -168,6 +171,23 @@ impl Vmm for QemuVmm {
 
     fn start<'a>(&'a self, boot: &'a Boot) -> BoxFuture<'a, Result<Arc<dyn Machine>, StartError>> {
         Box::pin(async move { self.start(boot).await.map_err(|error| StartError(Box::new(error))) })
+    }
+}
+
+/// Whether that QEMU emulates the CPUs of a guest side by side, without mistakes.
+async fn emulates_in_parallel(program: &Path) -> bool {
+    let path = program.to_owned();
+    match tokio::task::spawn_blocking(move || Version::of(&path)).await {
+        Ok(Ok(version)) if version.emulates_in_parallel() => true,
+        Ok(Ok(version)) => {
+            tracing::info!(?version, "an old QEMU: it emulates one CPU at a time");
+            false
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the version of QEMU is not known: it emulates one CPU at a time");
+            false
+        }
+        Err(_) => false,
     }
 }
 

@@ -36,6 +36,10 @@ fn flags_come_in_both_forms() {
         assert_eq!(arguments.memory_mib, 1024);
         assert_eq!(arguments.root, Path::new("/a"));
     }
+    for words in [&["--worker-flag", "--jobs=4"][..], &["--worker-flag=--jobs=4"]] {
+        assert_eq!(parse(words).unwrap().worker_flags, ["--jobs=4".parse().unwrap()]);
+    }
+    assert!(parse(&["--worker-flag=two words"]).is_err());
     assert!(parse(&["--cpus=0"]).is_err());
     assert!(parse(&["--memory-mib=64"]).is_err());
 }
@@ -68,6 +72,10 @@ async fn failures_name_their_cause() {
     let (kernel, initramfs) = (format!("--kernel={kernel}"), format!("--initramfs={kernel}"));
     let said = check(path, &[&kernel, &initramfs]).await;
     assert_eq!(said, "starting the VM: no such luck");
+
+    let flag = format!("--worker-flag=--log={}", "x".repeat(600));
+    let said = check(path, &[&kernel, &initramfs, &flag, &flag]).await;
+    assert_eq!(said, "all --worker-flag together may have 1024 bytes");
 
     let held = CasImage::open(&path.join("cas.ext4"), 256).unwrap();
     let said = check(path, &[&kernel, &initramfs]).await;

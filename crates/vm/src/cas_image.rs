@@ -113,3 +113,46 @@ fn lock(file: &File, path: &Path) -> Result<(), CasImageError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cas_image_is_sparse_blank_and_locked() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cas.ext4");
+        let image = CasImage::open(&path, 32_768).unwrap();
+        assert!(image.is_blank());
+        assert_eq!(image.size_bytes(), 32 << 30);
+        let error = CasImage::open(&path, 32_768).unwrap_err();
+        let expected = format!("the CAS image {} is in use by another VM", path.display());
+        assert_eq!(error.to_string(), expected);
+        drop(image);
+        CasImage::open(&path, 32_768).unwrap();
+    }
+
+    #[test]
+    fn a_cas_image_that_was_written_to_is_not_blank_and_only_grows() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cas.ext4");
+        std::fs::write(&path, b"something").unwrap();
+        let image = CasImage::open(&path, 512).unwrap();
+        assert!(!image.is_blank());
+        assert_eq!(image.size_bytes(), 512 * MIB);
+        drop(image);
+        assert_eq!(CasImage::open(&path, 256).unwrap().size_bytes(), 512 * MIB);
+    }
+
+    #[test]
+    fn a_cas_image_must_be_a_disk_of_some_size() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cas.ext4");
+        let error = CasImage::open(&path, 255).unwrap_err();
+        assert!(matches!(error, CasImageError::TooSmall { size_mib: 255 }));
+        let error = CasImage::open(Path::new("/dev/null"), 512).unwrap_err();
+        assert!(matches!(error, CasImageError::NotADisk { .. }), "{error}");
+        let error = CasImage::open(&directory.path().join("no/dir"), 512).unwrap_err();
+        assert!(matches!(error, CasImageError::Io { .. }), "{error}");
+    }
+}
