@@ -138,6 +138,42 @@ static bool wanted(const char *word)
 	return strstr(line, word);
 }
 
+/* Becomes the program of a line, which is cut into words. */
+static void become(char *line)
+{
+	char *words[32] = {}, *word;
+	size_t count = 0;
+
+	while ((word = strsep(&line, " ")) && count < 31)
+		if (*word)
+			words[count++] = word;
+	setenv("TMPDIR", SCRATCH, 1);
+	setenv("RUST_BACKTRACE", "1", 1);
+	chmod(words[0], 0755);
+	execv(words[0], words);
+	_exit(127);
+}
+
+/* Programs of others, a line each in a file; see xtask's contract.rs. */
+static void run_programs(void)
+{
+	char text[4096] = "", *line, *rest = text;
+
+	read_file("/programs", text, sizeof(text) - 1);
+	while ((line = strsep(&rest, "\n")) && *line) {
+		int status = -1;
+		pid_t child = fork();
+
+		group = "programs";
+		if (child == 0)
+			become(line);
+		waitpid(child, &status, 0);
+		verdict(status == 0, line, "wait status %#x", status);
+		judge_log();
+	}
+	group = "boot";
+}
+
 int main(int argc, char **argv)
 {
 	/* As an input of the tree under test: see test_reading(). */
@@ -149,6 +185,8 @@ int main(int argc, char **argv)
 	boot();
 	if (wanted("actiondfs.measure")) {
 		run("measure", measure);
+	} else if (wanted("actiondfs.programs")) {
+		run_programs();
 	} else {
 		run("reading", test_reading);
 		run("refusals", test_refusals);
