@@ -18,7 +18,7 @@ use worker::Worker;
 
 use crate::cli::{Cli, Command, ServeArgs};
 use crate::logging;
-use crate::serve::{CLOSE_TIMEOUT, HELPER_COMMAND, drain, server_ended, with_worker};
+use crate::serve::{CLOSE_TIMEOUT, HELPER_COMMAND, drain, limit_heaps, server_ended, with_worker};
 
 /// The word that makes the program PID 1; without any word it is that too, as the kernel gives none.
 const INIT_ARGUMENT: &str = "--guest-init";
@@ -47,18 +47,20 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// The worker, until the host asks for its end.
 fn run() -> anyhow::Result<ExitCode> {
-    let arguments = arguments()?;
-    logging::start(&arguments.log)?;
+    limit_heaps();
     let settings = Settings::of_this_boot().context("reading the settings")?;
+    let arguments = arguments(&settings.worker_flags)?;
+    logging::start(&arguments.log)?;
     with_worker(&arguments, |store, worker| serve(settings, store, worker))
 }
 
-/// What `serve` has by default, on the guest's disks.
-fn arguments() -> anyhow::Result<ServeArgs> {
+/// What `serve` has by default, on the guest's disks, but for what the host asks for.
+fn arguments(flags: &[String]) -> anyhow::Result<ServeArgs> {
     let mut words = vec!["linux-actiond", "serve", "--root", guest::STORE];
     if has_runtimes() {
         words.extend(["--runtime-root", guest::RUNTIMES]);
     }
+    words.extend(flags.iter().map(String::as_str));
     match Cli::try_parse_from(words).context("the guest's own flags")?.command {
         Command::Serve(arguments) => Ok(*arguments),
         _ => anyhow::bail!("the guest's own flags are not those of serve"),

@@ -1,12 +1,13 @@
 //! `linux-actiond image`: the OCI images that actions can have as their root file system.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use images::ImageName;
-use store::{Store, StoreOptions};
+use store::{OpenError, Store, StoreOptions};
 
 use crate::logging;
 
@@ -51,8 +52,7 @@ pub fn run(arguments: &ImageArgs) -> anyhow::Result<ExitCode> {
     let root = &arguments.root;
     match &arguments.command {
         ImageCommand::Import { name, path } => {
-            let store = Store::open(root, StoreOptions::default())
-                .with_context(|| format!("opening the root directory {}", root.display()))?;
+            let store = open_store(root)?;
             let imported = images::import(&store, name, path)
                 .with_context(|| format!("importing {}", path.display()))?;
             store.close().context("closing the store")?;
@@ -71,4 +71,17 @@ pub fn run(arguments: &ImageArgs) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The store, which one process can have at a time: a server that runs knows by heart what is in it.
+fn open_store(root: &Path) -> anyhow::Result<Arc<Store>> {
+    Store::open(root, StoreOptions::default()).map_err(|error| {
+        let advice = match error {
+            OpenError::InUse { .. } => {
+                ": stop that server, import, and start it again; nothing was changed"
+            }
+            _ => "",
+        };
+        anyhow::anyhow!("cannot open the root directory: {error}{advice}")
+    })
 }

@@ -4,7 +4,6 @@
 //! below.
 //!
 //! - [`logging`]: the log on standard error.
-//! - [`payloads`]: what a program carries in itself.
 //! - [`darwin`]: `darwin-actiond`, for macOS hosts.
 //! - [`image`]: the OCI images that actions can have as their root.
 //! - [`doctor`]: what this machine offers, and what its absence costs.
@@ -25,7 +24,6 @@ pub mod guest;
 #[cfg(target_os = "linux")]
 pub mod image;
 pub mod logging;
-pub mod payloads;
 #[cfg(target_os = "linux")]
 pub mod privileges;
 #[cfg(target_os = "linux")]

@@ -13,6 +13,7 @@
 //! ```
 
 use std::future::Future;
+use std::num::NonZero;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 /// When serving can't start, or breaks.
 pub fn run(arguments: &ServeArgs) -> anyhow::Result<ExitCode> {
+    limit_heaps();
     logging::start(&arguments.log)?;
     privileges::check()?;
     raise_open_files_limit()?;
@@ -55,6 +57,13 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<ExitCode> {
     // shows nowhere else, and is gone with the daemon however that ends.
     sys::mount::enter_private_namespace().context("entering a mount namespace")?;
     with_worker(arguments, |store, worker| serve(arguments, store, worker))
+}
+
+/// One heap for each CPU, two at least: enough for threads hardly ever to wait for each other, and
+/// it halves what is resident after a build.
+pub(crate) fn limit_heaps() {
+    let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
+    sys::allocator::limit_heaps(cpus.max(2));
 }
 
 /// Starts all that is behind the services, runs `serve`, and brings the store to rest.

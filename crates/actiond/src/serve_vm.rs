@@ -1,13 +1,17 @@
 //! `serve-vm` on a Linux host: QEMU behind everything that hosts have in common.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use vm::payloads::Payloads;
 use vm::qemu::{Acceleration, LAUNCHER_COMMAND, LauncherCommand, QemuVmm};
-use vm::serve::Payloads;
 
 use crate::logging;
+
+/// The program that runs, whatever happened to its file.
+const EXECUTABLE: &str = "/proc/self/exe";
 
 /// Flags of `serve-vm`.
 #[derive(Debug, clap::Args)]
@@ -26,8 +30,9 @@ pub struct ServeVmArgs {
 /// When the VM can't start, or does not stay.
 pub fn run(arguments: ServeVmArgs) -> anyhow::Result<ExitCode> {
     logging::start(&arguments.common.log)?;
+    let payloads = Payloads::of_executable(Path::new(EXECUTABLE))?;
     let launcher = LauncherCommand {
-        program: "/proc/self/exe".into(),
+        program: EXECUTABLE.into(),
         arguments: vec![LAUNCHER_COMMAND.to_owned()],
     };
     let vmm = Arc::new(QemuVmm::new(launcher, arguments.accel));
@@ -36,11 +41,6 @@ pub fn run(arguments: ServeVmArgs) -> anyhow::Result<ExitCode> {
         .thread_name("bridge")
         .build()
         .context("starting the threads for connections")?;
-    runtime.block_on(vm::serve::serve(
-        arguments.common,
-        Payloads::default(),
-        vmm,
-        "linux-actiond",
-    ))?;
+    runtime.block_on(vm::serve::serve(arguments.common, payloads, vmm, "linux-actiond"))?;
     Ok(ExitCode::SUCCESS)
 }

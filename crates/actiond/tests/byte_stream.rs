@@ -187,11 +187,12 @@ async fn an_upload_breaks_off_without_a_trace(kit: Kit) -> Outcome {
 
 /// Bytes in files below the root's store of blobs, and in files without a name.
 fn bytes_in_use(daemon: &testkit::Daemon) -> anyhow::Result<u64> {
+    let store = daemon.store()?;
     let mut bytes = 0;
     for entry in std::fs::read_dir(format!("/proc/{}/fd", daemon.pid()))? {
         // Descriptors come and go while they are listed.
         let Ok(target) = std::fs::read_link(entry?.path()) else { continue };
-        if target.starts_with(daemon.root()) && target.to_string_lossy().ends_with("(deleted)") {
+        if target.starts_with(store) && target.to_string_lossy().ends_with("(deleted)") {
             bytes += 1;
         }
     }

@@ -1,19 +1,17 @@
-//! `Execution`: an action's way as its client sees it.
+//! `Execution`: what becomes of an action.
+
+mod long_running;
 
 use std::time::Duration;
 
 use anyhow::Context as _;
-use testkit::proto::execution_stage::Value as Stage;
-use testkit::proto::{self, ExecutedActionMetadata};
-use testkit::run::metadata;
-use testkit::{Action, Client, Daemon, DigestFunction, Kit, Outcome, Run, google};
+use long_running::{endless, is_running, mark};
+use testkit::proto;
+use testkit::{Action, Client, Daemon, DigestFunction, Kit, Outcome, Run};
 use tonic::Code;
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     an_output_comes_back_and_is_cached,
-    every_stage_is_told,
-    a_cached_result_is_told_in_stages_too,
-    the_first_message_comes_while_the_action_waits,
     every_timestamp_is_there_and_in_order,
     exit_codes_are_what_the_command_says,
     a_failure_is_not_cached,
@@ -21,17 +19,6 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     a_lookup_can_be_skipped,
     instances_do_not_share_results,
     a_hit_with_a_missing_blob_runs_again,
-    equal_actions_in_flight_run_once,
-    actions_that_may_not_be_shared_are_not,
-    a_broken_stream_does_not_stop_the_action,
-    an_action_that_is_over_can_still_be_asked_for,
-    an_unknown_operation_is_not_found,
-    an_action_that_nobody_waits_for_is_stopped,
-    a_cancelled_action_is_stopped,
-    a_waiting_action_can_be_cancelled,
-    operations_can_be_listed_and_waited_for,
-    no_more_than_the_jobs_run_at_once,
-    a_full_queue_refuses,
     missing_inputs_of_any_depth_are_all_listed,
     a_missing_action_and_a_missing_command_are_listed,
     a_missing_directory_is_listed,
@@ -48,34 +35,8 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     actions_under_load_keep_apart,
 }
 
-/// A daemon whose actions can use the shell.
 async fn daemon(kit: &Kit) -> anyhow::Result<Daemon> {
     kit.daemon().host_rootfs().start().await
-}
-
-/// An action that goes on until it is stopped. `mark` is found in its command
-/// line.
-fn endless(client: &Client, mark: u32) -> Action {
-    client.action(&format!("echo begun; sleep {mark}"))
-}
-
-/// Whether a process with `mark` in its command line lives on this machine.
-fn is_running(mark: u32) -> anyhow::Result<bool> {
-    let sleep = format!("sleep\0{mark}\0");
-    for entry in std::fs::read_dir("/proc")? {
-        let command = std::fs::read(entry?.path().join("cmdline")).unwrap_or_default();
-        if command == sleep.as_bytes() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// A number of seconds that no other test sleeps for.
-fn mark() -> u32 {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    1_000_000 + std::process::id() % 100_000 * 100 + NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 async fn an_output_comes_back_and_is_cached(kit: Kit) -> Outcome {
@@ -95,67 +56,10 @@ async fn an_output_comes_back_and_is_cached(kit: Kit) -> Outcome {
     Ok(())
 }
 
-async fn every_stage_is_told(kit: Kit) -> Outcome {
-    let daemon = daemon(&kit).await?;
-    let run = daemon.client().action("true").run().await?;
-    let stages = run.stages()?;
-    assert!(stages.ends_with(&[Stage::Queued, Stage::Executing, Stage::Completed]), "{stages:?}");
-    let names: Vec<_> = run.operations.iter().map(|operation| &operation.name).collect();
-    assert!(names.iter().all(|name| *name == names[0]), "{names:?}");
-    let done: Vec<_> = run.operations.iter().map(|operation| operation.done).collect();
-    assert_eq!(done.iter().filter(|done| **done).count(), 1);
-    assert!(run.operations.last().context("messages")?.done);
-    for operation in &run.operations {
-        let metadata = metadata(operation)?;
-        assert!(metadata.action_digest.is_some());
-        assert_eq!(metadata.digest_function, DigestFunction::Sha256.to_proto());
-    }
-    Ok(())
-}
-
-async fn a_cached_result_is_told_in_stages_too(kit: Kit) -> Outcome {
-    let daemon = daemon(&kit).await?;
-    let action = daemon.client().action("true");
-    action.run().await?;
-    let stages = action.run().await?.stages()?;
-    assert_eq!(stages.last(), Some(&Stage::Completed));
-    assert!(!stages.contains(&Stage::Executing), "{stages:?}");
-    Ok(())
-}
-
-async fn the_first_message_comes_while_the_action_waits(kit: Kit) -> Outcome {
-    let daemon = kit.daemon().host_rootfs().flag("--jobs=1").start().await?;
-    let client = daemon.client();
-    let mut first = endless(&client, mark()).start().await?;
-    wait_for_stage(&mut first, Stage::Executing).await?;
-    let mut second = client.action("true").start().await?;
-    let stage = wait_for_stage(&mut second, Stage::Queued).await;
-    assert!(stage.is_ok(), "{stage:?}");
-    Ok(())
-}
-
-type Operations = tonic::Streaming<google::longrunning::Operation>;
-
-/// Reads messages up to the first of that stage, and returns the operation's
-/// name.
-async fn wait_for_stage(stream: &mut Operations, stage: Stage) -> anyhow::Result<String> {
-    loop {
-        let operation = stream.message().await?.context("the stream ended")?;
-        if metadata(&operation)?.stage == stage as i32 {
-            return Ok(operation.name);
-        }
-        anyhow::ensure!(!operation.done, "it ended before {stage:?}: {operation:?}");
-    }
-}
-
-fn execution_metadata(run: &Run) -> anyhow::Result<&ExecutedActionMetadata> {
-    run.result()?.execution_metadata.as_ref().context("execution metadata")
-}
-
 async fn every_timestamp_is_there_and_in_order(kit: Kit) -> Outcome {
     let daemon = daemon(&kit).await?;
     let run = daemon.client().action("echo x > out").output("out").run().await?;
-    let metadata = execution_metadata(&run)?;
+    let metadata = run.execution_metadata()?;
     assert!(!metadata.worker.is_empty());
     let times = [
         &metadata.queued_timestamp,
@@ -258,192 +162,6 @@ async fn a_hit_with_a_missing_blob_runs_again(kit: Kit) -> Outcome {
     Ok(())
 }
 
-/// Starts the action twice while it runs, and returns what came of both.
-async fn run_twice(action: Action, client: &Client) -> anyhow::Result<(Run, Run)> {
-    let mut one = action.start().await?;
-    wait_for_stage(&mut one, Stage::Executing).await?;
-    let two = action.start().await?;
-    let two = tokio::spawn(Run::collect(client.clone(), two));
-    let one = Run::collect(client.clone(), one).await?;
-    Ok((one, two.await??))
-}
-
-async fn equal_actions_in_flight_run_once(kit: Kit) -> Outcome {
-    let daemon = kit.daemon().host_rootfs().flag("--jobs=2").start().await?;
-    let client = daemon.client();
-    let action = client.action("sleep 1; head -c 9 /dev/urandom | od -An -tx1 > out").output("out");
-    let (one, two) = run_twice(action, &client).await?;
-    assert_eq!(one.name(), two.name());
-    assert_eq!(one.file("out").await?, two.file("out").await?);
-    assert!(!one.from_cache() && !two.from_cache());
-    Ok(())
-}
-
-async fn actions_that_may_not_be_shared_are_not(kit: Kit) -> Outcome {
-    let daemon = kit.daemon().host_rootfs().flag("--jobs=2").start().await?;
-    let client = daemon.client();
-    let action = client.action("sleep 1; head -c 9 /dev/urandom | od -An -tx1 > out").output("out");
-    for action in [action.clone().do_not_cache(), action.clone().skip_cache_lookup()] {
-        let (one, two) = run_twice(action, &client).await?;
-        assert_ne!(one.name(), two.name());
-        assert_ne!(one.file("out").await?, two.file("out").await?);
-    }
-    Ok(())
-}
-
-async fn wait_execution(client: &Client, name: &str) -> Result<Operations, tonic::Status> {
-    let message = proto::WaitExecutionRequest { name: name.to_owned() };
-    Ok(client.execution().wait_execution(message).await?.into_inner())
-}
-
-async fn a_broken_stream_does_not_stop_the_action(kit: Kit) -> Outcome {
-    let daemon = daemon(&kit).await?;
-    let client = daemon.client();
-    let mut stream = client.action("sleep 1; echo done > out").output("out").start().await?;
-    let name = wait_for_stage(&mut stream, Stage::Executing).await?;
-    drop(stream);
-    let other = daemon.client();
-    let run = Run::collect(other.clone(), wait_execution(&other, &name).await?).await?;
-    assert_eq!(run.stages()?, [Stage::Executing, Stage::Completed], "where it stands comes first");
-    assert_eq!(run.succeeded().await?.file("out").await?, "done\n");
-    Ok(())
-}
-
-async fn an_action_that_is_over_can_still_be_asked_for(kit: Kit) -> Outcome {
-    let daemon = daemon(&kit).await?;
-    let client = daemon.client();
-    let run = client.action("echo x > out").output("out").run().await?;
-    let again = Run::collect(client.clone(), wait_execution(&client, run.name()).await?).await?;
-    assert_eq!(again.result()?, run.result()?);
-    assert_eq!(again.stages()?, [Stage::Completed]);
-    Ok(())
-}
-
-async fn an_unknown_operation_is_not_found(kit: Kit) -> Outcome {
-    let daemon = daemon(&kit).await?;
-    let client = daemon.client();
-    for name in ["", "operations/none", "operations/6ba7b810-9dad-41d1-80b4-00c04fd430c8"] {
-        let status = wait_execution(&client, name).await.unwrap_err();
-        assert_eq!(status.code(), Code::NotFound, "{name}");
-        assert_eq!(get_operation(&client, name).await.unwrap_err().code(), Code::NotFound);
-        assert_eq!(cancel(&client, name).await.unwrap_err().code(), Code::NotFound);
-    }
-    Ok(())
-}
-
-async fn get_operation(
-    client: &Client,
-    name: &str,
-) -> Result<google::longrunning::Operation, tonic::Status> {
-    let message = google::longrunning::GetOperationRequest { name: name.to_owned() };
-    Ok(client.operations().get_operation(message).await?.into_inner())
-}
-
-async fn cancel(client: &Client, name: &str) -> Result<(), tonic::Status> {
-    let message = google::longrunning::CancelOperationRequest { name: name.to_owned() };
-    client.operations().cancel_operation(message).await.map(drop)
-}
-
-async fn an_action_that_nobody_waits_for_is_stopped(kit: Kit) -> Outcome {
-    let daemon = kit.daemon().host_rootfs().flag("--orphan-grace-ms=100").start().await?;
-    let client = daemon.client();
-    let mark = mark();
-    let mut stream = endless(&client, mark).start().await?;
-    let name = wait_for_stage(&mut stream, Stage::Executing).await?;
-    testkit::eventually("the action runs", || is_running(mark)).await?;
-    drop(stream);
-    testkit::eventually("the action is stopped", || Ok(!is_running(mark)?)).await?;
-    let run = Run::collect(client.clone(), wait_execution(&client, &name).await?).await?;
-    assert_eq!(run.code(), Code::Cancelled);
-    Ok(())
-}
-
-async fn a_cancelled_action_is_stopped(kit: Kit) -> Outcome {
-    let daemon = daemon(&kit).await?;
-    let client = daemon.client();
-    let mark = mark();
-    let mut stream = endless(&client, mark).start().await?;
-    let name = wait_for_stage(&mut stream, Stage::Executing).await?;
-    testkit::eventually("the action runs", || is_running(mark)).await?;
-    cancel(&client, &name).await?;
-    let run = Run::collect(client.clone(), stream).await?;
-    assert_eq!(run.code(), Code::Cancelled);
-    assert!(!is_running(mark)?, "the answer comes when it is dead");
-    Ok(())
-}
-
-async fn a_waiting_action_can_be_cancelled(kit: Kit) -> Outcome {
-    let daemon = kit.daemon().host_rootfs().flag("--jobs=1").start().await?;
-    let client = daemon.client();
-    let mut first = endless(&client, mark()).start().await?;
-    wait_for_stage(&mut first, Stage::Executing).await?;
-    let mut second = client.action("echo never").start().await?;
-    let name = wait_for_stage(&mut second, Stage::Queued).await?;
-    cancel(&client, &name).await?;
-    assert_eq!(Run::collect(client.clone(), second).await?.code(), Code::Cancelled);
-    Ok(())
-}
-
-async fn operations_can_be_listed_and_waited_for(kit: Kit) -> Outcome {
-    let daemon = daemon(&kit).await?;
-    let client = daemon.client();
-    let mut stream = client.action("sleep 1; echo done").start().await?;
-    let name = wait_for_stage(&mut stream, Stage::Executing).await?;
-    assert!(!get_operation(&client, &name).await?.done);
-    let list = google::longrunning::ListOperationsRequest::default();
-    let listed = client.operations().list_operations(list).await?.into_inner();
-    assert_eq!(listed.operations.iter().filter(|operation| operation.name == name).count(), 1);
-    let short = google::longrunning::WaitOperationRequest {
-        name: name.clone(),
-        timeout: Some(google::protobuf::Duration { seconds: 0, nanos: 1 }),
-    };
-    assert!(!client.operations().wait_operation(short).await?.into_inner().done);
-    let long = google::longrunning::WaitOperationRequest { name: name.clone(), timeout: None };
-    assert!(client.operations().wait_operation(long).await?.into_inner().done);
-    assert!(get_operation(&client, &name).await?.done);
-    Ok(())
-}
-
-async fn no_more_than_the_jobs_run_at_once(kit: Kit) -> Outcome {
-    let daemon = kit.daemon().host_rootfs().flag("--jobs=2").start().await?;
-    let client = daemon.client();
-    let runs = (0..8).map(|number| {
-        let action = client.action(&format!("sleep 0.2; echo {number}"));
-        tokio::spawn(async move { action.run().await })
-    });
-    let mut changes = Vec::new();
-    for run in runs.collect::<Vec<_>>() {
-        let run = run.await??;
-        let metadata = execution_metadata(&run)?;
-        let time = |time: &Option<google::protobuf::Timestamp>| {
-            time.as_ref().map(|time| (time.seconds, time.nanos)).context("a timestamp")
-        };
-        changes.push((time(&metadata.worker_start_timestamp)?, 1));
-        changes.push((time(&metadata.worker_completed_timestamp)?, -1));
-    }
-    changes.sort_unstable();
-    let mut running = 0;
-    for (_, change) in changes {
-        running += change;
-        assert!(running <= 2);
-    }
-    Ok(())
-}
-
-async fn a_full_queue_refuses(kit: Kit) -> Outcome {
-    let daemon =
-        kit.daemon().host_rootfs().flag("--jobs=1").flag("--queue-limit=1").start().await?;
-    let client = daemon.client();
-    let mut running = endless(&client, mark()).start().await?;
-    wait_for_stage(&mut running, Stage::Executing).await?;
-    let mut waiting = client.action("echo waiting").start().await?;
-    wait_for_stage(&mut waiting, Stage::Queued).await?;
-    let refused = client.action("echo refused").start().await.unwrap_err();
-    let status = refused.downcast::<tonic::Status>()?;
-    assert_eq!(status.code(), Code::ResourceExhausted);
-    Ok(())
-}
-
 async fn missing_inputs_of_any_depth_are_all_listed(kit: Kit) -> Outcome {
     let daemon = daemon(&kit).await?;
     let client = daemon.client();
@@ -530,8 +248,8 @@ async fn a_timeout_keeps_the_output_so_far(kit: Kit) -> Outcome {
     assert_eq!(run.code(), Code::DeadlineExceeded);
     assert_eq!((run.stdout().await?, run.stderr().await?), ("out\n".into(), "err\n".into()));
     assert!(!run.response.message.is_empty());
-    assert!(!is_running(mark)?);
     assert!(!action.run().await?.from_cache());
+    assert!(!is_running(&daemon, mark)?);
     Ok(())
 }
 
@@ -634,7 +352,7 @@ async fn a_command_that_is_not_there_is_named(kit: Kit) -> Outcome {
     for program in ["/no/such/program", "no-such-program", "./no-such-input", "/etc", "data"] {
         let action = client
             .bare_action([program])
-            .property("rootfs", "host")
+            .with_programs()
             .env("PATH", "/usr/bin:/bin")
             .input("data", "this is no program");
         let run = action.run().await?;

@@ -188,6 +188,12 @@ async fn the_store_of_a_running_server_is_left_alone(kit: Kit) -> Outcome {
     let output = image(&kit, daemon.root(), &["import", "toy:1", path])?;
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("in use"), "{said}");
+    let who = format!(
+        "{} is in use by another server, process {}",
+        daemon.root().display(),
+        daemon.pid()
+    );
+    assert!(said.contains(&who), "{said}");
+    assert!(said.contains("stop that server, import, and start it again"), "{said}");
     Ok(())
 }

@@ -163,7 +163,8 @@ async fn blake3_inputs_are_shown(daemon: Daemon) -> Outcome {
     Ok(())
 }
 
-/// Commands that change inputs: a file, an executable, a directory, a symlink.
+/// Commands that change inputs: a file, an executable, a directory, a symlink. Where a change of mode
+/// or time may be a polite nothing, they look whether it is one.
 const CHANGES: [&str; 22] = [
     "echo x > file",
     "echo x >> file",
@@ -177,16 +178,16 @@ const CHANGES: [&str; 22] = [
     "rmdir empty",
     "rm link",
     "chmod 777 file",
-    "chmod 777 dir",
+    "s=$(stat -c %a dir); chmod 711 dir; test $(stat -c %a dir) != $s",
     "chown 65534 file",
-    "touch file",
-    "touch -d @1 dir/file",
+    "touch -d @5 file; test $(stat -c %Y file) = 5",
+    "touch -d @1 dir/file; test $(stat -c %Y dir/file) = 1",
     "echo new > /tmp/new; mv -f /tmp/new file",
     "echo new > new; mv -fT new file",
     "ln -sf elsewhere link; test \"$(readlink link)\" = elsewhere",
     "setfattr -n user.x -v y file",
     "exec 9< file; echo x > /proc/self/fd/9",
-    "chmod 777 .",
+    "s=$(stat -c %a .); chmod 711 .; test $(stat -c %a .) != $s",
 ];
 
 fn changing(client: &Client, change: &str) -> Action {
@@ -293,16 +294,17 @@ async fn the_blobs_stay_as_they_were(daemon: Daemon) -> Outcome {
     }
     for content in ["content", "tool"] {
         assert_eq!(client.get(&client.digest(content)).await?, content.as_bytes());
-        let path = blob_path(&daemon, &client.digest(content));
+        let path = blob_path(&daemon, &client.digest(content))?;
         let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(path)?);
         assert_eq!(mode & 0o7777, 0o444);
     }
     Ok(())
 }
 
-fn blob_path(daemon: &Daemon, digest: &Digest) -> std::path::PathBuf {
+fn blob_path(daemon: &Daemon, digest: &Digest) -> anyhow::Result<std::path::PathBuf> {
     let hex = digest.hex();
-    daemon.root().join("cas/blobs").join(digest.function().name()).join(&hex[..2]).join(hex)
+    let blobs = daemon.store()?.join("cas/blobs").join(digest.function().name());
+    Ok(blobs.join(&hex[..2]).join(hex))
 }
 
 async fn outputs_may_lie_beside_inputs(daemon: Daemon) -> Outcome {
@@ -326,8 +328,11 @@ async fn files_of_an_action_behave_as_on_any_disk(daemon: Daemon) -> Outcome {
                   dd if=dir/in of=copy bs=1 status=none; cp --reflink=auto dir/in copy2; cmp copy copy2; \
                   flock solid true; ln copy hard; stat -c %h hard; test copy -ef hard; \
                   mkdir -p a/b/c; rmdir -p a/b/c; test ! -e a; echo done";
-    let said = say(daemon.client().action(script).input("dir/in", "content")).await?;
-    assert_eq!(said, "through\n2\ndone\n");
+    let run = daemon.client().action(script).input("dir/in", "content").run().await?;
+    if run.stderr().await?.contains("fallocate: command not found") {
+        return skip("runtimes have neither fallocate nor flock");
+    }
+    assert_eq!(run.succeeded().await?.stdout().await?, "through\n2\ndone\n");
     Ok(())
 }
 

@@ -407,7 +407,7 @@ async fn hard_links_to_one_output_are_apart(kit: Kit) -> Outcome {
 
 fn blob_metadata(daemon: &Daemon, content: &str) -> anyhow::Result<std::fs::Metadata> {
     let hex = daemon.client().digest(content).hex();
-    let path = daemon.root().join("cas/blobs/sha256").join(&hex[..2]).join(&hex);
+    let path = daemon.store()?.join("cas/blobs/sha256").join(&hex[..2]).join(&hex);
     Ok(std::fs::symlink_metadata(path)?)
 }
 
@@ -470,8 +470,16 @@ async fn a_thousand_outputs(kit: Kit) -> Outcome {
     let run = action.run().await?;
     run.succeeded().await?;
     assert_eq!(run.result()?.output_files.len(), 1000);
-    assert_eq!(run.file("o777").await?, "777\n");
-    assert_eq!(run.tree("d").await?.root.context("a root")?.files.len(), 1000);
+    for file in &run.result()?.output_files {
+        let content = format!("{}\n", file.path.trim_start_matches('o'));
+        assert_eq!(file.digest, Some(daemon.client().digest(&content).to_proto()), "{}", file.path);
+    }
+    let files = run.tree("d").await?.root.context("a root")?.files;
+    assert_eq!(files.len(), 1000);
+    for file in files {
+        let content = format!("d{}\n", file.name);
+        assert_eq!(file.digest, Some(daemon.client().digest(&content).to_proto()), "{}", file.name);
+    }
     Ok(())
 }
 

@@ -19,6 +19,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     a_broken_image_is_refused_at_the_start,
     the_image_shows_nowhere_and_is_given_back,
     the_executable_carries_runtimes,
+    an_executable_without_runtimes_says_so,
 }
 
 /// What the programs of the image answer, by where they come from.
@@ -187,6 +188,7 @@ async fn the_executable_carries_runtimes(kit: Kit) -> Outcome {
     objcopy.arg("--add-section").arg(section).arg(kit.binary()).arg(&executable);
     ensure!(objcopy.status().context("objcopy, of binutils")?.success(), "objcopy failed");
     let kit = Kit::new(&executable);
+    assert!(doctor_on_runtimes(&kit)?.contains("toy1, toy2"));
     let mut daemon = kit.daemon().start().await?;
     let run = with_libc(&daemon.client(), "/lib/program", "toy1").run().await?;
     assert_eq!(run.exit_code()?, LIBRARY);
@@ -204,4 +206,22 @@ async fn the_executable_carries_runtimes(kit: Kit) -> Outcome {
     assert_eq!(action.do_not_cache().run().await?.exit_code()?, LIBRARY, "it was mended");
     assert_eq!(names(&embedded)?, extracted);
     Ok(())
+}
+
+async fn an_executable_without_runtimes_says_so(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    assert!(daemon.log().contains("no runtimes"), "{}", daemon.log());
+    assert!(!daemon.root().join("embedded").exists(), "nothing is extracted");
+    assert!(doctor_on_runtimes(&kit)?.contains("none"));
+    Ok(())
+}
+
+/// What `doctor` says of the runtimes in the executable.
+fn doctor_on_runtimes(kit: &Kit) -> anyhow::Result<String> {
+    let root = tempfile::tempdir()?;
+    let output =
+        Command::new(kit.binary()).arg("doctor").arg("--root").arg(root.path()).output()?;
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = report.lines().find(|line| line.contains("runtimes in this binary"));
+    Ok(line.with_context(|| format!("nothing on runtimes: {report}"))?.to_owned())
 }

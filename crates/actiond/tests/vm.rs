@@ -5,30 +5,37 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use testkit::proto::execution_stage::Value as Stage;
 use testkit::run::metadata;
+use testkit::vm::{FLAGS, INITRAMFS, KERNEL};
 use testkit::{Action, Client, Daemon, DaemonBuilder, Kit, Outcome, eventually, skip};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tonic::Code;
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     actions_run_and_blobs_come_back,
     limits_hold,
+    many_small_processes_run_out_of_memory,
     the_store_outlives_its_guests,
     a_guest_that_dies_is_replaced,
+    connections_are_carried_as_they_are,
+    a_flag_that_the_worker_does_not_know_is_told,
     a_vmm_has_no_rights_and_dies_with_its_host,
     two_vms_on_one_image_are_refused,
     a_disk_with_something_else_on_it_is_left_alone,
 }
 
-const KERNEL: &str = "ACTIOND_TEST_VM_KERNEL";
-const INITRAMFS: &str = "ACTIOND_TEST_VM_INITRAMFS";
-
 /// A shell with all its tools in one static program: in a VM without runtimes an action has nothing
 /// but its inputs.
 const BUSYBOX: &str = "/bin/busybox";
+
+/// Longer than the store's interval between checkpoints: what was stored before is on the disk.
+const CHECKPOINT: Duration = Duration::from_secs(10);
 
 /// What a case boots.
 struct Artifacts {
@@ -49,7 +56,7 @@ impl Artifacts {
 
     fn vm(&self, kit: &Kit) -> DaemonBuilder {
         let vm = kit.daemon().in_vm(&self.kernel, &self.initramfs);
-        vm.flag("--accel=tcg").flag("--cas-image-size-mib=2048").flag("--memory-mib=768")
+        FLAGS.into_iter().fold(vm, DaemonBuilder::flag)
     }
 
     /// An action that runs `script`; the tools are applets of `./busybox`, `$B`.
@@ -148,6 +155,34 @@ async fn exceed_limits(artifacts: &Artifacts, client: &Client) -> Outcome {
     Ok(())
 }
 
+/// Each of them is smaller than what looks after the action, which is not to be killed in their place;
+/// and if they see to it that it is, the answer is the same.
+async fn many_small_processes_run_out_of_memory(kit: Kit) -> Outcome {
+    let artifacts = artifacts!();
+    let daemon = artifacts.vm(&kit).start().await?;
+    told(&daemon, crowd_memory(&artifacts, &daemon.client())).await?;
+    let log = daemon.log();
+    ensure!(!log.contains("could not be removed"), "something is left of an action:\n{log}");
+    Ok(())
+}
+
+async fn crowd_memory(artifacts: &Artifacts, client: &Client) -> Outcome {
+    let crowd = "i=0; while [ $i -lt 500 ]; do $B sleep 5 & i=$((i+1)); done; wait";
+    let selfish = format!("echo 0 > /proc/self/oom_score_adj; $B sleep 0.1; {crowd}");
+    for script in [crowd, &selfish] {
+        let run = artifacts.action(client, script).property("memory", "16m").run().await?;
+        let message = &run.response.message;
+        ensure!(message.contains("more memory than its limit"), "{script}: {run:?}");
+    }
+    // Without a limit it is the machine's memory, of which others have their part.
+    let half = "$B dd if=/dev/zero of=/dev/null bs=500M count=1";
+    let run = artifacts.action(client, &format!("{half} & {half} & wait")).run().await?;
+    ensure!(run.response.message.contains("more memory than"), "{run:?}");
+    let run = artifacts.action(client, "echo still here").run().await?;
+    ensure!(run.stdout().await? == "still here\n", "{run:?}");
+    Ok(())
+}
+
 /// The CPU time of an action's children, seconds, as the shell's `times` tells it on its second line:
 /// `0m1.98s 0m0.02s`.
 async fn burned(action: &Action) -> anyhow::Result<f64> {
@@ -187,6 +222,10 @@ async fn a_guest_that_dies_is_replaced(kit: Kit) -> Outcome {
     let artifacts = artifacts!();
     let daemon = artifacts.vm(&kit).start().await?;
     let client = daemon.client();
+    let digest = client.put("kept").await?;
+    let kept = |client: &Client| artifacts.action(client, "echo once > out").output("out");
+    kept(&client).run().await?.succeeded().await?;
+    tokio::time::sleep(CHECKPOINT).await;
     let mut stream = artifacts.action(&client, "$B sleep 1000").start().await?;
     loop {
         let operation = stream.message().await?.context("the stream ended")?;
@@ -203,10 +242,80 @@ async fn a_guest_that_dies_is_replaced(kit: Kit) -> Outcome {
     };
     // tonic says UNKNOWN where others say UNAVAILABLE of a connection that was lost.
     ensure!(matches!(lost.code(), Code::Unavailable | Code::Unknown), "{lost:?}");
-    // A new connection waits for the new guest.
-    let run = artifacts.action(&daemon.client(), "echo again").run().await?;
+    // A new connection waits for the new guest, which has the same disk.
+    let client = daemon.client();
+    let run = artifacts.action(&client, "echo again").run().await?;
     ensure!(run.stdout().await? == "again\n");
     ensure!(daemon.log().matches("guest ready in ").count() == 2, "{}", daemon.log());
+    ensure!(daemon.log().matches("making a file system").count() == 1, "{}", daemon.log());
+    ensure!(client.get(&digest).await? == b"kept");
+    ensure!(kept(&client).run().await?.from_cache(), "a stored result is lost");
+    Ok(())
+}
+
+/// Clients at a time: more than descriptors that a process has by default, less than the bridge's
+/// bound.
+const CONNECTIONS: usize = 1500;
+
+/// How a client begins: HTTP/2's preface, and settings that change nothing (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+async fn connections_are_carried_as_they_are(kit: Kit) -> Outcome {
+    let artifacts = artifacts!();
+    let daemon = artifacts.vm(&kit).start().await?;
+    let case = async {
+        let mut half_closed = greeted(&daemon).await?;
+        half_closed.shutdown().await?;
+        let mut rest = Vec::new();
+        half_closed.read_to_end(&mut rest).await.context("it was not closed in order")?;
+        many_connections(&artifacts, &daemon).await
+    };
+    told(&daemon, case).await
+}
+
+/// A connection whose server, in the guest, has begun to speak.
+async fn greeted(daemon: &Daemon) -> anyhow::Result<TcpStream> {
+    let mut stream = TcpStream::connect(daemon.address()).await?;
+    stream.write_all(PREFACE).await?;
+    // The header of a frame: three bytes of length, then the type, 4 for settings.
+    let mut header = [0; 9];
+    stream.read_exact(&mut header).await?;
+    ensure!(header[3] == 4, "the server does not begin with its settings: {header:?}");
+    Ok(stream)
+}
+
+async fn many_connections(artifacts: &Artifacts, daemon: &Daemon) -> Outcome {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS {
+        open.push(greeted(daemon).await?);
+    }
+    let run = artifacts.action(&daemon.client(), "echo beside").run().await?;
+    ensure!(run.stdout().await? == "beside\n");
+    // All of them are still there.
+    for stream in &mut open {
+        stream.write_all(b"\0\0\x08\x06\0\0\0\0\0pingpong").await?;
+    }
+    for stream in &mut open {
+        let ping_came_back = async {
+            let mut bytes = Vec::new();
+            while !bytes.ends_with(b"pingpong") {
+                ensure!(stream.read_buf(&mut bytes).await? > 0, "a connection was closed");
+            }
+            Ok(())
+        };
+        ping_came_back.await?;
+    }
+    Ok(())
+}
+
+async fn a_flag_that_the_worker_does_not_know_is_told(kit: Kit) -> Outcome {
+    let artifacts = artifacts!();
+    let (mut vm, _root) = artifacts.vm(&kit).flag("--worker-flag=--nonsense").command()?;
+    let said = failure(&mut vm)?;
+    ensure!(said.contains("unexpected argument '--nonsense'"), "{said}");
+    ensure!(said.contains("ended while booting"), "{said}");
     Ok(())
 }
 

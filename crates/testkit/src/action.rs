@@ -42,7 +42,21 @@ impl Action {
 
     pub(crate) fn shell(client: Client, script: &str) -> Self {
         let arguments = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
-        Self::bare(client, arguments).env("PATH", PATH).property("rootfs", "host")
+        Self::bare(client, arguments).env("PATH", PATH).with_programs()
+    }
+
+    /// Asks for the shell and the tools that the server offers: the host's, or a runtime's.
+    #[must_use]
+    pub fn with_programs(self) -> Self {
+        let properties = self.client.programs().properties();
+        properties.iter().fold(self, |action, (name, value)| action.property(name, value))
+    }
+
+    /// Asks for no root file system: the action has nothing but its inputs.
+    #[must_use]
+    pub fn without_programs(self) -> Self {
+        let properties = self.client.programs().properties();
+        properties.iter().fold(self, |action, (name, _)| action.without_property(name))
     }
 
     /// Adds an input file.

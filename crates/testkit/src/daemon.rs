@@ -13,7 +13,8 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::Client;
-use crate::harness::PATIENCE;
+use crate::harness::{PATIENCE, Skipped};
+use crate::vm::{self, Programs, Vm};
 
 /// Where tests keep the daemon's state; the system's directory for temporary
 /// files where it is not set. It must be on a file system that can hold the
@@ -28,6 +29,8 @@ const LOG_LINES: usize = 2000;
 pub struct DaemonBuilder {
     binary: PathBuf,
     verb: &'static str,
+    /// Whether it is a VM that stands for a daemon on this machine, as no case knows.
+    stands_for_serve: bool,
     listen: SocketAddr,
     flags: Vec<OsString>,
     root: Option<Arc<Root>>,
@@ -55,7 +58,16 @@ impl Root {
 impl DaemonBuilder {
     pub(crate) fn new(binary: &Path) -> Self {
         let binary = binary.to_owned();
-        Self { binary, verb: "serve", listen: LOOPBACK, flags: Vec::new(), root: None }
+        let (flags, root) = (Vec::new(), None);
+        Self { binary, verb: "serve", stands_for_serve: false, listen: LOOPBACK, flags, root }
+    }
+
+    /// A VM that stands for `serve`: its worker has the flags that are added from now on.
+    pub(crate) fn standing_in(self, vm: &Vm) -> Self {
+        let builder = self.in_vm(&vm.kernel, &vm.initramfs);
+        let builder = builder.flag("--runtime-image").flag(&vm.runtimes);
+        let builder = vm::FLAGS.into_iter().fold(builder, |builder, flag| builder.flag(flag));
+        Self { stands_for_serve: true, ..builder }
     }
 
     /// Serves from a VM with that kernel and that initramfs.
@@ -69,6 +81,9 @@ impl DaemonBuilder {
     /// Adds a flag of the verb.
     #[must_use]
     pub fn flag(mut self, flag: impl Into<OsString>) -> Self {
+        if self.stands_for_serve {
+            self.flags.push("--worker-flag".into());
+        }
         self.flags.push(flag.into());
         self
     }
@@ -79,10 +94,10 @@ impl DaemonBuilder {
         Self { listen, ..self }
     }
 
-    /// Lets actions use the toolchains of this machine.
+    /// Lets actions use the toolchains of this machine; those of a VM have its runtimes.
     #[must_use]
     pub fn host_rootfs(self) -> Self {
-        self.flag("--allow-host-rootfs")
+        if self.stands_for_serve { self } else { self.flag("--allow-host-rootfs") }
     }
 
     /// Uses a root directory that the test brings.
@@ -163,7 +178,7 @@ impl Daemon {
         self.address
     }
 
-    /// Its root directory.
+    /// Its root directory. That of a VM has no store in it; see [`Self::store`].
     pub fn root(&self) -> &Path {
         self.root.path()
     }
@@ -173,9 +188,31 @@ impl Daemon {
         self.child.id()
     }
 
+    /// The directory of its store, which is its root directory.
+    ///
+    /// # Errors
+    /// A reason to skip the case where the store is inside of a VM.
+    pub fn store(&self) -> anyhow::Result<&Path> {
+        self.ensure_seen().map(|()| self.root())
+    }
+
+    /// Fails with a reason to skip the case where the processes and mounts of actions can't be seen
+    /// from here.
+    ///
+    /// # Errors
+    /// When the daemon is in a VM.
+    pub fn ensure_seen(&self) -> anyhow::Result<()> {
+        if self.builder.stands_for_serve {
+            return Err(Skipped("what is looked at is inside of the VM".to_owned()).into());
+        }
+        Ok(())
+    }
+
     /// A new connection to it.
     pub fn client(&self) -> Client {
-        Client::new(self.address)
+        let in_vm = self.builder.stands_for_serve;
+        let programs = if in_vm { Programs::Runtime } else { Programs::Host };
+        Client::new(self.address).with_programs(programs)
     }
 
     /// What it has logged so far.
@@ -229,6 +266,7 @@ impl Daemon {
         DaemonBuilder {
             binary: self.builder.binary.clone(),
             verb: self.builder.verb,
+            stands_for_serve: self.builder.stands_for_serve,
             listen: self.builder.listen,
             flags: self.builder.flags.clone(),
             root: Some(Arc::clone(&self.root)),

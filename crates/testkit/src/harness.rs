@@ -14,6 +14,7 @@ use std::time::Duration;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::daemon::DaemonBuilder;
+use crate::vm::Vm;
 
 /// The longest that anything may take before it counts as hung; the machine may
 /// be busy with a build.
@@ -26,12 +27,18 @@ pub type Outcome = anyhow::Result<()>;
 #[derive(Debug, Clone)]
 pub struct Kit {
     binary: PathBuf,
+    vm: Option<Vm>,
 }
 
 impl Kit {
-    /// A kit for the daemon at `binary`.
+    /// A kit for the daemon at `binary`, on this machine.
     pub fn new(binary: impl Into<PathBuf>) -> Self {
-        Self { binary: binary.into() }
+        Self { binary: binary.into(), vm: None }
+    }
+
+    /// A kit for the daemon at `binary`, in a VM if the environment asks for that.
+    fn as_wanted(binary: &str) -> anyhow::Result<Self> {
+        Ok(Self { binary: binary.into(), vm: Vm::wanted()? })
     }
 
     /// The daemon's binary.
@@ -39,16 +46,27 @@ impl Kit {
         &self.binary
     }
 
+    /// Fails with a reason to skip the case where daemons are in VMs.
+    ///
+    /// # Errors
+    /// When they are.
+    pub fn only_on_the_host(&self, reason: &str) -> anyhow::Result<()> {
+        if self.vm.is_some() { Err(Skipped(reason.to_owned()).into()) } else { Ok(()) }
+    }
+
     /// A daemon with a new root directory, to be started.
     pub fn daemon(&self) -> DaemonBuilder {
-        DaemonBuilder::new(&self.binary)
+        match &self.vm {
+            None => DaemonBuilder::new(&self.binary),
+            Some(vm) => DaemonBuilder::new(&self.binary).standing_in(vm),
+        }
     }
 }
 
 /// A reason not to run.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Skipped(String);
+pub(crate) struct Skipped(pub(crate) String);
 
 /// Ends a case that can't run here, as in `return skip("no KVM")`.
 ///
@@ -107,7 +125,13 @@ impl Case {
 /// Runs `cases` as `cargo test` asks; the body of a test binary's `main`.
 pub fn run(binary: &str, cases: Vec<Case>) -> ExitCode {
     let arguments = Arguments::from_args();
-    let kit = Kit::new(binary);
+    let kit = match Kit::as_wanted(binary) {
+        Ok(kit) => kit,
+        Err(error) => {
+            eprintln!("{error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     let trials = cases.into_iter().map(|case| {
         let kit = kit.clone();
         Trial::ignorable_test(case.name, move || run_one(case.body, kit))

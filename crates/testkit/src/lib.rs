@@ -22,6 +22,7 @@
 //! - [`elf`]: a program for actions that have nothing but their inputs.
 //! - [`harness`]: cases that can say why they can't run here.
 //! - [`daemon`]: the daemon as a child process.
+//! - [`vm`]: the same cases against a VM.
 //! - [`client`]: connections, blobs, actions.
 //! - [`tree`]: input trees as messages.
 //! - [`action`]: an action, word by word.
@@ -34,6 +35,7 @@ pub mod elf;
 pub mod harness;
 pub mod run;
 pub mod tree;
+pub mod vm;
 
 pub use action::Action;
 pub use bazel_remote_apis::google;

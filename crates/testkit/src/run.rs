@@ -71,6 +71,14 @@ impl Run {
         self.response.cached_result
     }
 
+    /// When the server did what, as the result tells it.
+    ///
+    /// # Errors
+    /// When there is no result, or it does not tell.
+    pub fn execution_metadata(&self) -> anyhow::Result<&proto::ExecutedActionMetadata> {
+        self.result()?.execution_metadata.as_ref().context("execution metadata")
+    }
+
     /// The result.
     ///
     /// # Errors

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use vm::payloads::Payloads;
 use vz::VzVmm;
 
 use super::PROGRAM;
-use crate::{logging, payloads};
+use crate::logging;
 
 /// Descriptors that are asked for: two for each of the bridge's connections, and some. It is also
 /// the most that macOS gives to a process without being told otherwise (OPEN_MAX).
@@ -22,7 +23,7 @@ pub(super) fn run(arguments: vm::serve::Arguments) -> anyhow::Result<ExitCode> {
     logging::start(&arguments.log)?;
     allow_open_files();
     let program = std::env::current_exe().context("finding this program")?;
-    let payloads = payloads::of(&program)?;
+    let payloads = Payloads::of_executable(&program)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("bridge")

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use inputroot::StrategyName;
 use runtimes::RootView;
 use sandbox::Controllers;
 use store::{Store, StoreOptions};
@@ -19,6 +20,7 @@ pub(super) fn all(parent: &Path) -> anyhow::Result<Vec<Finding>> {
     let mut findings = vec![root, kernel()];
     findings.extend(NAMESPACES.iter().map(namespace));
     findings.push(seccomp());
+    findings.push(landlock());
     if is_root {
         findings.extend(trials(parent)?);
     }
@@ -78,6 +80,21 @@ fn namespace(&(name, option, cost): &(&str, &'static str, &'static str)) -> Find
     }
 }
 
+fn landlock() -> Finding {
+    use sys::landlock::SCOPES_SINCE;
+    let version = sys::landlock::version();
+    let told = version.map_or_else(|| "none".to_owned(), |version| format!("version {version}"));
+    let state =
+        if version.is_some_and(|version| version >= SCOPES_SINCE) { Ok(told) } else { Err(told) };
+    Finding {
+        feature: format!("Landlock, version {SCOPES_SINCE} or later"),
+        state,
+        weight: Weight::Wanted,
+        cost: "namespaces alone keep an action's signals and abstract sockets in",
+        remedy: "use kernel 6.12 or later with landlock among its security modules",
+    }
+}
+
 fn seccomp() -> Finding {
     let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail");
     Finding {
@@ -124,7 +141,10 @@ fn input_roots(store: &Store) -> Vec<Finding> {
         state: report.outcome.map(str::to_owned).map_err(|error| error.to_string()),
         weight: Weight::OneOf,
         cost: "another strategy is used; the first of those that work is the fastest",
-        remedy: "Linux 6.12 with EROFS and overlayfs, and --root on a disk and not on overlayfs",
+        remedy: match report.name {
+            StrategyName::ActiondFs => "none is needed: only the kernel in serve-vm's VM has it",
+            _ => "Linux 6.12 with EROFS and overlayfs, and --root on a disk and not on overlayfs",
+        },
     };
     inputroot::probe(store).into_iter().map(finding).collect()
 }
