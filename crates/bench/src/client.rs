@@ -2,8 +2,6 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use model::Digest;
-use model::proto::google::bytestream::byte_stream_client::ByteStreamClient;
-use model::proto::google::bytestream::{ReadRequest, WriteRequest};
 use model::proto::google::longrunning::operation;
 use model::proto::{
     self, Message, action_cache_client::ActionCacheClient,
@@ -12,12 +10,14 @@ use model::proto::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use crate::content::{Blob, unique};
+use crate::content::Blob;
+use crate::stream;
 
 /// What a batch may hold: below the 4 MiB of gRPC's default, with its framing.
 const BATCH_BYTES: usize = 3 << 20;
-/// Bytes in one message of a ByteStream write.
-const WRITE_BYTES: usize = 512 << 10;
+/// The largest HTTP/2 frame that is taken: with the smallest, 16 KiB, most of a
+/// download would be work per frame.
+const FRAME_BYTES: u32 = 256 << 10;
 
 /// One HTTP/2 connection; clones share it.
 #[derive(Debug, Clone)]
@@ -33,6 +33,7 @@ impl Client {
             .tcp_nodelay(true)
             .initial_stream_window_size(8 << 20)
             .initial_connection_window_size(32 << 20)
+            .max_frame_size(FRAME_BYTES)
             .connect()
             .await
             .with_context(|| format!("connecting to {url}"))?;
@@ -115,37 +116,12 @@ impl Client {
 
     /// Uploads one blob through ByteStream.
     pub(crate) async fn write(&self, blob: &Blob) -> Result<()> {
-        let Blob { digest, bytes } = blob.clone();
-        let name =
-            format!("uploads/{:032x}/blobs/{}/{}", unique(), digest.hex(), digest.size_bytes());
-        let length = bytes.len();
-        let chunks = (0..length).step_by(WRITE_BYTES).map(move |start| {
-            let end = (start + WRITE_BYTES).min(length);
-            WriteRequest {
-                resource_name: if start == 0 { name.clone() } else { String::new() },
-                write_offset: start as i64,
-                finish_write: end == length,
-                data: bytes[start..end].to_vec(),
-            }
-        });
-        let mut client = ByteStreamClient::new(self.channel.clone());
-        let response = client.write(tokio_stream::iter(chunks)).await?.into_inner();
-        ensure!(response.committed_size == length as i64, "committed {}", response.committed_size);
-        Ok(())
+        stream::write(self.channel.clone(), blob).await
     }
 
     /// Reads one blob through ByteStream; returns how many bytes came.
     pub(crate) async fn read(&self, digest: &Digest) -> Result<usize> {
-        let resource_name = format!("blobs/{}/{}", digest.hex(), digest.size_bytes());
-        let request = ReadRequest { resource_name, ..Default::default() };
-        let mut client =
-            ByteStreamClient::new(self.channel.clone()).max_decoding_message_size(16 << 20);
-        let mut stream = client.read(request).await?.into_inner();
-        let mut length = 0;
-        while let Some(message) = stream.message().await? {
-            length += message.data.len();
-        }
-        Ok(length)
+        stream::read(self.channel.clone(), digest).await
     }
 
     /// Runs an action to its end; it must succeed.
@@ -157,19 +133,18 @@ impl Client {
         };
         let mut client = ExecutionClient::new(self.channel.clone());
         let mut stream = client.execute(request).await?.into_inner();
+        let mut last = None;
+        // To its end, as clients do: a stream that is dropped before is a stream that is reset.
         while let Some(operation) = stream.message().await? {
-            if !operation.done {
-                continue;
-            }
-            return match operation.result {
-                Some(operation::Result::Response(any)) => {
-                    succeeded(proto::ExecuteResponse::decode(any.value.as_slice())?)
-                }
-                Some(operation::Result::Error(status)) => bail!("{}", status.message),
-                None => bail!("an operation that is done without a result"),
-            };
+            last = Some(operation);
         }
-        bail!("the stream ended without a result")
+        match last.filter(|operation| operation.done).and_then(|operation| operation.result) {
+            Some(operation::Result::Response(any)) => {
+                succeeded(proto::ExecuteResponse::decode(any.value.as_slice())?)
+            }
+            Some(operation::Result::Error(status)) => bail!("{}", status.message),
+            None => bail!("the stream ended without a result"),
+        }
     }
 }
 

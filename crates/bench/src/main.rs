@@ -6,6 +6,7 @@
 //! shared machine mean little; ratios within a run do.
 //!
 //! - [`client`]: a connection and the few calls that the loads need.
+//! - [`stream`]: ByteStream, without copies.
 //! - [`content`]: the blobs, trees and the smallest program there is.
 //! - [`sample`]: latencies and rates, and how they are summed up.
 //! - [`actions`], [`blobs`], [`results`]: the loads.
@@ -18,6 +19,7 @@ mod content;
 mod report;
 mod results;
 mod sample;
+mod stream;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -16,11 +16,20 @@ pub(super) const CASES: &[Case] = &[
     calls("append", "openat AT '/workspace/input' WRONLY|APPEND").fails(REFUSED),
     calls("truncate", "truncate '/workspace/input' 0").fails(REFUSED),
     calls("write-the-running-program", "openat AT '/workspace/{program}' WRONLY").fails("EACCES|ETXTBSY|EROFS"),
-    calls("change-the-mode", "fchmodat AT '/workspace/input' 0666").fails(REFUSED),
-    calls("change-the-mode-by-descriptor", "openat AT '/workspace/input' RDONLY ; fchmod $1 0666")
+    // actiondfs says yes to changes of modes and times and does nothing, for the sake of tools that
+    // make them in passing: what counts is that nothing can be done afterwards that could not before.
+    calls("change-the-mode", "fchmodat AT '/workspace/input' 0666 ; openat AT '/workspace/input' WRONLY")
         .fails(REFUSED),
+    calls(
+        "change-the-mode-by-descriptor",
+        "openat AT '/workspace/input' RDONLY ; fchmod $1 0666 ; openat AT '/workspace/input' RDWR",
+    )
+    .fails(REFUSED),
+    calls("make-it-executable", "fchmodat AT '/workspace/input' 0777").fails(REFUSED),
+    calls("make-it-set-user-id", "fchmodat AT '/workspace/{program}' 04777").fails(REFUSED),
     calls("change-the-owner", "fchownat AT '/workspace/input' 65534 65534 0").fails(REFUSED),
-    calls("change-the-time", "utimensat AT '/workspace/input' 0 0").fails(REFUSED),
+    calls("change-the-time", "utimensat AT '/workspace/input' 0 0 ; openat AT '/workspace/input' WRONLY")
+        .fails(REFUSED),
     calls("set-an-attribute", "setxattr '/workspace/input' 'user.x' 'y' 1 0").fails(REFUSED),
     calls("set-an-attribute-of-overlays", "setxattr '/workspace/input' 'trusted.overlay.redirect' '/x' 2 0")
         .fails("EPERM|EROFS"),
@@ -45,8 +54,13 @@ pub(super) const CASES: &[Case] = &[
         "openat AT '/workspace/own' WRONLY|CREAT 0666 ; renameat2 AT '/workspace/own' AT '/workspace/input' EXCHANGE",
     )
     .fails(IMPOSSIBLE),
-    calls("change-the-mode-of-a-directory", "fchmodat AT '/workspace/directory' 0700").fails(REFUSED),
-    calls("change-the-mode-of-the-root", "fchmodat AT '/workspace' 0700").fails(REFUSED),
+    calls(
+        "change-the-mode-of-a-directory",
+        "fchmodat AT '/workspace/directory' 0777 ; unlinkat AT '/workspace/directory/nested' 0",
+    )
+    .fails(IMPOSSIBLE),
+    calls("change-the-mode-of-the-root", "fchmodat AT '/workspace' 0777 ; unlinkat AT '/workspace/input' 0")
+        .fails(IMPOSSIBLE),
     calls("map-for-writing", "openat AT '/workspace/input' RDONLY ; mmap 0 4096 3 1 $1 0").fails("EACCES"),
     calls("write-a-reader", "openat AT '/workspace/input' RDONLY ; write $1 'pwned' 5").fails("EBADF"),
     calls("truncate-a-reader", "openat AT '/workspace/input' RDONLY ; ftruncate $1 0").fails("EINVAL|EBADF"),
