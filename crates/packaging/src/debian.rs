@@ -19,6 +19,8 @@ pub struct Description<'a> {
     pub architecture: &'a str,
     /// What it needs, as in `Depends`.
     pub depends: &'a str,
+    /// What a part of it needs, as in `Suggests`.
+    pub suggests: &'a str,
     /// One line, then paragraphs.
     pub description: &'a str,
 }
@@ -74,7 +76,7 @@ pub fn package(description: &Description<'_>, contents: &Contents, time_s: u64) 
 
 /// The fields of deb-control(5).
 fn control_text(description: &Description<'_>, contents: &Contents) -> String {
-    let Description { name, version, architecture, depends, description } = description;
+    let Description { name, version, architecture, depends, suggests, description } = description;
     let bytes: usize = contents.files.values().map(|file| file.content.len()).sum();
     let mut lines = description.lines();
     let summary = lines.next().unwrap_or_default();
@@ -82,7 +84,7 @@ fn control_text(description: &Description<'_>, contents: &Contents) -> String {
     format!(
         "Package: {name}\nVersion: {version}\nArchitecture: {architecture}\n\
          Maintainer: The actiond authors <nobody@localhost>\nInstalled-Size: {}\n\
-         Depends: {depends}\nSection: devel\nPriority: optional\n\
+         Depends: {depends}\nSuggests: {suggests}\nSection: devel\nPriority: optional\n\
          Description: {summary}\n{rest}",
         bytes.div_ceil(1024)
     )
@@ -153,6 +155,7 @@ mod tests {
             version: "1.2",
             architecture: "amd64",
             depends: "libc6 (>= 2.36)",
+            suggests: "toys",
             description: "A toy\nIt does nothing.\n\nReally.",
         };
         let mut contents = Contents::default();

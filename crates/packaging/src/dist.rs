@@ -39,8 +39,8 @@ const COMPLETIONS: [(&str, &str); 3] = [
 pub struct Options {
     /// `linux-actiond`, stripped.
     pub executable: PathBuf,
-    /// The runtime image.
-    pub runtimes: PathBuf,
+    /// What the executable is to carry, a file for each.
+    pub payloads: Vec<(Payload, PathBuf)>,
     /// A folder with `*.1` manual pages and the files of [`COMPLETIONS`], made from the flags.
     pub documents: PathBuf,
     /// The release's version.
@@ -59,9 +59,11 @@ pub struct Options {
 /// When something can't be read or written, or the executable is not what it should be.
 pub fn run(options: &Options) -> Result<()> {
     let plain = read(&options.executable)?;
-    let section = Payload::Runtimes.elf_section();
-    let executable = elf::add_section(&plain, section, &read(&options.runtimes)?)
-        .with_context(|| options.executable.display().to_string())?;
+    let mut executable = plain.clone();
+    for (payload, path) in &options.payloads {
+        executable = elf::add_section(&executable, payload.elf_section(), &read(path)?)
+            .with_context(|| options.executable.display().to_string())?;
+    }
     let architecture = options.architecture.debian_name();
     let depends = elf::debian_dependencies(&plain)?;
     let contents = contents(options, &executable)?;
@@ -70,6 +72,7 @@ pub fn run(options: &Options) -> Result<()> {
         version: &options.version,
         architecture,
         depends: &depends,
+        suggests: options.architecture.qemu_package(),
         description: DESCRIPTION,
     };
     let package = debian::package(&description, &contents, options.time_s)?;

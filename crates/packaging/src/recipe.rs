@@ -155,6 +155,14 @@ impl Architecture {
         }
     }
 
+    /// Debian's package of the QEMU that `serve-vm` runs.
+    pub fn qemu_package(self) -> &'static str {
+        match self {
+            Self::X86_64 => "qemu-system-x86",
+            Self::Aarch64 => "qemu-system-arm",
+        }
+    }
+
     /// The one of this program.
     ///
     /// # Errors

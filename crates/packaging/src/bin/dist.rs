@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use embedded::Payload;
 use packaging::dist::{self, Options};
 use packaging::recipe::Architecture;
 
-/// Make a release of a stripped `linux-actiond` and a runtime image.
+/// Make a release of a stripped `linux-actiond` and what it is to carry.
 #[derive(Parser)]
 #[command(name = "dist")]
 struct Arguments {
@@ -17,6 +18,12 @@ struct Arguments {
     /// The runtime image.
     #[arg(long, value_name = "FILE")]
     runtimes: PathBuf,
+    /// The guest's kernel.
+    #[arg(long, value_name = "FILE")]
+    kernel: PathBuf,
+    /// The guest's initramfs.
+    #[arg(long, value_name = "FILE")]
+    initramfs: PathBuf,
     /// Manual pages and completions.
     #[arg(long, value_name = "DIR")]
     documents: PathBuf,
@@ -38,7 +45,11 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let made = dist::run(&Options {
         executable: arguments.executable,
-        runtimes: arguments.runtimes,
+        payloads: vec![
+            (Payload::Runtimes, arguments.runtimes),
+            (Payload::Kernel, arguments.kernel),
+            (Payload::Initramfs, arguments.initramfs),
+        ],
         documents: arguments.documents,
         version: arguments.version,
         architecture: arguments.arch,
