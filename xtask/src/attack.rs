@@ -1,7 +1,8 @@
 //! `cargo xtask attack`: hostile actions and lying clients against the daemon.
 //!
 //! The attacks and what must become of them are `actiond-attack`'s; this starts the daemon for them,
-//! once with each way to present inputs, on a small disk of its own that may be filled.
+//! once with each way to present inputs, on a small disk of its own that may be filled; or in a VM,
+//! whose disk is that.
 
 use std::{
     ffi::OsString,
@@ -12,7 +13,14 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{binaries, daemon::Daemon, process, setup, state_volume, workspace};
+use crate::{
+    binaries,
+    daemon::Daemon,
+    kernel::{Arch, Flavour},
+    process, setup, state_volume,
+    vm::Artifacts,
+    workspace,
+};
 
 /// Every way to present inputs (`--input-root-strategy`).
 const STRATEGIES: [&str; 3] = ["erofs-file", "erofs-loop", "bind"];
@@ -21,7 +29,7 @@ const STRATEGIES: [&str; 3] = ["erofs-file", "erofs-loop", "bind"];
 const ALL: &str = "all";
 
 /// Bounds that are reached soon: every wall that an operator can move is moved close.
-const DAEMON_FLAGS: [&str; 8] = [
+const DAEMON_FLAGS: [&str; 7] = [
     "--jobs=2",
     "--tmp-bytes=64m",
     "--shm-bytes=16m",
@@ -29,8 +37,10 @@ const DAEMON_FLAGS: [&str; 8] = [
     "--output-entries-limit=100000",
     "--queue-limit=64",
     "--orphan-grace-ms=200",
-    "--allow-host-rootfs",
 ];
+
+/// There is no other wall where what is behind this one is the host's.
+const HOST_FLAG: &str = "--allow-host-rootfs";
 
 /// A disk that is filled within seconds.
 const DISK_BYTES: u64 = 1 << 30;
@@ -40,7 +50,7 @@ const DISK_INODES: u64 = 24_000;
 #[group(skip)]
 pub(crate) struct Arguments {
     /// Attack this server, in place of a daemon that is started for it.
-    #[arg(long, value_name = "URL", conflicts_with = "strategy")]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["strategy", "vm"])]
     server: Option<String>,
     /// Only with this way to present inputs.
     #[arg(long, value_name = "NAME", default_value = ALL,
@@ -49,6 +59,12 @@ pub(crate) struct Arguments {
     /// Only attacks whose name contains this.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
+    /// Attack the worker in a VM, with the way to present inputs that it chooses unless one is named.
+    #[arg(long)]
+    vm: bool,
+    /// Leave out what takes long.
+    #[arg(long)]
+    quick: bool,
 }
 
 #[derive(clap::Args)]
@@ -63,7 +79,12 @@ pub(crate) struct InsideArguments {
 impl Arguments {
     /// All attacks, with every strategy.
     pub(crate) fn all() -> Self {
-        Self { server: None, strategy: ALL.to_owned(), only: None }
+        Self { server: None, strategy: ALL.to_owned(), only: None, vm: false, quick: false }
+    }
+
+    /// Attacks on a worker in a VM.
+    pub(crate) fn in_vm(quick: bool) -> Self {
+        Self { vm: true, quick, ..Self::all() }
     }
 
     fn strategies(&self) -> Vec<&str> {
@@ -84,9 +105,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return process::run(only(&mut attack, arguments));
     }
     let daemon = binaries::build("actiond", "linux-actiond")?;
-    let mut inside = state_volume::command(process::this_program()?)?;
+    let this = process::this_program()?;
+    let mut inside = if arguments.vm {
+        Artifacts::provide(Arch::host(), Flavour::Release)?.state_volume_command(this)?
+    } else {
+        state_volume::command(this)?
+    };
     inside.arg("attack-inside").arg(daemon).arg(driver).arg(attacker);
     inside.args(["--strategy", &arguments.strategy]);
+    if arguments.quick {
+        inside.arg("--quick");
+    }
     process::run(only(&mut inside, arguments))
 }
 
@@ -118,6 +147,9 @@ const NO_STRATEGY: &str = "no input root strategy works here";
 pub(crate) fn run_inside(inside: &InsideArguments) -> Result<()> {
     let state = std::env::var_os(state_volume::STATE_VARIABLE);
     let state = PathBuf::from(state.context("attacks run on a state volume")?);
+    if let Some(vm) = Artifacts::from_environment()? {
+        return attack_vm(inside, &vm, &state);
+    }
     let (mut held, mut breached) = (Vec::new(), Vec::new());
     for strategy in inside.arguments.strategies() {
         println!("attack: {strategy}");
@@ -143,18 +175,42 @@ pub(crate) fn run_inside(inside: &InsideArguments) -> Result<()> {
 }
 
 fn attack(inside: &InsideArguments, strategy: &str, disk: &Path, costly: bool) -> Result<()> {
-    let mut flags = DAEMON_FLAGS.map(OsString::from).to_vec();
-    flags.push(format!("--input-root-strategy={strategy}").into());
+    let mut flags = flags(strategy);
+    flags.push(HOST_FLAG.into());
     let daemon = Daemon::start(&inside.daemon, disk, &flags)?;
     let mut attack = Command::new(&inside.driver);
     attack.args(["--server", &daemon.address().to_string()]);
     attack.arg("--attacker").arg(&inside.attacker);
     attack.arg("--root").arg(disk.join("state")).args(["--pid", &daemon.id()?.to_string()]);
-    if !costly {
+    if !costly || inside.arguments.quick {
         attack.arg("--quick");
     }
     process::run(only(&mut attack, &inside.arguments)).with_context(|| daemon.log_tail())?;
     daemon.stop()
+}
+
+/// Attacks a worker whose processes and store nobody here sees: that of a VM.
+fn attack_vm(inside: &InsideArguments, vm: &Artifacts, state: &Path) -> Result<()> {
+    let strategy = &inside.arguments.strategy;
+    let flags = flags(if strategy == ALL { "auto" } else { strategy });
+    let root = state.join("vm");
+    fs::create_dir(&root)?;
+    let command = vm.serve_command(&inside.daemon, &root, &flags);
+    let daemon = Daemon::start_command(command, root, state)?;
+    let mut attack = Command::new(&inside.driver);
+    attack.args(["--server", &daemon.address().to_string()]);
+    attack.arg("--attacker").arg(&inside.attacker);
+    if inside.arguments.quick {
+        attack.arg("--quick");
+    }
+    process::run(only(&mut attack, &inside.arguments)).with_context(|| daemon.log_tail())?;
+    println!("attack: the walls held in a VM, with {}", daemon.strategy()?);
+    daemon.stop()
+}
+
+fn flags(strategy: &str) -> Vec<OsString> {
+    let strategy = format!("--input-root-strategy={strategy}");
+    DAEMON_FLAGS.iter().map(OsString::from).chain([strategy.into()]).collect()
 }
 
 /// A small file system, gone with this mount namespace.

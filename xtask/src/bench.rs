@@ -59,10 +59,13 @@ pub(crate) fn run_inside(inside: &InsideArguments) -> Result<()> {
     let state =
         std::env::var_os(state_volume::STATE_VARIABLE).context("bench runs on a state volume")?;
     let daemon = Daemon::start(&inside.daemon, Path::new(&state), &inside.arguments.daemon_flags)?;
-    let server = format!("http://{}", daemon.address());
-    process::run(
-        Command::new(&inside.program).args(["--server", &server]).args(&inside.arguments.load),
-    )
-    .with_context(|| daemon.log_tail())?;
+    load(&inside.program, &daemon, &inside.arguments.load)?;
     daemon.stop()
+}
+
+/// Puts the load of `program` on `daemon`, to its end.
+pub(crate) fn load(program: &Path, daemon: &Daemon, arguments: &[OsString]) -> Result<()> {
+    let server = format!("http://{}", daemon.address());
+    process::run(Command::new(program).args(["--server", &server]).args(arguments))
+        .with_context(|| daemon.log_tail())
 }

@@ -1,10 +1,10 @@
-//! Builds what runs in end-to-end tests and measurements, as a user would: in release.
+//! Builds what runs in end-to-end tests and measurements as it is shipped: in release.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::{process, workspace};
+use crate::{process, reproducible::Checkout, toolchain, workspace};
 
 /// Paths of programs that were just built.
 pub(crate) struct Binaries {
@@ -18,20 +18,42 @@ pub(crate) struct Binaries {
 impl Binaries {
     pub(crate) fn build() -> Result<Self> {
         let daemon = build("actiond", "linux-actiond")?;
-        let triple = workspace::host_triple()?;
-        process::run(
-            process::cargo()
-                .args(["rustc", "--locked", "--release", "--package", "action-tool"])
-                .args(["--target", &triple, "--", "-C", "target-feature=+crt-static"]),
-        )?;
-        let action_tool = workspace::target().join(triple).join("release/action-tool");
+        let action_tool = build_static(&Checkout::own()?, "action-tool", "action-tool")?;
         Ok(Self { daemon, action_tool })
     }
 }
 
+/// After all other arguments of `cargo rustc`: one file without symbols, which needs no other.
+pub(crate) const STATIC: [&str; 5] =
+    ["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"];
+
 /// Builds one program's release, and gives its path.
 pub(crate) fn build(package: &str, program: &str) -> Result<PathBuf> {
-    let arguments = ["build", "--locked", "--release", "--package", package, "--bin", program];
-    process::run(process::cargo().args(arguments))?;
-    Ok(workspace::target().join("release").join(program))
+    build_in(&Checkout::own()?, package, program)
+}
+
+/// The same in another checkout.
+pub(crate) fn build_in(checkout: &Checkout, package: &str, program: &str) -> Result<PathBuf> {
+    compile(checkout, "build", package, program, &[])
+}
+
+/// The same for a program that needs no other file to run.
+pub(crate) fn build_static(checkout: &Checkout, package: &str, program: &str) -> Result<PathBuf> {
+    compile(checkout, "rustc", package, program, &STATIC)
+}
+
+fn compile(
+    checkout: &Checkout,
+    verb: &str,
+    package: &str,
+    program: &str,
+    more: &[&str],
+) -> Result<PathBuf> {
+    let triple = workspace::host_triple()?;
+    let mut command = process::cargo();
+    command.args([verb, "--locked", "--release", "--package", package, "--bin", program]);
+    command.args(["--target", &triple]).args(more);
+    checkout.apply(&mut command, &toolchain::sysroot()?, &[])?;
+    process::run(&mut command)?;
+    Ok(checkout.target.join(triple).join("release").join(program))
 }

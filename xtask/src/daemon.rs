@@ -15,15 +15,15 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::leftovers;
 
-/// How long a daemon may take to listen, and to go.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a daemon may take to listen, and to go, and a guest to boot.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Messages that are stored as blobs are smaller than this in our workspaces.
 const SMALL_BLOB_BYTES: u64 = 4096;
 
 pub(crate) struct Daemon {
-    program: PathBuf,
-    flags: Vec<OsString>,
+    /// The program and its arguments.
+    command: Vec<OsString>,
     address: SocketAddr,
     state: PathBuf,
     log: PathBuf,
@@ -43,15 +43,23 @@ pub(crate) struct FinishedAction {
 impl Daemon {
     /// Starts `program` with its state and its log in `folder`.
     pub(crate) fn start(program: &Path, folder: &Path, flags: &[OsString]) -> Result<Self> {
-        let address = free_address()?;
         let state = folder.join("state");
-        let words = ["serve", "--listen", &address.to_string(), "--root"];
-        let mut all: Vec<OsString> = words.map(Into::into).into();
-        all.push(state.clone().into());
-        all.extend_from_slice(flags);
+        let words = [program.as_os_str(), "serve".as_ref(), "--root".as_ref(), state.as_ref()];
+        let command = [&words.map(OsString::from), flags].concat();
+        Self::start_command(command, state, folder)
+    }
+
+    /// Starts a command that serves, with its log in `folder` and its store at `state`, as it calls
+    /// that itself. It is told where to listen.
+    pub(crate) fn start_command(
+        mut command: Vec<OsString>,
+        state: PathBuf,
+        folder: &Path,
+    ) -> Result<Self> {
+        let address = free_address()?;
+        command.extend(["--listen".into(), address.to_string().into()]);
         let mut daemon = Self {
-            program: program.to_owned(),
-            flags: all,
+            command,
             address,
             state,
             log: folder.join("daemon.log"),
@@ -69,8 +77,7 @@ impl Daemon {
         // A session of its own shows what is left of it; and it must not outlive a killed test.
         let child = Command::new("setsid")
             .args(["setpriv", "--pdeathsig", "KILL", "--"])
-            .arg(&self.program)
-            .args(&self.flags)
+            .args(&self.command)
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
@@ -117,6 +124,15 @@ impl Daemon {
         self.ensure_nothing_is_left(child.id())
     }
 
+    /// SIGKILL for the machine that it has booted, and for nothing else of it.
+    pub(crate) fn kill_vmm(&self) -> Result<()> {
+        let processes = leftovers::processes_of_session(self.id()?)?;
+        let vmm = processes.iter().find_map(|process| process.split_once(" (qemu"));
+        let (id, _) = vmm.with_context(|| format!("no VMM among {processes:?}"))?;
+        kill_process(Pid::from_raw(id.parse()?).context("a process has an id")?, Signal::KILL)?;
+        Ok(())
+    }
+
     /// SIGTERM, which it must follow in order and in time.
     pub(crate) fn stop(mut self) -> Result<()> {
         let mut child = self.process.take().context("the daemon does not run")?;
@@ -155,6 +171,23 @@ impl Daemon {
     /// Every action in the log, over all restarts.
     pub(crate) fn finished_actions(&self) -> Result<Vec<FinishedAction>> {
         Ok(fs::read_to_string(&self.log)?.lines().filter_map(finished_action).collect())
+    }
+
+    /// How many lines of the log, over all restarts, hold these words.
+    pub(crate) fn log_lines_with(&self, words: &str) -> Result<usize> {
+        Ok(fs::read_to_string(&self.log)?.lines().filter(|line| line.contains(words)).count())
+    }
+
+    /// What follows these words in the first line of the log that has them, as soon as there is one.
+    pub(crate) fn wait_for_log(&self, words: &str) -> Result<String> {
+        let mut said = None;
+        within_patience(|| {
+            let log = fs::read_to_string(&self.log)?;
+            let after = log.lines().find_map(|line| Some(line.split_once(words)?.1.to_owned()));
+            said = after;
+            Ok(said.is_some())
+        })?;
+        said.with_context(|| format!("{words:?} is not said\n{}", self.log_tail()))
     }
 
     /// Which input root strategy it says that it uses.

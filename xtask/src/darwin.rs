@@ -2,80 +2,82 @@
 //!
 //! ```text
 //!  toolchain ─► lint ─► link with payloads in sections ─► sign ─► verify ─► extract on Linux
-//!     │ std from source    │ rust-lld, stubs of Apple's      │ ad-hoc,        │ our reader, and
+//!     │ std from source    │ rust-lld, stubs of Apple's      │ ad-hoc,        │ our reader, another's,
 //!     │                    │ libraries                       │ entitlement    │ on demand rcodesign
 //! ```
 //! Nothing of it runs on macOS here: what somebody with a Mac has to look at is in
-//! `docs/macos-checklist.md`. Without payloads of its own the verb uses stand-ins, and what it makes
-//! is a proof; with a kernel, an initramfs and runtimes for arm64 it is a release.
+//! `docs/macos-checklist.md`. What the verb makes carries stand-ins and is a proof; a release, which
+//! carries a kernel, an initramfs and runtimes for arm64, is made by [`dist`](crate::dist).
 //!
-//! - [`toolchain`]: a standard library for a target that came without.
-//! - [`stubs`]: an SDK of names. - [`build`]: cargo, with both.
+//! - [`stubs`]: an SDK of names. - [`build`]: cargo, with that and a standard library of its own.
 //! - [`payloads`]: what goes into the program, and whether it comes out again.
 //! - [`entitlements`], [`macho`], [`signature`]: signing. - [`verify`]: reading it back.
-//! - [`second_opinion`]: another's reader.
+//! - [`second_opinion`]: another's reader. - [`rcodesign`]: another's signer, which reads as well.
 
 mod build;
 mod entitlements;
 mod macho;
 mod payloads;
+mod rcodesign;
 mod second_opinion;
 mod signature;
 mod stubs;
-pub(crate) mod toolchain;
 mod verify;
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::workspace;
 use build::{Build, Profile};
 use entitlements::Entitlements;
-use payloads::{PayloadArguments, Payloads};
+pub(crate) use payloads::Given;
+use payloads::Payloads;
 use verify::Signed;
 
 /// By this name macOS knows the program.
 const IDENTIFIER: &str = "dev.actiond.darwin-actiond";
 
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub(crate) struct Arguments {
-    #[command(flatten)]
-    payloads: PayloadArguments,
-    /// Optimize, as for users.
+    /// Have the hashes of all pages computed by rcodesign too, which is built once and takes minutes.
     #[arg(long)]
-    release: bool,
-    /// Have the signature read by rcodesign too, which is built once and takes minutes.
-    #[arg(long)]
-    second_opinion: bool,
-    /// Where the program goes [default: target/darwin/darwin-actiond].
-    #[arg(long, value_name = "FILE")]
-    output: Option<PathBuf>,
+    rcodesign: bool,
 }
 
+/// The proof: lints, then makes a program with stand-ins for payloads.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let output = arguments.output.clone();
-    let output = output.unwrap_or_else(|| build::folder().join("darwin-actiond"));
     let build = Build::new()?;
     build.lint()?;
-    let payloads = Payloads::stage(&arguments.payloads, &build::folder().join("payloads"))?;
-    let profile = if arguments.release { Profile::Release } else { Profile::Dev };
-    let linked = build.link(&payloads, profile)?;
-    sign(&linked, &output)?;
-    let signed = check(&output)?;
-    println!("darwin: {} is signed, {} pages", signed.identifier, signed.pages.len());
-    payloads.check_extraction(&output)?;
-    println!("darwin: extracted as they went in: {}", payloads.names());
-    if arguments.second_opinion {
-        second_opinion::check(&output, &signed, &our_entitlements()?)?;
+    let output = build::folder().join("darwin-actiond");
+    let signed = make(&build, None, Profile::Dev, &output)?;
+    if arguments.rcodesign {
+        rcodesign::check(&output, &signed, &our_entitlements()?)?;
         println!("darwin: rcodesign says the same of the signature");
     }
     println!("darwin: {}", output.display());
     Ok(())
+}
+
+/// The program for users at `output`, with the same proofs.
+pub(crate) fn release(given: &Given, output: &Path) -> Result<()> {
+    make(&Build::new()?, Some(given), Profile::Release, output)?;
+    Ok(())
+}
+
+fn make(build: &Build, given: Option<&Given>, profile: Profile, output: &Path) -> Result<Signed> {
+    let payloads = Payloads::stage(given, &build::folder().join("payloads"))?;
+    let linked = build.link(&payloads, profile)?;
+    sign(&linked, output)?;
+    let file = fs::read(output)?;
+    let signed = check(&file)?;
+    println!("darwin: {} is signed, {} pages", signed.identifier, signed.pages.len());
+    second_opinion::check(&file, &payloads, &signed, &our_entitlements()?)
+        .context("macho-codesign, another's reader")?;
+    println!("darwin: another's reader says the same of the signature and the sections");
+    payloads.check_extraction(output)?;
+    println!("darwin: extracted as they went in: {}", payloads.names());
+    Ok(signed)
 }
 
 fn our_entitlements() -> Result<Entitlements> {
@@ -97,10 +99,9 @@ fn sign(linked: &Path, output: &Path) -> Result<()> {
     fs::rename(&partial, output).with_context(|| format!("cannot make {}", output.display()))
 }
 
-/// Reads the file back, as it is on disk.
-fn check(program: &Path) -> Result<Signed> {
-    let file = fs::read(program)?;
-    let signed = verify::verify(&file).context("the signature does not verify")?;
+/// Verifies the signature of a file as it is on disk, and that it is ours.
+fn check(file: &[u8]) -> Result<Signed> {
+    let signed = verify::verify(file).context("the signature does not verify")?;
     let ours = our_entitlements()?;
     ensure!(signed.identifier == IDENTIFIER, "the identifier is {}", signed.identifier);
     ensure!(

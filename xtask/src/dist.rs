@@ -1,61 +1,71 @@
-//! `cargo xtask dist`: a release for this machine's processor, in `target/dist`.
+//! `cargo xtask dist`: a release, in `target/dist`.
 //!
-//! The daemon's executable with the runtime image inside, a Debian package of it, and what is made
-//! from its flags. Two runs on one commit give the same bytes: nothing of the present day goes in.
+//! For Linux on this machine's processor: the daemon's executable with everything inside, a Debian
+//! package of it, and what is made from its flags ([`linux`]). For macOS: the signed executable with
+//! everything inside, and what installs it ([`macos`]). Two runs on one commit give the same bytes,
+//! wherever the checkout lies: nothing of the present day or of this machine goes in. [`check`] builds
+//! elsewhere and compares; it takes as long as a build from nothing, so it has to be asked for.
+
+mod check;
+mod linux;
+mod macos;
+mod payloads;
 
 use std::{path::PathBuf, process::Command};
 
 use anyhow::Result;
+use clap::ValueEnum;
 
-use crate::{binaries, process, runtimes, workspace};
+use crate::{process, workspace};
+
+pub(crate) use linux::Release;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Where the release goes [default: target/dist].
+    /// What the release is for.
+    #[arg(long, value_enum, default_value_t = Target::Linux)]
+    target: Target,
+    /// Where the release goes [default: target/dist, or target/dist-macos].
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Fail when the release would lack this runtime.
     #[arg(long, value_name = "NAME")]
     require: Vec<String>,
+    /// Build the programs for Linux once more in a copy of the checkout, from nothing, and compare.
+    #[arg(long)]
+    check_reproducible: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Target {
+    /// Linux on this machine's processor.
+    #[value(name = "linux")]
+    Linux,
+    /// macOS on Apple silicon.
+    #[value(name = "aarch64-apple-darwin")]
+    MacOs,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let output = arguments.output.clone().unwrap_or_else(|| workspace::target().join("dist"));
-    let architecture = std::env::consts::ARCH;
-    let image = runtimes::provide(architecture, &arguments.require)?;
-    let executable = stripped()?;
-    let documents = output.join("documents");
-    let documents_program = ["run", "--locked", "--quiet", "--package", "actiond"];
-    process::run(
-        process::cargo()
-            .args(documents_program)
-            .args(["--example", "documents", "--"])
-            .arg(&documents),
-    )?;
-    let program = binaries::build("packaging", "dist")?;
-    process::run(
-        Command::new(program)
-            .arg("--executable")
-            .arg(&executable)
-            .arg("--runtimes")
-            .arg(&image)
-            .arg("--documents")
-            .arg(&documents)
-            .args(["--version", env!("CARGO_PKG_VERSION"), "--arch", architecture])
-            .args(["--time", &time()?])
-            .arg("--output")
-            .arg(&output),
-    )?;
+    let default = match arguments.target {
+        Target::Linux => "dist",
+        Target::MacOs => "dist-macos",
+    };
+    let output = arguments.output.clone().unwrap_or_else(|| workspace::target().join(default));
+    match arguments.target {
+        Target::Linux => drop(linux::make(&output, &arguments.require, &time()?)?),
+        Target::MacOs => macos::make(&output, &arguments.require, &time()?)?,
+    }
+    if arguments.check_reproducible {
+        check::run()?;
+    }
     println!("dist: {}", output.display());
     Ok(())
 }
 
-/// The daemon's release without symbols, which would be most of it.
-fn stripped() -> Result<PathBuf> {
-    let built = binaries::build("actiond", "linux-actiond")?;
-    let stripped = workspace::target().join("release/linux-actiond.stripped");
-    process::run(Command::new("strip").arg("--strip-all").arg("-o").arg(&stripped).arg(&built))?;
-    Ok(stripped)
+/// The release for Linux, as tests install it.
+pub(crate) fn linux_release(require: &[String]) -> Result<Release> {
+    linux::make(&workspace::target().join("dist"), require, &time()?)
 }
 
 /// The time that everything in the release has: the commit's, or what `SOURCE_DATE_EPOCH` says.

@@ -17,6 +17,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
+use crate::{guest_program, kernel::Arch};
+
 /// Where the guest mounts what it needs (see `crates/guest`).
 const FOLDERS: [&str; 9] =
     ["dev", "proc", "sys", "sys/fs", "sys/fs/cgroup", "tmp", "work", "cas", "runtimes"];
@@ -37,16 +39,23 @@ const S_IFCHR: u32 = 0o020_000;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The statically linked guest binary.
+    /// The machine the guest runs on.
+    #[arg(long, value_enum, default_value_t = Arch::host())]
+    arch: Arch,
+    /// A statically linked guest binary [default: it is built].
     #[arg(long)]
-    guest: PathBuf,
+    guest: Option<PathBuf>,
     /// The archive to write.
     #[arg(long)]
     output: PathBuf,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let size = write(&arguments.guest, &[], &arguments.output)?;
+    let guest = match &arguments.guest {
+        Some(guest) => guest.clone(),
+        None => guest_program::build(arguments.arch)?,
+    };
+    let size = write(&guest, &[], &arguments.output)?;
     println!("initramfs: {} ({size} bytes)", arguments.output.display());
     Ok(())
 }

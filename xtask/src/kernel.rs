@@ -3,9 +3,10 @@
 //! A kernel takes minutes to build, so a built one is kept in the user's cache under the hash of
 //! all that went into it. [`Source`](source::Source) fetches, [`Recipe`](recipe::Recipe) says what
 //! is built from what, [`build`] does it, [`parser`] and [`vm`] test actiondfs outside of a kernel
-//! and inside of one.
+//! and inside of one, [`contract`] what the guest makes of it.
 
 mod build;
+mod contract;
 mod parser;
 mod qemu;
 mod recipe;
@@ -14,6 +15,7 @@ mod vm;
 
 use anyhow::Result;
 
+use crate::process;
 pub(crate) use build::Kernel;
 pub(crate) use recipe::{Arch, Flavour};
 
@@ -44,8 +46,29 @@ enum Verb {
     Lint(BuildArguments),
     /// Boot a kernel and test actiondfs in it.
     Test(vm::TestArguments),
+    /// Boot a kernel and run the contract tests of input roots in it.
+    Contract(contract::Arguments),
     /// Boot a kernel and measure actiondfs beside EROFS with overlayfs.
     Measure(vm::MeasureArguments),
+}
+
+/// What each run of `cargo xtask test` has: the parser, then actiondfs and the input roots on top of it
+/// in the kernel that is shipped, which was built for the VMs' other tests.
+pub(crate) fn check() -> Result<()> {
+    parser::run(&parser::Arguments::briefly())?;
+    vm::test(&vm::TestArguments::of_release())?;
+    contract::run(&contract::Arguments::of_release())
+}
+
+/// What each run of `cargo xtask lint` has, where the kernel's source can be had.
+pub(crate) fn lint() -> Result<()> {
+    if !process::is_installed("apt-cache") {
+        println!(
+            "lint: actiondfs: SKIPPED: the kernel's source comes through apt, which is not here"
+        );
+        return Ok(());
+    }
+    build::lint(Arch::host(), Flavour::Release)
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -58,6 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Some(Verb::Parser(arguments)) => parser::run(arguments),
         Some(Verb::Lint(arguments)) => build::lint(arguments.arch, arguments.flavour),
         Some(Verb::Test(arguments)) => vm::test(arguments),
+        Some(Verb::Contract(arguments)) => contract::run(arguments),
         Some(Verb::Measure(arguments)) => vm::measure(arguments),
     }
 }

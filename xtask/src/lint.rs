@@ -1,8 +1,8 @@
-//! `cargo xtask lint`: formatting, clippy without warnings, and `deny.toml`.
+//! `cargo xtask lint`: formatting, clippy without warnings, `deny.toml`, and sparse for the kernel's part.
 
 use anyhow::Result;
 
-use crate::process;
+use crate::{kernel, process};
 
 /// The one tool that is neither Rust's nor the distribution's.
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -27,7 +27,8 @@ pub(crate) fn run() -> Result<()> {
         "licenses",
         "bans",
         "sources",
-    ]))
+    ]))?;
+    kernel::lint()
 }
 
 /// Builds it once into cargo's own folder, where later runs find it: three minutes of CPU.

@@ -10,8 +10,10 @@ mod bench;
 mod binaries;
 mod daemon;
 mod darwin;
+mod debian_mirror;
 mod dist;
 mod e2e;
+mod guest_program;
 mod initramfs;
 mod kernel;
 #[cfg(test)]
@@ -19,11 +21,15 @@ mod layering;
 mod leftovers;
 mod lint;
 mod process;
+mod profile;
+mod reproducible;
 mod runtimes;
 mod serve;
 mod setup;
 mod state_volume;
 mod test;
+mod timings;
+mod toolchain;
 mod vm;
 mod workspace;
 
@@ -58,8 +64,12 @@ enum Verb {
     Darwin(darwin::Arguments),
     /// Measure the daemon.
     Bench(bench::Arguments),
+    /// Draw a flame graph of the daemon under load.
+    Profile(profile::Arguments),
     /// Attack the daemon, and see that nothing gives way.
     Attack(attack::Arguments),
+    /// Make tables of the times in a daemon's log.
+    Timings(timings::Arguments),
     /// Build the guest's kernel, or test actiondfs.
     Kernel(kernel::Arguments),
     /// Write the file system that a guest boots into.
@@ -76,6 +86,9 @@ enum Verb {
     /// The part of `bench` that runs as root on a state volume.
     #[command(hide = true)]
     BenchInside(bench::InsideArguments),
+    /// The part of `profile` that runs as root on a state volume.
+    #[command(hide = true)]
+    ProfileInside(profile::InsideArguments),
     /// The part of `attack` that runs as root on a state volume.
     #[command(hide = true)]
     AttackInside(attack::InsideArguments),
@@ -102,13 +115,16 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::E2e(arguments) => e2e::run(&arguments),
         Verb::Darwin(arguments) => darwin::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Profile(arguments) => profile::run(&arguments),
         Verb::Attack(arguments) => attack::run(&arguments),
+        Verb::Timings(arguments) => timings::run(&arguments),
         Verb::Kernel(arguments) => kernel::run(&arguments),
         Verb::Initramfs(arguments) => initramfs::run(&arguments),
         Verb::RunTest(arguments) => test::run_one(&arguments),
         Verb::InStateVolume(arguments) => state_volume::enter(&arguments),
         Verb::E2eInside(arguments) => e2e::run_inside(&arguments),
         Verb::BenchInside(arguments) => bench::run_inside(&arguments),
+        Verb::ProfileInside(arguments) => profile::run_inside(&arguments),
         Verb::AttackInside(arguments) => attack::run_inside(&arguments),
     }
 }

@@ -3,9 +3,14 @@
 //! What it does is in the `packaging` crate. That is a program of its own so that the other verbs
 //! need not be built with compressors, and so that those run in release.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
 
 use crate::{binaries, process, setup, workspace};
 
@@ -26,26 +31,26 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    setup::run()?;
     let output = arguments.output.clone().unwrap_or_else(|| image_path(&arguments.arch));
-    let mut options: Vec<OsString> = vec!["--arch".into(), (&arguments.arch).into()];
-    if arguments.update {
-        options.push("--update".into());
-    }
-    for name in &arguments.require {
-        options.extend(["--require".into(), name.into()]);
-    }
-    build(&output, &options)
+    let program = program()?;
+    build(&program, &options(&arguments.arch, arguments.update, &arguments.require), &output)
 }
 
-/// The image as the lock says, built now; the runtimes in `require` must be in it.
+/// The image as the lock says; the runtimes in `require` must be in it. One that was made of the same
+/// is taken as it is.
 pub(crate) fn provide(architecture: &str, require: &[String]) -> Result<PathBuf> {
-    run(&Arguments {
-        arch: architecture.to_owned(),
-        update: false,
-        require: require.to_owned(),
-        output: None,
-    })?;
-    Ok(image_path(architecture))
+    setup::run()?;
+    let (image, program) = (image_path(architecture), program()?);
+    let options = options(architecture, false, require);
+    let recipe = recipe();
+    let inputs = Inputs::of(&[&program, &recipe, &recipe.with_extension("lock")], &options)?;
+    let stamp = image.with_extension("inputs");
+    if !image.exists() || fs::read_to_string(&stamp).ok().as_ref() != Some(&inputs.0) {
+        build(&program, &options, &image)?;
+        fs::write(&stamp, inputs.0).with_context(|| format!("cannot write {}", stamp.display()))?;
+    }
+    Ok(image)
 }
 
 /// Where the image for an architecture is kept.
@@ -53,11 +58,65 @@ fn image_path(architecture: &str) -> PathBuf {
     workspace::target().join(format!("runtimes/runtimes-{architecture}.sqfs"))
 }
 
-fn build(output: &PathBuf, options: &[OsString]) -> Result<()> {
-    setup::run()?;
-    let program = binaries::build("packaging", "runtime-image")?;
-    let mut command = std::process::Command::new(program);
-    command.arg("--recipe").arg(workspace::root().join("runtimes/runtimes.toml"));
-    command.arg("--output").arg(output).args(options);
+fn recipe() -> PathBuf {
+    workspace::root().join("runtimes/runtimes.toml")
+}
+
+fn program() -> Result<PathBuf> {
+    binaries::build("packaging", "runtime-image")
+}
+
+fn options(architecture: &str, update: bool, require: &[String]) -> Vec<String> {
+    let mut options = vec!["--arch".to_owned(), architecture.to_owned()];
+    if update {
+        options.push("--update".to_owned());
+    }
+    for name in require {
+        options.extend(["--require".to_owned(), name.clone()]);
+    }
+    options
+}
+
+fn build(program: &Path, options: &[String], output: &Path) -> Result<()> {
+    let mut command = Command::new(program);
+    command.arg("--recipe").arg(recipe()).arg("--output").arg(output).args(options);
     process::run(&mut command)
+}
+
+/// The SHA-256 of all that an image is made of. The packages are in the lock.
+struct Inputs(String);
+
+impl Inputs {
+    fn of(files: &[&Path], options: &[String]) -> Result<Self> {
+        let mut hash = Sha256::new();
+        for path in files {
+            let content =
+                fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            hash.update(Sha256::digest(content));
+        }
+        hash.update(options.join("\n"));
+        Ok(Self(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_of_other_things_has_other_inputs() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+        fs::write(&one, "1").unwrap();
+        fs::write(&other, "2").unwrap();
+        let inputs = |files: &[&Path], require: &[&str]| {
+            let require: Vec<String> = require.iter().map(|name| (*name).to_owned()).collect();
+            Inputs::of(files, &options("x86_64", false, &require)).unwrap().0
+        };
+        let whole = inputs(&[&one, &other], &["a"]);
+        assert_eq!(whole, inputs(&[&one, &other], &["a"]));
+        for different in [inputs(&[&other, &one], &["a"]), inputs(&[&one, &other], &["b"])] {
+            assert_ne!(whole, different);
+        }
+    }
 }

@@ -1,15 +1,21 @@
-//! `cargo xtask test`: every test of the workspace as root, then the attacks and the end-to-end
-//! tests.
+//! `cargo xtask test`: every test of the workspace as root, then the program for macOS, the attacks and
+//! the end-to-end tests, then a part of all that against a VM, and actiondfs in its kernel.
 //!
 //! Cargo builds as the user. Each test binary is then started by cargo through [`run_one`], which
 //! gives it root and a state volume: that is what the daemon needs, and what a user's own file
 //! system should not be used for.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, process::Command};
 
 use anyhow::Result;
 
-use crate::{attack, e2e, process, setup, state_volume, workspace};
+use crate::{
+    attack, darwin, e2e,
+    kernel::{Arch, Flavour},
+    process, setup, state_volume,
+    vm::Artifacts,
+    workspace,
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -30,22 +36,27 @@ pub(crate) struct RunnerArguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::run()?;
     if !arguments.only.is_empty() {
-        return cargo_test(&arguments.only);
+        return cargo_test(&arguments.only, |_| ());
     }
-    cargo_test(&["--workspace".into(), "--no-fail-fast".into()])?;
+    let vm = Artifacts::provide(Arch::host(), Flavour::Release)?;
+    cargo_test(&["--workspace".into(), "--no-fail-fast".into()], |cargo| {
+        vm.tell(cargo);
+    })?;
+    darwin::run(&darwin::Arguments::default())?;
     attack::run(&attack::Arguments::all())?;
-    e2e::run(&arguments.e2e)
+    e2e::run(&arguments.e2e)?;
+    e2e::in_vm::run_part(&vm, &arguments.e2e)
 }
 
-fn cargo_test(arguments: &[OsString]) -> Result<()> {
+/// `cargo test` with these arguments; `prepare` can add variables.
+pub(crate) fn cargo_test(arguments: &[OsString], prepare: impl FnOnce(&mut Command)) -> Result<()> {
     let triple = workspace::host_triple()?.to_uppercase().replace('-', "_");
     let runner = format!("{} run-test", process::this_program()?.display());
-    process::run(
-        process::cargo()
-            .args(["test", "--locked"])
-            .args(arguments)
-            .env(format!("CARGO_TARGET_{triple}_RUNNER"), runner),
-    )
+    let mut cargo = process::cargo();
+    cargo.args(["test", "--locked"]).args(arguments);
+    cargo.env(format!("CARGO_TARGET_{triple}_RUNNER"), runner);
+    prepare(&mut cargo);
+    process::run(&mut cargo)
 }
 
 /// Becomes one test binary, as root and with a state volume.

@@ -1,67 +1,156 @@
-//! `cargo xtask e2e vm`: real VMs behind the real host process.
+//! What VMs are made of: a kernel, an initramfs with the guest, an image with the runtimes.
 //!
-//! Builds what is booted (kernel, guest, initramfs) and the daemon, then runs the tests of
-//! `crates/actiond/tests/vm.rs`, which find all that through variables. One VM at a time: without KVM
-//! each of them keeps every CPU busy.
+//! The tests find all that through variables, which also come along to the parts of verbs that run as
+//! root; see `crates/testkit/src/vm.rs`.
 
-use std::path::PathBuf;
-
-use anyhow::Result;
-
-use crate::{
-    initramfs,
-    kernel::{Arch, Flavour, Kernel},
-    process,
-    setup::{self, Need},
-    workspace,
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
 };
 
-const NEEDS: [Need; 2] = [
-    Need {
-        program: if cfg!(target_arch = "aarch64") {
-            "qemu-system-aarch64"
-        } else {
-            "qemu-system-x86_64"
-        },
-        package: if cfg!(target_arch = "aarch64") { "qemu-system-arm" } else { "qemu-system-x86" },
-        why: "boots the VMs",
-    },
-    Need {
+use anyhow::{Context, Result};
+
+use crate::{
+    guest_program, initramfs,
+    kernel::{Arch, Flavour, Kernel},
+    runtimes,
+    setup::{self, Need},
+    state_volume, workspace,
+};
+
+/// The runtimes that a VM's image must have.
+const RUNTIMES: [&str; 3] = ["glibc2.31", "glibc2.36", "glibc2.41"];
+
+/// The variables, in the order of the fields.
+const VARIABLES: [&str; 3] =
+    ["ACTIOND_TEST_VM_KERNEL", "ACTIOND_TEST_VM_INITRAMFS", "ACTIOND_TEST_VM_RUNTIMES"];
+
+/// Set where daemons are to be in VMs.
+const IN_VM: &str = "ACTIOND_TEST_IN_VM";
+
+/// Flags of a VM that does a build. A KVM that may not work is not tried, as in the tests.
+pub(crate) const FLAGS: [&str; 3] =
+    ["--accel=tcg", "--memory-mib=1024", "--cas-image-size-mib=8192"];
+
+/// What a VM boots.
+#[derive(Clone)]
+pub(crate) struct Artifacts {
+    kernel: PathBuf,
+    initramfs: PathBuf,
+    runtimes: PathBuf,
+}
+
+impl Artifacts {
+    /// Builds them as the sources are, or takes those that are still that.
+    pub(crate) fn provide(arch: Arch, flavour: Flavour) -> Result<Self> {
+        install_emulator(arch)?;
+        let initramfs = workspace::target().join(format!("initramfs-{}.cpio.zst", arch.name()));
+        initramfs::write(&guest_program::build(arch)?, &[], &initramfs)?;
+        Ok(Self {
+            kernel: Kernel::build(arch, flavour)?.image(),
+            initramfs,
+            runtimes: runtimes::provide(arch.name(), &RUNTIMES.map(str::to_owned))?,
+        })
+    }
+
+    /// Those that a caller has told of, where daemons are to be in VMs.
+    pub(crate) fn from_environment() -> Result<Option<Self>> {
+        if env::var_os(IN_VM).is_none() {
+            return Ok(None);
+        }
+        let file =
+            |name| env::var_os(name).map(PathBuf::from).with_context(|| format!("no {name}"));
+        let [kernel, initramfs, runtimes] = VARIABLES.map(file);
+        Ok(Some(Self { kernel: kernel?, initramfs: initramfs?, runtimes: runtimes? }))
+    }
+
+    /// Tells `command` of them; its daemons are on this machine but for tests of VMs.
+    pub(crate) fn tell<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        let files = [&self.kernel, &self.initramfs, &self.runtimes];
+        command.envs(VARIABLES.into_iter().zip(files))
+    }
+
+    /// Has `command`, and what it starts, put every daemon into a VM.
+    pub(crate) fn put_into<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        self.tell(command).env(IN_VM, "1")
+    }
+
+    /// The same for a program that runs as root on a state volume.
+    pub(crate) fn state_volume_command(&self, program: &Path) -> Result<Command> {
+        // Words, as sudo would not let variables through.
+        let mut command = state_volume::command(Path::new("env"))?;
+        command.arg(format!("{IN_VM}=1"));
+        let files = [&self.kernel, &self.initramfs, &self.runtimes];
+        for (name, file) in VARIABLES.into_iter().zip(files) {
+            let mut assignment = OsString::from(name);
+            assignment.push("=");
+            assignment.push(file);
+            command.arg(assignment);
+        }
+        command.arg(program);
+        Ok(command)
+    }
+
+    /// The command that serves from a VM with these flags for its worker; where to listen is added
+    /// by the caller.
+    pub(crate) fn serve_command(
+        &self,
+        program: &Path,
+        root: &Path,
+        worker_flags: &[OsString],
+    ) -> Vec<OsString> {
+        let given = [
+            (program, "serve-vm".as_ref()),
+            ("--root".as_ref(), root),
+            ("--kernel".as_ref(), &self.kernel),
+            ("--initramfs".as_ref(), &self.initramfs),
+            ("--runtime-image".as_ref(), &self.runtimes),
+        ];
+        let words = given.into_iter().flat_map(|(name, value): (&Path, &Path)| [name, value]);
+        let mut command: Vec<OsString> = words.map(Into::into).collect();
+        command.extend(FLAGS.map(OsString::from));
+        for flag in worker_flags {
+            command.extend(["--worker-flag".into(), flag.clone()]);
+        }
+        command
+    }
+}
+
+/// Installs what VMs of this machine's kind are booted with.
+pub(crate) fn install_qemu() -> Result<()> {
+    install_emulator(Arch::host())
+}
+
+fn install_emulator(arch: Arch) -> Result<()> {
+    let why = "boots the VMs";
+    let qemu = match arch {
+        Arch::X86_64 => Need { program: "qemu-system-x86_64", package: "qemu-system-x86", why },
+        Arch::Aarch64 => Need { program: "qemu-system-aarch64", package: "qemu-system-arm", why },
+    };
+    let busybox = Need {
         program: "busybox",
         package: "busybox-static",
         why: "is all that actions have in a VM without runtimes",
-    },
-];
-
-/// Runs the tests.
-pub(crate) fn test() -> Result<()> {
-    setup::ensure(&NEEDS)?;
-    let kernel = Kernel::build(Arch::host(), Flavour::Release)?;
-    let initramfs = initramfs()?;
-    process::run(
-        process::cargo()
-            .args(["test", "--locked", "--package", "actiond", "--test", "vm"])
-            .args(["--", "--test-threads=1"])
-            .env("ACTIOND_TEST_VM_KERNEL", kernel.image())
-            .env("ACTIOND_TEST_VM_INITRAMFS", initramfs),
-    )
+    };
+    setup::ensure(&[qemu, busybox])
 }
 
-/// Builds the guest, and the archive that it boots from.
-pub(crate) fn initramfs() -> Result<PathBuf> {
-    let archive = workspace::target().join("initramfs.cpio.zst");
-    initramfs::write(&guest()?, &[], &archive)?;
-    Ok(archive)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The guest's program: one file that needs no other.
-fn guest() -> Result<PathBuf> {
-    let triple = workspace::host_triple()?;
-    process::run(
-        process::cargo()
-            .args(["rustc", "--locked", "--release", "--package", "actiond"])
-            .args(["--bin", "linux-actiond-guest", "--target", &triple])
-            .args(["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"]),
-    )?;
-    Ok(workspace::target().join(triple).join("release/linux-actiond-guest"))
+    #[test]
+    fn flags_for_the_worker_are_told_one_by_one() {
+        let file = |name: &str| PathBuf::from(name);
+        let (kernel, initramfs, runtimes) = (file("/k"), file("/i"), file("/r"));
+        let artifacts = Artifacts { kernel, initramfs, runtimes };
+        let flags = ["--jobs=2", "--queue-limit=5"].map(OsString::from);
+        let command = artifacts.serve_command(Path::new("/p"), Path::new("/root"), &flags);
+        let expected = "/p serve-vm --root /root --kernel /k --initramfs /i --runtime-image /r \
+                        --accel=tcg --memory-mib=1024 --cas-image-size-mib=8192 \
+                        --worker-flag --jobs=2 --worker-flag --queue-limit=5";
+        assert_eq!(command.join(" ".as_ref()).to_string_lossy(), expected);
+    }
 }

@@ -6,8 +6,7 @@ use anyhow::Result;
 
 use super::payloads::Payloads;
 use super::stubs;
-use super::toolchain::Toolchain;
-use crate::{process, workspace};
+use crate::{process, reproducible::Checkout, toolchain::Toolchain, workspace};
 
 const TARGET: &str = "aarch64-apple-darwin";
 
@@ -24,8 +23,7 @@ pub(super) enum Profile {
     Release,
 }
 
-/// Where everything that is built for macOS goes. Apart from the rest: build scripts look at the
-/// variable that lets a stable compiler build its library, and would be built anew at each turn.
+/// Where everything goes that is made for macOS, but for what cargo makes.
 pub(super) fn folder() -> PathBuf {
     workspace::target().join("darwin")
 }
@@ -33,6 +31,7 @@ pub(super) fn folder() -> PathBuf {
 /// What is needed to build.
 pub(super) struct Build {
     toolchain: Toolchain,
+    checkout: Checkout,
     sdk: PathBuf,
 }
 
@@ -41,7 +40,8 @@ impl Build {
     pub(super) fn new() -> Result<Self> {
         let sdk = folder().join("sdk");
         stubs::write(&sdk)?;
-        Ok(Self { toolchain: Toolchain::with_sources()?, sdk })
+        let toolchain = Toolchain::with_sources()?;
+        Ok(Self { checkout: toolchain.checkout()?, toolchain, sdk })
     }
 
     /// Type-checks and lints what is macOS's alone, of which the workspace's own checks see nothing.
@@ -73,7 +73,7 @@ impl Build {
             command.arg(format!("-Clink-arg={argument}"));
         }
         process::run(&mut command)?;
-        Ok(folder().join(TARGET).join(name).join("darwin-actiond"))
+        Ok(self.checkout.target.join(TARGET).join(name).join("darwin-actiond"))
     }
 
     fn target_arguments() -> [&'static str; 4] {
@@ -83,12 +83,12 @@ impl Build {
     fn cargo(&self) -> Result<Command> {
         let mut command = self.toolchain.cargo();
         command
-            .env("CARGO_TARGET_DIR", folder())
             .env("SDKROOT", &self.sdk)
             .env("MACOSX_DEPLOYMENT_TARGET", DEPLOYMENT_TARGET)
-            .env("CARGO_TARGET_AARCH64_APPLE_DARWIN_LINKER", self.toolchain.linker()?)
-            // rustc talks to it as to LLVM's linker for Mach-O, and not as to a C compiler.
-            .env("CARGO_TARGET_AARCH64_APPLE_DARWIN_RUSTFLAGS", "-Clinker-flavor=ld64.lld");
+            .env("CARGO_TARGET_AARCH64_APPLE_DARWIN_LINKER", self.toolchain.linker()?);
+        // rustc talks to it as to LLVM's linker for Mach-O, and not as to a C compiler.
+        let flags = ["-Clinker-flavor=ld64.lld"];
+        self.checkout.apply(&mut command, self.toolchain.folder(), &flags)?;
         Ok(command)
     }
 }

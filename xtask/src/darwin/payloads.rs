@@ -14,21 +14,18 @@ use sha2::{Digest as _, Sha256};
 use crate::process;
 
 /// The segment of all payloads (`crates/embedded` has these names for reading).
-const SEGMENT: &str = "__ACTIOND";
+pub(super) const SEGMENT: &str = "__ACTIOND";
 
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
-#[derive(clap::Args)]
-pub(super) struct PayloadArguments {
-    /// The guest's kernel, an arm64 Image, as it is or compressed with zstd [default: a stand-in].
-    #[arg(long, value_name = "FILE", requires = "initramfs")]
-    kernel: Option<PathBuf>,
-    /// The guest's initramfs [default: a stand-in].
-    #[arg(long, value_name = "FILE", requires = "kernel")]
-    initramfs: Option<PathBuf>,
-    /// The image of runtimes for arm64 [default: none beside a kernel, else a stand-in].
-    #[arg(long, value_name = "FILE", requires = "kernel")]
-    runtimes: Option<PathBuf>,
+/// The files of a release.
+pub(crate) struct Given {
+    /// The guest's kernel, an arm64 Image, as it is or compressed with zstd.
+    pub(crate) kernel: PathBuf,
+    /// The guest's initramfs.
+    pub(crate) initramfs: PathBuf,
+    /// The image of runtimes for arm64.
+    pub(crate) runtimes: PathBuf,
 }
 
 /// Files that become sections.
@@ -39,38 +36,42 @@ struct Payload {
     name: &'static str,
     /// A file whose name changes with its content, so that cargo sees that it has to link again.
     file: PathBuf,
+    /// What is in it.
+    bytes: Vec<u8>,
     /// What has to come out.
     content: Vec<u8>,
 }
 
+fn section(name: &str) -> String {
+    format!("__{name}")
+}
+
 impl Payloads {
-    /// Puts the payloads, or stand-ins, into `folder`.
-    pub(super) fn stage(arguments: &PayloadArguments, folder: &Path) -> Result<Self> {
+    /// Puts the files of a release, or stand-ins, into `folder`.
+    pub(super) fn stage(given: Option<&Given>, folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder)?;
-        let given = [
-            ("kernel", &arguments.kernel),
-            ("initramfs", &arguments.initramfs),
-            ("runtimes", &arguments.runtimes),
+        let read = |path: &PathBuf| {
+            fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let bytes = |name, path: Option<&PathBuf>| path.map_or_else(|| stand_in(name), read);
+        let files = [
+            ("kernel", given.map(|it| &it.kernel)),
+            ("initramfs", given.map(|it| &it.initramfs)),
+            ("runtimes", given.map(|it| &it.runtimes)),
         ];
-        let any = arguments.kernel.is_some();
-        let mut payloads = Vec::new();
-        for (name, path) in given {
-            let bytes = match path {
-                Some(path) => {
-                    fs::read(path).with_context(|| format!("cannot read {}", path.display()))?
-                }
-                None if any => continue,
-                None => stand_in(name)?,
-            };
-            payloads.push(Payload::stage(name, &bytes, folder)?);
-        }
-        Ok(Self(payloads))
+        let staged = files.map(|(name, path)| Payload::stage(name, bytes(name, path)?, folder));
+        Ok(Self(staged.into_iter().collect::<Result<_>>()?))
+    }
+
+    /// The name and the content of each section.
+    pub(super) fn sections(&self) -> impl Iterator<Item = (String, &[u8])> {
+        self.0.iter().map(|payload| (section(payload.name), &payload.bytes[..]))
     }
 
     /// A section for each, in a segment that is only read.
     pub(super) fn linker_arguments(&self) -> Vec<String> {
         let sections = self.0.iter().flat_map(|payload| {
-            let section = format!("__{}", payload.name);
+            let section = section(payload.name);
             let file = payload.file.display().to_string();
             ["-sectcreate".to_owned(), SEGMENT.to_owned(), section, file]
         });
@@ -123,17 +124,18 @@ impl Payloads {
 }
 
 impl Payload {
-    fn stage(name: &'static str, bytes: &[u8], folder: &Path) -> Result<Self> {
-        let hash = Sha256::digest(bytes);
+    fn stage(name: &'static str, bytes: Vec<u8>, folder: &Path) -> Result<Self> {
+        let hash = Sha256::digest(&bytes);
         let short: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let file = folder.join(format!("{name}-{short}"));
-        fs::write(&file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
+        fs::write(&file, &bytes).with_context(|| format!("cannot write {}", file.display()))?;
         let content = if bytes.starts_with(ZSTD_MAGIC) {
-            zstd::stream::decode_all(bytes).with_context(|| format!("the {name} is damaged"))?
+            zstd::stream::decode_all(&bytes[..])
+                .with_context(|| format!("the {name} is damaged"))?
         } else {
-            bytes.to_vec()
+            bytes.clone()
         };
-        Ok(Self { name, file, content })
+        Ok(Self { name, file, bytes, content })
     }
 }
 

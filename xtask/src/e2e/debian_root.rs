@@ -4,21 +4,18 @@
 //! root holds a hash of its recipe, so that a changed recipe makes a new one; older ones go.
 
 use std::{
-    env, fs,
+    fs,
     hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use crate::{process, workspace};
+use crate::{debian_mirror, process, workspace};
 
 /// Changes with what [`make`] does, so that roots of the old way are made again.
 const FORMAT: u32 = 1;
-
-/// Names a Debian mirror where apt knows none, as on Ubuntu.
-const MIRROR_VARIABLE: &str = "ACTIOND_DEBIAN_MIRROR";
 
 /// The mount point for what a client may write.
 pub(super) const CLIENT_FOLDER: &str = "/client";
@@ -73,8 +70,9 @@ fn remove_all_of(recipe: &Recipe, folder: &Path) -> Result<()> {
 }
 
 fn make(recipe: &Recipe, folder: &Path, root: &Path) -> Result<()> {
-    let mirror = mirror()?;
-    println!("e2e: making a Debian {} root with {}", recipe.suite, recipe.packages.join(", "));
+    let mirror = debian_mirror::provide()?;
+    let packages = ["its base", &recipe.packages.join(", ")].join(" ");
+    println!("e2e: making a Debian {} root of {}", recipe.suite, packages.trim());
     let unfinished = root.with_extension("unfinished");
     let stubs = recipe
         .stubs
@@ -103,7 +101,9 @@ fn make(recipe: &Recipe, folder: &Path, root: &Path) -> Result<()> {
         ));
     }
     command.arg(format!(r#"--customize-hook=mkdir "$1"{CLIENT_FOLDER}"#));
-    command.arg(format!("--include={}", recipe.packages.join(",")));
+    if !recipe.packages.is_empty() {
+        command.arg(format!("--include={}", recipe.packages.join(",")));
+    }
     command.arg(recipe.suite).arg(&unfinished).arg(mirror);
     process::run(&mut command)?;
     fs::rename(&unfinished, root).with_context(|| format!("cannot keep {}", root.display()))
@@ -125,53 +125,9 @@ fn build_stub(folder: &Path, recipe: &str, name: &str) -> Result<PathBuf> {
     Ok(package)
 }
 
-/// The Debian mirror that this machine's apt uses.
-fn mirror() -> Result<String> {
-    if let Ok(mirror) = env::var(MIRROR_VARIABLE) {
-        return Ok(mirror);
-    }
-    if let Some(mirror) = configured_mirror()? {
-        return Ok(mirror);
-    }
-    // A fresh machine has never fetched the indexes that say whose archive a mirror holds.
-    process::run(process::as_root("apt-get").args(["update", "-qq"]))?;
-    match configured_mirror()? {
-        Some(mirror) => Ok(mirror),
-        None => {
-            bail!("apt is configured with no Debian mirror here; {MIRROR_VARIABLE} can name one")
-        }
-    }
-}
-
-fn configured_mirror() -> Result<Option<String>> {
-    let format = "$(ORIGIN)|$(LABEL)|$(REPO_URI)";
-    let targets = process::output(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        format,
-        "Created-By: Packages",
-    ]))?;
-    Ok(main_archive(&targets))
-}
-
-/// The address of Debian's main archive among apt's index targets; not that of security updates,
-/// which has no such suites.
-fn main_archive(targets: &str) -> Option<String> {
-    targets.lines().find_map(|line| line.strip_prefix("Debian|Debian|")).map(str::to_owned)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_main_archive_is_found_among_others() {
-        let targets = "Else|Else|https://else.invalid/\n\
-                       Debian|Debian-Security|http://mirror.invalid/security/\n\
-                       Debian|Debian|http://mirror.invalid/debian/\n";
-        assert_eq!(main_archive(targets).as_deref(), Some("http://mirror.invalid/debian/"));
-        assert_eq!(main_archive("Ubuntu|Ubuntu|http://mirror.invalid/ubuntu/\n"), None);
-    }
 
     #[test]
     fn a_changed_recipe_has_another_name() {

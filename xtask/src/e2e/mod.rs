@@ -6,13 +6,16 @@
 //! the client in a session of its own ([`session`]). A new client is a module with a recipe and a
 //! list of suites, and a line in [`CLIENTS`].
 //!
-//! `vm` is named like a client and is none: its tests speak to `serve-vm` themselves ([`vm`]).
+//! `vm` is named like a client and is none: it is all of the others' things that `serve` passes, done
+//! again with `serve-vm` ([`in_vm`]).
 //!
 //! Nothing is skipped by itself: where a root can't be made, the run fails, unless that client was
 //! left out by name.
 
 mod bazel;
 mod debian_root;
+pub(crate) mod in_vm;
+mod installed;
 mod session;
 mod steps;
 
@@ -20,11 +23,19 @@ use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
 };
 
 use anyhow::{Context, Result, bail};
 
-use crate::{binaries::Binaries, daemon::Daemon, process, runtimes, setup, state_volume, vm};
+use crate::{
+    binaries::Binaries,
+    daemon::Daemon,
+    dist::{self, Release},
+    kernel::Arch,
+    process, setup, state_volume,
+    vm::{self, Artifacts},
+};
 
 /// A build tool that speaks remote execution.
 struct Client {
@@ -42,12 +53,15 @@ struct Suite {
 /// Every client there is.
 const CLIENTS: [&Client; 1] = [&bazel::CLIENT];
 
+/// Named like a client.
+const VM: &str = "vm";
+
 #[derive(clap::Args)]
 #[group(skip)] // `test` has these too, and groups are named after their struct
 pub(crate) struct Arguments {
     /// Clients to run; all when none is named. Or `vm`, by itself.
     clients: Vec<String>,
-    /// Leave out this client.
+    /// Leave out this client, or `vm`.
     #[arg(long = "skip", value_name = "CLIENT")]
     skipped: Vec<String>,
     /// Run only this suite.
@@ -56,6 +70,12 @@ pub(crate) struct Arguments {
     /// Give the daemon one more flag, such as `--daemon-flag=--input-root-strategy=bind`.
     #[arg(long = "daemon-flag", value_name = "FLAG", allow_hyphen_values = true)]
     daemon_flags: Vec<OsString>,
+    /// With `vm`: everything that `serve` passes, which takes half an hour under emulation.
+    #[arg(long)]
+    all: bool,
+    /// With `vm`: the machine that the guest is for.
+    #[arg(long, value_enum, default_value_t = Arch::host())]
+    arch: Arch,
 }
 
 #[derive(clap::Args)]
@@ -73,19 +93,40 @@ pub(crate) struct InsideArguments {
     runtime_image: PathBuf,
     #[arg(long)]
     debian_12_root: PathBuf,
+    #[arg(long)]
+    release: PathBuf,
+    #[arg(long)]
+    package: PathBuf,
+    #[arg(long)]
+    clean_root: PathBuf,
+    #[arg(long)]
+    tools_root: PathBuf,
     #[arg(long = "daemon-flag", allow_hyphen_values = true)]
     daemon_flags: Vec<OsString>,
+}
+
+impl Arguments {
+    /// Whether it was left out by name.
+    fn skips(&self, name: &str) -> bool {
+        self.skipped.iter().any(|skipped| skipped == name)
+    }
 }
 
 impl Place {
     /// A daemon on an empty root of its own, with the flags that the suite and the caller ask for.
     fn start_daemon(&self, flags: &[OsString]) -> Result<Daemon> {
         let flags = [flags, &self.daemon_flags].concat();
-        Daemon::start(&self.daemon, &self.scratch, &flags)
+        let Some(vm) = &self.vm else {
+            return Daemon::start(&self.daemon, &self.scratch, &flags);
+        };
+        let state = self.scratch.join("state");
+        let command = vm.serve_command(&self.daemon, &state, &flags);
+        Daemon::start_command(command, state, &self.scratch)
     }
 }
 
 /// Where a suite runs: everything it may use and write.
+#[derive(Clone)]
 struct Place {
     /// The client's root file system, never written to.
     client_root: PathBuf,
@@ -97,13 +138,23 @@ struct Place {
     runtime_image: PathBuf,
     /// Debian 12 with a C++ compiler, never written to.
     debian_12_root: PathBuf,
+    /// The daemon with everything inside, as users get it.
+    release: PathBuf,
+    /// The Debian package of it.
+    package: PathBuf,
+    /// Debian 13 with nothing beside its base, never written to.
+    clean_root: PathBuf,
+    /// The same with tools that check what is in a package.
+    tools_root: PathBuf,
     /// An empty folder on the state volume.
     scratch: PathBuf,
+    /// Set where daemons are to be in VMs.
+    vm: Option<Artifacts>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    if arguments.clients == ["vm"] {
-        return vm::test();
+    if arguments.clients == [VM] {
+        return in_vm::run(arguments.arch, arguments.all);
     }
     let clients = chosen(arguments)?;
     if clients.is_empty() {
@@ -114,23 +165,45 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let binaries = Binaries::build()?;
     let materials = Materials::provide()?;
     for (client, root) in clients.into_iter().zip(roots) {
-        run_client(client, &root, &binaries, &materials, arguments)?;
+        let inside = state_volume::command(process::this_program()?)?;
+        let mut inside = client_command(inside, client, &root, &binaries, materials);
+        if let Some(suite) = &arguments.suite {
+            inside.arg("--suite").arg(suite);
+        }
+        for flag in &arguments.daemon_flags {
+            inside.arg("--daemon-flag").arg(flag);
+        }
+        process::run(&mut inside)?;
     }
     Ok(())
 }
 
 /// What suites run actions with, beside the client.
 struct Materials {
-    runtime_image: PathBuf,
     debian_12_root: PathBuf,
+    release: Release,
+    clean_root: PathBuf,
+    tools_root: PathBuf,
 }
 
 impl Materials {
-    fn provide() -> Result<Self> {
+    /// Makes them, once in a run: a release takes its time.
+    fn provide() -> Result<&'static Self> {
+        static MATERIALS: OnceLock<Materials> = OnceLock::new();
+        match MATERIALS.get() {
+            Some(materials) => Ok(materials),
+            None => Self::make().map(|materials| MATERIALS.get_or_init(|| materials)),
+        }
+    }
+
+    fn make() -> Result<Self> {
         let names = ["glibc2.31", "glibc2.36", "glibc2.41"].map(str::to_owned);
+        vm::install_qemu()?;
         Ok(Self {
-            runtime_image: runtimes::provide(std::env::consts::ARCH, &names)?,
             debian_12_root: debian_root::provide(&DEBIAN_12)?,
+            release: dist::linux_release(&names)?,
+            clean_root: debian_root::provide(&CLEAN)?,
+            tools_root: debian_root::provide(&TOOLS)?,
         })
     }
 }
@@ -139,38 +212,49 @@ impl Materials {
 const DEBIAN_12: debian_root::Recipe =
     debian_root::Recipe { name: "debian-12", suite: "bookworm", packages: &["g++"], stubs: &[] };
 
+/// Where the package is installed: what every Debian has.
+const CLEAN: debian_root::Recipe =
+    debian_root::Recipe { name: "clean", suite: "trixie", packages: &[], stubs: &[] };
+
+/// What says whether the package's files are right.
+const TOOLS: debian_root::Recipe = debian_root::Recipe {
+    name: "tools",
+    suite: "trixie",
+    packages: &["apparmor", "man-db", "systemd"],
+    stubs: &[],
+};
+
 fn provide_root(client: &Client) -> Result<PathBuf> {
     debian_root::provide(&client.recipe)
         .with_context(|| format!("no root for {0}; `--skip {0}` leaves it out", client.name))
 }
 
-/// Goes on as root on a state volume, in [`run_inside`].
-fn run_client(
+/// Has `inside`, this program as root on a state volume, go on in [`run_inside`], with all suites unless
+/// the caller adds one.
+fn client_command(
+    mut inside: Command,
     client: &Client,
     root: &Path,
     binaries: &Binaries,
     materials: &Materials,
-    arguments: &Arguments,
-) -> Result<()> {
-    let mut inside = state_volume::command(process::this_program()?)?;
+) -> Command {
     inside.arg("e2e-inside").arg(client.name);
     inside.arg("--client-root").arg(root);
     inside.arg("--daemon").arg(&binaries.daemon);
     inside.arg("--action-tool").arg(&binaries.action_tool);
-    inside.arg("--runtime-image").arg(&materials.runtime_image);
+    inside.arg("--runtime-image").arg(&materials.release.runtimes);
     inside.arg("--debian-12-root").arg(&materials.debian_12_root);
-    if let Some(suite) = &arguments.suite {
-        inside.arg("--suite").arg(suite);
-    }
-    for flag in &arguments.daemon_flags {
-        inside.arg("--daemon-flag").arg(flag);
-    }
-    process::run(&mut inside)
+    inside.arg("--release").arg(&materials.release.executable);
+    inside.arg("--package").arg(&materials.release.package);
+    inside.arg("--clean-root").arg(&materials.clean_root);
+    inside.arg("--tools-root").arg(&materials.tools_root);
+    inside
 }
 
 /// The clients asked for, without those skipped; a name that nobody has is an error.
 fn chosen(arguments: &Arguments) -> Result<Vec<&'static Client>> {
-    for name in arguments.clients.iter().chain(&arguments.skipped) {
+    let named = arguments.clients.iter().chain(&arguments.skipped);
+    for name in named.filter(|name| *name != VM) {
         client_named(name)?;
     }
     let asked = |client: &Client| {
@@ -179,7 +263,7 @@ fn chosen(arguments: &Arguments) -> Result<Vec<&'static Client>> {
     let (left_out, chosen): (Vec<_>, Vec<_>) = CLIENTS
         .into_iter()
         .filter(|client| asked(client))
-        .partition(|client| arguments.skipped.iter().any(|name| name == client.name));
+        .partition(|client| arguments.skips(client.name));
     for client in left_out {
         println!("e2e {}: SKIPPED, as asked", client.name);
     }
@@ -215,7 +299,12 @@ pub(crate) fn run_inside(arguments: &InsideArguments) -> Result<()> {
             action_tool: arguments.action_tool.clone(),
             runtime_image: arguments.runtime_image.clone(),
             debian_12_root: arguments.debian_12_root.clone(),
+            release: arguments.release.clone(),
+            package: arguments.package.clone(),
+            clean_root: arguments.clean_root.clone(),
+            tools_root: arguments.tools_root.clone(),
             scratch,
+            vm: Artifacts::from_environment()?,
         })
         .with_context(|| format!("e2e {} {}", client.name, suite.name))?;
     }

@@ -33,6 +33,13 @@ pub(super) struct Arguments {
     fuzz_seconds: u32,
 }
 
+impl Arguments {
+    /// Long enough to run through the corpus and find what is easily found.
+    pub(super) fn briefly() -> Self {
+        Self { fuzz_seconds: 5 }
+    }
+}
+
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let folder = workspace::target().join("kernel/parser");
     fs::create_dir_all(&folder)?;

@@ -41,6 +41,13 @@ pub(super) struct TestArguments {
     verbose: bool,
 }
 
+impl TestArguments {
+    /// On the kernel that is shipped for this machine.
+    pub(super) fn of_release() -> Self {
+        Self { arch: Arch::host(), flavour: Flavour::Release, verbose: false }
+    }
+}
+
 #[derive(clap::Args)]
 pub(super) struct MeasureArguments {
     /// The machine to measure on.
@@ -50,7 +57,7 @@ pub(super) struct MeasureArguments {
 
 /// What the guest's lines add up to.
 #[derive(Default, Debug, PartialEq, Eq)]
-struct Verdict {
+pub(super) struct Verdict {
     passed: usize,
     failed: Vec<String>,
     done: bool,
@@ -66,53 +73,97 @@ impl Verdict {
             self.done = true;
         }
     }
+
+    /// An error, unless all of it was run and none of it failed.
+    pub(super) fn ensure_good(&self, what: &str) -> Result<()> {
+        ensure!(self.done, "the VM ended before the tests did: run again with --verbose");
+        ensure!(self.failed.is_empty() && self.passed > 0, "{what} fails in the VM");
+        Ok(())
+    }
 }
 
 pub(super) fn test(arguments: &TestArguments) -> Result<()> {
-    let mut verdict = Verdict::default();
-    boot(arguments.arch, arguments.flavour, false, |line| {
-        verdict.take(line);
-        let telling = ["FAIL ", "LOG ", "DONE "].iter().any(|word| line.starts_with(word));
-        if arguments.verbose || telling || line.contains("Kernel panic") {
-            println!("{line}");
-        }
-    })?;
+    let boot = Boot {
+        arch: arguments.arch,
+        flavour: arguments.flavour,
+        append: "quiet",
+        fine_clock: false,
+        files: &[],
+    };
+    let verdict = judge(&boot, arguments.verbose, |_| ())?;
     println!("kernel: {} passed, {} failed", verdict.passed, verdict.failed.len());
-    ensure!(verdict.done, "the VM ended before the tests did: run again with --verbose");
-    ensure!(verdict.failed.is_empty() && verdict.passed > 0, "actiondfs fails in the VM");
-    Ok(())
+    verdict.ensure_good("actiondfs")
 }
 
 pub(super) fn measure(arguments: &MeasureArguments) -> Result<()> {
-    boot(arguments.arch, Flavour::Release, true, |line| {
+    setup::ensure(&[IMAGE_MAKER])?;
+    let folder = workspace::target().join("kernel/vm").join(arguments.arch.name());
+    fs::create_dir_all(&folder)?;
+    let image = erofs_image(&folder)?;
+    let boot = Boot {
+        arch: arguments.arch,
+        flavour: Flavour::Release,
+        append: "quiet actiondfs.measure",
+        fine_clock: true,
+        files: &[("tree.erofs", &image)],
+    };
+    boot.run(|line| {
         if line.contains("MEASURE ") || line.starts_with("FAIL ") {
             println!("{line}");
         }
     })
 }
 
-fn boot(arch: Arch, flavour: Flavour, measure: bool, line: impl FnMut(&str)) -> Result<()> {
-    setup::ensure(&[emulator(arch), IMAGE_MAKER])?;
-    let kernel = Kernel::build(arch, flavour)?;
-    let folder = workspace::target().join("kernel/vm").join(arch.name());
-    fs::create_dir_all(&folder)?;
-    let program = compile(arch, &folder)?;
-    let image = erofs_image(&folder)?;
-    let (initramfs, disk) = (folder.join("initramfs"), folder.join("disk"));
-    initramfs::write(&program, &[("tree.erofs", &image)], &initramfs)?;
-    qemu::make_disk(&disk, DISK_BYTES)?;
-    let machine = Machine {
-        arch,
-        kernel: &kernel,
-        initramfs: &initramfs,
-        fine_clock: measure,
-        disk: &disk,
-        append: if measure { "quiet actiondfs.measure" } else { "quiet" },
-        limit: LIMIT,
-    };
-    let outcome = machine.run(line);
-    fs::remove_file(&disk)?;
-    outcome
+/// Boots, prints what is worth it, and says what came of it.
+pub(super) fn judge(boot: &Boot<'_>, verbose: bool, mut also: impl FnMut(&str)) -> Result<Verdict> {
+    let mut verdict = Verdict::default();
+    boot.run(|line| {
+        verdict.take(line);
+        also(line);
+        let telling = ["FAIL ", "LOG ", "DONE "].iter().any(|word| line.starts_with(word));
+        let bad = line.contains("Kernel panic") || line.ends_with(" ... FAILED");
+        if verbose || telling || bad {
+            println!("{line}");
+        }
+    })?;
+    Ok(verdict)
+}
+
+/// What to boot, and for what.
+pub(super) struct Boot<'a> {
+    pub(super) arch: Arch,
+    pub(super) flavour: Flavour,
+    /// Added to the kernel's command line; `actiondfs.` words are for the test program.
+    pub(super) append: &'a str,
+    /// Whether the guest needs a clock that is finer than a tick.
+    pub(super) fine_clock: bool,
+    /// Put into the VM's root beside the test program, by name.
+    pub(super) files: &'a [(&'a str, &'a Path)],
+}
+
+impl Boot<'_> {
+    fn run(&self, line: impl FnMut(&str)) -> Result<()> {
+        setup::ensure(&[emulator(self.arch)])?;
+        let kernel = Kernel::build(self.arch, self.flavour)?;
+        let folder = workspace::target().join("kernel/vm").join(self.arch.name());
+        fs::create_dir_all(&folder)?;
+        let program = compile(self.arch, &folder)?;
+        let (initramfs, disk) = (folder.join("initramfs"), folder.join("disk"));
+        initramfs::write(&program, self.files, &initramfs)?;
+        qemu::make_disk(&disk, DISK_BYTES)?;
+        let machine = Machine {
+            arch: self.arch,
+            kernel: &kernel,
+            initramfs: &initramfs,
+            fine_clock: self.fine_clock,
+            disk: &disk,
+            append: self.append,
+            limit: LIMIT,
+        };
+        let outcome = machine.run(line);
+        fs::remove_file(&disk)?;
+        outcome
+    }
 }
 
 const IMAGE_MAKER: Need = Need {

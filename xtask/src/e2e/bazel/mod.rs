@@ -6,6 +6,7 @@
 mod client;
 mod cpp;
 mod events;
+mod package;
 mod runtimes;
 mod stress;
 
@@ -35,5 +36,6 @@ pub(super) const CLIENT: Client = Client {
         Suite { name: "stress", run: stress::run },
         Suite { name: "cpp", run: cpp::run },
         Suite { name: "runtimes", run: runtimes::run },
+        Suite { name: "package", run: package::run },
     ],
 };

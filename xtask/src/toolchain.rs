@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::FlockOperation;
 
-use crate::{process, workspace};
+use crate::{debian_mirror, process, reproducible::Checkout, workspace};
 
 /// Where a toolchain has the sources of its standard library.
 const SOURCES: &str = "lib/rustlib/src/rust";
@@ -25,13 +25,22 @@ const SUITES: [&str; 3] = ["trixie-backports", "forky", "sid"];
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// Names a mirror where apt is configured with none.
-const MIRROR_VARIABLE: &str = "ACTIOND_DEBIAN_MIRROR";
-
 /// What the cargo that runs us has set for its own toolchain. With its library path a compiler takes
 /// that one's libraries, and with them its sources.
-const OF_THE_CALLER: [&str; 6] =
-    ["CARGO", "LD_LIBRARY_PATH", "RUSTC", "RUSTDOC", "RUSTFLAGS", "RUSTUP_TOOLCHAIN"];
+const OF_THE_CALLER: [&str; 7] = [
+    "CARGO",
+    "CARGO_ENCODED_RUSTFLAGS",
+    "LD_LIBRARY_PATH",
+    "RUSTC",
+    "RUSTDOC",
+    "RUSTFLAGS",
+    "RUSTUP_TOOLCHAIN",
+];
+
+/// The folder of the compiler that runs this verb.
+pub(crate) fn sysroot() -> Result<PathBuf> {
+    Ok(PathBuf::from(rustc(&["--print", "sysroot"])?.trim()))
+}
 
 /// A toolchain with sources.
 pub(crate) struct Toolchain {
@@ -41,7 +50,7 @@ pub(crate) struct Toolchain {
 impl Toolchain {
     /// The one that runs this verb, or its copy with sources.
     pub(crate) fn with_sources() -> Result<Self> {
-        let sysroot = PathBuf::from(rustc(&["--print", "sysroot"])?.trim());
+        let sysroot = sysroot()?;
         if has_sources(&sysroot) {
             return Ok(Self { folder: sysroot });
         }
@@ -58,13 +67,25 @@ impl Toolchain {
         Ok(Self { folder })
     }
 
+    /// Where it is.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where everything is built that has a library of its own. Apart from the rest: build scripts
+    /// look at the variable that lets a stable compiler build its library, and would be built anew
+    /// at each turn.
+    pub(crate) fn checkout(&self) -> Result<Checkout> {
+        Ok(Checkout { target: workspace::target().join("build-std"), ..Checkout::own()? })
+    }
+
     /// Its cargo, which finds its own compiler, and takes flags that are for nightly else.
     pub(crate) fn cargo(&self) -> Command {
         let mut path = self.folder.join("bin").into_os_string();
         path.push(":");
         path.push(env::var_os("PATH").unwrap_or_default());
         let mut command = Command::new(self.folder.join("bin/cargo"));
-        command.env("PATH", path).env("RUSTC_BOOTSTRAP", "1").current_dir(workspace::root());
+        command.env("PATH", path).env("RUSTC_BOOTSTRAP", "1");
         for name in OF_THE_CALLER {
             command.env_remove(name);
         }
@@ -141,9 +162,10 @@ fn unpacked(home: &Path, version: &str) -> Result<PathBuf> {
 
 /// Downloads the package of that version into `folder`.
 fn download(folder: &Path, version: &str) -> Result<PathBuf> {
-    let mirror = mirror(folder)?;
+    ensure!(process::is_installed("apt-get"), "there is no apt-get here: {NO_APT}");
+    let mirror = debian_mirror::provide()?;
     for suite in SUITES {
-        let apt = Apt::new(&folder.join(suite), Some((&mirror, suite)))?;
+        let apt = Apt::new(&folder.join(suite), &mirror, suite)?;
         apt.run(&["update"])?;
         let offered = process::output(apt.command("apt-cache").args(["madison", "rust-src"]))?;
         if let Some(offered) = offered_version(&offered, version) {
@@ -179,29 +201,27 @@ struct Apt {
 }
 
 impl Apt {
-    /// With one suite as its only source, or with those that the machine has.
-    fn new(state: &Path, source: Option<(&str, &str)>) -> Result<Self> {
+    /// With one suite as its only source.
+    fn new(state: &Path, mirror: &str, suite: &str) -> Result<Self> {
+        ensure!(Path::new(KEYRING).exists(), "the archive's keys are missing: {KEYRING}");
         for folder in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(state.join(folder))?;
         }
+        let source = format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n");
+        fs::write(state.join("sources.list"), source)?;
+        fs::write(state.join("status"), "")?;
         let place = |name: &str| state.join(name).display().to_string();
-        let mut settings = vec![
+        let settings = [
             format!("Dir::State::Lists={}", place("lists")),
+            format!("Dir::State::status={}", place("status")),
+            format!("Dir::Etc::sourcelist={}", place("sources.list")),
+            "Dir::Etc::sourceparts=/dev/null".to_owned(),
             format!("Dir::Cache={}", place("cache")),
             "Debug::NoLocking=true".to_owned(),
             // Its own user can't reach a private folder, and nothing of this is run.
             "APT::Sandbox::User=root".to_owned(),
             "Acquire::Languages=none".to_owned(),
         ];
-        if let Some((mirror, suite)) = source {
-            ensure!(Path::new(KEYRING).exists(), "the archive's keys are missing: {KEYRING}");
-            let line = format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n");
-            fs::write(state.join("sources.list"), line)?;
-            fs::write(state.join("status"), "")?;
-            settings.push(format!("Dir::State::status={}", place("status")));
-            settings.push(format!("Dir::Etc::sourcelist={}", place("sources.list")));
-            settings.push("Dir::Etc::sourceparts=/dev/null".to_owned());
-        }
         let options = settings.into_iter().flat_map(|it| ["-o".to_owned(), it]).collect();
         Ok(Self { state: state.to_owned(), options })
     }
@@ -215,35 +235,6 @@ impl Apt {
     fn run(&self, arguments: &[&str]) -> Result<()> {
         process::run(self.command("apt-get").arg("-qq").args(arguments))
     }
-
-    /// The address of Debian's main archive among its sources.
-    fn mirror(&self) -> Result<Option<String>> {
-        let format = "$(ORIGIN)|$(LABEL)|$(REPO_URI)";
-        let targets = process::output(self.command("apt-get").args([
-            "indextargets",
-            "--format",
-            format,
-            "Created-By: Packages",
-        ]))?;
-        Ok(main_archive(&targets))
-    }
-}
-
-fn main_archive(targets: &str) -> Option<String> {
-    targets.lines().find_map(|line| line.strip_prefix("Debian|Debian|")).map(str::to_owned)
-}
-
-/// The mirror that this machine uses.
-fn mirror(folder: &Path) -> Result<String> {
-    if let Ok(mirror) = env::var(MIRROR_VARIABLE) {
-        return Ok(mirror);
-    }
-    ensure!(process::is_installed("apt-get"), "there is no apt-get here: {NO_APT}");
-    // Of whose archive a mirror holds, only fetched indexes tell.
-    let apt = Apt::new(&folder.join("machine"), None)?;
-    apt.run(&["update"])?;
-    let mirror = apt.mirror()?;
-    mirror.with_context(|| format!("apt has no Debian mirror here; {MIRROR_VARIABLE} can name one"))
 }
 
 const NO_APT: &str = "add the sources with `rustup component add rust-src`";
@@ -267,13 +258,5 @@ mod tests {
         assert_eq!(offered.as_deref(), Some("1.95.0+dfsg1-2~bpo13+1"));
         assert_eq!(offered_version(table, "1.95"), None);
         assert_eq!(offered_version("", "1.95.0"), None);
-    }
-
-    #[test]
-    fn the_main_archive_is_found() {
-        let targets = "Debian|Debian-Security|http://mirror.invalid/security/\n\
-                       Debian|Debian|http://mirror.invalid/debian/\n";
-        assert_eq!(main_archive(targets).as_deref(), Some("http://mirror.invalid/debian/"));
-        assert_eq!(main_archive("Else|Else|http://mirror.invalid/\n"), None);
     }
 }
