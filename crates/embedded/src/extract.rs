@@ -6,10 +6,13 @@
 //! names say.
 //!
 //! ```text
-//! <payload>-<SHA-256 of the content>                               what lay there as it is
-//! <payload>-<SHA-256 of the content>-of-<SHA-256 of the frames>    what lay there in zstd frames
+//! runtimes.sqfs-<SHA-256>     kernel-<SHA-256>.Image     initramfs-<SHA-256>.cpio
 //! ```
-//! The second hash tells which content the frames have without inflating them at each start.
+//! What lies there in zstd frames is inflated once: a symlink, named by the SHA-256 of the frames,
+//! tells which content they have.
+//! ```text
+//! kernel-of-<SHA-256 of the frames> -> kernel-<SHA-256>.Image
+//! ```
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
@@ -88,15 +91,18 @@ pub fn prepare(
         let path = source.path().canonicalize().map_err(unreadable)?;
         return Ok(Extracted { path, is_new: false });
     }
-    let raw = source.raw().and_then(|raw| sha256(raw, payload)).map_err(unreadable)?;
-    let suffix = if is_compressed { format!("-of-{raw}") } else { String::new() };
-    let known = if is_compressed { None } else { Some(raw) };
-    let files = Files { payload, suffix, directory };
-    let (path, is_new) = match files.whole(known.as_deref()) {
-        Some(path) => (path, false),
-        None => (files.write(source)?, true),
+    let lies_there = source.raw().and_then(|raw| sha256(raw, payload)).map_err(unreadable)?;
+    let files = Files { payload, directory };
+    let link = is_compressed.then(|| files.link(&lies_there));
+    let hash = match &link {
+        Some(link) => files.hash_behind(link),
+        None => Some(lies_there),
     };
-    files.remove_others(&path);
+    let (path, is_new) = match hash.and_then(|hash| files.if_whole(&hash)) {
+        Some(path) => (path, false),
+        None => (files.write(source, link.as_deref())?, true),
+    };
+    files.remove_others(&[Some(&*path), link.as_deref()]);
     Ok(Extracted { path, is_new })
 }
 
@@ -138,43 +144,41 @@ fn copy(mut from: impl Read, mut to: impl Write, max_bytes: u64) -> Result<Strin
 /// The extracted files of one payload in their directory.
 struct Files<'a> {
     payload: Payload,
-    /// What names end with after the hash of the content.
-    suffix: String,
     directory: &'a Path,
 }
 
 impl Files<'_> {
-    fn name(&self, hash: &str) -> String {
-        format!("{}{hash}{}", self.prefix(), self.suffix)
+    /// The file that has this hash.
+    fn file(&self, hash: &str) -> PathBuf {
+        let (prefix, extension) = self.payload.file_name();
+        self.directory.join(format!("{prefix}-{hash}{extension}"))
     }
 
-    fn prefix(&self) -> String {
-        format!("{}-", self.payload.file_name())
+    /// The symlink that tells what zstd frames with this hash have.
+    fn link(&self, hash: &str) -> PathBuf {
+        self.directory.join(format!("{}-of-{hash}", self.payload.file_name().0))
     }
 
-    /// The file of this source, if it is there with the content that its name tells. `known` is the
-    /// hash of the content where it is known; else it is looked for.
-    fn whole(&self, known: Option<&str>) -> Option<PathBuf> {
-        if let Some(hash) = known {
-            return self.if_whole(hash);
-        }
-        let names = self.names();
-        let hashes = names
-            .iter()
-            .filter_map(|name| name.strip_prefix(&self.prefix())?.strip_suffix(&self.suffix));
-        hashes.filter_map(|hash| self.if_whole(hash)).next()
+    /// The hash in the name of the file that a link leads to.
+    fn hash_behind(&self, link: &Path) -> Option<String> {
+        let (prefix, extension) = self.payload.file_name();
+        let target = fs::read_link(link).ok()?.into_os_string().into_string().ok()?;
+        let hash = target.strip_prefix(prefix)?.strip_prefix('-')?.strip_suffix(extension)?;
+        hash.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| hash.to_owned())
     }
 
+    /// The file of this hash, if it is there with the content that its name tells.
     fn if_whole(&self, hash: &str) -> Option<PathBuf> {
-        let path = self.directory.join(self.name(hash));
+        let path = self.file(hash);
         let is_file = path.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
         let read = || sha256(File::open(&path)?, self.payload);
         let is_whole = is_file && read().is_ok_and(|found| found == hash);
         is_whole.then_some(path)
     }
 
-    /// Writes the content to a file beside its place, then gives it its name.
-    fn write(&self, source: &Source) -> Result<PathBuf, ExtractError> {
+    /// Writes the content to a file beside its place, then gives it its name, and the link as well
+    /// where there is to be one.
+    fn write(&self, source: &Source, link: Option<&Path>) -> Result<PathBuf, ExtractError> {
         let payload = self.payload;
         let unwritable =
             |error| ExtractError::Write { path: self.directory.to_owned(), source: error };
@@ -191,9 +195,13 @@ impl Files<'_> {
             CopyError::Read(error) => unreadable(error),
             CopyError::Write(error) => unwritable(error),
         })?;
-        let path = self.directory.join(self.name(&hash));
+        let path = self.file(&hash);
         self.publish(file, &path)
             .map_err(|source| ExtractError::Write { path: path.clone(), source })?;
+        if let Some(link) = link {
+            replace_link(link, &path)
+                .map_err(|source| ExtractError::Write { path: link.to_owned(), source })?;
+        }
         Ok(path)
     }
 
@@ -212,19 +220,32 @@ impl Files<'_> {
 
     /// Removes what other releases, or extractions that were killed, left. What can't be removed
     /// costs space and nothing else.
-    fn remove_others(&self, kept: &Path) {
-        let others = self.names().into_iter().map(|name| self.directory.join(name));
-        for other in others.filter(|other| other != kept) {
-            // Losing a race against another process that removes it is as good.
-            let _ = fs::remove_file(other);
+    fn remove_others(&self, kept: &[Option<&Path>]) {
+        let Ok(entries) = fs::read_dir(self.directory) else { return };
+        for entry in entries.flatten() {
+            let is_ours = entry.file_name().to_string_lossy().starts_with(&self.prefix());
+            if is_ours && !kept.contains(&Some(&entry.path())) {
+                // Losing a race against another process that removes it is as good.
+                let _ = fs::remove_file(entry.path());
+            }
         }
     }
 
-    /// The names of all files of this payload.
-    fn names(&self) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.directory) else { return Vec::new() };
-        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        names.filter(|name| name.starts_with(&self.prefix())).collect()
+    fn prefix(&self) -> String {
+        format!("{}-", self.payload.file_name().0)
+    }
+}
+
+/// Makes `link` a symlink to the file at `path`, which is beside it.
+fn replace_link(link: &Path, path: &Path) -> io::Result<()> {
+    if link.symlink_metadata().is_ok() {
+        fs::remove_file(link)?;
+    }
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    match std::os::unix::fs::symlink(name, link) {
+        // Another process, with the same frames.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
     }
 }
 

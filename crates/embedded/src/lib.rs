@@ -66,12 +66,12 @@ impl Payload {
         }
     }
 
-    /// The beginning of the name of the extracted file; the rest is the hash of its content.
-    pub fn file_name(self) -> &'static str {
+    /// What the name of the extracted file has before and after the hash of its content.
+    fn file_name(self) -> (&'static str, &'static str) {
         match self {
-            Self::Runtimes => "runtimes.sqfs",
-            Self::Kernel => "kernel",
-            Self::Initramfs => "initramfs.cpio",
+            Self::Runtimes => ("runtimes.sqfs", ""),
+            Self::Kernel => ("kernel", ".Image"),
+            Self::Initramfs => ("initramfs", ".cpio"),
         }
     }
 

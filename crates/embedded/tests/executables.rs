@@ -122,10 +122,39 @@ fn zstd_frames_are_inflated_once() {
         let place = Place::with(&executable(BinaryFormat::Elf, &[(Payload::Runtimes, &packed)]));
         let (path, is_new) = place.extract();
         assert!(is_new && fs::read(&path).unwrap() == content());
-        let name = format!("runtimes.sqfs-{}-of-{}", hash(&content()), hash(&packed));
-        assert_eq!(place.names(), [name]);
+        let name = format!("runtimes.sqfs-{}", hash(&content()));
+        let link = format!("runtimes.sqfs-of-{}", hash(&packed));
+        assert_eq!(place.names(), [name.clone(), link.clone()]);
+        assert_eq!(fs::read_link(place.directory().join(link)).unwrap(), Path::new(&name));
         assert_eq!(place.extract(), (path, false));
     }
+}
+
+#[test]
+fn other_frames_have_another_content() {
+    let pack = |content: &[u8]| zstd::encode_all(content, 3).unwrap();
+    let place = Place::with(b"");
+    let inflate = |content: &[u8]| {
+        fs::write(place.executable(), pack(content)).unwrap();
+        prepare(Payload::Kernel, &Source::file(place.executable()), &place.directory()).unwrap()
+    };
+    for content in [b"a kernel", b"a newer!", b"a kernel"] {
+        let ready = inflate(content);
+        assert!(ready.is_new && fs::read(&ready.path).unwrap() == content);
+        let names = [format!("kernel-{}.Image", hash(content)), link_name(&pack(content))];
+        assert_eq!(place.names(), names);
+    }
+    let link = place.directory().join(link_name(&pack(b"a kernel")));
+    for lie in ["/etc/passwd", "kernel-../../etc/passwd.Image", "kernel-", "runtimes.sqfs-00"] {
+        fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink(lie, &link).unwrap();
+        let ready = inflate(b"a kernel");
+        assert!(ready.is_new && fs::read(&ready.path).unwrap() == b"a kernel");
+    }
+}
+
+fn link_name(frames: &[u8]) -> String {
+    format!("kernel-of-{}", hash(frames))
 }
 
 #[test]
