@@ -270,6 +270,7 @@ impl Slot {
     }
 
     fn answer(&self, operation: &Arc<Operation>, timeline: Timeline, done: Done) {
+        // First, so that who has the answer finds its line.
         log(operation, &timeline, &done);
         if operation.complete(timeline.metadata().clone(), done) {
             self.shared.registry.finish(operation);
