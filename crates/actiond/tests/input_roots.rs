@@ -54,11 +54,19 @@ where
     let flag = format!("--input-root-strategy={strategy}");
     match kit.daemon().host_rootfs().flag("--jobs=2").flag(flag).start().await {
         Ok(daemon) => case(daemon).await,
-        Err(error) if format!("{error:#}").contains("no input root strategy works here") => {
-            skip(format!("{error:#}"))
-        }
-        Err(error) => Err(error),
+        Err(error) => match why_it_can_not_be_had(&error) {
+            Some(reason) => skip(reason),
+            None => Err(error),
+        },
     }
+}
+
+/// What a daemon's last words, or those of the one in a VM, say of the strategy that was asked for.
+fn why_it_can_not_be_had(error: &anyhow::Error) -> Option<String> {
+    let words = format!("{error:#}");
+    let mut reasons =
+        words.lines().filter_map(|line| line.split_once("no input root strategy works here: "));
+    Some(reasons.next()?.1.to_owned())
 }
 
 /// An action that runs `script` for what it says.
