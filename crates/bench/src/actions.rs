@@ -43,9 +43,9 @@ async fn seen_before(load: &mut Load, files: usize, tree: &Tree, at_once: usize)
     let count = load.samples * at_once.min(4);
     let actions = make(&load.client, &[tree.root], count, &["program"], &[]).await?;
     let warm_up = make(&load.client, &[tree.root], 20, &["program"], &[]).await?;
-    execute_all(&load.client, warm_up, at_once).await?;
+    execute_all(load, warm_up, at_once).await?;
     let started = Instant::now();
-    let ran = execute_all(&load.client, actions, at_once).await?;
+    let ran = execute_all(load, actions, at_once).await?;
     let rate = per_second(count as f64, started);
     let split = split(&ran);
     let latencies = ran.into_iter().map(|(latency, _)| latency).collect();
@@ -73,7 +73,7 @@ async fn first_seen(
         roots.push(tree.root);
     }
     let actions = make(&load.client, &roots, roots.len(), &["program"], &[]).await?;
-    let ran = execute_all(&load.client, actions, 1).await?;
+    let ran = execute_all(load, actions, 1).await?;
     let split = split(&ran);
     let latencies = ran.into_iter().map(|(latency, _)| latency).collect();
     load.report.add(name, Figure::Latency(percentiles(latencies)), Some(split));
@@ -99,7 +99,7 @@ async fn many_outputs(load: &mut Load) -> Result<()> {
         let seed = format!("--seed={}", unique());
         let arguments = ["program", "--tree=out", &files, &seed];
         let actions = make(&load.client, &[tree.root], 1, &arguments, &["out"]).await?;
-        let one = execute_all(&load.client, actions, 1).await?;
+        let one = execute_all(load, actions, 1).await?;
         ensure!(one.iter().all(|(_, result)| result.output_directories.len() == 1));
         ran.extend(one);
     }
@@ -146,8 +146,9 @@ async fn make(
 
 type Ran = (Duration, proto::ActionResult);
 
-/// Runs the actions, `at_once` at a time, each as soon as one before it ends.
-async fn execute_all(client: &Client, actions: Vec<Digest>, at_once: usize) -> Result<Vec<Ran>> {
+/// Runs the actions, `at_once` at a time, each as soon as one before it ends and the pause is over.
+async fn execute_all(load: &Load, actions: Vec<Digest>, at_once: usize) -> Result<Vec<Ran>> {
+    let (client, pause) = (&load.client, load.pause);
     let actions = Arc::new(actions);
     let next = Arc::new(AtomicUsize::new(0));
     let mut tasks = tokio::task::JoinSet::new();
@@ -159,6 +160,9 @@ async fn execute_all(client: &Client, actions: Vec<Digest>, at_once: usize) -> R
                 let started = Instant::now();
                 let result = client.execute(action).await?;
                 ran.push((started.elapsed(), result));
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
             }
             anyhow::Ok(ran)
         });

@@ -23,6 +23,7 @@ mod stream;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -53,6 +54,10 @@ struct Arguments {
     /// --seed=SEED; without it that load is left out, and said to be.
     #[arg(long)]
     writer: Option<PathBuf>,
+    /// Milliseconds between an action's answer and the next request, as a client has that thinks:
+    /// what the server does after its answer is then in nobody's way.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pause: u64,
     /// Where the JSON report goes.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -63,6 +68,7 @@ struct Load {
     client: Client,
     samples: usize,
     only: Option<String>,
+    pause: Duration,
     writer: Option<Vec<u8>>,
     report: Report,
 }
@@ -109,6 +115,7 @@ async fn measure(arguments: &Arguments, url: &str) -> Result<Report> {
         client: Client::connect(url, &arguments.property).await?,
         samples: arguments.samples,
         only: arguments.only.clone(),
+        pause: Duration::from_millis(arguments.pause),
         writer,
         report: Report::new(url),
     };

@@ -109,6 +109,7 @@ static void must_mount(const char *source, const char *target, const char *type,
 
 static void boot(void)
 {
+	puts("UP");
 	mkdir("/mnt", 0755);
 	must_mount("proc", "/proc", "proc", 0, NULL);
 	must_mount("sys", "/sys", "sysfs", 0, NULL);

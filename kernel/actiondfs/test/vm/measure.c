@@ -14,6 +14,7 @@
 
 #define DIRECTORIES	50
 #define FILES		20
+#define OUTPUTS		4
 #define ROUNDS		20
 
 static double now_us(void)
@@ -77,6 +78,19 @@ static void write_all(const char *base)
 	}
 }
 
+static void write_more(const char *base)
+{
+	char path[256];
+	int d, f;
+
+	for (d = 0; d < DIRECTORIES; d++)
+		for (f = 0; f < OUTPUTS; f++) {
+			snprintf(path, sizeof(path), "%s/d%02d/out%02d", base,
+				 d, f);
+			write_file(path, "output", 6);
+		}
+}
+
 typedef void (*act)(const char *base);
 
 static double timed(act what, const char *base)
@@ -89,7 +103,7 @@ static double timed(act what, const char *base)
 
 struct samples {
 	double mount[ROUNDS], cold[ROUNDS], warm[ROUNDS], read[ROUNDS],
-	       again[ROUNDS], write[ROUNDS], unmount[ROUNDS];
+	       again[ROUNDS], write[ROUNDS], more[ROUNDS], unmount[ROUNDS];
 };
 
 static void tell_all(const char *who, struct samples *s)
@@ -101,7 +115,9 @@ static void tell_all(const char *who, struct samples *s)
 	tell(who, "later stat, a file", s->warm, ROUNDS, files);
 	tell(who, "first read, a file", s->read, ROUNDS, files);
 	tell(who, "later read, a file", s->again, ROUNDS, files);
-	tell(who, "new file", s->write, ROUNDS, DIRECTORIES);
+	tell(who, "first new file", s->write, ROUNDS, DIRECTORIES);
+	tell(who, "later new file", s->more, ROUNDS,
+	     DIRECTORIES * OUTPUTS);
 	tell(who, "unmount", s->unmount, ROUNDS, 1);
 }
 
@@ -112,6 +128,7 @@ static void measure_one(struct samples *s, int round)
 	s->read[round] = timed(read_all, TREE);
 	s->again[round] = timed(read_all, TREE);
 	s->write[round] = timed(write_all, TREE);
+	s->more[round] = timed(write_more, TREE);
 }
 
 static int file_content(char *out, size_t room, int d, int f)

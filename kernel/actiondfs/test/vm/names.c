@@ -125,6 +125,85 @@ static void links(void)
 					  0));
 }
 
+/* Once the kernel has forgotten what names it knew. */
+static int open_anew(const char *path, int flags, mode_t mode)
+{
+	int fd, saved;
+
+	become_root();
+	write_file("/proc/sys/vm/drop_caches", "6", 1);
+	become_action();
+	fd = open(path, flags, mode);
+	saved = errno;
+	if (fd >= 0)
+		close(fd);
+	errno = saved;
+	return fd;
+}
+
+static void opens_that_may_make(void)
+{
+	char path[257];
+	struct stat st;
+	int fd;
+
+	works("makes", write_file("anew", "first", 5));
+	works("O_CREAT of what is there",
+	      open_anew("anew", O_RDWR | O_CREAT, 0600));
+	holds("changes nothing", file_is("anew", "first"));
+	fails("O_EXCL of what is there",
+	      open_anew("anew", O_RDWR | O_CREAT | O_EXCL, 0600), EEXIST);
+	works("O_TRUNC of what is there",
+	      open_anew("anew", O_RDWR | O_CREAT | O_TRUNC, 0600));
+	holds("empties it", file_is("anew", ""));
+	works("unlink", unlink("anew"));
+	works("O_CREAT of what is gone",
+	      open_anew("anew", O_RDWR | O_CREAT | O_EXCL, 0640));
+	works("stat", stat("anew", &st));
+	holds("owner and mode", st.st_uid == ACTION_ID &&
+	      st.st_mode == (S_IFREG | 0640));
+	works("in an input directory",
+	      open_anew("dir/nested/anew", O_WRONLY | O_CREAT, 0644));
+	works("again", open_anew("dir/nested/anew", O_WRONLY | O_CREAT, 0644));
+
+	works("O_CREAT of an input", open_anew("hello", O_RDONLY | O_CREAT, 0644));
+	fails("for writing", open_anew("hello", O_RDWR | O_CREAT, 0644), EROFS);
+	fails("exclusive", open_anew("hello", O_RDONLY | O_CREAT | O_EXCL, 0644),
+	      EEXIST);
+	fails("of an input directory", open_anew("dir", O_WRONLY | O_CREAT, 0644),
+	      EISDIR);
+	works("mkdir", mkdir("closed", 0755));
+	fails("of a staged directory",
+	      open_anew("closed", O_WRONLY | O_CREAT, 0644), EISDIR);
+
+	works("a symlink to nothing", symlink("target", "dangling"));
+	fails("O_EXCL of it",
+	      open_anew("dangling", O_WRONLY | O_CREAT | O_EXCL, 0644), EEXIST);
+	fails("O_NOFOLLOW of it",
+	      open_anew("dangling", O_WRONLY | O_CREAT | O_NOFOLLOW, 0644),
+	      ELOOP);
+	works("O_CREAT through it",
+	      open_anew("dangling", O_WRONLY | O_CREAT, 0644));
+	works("makes what it leads to", lstat("target", &st));
+
+	fd = works("a mode that forbids what is asked for",
+		   open("readonly", O_WRONLY | O_CREAT | O_EXCL, 0444));
+	works("holds from the next open on", write(fd, "x", 1));
+	close(fd);
+	fails("the next open", open_anew("readonly", O_WRONLY | O_CREAT, 0444),
+	      EACCES);
+	works("makes in it", write_file("closed/in", "in", 2));
+	works("closes it", chmod("closed", 0555));
+	works("O_CREAT of what is in a closed directory",
+	      open_anew("closed/in", O_RDWR | O_CREAT, 0644));
+	fails("and of what is not",
+	      open_anew("closed/out", O_RDWR | O_CREAT, 0644), EACCES);
+	memset(path, 'n', 256);
+	path[256] = 0;
+	fails("a long name", open_anew(path, O_WRONLY | O_CREAT, 0644),
+	      ENAMETOOLONG);
+}
+
 void test_names(void)
 {
 	mount_strict();
@@ -132,6 +211,7 @@ void test_names(void)
 	directories();
 	renames();
 	links();
+	opens_that_may_make();
 }
 
 /* --- Listing ------------------------------------------------------------ */
