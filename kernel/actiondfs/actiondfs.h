@@ -225,6 +225,7 @@ int acd_setattr(struct mnt_idmap *idmap, struct dentry *dentry,
 		struct iattr *attr);
 
 /* lookup.c */
+bool acd_is_free(struct inode *inode, const struct qstr *name);
 struct dentry *acd_lookup(struct inode *dir, struct dentry *dentry,
 			  unsigned int flags);
 
@@ -244,6 +245,7 @@ struct acd_stage {
 
 struct dentry *acd_stage_directory(struct dentry *dentry);
 int acd_stage_begin(struct acd_stage *stage, struct dentry *dentry);
+int acd_stage_enter(struct acd_stage *stage, struct dentry *dentry);
 void acd_stage_end(struct acd_stage *stage);
 struct dentry *acd_stage_name(struct dentry *dir, struct dentry *dentry);
 

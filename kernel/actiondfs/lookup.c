@@ -76,6 +76,23 @@ static struct inode *acd_lookup_input(struct inode *parent,
 	return acd_input(parent, dir, entry, real);
 }
 
+/**
+ * acd_is_free - whether a name can be nowhere but in the stage
+ * @inode: the directory
+ * @name: the name
+ */
+bool acd_is_free(struct inode *inode, const struct qstr *name)
+{
+	struct acd_dir *dir;
+
+	if (name->len > ACD_NAME_MAX)
+		return false;
+	if (acd_is_staged(inode))
+		return true;
+	dir = acd_directory(inode);
+	return !IS_ERR(dir) && !acd_find(&dir->table, name->name, name->len);
+}
+
 struct dentry *acd_lookup(struct inode *dir, struct dentry *dentry,
 			  unsigned int flags)
 {

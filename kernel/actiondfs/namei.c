@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Making and removing names, in the stage.
- *
- * There is no atomic_open: where a directory has nothing staged, the lookup
- * before a create is a search in memory, and where it has, the create would
- * have to look into the stage anyway.
  */
 #include <linux/dcache.h>
 #include <linux/fs.h>
@@ -68,6 +64,76 @@ static int acd_create(struct mnt_idmap *idmap, struct inode *dir,
 		      struct dentry *dentry, umode_t mode, bool excl)
 {
 	return acd_make(dir, dentry, mode | S_IFREG, NULL);
+}
+
+/* Gives @dentry, not looked up yet, the regular file that @stage has or gets. */
+static struct dentry *acd_find_or_make(struct acd_stage *stage,
+				       struct dentry *dentry, umode_t mode,
+				       bool *made)
+{
+	int err;
+
+	*made = d_really_is_negative(stage->real);
+	if (*made) {
+		err = acd_make_real(stage, mode | S_IFREG, NULL);
+		if (err)
+			return ERR_PTR(err);
+		acd_count(stage_creates);
+	}
+	return d_splice_alias(acd_staged(dentry->d_sb, stage->real), dentry);
+}
+
+/*
+ * Without it, making a file asks the stage twice: whether there is one, and
+ * again under the lock that the making needs.
+ */
+static int acd_open_or_create(struct inode *dir, struct dentry *dentry,
+			      struct file *file, umode_t mode)
+{
+	struct dentry *other;
+	struct acd_stage stage;
+	bool made;
+	int err;
+
+	err = acd_stage_enter(&stage, dentry);
+	if (err)
+		return err;
+	acd_count(lookups);
+	acd_count(lookups_staged);
+	other = acd_find_or_make(&stage, dentry, mode, &made);
+	acd_copy_attributes(dir);
+	acd_stage_end(&stage);
+	if (IS_ERR(other))
+		return PTR_ERR(other);
+	if (!made)
+		return finish_no_open(file, other);
+	file->f_mode |= FMODE_CREATED;
+	err = finish_open(file, other ?: dentry, NULL);
+	dput(other);
+	return err;
+}
+
+static int acd_atomic_open(struct inode *dir, struct dentry *dentry,
+			   struct file *file, unsigned int flags, umode_t mode)
+{
+	struct dentry *other = NULL;
+	int err;
+
+	if (d_in_lookup(dentry)) {
+		if ((flags & O_CREAT) && acd_is_free(dir, &dentry->d_name))
+			return acd_open_or_create(dir, dentry, file, mode);
+		other = acd_lookup(dir, dentry, 0);
+		if (IS_ERR(other))
+			return PTR_ERR(other);
+		return finish_no_open(file, other);
+	}
+	if (!(flags & O_CREAT) || d_really_is_positive(dentry))
+		return finish_no_open(file, NULL);
+	err = acd_make(dir, dentry, mode | S_IFREG, NULL);
+	if (err)
+		return err;
+	file->f_mode |= FMODE_CREATED;
+	return finish_open(file, dentry, NULL);
 }
 
 static int acd_mkdir(struct mnt_idmap *idmap, struct inode *dir,
@@ -205,6 +271,7 @@ const struct inode_operations acd_directory_inode_operations = {
 	.unlink		= acd_remove,
 	.rmdir		= acd_remove,
 	.rename		= acd_rename,
+	.atomic_open	= acd_atomic_open,
 	.tmpfile	= acd_tmpfile,
 	.permission	= acd_permission,
 	.getattr	= acd_getattr,

@@ -128,12 +128,11 @@ struct dentry *acd_stage_name(struct dentry *dir, struct dentry *dentry)
 	return real;
 }
 
-/**
- * acd_stage_begin - get ready to change one name
- * @stage: filled in on success; end it with acd_stage_end()
- * @dentry: the name, negative or staged, in a directory locked by the VFS
- */
-int acd_stage_begin(struct acd_stage *stage, struct dentry *dentry)
+typedef struct dentry *(*acd_stage_look)(struct dentry *dir,
+					 struct dentry *dentry);
+
+static int acd_stage_open(struct acd_stage *stage, struct dentry *dentry,
+			  acd_stage_look look)
 {
 	int err;
 
@@ -147,7 +146,7 @@ int acd_stage_begin(struct acd_stage *stage, struct dentry *dentry)
 		goto drop_write;
 	}
 	inode_lock_nested(d_inode(stage->dir), I_MUTEX_PARENT);
-	stage->real = acd_stage_name(stage->dir, dentry);
+	stage->real = look(stage->dir, dentry);
 	if (!IS_ERR(stage->real))
 		return 0;
 
@@ -156,6 +155,32 @@ int acd_stage_begin(struct acd_stage *stage, struct dentry *dentry)
 drop_write:
 	mnt_drop_write(stage->super->stage.mnt);
 	return err;
+}
+
+/**
+ * acd_stage_begin - get ready to change one name
+ * @stage: filled in on success; end it with acd_stage_end()
+ * @dentry: the name, negative or staged, in a directory locked by the VFS
+ */
+int acd_stage_begin(struct acd_stage *stage, struct dentry *dentry)
+{
+	return acd_stage_open(stage, dentry, acd_stage_name);
+}
+
+static struct dentry *acd_stage_look_up(struct dentry *dir,
+					struct dentry *dentry)
+{
+	return lookup_one_len(dentry->d_name.name, dir, dentry->d_name.len);
+}
+
+/**
+ * acd_stage_enter - the same for a name that was not looked up yet
+ * @stage: its real dentry is positive or negative
+ * @dentry: the name
+ */
+int acd_stage_enter(struct acd_stage *stage, struct dentry *dentry)
+{
+	return acd_stage_open(stage, dentry, acd_stage_look_up);
 }
 
 /**
