@@ -199,8 +199,8 @@ impl Files<'_> {
         self.publish(file, &path)
             .map_err(|source| ExtractError::Write { path: path.clone(), source })?;
         if let Some(link) = link {
-            replace_link(link, &path)
-                .map_err(|source| ExtractError::Write { path: link.to_owned(), source })?;
+            // Not every file system has symlinks. Without this one the next start inflates again.
+            let _ = replace_link(link, &path);
         }
         Ok(path)
     }

@@ -54,6 +54,11 @@ impl Kit {
         if self.vm.is_some() { Err(Skipped(reason.to_owned()).into()) } else { Ok(()) }
     }
 
+    /// Whether the daemons of this kit stand in VMs.
+    pub fn is_in_vm(&self) -> bool {
+        self.vm.is_some()
+    }
+
     /// A daemon with a new root directory, to be started.
     pub fn daemon(&self) -> DaemonBuilder {
         match &self.vm {

@@ -32,7 +32,7 @@ const LIMIT: Duration = Duration::from_secs(3600);
 /// The first word of the VM's user space. Something without a newline may stand before it.
 const UP: &str = "UP";
 
-/// How often a VM may be booted until it says [`UP`]. QEMU before 8.1, emulating several CPUs side by
+/// How often a VM may be booted until it says a word, be it [`UP`] or a panic. QEMU before 8.1, emulating several CPUs side by
 /// side, can run code that Linux has just rewritten, which it does while it boots: one boot in some
 /// dozens dies of that, without a word.
 const BOOTS: usize = 3;
@@ -180,19 +180,26 @@ impl Boot<'_> {
         };
         for _ in 0..BOOTS {
             qemu::make_disk(&disk, DISK_BYTES)?;
-            let mut is_up = false;
+            let mut silent = true;
             let outcome = machine.run(|text| {
-                is_up |= text.ends_with(UP);
+                silent &= !text.ends_with(UP) && is_firmware(text);
                 line(text);
             });
             fs::remove_file(&disk)?;
-            if is_up || outcome.is_err() {
+            if !silent || outcome.is_err() {
                 return outcome;
             }
-            println!("kernel: the VM ended before its user space began: booting again");
+            println!("kernel: the VM ended before its kernel said a word: booting again");
         }
         bail!("the kernel does not boot: run again with --verbose")
     }
+}
+
+/// Whether a line of the console is nothing, or only what is said before there is a kernel: the
+/// firmware's name, that it boots, and how to clear a screen.
+fn is_firmware(line: &str) -> bool {
+    let rest = line.split_once("Booting from ROM..").map_or(line, |(_, rest)| rest);
+    line.contains("SeaBIOS") || !rest.contains(' ')
 }
 
 const IMAGE_MAKER: Need = Need {
@@ -251,6 +258,16 @@ fn compile(arch: Arch, folder: &Path) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kernel_that_speaks_is_no_firmware() {
+        for line in ["", "\x1bc\x1b[2JSeaBIOS (version 1.16)", "Booting from ROM..\x1bc\x1b[?7l"] {
+            assert!(is_firmware(line), "{line:?}");
+        }
+        for line in ["Booting from ROM..Kernel panic - not syncing", "BUG: unable to handle"] {
+            assert!(!is_firmware(line), "{line:?}");
+        }
+    }
 
     #[test]
     fn lines_add_up_to_a_verdict() {
