@@ -77,7 +77,9 @@ impl<'a> Storing<'a> {
             failed: AtomicBool::new(false),
         };
         let parts = thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| batch.store_some())).collect();
+            let spawn = |_| thread::Builder::new().spawn_scoped(scope, || batch.store_some());
+            // Where no thread is to be had, as beside a fork bomb, there are fewer to do it.
+            let others: Vec<_> = (1..threads).map_while(|index| spawn(index).ok()).collect();
             let own = batch.store_some();
             let joined = others.into_iter().map(|thread| {
                 let panicked = |_| Err(ActionError::Internal("storing outputs panicked".into()));
