@@ -111,7 +111,7 @@ async fn outputs_are_relative_to_the_working_directory(kit: Kit) -> Outcome {
         action.working_directory("a/b").input("a/b/in", "").output("out").output("sub/out");
     let run = action.run().await?;
     assert_eq!(run.succeeded().await?.outputs()?, ["file out", "file sub/out"]);
-    assert_eq!(run.stdout().await?, "/workspace/a/b\n");
+    assert_eq!(run.stdout().await?, "/execroot/a/b\n");
     // A directory that is there only because it is above an output will do.
     let action = daemon.client().action("echo x > out").working_directory("new").output("out");
     assert_eq!(action.run().await?.succeeded().await?.outputs()?, ["file out"]);

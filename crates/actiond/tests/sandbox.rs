@@ -82,7 +82,7 @@ async fn an_action_needs_no_root_file_system(kit: Kit) -> Outcome {
         let action = client.bare_action([argument]).executable(path, elf::exit_with(42));
         assert_eq!(action.run().await?.exit_code()?, 42);
     }
-    let in_path = client.bare_action(["program"]).env("PATH", "/workspace/bin");
+    let in_path = client.bare_action(["program"]).env("PATH", "/execroot/bin");
     let in_path = in_path.executable("bin/program", elf::exit_with(43));
     assert_eq!(in_path.run().await?.exit_code()?, 43);
     let not_executable = client.bare_action(["./program"]).input("program", elf::exit_with(1));
@@ -136,9 +136,9 @@ async fn a_libc_comes_from_the_runtime_root(kit: Kit) -> Outcome {
 async fn the_working_directory_is_in_the_workspace(kit: Kit) -> Outcome {
     let daemon = kit.daemon().host_rootfs().start().await?;
     let client = daemon.client();
-    assert_eq!(say(&client, "pwd; ls -A").await?, "/workspace\n");
+    assert_eq!(say(&client, "pwd; ls -A").await?, "/execroot\n");
     let run = client.action("pwd; ls").working_directory("a/b").input("a/b/c", "").run().await?;
-    assert_eq!(run.stdout().await?, "/workspace/a/b\nc\n");
+    assert_eq!(run.stdout().await?, "/execroot/a/b\nc\n");
     let run = client.action("true").working_directory("gone").run().await?;
     assert_eq!(run.code(), Code::InvalidArgument, "{}", run.message());
     Ok(())
@@ -306,7 +306,7 @@ async fn the_root_can_not_be_written(kit: Kit) -> Outcome {
             "touch /usr/file",
             "touch /dev/file",
             "rm /dev/null",
-            "mv /workspace /elsewhere",
+            "mv /execroot /elsewhere",
             "rmdir /tmp",
             "chmod 777 /",
         ],
@@ -396,14 +396,14 @@ async fn mounts_and_namespaces_are_out_of_reach(kit: Kit) -> Outcome {
         &kit,
         &[
             "mount -t tmpfs tmpfs /tmp",
-            "mount --bind /etc /workspace",
+            "mount --bind /etc /execroot",
             "umount /tmp",
             "unshare -m true",
             "unshare -n true",
             "unshare -U true",
             "unshare -Ur id",
             "nsenter -t 1 -m true",
-            "chroot /workspace true",
+            "chroot /execroot true",
             "hostname other",
             "mknod disk b 8 0",
         ],

@@ -12,7 +12,7 @@ use crate::etc;
 use crate::view::{Builder, Item, RootView};
 
 /// What a sandbox makes itself, and what is of no use in one.
-const NOT_SHOWN: [&str; 7] = ["boot", "dev", "proc", "run", "sys", "tmp", "workspace"];
+const NOT_SHOWN: [&str; 7] = ["boot", "dev", "proc", "run", "sys", "tmp", "execroot"];
 
 /// Shown entry by entry, without these entries.
 const BY_ENTRY: [(&str, &[&str]); 2] =

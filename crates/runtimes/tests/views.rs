@@ -276,7 +276,7 @@ fn an_image_is_a_root_of_its_own() {
         .file("opt/tool/x", "")
         .directory("tmp")
         .directory("proc")
-        .directory("workspace")
+        .directory("execroot")
         .file("secret/x", "")
         .mode("secret", 0o700);
     let view = runtimes::image_view(&root.path(""), "it").unwrap();

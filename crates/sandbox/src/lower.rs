@@ -95,7 +95,7 @@ fn preparation_calls(step: &Step, filter: &Arc<[Instruction]>) -> Vec<Call> {
 
 fn run_calls(step: &Step, files: &RunFiles<'_>) -> Vec<Call> {
     match step {
-        Step::AttachInputRoot => vec![Call::attach(files.input_root, c"/workspace")],
+        Step::AttachInputRoot => vec![Call::attach(files.input_root, c"/execroot")],
         Step::ConfineInit => vec![Call::drop_capabilities(), Call::own_files_below(0)],
         Step::Limit { resource, value } => vec![Call::limit(*resource, *value)],
         Step::RunOn { mask } => vec![Call::run_on(mask)],

@@ -39,7 +39,7 @@ fn requests_come_back_as_they_were() {
         Step::Limit { resource: Resource::AddressSpace, value: 1 << 40 },
         Step::RunOn { mask: vec![1, u64::MAX] },
         Step::Streams,
-        Step::EnterDirectory { path: [c"/workspace"].into_iter().collect() },
+        Step::EnterDirectory { path: [c"/execroot"].into_iter().collect() },
         Step::Execute {
             candidates: [c"/bin/a", c"/usr/bin/a"].into_iter().collect(),
             arguments: [c"a", c"", c"-b"].into_iter().collect(),

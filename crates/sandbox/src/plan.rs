@@ -13,7 +13,7 @@ use sys::strings::Strings;
 use crate::step::Step;
 
 /// Where the input root is attached.
-pub const WORKSPACE: &str = "/workspace";
+pub const WORKSPACE: &str = "/execroot";
 
 /// Where programs without a slash are looked for if the environment has no PATH.
 const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/usr/bin:/bin";

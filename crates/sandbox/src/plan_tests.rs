@@ -98,7 +98,7 @@ fn a_plain_action() {
 InitAfterwards: ConfineInit
 Action: Limit { resource: Processes, value: 100 }
 Action: Streams
-Action: EnterDirectory { path: ["/workspace"] }
+Action: EnterDirectory { path: ["/execroot"] }
 Action: Execute { candidates: ["/bin/cc"], arguments: ["cc", "-c", "a.c"], environment: ["PATH=/bin", "A=b"] }
 "#;
     assert_eq!(shown(&plan(&command, &limits)), expected);
@@ -117,7 +117,7 @@ Action: Limit { resource: Processes, value: 5 }
 Action: Limit { resource: AddressSpace, value: 1073741824 }
 Action: RunOn { mask: [3] }
 Action: Streams
-Action: EnterDirectory { path: ["/workspace/a/b"] }
+Action: EnterDirectory { path: ["/execroot/a/b"] }
 Action: Execute { candidates: ["bin/tool"], arguments: ["bin/tool"], environment: [] }
 "#;
     assert_eq!(shown(&plan(&command, &limits)), expected);

@@ -55,7 +55,7 @@ pub struct Spec<'a> {
     pub environment: &'a [CString],
     /// Relative to the input root.
     pub working_directory: &'a RelPath,
-    /// What is attached at `/workspace`; good for one run.
+    /// What is attached at `/execroot`; good for one run.
     pub input_root: &'a Attachment,
     /// What the action asks to be limited to.
     pub limits: &'a Limits,

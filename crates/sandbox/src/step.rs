@@ -54,7 +54,7 @@ pub enum Step {
     NoNewPrivileges,
     /// The system call filter.
     Filter,
-    /// The input root at `/workspace`.
+    /// The input root at `/execroot`.
     AttachInputRoot,
     /// PID 1 has no use for its capabilities and descriptors any more.
     ConfineInit,

@@ -86,7 +86,7 @@ pub(crate) fn fill(directory: &str, trace: Trace) -> Outcome {
     const PIECE: u64 = 16 << 20;
     let mut kept: Vec<File> = Vec::new();
     let mut taken = 0;
-    let is_scratch = !directory.starts_with("/workspace");
+    let is_scratch = !directory.starts_with("/execroot");
     loop {
         let path = Path::new(directory).join(format!("fill-{}", kept.len()));
         let file = OpenOptions::new().create(true).truncate(true).write(true).open(&path);
@@ -129,7 +129,7 @@ fn take(mut file: File, bytes: u64) -> std::io::Result<(File, u64)> {
 /// Makes empty files until there is no room for more; ends there in a scratch
 /// directory, and goes on for ever on a disk.
 pub(crate) fn inodes(directory: &str) -> Outcome {
-    let is_scratch = !directory.starts_with("/workspace");
+    let is_scratch = !directory.starts_with("/execroot");
     for number in 0_u64.. {
         let folder = Path::new(directory).join(format!("d{}", number / 1000));
         if number.is_multiple_of(1000) {

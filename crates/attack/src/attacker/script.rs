@@ -1,7 +1,7 @@
 //! System calls as words.
 //!
 //! ```text
-//! openat AT '/workspace/input' WRONLY ; write $1 'pwned' 5
+//! openat AT '/execroot/input' WRONLY ; write $1 'pwned' 5
 //! ```
 //!
 //! Calls are separated by `;`. An argument is a number, a constant or several

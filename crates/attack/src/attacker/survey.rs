@@ -19,7 +19,7 @@ pub(crate) fn execute(path: &str) -> Outcome {
 
 /// Runs itself again from a file with every set-id bit, and prints who it is.
 pub(crate) fn set_user_id() -> Outcome {
-    let program = "/workspace/raised";
+    let program = "/execroot/raised";
     fs::copy("/proc/self/exe", program).map_err(failed)?;
     fs::set_permissions(program, fs::Permissions::from_mode(0o6755)).map_err(failed)?;
     let output = Command::new(program).arg("credentials").output().map_err(failed)?;
@@ -73,7 +73,7 @@ pub(crate) fn credentials() -> Outcome {
 
 /// What is wrong with the mounts that are seen: `what: mount`.
 pub(crate) fn mounts() -> Outcome {
-    const WRITABLE: [&str; 5] = ["/tmp", "/dev/shm", "/dev/pts", "/proc", "/workspace"];
+    const WRITABLE: [&str; 5] = ["/tmp", "/dev/shm", "/dev/pts", "/proc", "/execroot"];
     let table = fs::read_to_string("/proc/self/mountinfo").map_err(failed)?;
     for line in table.lines() {
         let fields: Vec<&str> = line.split(' ').collect();
@@ -82,7 +82,7 @@ pub(crate) fn mounts() -> Outcome {
         };
         let has = |name| options.split(',').any(|option| option == name);
         let is_device_holder = matches!(*at, "/" | "/dev/pts");
-        let is_input = at.starts_with("/workspace/");
+        let is_input = at.starts_with("/execroot/");
         for (is_wrong, what) in [
             (!has("nosuid"), "takes set-user-id"),
             (!has("nodev") && !is_device_holder, "has devices"),
@@ -149,7 +149,7 @@ pub(crate) fn leftovers() -> Outcome {
             println!("{}", entry.path().display());
         }
     }
-    for entry in fs::read_dir("/workspace").map_err(failed)?.flatten() {
+    for entry in fs::read_dir("/execroot").map_err(failed)?.flatten() {
         if entry.file_name() == "left" {
             println!("{}", entry.path().display());
         }

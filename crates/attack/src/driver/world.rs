@@ -75,7 +75,7 @@ impl World {
 
     /// An action that runs one of the attacker's programs, without its input root.
     pub(crate) fn action(&self, words: &[&str]) -> Action {
-        let program = format!("/workspace/{}", self.name);
+        let program = format!("/execroot/{}", self.name);
         let substitute = |word: &&str| self.substitute(word);
         self.client
             .bare_action(std::iter::once(program).chain(words.iter().map(substitute)))

@@ -29,7 +29,7 @@ const FILE: Mode = Mode::from_raw_mode(0o444);
 
 /// Mount points, parents first. `/var/tmp` is `/tmp`: one file system bounds both.
 const DIRECTORIES: [&str; 8] =
-    ["dev", "dev/pts", "dev/shm", "etc", "proc", "tmp", "var", "workspace"];
+    ["dev", "dev/pts", "dev/shm", "etc", "proc", "tmp", "var", "execroot"];
 
 const SYMLINKS: [(&str, &str); 6] = [
     ("dev/fd", "/proc/self/fd"),

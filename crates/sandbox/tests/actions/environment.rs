@@ -77,17 +77,17 @@ fn much_output_arrives_whole() {
 
 #[test]
 fn its_working_directory_is_below_the_input_root() {
-    check("pwd", "/workspace");
+    check("pwd", "/execroot");
     let action = Action::sh("pwd");
     rustix::fs::mkdirat(&action.input_root, "dir", 0o755.into()).unwrap();
-    action.in_directory("dir").run().expect_code(0).expect_stdout("/workspace/dir");
+    action.in_directory("dir").run().expect_code(0).expect_stdout("/execroot/dir");
 }
 
 #[test]
 fn programs_are_found_by_its_own_path() {
     Action::new(&["echo", "found"]).run().expect_code(0).expect_stdout("found");
     let mut action = Action::new(&["tool"]).file("tool", 0o755, b"#!/bin/sh\necho mine\n");
-    action.environment = vec!["PATH=/nowhere:/workspace".to_owned()];
+    action.environment = vec!["PATH=/nowhere:/execroot".to_owned()];
     action.run().expect_code(0).expect_stdout("mine");
     let action = Action::new(&["./tool"]).file("tool", 0o555, b"#!/bin/sh\necho $0\n");
     action.run().expect_code(0).expect_stdout("./tool");
@@ -185,7 +185,7 @@ fn scratch_directories_work() {
 
 #[test]
 fn files_can_be_written_beside_the_inputs() {
-    check("echo x > /workspace/out; stat -c '%u %a' out", "65534 644");
+    check("echo x > /execroot/out; stat -c '%u %a' out", "65534 644");
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn devices_can_not_be_made() {
         "mknod /tmp/n c 1 3",
         "mknod /tmp/m c 1 1",
         "mknod /tmp/b b 8 0",
-        "mknod /workspace/b b 8 0",
+        "mknod /execroot/b b 8 0",
         "mknod /dev/shm/b b 254 0",
     ]);
     check("mknod /tmp/f p && test -p /tmp/f && echo fifo", "fifo");
@@ -113,7 +113,7 @@ fn devices_can_not_be_made() {
 
 #[test]
 fn a_device_in_an_input_root_does_not_open() {
-    let action = Action::sh("cat /workspace/zero | head -c 1 | wc -c");
+    let action = Action::sh("cat /execroot/zero | head -c 1 | wc -c");
     let device = rustix::fs::makedev(1, 5);
     let mode = rustix::fs::Mode::from_raw_mode(0o666);
     rustix::fs::mknodat(
@@ -174,10 +174,10 @@ fn namespaces_can_not_be_made_or_entered() {
 fn nothing_can_be_mounted_or_unmounted() {
     check_all_fail(&[
         "mount -t tmpfs tmpfs /tmp",
-        "mount --bind /tmp /workspace",
+        "mount --bind /tmp /execroot",
         "mount -o remount,rw /",
         "mount -o remount,rw /usr",
-        "umount /workspace",
+        "umount /execroot",
         "umount -l /proc",
         "umount /usr",
         "pivot_root /tmp /tmp",
@@ -200,10 +200,10 @@ fn mounts_of_the_host_are_not_listed() {
         "/proc",
         "/tmp",
         "/dev/shm",
-        "/workspace",
+        "/execroot",
     ];
     assert!(mounts.iter().all(|mount| allowed.contains(mount)), "{mounts:?}");
-    assert!(mounts.contains(&"/workspace"), "{mounts:?}");
+    assert!(mounts.contains(&"/execroot"), "{mounts:?}");
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn every_mount_is_read_only_or_private_and_none_takes_set_user_id() {
     for line in outcome.stdout.lines() {
         let fields: Vec<&str> = line.split(' ').collect();
         // The tests' own input root is mounted without precautions.
-        if fields[0] == "/workspace" {
+        if fields[0] == "/execroot" {
             continue;
         }
         let options: Vec<&str> = fields[1].split(',').collect();

@@ -31,10 +31,10 @@ fn programs_that_can_not_be_executed() {
 #[test]
 fn a_file_that_may_not_be_executed_is_remembered_over_one_that_is_not_there() {
     let mut action = Action::new(&["tool"]).file("tool", 0o644, b"x");
-    action.environment = vec!["PATH=/workspace:/nowhere".to_owned()];
+    action.environment = vec!["PATH=/execroot:/nowhere".to_owned()];
     check(action, StepName::Execute, Errno::ACCESS);
     let mut action = Action::new(&["echo", "x"]).file("echo", 0o644, b"x");
-    action.environment = vec!["PATH=/workspace:/usr/bin:/bin".to_owned()];
+    action.environment = vec!["PATH=/execroot:/usr/bin:/bin".to_owned()];
     action.run().expect_code(0).expect_stdout("x");
 }
 

@@ -67,7 +67,7 @@ fn run(pool: &Pool, script: &str, presented: &Presented) -> String {
 fn inputs_are_read_and_executed_and_outputs_written() {
     let script = "cat input link; ./tool; echo new > made/out; mkdir sub; echo x > sub/y; pwd";
     each_strategy(false, script, |name, output, presented| {
-        assert_eq!(output, "content\ncontent\ntool\n/workspace/dir\n", "{name}");
+        assert_eq!(output, "content\ncontent\ntool\n/execroot/dir\n", "{name}");
         for file in ["dir/made/out", "dir/sub/y"] {
             let entry = presented.outputs().entry(&path(file)).unwrap();
             assert!(matches!(entry, Some(OutputEntry::File(_))), "{name}: {entry:?}");
@@ -94,8 +94,8 @@ const CHANGES: &[&str] = &[
     "ln input hard",
     "ln tool hard",
     "rmdir .",
-    "mv /workspace/dir /workspace/gone",
-    "rm -rf /workspace/dir; ! test -e /workspace/dir/input",
+    "mv /execroot/dir /execroot/gone",
+    "rm -rf /execroot/dir; ! test -e /execroot/dir/input",
     "setfattr -n user.x -v y input",
     "exec 3<>input",
     "exec 3<input && echo x > /proc/self/fd/3",
@@ -133,7 +133,7 @@ fn an_action_that_may_changes_only_its_own_view() {
 
 #[test]
 fn nothing_can_be_executed_with_other_rights_or_opened_as_a_device() {
-    let script = "grep ' /workspace' /proc/self/mountinfo | cut -d' ' -f6";
+    let script = "grep ' /execroot' /proc/self/mountinfo | cut -d' ' -f6";
     each_strategy(false, script, |name, output, _| {
         assert!(!output.is_empty());
         for options in output.lines() {

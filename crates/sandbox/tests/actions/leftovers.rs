@@ -102,7 +102,7 @@ fn terminals() {
 fn mounts_on_the_host() {
     Action::sh("true").run();
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(!mounts.contains(" /workspace "), "{mounts}");
+    assert!(!mounts.contains(" /execroot "), "{mounts}");
     assert!(!mounts.lines().any(|line| line.contains(" - tmpfs sandbox ")), "{mounts}");
 }
 

@@ -51,13 +51,13 @@ pub(super) const CASES: &[Case] = &[
         .needs(Need::Local)
         .costly(),
     // What the server takes is told to it by xtask.
-    program("more-outputs-than-are-taken", &["links", "/workspace/out", "100001"])
+    program("more-outputs-than-are-taken", &["links", "/execroot/out", "100001"])
         .declares(&["out"])
         .timeout_ms(30_000)
         .needs(Need::Local)
         .refused(EXHAUSTED)
         .costly(),
-    program("outputs-without-end", &["links", "/workspace/out", "1000000000"])
+    program("outputs-without-end", &["links", "/execroot/out", "1000000000"])
         .declares(&["out"])
         .timeout_ms(1000)
         .refused(&[Code::DeadlineExceeded, Code::ResourceExhausted]),
@@ -133,7 +133,7 @@ async fn disk(world: &World, hog: &str) -> anyhow::Result<()> {
         let why = format!("the disk has {} GiB: too much to fill", before.total_bytes >> 30);
         return Err(Skip(why).into());
     }
-    beside_without_timeout(world, &[hog, "/workspace"]).await?;
+    beside_without_timeout(world, &[hog, "/execroot"]).await?;
     // What was written is deleted after the answer.
     let mut after = free(local)?;
     for _ in 0..500 {

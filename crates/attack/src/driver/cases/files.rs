@@ -26,13 +26,13 @@ pub(super) const CASES: &[Case] = &[
     calls("read-where-pid-1-is", "readlinkat AT '/proc/1/root' &100 100").fails(CLOSED),
     calls("the-root-of-a-thread-of-pid-1", "chdir '/proc/1/task/1/root'").fails(CLOSED),
     calls("a-file-by-handle", "open_by_handle_at AT &136 0").fails("EPERM"),
-    calls("read-through-an-input-symlink", "openat AT '/workspace/out' RDONLY")
+    calls("read-through-an-input-symlink", "openat AT '/execroot/out' RDONLY")
         .links(&[("out", "{canary}")])
         .fails(CLOSED),
-    calls("create-through-an-input-symlink", "openat AT '/workspace/out' WRONLY|CREAT 0666")
+    calls("create-through-an-input-symlink", "openat AT '/execroot/out' WRONLY|CREAT 0666")
         .links(&[("out", "{canary}")])
         .fails(CLOSED),
-    calls("read-through-a-symlink-to-pid-1", "openat AT '/workspace/out' RDONLY")
+    calls("read-through-a-symlink-to-pid-1", "openat AT '/execroot/out' RDONLY")
         .links(&[("out", "/proc/1/root/etc/shadow")])
         .fails(CLOSED),
     program("execute-a-file-of-the-host", &["execute", "{canary}"]).prints("ENOENT"),
@@ -62,13 +62,13 @@ pub(super) const CASES: &[Case] = &[
     calls("take-etc-away", "renameat2 AT '/etc' AT '/tmp/etc' 0").fails(READ_ONLY),
     calls("link-etc-to-a-writable-place", "linkat AT '/etc/passwd' AT '/tmp/passwd' 0")
         .fails(READ_ONLY),
-    calls("replace-the-workspace", "renameat2 AT '/workspace' AT '/gone' 0").fails(READ_ONLY),
+    calls("replace-the-execroot", "renameat2 AT '/execroot' AT '/gone' 0").fails(READ_ONLY),
     calls("change-the-mode-of-the-root", "fchmodat AT '/' 0777").fails(READ_ONLY),
     calls("make-a-directory-in-dev", "mkdirat AT '/dev/new' 0777").fails(READ_ONLY),
     // Devices.
     calls("make-a-memory-device", "mknodat AT '/tmp/mem' CHAR|0666 0x101").fails("EPERM"),
     calls("make-a-disk-device", "mknodat AT '/tmp/disk' BLOCK|0666 0x800").fails("EPERM"),
-    calls("make-a-device-among-outputs", "mknodat AT '/workspace/mem' CHAR|0666 0x101")
+    calls("make-a-device-among-outputs", "mknodat AT '/execroot/mem' CHAR|0666 0x101")
         .fails("EPERM"),
     calls("make-a-device-in-shared-memory", "mknodat AT '/dev/shm/mem' CHAR|0666 0x101")
         .fails("EPERM"),

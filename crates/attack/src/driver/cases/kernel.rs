@@ -47,8 +47,8 @@ pub(super) const CASES: &[Case] = &[
     calls("unload-a-module", "delete_module 'ext4' 0x800").fails("EPERM"),
     // CAD_OFF: were it allowed, the keys Ctrl-Alt-Del would do less, no more.
     calls("reboot", "reboot 0xfee1dead 0x28121969 0 0").fails("EPERM"),
-    calls("swap-to-a-file", "swapon '/workspace/input' 0").fails("EPERM"),
-    calls("account-processes", "acct '/workspace/accounts'").fails("EPERM"),
+    calls("swap-to-a-file", "swapon '/execroot/input' 0").fails("EPERM"),
+    calls("account-processes", "acct '/execroot/accounts'").fails("EPERM"),
     calls("read-the-log-buffer", "syslog 3 &64 64").fails("EPERM"),
     calls("set-the-time", "clock_settime 0 &16").fails("EPERM"),
     calls("set-the-time-of-day", "settimeofday &16 0").fails("EPERM"),

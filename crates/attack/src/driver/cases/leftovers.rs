@@ -10,7 +10,7 @@ pub(super) const CASES: &[Case] = &[
     steps("sockets-and-connections", |world| Box::pin(left(world, "network-leftovers"))),
     steps("processes-that-ignore-signals", |world| Box::pin(left(world, "daemons"))),
     steps("a-descriptor-in-a-socket-in-itself", |world| {
-        Box::pin(left_by(world, &["descriptor-in-flight", "/workspace/left"]))
+        Box::pin(left_by(world, &["descriptor-in-flight", "/execroot/left"]))
     }),
     steps("what-a-killed-action-had", |world| Box::pin(left_by_a_killed_action(world))),
 ];

@@ -11,73 +11,73 @@ use crate::world::World;
 const AS_IT_WAS: &str = "as it was when the action ended";
 
 pub(super) const CASES: &[Case] = &[
-    calls("a-symlink-to-the-host", "symlinkat '{canary}' AT '/workspace/out'")
+    calls("a-symlink-to-the-host", "symlinkat '{canary}' AT '/execroot/out'")
         .leaves(&["out"], &["symlink out -> {canary}"]),
-    calls("a-symlink-to-pid-1", "symlinkat '/proc/1/root/etc/shadow' AT '/workspace/out'")
+    calls("a-symlink-to-pid-1", "symlinkat '/proc/1/root/etc/shadow' AT '/execroot/out'")
         .leaves(&["out"], &["symlink out -> /proc/1/root/etc/shadow"]),
     calls(
         "below-a-symlink-to-the-host",
-        "unlinkat AT '/workspace/d' REMOVEDIR ; symlinkat '{directory}' AT '/workspace/d'",
+        "unlinkat AT '/execroot/d' REMOVEDIR ; symlinkat '{directory}' AT '/execroot/d'",
     )
     .leaves(&["d/canary"], &[]),
     calls(
         "below-a-symlink-to-the-root",
-        "unlinkat AT '/workspace/d' REMOVEDIR ; symlinkat '/proc/self/root/etc' AT '/workspace/d'",
+        "unlinkat AT '/execroot/d' REMOVEDIR ; symlinkat '/proc/self/root/etc' AT '/execroot/d'",
     )
     .leaves(&["d/passwd"], &[]),
     calls(
         "below-a-symlink-upwards",
-        "unlinkat AT '/workspace/d' REMOVEDIR ; symlinkat '../../../..' AT '/workspace/d'",
+        "unlinkat AT '/execroot/d' REMOVEDIR ; symlinkat '../../../..' AT '/execroot/d'",
     )
     .leaves(&["d/etc/passwd"], &[]),
     program("below-an-input-symlink", &["nothing"])
         .links(&[("link", "{directory}")])
         .declares(&["link/canary"])
         .refused(&[Code::InvalidArgument]),
-    calls("a-directory-with-a-symlink-out", "mkdirat AT '/workspace/out' 0777 ; symlinkat '{directory}' AT '/workspace/out/d'")
+    calls("a-directory-with-a-symlink-out", "mkdirat AT '/execroot/out' 0777 ; symlinkat '{directory}' AT '/execroot/out/d'")
         .leaves(&["out"], &["directory out"]),
-    calls("a-pipe", "mknodat AT '/workspace/out' FIFO|0666 0")
+    calls("a-pipe", "mknodat AT '/execroot/out' FIFO|0666 0")
         .declares(&["out"])
         .refused(&[Code::InvalidArgument]),
-    calls("a-pipe-in-a-directory", "mkdirat AT '/workspace/out' 0777 ; mknodat AT '/workspace/out/p' FIFO|0666 0")
+    calls("a-pipe-in-a-directory", "mkdirat AT '/execroot/out' 0777 ; mknodat AT '/execroot/out/p' FIFO|0666 0")
         .declares(&["out"])
         .refused(&[Code::InvalidArgument]),
-    calls("a-whiteout", "mknodat AT '/workspace/out' CHAR|0666 0").declares(&["out"]),
+    calls("a-whiteout", "mknodat AT '/execroot/out' CHAR|0666 0").declares(&["out"]),
     calls(
         "a-whiteout-by-rename",
-        "openat AT '/workspace/out' WRONLY|CREAT 0666 ; renameat2 AT '/workspace/out' AT '/workspace/other' WHITEOUT",
+        "openat AT '/execroot/out' WRONLY|CREAT 0666 ; renameat2 AT '/execroot/out' AT '/execroot/other' WHITEOUT",
     )
     .declares(&["out", "other"]),
-    calls("a-set-user-id-file", "openat AT '/workspace/out' WRONLY|CREAT 0777 ; write $1 '#!/x' 4 ; fchmod $1 06777")
+    calls("a-set-user-id-file", "openat AT '/execroot/out' WRONLY|CREAT 0777 ; write $1 '#!/x' 4 ; fchmod $1 06777")
         .leaves(&["out"], &["file out"]),
-    calls("a-file-of-mode-zero", "openat AT '/workspace/out' WRONLY|CREAT 0 ; write $1 'zero' 4")
+    calls("a-file-of-mode-zero", "openat AT '/execroot/out' WRONLY|CREAT 0 ; write $1 'zero' 4")
         .leaves(&["out"], &["file out"]),
-    calls("a-directory-of-mode-zero", "mkdirat AT '/workspace/out' 0777 ; openat AT '/workspace/out/f' WRONLY|CREAT 0 ; fchmodat AT '/workspace/out' 0")
+    calls("a-directory-of-mode-zero", "mkdirat AT '/execroot/out' 0777 ; openat AT '/execroot/out/f' WRONLY|CREAT 0 ; fchmodat AT '/execroot/out' 0")
         .leaves(&["out"], &["directory out"]),
-    calls("a-file-with-attributes", "openat AT '/workspace/out' WRONLY|CREAT 0666 ; fsetxattr $1 'user.x' 'y' 1 0")
+    calls("a-file-with-attributes", "openat AT '/execroot/out' WRONLY|CREAT 0666 ; fsetxattr $1 'user.x' 'y' 1 0")
         .leaves(&["out"], &["file out"]),
-    calls("a-file-with-blocks-beyond-its-end", "openat AT '/workspace/out' WRONLY|CREAT 0666 ; fallocate $1 1 0 0x1000000 ; write $1 'x' 1")
+    calls("a-file-with-blocks-beyond-its-end", "openat AT '/execroot/out' WRONLY|CREAT 0666 ; fallocate $1 1 0 0x1000000 ; write $1 'x' 1")
         .leaves(&["out"], &["file out"]),
     calls(
         "a-link-to-another-output",
-        "openat AT '/workspace/one' WRONLY|CREAT 0666 ; write $1 'linked' 6 ; linkat AT '/workspace/one' AT '/workspace/two' 0",
+        "openat AT '/execroot/one' WRONLY|CREAT 0666 ; write $1 'linked' 6 ; linkat AT '/execroot/one' AT '/execroot/two' 0",
     )
     .leaves(&["one", "two"], &["file one", "file two"]),
-    calls("a-name-that-is-no-text", "mkdirat AT '/workspace/out' 0777 ; openat AT #2f776f726b73706163652f6f75742fff00 WRONLY|CREAT 0666")
+    calls("a-name-that-is-no-text", "mkdirat AT '/execroot/out' 0777 ; openat AT #2f776f726b73706163652f6f75742fff00 WRONLY|CREAT 0666")
         .declares(&["out"])
         .refused(&[Code::InvalidArgument]),
-    calls("a-target-that-is-no-text", "symlinkat #ff00 AT '/workspace/out'")
+    calls("a-target-that-is-no-text", "symlinkat #ff00 AT '/execroot/out'")
         .declares(&["out"])
         .refused(&[Code::InvalidArgument]),
-    program("deeper-than-any-path", &["deep", "/workspace/out", "3000"])
+    program("deeper-than-any-path", &["deep", "/execroot/out", "3000"])
         .declares(&["out"])
         .refused(&[Code::ResourceExhausted]),
-    program("deeper-than-any-path-and-not-declared", &["deep", "/workspace/hidden", "3000"])
+    program("deeper-than-any-path-and-not-declared", &["deep", "/execroot/hidden", "3000"])
         .leaves(&[], &[]),
-    program("a-file-of-eight-terabytes", &["sparse", "/workspace/out", "8796093022208"])
+    program("a-file-of-eight-terabytes", &["sparse", "/execroot/out", "8796093022208"])
         .declares(&["out"])
         .refused(&[Code::ResourceExhausted]),
-    program("a-file-of-exabytes", &["sparse", "/workspace/out", "9223372036854775807"]).prints("EFBIG"),
+    program("a-file-of-exabytes", &["sparse", "/execroot/out", "9223372036854775807"]).prints("EFBIG"),
     steps("written-on-by-those-left", |world| Box::pin(written_on(world, "write-on"))),
     steps("written-on-by-a-descriptor-in-flight", |world| Box::pin(written_on(world, "descriptor-in-flight"))),
     steps("swapped-while-it-is-collected", |world| Box::pin(swapped(world))),
@@ -86,7 +86,7 @@ pub(super) const CASES: &[Case] = &[
 /// The output is what it was at the end, and stays so.
 async fn written_on(world: &World, program: &str) -> anyhow::Result<()> {
     for _ in 0..5 {
-        let action = world.ready(&[program, "/workspace/out"]).await?.output("out");
+        let action = world.ready(&[program, "/execroot/out"]).await?.output("out");
         let run = world.run(&action).await?;
         run.succeeded().await?;
         let before = whole_file(&run).await?;
@@ -107,7 +107,7 @@ async fn whole_file(run: &Run) -> anyhow::Result<String> {
 /// Whatever it was at the end, it is a file or a symlink or a directory, whole.
 async fn swapped(world: &World) -> anyhow::Result<()> {
     for _ in 0..10 {
-        let words = ["swap-on", "/workspace/out", "{canary}"];
+        let words = ["swap-on", "/execroot/out", "{canary}"];
         let run = world
             .run(
                 &world

@@ -37,7 +37,7 @@ pub(super) const CASES: &[Case] = &[
     calls("give-a-file-to-root", "openat AT '/tmp/f' RDWR|CREAT 0666 ; fchown $1 0 0").fails(NO_SUCH),
     calls(
         "make-a-file-immutable",
-        "openat AT '/workspace/f' RDWR|CREAT 0666 ; ioctl $1 SETFLAGS #10000000",
+        "openat AT '/execroot/f' RDWR|CREAT 0666 ; ioctl $1 SETFLAGS #10000000",
     )
     .fails("EPERM|ENOTTY|EOPNOTSUPP"),
     calls("emulate-other-systems", "personality 0x400000").fails("EPERM"),
