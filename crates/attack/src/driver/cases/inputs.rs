@@ -107,8 +107,7 @@ async fn mutable_inputs(world: &World) -> anyhow::Result<()> {
     let said = run.succeeded().await?.stdout().await?;
     ensure!(said.ends_with("renameat2 0\n"), "the action could not change its inputs: {said}");
     every_blob_is_as_it_was(world).await?;
-    let read =
-        "openat AT '/execroot/directory/nested' RDONLY ; openat AT '/execroot/moved' RDONLY";
+    let read = "openat AT '/execroot/directory/nested' RDONLY ; openat AT '/execroot/moved' RDONLY";
     let said = world.say(&["calls", read]).await?;
     ensure!(
         said == "openat 3\nopenat ENOENT\n",
