@@ -19,9 +19,15 @@ pub(crate) struct Arguments {
     /// The processor that the image is for: x86_64 or aarch64 [default: this machine's].
     #[arg(long, value_name = "ARCHITECTURE", default_value = std::env::consts::ARCH)]
     arch: String,
-    /// Take what the archives have now, and write runtimes/runtimes.lock anew.
-    #[arg(long)]
+    /// Take what the suites have now, and write runtimes/runtimes.lock anew.
+    #[arg(long, conflicts_with = "locked")]
     update: bool,
+    /// Take exactly what runtimes/runtimes.lock names, or fail.
+    #[arg(long)]
+    locked: bool,
+    /// Take what the lock names from the `.deb` files in this folder, if they are there.
+    #[arg(long, value_name = "DIR", requires = "locked")]
+    packages: Option<PathBuf>,
     /// Fail when this runtime can't be had, which is otherwise left out with a warning.
     #[arg(long, value_name = "NAME")]
     require: Vec<String>,
@@ -34,15 +40,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::run()?;
     let output = arguments.output.clone().unwrap_or_else(|| image_path(&arguments.arch));
     let program = program()?;
-    build(&program, &options(&arguments.arch, arguments.update, &arguments.require), &output)
+    let mut options = options(&arguments.arch, &arguments.require);
+    for (flag, given) in [("--update", arguments.update), ("--locked", arguments.locked)] {
+        if given {
+            options.push(flag.to_owned());
+        }
+    }
+    if let Some(folder) = &arguments.packages {
+        options.extend(["--packages".to_owned(), folder.display().to_string()]);
+    }
+    build(&program, &options, &output)
 }
 
-/// The image as the lock says; the runtimes in `require` must be in it. One that was made of the same
-/// is taken as it is.
+/// The image for tests, of what the suites have; the runtimes in `require` must be in it. An image that
+/// was made from the same recipe and lock is used again.
 pub(crate) fn provide(architecture: &str, require: &[String]) -> Result<PathBuf> {
     setup::run()?;
     let (image, program) = (image_path(architecture), program()?);
-    let options = options(architecture, false, require);
+    let options = options(architecture, require);
     let recipe = recipe();
     let inputs = Inputs::of(&[&program, &recipe, &recipe.with_extension("lock")], &options)?;
     let stamp = image.with_extension("inputs");
@@ -66,11 +81,8 @@ fn program() -> Result<PathBuf> {
     binaries::build("packaging", "runtime-image")
 }
 
-fn options(architecture: &str, update: bool, require: &[String]) -> Vec<String> {
+fn options(architecture: &str, require: &[String]) -> Vec<String> {
     let mut options = vec!["--arch".to_owned(), architecture.to_owned()];
-    if update {
-        options.push("--update".to_owned());
-    }
     for name in require {
         options.extend(["--require".to_owned(), name.clone()]);
     }
@@ -83,7 +95,7 @@ fn build(program: &Path, options: &[String], output: &Path) -> Result<()> {
     process::run(&mut command)
 }
 
-/// The SHA-256 of all that an image is made of. The packages are in the lock.
+/// The SHA-256 of what decides which image is made.
 struct Inputs(String);
 
 impl Inputs {
@@ -111,7 +123,7 @@ mod tests {
         fs::write(&other, "2").unwrap();
         let inputs = |files: &[&Path], require: &[&str]| {
             let require: Vec<String> = require.iter().map(|name| (*name).to_owned()).collect();
-            Inputs::of(files, &options("x86_64", false, &require)).unwrap().0
+            Inputs::of(files, &options("x86_64", &require)).unwrap().0
         };
         let whole = inputs(&[&one, &other], &["a"]);
         assert_eq!(whole, inputs(&[&one, &other], &["a"]));

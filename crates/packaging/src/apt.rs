@@ -1,9 +1,10 @@
 //! Packages of a suite, through the machine's apt but beside its state.
 //!
-//! Which mirror, proxy and credentials a machine uses is its owner's choice, so apt's own
-//! configuration is asked and never replaced. What is replaced is where apt keeps its state: the
+//! The owner of a machine chooses its mirror, proxy and credentials, so this module asks apt's own
+//! configuration and never replaces it. It replaces only the place where apt keeps its state: the
 //! suites that are added here exist in a private directory, and the machine's package lists stay as
-//! they are. Indexes are believed only when they are signed by the distribution's keyring.
+//! they are. apt trusts an index only if the distribution's keyring signed it, and a package only if
+//! it has the hash that the index names.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,11 +48,25 @@ pub struct Suite {
     architecture: Architecture,
 }
 
+/// A package as a suite's signed index describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The package's name.
+    pub name: String,
+    /// The package's version.
+    pub version: String,
+    /// The name under which [`Suite::download`] saves it.
+    pub file: String,
+    /// The SHA-256 of the `.deb`, in hexadecimal digits.
+    pub sha256: String,
+}
+
 impl Suite {
     /// Fetches the suite's indexes into `state`, where later runs only refresh them.
     ///
     /// # Errors
-    /// When there is no keyring or no mirror, or the mirror does not have the suite.
+    /// When there is no keyring or no mirror, or the mirror does not have the suite, or the suite is
+    /// not signed by the distribution.
     pub fn open(
         state: &Path,
         distribution: Distribution,
@@ -80,18 +95,35 @@ impl Suite {
         Ok(suite)
     }
 
-    /// Downloads the suite's version of each package into `folder`.
+    /// What the suite has of these packages now. A package is a name, or `name=version`.
     ///
     /// # Errors
-    /// When a package is not in the suite, or can't be fetched.
-    pub fn download(&self, packages: &[&str], folder: &Path) -> Result<()> {
-        let name = |package: &&str| format!("{package}:{}", self.architecture.debian_name());
-        run(self
-            .apt_get()
-            .args(["--quiet=2", "download"])
-            .args(packages.iter().map(name))
-            .current_dir(folder))
-        .with_context(|| format!("downloading from {}", self.name))
+    /// When the suite lacks one of them.
+    pub fn offers(&self, packages: &[String]) -> Result<Vec<Offer>> {
+        let mut command = self.apt_get();
+        command.args(["--quiet=2", "--print-uris", "download"]).args(self.qualified(packages));
+        let printed = run(&mut command).with_context(|| format!("looking into {}", self.name))?;
+        printed.lines().map(Offer::parse).collect()
+    }
+
+    /// Downloads these packages into `folder`. A package is a name, or `name=version`.
+    ///
+    /// # Errors
+    /// When the suite lacks one of them, or it can't be fetched, or has another hash.
+    pub fn download(&self, packages: &[String], folder: &Path) -> Result<()> {
+        let mut command = self.apt_get();
+        command.args(["--quiet=2", "download"]).args(self.qualified(packages)).current_dir(folder);
+        run(&mut command).with_context(|| format!("downloading from {}", self.name))?;
+        Ok(())
+    }
+
+    /// The packages as apt wants them named: with the architecture before the version.
+    fn qualified(&self, packages: &[String]) -> impl Iterator<Item = String> {
+        let architecture = self.architecture.debian_name();
+        packages.iter().map(move |package| match package.split_once('=') {
+            Some((name, version)) => format!("{name}:{architecture}={version}"),
+            None => format!("{package}:{architecture}"),
+        })
     }
 
     /// `apt-get` with the private state and this suite as its only source.
@@ -108,8 +140,40 @@ impl Suite {
             .args(option("APT::Architecture", architecture.to_owned()))
             .args(option("APT::Architectures", architecture.to_owned()))
             // A mirror that was frozen at some day is a good source for a build.
-            .args(option("Acquire::Check-Valid-Until", "false".to_owned()));
+            .args(option("Acquire::Check-Valid-Until", "false".to_owned()))
+            // Without it apt goes on with the indexes of an earlier run when the present ones can't
+            // be fetched or are not signed, and says so in a warning only.
+            .args(option("APT::Update::Error-Mode", "any".to_owned()));
         command
+    }
+}
+
+impl Offer {
+    /// Parses a line of `apt-get --print-uris`: `'URI' FILE SIZE SHA256:HASH`.
+    fn parse(line: &str) -> Result<Self> {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let offer = match fields[..] {
+            [_, file, _, hash] => Self::of_file(file, hash),
+            _ => None,
+        };
+        offer.with_context(|| format!("apt-get names a package in a way that is not known: {line}"))
+    }
+
+    fn of_file(file: &str, hash: &str) -> Option<Self> {
+        let (name, rest) = file.split_once('_')?;
+        let (version, _) = rest.rsplit_once('_')?;
+        Some(Self {
+            name: name.to_owned(),
+            // Of an epoch, such as the 1 of 1:3.8-4.
+            version: version.replace("%3a", ":"),
+            file: file.to_owned(),
+            sha256: hash.strip_prefix("SHA256:")?.to_owned(),
+        })
+    }
+
+    /// As [`Suite::download`] takes it.
+    pub fn named(&self) -> String {
+        format!("{}={}", self.name, self.version)
     }
 }
 
@@ -177,13 +241,14 @@ fn main_archive(archive: &Archive, targets: &str) -> Option<String> {
     targets.lines().find_map(|line| line.strip_prefix(&prefix)).map(str::to_owned)
 }
 
-/// Runs to the end; on failure the error has the last that the program said.
-fn run(command: &mut Command) -> Result<()> {
+/// Runs to the end and returns what the program printed; on failure the error has the last errors
+/// that it wrote.
+fn run(command: &mut Command) -> Result<String> {
     /// Lines of apt's that are worth showing: errors, without the progress before.
     const SHOWN_LINES: usize = 4;
     let output = command.output().context("cannot start apt-get")?;
     if output.status.success() {
-        return Ok(());
+        return String::from_utf8(output.stdout).context("apt-get printed no text");
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let errors: Vec<_> = said.lines().filter(|line| line.starts_with("E: ")).collect();
@@ -203,6 +268,17 @@ mod tests {
         let found = |distribution| main_archive(&Archive::of(distribution), targets);
         assert_eq!(found(Distribution::Debian).as_deref(), Some("http://mirror.invalid/debian/"));
         assert_eq!(found(Distribution::Ubuntu), None);
+    }
+
+    #[test]
+    fn an_offer_is_read() {
+        let line =
+            "'http://mirror.invalid/pool/d/d/d_1.8-4_all.deb' d_1%3a1.8-4_all.deb 351 SHA256:8b";
+        let offer = Offer::parse(line).unwrap();
+        assert_eq!((offer.named().as_str(), offer.sha256.as_str()), ("d=1:1.8-4", "8b"));
+        for line in ["", "'uri' d_1_all.deb 351", "'uri' d_1_all.deb 351 MD5Sum:8b"] {
+            assert!(Offer::parse(line).is_err(), "{line}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use runtimes::manifest::{self, Manifest, PackageManifest, RuntimeManifest};
 
 use crate::closure;
-use crate::fetch::{Fetched, Fetcher, Outcome};
+use crate::fetch::{Fetched, Fetcher, Outcome, Versions};
 use crate::image;
 use crate::lock::Lock;
 use crate::recipe::{Architecture, PackageRecipe, Pattern, Recipe, RuntimeRecipe, Source};
@@ -33,8 +33,10 @@ pub struct Options {
     pub lock: PathBuf,
     /// What the image is for.
     pub architecture: Architecture,
-    /// Take what the sources have now, and lock it.
-    pub update: bool,
+    /// Which versions of the packages are taken.
+    pub versions: Versions,
+    /// A folder with packages that the lock names, for those that the archive no longer has.
+    pub packages: Option<PathBuf>,
     /// Runtimes without which the image is of no use.
     pub require: Vec<String>,
     /// Where packages and indexes are kept between runs.
@@ -60,6 +62,7 @@ pub fn run(options: &Options) -> Result<Manifest> {
     }
     std::fs::create_dir_all(&options.cache).with_context(|| options.cache.display().to_string())?;
     let mut lock = Lock::load(&options.lock)?;
+    let before = lock.clone();
     let mut builder = Builder::new(&recipe.drop, options.architecture)?;
     for runtime in &recipe.runtimes {
         match obtain(runtime, options, &lock)? {
@@ -78,10 +81,19 @@ pub fn run(options: &Options) -> Result<Manifest> {
     }
     let (tree, manifest) = builder.finish()?;
     image::write(&tree, &options.output)?;
-    if options.update {
-        lock.save(&options.lock)?;
+    match options.versions {
+        Versions::Update => lock.save(&options.lock)?,
+        Versions::Offered => report(&lock.changes_since(&before)),
+        Versions::Locked => {}
     }
     Ok(manifest)
+}
+
+/// Says in one line what the image has that the lock does not name.
+fn report(changes: &[String]) {
+    if !changes.is_empty() {
+        eprintln!("runtimes: the suites have moved on from the lock: {}", changes.join(", "));
+    }
 }
 
 /// The first source that can be had with its packages, or why none can.
@@ -90,14 +102,19 @@ fn obtain<'a>(
     options: &Options,
     lock: &Lock,
 ) -> Result<Result<(&'a Source, Vec<Fetched>), String>> {
-    let (cache, update, architecture) = (&options.cache, options.update, options.architecture);
-    let fetcher = Fetcher { cache, lock, update, architecture };
+    let fetcher = Fetcher {
+        cache: &options.cache,
+        lock,
+        versions: options.versions,
+        packages: options.packages.as_deref(),
+        architecture: options.architecture,
+    };
     let mut reasons = Vec::new();
     for source in &runtime.sources {
         eprintln!(
             "runtimes: {}: {} packages of {}",
             runtime.name,
-            source.libc.len() + source.shell.len(),
+            source.packages().count(),
             source.origin
         );
         match fetcher.fetch(runtime, source)? {

@@ -1,27 +1,51 @@
-//! The packages of a runtime's source: from the cache, a folder or an archive, and always the bytes
-//! that the lock names.
+//! The packages of a runtime's source: from the cache, a folder or an archive.
+//!
+//! Every package is checked against a hash before it is used. [`Versions`] says whose:
+//!
+//! ```text
+//!            hash of         taken from                                  if it is gone
+//! Offered    the suite       cache, suite                                (a suite has what it offers)
+//! Locked     the lock        cache, --packages, suite                    an error that says how to go on
+//! Update     the suite       cache, suite; the lock then says the same
+//! ```
+//!
+//! A build that has all locked packages in its cache takes those with `Offered` as well and asks no
+//! archive. A directory of the recipe has no signature, so its packages are always those of the lock.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use sha2::{Digest, Sha256};
+use anyhow::{Context, Result, bail, ensure};
 
-use crate::apt::Suite;
+use crate::apt::{Offer, Suite};
+use crate::cache::{Cache, Folder, deb_files, sha256};
 use crate::deb::Deb;
 use crate::lock::{Lock, LockedPackage};
-use crate::recipe::{Architecture, Origin, PackageRecipe, RuntimeRecipe, Source};
+use crate::recipe::{Architecture, Distribution, Origin, RuntimeRecipe, Source};
+
+/// Which versions of the packages are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Versions {
+    /// What the suites offer today. The lock stays as it is.
+    Offered,
+    /// What the lock names and nothing else.
+    Locked,
+    /// What the suites offer today, which the lock then names.
+    Update,
+}
 
 /// Fetches packages for one image.
 #[derive(Debug)]
 pub struct Fetcher<'a> {
     /// Where `.deb` files and apt's state are kept between runs.
     pub cache: &'a Path,
-    /// What the packages must be.
+    /// What is locked.
     pub lock: &'a Lock,
-    /// Take what the sources have now, whatever the lock says.
-    pub update: bool,
+    /// Which versions are taken.
+    pub versions: Versions,
+    /// A folder with packages that the lock names, for those that the archive no longer has.
+    pub packages: Option<&'a Path>,
     /// What the image is for.
     pub architecture: Architecture,
 }
@@ -40,7 +64,7 @@ pub struct Fetched {
 pub enum Outcome {
     /// Every package of the source, in the order of its recipe: first libc's, then the shell's.
     Fetched(Vec<Fetched>),
-    /// The source can't be had from here; why.
+    /// The source is unavailable here; why.
     Unavailable(String),
 }
 
@@ -48,123 +72,263 @@ impl Fetcher<'_> {
     /// Fetches all packages of a source.
     ///
     /// # Errors
-    /// When a package is not what the lock says, or is corrupt, or the cache can't be used.
+    /// When a package is corrupt, or the cache can't be used, or what is locked can't be had.
     pub fn fetch(&self, runtime: &RuntimeRecipe, source: &Source) -> Result<Outcome> {
-        let wanted: Vec<&PackageRecipe> = source.libc.iter().chain(&source.shell).collect();
-        let locked = self.locked(runtime, source);
-        if !self.update {
-            let missing = wanted.iter().find(|package| locked_as(&locked, &package.name).is_none());
-            if let Some(package) = missing {
-                let name = &package.name;
-                return Ok(Outcome::Unavailable(format!(
-                    "the lock has no {name} of {}; --update adds it",
-                    source.origin
-                )));
+        match (&source.origin, self.versions) {
+            (Origin::Archive { distribution, suite }, Versions::Offered) => {
+                match self.cached(runtime, source)? {
+                    Some(packages) => Ok(Outcome::Fetched(packages)),
+                    None => Ok(self.offered(runtime, source, *distribution, suite)),
+                }
             }
-            if let Some(cached) = self.cached(&wanted, &locked)? {
-                return Ok(Outcome::Fetched(cached));
+            (Origin::Archive { distribution, suite }, Versions::Update) => {
+                Ok(self.offered(runtime, source, *distribution, suite))
+            }
+            (Origin::Directory(folder), Versions::Update) => {
+                self.of_folder(runtime, source, folder)
+            }
+            (Origin::Archive { .. }, Versions::Locked) | (Origin::Directory(_), _) => {
+                self.locked(runtime, source)
             }
         }
-        let folder = tempfile::tempdir_in(self.cache).context("in the cache")?;
-        let files = match self.provide(source, &wanted, folder.path()) {
-            Ok(files) => files,
-            Err(error) => return Ok(Outcome::Unavailable(format!("{error:#}"))),
-        };
-        let fetched = wanted.iter().map(|package| {
-            let (bytes, deb) = find(&files, &package.name, self.architecture)
-                .with_context(|| format!("{} of {}", package.name, source.origin))?;
-            let record = record(runtime, source, self.architecture, &bytes, &deb);
-            self.check_lock(&locked, &record)?;
-            self.keep(&record, &bytes)?;
-            Ok(Fetched { record, deb })
-        });
-        fetched.collect::<Result<_>>().map(Outcome::Fetched)
     }
 
-    /// What the lock has of this very source.
-    fn locked(&self, runtime: &RuntimeRecipe, source: &Source) -> Vec<LockedPackage> {
-        let origin = source.origin.to_string();
-        let packages = self.lock.packages(&runtime.name, self.architecture);
-        packages.filter(|package| package.source == origin).cloned().collect()
+    /// All packages as they are locked, if the cache has all of them.
+    fn cached(&self, runtime: &RuntimeRecipe, source: &Source) -> Result<Option<Vec<Fetched>>> {
+        let locked = Locked::of(self.lock, runtime, source, self.architecture);
+        if locked.missing(source).is_some() {
+            return Ok(None);
+        }
+        let cache = self.debs();
+        let bytes = source.packages().map(|it| cache.get(&locked.0[it.name.as_str()].sha256));
+        let Some(bytes) = bytes.collect::<Option<Vec<_>>>() else { return Ok(None) };
+        self.read_all(runtime, source, bytes).map(Some)
     }
 
-    /// All packages as they are locked, when all of them are in the cache.
-    fn cached(
+    /// What the suite offers today. Nothing of a suite that is not signed right is used.
+    fn offered(
         &self,
-        wanted: &[&PackageRecipe],
-        locked: &[LockedPackage],
-    ) -> Result<Option<Vec<Fetched>>> {
-        let mut all = Vec::new();
-        for package in wanted {
-            let Some(record) = locked_as(locked, &package.name) else { return Ok(None) };
-            let Ok(bytes) = fs::read(self.cached_path(&record.sha256)) else { return Ok(None) };
-            if sha256(&bytes) != record.sha256 {
-                return Ok(None);
-            }
-            let deb = Deb::read(&bytes).with_context(|| package.name.clone())?;
-            all.push(Fetched { record: record.clone(), deb });
+        runtime: &RuntimeRecipe,
+        source: &Source,
+        distribution: Distribution,
+        suite: &str,
+    ) -> Outcome {
+        let fetched = self.open(distribution, suite).and_then(|suite| {
+            let names: Vec<_> = source.packages().map(|it| it.name.clone()).collect();
+            let offers = suite.offers(&names)?;
+            let bytes = self.take(&suite, &offers)?;
+            self.in_order(runtime, source, bytes)
+        });
+        match fetched {
+            Ok(packages) => Outcome::Fetched(packages),
+            Err(error) => Outcome::Unavailable(format!("{error:#}")),
         }
-        Ok(Some(all))
     }
 
-    /// Paths of `.deb` files among which are the wanted ones.
-    fn provide(
+    /// Exactly what the lock names.
+    fn locked(&self, runtime: &RuntimeRecipe, source: &Source) -> Result<Outcome> {
+        let locked = Locked::of(self.lock, runtime, source, self.architecture);
+        if let Some(name) = locked.missing(source) {
+            return Ok(Outcome::Unavailable(format!(
+                "the lock has no {name} of {}; --update adds it",
+                source.origin
+            )));
+        }
+        let mut bytes = BTreeMap::new();
+        self.take_local(source, &locked, &mut bytes)?;
+        let mut missing: Vec<_> = locked.without(&bytes).collect();
+        if let (Origin::Archive { distribution, suite }, false) =
+            (&source.origin, missing.is_empty())
+        {
+            let suite = self.open(*distribution, suite)?;
+            bytes.extend(self.take(&suite, &offers_of(&suite, &missing)?)?);
+            missing = locked.without(&bytes).collect();
+        }
+        ensure!(missing.is_empty(), "{}", gone(&missing, source));
+        self.in_order(runtime, source, bytes).map(Outcome::Fetched)
+    }
+
+    /// Adds the locked packages that are on this machine: in the cache, in the folder that the
+    /// caller names, in the recipe's.
+    fn take_local(
         &self,
         source: &Source,
-        wanted: &[&PackageRecipe],
-        folder: &Path,
-    ) -> Result<Vec<PathBuf>> {
-        match &source.origin {
-            Origin::Directory(directory) => deb_files(directory),
-            Origin::Archive { distribution, suite } => {
-                let architecture = self.architecture;
-                let state = format!("apt/{distribution}-{suite}-{}", architecture.name());
-                let state = self.cache.join(state);
-                let suite = Suite::open(&state, *distribution, suite, architecture)?;
-                let names: Vec<_> = wanted.iter().map(|package| package.name.as_str()).collect();
-                suite.download(&names, folder)?;
-                deb_files(folder)
+        locked: &Locked<'_>,
+        bytes: &mut BTreeMap<String, Vec<u8>>,
+    ) -> Result<()> {
+        let mut folders = Vec::new();
+        if let Some(folder) = self.packages {
+            folders.push(Folder::read(folder)?);
+        }
+        if let Origin::Directory(folder) = &source.origin {
+            folders.push(Folder::read(folder)?);
+        }
+        let cache = self.debs();
+        for (name, package) in &locked.0 {
+            let mut found = cache.get(&package.sha256);
+            for folder in &folders {
+                if found.is_none() {
+                    found = folder.get(&package.sha256)?;
+                }
             }
+            bytes.extend(found.map(|found| ((*name).to_owned(), found)));
         }
-    }
-
-    fn check_lock(&self, locked: &[LockedPackage], found: &LockedPackage) -> Result<()> {
-        if self.update {
-            return Ok(());
-        }
-        match locked_as(locked, &found.name) {
-            Some(locked) if locked == found => Ok(()),
-            Some(locked) => bail!(
-                "{} of {} is version {} with SHA-256 {}, the lock says {} with {}; --update accepts \
-                 it",
-                found.name,
-                found.source,
-                found.version,
-                found.sha256,
-                locked.version,
-                locked.sha256
-            ),
-            None => bail!("{} of {} is not in the lock", found.name, found.source),
-        }
-    }
-
-    fn keep(&self, record: &LockedPackage, bytes: &[u8]) -> Result<()> {
-        let path = self.cached_path(&record.sha256);
-        let folder = path.parent().unwrap_or(self.cache);
-        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(bytes)?;
-        file.persist(&path).with_context(|| path.display().to_string())?;
         Ok(())
     }
 
-    fn cached_path(&self, sha256: &str) -> PathBuf {
-        self.cache.join("debs").join(format!("{sha256}.deb"))
+    /// Packages of a folder, whatever the lock says.
+    fn of_folder(
+        &self,
+        runtime: &RuntimeRecipe,
+        source: &Source,
+        folder: &Path,
+    ) -> Result<Outcome> {
+        let files = match deb_files(folder) {
+            Ok(files) => files,
+            Err(error) => return Ok(Outcome::Unavailable(format!("{error:#}"))),
+        };
+        let found = source.packages().map(|package| {
+            find(&files, &package.name, self.architecture)
+                .with_context(|| format!("{} of {}", package.name, source.origin))
+        });
+        let bytes = found.collect::<Result<_>>()?;
+        self.read_all(runtime, source, bytes).map(Outcome::Fetched)
+    }
+
+    fn open(&self, distribution: Distribution, suite: &str) -> Result<Suite> {
+        let state = format!("apt/{distribution}-{suite}-{}", self.architecture.name());
+        Suite::open(&self.cache.join(state), distribution, suite, self.architecture)
+    }
+
+    /// What is offered: from the cache, or downloaded. A package that has another hash than its offer
+    /// is an error.
+    fn take(&self, suite: &Suite, offers: &[Offer]) -> Result<BTreeMap<String, Vec<u8>>> {
+        let cache = self.debs();
+        let mut bytes = BTreeMap::new();
+        let mut absent = Vec::new();
+        for offer in offers {
+            match cache.get(&offer.sha256) {
+                Some(found) => drop(bytes.insert(offer.name.clone(), found)),
+                None => absent.push(offer),
+            }
+        }
+        if !absent.is_empty() {
+            fs::create_dir_all(self.cache).with_context(|| self.cache.display().to_string())?;
+            let folder = tempfile::tempdir_in(self.cache).context("in the cache")?;
+            let named: Vec<_> = absent.iter().map(|offer| offer.named()).collect();
+            suite.download(&named, folder.path())?;
+            for offer in absent {
+                let path = folder.path().join(&offer.file);
+                let found = fs::read(&path).with_context(|| path.display().to_string())?;
+                let hash = sha256(&found);
+                ensure!(hash == offer.sha256, "{} has the SHA-256 {hash}", offer.file);
+                bytes.insert(offer.name.clone(), found);
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Reads packages, by their names, in the order of the recipe.
+    fn in_order(
+        &self,
+        runtime: &RuntimeRecipe,
+        source: &Source,
+        mut bytes: BTreeMap<String, Vec<u8>>,
+    ) -> Result<Vec<Fetched>> {
+        let named = source.packages().map(|package| {
+            bytes.remove(&package.name).with_context(|| format!("{} is missing", package.name))
+        });
+        let bytes = named.collect::<Result<_>>()?;
+        self.read_all(runtime, source, bytes)
+    }
+
+    /// Reads packages that are in the order of the recipe, and keeps them.
+    fn read_all(
+        &self,
+        runtime: &RuntimeRecipe,
+        source: &Source,
+        bytes: Vec<Vec<u8>>,
+    ) -> Result<Vec<Fetched>> {
+        let cache = self.debs();
+        let read = source.packages().zip(bytes).map(|(package, bytes)| {
+            let deb = Deb::read(&bytes).with_context(|| package.name.clone())?;
+            let control = &deb.control;
+            ensure!(
+                control.name == package.name && fits(&deb, self.architecture),
+                "{} is {} for {}",
+                package.name,
+                control.name,
+                control.architecture
+            );
+            let record = record(runtime, source, self.architecture, &bytes, &deb);
+            if cache.get(&record.sha256).is_none() {
+                cache.put(&bytes)?;
+            }
+            Ok(Fetched { record, deb })
+        });
+        read.collect()
+    }
+
+    fn debs(&self) -> Cache {
+        Cache::new(self.cache.join("debs"))
     }
 }
 
-fn locked_as<'a>(locked: &'a [LockedPackage], name: &str) -> Option<&'a LockedPackage> {
-    locked.iter().find(|package| package.name == name)
+/// What the lock has of one source, by name.
+struct Locked<'a>(BTreeMap<&'a str, &'a LockedPackage>);
+
+impl<'a> Locked<'a> {
+    fn of(
+        lock: &'a Lock,
+        runtime: &'a RuntimeRecipe,
+        source: &Source,
+        architecture: Architecture,
+    ) -> Self {
+        let origin = source.origin.to_string();
+        let packages = lock.packages(&runtime.name, architecture);
+        let of_source = packages.filter(|package| package.source == origin);
+        let wanted = of_source.filter(|it| source.packages().any(|other| other.name == it.name));
+        Self(wanted.map(|package| (package.name.as_str(), package)).collect())
+    }
+
+    /// A package of the source that is not locked.
+    fn missing<'b>(&self, source: &'b Source) -> Option<&'b str> {
+        let mut names = source.packages().map(|package| package.name.as_str());
+        names.find(|name| !self.0.contains_key(name))
+    }
+
+    /// Those whose bytes are not among these.
+    fn without(
+        &self,
+        bytes: &BTreeMap<String, Vec<u8>>,
+    ) -> impl Iterator<Item = &'a LockedPackage> {
+        let absent = self.0.iter().filter(|(name, _)| !bytes.contains_key(**name));
+        absent.map(|(_, package)| *package)
+    }
+}
+
+/// The suite's offers that are what the lock names.
+fn offers_of(suite: &Suite, packages: &[&LockedPackage]) -> Result<Vec<Offer>> {
+    let names: Vec<_> = packages.iter().map(|package| package.name.clone()).collect();
+    let offers = suite.offers(&names)?;
+    let is_locked = |offer: &Offer| packages.iter().any(|it| it.sha256 == offer.sha256);
+    Ok(offers.into_iter().filter(is_locked).collect())
+}
+
+/// Says what nobody has any more, and how to go on.
+fn gone(packages: &[&LockedPackage], source: &Source) -> String {
+    let named = packages.iter().map(|package| format!("{} {}", package.name, package.version));
+    let named = named.collect::<Vec<_>>().join(", ");
+    let cure = match source.origin {
+        Origin::Archive { .. } => {
+            "name a folder that has these .deb files with --packages, or take what the suite has now \
+             with --update"
+        }
+        Origin::Directory(_) => {
+            "put these .deb files there, or take those that are there with --update"
+        }
+    };
+    format!("{} no longer has what the lock names: {named}; {cure}", source.origin)
 }
 
 fn record(
@@ -185,8 +349,12 @@ fn record(
     }
 }
 
+fn fits(deb: &Deb, architecture: Architecture) -> bool {
+    [architecture.debian_name(), "all"].contains(&deb.control.architecture.as_str())
+}
+
 /// The package of that name among the files, for the architecture or for all.
-fn find(files: &[PathBuf], name: &str, architecture: Architecture) -> Result<(Vec<u8>, Deb)> {
+fn find(files: &[PathBuf], name: &str, architecture: Architecture) -> Result<Vec<u8>> {
     // A file of a package is named after it; only what is in it counts in the end.
     let prefix = format!("{name}_");
     let named = files.iter().filter(|path| {
@@ -195,27 +363,9 @@ fn find(files: &[PathBuf], name: &str, architecture: Architecture) -> Result<(Ve
     for path in named {
         let bytes = fs::read(path).with_context(|| path.display().to_string())?;
         let deb = Deb::read(&bytes).with_context(|| path.display().to_string())?;
-        let fits = [architecture.debian_name(), "all"].contains(&deb.control.architecture.as_str());
-        if deb.control.name == name && fits {
-            return Ok((bytes, deb));
+        if deb.control.name == name && fits(&deb, architecture) {
+            return Ok(bytes);
         }
     }
     bail!("there is no package for {}", architecture.debian_name())
-}
-
-/// The `.deb` files in a folder, sorted.
-fn deb_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    let mut files = entries
-        .map(|entry| Ok(entry?.path()))
-        .filter(|path: &Result<PathBuf>| {
-            path.as_ref().map_or(true, |path| path.extension().is_some_and(|it| it == "deb"))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    files.sort();
-    Ok(files)
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    hex::encode(Sha256::digest(bytes))
 }

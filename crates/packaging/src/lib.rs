@@ -15,6 +15,7 @@
 pub mod apt;
 pub mod ar;
 pub mod build;
+pub mod cache;
 pub mod closure;
 pub mod compression;
 pub mod deb;

@@ -1,7 +1,8 @@
 //! `runtimes.lock`: which bytes the packages of every runtime are.
 //!
-//! An archive's suite changes with every point release. The lock is what makes two builds of one
-//! commit the same: a package that is not what the lock says is refused.
+//! A suite changes with every point release, and its mirrors then delete the old packages. With the
+//! lock a release can be built again from the same packages, wherever they are kept; other builds take
+//! what the suites have and say what differs ([`Lock::changes_since`]).
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -96,11 +97,36 @@ impl Lock {
         self.packages.retain(|package| !package.is_for(runtime, architecture));
         self.packages.extend(packages);
     }
+
+    /// Says of each package that is not in `before` as it is here what it was there.
+    pub fn changes_since(&self, before: &Self) -> Vec<String> {
+        let new = self.packages.difference(&before.packages);
+        new.map(|package| {
+            let LockedPackage { runtime, name, version, .. } = package;
+            let locked = before.packages.iter().find(|other| package.is_in_place_of(other));
+            match locked {
+                Some(old) if old.version == *version => {
+                    format!(
+                        "{name} {version} of {runtime} (has another SHA-256 than the locked one)"
+                    )
+                }
+                Some(old) => format!("{name} {version} of {runtime} (locked: {})", old.version),
+                None => format!("{name} {version} of {runtime} (not locked)"),
+            }
+        })
+        .collect()
+    }
 }
 
 impl LockedPackage {
     fn is_for(&self, runtime: &str, architecture: Architecture) -> bool {
         self.runtime == runtime && self.architecture == architecture.name()
+    }
+
+    /// Whether both are the same package of the same runtime and architecture.
+    fn is_in_place_of(&self, other: &Self) -> bool {
+        let key = |it: &Self| [it.runtime.clone(), it.architecture.clone(), it.name.clone()];
+        key(self) == key(other)
     }
 }
 

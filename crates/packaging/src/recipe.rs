@@ -53,6 +53,13 @@ pub struct Source {
     pub shell: Vec<PackageRecipe>,
 }
 
+impl Source {
+    /// All packages, libc's first.
+    pub fn packages(&self) -> impl Iterator<Item = &PackageRecipe> {
+        self.libc.iter().chain(&self.shell)
+    }
+}
+
 /// Where packages come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {

@@ -10,6 +10,7 @@ use backhand::{FilesystemReader, InnerNode};
 use packaging::ar::{self, Member};
 use packaging::build::{self, Options};
 use packaging::deb;
+use packaging::fetch::Versions;
 use packaging::recipe::Architecture;
 use runtimes::manifest::Manifest;
 use tempfile::TempDir;
@@ -62,7 +63,8 @@ impl Workshop {
             recipe: self.path("runtimes.toml"),
             lock: self.path("runtimes.lock"),
             architecture: Architecture::X86_64,
-            update: false,
+            versions: Versions::Offered,
+            packages: None,
             require: Vec::new(),
             cache: self.path("cache"),
             output: self.path(output),
@@ -74,7 +76,7 @@ impl Workshop {
     }
 
     fn update(&self, output: &str) -> Result<Manifest> {
-        build::run(&Options { update: true, ..self.options(output) })
+        build::run(&Options { versions: Versions::Update, ..self.options(output) })
     }
 }
 
@@ -200,7 +202,11 @@ fn what_is_required_must_be_there() {
     let workshop = Workshop::new();
     let require = |name: &str| {
         let options = workshop.options("image");
-        build::run(&Options { update: true, require: vec![name.to_owned()], ..options })
+        build::run(&Options {
+            versions: Versions::Update,
+            require: vec![name.to_owned()],
+            ..options
+        })
     };
     assert!(require("toy1").is_ok());
     let error = format!("{:#}", require("elsewhere").unwrap_err());

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use packaging::build::{self, Options};
+use packaging::fetch::Versions;
 use packaging::recipe::Architecture;
 
 /// Build a runtime image from a recipe.
@@ -15,9 +16,15 @@ struct Arguments {
     /// The processor that the image is for [default: this machine's].
     #[arg(long, value_name = "ARCHITECTURE")]
     arch: Option<Architecture>,
-    /// Take what the archives have now, and write the lock anew.
-    #[arg(long)]
+    /// Take what the suites have now, and write the lock anew.
+    #[arg(long, conflicts_with = "locked")]
     update: bool,
+    /// Take exactly what the lock names, or fail.
+    #[arg(long)]
+    locked: bool,
+    /// Take what the lock names from the `.deb` files in this folder, if they are there.
+    #[arg(long, value_name = "DIR", requires = "locked")]
+    packages: Option<PathBuf>,
     /// Fail when this runtime can't be had.
     #[arg(long, value_name = "NAME")]
     require: Vec<String>,
@@ -48,7 +55,12 @@ fn run(arguments: Arguments) -> Result<()> {
         lock: arguments.recipe.with_extension("lock"),
         recipe: arguments.recipe,
         architecture,
-        update: arguments.update,
+        versions: match (arguments.update, arguments.locked) {
+            (true, _) => Versions::Update,
+            (false, true) => Versions::Locked,
+            (false, false) => Versions::Offered,
+        },
+        packages: arguments.packages,
         require: arguments.require,
         cache: arguments.cache.map_or_else(build::default_cache, Ok)?,
         output: arguments.output.clone(),
