@@ -9,6 +9,7 @@
 //! and no sandbox.
 
 mod blob_hasher;
+mod chain;
 mod digest;
 mod digest_function;
 mod path;
@@ -25,6 +26,7 @@ pub mod result;
 
 pub use action::{ActionError, ActionMessage, ActionSpec};
 pub use blob_hasher::BlobHasher;
+pub use chain::Chain;
 pub use command::{CommandError, CommandSpec, OutputDirectoryFormat, OutputNodeProperties};
 pub use digest::{Digest, DigestError};
 pub use digest_function::DigestFunction;

@@ -6,13 +6,12 @@
 //! the call itself was fine.
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
 
 use bazel_remote_apis::google::protobuf::Any;
 use bazel_remote_apis::google::rpc::Status as RpcStatus;
-use model::{Digest, DigestFunction};
+use model::{Chain, Digest, DigestFunction};
 use prost::Message as _;
 use store::StoreError;
 use tokio::task::JoinError;
@@ -261,16 +260,9 @@ struct Violation {
     description: String,
 }
 
-/// An error with its causes, for errors whose text leaves them out.
-fn chain(what: &str, error: &dyn Error) -> String {
-    let mut text = format!("{what}: {error}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        // Writing to a String can't fail.
-        let _ = write!(text, ": {cause}");
-        source = cause.source();
-    }
-    text
+/// `what`, then an error with its causes.
+fn chain(what: &str, error: &(dyn Error + 'static)) -> String {
+    format!("{what}: {}", Chain(error))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use model::Digest;
+use model::{Chain, Digest};
 
 /// Why an action has no good result. `reapi` maps each variant to one status
 /// code of `ExecuteResponse.status`.
@@ -61,18 +61,12 @@ fn first(digests: &[Digest]) -> String {
 
 impl ActionError {
     /// An error of the server's own, with the act that failed.
-    pub(crate) fn internal(act: &str, error: &dyn std::error::Error) -> Self {
-        let mut text = format!("{act}: {error}");
-        let mut source = error.source();
-        while let Some(cause) = source {
-            text.push_str(&format!(": {cause}"));
-            source = cause.source();
-        }
-        Self::Internal(text)
+    pub(crate) fn internal(act: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::Internal(format!("{act}: {}", Chain(error)))
     }
 
-    /// The store took something not; a full disk is nobody's fault, and over some
-    /// time later.
+    /// The store refused a write. A full disk is not the client's fault and may pass, so it is
+    /// [`ActionError::ResourceExhausted`].
     pub(crate) fn not_stored(act: &str, error: &store::StoreError) -> Self {
         match Self::internal(act, error) {
             Self::Internal(text) if error.is_out_of_space() => Self::ResourceExhausted(text),
