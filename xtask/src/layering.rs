@@ -9,7 +9,8 @@ use std::process::Command;
 use serde_json::Value;
 
 /// From the bottom up: each may import those before it.
-const FLOORS: [&str; 14] = [
+const FLOORS: [&str; 15] = [
+    "chain",
     "model",
     "sys",
     "embedded",

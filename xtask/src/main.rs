@@ -13,6 +13,8 @@ mod darwin;
 mod debian_mirror;
 mod dist;
 mod e2e;
+#[cfg(test)]
+mod error_rule;
 mod guest_program;
 mod initramfs;
 mod kernel;

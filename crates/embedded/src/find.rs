@@ -20,7 +20,7 @@ pub struct Section {
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     /// The file can't be opened or read.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -28,7 +28,7 @@ pub enum FindError {
         source: std::io::Error,
     },
     /// It is no executable, or a damaged one.
-    #[error("{}: no executable that can be read: {source}", path.display())]
+    #[error("{}: not an executable that can be read", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,

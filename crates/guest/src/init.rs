@@ -11,6 +11,7 @@ use std::ffi::CStr;
 use std::io;
 use std::process::Command;
 
+use chain::Chain;
 use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus};
 
@@ -46,7 +47,7 @@ pub fn run() -> ! {
     let mut settings = Settings::default();
     match make_a_linux(&mut settings).and_then(|()| supervise()) {
         Ok(status) => eprintln!("init: the worker ended: {status}"),
-        Err(error) => eprintln!("init: {}", describe(&error)),
+        Err(error) => eprintln!("init: {}", Chain(&error)),
     }
     power::off(settings.power_off)
 }
@@ -113,10 +114,4 @@ fn ended(status: WaitStatus) -> String {
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => "for an unknown reason".to_owned(),
     }
-}
-
-/// An error with all its causes, on one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use model::result::TreeBuilder;
-use model::{Digest, DigestFunction, proto};
+use model::{Chain, Digest, DigestFunction, proto};
 use store::{Store, StoreError};
 
 use crate::layers::{Files, Node};
@@ -26,7 +26,7 @@ pub enum ImportError {
     #[error(transparent)]
     Layout(#[from] LayoutError),
     /// A layer is damaged, or a file of it can't be stored.
-    #[error("layer {digest} of {}: {source}", path.display())]
+    #[error("cannot import layer {digest} of {}", path.display())]
     Layer {
         /// The layout.
         path: PathBuf,
@@ -109,7 +109,7 @@ fn put_tree(store: &Store, path: &Path, entries: &[(&str, &Node)]) -> Result<Dig
         let name = name.to_owned();
         match node {
             Node::Directory => {
-                let digest = tree.add(own).map_err(|error| malformed(error.to_string()))?;
+                let digest = tree.add(own).map_err(|error| malformed(Chain(&error).to_string()))?;
                 let digest = Some(digest.to_proto());
                 directory.directories.push(proto::DirectoryNode { name, digest });
             }
@@ -127,10 +127,10 @@ fn put_tree(store: &Store, path: &Path, entries: &[(&str, &Node)]) -> Result<Dig
         }
     }
     let root = directories.remove("").unwrap_or_default();
-    let tree = tree.finish(root).map_err(|error| malformed(error.to_string()))?;
+    let tree = tree.finish(root).map_err(|error| malformed(Chain(&error).to_string()))?;
     for (digest, message) in &tree.directories {
         model::Directory::parse(message.clone(), FUNCTION)
-            .map_err(|error| malformed(error.to_string()))?;
+            .map_err(|error| malformed(Chain(&error).to_string()))?;
         store.cas().put_expected(digest, message)?;
     }
     Ok(tree.root_digest())

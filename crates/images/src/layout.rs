@@ -23,7 +23,7 @@ const MAX_INDEX_DEPTH: usize = 4;
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
     /// A file of it can't be read.
-    #[error("reading {name} of {}: {source}", path.display())]
+    #[error("cannot read {name} of {}", path.display())]
     Read {
         /// The layout.
         path: PathBuf,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use inputroot::{Attachment, InputRoots, PresentError, PresentRequest, Presented};
-use model::{AssembleError, Digest, Directory, InputTree, LoadError, TreeLimits};
+use model::{AssembleError, Chain, Digest, Directory, InputTree, LoadError, TreeLimits};
 use runtimes::RootView;
 use store::{Cas, Pin, PinSet, Store, StoreError};
 
@@ -21,16 +21,16 @@ const MOUNT_POINTS: &str = "images/mounted";
 #[derive(Debug, thiserror::Error)]
 pub enum OpenImageError {
     /// A directory of it can't be read, or breaks the rules.
-    #[error("reading its directories: {0}")]
+    #[error("cannot read the directories of the image: {0}")]
     Directories(String),
     /// The store has lost some of it.
-    #[error("{0} of its blobs are not in the store any more: import it again")]
+    #[error("the store lost {0} blobs of the image: import it again")]
     Incomplete(usize),
     /// It can't be made to appear.
     #[error(transparent)]
     Present(#[from] PresentError),
     /// It can't be attached.
-    #[error("attaching it at {}: {source}", path.display())]
+    #[error("cannot attach the image at {}", path.display())]
     Attach {
         /// The mount point.
         path: PathBuf,
@@ -76,7 +76,7 @@ impl Images {
                     images.mounted.push(mounted);
                     views.push((name, view));
                 }
-                Err(error) => tracing::warn!(%error, name, "an image is left out"),
+                Err(error) => tracing::warn!(error = %Chain(&error), name, "an image is left out"),
             }
         }
         Ok((images, views))
@@ -111,7 +111,7 @@ fn assemble(cas: &Cas, root: Digest) -> Result<InputTree, OpenImageError> {
     };
     InputTree::assemble(root, TreeLimits::default(), &mut load).map_err(|error| match error {
         AssembleError::Missing(digests) => OpenImageError::Incomplete(digests.len()),
-        other => OpenImageError::Directories(other.to_string()),
+        other => OpenImageError::Directories(Chain(&other).to_string()),
     })
 }
 
@@ -151,7 +151,7 @@ impl Attached {
 impl Drop for Attached {
     fn drop(&mut self) {
         if let Err(error) = sys::mount::detach(&c_path(&self.path)) {
-            tracing::warn!(%error, "an image could not be unmounted");
+            tracing::warn!(error = %Chain(&error), "an image could not be unmounted");
         }
     }
 }

@@ -9,7 +9,6 @@
 //! and no sandbox.
 
 mod blob_hasher;
-mod chain;
 mod digest;
 mod digest_function;
 mod path;

@@ -25,7 +25,7 @@ const MAX_ATTEMPTS: u32 = 32;
 
 /// A file or directory below an operator's directory could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("{step} {path}: {source}")]
+#[error("{step} {path}")]
 pub struct ReadError {
     /// What was attempted.
     pub step: &'static str,

@@ -35,7 +35,7 @@ pub struct ImageOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The file can't be opened or read.
-    #[error("the runtime image {}: {source}", path.display())]
+    #[error("cannot read the runtime image {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -96,7 +96,7 @@ pub enum ImageError {
         found: String,
     },
     /// The directory where it is to appear can't be used.
-    #[error("the mount point {}: {source}", path.display())]
+    #[error("cannot create the mount point {}", path.display())]
     MountPoint {
         /// The directory.
         path: PathBuf,
@@ -132,7 +132,7 @@ impl MountedImage {
 impl Drop for MountedImage {
     fn drop(&mut self) {
         if let Err(error) = sys::mount::detach(&c_path(&self.mount_point)) {
-            tracing::warn!(%error, "the runtime image could not be unmounted");
+            tracing::warn!(error = %chain::Chain(&error), "the runtime image could not be unmounted");
         }
     }
 }

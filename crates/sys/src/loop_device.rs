@@ -53,7 +53,7 @@ const _: () = assert!(size_of::<LoopConfig>() == 304);
 #[derive(Debug, thiserror::Error)]
 pub enum LoopError {
     /// A device file could not be opened.
-    #[error("open({}): {source}", path.display())]
+    #[error("open({})", path.display())]
     Open {
         /// The device file.
         path: PathBuf,
@@ -61,10 +61,10 @@ pub enum LoopError {
         source: io::Error,
     },
     /// The kernel offers no free device.
-    #[error("ioctl(LOOP_CTL_GET_FREE): {0}")]
+    #[error("ioctl(LOOP_CTL_GET_FREE)")]
     NoneFree(#[source] io::Error),
     /// The device does not take the file.
-    #[error("ioctl(LOOP_CONFIGURE): {0}")]
+    #[error("ioctl(LOOP_CONFIGURE)")]
     Configure(#[source] io::Error),
     /// Other processes took every device that was offered.
     #[error("other processes took {MAX_ATTEMPTS} free loop devices in a row")]

@@ -7,10 +7,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use chain::Chain;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use crate::supervisor::{Guest, Running, describe};
+use crate::supervisor::{Guest, Running};
 
 /// How often the host looks whether it slept.
 const TICK: Duration = Duration::from_secs(1);
@@ -71,7 +72,7 @@ async fn tell_time(running: &Running) -> Result<(), ()> {
             Ok(())
         }
         Err(error) => {
-            tracing::warn!(error = describe(&error), "the guest was not told the time");
+            tracing::warn!(error = %Chain(&error), "the guest was not told the time");
             Err(())
         }
     }
@@ -116,7 +117,7 @@ pub async fn write_stats(mut guest: watch::Receiver<Guest>, path: PathBuf) {
         let stats = match running.control.actiondfs_stats(&*running.machine).await {
             Ok(stats) => stats,
             Err(error) => {
-                tracing::warn!(error = describe(&error), "no counters from the guest");
+                tracing::warn!(error = %Chain(&error), "no counters from the guest");
                 continue;
             }
         };
@@ -146,7 +147,7 @@ pub async fn relieve(guest: watch::Receiver<Guest>, wanted_bytes: u64) {
                 guest_free_mib = memory.free_bytes >> 20,
                 "memory is short: the guest gave back its caches"
             ),
-            Err(error) => tracing::warn!(error = describe(&error), "memory is short"),
+            Err(error) => tracing::warn!(error = %Chain(&error), "memory is short"),
         }
     }
 }

@@ -18,6 +18,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chain::Chain;
 use tokio::sync::watch;
 
 use crate::control::{CallError, Client};
@@ -146,7 +147,7 @@ impl Supervisor {
                     self.guest.send_replace(Guest::Booting);
                 }
                 Err(error) if !booted_before => return Err(error),
-                Err(error) => tracing::error!(error = describe(&error), "the guest did not boot"),
+                Err(error) => tracing::error!(error = %Chain(&error), "the guest did not boot"),
             }
             let wait = backoff.next(since.elapsed()).map_err(SuperviseError::GaveUp)?;
             tracing::info!(wait_ms = wait.as_millis() as u64, "booting the guest again");
@@ -222,7 +223,7 @@ async fn stop_cleanly(running: &Running) {
     let begun = Instant::now();
     let stopped = tokio::time::timeout(STOP_TIMEOUT, async {
         if let Err(error) = running.control.shutdown(&*running.machine).await {
-            tracing::warn!(error = describe(&error), "the guest can't be asked to stop");
+            tracing::warn!(error = %Chain(&error), "the guest can't be asked to stop");
             running.machine.kill();
         }
         running.machine.ended().await
@@ -233,12 +234,6 @@ async fn stop_cleanly(running: &Running) {
         running.machine.ended().await;
     }
     tracing::info!("guest stopped in {} ms", begun.elapsed().as_millis());
-}
-
-/// An error with all its causes, on one line.
-pub(crate) fn describe(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 #[cfg(test)]

@@ -370,7 +370,7 @@ fn also_missing(command: Digest, inputs: Option<ActionError>) -> ActionError {
 }
 
 fn unsupported(error: runtimes::ViewError) -> ActionError {
-    ActionError::Unsupported(error.to_string())
+    ActionError::Unsupported(model::Chain(&error).to_string())
 }
 
 fn not_presented(error: PresentError) -> ActionError {

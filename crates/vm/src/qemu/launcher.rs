@@ -10,6 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use chain::Chain;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::{Resource, Rlimit, Signal};
 use rustix::thread::UnshareFlags;
@@ -26,13 +27,13 @@ const NOBODY: u32 = 65_534;
 enum LaunchError {
     #[error("the launcher is started by the host process only: {0}")]
     Arguments(&'static str),
-    #[error("the machine's description: {0}")]
+    #[error("the machine's description is malformed")]
     Description(#[from] serde_json::Error),
-    #[error("{path}: {errno}")]
-    Open { path: String, errno: rustix::io::Errno },
-    #[error("{step}: {errno}")]
-    Step { step: &'static str, errno: rustix::io::Errno },
-    #[error("starting {program}: {source}")]
+    #[error("cannot open {path}")]
+    Open { path: String, source: rustix::io::Errno },
+    #[error("{step}")]
+    Step { step: &'static str, source: rustix::io::Errno },
+    #[error("cannot start {program}")]
     Exec { program: String, source: std::io::Error },
 }
 
@@ -40,7 +41,7 @@ enum LaunchError {
 /// id, and the machine.
 pub fn launcher_main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let Err(error) = run(arguments) else { return ExitCode::SUCCESS };
-    eprintln!("{error}");
+    eprintln!("{}", Chain(&error));
     ExitCode::FAILURE
 }
 
@@ -83,13 +84,13 @@ fn open_read_only_disk(path: &Path) -> Result<Disk, LaunchError> {
 /// Opens without close-on-exec: the number is QEMU's from here on.
 fn open(path: &Path, access: OFlags) -> Result<i32, LaunchError> {
     let opened: Result<OwnedFd, _> = rustix::fs::openat(CWD, path, access, Mode::empty());
-    let failed = |errno| LaunchError::Open { path: path.display().to_string(), errno };
+    let failed = |source| LaunchError::Open { path: path.display().to_string(), source };
     opened.map(IntoRawFd::into_raw_fd).map_err(failed)
 }
 
 /// Gives up what a VMM does not need.
 fn confine() -> Result<(), LaunchError> {
-    let step = |step| move |errno| LaunchError::Step { step, errno };
+    let step = |step| move |source| LaunchError::Step { step, source };
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, none).map_err(step("limiting core dumps"))?;
     leave_namespaces();
@@ -113,7 +114,7 @@ fn leave_namespaces() {
 
 /// Becomes nobody, in no group but the one that may use KVM. That drops all capabilities.
 fn become_nobody() -> Result<(), LaunchError> {
-    let step = |step| move |errno| LaunchError::Step { step, errno };
+    let step = |step| move |source| LaunchError::Step { step, source };
     let (user, group) = (rustix::fs::Uid::from_raw(NOBODY), rustix::fs::Gid::from_raw(NOBODY));
     let groups: Vec<_> = kvm_group().into_iter().collect();
     rustix::thread::set_thread_groups(&groups).map_err(step("leaving all groups"))?;
@@ -124,7 +125,7 @@ fn become_nobody() -> Result<(), LaunchError> {
 /// Dies when the thread that started us does. After changing the user, which would undo it.
 fn die_with(parent: i32) -> Result<(), LaunchError> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(|errno| LaunchError::Step { step: "tying life to the parent's", errno })?;
+        .map_err(|source| LaunchError::Step { step: "tying life to the parent's", source })?;
     // It may have gone before we asked.
     match rustix::process::getppid() {
         Some(present) if present.as_raw_nonzero().get() == parent => Ok(()),

@@ -2,7 +2,6 @@ use clap::Parser;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::supervisor::describe;
 use crate::testing::{FakeVmm, Script};
 
 #[derive(Debug, Parser)]
@@ -52,7 +51,7 @@ async fn check(root: &Path, words: &[&str]) -> String {
     arguments.cas_image_size_mib = 256;
     let (vmm, _machines) = FakeVmm::new(&[Script::FailToStart]);
     let error = serve(arguments, Payloads::default(), vmm, "test").await.unwrap_err();
-    describe(&error)
+    chain::Chain(&error).to_string()
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ async fn a_guest_that_goes_away_comes_back_with_its_disk() {
 async fn a_first_boot_that_fails_is_an_error_with_its_cause() {
     let check = |script, expected: &'static str| async move {
         let error = supervise(&[script]).done.await.unwrap().unwrap_err();
-        let text = describe(&error);
+        let text = chain::Chain(&error).to_string();
         assert!(text.contains(expected), "{text}");
     };
     check(Script::FailToStart, "no such luck").await;

@@ -11,7 +11,7 @@ use std::fmt;
 ///
 /// ```
 /// let error = std::io::Error::other("the disk is gone");
-/// assert_eq!(model::Chain(&error).to_string(), "the disk is gone");
+/// assert_eq!(chain::Chain(&error).to_string(), "the disk is gone");
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Chain<'a>(pub &'a (dyn Error + 'static));
