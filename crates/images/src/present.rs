@@ -10,7 +10,7 @@ use std::sync::Arc;
 use inputroot::{Attachment, InputRoots, PresentError, PresentRequest, Presented};
 use model::{AssembleError, Chain, Digest, Directory, InputTree, LoadError, TreeLimits};
 use runtimes::RootView;
-use store::{Cas, Pin, PinSet, Store, StoreError};
+use store::{Cas, Pin, Store, StoreError};
 
 use crate::record::{self, Record, RecordError};
 
@@ -91,7 +91,7 @@ fn open(
 ) -> Result<(MountedImage, RootView), OpenImageError> {
     let tree = Arc::new(assemble(store.cas(), record.root)?);
     // Pinned first and asked second: what is found present then stays.
-    let pin = Pinned(store.cas().pin(Arc::new(TreeBlobs(Arc::clone(&tree)))));
+    let pin = Pinned(store.cas().pin(Arc::<InputTree>::clone(&tree)));
     let missing = store.cas().missing(tree.blobs()).len();
     if missing > 0 {
         return Err(OpenImageError::Incomplete(missing));
@@ -113,14 +113,6 @@ fn assemble(cas: &Cas, root: Digest) -> Result<InputTree, OpenImageError> {
         AssembleError::Missing(digests) => OpenImageError::Incomplete(digests.len()),
         other => OpenImageError::Directories(Chain(&other).to_string()),
     })
-}
-
-struct TreeBlobs(Arc<InputTree>);
-
-impl PinSet for TreeBlobs {
-    fn contains(&self, digest: &Digest) -> bool {
-        self.0.blobs().binary_search(digest).is_ok()
-    }
 }
 
 struct Pinned(#[expect(dead_code, reason = "held for its end")] Pin);

@@ -46,14 +46,14 @@ impl model::proto::action_cache_server::ActionCache for ActionCache {
         };
         if wanted.is_nothing()
             && let Ok(result) =
-                self.worker.cached_result_without_waiting(&message.instance_name, &action)
+                self.worker.cached_result(&self.store.resident(), &message.instance_name, &action)
         {
             // Going to another thread and back would cost more than all else.
             return result.map(Response::new).ok_or_else(|| status::not_cached(&action));
         }
         let (store, worker) = (Arc::clone(&self.store), self.worker.clone());
         let result = blocking::run(move || {
-            let cached = worker.cached_result(&message.instance_name, &action);
+            let cached = worker.cached_result(&store.blocking(), &message.instance_name, &action);
             let cached = cached.map_err(|error| status::cache(&error))?;
             let mut result = cached.ok_or_else(|| status::not_cached(&action))?;
             if !wanted.is_nothing() {

@@ -14,7 +14,7 @@ use prost::Message;
 use store::Store;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
-use worker::{Done, ExecuteRequest, OperationState, Stage, Subscription, Worker};
+use worker::{Done, ExecuteRequest, OperationState, Stage, SubmitError, Subscription, Worker};
 
 use crate::inline::Wanted;
 use crate::{blocking, request, status};
@@ -78,13 +78,16 @@ impl proto::execution_server::Execution for Execution {
             output_files: message.inline_output_files,
         };
         // Going to another thread and back costs more than what is done there, mostly.
-        let subscription = match self.worker.execute_without_waiting(request) {
-            Ok(submitted) => submitted.map_err(|error| status::submit(&error))?,
-            Err(request) => {
-                let worker = self.worker.clone();
-                let execute = move || worker.execute(request);
-                blocking::run(|| execute().map_err(|error| status::submit(&error))).await?
+        let subscription = match self.worker.execute(&self.store.resident(), &request) {
+            Err(SubmitError::WouldWait) => {
+                let (worker, store) = (self.worker.clone(), Arc::clone(&self.store));
+                let execute = move || {
+                    let submitted = worker.execute(&store.blocking(), &request);
+                    submitted.map_err(|error| status::submit(&error))
+                };
+                blocking::run(execute).await?
             }
+            submitted => submitted.map_err(|error| status::submit(&error))?,
         };
         Ok(Response::new(self.follow(subscription, wanted)))
     }

@@ -160,7 +160,7 @@ pub(crate) fn cas<E: std::borrow::Borrow<StoreError>>(error: E) -> Status {
         | StoreError::TooManyBytes { .. }
         | StoreError::EntryTooLarge { .. } => Code::InvalidArgument,
         StoreError::TooLargeToRead { .. } => Code::FailedPrecondition,
-        StoreError::Closed => Code::Unavailable,
+        StoreError::Closed | StoreError::WouldWait => Code::Unavailable,
         StoreError::Io { .. } if error.is_out_of_space() => Code::ResourceExhausted,
         StoreError::Io { .. } => Code::Internal,
     };
@@ -176,7 +176,7 @@ pub(crate) fn cache(error: &CacheError) -> Status {
 pub(crate) fn submit(error: &SubmitError) -> Status {
     let code = match error {
         SubmitError::QueueFull { .. } => Code::ResourceExhausted,
-        SubmitError::Draining => Code::Unavailable,
+        SubmitError::Draining | SubmitError::WouldWait => Code::Unavailable,
     };
     Status::new(code, chain("the action was not taken on", error))
 }

@@ -16,8 +16,8 @@ use rustix::io::Errno;
 use crate::checkpoint::Checkpoints;
 use crate::entry;
 use crate::error::StoreError;
-use crate::in_memory::{self, WouldWait};
 use crate::publisher::Publisher;
+use crate::resident;
 use crate::root::write_all;
 use crate::stripes::Stripes;
 
@@ -94,23 +94,21 @@ impl ActionCache {
         }
     }
 
-    /// As [`ActionCache::get`], but never waits for a disk: only a small value whose file the
-    /// kernel has in memory is found, and only what it remembers to be absent is not there.
-    ///
-    /// # Errors
-    /// [`WouldWait`] for all else.
-    pub fn get_without_waiting(
+    /// As [`ActionCache::get`], but never waits for a disk: finds only a small value whose file the
+    /// kernel has in memory, and answers `None` only when the kernel remembers that there is none.
+    /// Any other answer is [`StoreError::WouldWait`].
+    pub(crate) fn get_resident(
         &self,
         instance: &str,
         action: &Digest,
-    ) -> Result<Option<Bytes>, WouldWait> {
+    ) -> Result<Option<Bytes>, StoreError> {
         let path = EntryPath::new(instance, action);
         let directory = self.inner.files.directory();
-        let Some(entry) = in_memory::read(directory.as_fd(), &path.path, READ_FLAGS)? else {
+        let Some(entry) = resident::read(directory.as_fd(), &path.path, READ_FLAGS)? else {
             return Ok(None);
         };
-        // One that is damaged, or longer, is the other way's business.
-        entry::decode(path.name(), &entry.into()).map(Some).ok_or(WouldWait)
+        // An entry that is damaged or longer is left to the view that may wait.
+        entry::decode(path.name(), &entry.into()).map(Some).ok_or(StoreError::WouldWait)
     }
 
     /// Stores a value of up to [`ENTRY_BYTES_MAX`] for an action, in place of any that was there.

@@ -30,10 +30,10 @@ use rustix::io::Errno;
 use crate::blob_path::BlobPath;
 use crate::checkpoint::Checkpoints;
 use crate::error::StoreError;
-use crate::in_memory::{self, WouldWait};
 use crate::index::Index;
 use crate::pins::{Pin, PinSet, Pins};
 use crate::publisher::Publisher;
+use crate::resident;
 use crate::root::write_all;
 use crate::stripes::Stripes;
 use crate::writer::BlobWriter;
@@ -142,21 +142,18 @@ impl Cas {
         Ok(Some(content.into()))
     }
 
-    /// As [`Cas::read`], but never waits for a disk: only a small blob whose file the kernel has in
-    /// memory is read.
-    ///
-    /// # Errors
-    /// [`WouldWait`] for all else that is there.
-    pub fn read_without_waiting(&self, digest: &Digest) -> Result<Option<Bytes>, WouldWait> {
+    /// As [`Cas::read`], but never waits for a disk: reads only a small blob whose file the kernel
+    /// has in memory, and answers [`StoreError::WouldWait`] for any other that is in the store.
+    pub(crate) fn read_resident(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
         if !self.contains(digest) {
             return Ok(None);
         }
         let path = BlobPath::new(digest);
         let content =
-            in_memory::read(self.inner.files.directory().as_fd(), path.as_c_str(), READ_FLAGS)?;
-        // One that is damaged, longer or gone is the other way's business.
+            resident::read(self.inner.files.directory().as_fd(), path.as_c_str(), READ_FLAGS)?;
+        // A blob that is damaged, longer or gone is left to the view that may wait.
         let is_whole = |content: &Vec<u8>| content.len() as u64 == digest.size_bytes();
-        content.filter(is_whole).map(|content| Some(content.into())).ok_or(WouldWait)
+        content.filter(is_whole).map(|content| Some(content.into())).ok_or(StoreError::WouldWait)
     }
 
     /// A blob's file, opened for reading; `None` if it is not there.

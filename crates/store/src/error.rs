@@ -49,6 +49,9 @@ pub enum StoreError {
         /// The bound.
         max_bytes: u64,
     },
+    /// The answer is on a disk, and the caller must not wait for one: it asks again where it may.
+    #[error("the answer is not in memory")]
+    WouldWait,
     /// The store was closed: nothing may change any more, because it is recorded as whole.
     #[error("the store is closed")]
     Closed,

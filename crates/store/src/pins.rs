@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use model::Digest;
+use model::{Digest, InputTree};
 use parking_lot::{Mutex, MutexGuard};
 
 /// A set of blobs that must not be deleted.
@@ -19,6 +19,13 @@ pub trait PinSet: Send + Sync {
     /// Whether the blob is in the set. Called with a lock held: must be quick and must not call
     /// the store. The set must not change while it is registered.
     fn contains(&self, digest: &Digest) -> bool;
+}
+
+/// An input tree needs its files.
+impl PinSet for InputTree {
+    fn contains(&self, digest: &Digest) -> bool {
+        self.blobs().binary_search(digest).is_ok()
+    }
 }
 
 /// The sets that are registered now.

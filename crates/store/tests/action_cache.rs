@@ -6,9 +6,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use common::{BLAKE3, Fixture, SHA256};
 use model::Digest;
-use store::{ENTRY_BYTES_MAX, StoreError, WouldWait};
+use store::{ENTRY_BYTES_MAX, StoreError, StoreView};
 
 fn action() -> Digest {
     Digest::of(SHA256, b"action")
@@ -99,28 +100,33 @@ fn a_torn_entry_reads_as_absent_and_is_removed() {
     }
 }
 
+/// What a view that never waits knows; `Err` when it would have to wait.
+fn known(read: Result<Option<Bytes>, StoreError>) -> Result<Option<Bytes>, ()> {
+    read.map_err(|error| assert!(matches!(error, StoreError::WouldWait), "{error}"))
+}
+
 #[test]
 fn a_small_entry_that_is_in_memory_is_read_without_waiting() {
     // Not in memory as the others are: a tmpfs can't be read this way.
     let root = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let fixture = Fixture { store: common::open(root.path()), root };
     let cache = fixture.store.action_cache();
-    let read = || cache.get_without_waiting("", &action());
-    assert_eq!(read(), Err(WouldWait), "never looked for");
+    let read = |instance| known(fixture.store.resident().cached_result(instance, &action()));
+    assert_eq!(read(""), Err(()), "never looked for");
     assert_eq!(cache.get("", &action()).expect("a look"), None);
-    assert_eq!(read(), Ok(None), "remembered to be absent");
+    assert_eq!(read(""), Ok(None), "remembered to be absent");
     for size in [0, 1, 4000] {
         cache.put("", &action(), &vec![7; size]).expect("stored");
-        assert_eq!(read(), Ok(Some(vec![7; size].into())));
+        assert_eq!(read(""), Ok(Some(vec![7; size].into())));
     }
-    assert_eq!(cache.get_without_waiting("other", &action()), Err(WouldWait));
+    assert_eq!(read("other"), Err(()));
     cache.put("", &action(), &[7; 5000]).expect("stored");
-    assert_eq!(read(), Err(WouldWait), "not small");
+    assert_eq!(read(""), Err(()), "not small");
     cache.put("", &action(), b"value").expect("stored");
     let file = entry_files(&fixture).remove(0);
     let whole = fs::read(&file).expect("an entry");
     fs::write(&file, &whole[1..]).expect("root may");
-    assert_eq!(read(), Err(WouldWait), "damaged");
+    assert_eq!(read(""), Err(()), "damaged");
 }
 
 #[test]

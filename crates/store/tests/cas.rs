@@ -6,9 +6,10 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use bytes::Bytes;
 use common::{BLAKE3, Fixture, SHA256};
 use model::{Digest, DigestFunction};
-use store::{Deleted, StoreError, WouldWait};
+use store::{Deleted, StoreError, StoreView};
 
 /// Sizes around every bound that the store has inside.
 const SIZES: [usize; 8] = [0, 1, 4095, 65_535, 65_536, 65_537, 262_145, 3_000_000];
@@ -191,23 +192,29 @@ fn the_empty_blob_is_always_there() {
     }
 }
 
+/// What a view that never waits knows; `Err` when it would have to wait.
+fn known(read: Result<Option<Bytes>, StoreError>) -> Result<Option<Bytes>, ()> {
+    read.map_err(|error| assert!(matches!(error, StoreError::WouldWait), "{error}"))
+}
+
 #[test]
 fn a_small_blob_that_is_in_memory_is_read_without_waiting() {
     // Not in memory as the others are: a tmpfs can't be read this way.
     let root = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let fixture = Fixture { store: common::open(root.path()), root };
     let cas = fixture.store.cas();
-    assert_eq!(cas.read_without_waiting(&Digest::of(SHA256, b"absent")), Ok(None));
+    let read = |digest: &Digest| known(fixture.store.resident().blob(digest));
+    assert_eq!(read(&Digest::of(SHA256, b"absent")), Ok(None));
     for size in [1, 4096, 4097] {
         let digest = cas.put(SHA256, &content(size)).expect("stored");
         cas.read(&digest).expect("read");
-        let expected = if size <= 4096 { Ok(Some(content(size).into())) } else { Err(WouldWait) };
-        assert_eq!(cas.read_without_waiting(&digest), expected, "{size} bytes");
+        let expected = if size <= 4096 { Ok(Some(content(size).into())) } else { Err(()) };
+        assert_eq!(read(&digest), expected, "{size} bytes");
     }
     let digest = cas.put(SHA256, b"abc").expect("stored");
     cas.read(&digest).expect("read");
     fs::write(fixture.blob_file(&digest), "a").expect("root may");
-    assert_eq!(cas.read_without_waiting(&digest), Err(WouldWait), "damaged");
+    assert_eq!(read(&digest), Err(()), "damaged");
 }
 
 #[test]

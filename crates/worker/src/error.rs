@@ -78,6 +78,9 @@ impl ActionError {
 /// Why an action was not taken on at all.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
+    /// The view of the store would have to wait for a disk: ask again with one that may.
+    #[error("the store would have to wait for a disk")]
+    WouldWait,
     /// The queue is full; try again later.
     #[error("{limit} actions are waiting already")]
     QueueFull {
@@ -92,6 +95,9 @@ pub enum SubmitError {
 /// Why the action cache could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
+    /// The view of the store would have to wait for a disk: ask again with one that may.
+    #[error("the store would have to wait for a disk")]
+    WouldWait,
     /// The entry could not be read from the store.
     #[error("reading the cached result of {action}")]
     Read {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use model::{AssembleError, Digest, Directory, Entry, InputTree, LoadError, Loaded, TreeLimits};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use store::{Cas, Pin, PinSet};
+use store::{Cas, Pin};
 
 use crate::error::ActionError;
 
@@ -36,15 +36,6 @@ const NEVER: u64 = u64::MAX;
 pub(crate) struct PinnedTree {
     pub(crate) tree: Arc<InputTree>,
     _pin: Pin,
-}
-
-#[derive(Debug)]
-struct TreeBlobs(Arc<InputTree>);
-
-impl PinSet for TreeBlobs {
-    fn contains(&self, digest: &Digest) -> bool {
-        self.0.blobs().binary_search(digest).is_ok()
-    }
 }
 
 impl Inputs {
@@ -74,7 +65,7 @@ impl Inputs {
             }
         };
         // Pinned first and asked second: what is found present then stays.
-        let pin = cas.pin(Arc::new(TreeBlobs(Arc::clone(&known.tree))));
+        let pin = cas.pin(Arc::<InputTree>::clone(&known.tree));
         known.check_complete(cas)?;
         Ok(PinnedTree { tree: Arc::clone(&known.tree), _pin: pin })
     }

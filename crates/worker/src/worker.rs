@@ -8,14 +8,14 @@ use inputroot::InputRoots;
 use model::{ActionMessage, Digest, proto};
 use parking_lot::Mutex;
 use runtimes::Runtimes;
-use store::{Store, WouldWait};
+use store::{Store, StoreError, StoreView};
 
 use crate::cache;
 use crate::cancel::StopEvent;
 use crate::config::WorkerConfig;
 use crate::disk::DiskReserve;
 use crate::error::{ActionError, CacheError, StartError, SubmitError};
-use crate::inputs::{self, Inputs};
+use crate::inputs::Inputs;
 use crate::operation::{Done, Operation, OperationState, Subscription};
 use crate::queue::{PushError, Queue};
 use crate::registry::{Admission, Registry};
@@ -109,77 +109,55 @@ impl Worker {
             .map_err(|source| StartError::Thread { slot: self.shared.config.jobs.get(), source })
     }
 
-    /// Answers from the cache, joins an equal action in flight, or queues the
-    /// action. Reads a few small blobs: it may block for a moment.
+    /// Answers from the cache, joins an equal action in flight, or queues the action. Reads a few
+    /// small blobs through `view`.
     ///
     /// # Errors
-    /// When the action is not taken on. What is wrong with the action itself
-    /// comes as the operation's answer.
-    pub fn execute(&self, request: ExecuteRequest) -> Result<Subscription, SubmitError> {
-        let timeline = Timeline::queued_now(&self.shared.config.worker_name);
-        let prepared = self.prepare(&request);
-        self.take_on(request, prepared, timeline)
-    }
-
-    /// As [`Worker::execute`], but never waits for a disk.
-    ///
-    /// # Errors
-    /// Gives the request back if it would have to wait.
-    pub fn execute_without_waiting(
+    /// When the action is not taken on, or the view would have to wait. What is wrong with the
+    /// action itself comes as the operation's answer.
+    pub fn execute(
         &self,
-        request: ExecuteRequest,
-    ) -> Result<Result<Subscription, SubmitError>, ExecuteRequest> {
-        let timeline = Timeline::queued_now(&self.shared.config.worker_name);
-        match self.prepare_without_waiting(&request) {
-            Ok(prepared) => Ok(self.take_on(request, prepared, timeline)),
-            Err(WouldWait) => Err(request),
-        }
-    }
-
-    fn take_on(
-        &self,
-        request: ExecuteRequest,
-        prepared: Result<Prepared, ActionError>,
-        timeline: Timeline,
+        view: &impl StoreView,
+        request: &ExecuteRequest,
     ) -> Result<Subscription, SubmitError> {
-        match prepared {
+        let timeline = Timeline::queued_now(&self.shared.config.worker_name);
+        match self.prepare(view, request) {
             Ok(Prepared::Cached(result)) => {
                 Ok(self.answer_at_once(request, timeline, cached(*result)))
             }
             Ok(Prepared::ToRun(action)) => self.enqueue(request, *action, timeline),
-            Err(error) => Ok(self.answer_at_once(request, timeline, Done::failed(error))),
-        }
-    }
-
-    fn prepare(&self, request: &ExecuteRequest) -> Result<Prepared, ActionError> {
-        let shared = &*self.shared;
-        if !request.skip_cache_lookup {
-            match cache::lookup(&shared.store, &request.instance, &request.action) {
-                Ok(Some(result)) => return Ok(Prepared::Cached(Box::new(result))),
-                Ok(None) => {}
-                // The action can still be run.
-                Err(error) => tracing::warn!(%error, "the action cache failed"),
+            Err(NotPrepared::WouldWait) => Err(SubmitError::WouldWait),
+            Err(NotPrepared::Failed(error)) => {
+                Ok(self.answer_at_once(request, timeline, Done::failed(error)))
             }
         }
-        self.to_run(request.action, inputs::read(shared.store.cas(), &request.action)?)
     }
 
-    fn prepare_without_waiting(
+    fn prepare(
         &self,
+        view: &impl StoreView,
         request: &ExecuteRequest,
-    ) -> Result<Result<Prepared, ActionError>, WouldWait> {
-        let store = &self.shared.store;
-        if !request.skip_cache_lookup
-            && let Some(result) =
-                cache::lookup_without_waiting(store, &request.instance, &request.action)?
-        {
-            return Ok(Ok(Prepared::Cached(Box::new(result))));
+    ) -> Result<Prepared, NotPrepared> {
+        if !request.skip_cache_lookup {
+            match cache::lookup(view, &request.instance, &request.action) {
+                Ok(Some(result)) => return Ok(Prepared::Cached(Box::new(result))),
+                Ok(None) => {}
+                Err(CacheError::WouldWait) => return Err(NotPrepared::WouldWait),
+                // The action can still be run.
+                Err(error) => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the action cache failed"
+                ),
+            }
         }
-        let action = store.cas().read_without_waiting(&request.action)?;
-        Ok(self.to_run(request.action, action))
+        let action = view.blob(&request.action).map_err(|error| match error {
+            StoreError::WouldWait => NotPrepared::WouldWait,
+            error => NotPrepared::Failed(ActionError::internal("reading the Action", &error)),
+        })?;
+        self.to_run(request.action, action).map_err(NotPrepared::Failed)
     }
 
-    /// An action, if its blob is there and is one.
+    /// Parses the Action blob; fails if it is missing or malformed.
     fn to_run(&self, action: Digest, bytes: Option<Bytes>) -> Result<Prepared, ActionError> {
         let bytes = bytes.ok_or_else(|| ActionError::MissingBlobs(vec![action]))?;
         let action = ActionMessage::parse(action, &bytes)
@@ -202,13 +180,13 @@ impl Worker {
 
     fn answer_at_once(
         &self,
-        request: ExecuteRequest,
+        request: &ExecuteRequest,
         timeline: Timeline,
         done: Done,
     ) -> Subscription {
         let registry = &self.shared.registry;
         let first = OperationState::looked_up(request.action);
-        let admission = registry.admit(request.instance, first, false);
+        let admission = registry.admit(request.instance.clone(), first, false);
         let (Admission::New(operation) | Admission::Joined(operation)) = admission;
         let subscription = operation.subscribe();
         if let Some(error) = &done.error {
@@ -223,14 +201,14 @@ impl Worker {
 
     fn enqueue(
         &self,
-        request: ExecuteRequest,
+        request: &ExecuteRequest,
         action: ActionMessage,
         timeline: Timeline,
     ) -> Result<Subscription, SubmitError> {
         let shared = &*self.shared;
         let shareable = !action.do_not_cache && !request.skip_cache_lookup;
         let first = OperationState::queued(request.action, timeline.metadata().clone());
-        let operation = match shared.registry.admit(request.instance, first, shareable) {
+        let operation = match shared.registry.admit(request.instance.clone(), first, shareable) {
             Admission::Joined(operation) => return Ok(operation.subscribe()),
             Admission::New(operation) => operation,
         };
@@ -266,28 +244,17 @@ impl Worker {
         self.shared.registry.names()
     }
 
-    /// The cached result of an action, if every blob that it names is there.
+    /// The cached result of an action, if every blob that it names is in the store.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// When the store cannot be read, or the view would have to wait.
     pub fn cached_result(
         &self,
+        view: &impl StoreView,
         instance: &str,
         action: &Digest,
     ) -> Result<Option<proto::ActionResult>, CacheError> {
-        cache::lookup(&self.shared.store, instance, action)
-    }
-
-    /// As [`Worker::cached_result`], but never waits for a disk.
-    ///
-    /// # Errors
-    /// If it would have to.
-    pub fn cached_result_without_waiting(
-        &self,
-        instance: &str,
-        action: &Digest,
-    ) -> Result<Option<proto::ActionResult>, WouldWait> {
-        cache::lookup_without_waiting(&self.shared.store, instance, action)
+        cache::lookup(view, instance, action)
     }
 
     /// Takes nothing new and waits, for `bound` at most, until all that was
@@ -343,6 +310,12 @@ impl Shared {
             self.registry.finish(operation);
         }
     }
+}
+
+/// Why a request led neither to a result nor to an action to run.
+enum NotPrepared {
+    WouldWait,
+    Failed(ActionError),
 }
 
 enum Prepared {
