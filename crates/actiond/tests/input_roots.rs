@@ -28,6 +28,7 @@ for_each_strategy! {
     names_of_every_kind_are_kept,
     executables_run_and_data_does_not,
     one_blob_can_be_both_executable_and_not,
+    an_empty_symlink_target_is_the_directory,
     symlinks_lead_where_they_say,
     a_large_tree_is_whole,
     a_deep_tree_is_whole,
@@ -126,6 +127,14 @@ async fn one_blob_can_be_both_executable_and_not(daemon: Daemon) -> Outcome {
     let action = daemon.client().action("./a; echo $?; ./b; echo $?; ./c; echo $?; cmp a b");
     let action = action.executable("a", program.clone()).input("b", program.clone());
     assert_eq!(say(action.executable("c", program)).await?, "9\n126\n9\n");
+    Ok(())
+}
+
+/// Bazel encodes the target `.` as the empty string.
+async fn an_empty_symlink_target_is_the_directory(daemon: Daemon) -> Outcome {
+    let action = daemon.client().action("readlink here; cat here/file");
+    let action = action.input("file", "content\n").symlink("here", "");
+    assert_eq!(say(action).await?, ".\ncontent\n");
     Ok(())
 }
 

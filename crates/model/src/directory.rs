@@ -188,7 +188,12 @@ impl Directory {
                 Entry::Directory { name, digest: digest(hash, size_bytes) }
             }
             Content::Symlink { target } => {
-                Entry::Symlink { name, target: target.of(&self.message) }
+                // Bazel encodes the target `.` as the empty string.
+                let target = match target.of(&self.message) {
+                    b"" => b".",
+                    target => target,
+                };
+                Entry::Symlink { name, target }
             }
         }
     }

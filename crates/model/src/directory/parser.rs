@@ -65,7 +65,7 @@ pub enum DirectoryError {
         /// What is wrong with its digest.
         source: DigestError,
     },
-    /// A symlink's target is empty, too long, no UTF-8, or has a NUL.
+    /// A symlink's target is too long, no UTF-8, or has a NUL.
     #[error("the symlink {0:?} has an impossible target")]
     SymlinkTarget(String),
 }
@@ -182,16 +182,17 @@ impl Parser<'_> {
         Ok(span)
     }
 
+    /// An empty target is kept; [`super::Directory`] shows it as `.`.
     fn target(&self, name: Span, target: Option<Span>) -> Result<Span, DirectoryError> {
-        let is_target = |span: &Span| {
-            let target = span.of(self.message);
-            (1..=MAX_SYMLINK_TARGET_BYTES).contains(&target.len())
-                && !target.contains(&0)
-                && str::from_utf8(target).is_ok()
-        };
-        target
-            .filter(is_target)
-            .ok_or_else(|| DirectoryError::SymlinkTarget(shown(name.of(self.message))))
+        let span = target.unwrap_or(Span { start: 0, len: 0 });
+        let target = span.of(self.message);
+        let is_target = target.len() <= MAX_SYMLINK_TARGET_BYTES
+            && !target.contains(&0)
+            && str::from_utf8(target).is_ok();
+        if !is_target {
+            return Err(DirectoryError::SymlinkTarget(shown(name.of(self.message))));
+        }
+        Ok(span)
     }
 
     fn digest(
