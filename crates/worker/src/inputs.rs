@@ -81,8 +81,10 @@ impl Inputs {
             AssembleError::Missing(directories) => {
                 ActionError::MissingBlobs(with_missing_files(cas, directories, &found))
             }
-            AssembleError::TooLarge(_) => ActionError::ResourceExhausted(error.to_string()),
-            AssembleError::Malformed { .. } => ActionError::Invalid(error.to_string()),
+            // The tree is what it is: asking again does not help.
+            AssembleError::TooLarge(_) | AssembleError::Malformed { .. } => {
+                ActionError::Invalid(error.to_string())
+            }
             AssembleError::Load { source, .. } => source,
         })
     }

@@ -116,7 +116,7 @@ impl<'a> Survey<'a> {
         if depth > self.limits.depth {
             let limit = self.limits.depth;
             let text = format!("`{path}` is more than {limit} directories below the output");
-            return Err(ActionError::ResourceExhausted(text));
+            return Err(ActionError::Unsupported(text));
         }
         let room = self.limits.entries.saturating_sub(self.entries);
         let room = usize::try_from(room).unwrap_or(usize::MAX);
@@ -151,7 +151,8 @@ impl<'a> Survey<'a> {
 
 fn below(directory: &RelPath, name: &str) -> Result<RelPath, ActionError> {
     let path = RelPath::parse(name).and_then(|name| directory.join(&name));
-    path.map_err(|error| ActionError::ResourceExhausted(format!("an output's path: {error}")))
+    // Permanent: RESOURCE_EXHAUSTED would make clients try again.
+    path.map_err(|error| ActionError::Unsupported(format!("an output's path: {error}")))
 }
 
 /// REAPI's strings are UTF-8; names and targets on disk are any bytes.

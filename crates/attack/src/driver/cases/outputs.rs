@@ -71,7 +71,7 @@ pub(super) const CASES: &[Case] = &[
         .refused(&[Code::InvalidArgument]),
     program("deeper-than-any-path", &["deep", "/execroot/out", "3000"])
         .declares(&["out"])
-        .refused(&[Code::ResourceExhausted]),
+        .refused(&[Code::InvalidArgument]),
     program("deeper-than-any-path-and-not-declared", &["deep", "/execroot/hidden", "3000"])
         .leaves(&[], &[]),
     program("a-file-of-eight-terabytes", &["sparse", "/execroot/out", "8796093022208"])
