@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 use inputroot::StrategyName;
+use model::{ByteSize, DeclaredProperty, UnknownProperties};
 
 use crate::image::ImageArgs;
 use crate::serve_vm::ServeVmArgs;
@@ -75,6 +76,16 @@ pub struct ServeArgs {
     )]
     pub allow_host_rootfs: Option<PathBuf>,
 
+    /// Declare a platform property that this worker satisfies, beside its
+    /// operating system and architecture; can be given several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub platform: Vec<DeclaredProperty>,
+
+    /// What to do with platform properties that are unknown here: ignore them,
+    /// or refuse the action
+    #[arg(long, value_name = "ignore|refuse", default_value = "ignore")]
+    pub unknown_properties: UnknownProperties,
+
     /// How the inputs of an action are made to appear: auto, or one of the
     /// strategies that `doctor` lists
     #[arg(long, value_name = "NAME", default_value = "auto")]
@@ -82,16 +93,16 @@ pub struct ServeArgs {
 
     /// Size of an action's /tmp, which is its /var/tmp too, e.g. 512m
     #[arg(long, value_name = "BYTES", default_value = "4g")]
-    pub tmp_bytes: Bytes,
+    pub tmp_bytes: ByteSize,
 
     /// Size of an action's /dev/shm
     #[arg(long, value_name = "BYTES", default_value = "1g")]
-    pub shm_bytes: Bytes,
+    pub shm_bytes: ByteSize,
 
     /// Stop an action that writes more than this to its standard output, or to
     /// its standard error
     #[arg(long, value_name = "BYTES", default_value = "1g")]
-    pub stream_limit_bytes: Bytes,
+    pub stream_limit_bytes: ByteSize,
 
     /// Refuse the outputs of an action if they are more files and directories
     /// than this
@@ -144,27 +155,6 @@ impl FromStr for StrategyChoice {
     }
 }
 
-/// A number of bytes, with an optional binary suffix `k`, `m`, `g` or `t`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bytes(pub u64);
-
-impl FromStr for Bytes {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (digits, shift) = match text.as_bytes().last() {
-            Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
-            Some(b'm' | b'M') => (&text[..text.len() - 1], 20),
-            Some(b'g' | b'G') => (&text[..text.len() - 1], 30),
-            Some(b't' | b'T') => (&text[..text.len() - 1], 40),
-            _ => (text, 0),
-        };
-        let number = digits.parse::<u64>().ok().filter(|_| !digits.starts_with('+'));
-        let bytes = number.and_then(|number| number.checked_mul(1 << shift));
-        bytes.map(Self).ok_or_else(|| "a number with an optional suffix k, m, g or t".to_owned())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,15 +194,22 @@ mod tests {
     }
 
     #[test]
-    fn sizes() {
-        let check = |text: &str, expected| assert_eq!(text.parse().ok(), expected, "{text}");
-        check("0", Some(Bytes(0)));
-        check("1024", Some(Bytes(1024)));
-        check("64k", Some(Bytes(64 << 10)));
-        check("2G", Some(Bytes(2 << 30)));
-        check("1t", Some(Bytes(1 << 40)));
-        for bad in ["", "k", "-1", "+1", "1.5g", "99999999999t", "1kb"] {
-            check(bad, None);
-        }
+    fn sizes_have_one_notation() {
+        let tmp = |text| serve(&["--tmp-bytes", text]).map(|arguments| arguments.tmp_bytes);
+        assert_eq!(tmp("2Gi"), Ok(ByteSize(2 << 30)));
+        assert_eq!(tmp("1t"), Ok(ByteSize(1 << 40)));
+        assert!(tmp("1kb").is_err());
+    }
+
+    #[test]
+    fn a_platform_is_declared_property_by_property() {
+        let flags = ["--platform=Pool=a", "--platform", "gpu=1", "--unknown-properties=refuse"];
+        let arguments = serve(&flags).unwrap();
+        let declared: Vec<_> =
+            arguments.platform.iter().map(|it| (it.name.as_str(), it.value.as_str())).collect();
+        assert_eq!(declared, [("Pool", "a"), ("gpu", "1")]);
+        assert_eq!(arguments.unknown_properties, UnknownProperties::Refuse);
+        assert!(serve(&["--platform", "Pool"]).is_err());
+        assert!(serve(&["--unknown-properties", "warn"]).is_err());
     }
 }

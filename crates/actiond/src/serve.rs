@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use images::Images;
+use model::WorkerPlatform;
 use reapi::{Health, Services, TcpConnections};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sandbox::Cgroups;
@@ -127,6 +128,10 @@ fn worker_config(arguments: &ServeArgs) -> WorkerConfig {
         default_timeout: arguments.default_timeout_ms.map(Duration::from_millis),
         max_timeout: arguments.max_timeout_ms.map(Duration::from_millis),
         stream_limit_bytes: arguments.stream_limit_bytes.0,
+        platform: WorkerPlatform::new(
+            arguments.platform.iter().cloned(),
+            arguments.unknown_properties,
+        ),
         outputs: OutputLimits { entries: arguments.output_entries_limit, ..defaults.outputs },
         ..defaults
     }

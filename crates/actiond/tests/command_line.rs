@@ -52,6 +52,8 @@ async fn help_names_every_flag(kit: Kit) -> Outcome {
         "--runtime-root",
         "--allow-host-rootfs[=<DIR>]",
         "--input-root-strategy",
+        "--platform",
+        "--unknown-properties",
         "--tmp-bytes",
         "--shm-bytes",
         "--stream-limit-bytes",

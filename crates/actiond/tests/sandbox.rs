@@ -31,6 +31,9 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     mounts_and_namespaces_are_out_of_reach,
     a_limit_of_processes_holds,
     limits_that_are_no_numbers_are_refused,
+    a_misspelled_limit_is_refused_with_the_right_name,
+    a_platform_that_this_worker_is_not_is_refused,
+    declared_platforms_are_satisfied,
     set_user_id_programs_have_no_effect,
     the_working_directory_is_entered_without_privileges,
 }
@@ -416,7 +419,7 @@ async fn a_limit_of_processes_holds(kit: Kit) -> Outcome {
     let client = daemon.client();
     let script =
         "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do sleep 5 & done; wait";
-    for name in ["limits.pids.max", "pids.max", "pids"] {
+    for name in ["limits_pids", "limits.pids.max", "pids.max", "pids"] {
         let run = client.action(script).property(name, "10").run().await?;
         assert_ne!(run.exit_code()?, 0, "{name}");
     }
@@ -432,12 +435,51 @@ async fn limits_that_are_no_numbers_are_refused(kit: Kit) -> Outcome {
         ("cpu", "-1"),
         ("memory", "1x"),
         ("limits.memory.bytes", ""),
+        ("limits_memory", "1x"),
     ] {
         let run = action.clone().property(name, value).run().await?;
         assert_eq!(run.code(), Code::InvalidArgument, "{name}={value}");
     }
     let action = action.property("memory", "512m").property("cpu", "1").property("pids", "100");
     action.run().await?.succeeded().await?;
+    Ok(())
+}
+
+async fn a_misspelled_limit_is_refused_with_the_right_name(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().host_rootfs().start().await?;
+    let run = daemon.client().action("true").property("limit_memory", "1g").run().await?;
+    assert_eq!(run.code(), Code::InvalidArgument);
+    assert!(run.message().contains("limits_memory"), "{}", run.message());
+    Ok(())
+}
+
+async fn a_platform_that_this_worker_is_not_is_refused(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().host_rootfs().start().await?;
+    let action = daemon.client().action("true");
+    for (name, value) in
+        [("OSFamily", "windows"), ("ISA", "riscv64"), ("network", "on"), ("gpu", "8")]
+    {
+        let run = action.clone().property(name, value).run().await?;
+        assert_eq!(run.code(), Code::InvalidArgument, "{name}={value}");
+        assert!(run.message().contains(name), "{}", run.message());
+    }
+    let fitting = action.property("OSFamily", "Linux").property("Arch", std::env::consts::ARCH);
+    fitting.property("Pool", "default").run().await?.succeeded().await?;
+    Ok(())
+}
+
+async fn declared_platforms_are_satisfied(kit: Kit) -> Outcome {
+    let flags = ["--platform=gpu=1", "--platform=Pool=fast", "--unknown-properties=refuse"];
+    let daemon = flags.into_iter().fold(kit.daemon().host_rootfs(), |it, flag| it.flag(flag));
+    let daemon = daemon.start().await?;
+    let action = daemon.client().action("true");
+    let fitting = action.clone().property("gpu", "1").property("Pool", "fast");
+    fitting.run().await?.succeeded().await?;
+    for (name, value) in [("gpu", "2"), ("Pool", "slow"), ("cache-silo-key", "x")] {
+        let run = action.clone().property(name, value).run().await?;
+        assert_eq!(run.code(), Code::InvalidArgument, "{name}={value}");
+        assert!(run.message().contains(name), "{}", run.message());
+    }
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use prost::Message;
 
 use crate::command::{CommandError, CommandSpec};
 use crate::digest::{Digest, DigestError};
+use crate::platform::WorkerPlatform;
 use crate::proto;
 
 /// The largest `Action` message; it holds two digests and a list of platform properties.
@@ -29,8 +30,6 @@ pub struct ActionMessage {
     pub timeout: Option<Duration>,
     /// Whether the result must not be cached, nor the action joined with an equal one.
     pub do_not_cache: bool,
-    /// What sets the action apart from equal ones; part of its digest and of nothing else.
-    pub salt: Vec<u8>,
     /// The platform, which goes before the one of the command.
     pub platform: Option<proto::Platform>,
 }
@@ -48,8 +47,6 @@ pub struct ActionSpec {
     pub timeout: Option<Duration>,
     /// Whether the result must not be cached, nor the action joined with an equal one.
     pub do_not_cache: bool,
-    /// What sets the action apart from equal ones; part of its digest and of nothing else.
-    pub salt: Vec<u8>,
 }
 
 /// Why an `Action` can't be run.
@@ -118,14 +115,18 @@ impl ActionMessage {
             input_root: digest("input_root_digest", decoded.input_root_digest)?,
             timeout: timeout(action, decoded.timeout)?,
             do_not_cache: decoded.do_not_cache,
-            salt: decoded.salt,
             platform: decoded.platform,
         })
     }
 
-    /// Completes the action with the `Command` message that [`ActionMessage::command`] names.
-    pub fn with_command(self, message: &[u8]) -> Result<ActionSpec, ActionError> {
-        let command = CommandSpec::parse(message, self.platform.as_ref())
+    /// Completes the action with the `Command` message that [`ActionMessage::command`] names, if
+    /// `worker` is the platform that it asks for.
+    pub fn with_command(
+        self,
+        message: &[u8],
+        worker: &WorkerPlatform,
+    ) -> Result<ActionSpec, ActionError> {
+        let command = CommandSpec::parse(message, self.platform.as_ref(), worker)
             .map_err(|source| ActionError::Command { command: self.command, source })?;
         Ok(ActionSpec {
             action: self.action,
@@ -133,7 +134,6 @@ impl ActionMessage {
             input_root: self.input_root,
             timeout: self.timeout,
             do_not_cache: self.do_not_cache,
-            salt: self.salt,
         })
     }
 }
@@ -241,11 +241,13 @@ mod tests {
             ..message(DigestFunction::Sha256)
         };
         let command = proto::Command { arguments: vec!["true".to_owned()], ..Default::default() };
-        let spec = parse(&action).unwrap().with_command(&command.encode_to_vec()).unwrap();
+        let with = |command: &[u8]| {
+            parse(&action).unwrap().with_command(command, &WorkerPlatform::default())
+        };
+        let spec = with(&command.encode_to_vec()).unwrap();
         assert!(spec.do_not_cache && spec.command.properties.mutates_inputs);
-        assert_eq!(spec.salt, b"salt");
 
-        let empty = parse(&action).unwrap().with_command(b"");
+        let empty = with(b"");
         assert!(matches!(empty, Err(ActionError::Command { .. })));
     }
 

@@ -7,7 +7,8 @@ use prost::Message;
 
 use crate::outputs::{OutputError, OutputPath, outputs};
 use crate::path::{PathError, RelPath};
-use crate::properties::{Properties, PropertyError};
+use crate::platform::WorkerPlatform;
+use crate::properties::{Properties, PropertyError, shown};
 use crate::proto;
 
 pub use proto::command::OutputDirectoryFormat;
@@ -81,15 +82,18 @@ pub enum CommandError {
 
 impl CommandSpec {
     /// Parses and validates a `Command` message. `platform` is the one of the `Action`, which since
-    /// API 2.2 stands for the command's own.
-    pub fn parse(message: &[u8], platform: Option<&proto::Platform>) -> Result<Self, CommandError> {
+    /// API 2.2 stands for the command's own; it must be satisfied by `worker`.
+    pub fn parse(
+        message: &[u8],
+        platform: Option<&proto::Platform>,
+        worker: &WorkerPlatform,
+    ) -> Result<Self, CommandError> {
         if message.len() > MAX_MESSAGE_BYTES {
             return Err(CommandError::TooLarge(message.len()));
         }
         let command = proto::Command::decode(message)?;
-        let properties = properties(&command, platform)?;
-        let working_directory = RelPath::resolve(&RelPath::root(), &command.working_directory)
-            .map_err(CommandError::WorkingDirectory)?;
+        let properties = properties(&command, platform, worker)?;
+        let working_directory = working_directory(&command.working_directory)?;
         Ok(Self {
             outputs: outputs(&command, &working_directory)?,
             output_directory_format: command.output_directory_format(),
@@ -106,8 +110,19 @@ impl CommandSpec {
 fn properties(
     command: &proto::Command,
     platform: Option<&proto::Platform>,
+    worker: &WorkerPlatform,
 ) -> Result<Properties, PropertyError> {
-    Properties::parse(platform.or(command.platform.as_ref()))
+    Properties::parse(platform.or(command.platform.as_ref()), worker)
+}
+
+/// Reads the working directory. A slash at its end means nothing, as it does in a shell.
+fn working_directory(text: &str) -> Result<RelPath, CommandError> {
+    let directory = match text.strip_suffix('/') {
+        // A slash alone is the root of the file system, not of the inputs.
+        Some("") | None => text,
+        Some(directory) => directory,
+    };
+    RelPath::resolve(&RelPath::root(), directory).map_err(CommandError::WorkingDirectory)
 }
 
 fn arguments(arguments: Vec<String>) -> Result<Vec<CString>, CommandError> {
@@ -157,11 +172,6 @@ fn node_properties(names: &[String]) -> Result<OutputNodeProperties, CommandErro
     Ok(properties)
 }
 
-/// A client's text for an error's text: of bounded length, whatever was sent.
-fn shown(text: &str) -> String {
-    text.chars().take(128).collect()
-}
-
 #[cfg(test)]
 #[allow(deprecated, reason = "the old lists of outputs must go on working")]
 mod tests {
@@ -172,7 +182,7 @@ mod tests {
     }
 
     fn parse(command: &proto::Command) -> Result<CommandSpec, CommandError> {
-        CommandSpec::parse(&command.encode_to_vec(), None)
+        CommandSpec::parse(&command.encode_to_vec(), None, &WorkerPlatform::default())
     }
 
     fn strings(texts: &[&str]) -> Vec<String> {
@@ -224,12 +234,12 @@ mod tests {
 
     #[test]
     fn working_directories() {
-        for (text, expected) in [("", Some("")), (".", Some("")), ("a/b", Some("a/b"))] {
+        for (text, expected) in [("", ""), (".", ""), ("a/b", "a/b"), ("w/", "w"), ("./", "")] {
             let command = proto::Command { working_directory: text.to_owned(), ..command() };
             let spec = parse(&command).ok();
-            assert_eq!(spec.as_ref().map(|s| s.working_directory.as_str()), expected);
+            assert_eq!(spec.as_ref().map(|s| s.working_directory.as_str()), Some(expected));
         }
-        for bad in ["/", "/a", "..", "a/../..", "a//b", "a\0"] {
+        for bad in ["/", "/a", "..", "../", "a/../..", "a//b", "a//", "//", "a\0"] {
             let command = proto::Command { working_directory: bad.to_owned(), ..command() };
             let refused = matches!(parse(&command), Err(CommandError::WorkingDirectory(_)));
             assert!(refused, "{bad:?}");
@@ -247,7 +257,8 @@ mod tests {
         let message =
             proto::Command { platform: Some(platform("old")), ..command() }.encode_to_vec();
         let libc = |action: Option<&proto::Platform>| {
-            CommandSpec::parse(&message, action).unwrap().properties.libc
+            let worker = WorkerPlatform::default();
+            CommandSpec::parse(&message, action, &worker).unwrap().properties.libc
         };
         assert_eq!(libc(None).as_deref(), Some("old"));
         assert_eq!(libc(Some(&platform("new"))).as_deref(), Some("new"));
@@ -273,9 +284,10 @@ mod tests {
 
     #[test]
     fn what_is_no_command() {
-        assert!(matches!(CommandSpec::parse(b"\xff\xff", None), Err(CommandError::Decode(_))));
+        let parse = |message: &[u8]| CommandSpec::parse(message, None, &WorkerPlatform::default());
+        assert!(matches!(parse(b"\xff\xff"), Err(CommandError::Decode(_))));
         assert_eq!(
-            CommandSpec::parse(&vec![0; MAX_MESSAGE_BYTES + 1], None),
+            parse(&vec![0; MAX_MESSAGE_BYTES + 1]),
             Err(CommandError::TooLarge(MAX_MESSAGE_BYTES + 1))
         );
     }

@@ -9,6 +9,7 @@
 //! and no sandbox.
 
 mod blob_hasher;
+mod byte_size;
 mod digest;
 mod digest_function;
 mod path;
@@ -20,11 +21,13 @@ mod tree;
 mod action;
 mod command;
 mod outputs;
+mod platform;
 mod properties;
 pub mod result;
 
 pub use action::{ActionError, ActionMessage, ActionSpec};
 pub use blob_hasher::BlobHasher;
+pub use byte_size::{ByteSize, ByteSizeError};
 pub use chain::Chain;
 pub use command::{CommandError, CommandSpec, OutputDirectoryFormat, OutputNodeProperties};
 pub use digest::{Digest, DigestError};
@@ -32,6 +35,10 @@ pub use digest_function::DigestFunction;
 pub use directory::{Directory, DirectoryError, Entry, MAX_NAME_BYTES, MAX_SYMLINK_TARGET_BYTES};
 pub use outputs::{OutputError, OutputKind, OutputPath};
 pub use path::{MAX_PATH_BYTES, MAX_PATH_DEPTH, PathError, PathProblem, RelPath};
+pub use platform::{
+    DeclaredProperty, DeclaredPropertyError, UnknownProperties, UnknownPropertiesError,
+    WorkerPlatform,
+};
 pub use properties::{Limits, Properties, PropertyError};
 pub use tree::{
     AssembleError, Found, InputTree, LoadError, Loaded, TooLarge, TreeDirectory, TreeLimits,

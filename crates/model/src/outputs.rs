@@ -1,6 +1,7 @@
 //! The outputs that a command declares, resolved and checked against each other.
 
 use crate::path::{PathError, RelPath};
+use crate::properties::shown;
 use crate::proto;
 
 /// The most memory for output paths. A short path means a long one below a long working directory,
@@ -114,11 +115,6 @@ fn check_outputs(outputs: &[OutputPath], working_directory: &RelPath) -> Result<
         Some(output) => Err(OutputError::FileIsDirectory(shown(&output.declared))),
         None => Ok(()),
     }
-}
-
-/// A client's text for an error's text: of bounded length, whatever was sent.
-fn shown(text: &str) -> String {
-    text.chars().take(128).collect()
 }
 
 #[cfg(test)]

@@ -1,20 +1,24 @@
 //! What an action asks of its environment, by REAPI platform properties.
 //!
-//! Properties that this server gives no meaning to (`OSFamily`, `Pool` …) are kept and
-//! otherwise ignored: clients send what suits a whole fleet of servers. One that it knows and can't
-//! read is refused, because to run with another limit than the asked one is to lie.
+//! A known property whose value can't be read is refused, because an action that runs with another
+//! limit than it asked for gives a wrong result. So is a misspelled limit. Other properties are
+//! checked against the [`WorkerPlatform`].
 
 use std::str::FromStr;
 
+use crate::byte_size::ByteSize;
+use crate::platform::WorkerPlatform;
 use crate::proto;
 
-/// The names of the memory limit, in bytes with an optional suffix.
-const MEMORY: [&str; 4] =
-    ["limits.memory.bytes", "memory", "memory_bytes", "resources:memory:bytes"];
+/// The names of the memory limit, in bytes with an optional suffix. In each list the first name is
+/// the one that works everywhere: Bazel reads a dot in `exec_properties` as the end of an exec
+/// group's name, and drops the property or fails.
+const MEMORY: [&str; 5] =
+    ["limits_memory", "limits.memory.bytes", "memory", "memory_bytes", "resources:memory:bytes"];
 /// The names of the processor limit, in whole cores.
-const CPU: [&str; 4] = ["limits.cpu.cores", "cpu", "cores", "resources:cpu:cores"];
+const CPU: [&str; 5] = ["limits_cpu", "limits.cpu.cores", "cpu", "cores", "resources:cpu:cores"];
 /// The names of the limit of processes and threads.
-const PIDS: [&str; 3] = ["limits.pids.max", "pids.max", "pids"];
+const PIDS: [&str; 4] = ["limits_pids", "limits.pids.max", "pids.max", "pids"];
 
 /// Linux's highest `CONFIG_NR_CPUS`; more cores than that are no limit but a mistake.
 const MAX_CPU_CORES: u32 = 8192;
@@ -36,8 +40,9 @@ pub struct Properties {
     pub requires_bash: bool,
     /// The limits of the action.
     pub limits: Limits,
-    /// Every property as it was sent, known or not.
-    pub all: Vec<(String, String)>,
+    /// The names of properties that have no meaning to this server, the first few, each cut to
+    /// 128 characters.
+    pub ignored: Vec<String>,
 }
 
 /// What an action may use of the machine; what is `None` has only the server's own bounds.
@@ -72,11 +77,42 @@ pub enum PropertyError {
         /// Its value; its first 128 characters when it is longer.
         value: String,
     },
+    /// A name that looks like one of a limit and is not one.
+    #[error("platform property {name}: there is no such limit; did you mean {suggestion}?")]
+    UnknownLimit {
+        /// The name as it was sent; its first 128 characters when it is longer.
+        name: String,
+        /// The name of the limit that is most like it.
+        suggestion: &'static str,
+    },
+    /// The property asks for a machine that this worker is not.
+    #[error(
+        "platform property {name}: this worker is not {value:?} (it offers {offered}; its operator \
+         can declare more with --platform)"
+    )]
+    OtherMachine {
+        /// The name of the property.
+        name: String,
+        /// The value as it was sent; its first 128 characters when it is longer.
+        value: String,
+        /// The values that this worker offers.
+        offered: String,
+    },
+    /// The property has no meaning to this server, whose operator wants such ones refused.
+    #[error("platform property {name} is unknown, and this server refuses unknown properties")]
+    Unknown {
+        /// The name of the property; its first 128 characters when it is longer.
+        name: String,
+    },
 }
 
 impl Properties {
-    /// Reads the properties of a platform; without one, nothing is asked for.
-    pub fn parse(platform: Option<&proto::Platform>) -> Result<Self, PropertyError> {
+    /// Reads the properties that an action asks for and checks them against `worker`; without a
+    /// platform, nothing is asked for.
+    pub fn parse(
+        platform: Option<&proto::Platform>,
+        worker: &WorkerPlatform,
+    ) -> Result<Self, PropertyError> {
         let mut properties = Self::default();
         let mut mutates_inputs = None;
         let mut requires_bash = None;
@@ -88,35 +124,56 @@ impl Properties {
                 "container-image" => known.set(&mut properties.container_image, known.choice())?,
                 "requires-bash" => known.set(&mut requires_bash, known.presence()?)?,
                 "libc" => known.set(&mut properties.libc, known.choice())?,
-                _ => properties.limits.apply(&known)?,
+                _ if properties.limits.apply(&known)? => {}
+                name => {
+                    refuse_unknown_limit(name)?;
+                    worker.check(name, known.value, &mut properties.ignored)?;
+                }
             }
-            let pair = (property.name.clone(), property.value.clone());
-            properties.all.push(pair);
         }
         properties.mutates_inputs = mutates_inputs.unwrap_or(false);
         properties.requires_bash = requires_bash.unwrap_or(false);
         Ok(properties)
     }
-
-    /// The value of the first property of that name, known to the server or not.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.all.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
-    }
 }
 
 impl Limits {
-    fn apply(&mut self, property: &Known<'_>) -> Result<(), PropertyError> {
+    /// Takes `property` if it is a limit, and tells whether it is one.
+    fn apply(&mut self, property: &Known<'_>) -> Result<bool, PropertyError> {
         let is_one_of = |names: &[&str]| names.contains(&property.name);
         if is_one_of(&MEMORY) {
-            property.set(&mut self.memory_bytes, Some(property.bytes()?))
+            property.set(&mut self.memory_bytes, Some(property.bytes()?))?;
         } else if is_one_of(&CPU) {
-            property.set(&mut self.cpu_cores, Some(property.count(MAX_CPU_CORES)?))
+            property.set(&mut self.cpu_cores, Some(property.count(MAX_CPU_CORES)?))?;
         } else if is_one_of(&PIDS) {
-            property.set(&mut self.pids_max, Some(property.count(MAX_PIDS)?))
+            property.set(&mut self.pids_max, Some(property.count(MAX_PIDS)?))?;
         } else {
-            Ok(())
+            return Ok(false);
         }
+        Ok(true)
     }
+}
+
+/// Refuses a name that begins with `limit` and is no limit: the action would run without the limit
+/// that it asks for.
+fn refuse_unknown_limit(name: &str) -> Result<(), PropertyError> {
+    let begins_with_limit =
+        name.get(..5).is_some_and(|prefix| prefix.eq_ignore_ascii_case("limit"));
+    if !begins_with_limit {
+        return Ok(());
+    }
+    // As long as an error shows, which bounds the comparison too.
+    let name = shown(name);
+    let lower = name.to_ascii_lowercase().replace('.', "_");
+    let likeness = |other: &&str| strsim::jaro_winkler(&lower, other);
+    let suggestion =
+        [MEMORY[0], CPU[0], PIDS[0]].into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    Err(PropertyError::UnknownLimit { name, suggestion: suggestion.unwrap_or(MEMORY[0]) })
+}
+
+/// A client's text for an error's text or the log: of bounded length, whatever was sent.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().take(128).collect()
 }
 
 /// A property whose value is about to be read.
@@ -163,40 +220,24 @@ impl Known<'_> {
     }
 
     fn bytes(&self) -> Result<u64, PropertyError> {
-        parse_bytes(self.value)
-            .filter(|&bytes| bytes > 0)
-            .ok_or_else(|| self.refuse("a size in bytes (such as 268435456, 256M or 2Gi)"))
+        let size = self.value.parse().ok().filter(|&ByteSize(bytes)| bytes > 0);
+        size.map(|ByteSize(bytes)| bytes)
+            .ok_or_else(|| self.refuse("a size in bytes (such as 268435456, 256m or 2Gi)"))
     }
 
     fn count(&self, max: u32) -> Result<u32, PropertyError> {
         parse_digits(self.value)
             .filter(|count| (1..=max).contains(count))
-            .ok_or_else(|| self.refuse("a whole number above zero, or is out of all proportion"))
+            .ok_or_else(|| self.refuse("a whole number between 1 and what Linux allows"))
     }
 
     fn refuse(&self, expected: &'static str) -> PropertyError {
         PropertyError::Value { name: self.name.to_owned(), value: self.shown_value(), expected }
     }
 
-    /// Error texts travel to clients and logs: values of megabytes must not travel with them.
     fn shown_value(&self) -> String {
-        self.value.chars().take(128).collect()
+        shown(self.value)
     }
-}
-
-/// Reads `268435456`, `256M` or `256Mi`: `k`, `m` and `g` are powers of 1024 in either case, as
-/// in the kernel's own limit files.
-fn parse_bytes(text: &str) -> Option<u64> {
-    let digits_end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, suffix) = text.split_at(digits_end);
-    let shift = match suffix.to_ascii_lowercase().as_str() {
-        "" => 0,
-        "k" | "ki" => 10,
-        "m" | "mi" => 20,
-        "g" | "gi" => 30,
-        _ => return None,
-    };
-    parse_digits::<u64>(digits)?.checked_mul(1 << shift)
 }
 
 /// Reads decimal digits and nothing else: the standard parser would take a plus sign too.
@@ -217,21 +258,48 @@ mod tests {
                 value: (*value).to_owned(),
             })
             .collect();
-        Properties::parse(Some(&proto::Platform { properties }))
+        Properties::parse(Some(&proto::Platform { properties }), &WorkerPlatform::default())
     }
 
     #[test]
     fn nothing_is_asked_for_by_default() {
-        assert_eq!(Properties::parse(None), Ok(Properties::default()));
+        assert_eq!(Properties::parse(None, &WorkerPlatform::default()), Ok(Properties::default()));
         assert_eq!(parse(&[]), Ok(Properties::default()));
     }
 
     #[test]
-    fn unknown_properties_are_kept_and_ignored() {
-        let properties = parse(&[("OSFamily", "linux"), ("Pool", "x")]).unwrap();
-        assert_eq!(properties.get("OSFamily"), Some("linux"));
-        assert_eq!(properties.get("ISA"), None);
-        assert_eq!(Properties { all: vec![], ..properties }, Properties::default());
+    fn unknown_properties_are_ignored_by_name() {
+        let properties = parse(&[("OSFamily", "linux"), ("Pool", "x"), ("Pool", "y")]).unwrap();
+        assert_eq!(properties.ignored, ["Pool"]);
+        assert_eq!(Properties { ignored: vec![], ..properties }, Properties::default());
+    }
+
+    #[test]
+    fn another_machine_is_refused() {
+        for (name, value) in [("OSFamily", "windows"), ("network", "on"), ("gpu", "8")] {
+            let error = parse(&[("libc", "x"), (name, value)]).unwrap_err();
+            assert!(matches!(error, PropertyError::OtherMachine { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_misspelled_limit_is_refused_with_the_right_one() {
+        let check = |name: &str, expected: &str| {
+            let error = parse(&[(name, "1")]).unwrap_err();
+            let PropertyError::UnknownLimit { suggestion, .. } = &error else { panic!("{error}") };
+            assert_eq!(*suggestion, expected, "{name}");
+            assert!(error.to_string().contains(expected), "{error}");
+        };
+        check("limit_memory", "limits_memory");
+        check("limits_mem", "limits_memory");
+        check("limits_memory_bytes", "limits_memory");
+        check("Limits_CPU", "limits_cpu");
+        check("limits.cpus", "limits_cpu");
+        check("limits.cpu.core", "limits_cpu");
+        check("limits_pid", "limits_pids");
+        check("limits.memory.byte", "limits_memory");
+        let huge = "limit".repeat(1 << 18);
+        assert!(parse(&[(&huge, "1")]).unwrap_err().to_string().len() < 500);
     }
 
     #[test]
@@ -250,6 +318,7 @@ mod tests {
         check("128Mi", is(128 << 20));
         check("2G", is(2 << 30));
         check("2gi", is(2 << 30));
+        check("1t", is(1 << 40));
         for bad in [
             "",
             "0",
@@ -257,7 +326,6 @@ mod tests {
             "-1",
             "+1",
             "1.5G",
-            "1T",
             "1GB",
             "M",
             " 1",

@@ -9,7 +9,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use backhand::{FilesystemWriter, NodeHeader};
-use model::{Properties, proto};
+use model::{Properties, WorkerPlatform, proto};
 use runtimes::manifest::{self, Manifest};
 use runtimes::{ImageError, ImageOptions, OpenError, RuntimeOptions, Runtimes};
 use tempfile::TempDir;
@@ -62,7 +62,11 @@ fn open(file: PathBuf, mount_point: PathBuf) -> Result<Runtimes, OpenError> {
 
 fn libc(name: &str) -> Properties {
     let property = proto::platform::Property { name: "libc".into(), value: name.into() };
-    Properties::parse(Some(&proto::Platform { properties: vec![property] })).unwrap()
+    Properties::parse(
+        Some(&proto::Platform { properties: vec![property] }),
+        &WorkerPlatform::default(),
+    )
+    .unwrap()
 }
 
 /// Why the image can't be used; nothing of it is mounted.

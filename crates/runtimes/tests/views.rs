@@ -5,7 +5,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use model::{Properties, proto};
+use model::{Properties, WorkerPlatform, proto};
 use runtimes::{HOSTNAME, OpenError, RootView, RuntimeOptions, Runtimes, ViewError};
 use tempfile::TempDir;
 
@@ -72,7 +72,7 @@ fn properties(pairs: &[(&str, &str)]) -> Properties {
             value: (*value).to_owned(),
         })
         .collect();
-    Properties::parse(Some(&proto::Platform { properties })).unwrap()
+    Properties::parse(Some(&proto::Platform { properties }), &WorkerPlatform::default()).unwrap()
 }
 
 fn view(runtimes: &Runtimes, pairs: &[(&str, &str)]) -> Result<RootView, ViewError> {

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use model::TreeLimits;
+use model::{TreeLimits, WorkerPlatform};
 
 /// How much the worker takes on. Every field is a bound; the defaults say why.
 #[derive(Debug, Clone)]
@@ -37,6 +37,8 @@ pub struct WorkerConfig {
     pub outputs: OutputLimits,
     /// Bounds of one input tree.
     pub tree: TreeLimits,
+    /// The platform that actions find here. Default: the one that this program was built for.
+    pub platform: WorkerPlatform,
     /// Memory for parsed directories and assembled trees, in bytes. Default
     /// 32 MiB: some 300,000 entries, the working set of a large build.
     pub tree_cache_bytes: u64,
@@ -81,6 +83,7 @@ impl Default for WorkerConfig {
             stream_limit_bytes: 1 << 30,
             outputs: OutputLimits::default(),
             tree: TreeLimits::default(),
+            platform: WorkerPlatform::default(),
             tree_cache_bytes: 32 << 20,
             worker_name: String::from("actiond"),
         }

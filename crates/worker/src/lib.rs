@@ -38,6 +38,7 @@ mod capture;
 mod config;
 mod disk;
 mod error;
+mod ignored_properties;
 mod inputs;
 mod operation;
 mod outputs;

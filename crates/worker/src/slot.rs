@@ -22,6 +22,7 @@ use crate::capture::{Capture, Captured, Refusal};
 use crate::config::WorkerConfig;
 use crate::disk::DiskReserve;
 use crate::error::ActionError;
+use crate::ignored_properties::IgnoredProperties;
 use crate::inputs::{self, Inputs, PinnedTree};
 use crate::operation::{Done, Operation, Stage};
 use crate::outputs::Collection;
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<Store>,
     pub(crate) disk: DiskReserve,
     pub(crate) inputs: Inputs,
+    pub(crate) ignored_properties: IgnoredProperties,
     pub(crate) input_roots: Box<dyn InputRoots>,
     pub(crate) runtimes: Runtimes,
     pub(crate) sandboxes: Pool,
@@ -154,8 +156,9 @@ impl Slot {
         let Some(command) = command else {
             return Err(also_missing(action.command, pinned.err()));
         };
-        let action = action.with_command(&command);
+        let action = action.with_command(&command, &self.shared.config.platform);
         let action = action.map_err(|error| ActionError::Invalid(error.to_string()))?;
+        self.shared.ignored_properties.tell(&action.command.properties.ignored);
         Ok((action, pinned?))
     }
 

@@ -15,6 +15,7 @@ use crate::cancel::StopEvent;
 use crate::config::WorkerConfig;
 use crate::disk::DiskReserve;
 use crate::error::{ActionError, CacheError, StartError, SubmitError};
+use crate::ignored_properties::IgnoredProperties;
 use crate::inputs::Inputs;
 use crate::operation::{Done, Operation, OperationState, Subscription};
 use crate::queue::{PushError, Queue};
@@ -62,6 +63,7 @@ impl Worker {
         let shared = Arc::new(Shared {
             disk: DiskReserve::of(work),
             inputs: Inputs::new(config.tree, config.tree_cache_bytes),
+            ignored_properties: IgnoredProperties::default(),
             sandboxes: sandbox::Pool::new(sandbox),
             registry: Registry::new(config.finished_operations),
             queue: Queue::new(config.queue_limit),
