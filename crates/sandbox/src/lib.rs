@@ -37,37 +37,20 @@
 //! Needs root and Linux 6.5; what later kernels add is used where it is there.
 
 mod plan;
-mod seccomp;
-mod step;
 
-mod message;
-mod packet;
-mod wire;
+mod protocol;
 
 mod helper;
-mod lower;
 
-mod cgroup;
-mod config;
-mod cpus;
-mod error;
-mod exit;
-mod pool;
-mod process;
-mod sandbox;
-mod streams;
-mod view;
+mod daemon;
 
-pub use crate::cgroup::{CgroupError, Cgroups, Controllers};
-pub use crate::config::{Config, HelperCommand};
-pub use crate::error::RunError;
-pub use crate::exit::{Exit, ExitStatus, Stopped, Usage};
+pub use crate::daemon::{
+    CgroupError, Cgroups, Config, Controllers, Exit, ExitStatus, HelperCommand, OutputSink, Pool,
+    RunError, Sandbox, Spec, StopConditions, Stopped, Streams, Supervisor, Usage,
+};
 pub use crate::helper::helper_main;
+pub use crate::plan::step::{Actor, Step, StepName};
 pub use crate::plan::{Command, ProcessLimits, WORKSPACE, plan};
-pub use crate::pool::Pool;
-pub use crate::sandbox::{Sandbox, Spec, StopConditions, Supervisor};
-pub use crate::step::{Actor, Step, StepName};
-pub use crate::streams::{OutputSink, Streams};
 
 /// User and group of every action: "nobody" everywhere.
 pub const ACTION_ID: u32 = 65534;

@@ -17,8 +17,8 @@ use std::process::ExitCode;
 
 use rustix::io::Errno;
 
-use crate::message::Failed;
-use crate::step::StepName;
+use crate::plan::step::StepName;
+use crate::protocol::message::Failed;
 
 /// The body of the hidden sub-command; returns when the daemon is gone or the
 /// set-up failed, about which the daemon was told then.

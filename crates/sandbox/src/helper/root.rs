@@ -13,8 +13,8 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use sys::mount::{FsContext, MountAttributes};
 
 use crate::helper::At;
-use crate::message::{Failed, Setup};
-use crate::step::StepName;
+use crate::plan::step::StepName;
+use crate::protocol::message::{Failed, Setup};
 
 /// Bytes that devices, directories and the files of a view can take; `/etc` is
 /// some KiB.

@@ -15,12 +15,12 @@ use sys::mount::{FsContext, MountAttributes};
 use crate::ACTION_ID;
 use crate::helper::oom_score::OomScore;
 use crate::helper::{At, network, root, user_namespace};
-use crate::lower::{self, RunFiles};
-use crate::message::{Failed, Finished, Request, Response, Setup};
-use crate::packet::{self, Packet, PacketError};
+use crate::plan::lower::{self, RunFiles};
+use crate::plan::seccomp;
+use crate::plan::step::{Step, StepName};
 use crate::plan::{self, Sizes};
-use crate::seccomp;
-use crate::step::{Step, StepName};
+use crate::protocol::message::{Failed, Finished, Request, Response, Setup};
+use crate::protocol::packet::{self, Packet, PacketError};
 
 /// How long an action runs before it counts as one that could use up memory: most
 /// are over by then, and cost nothing more.

@@ -12,7 +12,7 @@ use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
-use crate::wire::Malformed;
+use crate::protocol::wire::Malformed;
 
 /// Bodies up to here travel in the packet: four times that fits the smallest
 /// socket buffer that systems are set up with.

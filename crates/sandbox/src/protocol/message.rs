@@ -42,8 +42,8 @@
 use sys::init::{Report, Usage};
 
 use crate::plan::Sizes;
-use crate::step::{Step, StepName};
-use crate::wire::{Malformed, Reader, Writer};
+use crate::plan::step::{Step, StepName};
+use crate::protocol::wire::{Malformed, Reader, Writer};
 
 /// From the daemon.
 #[derive(Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use sys::call::{Call, Instruction, Program};
 use sys::init::{Execution, Preparation, Run};
 
 use crate::ACTION_ID;
-use crate::step::{Actor, Step};
+use crate::plan::step::{Actor, Step};
 
 /// Flags of every file system that an action can write to.
 const WRITABLE_MOUNT: u64 = libc_flags::NOSUID | libc_flags::NODEV;

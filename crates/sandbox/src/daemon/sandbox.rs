@@ -14,18 +14,18 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use sys::init::Usage;
 
-use crate::cgroup::{Cgroup, Controllers};
-use crate::config::Config;
-use crate::cpus::Cpus;
-use crate::error::RunError;
-use crate::exit::{Exit, Stopped};
-use crate::message::{Finished, Request, Response};
-use crate::packet::PacketError;
+use crate::daemon::cgroup::{Cgroup, Controllers};
+use crate::daemon::config::Config;
+use crate::daemon::cpus::Cpus;
+use crate::daemon::error::RunError;
+use crate::daemon::exit::{Exit, Stopped};
+use crate::daemon::pool::Place;
+use crate::daemon::process::HelperProcess;
+use crate::daemon::streams::{CHUNK_BYTES, Stream, Streams};
+use crate::plan::step::StepName;
 use crate::plan::{self, Command, ProcessLimits};
-use crate::pool::Place;
-use crate::process::HelperProcess;
-use crate::step::StepName;
-use crate::streams::{CHUNK_BYTES, Stream, Streams};
+use crate::protocol::message::{Finished, Request, Response};
+use crate::protocol::packet::PacketError;
 
 /// How long killed processes may take to die. They die at once, unless they hang
 /// in the kernel; then this sandbox is given up.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::cgroup::Cgroups;
+use crate::daemon::cgroup::Cgroups;
 use crate::plan::Sizes;
 
 /// How a helper is started; `helper_main` is what it must run.

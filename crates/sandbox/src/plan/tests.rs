@@ -127,7 +127,7 @@ Action: Execute { candidates: ["bin/tool"], arguments: ["bin/tool"], environment
 fn privileges_are_gone_before_a_path_of_the_clients_is_resolved() {
     let names: Vec<_> = preparation(&Sizes::default()).iter().map(Step::name).collect();
     let at = |name| names.iter().position(|other| *other == name).unwrap();
-    use crate::step::StepName::*;
+    use crate::plan::step::StepName::*;
     assert!(at(DropGroups) < at(SetUser));
     assert!(at(SetGroup) < at(SetUser));
     assert!(at(SetUser) < at(DropCapabilities));

@@ -7,11 +7,11 @@ use parking_lot::Mutex;
 use runtimes::RootView;
 use rustix::io::Errno;
 
-use crate::config::Config;
-use crate::cpus::Cpus;
-use crate::error::RunError;
-use crate::sandbox::{Readiness, Sandbox};
-use crate::step::StepName;
+use crate::daemon::config::Config;
+use crate::daemon::cpus::Cpus;
+use crate::daemon::error::RunError;
+use crate::daemon::sandbox::{Readiness, Sandbox};
+use crate::plan::step::StepName;
 
 /// Makes sandboxes and keeps them for reuse, by root view; shared by all slots.
 ///

@@ -4,13 +4,17 @@
 //! The order is part of the security: the working directory is entered, and every
 //! path of the client's resolved, only after all privileges are gone.
 
+pub(crate) mod lower;
+pub(crate) mod seccomp;
+pub(crate) mod step;
+
 use std::ffi::{CStr, CString};
 
 use model::{MAX_NAME_BYTES, MAX_PATH_BYTES, RelPath};
 use sys::call::Resource;
 use sys::strings::Strings;
 
-use crate::step::Step;
+use crate::plan::step::Step;
 
 /// Where the input root is attached.
 pub const WORKSPACE: &str = "/execroot";
@@ -146,5 +150,4 @@ fn below(directory: &[u8], program: &CStr) -> CString {
 }
 
 #[cfg(test)]
-#[path = "plan_tests.rs"]
 mod tests;

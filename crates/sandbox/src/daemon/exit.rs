@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::message::Finished;
+use crate::protocol::message::Finished;
 
 /// The main process's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

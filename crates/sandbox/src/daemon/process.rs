@@ -9,12 +9,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::config::Config;
-use crate::error::RunError;
-use crate::message::{Request, Response};
-use crate::packet::{self, PacketError};
-use crate::step::StepName;
-use crate::view;
+use crate::daemon::config::Config;
+use crate::daemon::error::RunError;
+use crate::daemon::view;
+use crate::plan::step::StepName;
+use crate::protocol::message::{Request, Response};
+use crate::protocol::packet::{self, PacketError};
 
 /// How long a helper may take to end once nobody talks to it any more: it kills
 /// what runs, waits for that, and takes a few mounts down.

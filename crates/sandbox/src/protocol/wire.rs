@@ -9,7 +9,7 @@
 use sys::call::Resource;
 use sys::strings::Strings;
 
-use crate::step::{Step, StepName};
+use crate::plan::step::{Step, StepName};
 
 /// A body that does not have the layout it should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,9 +2,9 @@
 
 use rustix::io::Errno;
 
-use crate::message::Failed;
-use crate::packet::PacketError;
-use crate::step::StepName;
+use crate::plan::step::StepName;
+use crate::protocol::message::Failed;
+use crate::protocol::packet::PacketError;
 
 /// A set-up that failed, by its step and the kernel's reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -22,8 +22,8 @@ use model::Limits;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::error::RunError;
-use crate::step::StepName;
+use crate::daemon::error::RunError;
+use crate::plan::step::StepName;
 
 /// The period over which a CPU limit is counted, microseconds: the kernel's own
 /// default.

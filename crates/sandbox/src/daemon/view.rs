@@ -4,10 +4,10 @@ use std::os::fd::OwnedFd;
 
 use runtimes::RootView;
 
-use crate::config::Config;
-use crate::error::RunError;
-use crate::message::Setup;
-use crate::step::StepName;
+use crate::daemon::config::Config;
+use crate::daemon::error::RunError;
+use crate::plan::step::StepName;
+use crate::protocol::message::Setup;
 
 /// The set-up packet for `view`, and its mounts in order. The mounts are made
 /// here, by the paths' owner, and never below a path that an action could change.

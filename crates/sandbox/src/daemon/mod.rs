@@ -1,0 +1,21 @@
+//! The daemon's side of sandboxes: starts helpers, sends them actions, carries output, ends what is
+//! to be ended. Runs with the daemon's threads and privileges, and never inside a sandbox.
+
+mod cgroup;
+mod config;
+mod cpus;
+mod error;
+mod exit;
+mod pool;
+mod process;
+mod sandbox;
+mod streams;
+mod view;
+
+pub use cgroup::{CgroupError, Cgroups, Controllers};
+pub use config::{Config, HelperCommand};
+pub use error::RunError;
+pub use exit::{Exit, ExitStatus, Stopped, Usage};
+pub use pool::Pool;
+pub use sandbox::{Sandbox, Spec, StopConditions, Supervisor};
+pub use streams::{OutputSink, Streams};
