@@ -5,8 +5,7 @@
 //! beside its inputs everywhere but can neither write, replace, rename nor remove an input.
 //! (actiondfs refuses all that by itself, whatever owners and modes say.)
 
-/// The user and group that actions run as.
-pub(crate) const ACTION_ID: u32 = 65534;
+use model::ACTION_ID;
 
 /// What an action may do to its inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

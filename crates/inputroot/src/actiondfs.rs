@@ -19,10 +19,10 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use model::{Digest, DigestFunction, InputTree};
+use model::{ACTION_ID, Digest, DigestFunction, InputTree};
 use sys::mount::{FsContext, MountAttributes, MountError, descriptor_path};
 
-use crate::access::{ACTION_ID, Access};
+use crate::access::Access;
 use crate::directory::{make_path, open_path};
 use crate::erofs_overlay::Places;
 use crate::error::PresentError;

@@ -8,11 +8,11 @@
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 
-use model::{Found, InputTree, RelPath};
+use model::{ACTION_ID, Found, InputTree, RelPath};
 use rustix::fs::{AtFlags, Gid, Mode, Uid};
 use rustix::io::Errno;
 
-use crate::access::{ACTION_ID, Access};
+use crate::access::Access;
 use crate::error::PresentError;
 
 /// Permission bits of a directory that is not in the tree. It is the action's own, so that it can

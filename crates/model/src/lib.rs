@@ -45,6 +45,10 @@ pub use tree::{
 };
 pub use wire::WireError;
 
+/// The user and the group of every action, and the owner of the files that it creates: "nobody" on
+/// every system.
+pub const ACTION_ID: u32 = 65534;
+
 /// The generated REAPI messages, under the names that the house uses for them.
 pub mod proto {
     pub use bazel_remote_apis::build::bazel::remote::execution::v2::*;

@@ -37,7 +37,6 @@
 //! Needs root and Linux 6.5; what later kernels add is used where it is there.
 
 mod plan;
-
 mod protocol;
 
 mod helper;
@@ -49,8 +48,4 @@ pub use crate::daemon::{
     RunError, Sandbox, Spec, StopConditions, Stopped, Streams, Supervisor, Usage,
 };
 pub use crate::helper::helper_main;
-pub use crate::plan::step::{Actor, Step, StepName};
-pub use crate::plan::{Command, ProcessLimits, WORKSPACE, plan};
-
-/// User and group of every action: "nobody" everywhere.
-pub const ACTION_ID: u32 = 65534;
+pub use crate::plan::step::StepName;

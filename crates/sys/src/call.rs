@@ -85,6 +85,11 @@ impl Program {
         self.0.push((label, call));
     }
 
+    /// The labels of the calls, in order.
+    pub fn labels(&self) -> impl Iterator<Item = u16> {
+        self.0.iter().map(|(label, _)| *label)
+    }
+
     /// Makes the calls up to the first that fails, whose label is returned.
     pub(crate) fn run(&self) -> Result<(), (u16, Errno)> {
         for (label, call) in &self.0 {

@@ -69,6 +69,21 @@ impl Strings {
     }
 }
 
+/// As the bytes of [`Strings::as_terminated`].
+impl serde::Serialize for Strings {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.bytes)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Strings {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = <&[u8]>::deserialize(deserializer)?.to_vec();
+        Self::from_terminated(bytes)
+            .ok_or_else(|| serde::de::Error::custom("an unterminated string"))
+    }
+}
+
 impl<'a> FromIterator<&'a CStr> for Strings {
     fn from_iter<I: IntoIterator<Item = &'a CStr>>(strings: I) -> Self {
         let mut list = Self::new();

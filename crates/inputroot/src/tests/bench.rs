@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use model::{Digest, InputTree, RelPath};
+use model::{ACTION_ID, Digest, InputTree, RelPath};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -16,7 +16,6 @@ use store::BlobPath;
 use tempfile::TempDir;
 
 use super::strict::refused;
-use crate::access::ACTION_ID;
 use crate::erofs_overlay::Places;
 use crate::present::{Attachment, InputRoots, PresentRequest, Presented};
 use crate::probe::{StrategyName, Variant};

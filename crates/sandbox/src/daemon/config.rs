@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::daemon::cgroup::Cgroups;
 use crate::plan::Sizes;
+use crate::plan::step::TmpfsSize;
 
 /// How a helper is started; `helper_main` is what it must run.
 #[derive(Clone, Debug)]
@@ -61,10 +62,8 @@ impl Config {
 
     pub(crate) fn sizes(&self) -> Sizes {
         Sizes {
-            tmp_bytes: self.tmp_bytes,
-            tmp_inodes: self.tmp_inodes,
-            shm_bytes: self.shm_bytes,
-            shm_inodes: SHM_INODES,
+            tmp: TmpfsSize { bytes: self.tmp_bytes, inodes: self.tmp_inodes },
+            shm: TmpfsSize { bytes: self.shm_bytes, inodes: SHM_INODES },
         }
     }
 }

@@ -54,6 +54,14 @@ impl From<Failed> for RunError {
 
 impl From<PacketError> for RunError {
     fn from(error: PacketError) -> Self {
-        Self::with_detail(StepName::Request, error.errno(), error.to_string())
+        match error {
+            PacketError::Socket(errno) => Self::new(StepName::Request, errno),
+            PacketError::Malformed(why) => {
+                Self::with_detail(StepName::Protocol, Errno::BADMSG, why)
+            }
+            PacketError::Body(error) => {
+                Self::with_detail(StepName::Protocol, Errno::BADMSG, error.to_string())
+            }
+        }
     }
 }

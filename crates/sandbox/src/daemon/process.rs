@@ -64,13 +64,13 @@ impl HelperProcess {
         request: &Request,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), PacketError> {
-        packet::send(self.socket()?, request.encode(), descriptors)
+        packet::send(self.socket()?, request, descriptors)
     }
 
     /// The next response; an error if the helper is gone.
     pub(crate) fn receive(&self) -> Result<Response, PacketError> {
         let packet = packet::receive(self.socket()?)?.ok_or(Errno::PIPE)?;
-        Ok(Response::decode(packet.kind, &packet.body)?)
+        Ok(packet.message)
     }
 
     /// Whether it has said something, or is gone; does not wait.

@@ -196,7 +196,7 @@ impl Sandbox {
             environment: spec.environment,
             working_directory: spec.working_directory,
         };
-        let request = Request::Run(plan::plan(&command, &limits));
+        let request = Request::Run(plan::run(&command, &limits));
         let Attachment::Mount(input_root) = spec.input_root;
         // Whoever made it, it has neither set-user-id nor devices here.
         sys::mount_tree::make_harmless(input_root.as_fd())

@@ -3,12 +3,11 @@
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 
+use model::ACTION_ID;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Gid, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
-
-use crate::ACTION_ID;
 
 /// Takes what an action writes.
 pub trait OutputSink {

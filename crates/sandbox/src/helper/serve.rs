@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use model::ACTION_ID;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -12,13 +13,12 @@ use sys::call::Instruction;
 use sys::init::{Init, Report};
 use sys::mount::{FsContext, MountAttributes};
 
-use crate::ACTION_ID;
 use crate::helper::oom_score::OomScore;
 use crate::helper::{At, network, root, user_namespace};
 use crate::plan::lower::{self, RunFiles};
 use crate::plan::seccomp;
-use crate::plan::step::{Step, StepName};
-use crate::plan::{self, Sizes};
+use crate::plan::step::StepName;
+use crate::plan::{self, Run, Sizes};
 use crate::protocol::message::{Failed, Finished, Request, Response, Setup};
 use crate::protocol::packet::{self, Packet, PacketError};
 
@@ -43,7 +43,7 @@ pub(super) fn serve() -> Result<(), PacketError> {
 }
 
 fn send(socket: BorrowedFd<'_>, response: &Response) -> Result<(), PacketError> {
-    packet::send(socket, response.encode(), &[])
+    packet::send(socket, response, &[])
 }
 
 /// Moves the socket away from the descriptors that an action will have.
@@ -68,10 +68,10 @@ struct Helper {
     used: bool,
 }
 
-fn set_up(packet: Packet) -> Result<Helper, Failed> {
-    let Packet { kind, body, descriptors } = packet;
-    let setup = match Request::decode(kind, &body) {
-        Ok(Request::Setup(setup)) if setup.mounts.len() == descriptors.len() => setup,
+fn set_up(packet: Packet<Request>) -> Result<Helper, Failed> {
+    let Packet { message, descriptors } = packet;
+    let setup = match message {
+        Request::Setup(setup) if setup.mounts.len() == descriptors.len() => setup,
         _ => return Err(protocol("expected a set-up with its mounts")),
     };
     let proc = isolate(&setup).at(StepName::Isolate, String::new)?;
@@ -184,16 +184,16 @@ fn protocol(detail: &str) -> Failed {
 
 impl Helper {
     fn serve(mut self, socket: BorrowedFd<'_>) -> Result<(), PacketError> {
-        while let Some(Packet { kind, body, descriptors }) = packet::receive(socket)? {
-            match Request::decode(kind, &body)? {
+        while let Some(Packet { message, descriptors }) = packet::receive(socket)? {
+            match message {
                 Request::Prepare => {
                     self.next = None;
                     self.next = Some(self.prepare(descriptors.first().map(AsFd::as_fd)));
                     // Also if it failed, which the action is told that comes next.
                     send(socket, &Response::Ready)?;
                 }
-                Request::Run(steps) => {
-                    let response = self.run(steps, descriptors, socket)?;
+                Request::Run(run) => {
+                    let response = self.run(run, descriptors, socket)?;
                     send(socket, &response)?;
                 }
                 // Its action had ended before.
@@ -211,15 +211,15 @@ impl Helper {
             network::renew(self.proc.as_fd()).at(StepName::Network, String::new)?;
         }
         self.oom_score.raise(self.proc.as_fd()).at(StepName::Clone, String::new)?;
-        let steps = plan::preparation(&self.sizes);
-        let preparation = lower::preparation(&steps, &self.filter);
+        let plan = plan::preparation(&self.sizes);
+        let preparation = lower::preparation(&plan, &self.filter);
         Init::start(preparation, cgroup).at(StepName::Clone, String::new)
     }
 
     /// An error only if the daemon is gone or talks nonsense.
     fn run(
         &mut self,
-        steps: Vec<Step>,
+        run: Run,
         descriptors: Vec<OwnedFd>,
         socket: BorrowedFd<'_>,
     ) -> Result<Response, PacketError> {
@@ -237,7 +237,7 @@ impl Helper {
             stderr: stderr.as_fd(),
             input_root: input_root.as_fd(),
         };
-        init.admit(lower::run(steps, &files));
+        init.admit(lower::run(run, &files));
         self.wait(&init, socket)?;
         let report;
         (report, self.remains) = init.finish();
@@ -266,9 +266,11 @@ impl Helper {
                 // Whatever was said, or that nobody is there: it is over. Dropping
                 // `init` on the way out kills and waits.
                 let packet = packet::receive(socket)?.ok_or(Errno::PIPE)?;
-                match Request::decode(packet.kind, &packet.body)? {
+                match packet.message {
                     Request::Kill => init.kill(),
-                    _ => return Err(Errno::PROTO.into()),
+                    Request::Setup(_) | Request::Prepare | Request::Run(_) => {
+                        return Err(Errno::PROTO.into());
+                    }
                 }
             }
         }

@@ -13,6 +13,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use model::ACTION_ID;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
@@ -20,7 +21,6 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, LinkNameSpaceType, UnshareFlags, move_into_link_name_space,
 };
 
-use crate::ACTION_ID;
 use crate::helper::network::write;
 
 /// How many user namespaces can be made inside (namespaces(7)). For the other kinds

@@ -1,20 +1,26 @@
-//! From steps to system calls: the dull half of a plan.
+//! Translates steps into system calls.
+//!
+//! The order of the steps stays; what a step needs beside its own data (descriptors, the filter)
+//! comes in here.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use sys::call::{Call, Instruction, Program};
-use sys::init::{Execution, Preparation, Run};
+use model::ACTION_ID;
+use sys::call::{Call, Instruction, Program, Resource};
+use sys::init;
 
-use crate::ACTION_ID;
-use crate::plan::step::{Actor, Step};
+use crate::plan::step::{
+    ActionPreparation, ActionStep, InitPreparation, InitStep, StepName, TmpfsSize,
+};
+use crate::plan::{Preparation, Run};
 
 /// Flags of every file system that an action can write to.
-const WRITABLE_MOUNT: u64 = libc_flags::NOSUID | libc_flags::NODEV;
+const WRITABLE_MOUNT: u64 = mount_flags::NOSUID | mount_flags::NODEV;
 
-/// mount(2)'s flags, as in linux/mount.h.
-mod libc_flags {
+/// The flags of mount(2), as in linux/mount.h.
+mod mount_flags {
     pub(super) const NOSUID: u64 = 2;
     pub(super) const NODEV: u64 = 4;
     pub(super) const NOEXEC: u64 = 8;
@@ -22,100 +28,176 @@ mod libc_flags {
 
 /// The descriptors that the steps of a [`Run`] need.
 pub(crate) struct RunFiles<'a> {
-    /// [`Step::Streams`]
     pub(crate) stdout: BorrowedFd<'a>,
-    /// [`Step::Streams`]
     pub(crate) stderr: BorrowedFd<'a>,
-    /// [`Step::AttachInputRoot`]
     pub(crate) input_root: BorrowedFd<'a>,
 }
 
-/// The programs for what is done before an action is known; steps of a run are
-/// passed over.
-pub(crate) fn preparation(steps: &[Step], filter: &Arc<[Instruction]>) -> Preparation {
-    let mut preparation = Preparation::default();
-    preparation.init.push(0, Call::set_name(c"sandbox-init"));
-    preparation.action.push(0, Call::set_name(c"sandbox-action"));
-    for step in steps {
-        let program = match step.actor() {
-            Actor::Init => &mut preparation.init,
-            Actor::InitAfterwards => continue,
-            Actor::Action => &mut preparation.action,
-        };
-        for call in preparation_calls(step, filter) {
-            program.push(step.name().number(), call);
-        }
+/// The programs that both processes run before an action is known.
+pub(crate) fn preparation(
+    preparation: &Preparation,
+    filter: &Arc<[Instruction]>,
+) -> init::Preparation {
+    let mut lowered = init::Preparation::default();
+    lowered.init.push(0, Call::set_name(c"sandbox-init"));
+    lowered.action.push(0, Call::set_name(c"sandbox-action"));
+    for step in &preparation.init {
+        lowered.init.push(step.name().number(), init_preparation(*step));
     }
-    preparation
+    for step in &preparation.action {
+        push_all(&mut lowered.action, step.name(), action_preparation(*step, filter));
+    }
+    lowered
 }
 
-/// The programs for one action; steps of a preparation are passed over.
-pub(crate) fn run(steps: Vec<Step>, files: &RunFiles<'_>) -> Run {
-    let mut run = Run::default();
-    for step in steps {
-        let (actor, label) = (step.actor(), step.name().number());
-        if let Step::Execute { candidates, arguments, environment } = step {
-            run.execution = Execution { label, candidates, arguments, environment };
-            continue;
-        }
-        let program = match actor {
-            Actor::Init => &mut run.attach,
-            Actor::InitAfterwards => &mut run.confine,
-            Actor::Action => &mut run.action,
+/// The programs that both processes run for one action.
+pub(crate) fn run(run: Run, files: &RunFiles<'_>) -> init::Run {
+    let Run { init, action, execute } = run;
+    let mut lowered = init::Run {
+        execution: init::Execution {
+            label: StepName::Execute.number(),
+            candidates: execute.candidates,
+            arguments: execute.arguments,
+            environment: execute.environment,
+        },
+        ..init::Run::default()
+    };
+    for step in init {
+        let (program, calls) = match step {
+            InitStep::AttachInputRoot => {
+                (&mut lowered.attach, vec![Call::attach(files.input_root, c"/execroot")])
+            }
+            InitStep::Confine => {
+                (&mut lowered.confine, vec![Call::drop_capabilities(), Call::own_files_below(0)])
+            }
         };
-        push_all(program, label, run_calls(&step, files));
+        push_all(program, step.name(), calls);
     }
-    run
+    for step in &action {
+        push_all(&mut lowered.action, step.name(), action_step(step, files));
+    }
+    lowered
 }
 
-fn push_all(program: &mut Program, label: u16, calls: Vec<Call>) {
+fn push_all(program: &mut Program, name: StepName, calls: Vec<Call>) {
     for call in calls {
-        program.push(label, call);
+        program.push(name.number(), call);
     }
 }
 
-fn preparation_calls(step: &Step, filter: &Arc<[Instruction]>) -> Vec<Call> {
+fn init_preparation(step: InitPreparation) -> Call {
     match step {
-        Step::NewCgroupNamespace => vec![Call::new_cgroup_namespace()],
-        Step::MountProc => vec![proc_mount()],
-        Step::MountTmp { bytes, inodes } => vec![tmpfs(c"/tmp", *bytes, *inodes)],
-        Step::MountShm { bytes, inodes } => vec![tmpfs(c"/dev/shm", *bytes, *inodes)],
-        Step::NewSession => vec![Call::new_session()],
-        Step::DropGroups => vec![Call::drop_groups()],
-        Step::SetGroup => vec![Call::set_gid(ACTION_ID)],
-        // Until it executes something, it shares memory with its privileged parents;
-        // what a change of user does to that depends on a setting of the host's.
-        Step::SetUser => vec![Call::set_uid(ACTION_ID), Call::not_dumpable()],
-        Step::DropCapabilities => vec![Call::drop_capabilities()],
-        Step::NoNewPrivileges => vec![Call::no_new_privileges()],
-        Step::Filter => vec![Call::filter(Arc::clone(filter))],
-        _ => Vec::new(),
+        InitPreparation::NewCgroupNamespace => Call::new_cgroup_namespace(),
+        InitPreparation::MountProc => proc_mount(),
+        InitPreparation::MountTmp(size) => tmpfs(c"/tmp", size),
+        InitPreparation::MountShm(size) => tmpfs(c"/dev/shm", size),
     }
 }
 
-fn run_calls(step: &Step, files: &RunFiles<'_>) -> Vec<Call> {
+fn action_preparation(step: ActionPreparation, filter: &Arc<[Instruction]>) -> Vec<Call> {
     match step {
-        Step::AttachInputRoot => vec![Call::attach(files.input_root, c"/execroot")],
-        Step::ConfineInit => vec![Call::drop_capabilities(), Call::own_files_below(0)],
-        Step::Limit { resource, value } => vec![Call::limit(*resource, *value)],
-        Step::RunOn { mask } => vec![Call::run_on(mask)],
-        Step::Streams => Call::own_streams(files.stdout, files.stderr).into(),
-        Step::EnterDirectory { path } => path.iter().map(Call::change_directory).collect(),
-        _ => Vec::new(),
+        ActionPreparation::NewSession => vec![Call::new_session()],
+        ActionPreparation::DropGroups => vec![Call::drop_groups()],
+        ActionPreparation::SetGroup => vec![Call::set_gid(ACTION_ID)],
+        // Until it executes a program it shares memory with its privileged parents. Whether a
+        // change of user makes that memory undumpable depends on a setting of the host.
+        ActionPreparation::SetUser => vec![Call::set_uid(ACTION_ID), Call::not_dumpable()],
+        ActionPreparation::DropCapabilities => vec![Call::drop_capabilities()],
+        ActionPreparation::NoNewPrivileges => vec![Call::no_new_privileges()],
+        ActionPreparation::Filter => vec![Call::filter(Arc::clone(filter))],
     }
 }
 
-/// Other users' processes, of which PID 1 is the only one, are not shown. What
-/// else is dangerous in a `/proc` belongs to root and is closed to the action's
-/// user by the files' modes.
+fn action_step(step: &ActionStep, files: &RunFiles<'_>) -> Vec<Call> {
+    match step {
+        ActionStep::LimitProcesses(value) => vec![Call::limit(Resource::Processes, *value)],
+        ActionStep::LimitAddressSpace(value) => vec![Call::limit(Resource::AddressSpace, *value)],
+        ActionStep::RunOn { mask } => vec![Call::run_on(mask)],
+        ActionStep::Streams => Call::own_streams(files.stdout, files.stderr).into(),
+        ActionStep::EnterDirectory { path } => path.iter().map(Call::change_directory).collect(),
+    }
+}
+
+/// Hides processes of other users, of which PID 1 is the only one. Everything else in `/proc` that
+/// is dangerous belongs to root, and its mode closes it to the action's user.
 fn proc_mount() -> Call {
-    let flags = WRITABLE_MOUNT | libc_flags::NOEXEC;
+    let flags = WRITABLE_MOUNT | mount_flags::NOEXEC;
     Call::mount(c"proc", c"/proc", flags, c"hidepid=invisible")
 }
 
-fn tmpfs(target: &CStr, bytes: u64, inodes: u64) -> Call {
+fn tmpfs(target: &CStr, TmpfsSize { bytes, inodes }: TmpfsSize) -> Call {
     let options = format!("mode=1777,size={bytes},nr_inodes={inodes}");
     // Digits and words have no NUL, so the fallback is never taken.
     let options = CString::new(options).unwrap_or_default();
     Call::mount(c"tmpfs", target, WRITABLE_MOUNT, &options)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::plan::{Sizes, step};
+
+    /// The labels of a program, each as the step that it names; 0 labels the process's name.
+    fn steps(program: &Program) -> Vec<StepName> {
+        program.labels().filter_map(StepName::from_number).collect()
+    }
+
+    #[test]
+    fn both_processes_are_prepared_in_the_order_of_the_plan() {
+        use StepName::*;
+        let filter: Arc<[Instruction]> = Arc::default();
+        let lowered = preparation(&crate::plan::preparation(&Sizes::default()), &filter);
+        assert_eq!(steps(&lowered.init), [Init, NewCgroupNamespace, MountProc, MountTmp, MountShm]);
+        assert_eq!(
+            steps(&lowered.action),
+            [
+                Init,
+                NewSession,
+                DropGroups,
+                SetGroup,
+                SetUser,
+                SetUser,
+                DropCapabilities,
+                NoNewPrivileges,
+                Filter
+            ]
+        );
+    }
+
+    #[test]
+    fn a_run_attaches_before_and_confines_after_the_action_can_start() {
+        use StepName::*;
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let files =
+            RunFiles { stdout: null.as_fd(), stderr: null.as_fd(), input_root: null.as_fd() };
+        let plan = Run {
+            init: vec![InitStep::AttachInputRoot, InitStep::Confine],
+            action: vec![
+                ActionStep::LimitProcesses(5),
+                ActionStep::LimitAddressSpace(6),
+                ActionStep::RunOn { mask: vec![1] },
+                ActionStep::Streams,
+                ActionStep::EnterDirectory { path: [c"/execroot"].into_iter().collect() },
+            ],
+            execute: step::Execute {
+                candidates: [c"/bin/a"].into_iter().collect(),
+                arguments: [c"a", c"b"].into_iter().collect(),
+                environment: [c"C=d"].into_iter().collect(),
+            },
+        };
+        let execute = plan.execute.clone();
+        let lowered = run(plan, &files);
+        assert_eq!(steps(&lowered.attach), [AttachInputRoot]);
+        assert_eq!(steps(&lowered.confine), [ConfineInit, ConfineInit]);
+        assert_eq!(
+            steps(&lowered.action),
+            [Limit, Limit, RunOn, Streams, Streams, Streams, Streams, EnterDirectory]
+        );
+        assert_eq!(lowered.execution.label, Execute.number());
+        assert_eq!(lowered.execution.candidates, execute.candidates);
+        assert_eq!(lowered.execution.arguments, execute.arguments);
+        assert_eq!(lowered.execution.environment, execute.environment);
+    }
 }

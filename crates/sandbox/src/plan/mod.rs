@@ -1,8 +1,9 @@
-//! From what an action is to what its sandbox does: pure, so that tests can show
-//! whole plans.
+//! Plans what a sandbox does, from what an action is. Pure, so that tests can show whole plans.
 //!
-//! The order is part of the security: the working directory is entered, and every
-//! path of the client's resolved, only after all privileges are gone.
+//! The order is part of the security: the action's process gives up all privileges before it enters
+//! the working directory or resolves any other path of the client's.
+//!
+//! [`step`] has the steps, [`lower`] translates them into system calls, [`seccomp`] makes the filter.
 
 pub(crate) mod lower;
 pub(crate) mod seccomp;
@@ -11,97 +12,109 @@ pub(crate) mod step;
 use std::ffi::{CStr, CString};
 
 use model::{MAX_NAME_BYTES, MAX_PATH_BYTES, RelPath};
-use sys::call::Resource;
+use serde::{Deserialize, Serialize};
 use sys::strings::Strings;
 
-use crate::plan::step::Step;
+use crate::plan::step::{
+    ActionPreparation, ActionStep, Execute, InitPreparation, InitStep, TmpfsSize,
+};
 
 /// Where the input root is attached.
-pub const WORKSPACE: &str = "/execroot";
+pub(crate) const WORKSPACE: &str = "/execroot";
 
-/// Where programs without a slash are looked for if the environment has no PATH.
+/// The search path for programs without a slash if the environment has no PATH.
 const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/usr/bin:/bin";
 
-/// Directories of a PATH that are looked at. Each costs a system call and up to
-/// 4 KiB, and nobody's PATH comes near.
+/// The most directories of a PATH that are tried. Each costs a system call and up to 4 KiB, and no
+/// real PATH has so many.
 const MAX_CANDIDATES: usize = 256;
 
-/// What is to be run.
+/// The command to run.
 #[derive(Clone, Copy, Debug)]
-pub struct Command<'a> {
+pub(crate) struct Command<'a> {
     /// argv; the first decides what is executed.
-    pub arguments: &'a [CString],
-    /// `NAME=value` each, and nothing else reaches the action.
-    pub environment: &'a [CString],
+    pub(crate) arguments: &'a [CString],
+    /// `NAME=value` each: the whole environment of the action.
+    pub(crate) environment: &'a [CString],
     /// Relative to the input root.
-    pub working_directory: &'a RelPath,
+    pub(crate) working_directory: &'a RelPath,
 }
 
-/// The limits that the process itself is given; those of a cgroup come on top.
+/// The limits of the process itself; those of a cgroup come on top.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ProcessLimits {
+pub(crate) struct ProcessLimits {
     /// Processes and threads.
-    pub processes: u64,
+    pub(crate) processes: u64,
     /// Bytes of address space of each process.
-    pub address_space: Option<u64>,
+    pub(crate) address_space: Option<u64>,
     /// CPUs to run on, one bit each.
-    pub cpus: Option<Vec<u64>>,
+    pub(crate) cpus: Option<Vec<u64>>,
 }
 
-/// What the helper was told once about all its sandboxes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The bounds of the scratch file systems, the same for all sandboxes of a helper.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sizes {
-    /// Bytes of `/tmp`.
-    pub tmp_bytes: u64,
-    /// Inodes of `/tmp`.
-    pub tmp_inodes: u64,
-    /// Bytes of `/dev/shm`.
-    pub shm_bytes: u64,
-    /// Inodes of `/dev/shm`.
-    pub shm_inodes: u64,
+    /// `/tmp`.
+    pub(crate) tmp: TmpfsSize,
+    /// `/dev/shm`.
+    pub(crate) shm: TmpfsSize,
 }
 
-/// What is done before an action is known.
-pub(crate) fn preparation(sizes: &Sizes) -> Vec<Step> {
-    vec![
-        Step::NewCgroupNamespace,
-        Step::MountProc,
-        Step::MountTmp { bytes: sizes.tmp_bytes, inodes: sizes.tmp_inodes },
-        Step::MountShm { bytes: sizes.shm_bytes, inodes: sizes.shm_inodes },
-        Step::NewSession,
-        Step::DropGroups,
-        Step::SetGroup,
-        Step::SetUser,
-        Step::DropCapabilities,
-        Step::NoNewPrivileges,
-        Step::Filter,
-    ]
+/// What both processes of a sandbox do before an action is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Preparation {
+    pub(crate) init: Vec<InitPreparation>,
+    pub(crate) action: Vec<ActionPreparation>,
 }
 
-/// What is done for one action.
-pub fn plan(command: &Command<'_>, limits: &ProcessLimits) -> Vec<Step> {
-    let mut steps = vec![
-        Step::AttachInputRoot,
-        Step::ConfineInit,
-        Step::Limit { resource: Resource::Processes, value: limits.processes },
-    ];
-    if let Some(value) = limits.address_space {
-        steps.push(Step::Limit { resource: Resource::AddressSpace, value });
+/// What they do for one action.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) init: Vec<InitStep>,
+    pub(crate) action: Vec<ActionStep>,
+    pub(crate) execute: Execute,
+}
+
+/// Plans the preparation of a sandbox.
+pub(crate) fn preparation(sizes: &Sizes) -> Preparation {
+    Preparation {
+        init: vec![
+            InitPreparation::NewCgroupNamespace,
+            InitPreparation::MountProc,
+            InitPreparation::MountTmp(sizes.tmp),
+            InitPreparation::MountShm(sizes.shm),
+        ],
+        action: vec![
+            ActionPreparation::NewSession,
+            ActionPreparation::DropGroups,
+            ActionPreparation::SetGroup,
+            ActionPreparation::SetUser,
+            ActionPreparation::DropCapabilities,
+            ActionPreparation::NoNewPrivileges,
+            ActionPreparation::Filter,
+        ],
     }
-    if let Some(mask) = &limits.cpus {
-        steps.push(Step::RunOn { mask: mask.clone() });
-    }
+}
+
+/// Plans the run of one action.
+pub(crate) fn run(command: &Command<'_>, limits: &ProcessLimits) -> Run {
+    let mut action = vec![ActionStep::LimitProcesses(limits.processes)];
+    action.extend(limits.address_space.map(ActionStep::LimitAddressSpace));
+    action.extend(limits.cpus.clone().map(|mask| ActionStep::RunOn { mask }));
     let directory = working_directory(command.working_directory);
-    steps.extend([
-        Step::Streams,
-        Step::EnterDirectory { path: [directory.as_c_str()].into_iter().collect() },
-        Step::Execute {
+    action.extend([
+        ActionStep::Streams,
+        ActionStep::EnterDirectory { path: [directory.as_c_str()].into_iter().collect() },
+    ]);
+    Run {
+        init: vec![InitStep::AttachInputRoot, InitStep::Confine],
+        action,
+        execute: Execute {
             candidates: candidates(command),
             arguments: strings(command.arguments),
             environment: strings(command.environment),
         },
-    ]);
-    steps
+    }
 }
 
 fn strings(list: &[CString]) -> Strings {
@@ -114,13 +127,12 @@ fn working_directory(path: &RelPath) -> CString {
     CString::new(format!("{WORKSPACE}{slash}{path}")).unwrap_or_default()
 }
 
-/// The paths that execvp(3) would try: the program as it is if it has a slash,
-/// else below every directory of the command's own PATH, of which an empty one is
-/// the working directory.
+/// The paths that execvp(3) would try: the program as it is if it has a slash, else below every
+/// directory of the command's own PATH. An empty directory means the working directory.
 fn candidates(command: &Command<'_>) -> Strings {
     let Some(program) = command.arguments.first() else { return Strings::new() };
     let is_path = program.is_empty() || program.as_bytes().contains(&b'/');
-    // Too long for a file name: the kernel is to say so.
+    // A name that is too long is passed on, so that the kernel tells the error.
     if is_path || program.as_bytes().len() > MAX_NAME_BYTES {
         return [program.as_c_str()].into_iter().collect();
     }

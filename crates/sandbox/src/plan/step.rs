@@ -1,114 +1,104 @@
 //! The steps of a sandbox's life, as data.
 //!
-//! A [`Step`] says what is to be done, not how: `lower` turns it into system
-//! calls, `wire` into bytes. [`StepName`] is what is left of a step in an error.
+//! A step says what to do, not how: `lower` turns steps into system calls. There is one type per
+//! process and phase, so that a step cannot end up in the wrong one, and every match over them is
+//! exhaustive: a new step does not compile before each of them handles it. [`StepName`] is what an
+//! error tells of a step.
 
 use std::fmt;
 
-use sys::call::Resource;
+use serde::{Deserialize, Serialize};
 use sys::strings::Strings;
 
-/// Who carries a step out.
+/// What PID 1 does before the action is known, with privileges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Actor {
-    /// PID 1 of the sandbox, with privileges.
-    Init,
-    /// PID 1 once the action can start, to give its privileges up.
-    InitAfterwards,
-    /// The process that becomes the action.
-    Action,
-}
-
-/// One thing to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Make the present cgroup the root of what the action sees of cgroups.
+pub(crate) enum InitPreparation {
+    /// Makes the present cgroup the root of the cgroups that the action sees.
     NewCgroupNamespace,
-    /// A `/proc` of the new PID namespace.
+    /// Mounts the `/proc` of the new PID namespace.
     MountProc,
-    /// `/tmp` (to which `/var/tmp` points): so many bytes and inodes at most.
-    MountTmp {
-        /// Bytes.
-        bytes: u64,
-        /// Files, directories and everything else with an inode.
-        inodes: u64,
-    },
-    /// `/dev/shm`, likewise.
-    MountShm {
-        /// Bytes.
-        bytes: u64,
-        /// Inodes.
-        inodes: u64,
-    },
-    /// A session without a terminal.
-    NewSession,
-    /// No supplementary groups.
-    DropGroups,
-    /// The action's group.
-    SetGroup,
-    /// The action's user.
-    SetUser,
-    /// All capability sets empty.
-    DropCapabilities,
-    /// No execve(2) may gain anything.
-    NoNewPrivileges,
-    /// The system call filter.
-    Filter,
-    /// The input root at `/execroot`.
-    AttachInputRoot,
-    /// PID 1 has no use for its capabilities and descriptors any more.
-    ConfineInit,
-    /// A resource limit, soft and hard.
-    Limit {
-        /// Of what.
-        resource: Resource,
-        /// In the resource's own unit.
-        value: u64,
-    },
-    /// Run on these CPUs only: one bit each, 64 a word.
-    RunOn {
-        /// The words.
-        mask: Vec<u64>,
-    },
-    /// Standard output and error, and no other descriptor above standard input.
-    Streams,
-    /// The working directory, an absolute path.
-    EnterDirectory {
-        /// One string.
-        path: Strings,
-    },
-    /// Become the action.
-    Execute {
-        /// Paths to try, relative to the working directory or absolute.
-        candidates: Strings,
-        /// argv.
-        arguments: Strings,
-        /// `NAME=value` each.
-        environment: Strings,
-    },
+    /// Mounts `/tmp`, to which `/var/tmp` points.
+    MountTmp(TmpfsSize),
+    /// Mounts `/dev/shm`.
+    MountShm(TmpfsSize),
 }
 
-impl Step {
-    /// Who carries it out.
-    pub fn actor(&self) -> Actor {
-        match self {
-            Self::NewCgroupNamespace
-            | Self::MountProc
-            | Self::MountTmp { .. }
-            | Self::MountShm { .. }
-            | Self::AttachInputRoot => Actor::Init,
-            Self::ConfineInit => Actor::InitAfterwards,
-            _ => Actor::Action,
-        }
-    }
+/// What the action's process does before the action is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ActionPreparation {
+    /// Starts a session without a terminal.
+    NewSession,
+    /// Leaves all supplementary groups.
+    DropGroups,
+    /// Becomes the action's group.
+    SetGroup,
+    /// Becomes the action's user.
+    SetUser,
+    /// Empties all capability sets.
+    DropCapabilities,
+    /// Rules out that an execve(2) gains privileges.
+    NoNewPrivileges,
+    /// Installs the system call filter.
+    Filter,
+}
 
-    /// Its name in errors.
-    pub fn name(&self) -> StepName {
+/// What PID 1 does for one action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum InitStep {
+    /// Attaches the input root at `/execroot`; the action waits for it.
+    AttachInputRoot,
+    /// Gives up capabilities and descriptors, once the action can start.
+    Confine,
+}
+
+/// What the action's process does for one action, after its preparation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ActionStep {
+    /// Limits the processes and threads of the action's user in this sandbox.
+    LimitProcesses(u64),
+    /// Limits the address space of each process, in bytes.
+    LimitAddressSpace(u64),
+    /// Stays on these CPUs: one bit each, 64 a word.
+    RunOn { mask: Vec<u64> },
+    /// Takes standard output and error, and closes every descriptor above them.
+    Streams,
+    /// Enters the working directory, an absolute path.
+    EnterDirectory { path: Strings },
+}
+
+/// The last step: the execve(2) that makes the action's process the action.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Execute {
+    /// Paths to try, relative to the working directory or absolute.
+    pub(crate) candidates: Strings,
+    /// argv.
+    pub(crate) arguments: Strings,
+    /// `NAME=value` each.
+    pub(crate) environment: Strings,
+}
+
+/// The bounds of a tmpfs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TmpfsSize {
+    pub(crate) bytes: u64,
+    /// Files, directories and everything else with an inode.
+    pub(crate) inodes: u64,
+}
+
+impl InitPreparation {
+    pub(crate) fn name(self) -> StepName {
         match self {
             Self::NewCgroupNamespace => StepName::NewCgroupNamespace,
             Self::MountProc => StepName::MountProc,
-            Self::MountTmp { .. } => StepName::MountTmp,
-            Self::MountShm { .. } => StepName::MountShm,
+            Self::MountTmp(_) => StepName::MountTmp,
+            Self::MountShm(_) => StepName::MountShm,
+        }
+    }
+}
+
+impl ActionPreparation {
+    pub(crate) fn name(self) -> StepName {
+        match self {
             Self::NewSession => StepName::NewSession,
             Self::DropGroups => StepName::DropGroups,
             Self::SetGroup => StepName::SetGroup,
@@ -116,34 +106,41 @@ impl Step {
             Self::DropCapabilities => StepName::DropCapabilities,
             Self::NoNewPrivileges => StepName::NoNewPrivileges,
             Self::Filter => StepName::Filter,
+        }
+    }
+}
+
+impl InitStep {
+    pub(crate) fn name(self) -> StepName {
+        match self {
             Self::AttachInputRoot => StepName::AttachInputRoot,
-            Self::ConfineInit => StepName::ConfineInit,
-            Self::Limit { .. } => StepName::Limit,
+            Self::Confine => StepName::ConfineInit,
+        }
+    }
+}
+
+impl ActionStep {
+    pub(crate) fn name(&self) -> StepName {
+        match self {
+            Self::LimitProcesses(_) | Self::LimitAddressSpace(_) => StepName::Limit,
             Self::RunOn { .. } => StepName::RunOn,
             Self::Streams => StepName::Streams,
             Self::EnterDirectory { .. } => StepName::EnterDirectory,
-            Self::Execute { .. } => StepName::Execute,
         }
     }
 }
 
 macro_rules! step_names {
-    ($($(#[$doc:meta])* $name:ident = $number:literal, $words:literal;)*) => {
-        /// Where a set-up stopped.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    ($($(#[$doc:meta])* $name:ident, $words:literal;)*) => {
+        /// The step at which a sandbox failed.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[repr(u16)]
         pub enum StepName {
-            $($(#[$doc])* $name = $number,)*
+            $($(#[$doc])* $name,)*
         }
 
         impl StepName {
-            /// Reads what [`StepName::number`] wrote.
-            pub fn from_number(number: u16) -> Option<Self> {
-                match number {
-                    $($number => Some(Self::$name),)*
-                    _ => None,
-                }
-            }
+            const ALL: &[Self] = &[$(Self::$name,)*];
         }
 
         impl fmt::Display for StepName {
@@ -157,88 +154,106 @@ macro_rules! step_names {
 }
 
 step_names! {
-    /// In PID 1: cloning the action's process, waiting for it.
-    Init = 0, "run PID 1";
-    /// [`Step::NewCgroupNamespace`]
-    NewCgroupNamespace = 1, "create a cgroup namespace";
-    /// [`Step::MountProc`]
-    MountProc = 2, "mount /proc";
-    /// [`Step::MountTmp`]
-    MountTmp = 3, "mount /tmp";
-    /// [`Step::MountShm`]
-    MountShm = 4, "mount /dev/shm";
-    /// [`Step::NewSession`]
-    NewSession = 5, "create a session";
-    /// [`Step::DropGroups`]
-    DropGroups = 7, "drop supplementary groups";
-    /// [`Step::SetGroup`]
-    SetGroup = 8, "set the group";
-    /// [`Step::SetUser`]
-    SetUser = 9, "set the user";
-    /// [`Step::DropCapabilities`]
-    DropCapabilities = 11, "drop capabilities";
-    /// [`Step::NoNewPrivileges`]
-    NoNewPrivileges = 12, "set no_new_privs";
-    /// [`Step::Filter`]
-    Filter = 13, "install the system call filter";
-    /// [`Step::AttachInputRoot`]
-    AttachInputRoot = 14, "attach the input root";
-    /// [`Step::ConfineInit`]
-    ConfineInit = 15, "drop the privileges of PID 1";
-    /// [`Step::Limit`]
-    Limit = 16, "set a resource limit";
-    /// [`Step::RunOn`]
-    RunOn = 17, "set the CPU affinity";
-    /// [`Step::Streams`]
-    Streams = 18, "set up standard streams";
-    /// [`Step::EnterDirectory`]
-    EnterDirectory = 19, "enter the working directory";
-    /// [`Step::Execute`]
-    Execute = 20, "execve";
-    /// Daemon: creating pipes or the packet for an action.
-    Request = 32, "send the action to the sandbox helper";
-    /// Daemon: making the detached mounts of a root view.
-    CloneView = 33, "clone a mount of the root view";
-    /// Daemon: starting the helper.
-    Spawn = 34, "start the sandbox helper";
-    /// Daemon: ending an action; what does not die hangs in the kernel.
-    Kill = 36, "kill the action";
-    /// Daemon: a cgroup for the action.
-    Cgroup = 35, "create a cgroup";
-    /// Helper: first things.
-    Isolate = 64, "isolate the sandbox helper";
-    /// Helper: namespaces of its own.
-    Namespaces = 65, "create namespaces";
-    /// Helper: the user namespace that actions join.
-    UserNamespace = 66, "create the user namespace";
-    /// Helper: a network with nothing but a loopback.
-    Network = 67, "set up the network namespace";
-    /// Helper: the tmpfs that is the root.
-    TemplateRoot = 68, "create the root";
-    /// Helper: device nodes.
-    Devices = 69, "create /dev";
-    /// Helper: files and symlinks of the root view.
-    Files = 70, "create the root's files";
-    /// Helper: mounts of the root view.
-    ViewMounts = 71, "attach the root view";
-    /// Helper: making it the root.
-    PivotRoot = 72, "enter the root";
-    /// Helper: cloning PID 1.
-    Clone = 73, "clone PID 1";
-    /// Helper: PID 1 ended before an action was given to it.
-    Prepare = 74, "prepare PID 1";
-    /// Helper: a packet that makes no sense.
-    Protocol = 75, "understand the daemon";
+    /// PID 1: clones the action's process and waits for it.
+    Init, "run PID 1";
+    /// PID 1: makes its cgroup the root of what the action sees.
+    NewCgroupNamespace, "create a cgroup namespace";
+    /// PID 1: mounts `/proc`.
+    MountProc, "mount /proc";
+    /// PID 1: mounts `/tmp`.
+    MountTmp, "mount /tmp";
+    /// PID 1: mounts `/dev/shm`.
+    MountShm, "mount /dev/shm";
+    /// Action: starts a session.
+    NewSession, "create a session";
+    /// Action: leaves all supplementary groups.
+    DropGroups, "drop supplementary groups";
+    /// Action: sets its group.
+    SetGroup, "set the group";
+    /// Action: sets its user.
+    SetUser, "set the user";
+    /// Action: empties its capability sets.
+    DropCapabilities, "drop capabilities";
+    /// Action: rules out new privileges.
+    NoNewPrivileges, "set no_new_privs";
+    /// Action: installs the system call filter.
+    Filter, "install the system call filter";
+    /// PID 1: attaches the input root.
+    AttachInputRoot, "attach the input root";
+    /// PID 1: gives up its privileges.
+    ConfineInit, "drop the privileges of PID 1";
+    /// Action: sets a resource limit.
+    Limit, "set a resource limit";
+    /// Action: sets its CPU affinity.
+    RunOn, "set the CPU affinity";
+    /// Action: takes its standard streams.
+    Streams, "set up standard streams";
+    /// Action: enters its working directory.
+    EnterDirectory, "enter the working directory";
+    /// Action: executes its program.
+    Execute, "execve";
+    /// Daemon: creates pipes and the packet for an action, and sends it.
+    Request, "send the action to the sandbox helper";
+    /// Daemon: creates the detached mounts of a root view.
+    CloneView, "clone a mount of the root view";
+    /// Daemon: starts the helper.
+    Spawn, "start the sandbox helper";
+    /// Daemon: creates a cgroup for the action.
+    Cgroup, "create a cgroup";
+    /// Daemon: ends an action; a process that survives hangs in the kernel.
+    Kill, "kill the action";
+    /// Helper: sets the attributes that all its processes inherit.
+    Isolate, "isolate the sandbox helper";
+    /// Helper: creates its own namespaces.
+    Namespaces, "create namespaces";
+    /// Helper: creates the user namespace of its actions.
+    UserNamespace, "create the user namespace";
+    /// Helper: creates a network with nothing but a loopback.
+    Network, "set up the network namespace";
+    /// Helper: creates the tmpfs that is the root.
+    TemplateRoot, "create the root";
+    /// Helper: creates device nodes.
+    Devices, "create /dev";
+    /// Helper: creates the files and symlinks of the root view.
+    Files, "create the root's files";
+    /// Helper: attaches the mounts of the root view.
+    ViewMounts, "attach the root view";
+    /// Helper: makes the new root its root.
+    PivotRoot, "enter the root";
+    /// Helper: clones PID 1.
+    Clone, "clone PID 1";
+    /// Helper: PID 1 ended before it got an action.
+    Prepare, "prepare PID 1";
+    /// Helper or daemon: received a packet that makes no sense.
+    Protocol, "understand the peer";
 }
 
 impl StepName {
-    /// The number that stands for it on the wire and in a program's labels.
-    pub fn number(self) -> u16 {
+    /// The number that labels a step in a program.
+    pub(crate) fn number(self) -> u16 {
         self as u16
+    }
+
+    /// The step that [`Self::number`] labelled.
+    pub(crate) fn from_number(number: u16) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
     }
 
     /// Whether it fails because of what the command asks for.
     pub fn is_about_command(self) -> bool {
         matches!(self, Self::EnterDirectory | Self::Execute)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_names_its_step() {
+        for name in StepName::ALL {
+            assert_eq!(StepName::from_number(name.number()), Some(*name));
+        }
+        assert_eq!(StepName::from_number(StepName::ALL.len() as u16), None);
     }
 }

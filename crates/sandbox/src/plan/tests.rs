@@ -62,27 +62,34 @@ fn no_arguments_no_candidates() {
 }
 
 /// One line a step.
-fn shown(steps: &[Step]) -> String {
-    steps.iter().map(|step| format!("{:?}: {step:?}\n", step.actor())).collect()
+fn shown<T: std::fmt::Debug>(actor: &str, steps: &[T]) -> String {
+    steps.iter().map(|step| format!("{actor}: {step:?}\n")).collect()
+}
+
+fn shown_run(run: &Run) -> String {
+    [shown("init", &run.init), shown("action", &run.action), format!("{:?}\n", run.execute)]
+        .concat()
 }
 
 #[test]
 fn the_preparation() {
-    let sizes = Sizes { tmp_bytes: 1, tmp_inodes: 2, shm_bytes: 3, shm_inodes: 4 };
+    let sizes =
+        Sizes { tmp: TmpfsSize { bytes: 1, inodes: 2 }, shm: TmpfsSize { bytes: 3, inodes: 4 } };
+    let Preparation { init, action } = preparation(&sizes);
     let expected = "\
-Init: NewCgroupNamespace
-Init: MountProc
-Init: MountTmp { bytes: 1, inodes: 2 }
-Init: MountShm { bytes: 3, inodes: 4 }
-Action: NewSession
-Action: DropGroups
-Action: SetGroup
-Action: SetUser
-Action: DropCapabilities
-Action: NoNewPrivileges
-Action: Filter
+init: NewCgroupNamespace
+init: MountProc
+init: MountTmp(TmpfsSize { bytes: 1, inodes: 2 })
+init: MountShm(TmpfsSize { bytes: 3, inodes: 4 })
+action: NewSession
+action: DropGroups
+action: SetGroup
+action: SetUser
+action: DropCapabilities
+action: NoNewPrivileges
+action: Filter
 ";
-    assert_eq!(shown(&preparation(&sizes)), expected);
+    assert_eq!([shown("init", &init), shown("action", &action)].concat(), expected);
 }
 
 #[test]
@@ -94,14 +101,14 @@ fn a_plain_action() {
         working_directory: &RelPath::root(),
     };
     let limits = ProcessLimits { processes: 100, ..ProcessLimits::default() };
-    let expected = r#"Init: AttachInputRoot
-InitAfterwards: ConfineInit
-Action: Limit { resource: Processes, value: 100 }
-Action: Streams
-Action: EnterDirectory { path: ["/execroot"] }
-Action: Execute { candidates: ["/bin/cc"], arguments: ["cc", "-c", "a.c"], environment: ["PATH=/bin", "A=b"] }
+    let expected = r#"init: AttachInputRoot
+init: Confine
+action: LimitProcesses(100)
+action: Streams
+action: EnterDirectory { path: ["/execroot"] }
+Execute { candidates: ["/bin/cc"], arguments: ["cc", "-c", "a.c"], environment: ["PATH=/bin", "A=b"] }
 "#;
-    assert_eq!(shown(&plan(&command, &limits)), expected);
+    assert_eq!(shown_run(&run(&command, &limits)), expected);
 }
 
 #[test]
@@ -111,26 +118,25 @@ fn an_action_with_limits_in_a_directory() {
     let command =
         Command { arguments: &arguments, environment: &[], working_directory: &directory };
     let limits = ProcessLimits { processes: 5, address_space: Some(1 << 30), cpus: Some(vec![3]) };
-    let expected = r#"Init: AttachInputRoot
-InitAfterwards: ConfineInit
-Action: Limit { resource: Processes, value: 5 }
-Action: Limit { resource: AddressSpace, value: 1073741824 }
-Action: RunOn { mask: [3] }
-Action: Streams
-Action: EnterDirectory { path: ["/execroot/a/b"] }
-Action: Execute { candidates: ["bin/tool"], arguments: ["bin/tool"], environment: [] }
+    let expected = r#"init: AttachInputRoot
+init: Confine
+action: LimitProcesses(5)
+action: LimitAddressSpace(1073741824)
+action: RunOn { mask: [3] }
+action: Streams
+action: EnterDirectory { path: ["/execroot/a/b"] }
+Execute { candidates: ["bin/tool"], arguments: ["bin/tool"], environment: [] }
 "#;
-    assert_eq!(shown(&plan(&command, &limits)), expected);
+    assert_eq!(shown_run(&run(&command, &limits)), expected);
 }
 
 #[test]
-fn privileges_are_gone_before_a_path_of_the_clients_is_resolved() {
-    let names: Vec<_> = preparation(&Sizes::default()).iter().map(Step::name).collect();
-    let at = |name| names.iter().position(|other| *other == name).unwrap();
-    use crate::plan::step::StepName::*;
+fn users_and_groups_change_before_the_capabilities_to_change_them_are_gone() {
+    use ActionPreparation::*;
+    let steps = preparation(&Sizes::default()).action;
+    let at = |step| steps.iter().position(|other| *other == step).unwrap();
     assert!(at(DropGroups) < at(SetUser));
     assert!(at(SetGroup) < at(SetUser));
     assert!(at(SetUser) < at(DropCapabilities));
     assert!(at(NoNewPrivileges) < at(Filter));
-    assert!(!names.contains(&EnterDirectory));
 }

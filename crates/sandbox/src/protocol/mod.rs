@@ -1,5 +1,9 @@
-//! What daemon and helper say to each other, and how it travels.
+//! The conversation between daemon and helper: messages, and the packets that carry them.
+//!
+//! Both ends are one binary, so the encoding (postcard) is not a stable format and has no version.
 
 pub(crate) mod message;
 pub(crate) mod packet;
-mod wire;
+
+#[cfg(test)]
+mod tests;

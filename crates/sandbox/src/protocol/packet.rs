@@ -1,5 +1,8 @@
-//! Packets with descriptors on a SOCK_SEQPACKET socket; see `message` for the
-//! layout.
+//! Packets with descriptors on a SOCK_SEQPACKET socket.
+//!
+//! A packet is one byte and a body. The byte is 0 if the body follows it, and 1 if the body is in
+//! the first descriptor, a sealed memfd. The body is one message in postcard's encoding. Other
+//! descriptors come as SCM_RIGHTS, in the order that the message defines.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -12,7 +15,8 @@ use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
-use crate::protocol::wire::Malformed;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// Bodies up to here travel in the packet: four times that fits the smallest
 /// socket buffer that systems are set up with.
@@ -26,17 +30,18 @@ pub(crate) const MAX_BODY_BYTES: usize = 16 << 20;
 /// Descriptors in one packet; the kernel's SCM_MAX_FD.
 pub(crate) const MAX_DESCRIPTORS: usize = 253;
 
-const VERSION: u16 = 1;
-const HEADER_BYTES: usize = 12;
-const BODY_IN_MEMFD: u32 = 1;
+const BODY_FOLLOWS: u8 = 0;
+const BODY_IN_MEMFD: u8 = 1;
 
-/// Why no packet came, or none could be sent.
+/// A packet that could not be sent, received or understood.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PacketError {
-    #[error("{0}")]
-    Socket(#[from] Errno),
     #[error(transparent)]
-    Malformed(#[from] Malformed),
+    Socket(#[from] Errno),
+    #[error("malformed packet: {0}")]
+    Malformed(&'static str),
+    #[error("malformed packet")]
+    Body(#[from] postcard::Error),
 }
 
 impl PacketError {
@@ -44,16 +49,15 @@ impl PacketError {
     pub(crate) fn errno(&self) -> Errno {
         match self {
             Self::Socket(errno) => *errno,
-            Self::Malformed(_) => Errno::BADMSG,
+            Self::Malformed(_) | Self::Body(_) => Errno::BADMSG,
         }
     }
 }
 
-/// A packet that came.
+/// A received message with its descriptors.
 #[derive(Debug)]
-pub(crate) struct Packet {
-    pub(crate) kind: u16,
-    pub(crate) body: Vec<u8>,
+pub(crate) struct Packet<M> {
+    pub(crate) message: M,
     pub(crate) descriptors: Vec<OwnedFd>,
 }
 
@@ -62,37 +66,29 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
 
-/// Sends one packet; waits while the peer's buffer is full.
+/// Sends one message; waits while the peer's buffer is full.
 pub(crate) fn send(
     socket: impl AsFd,
-    (kind, body): (u16, Vec<u8>),
+    message: &impl Serialize,
     descriptors: &[BorrowedFd<'_>],
 ) -> Result<(), PacketError> {
+    // One allocation, and the byte in front of the body without a copy of it.
+    let packet = postcard::to_extend(message, Vec::from([BODY_FOLLOWS]))?;
+    let body = packet.get(1..).unwrap_or_default();
     if body.len() > MAX_BODY_BYTES || descriptors.len() >= MAX_DESCRIPTORS {
         return Err(Errno::TOOBIG.into());
     }
     if body.len() <= INLINE_BYTES {
-        return Ok(send_parts(socket, header(kind, 0, body.len()), &body, descriptors)?);
+        return Ok(send_bytes(socket, &packet, descriptors)?);
     }
-    let memfd = sealed(&body)?;
-    let mut all = vec![memfd.as_fd()];
-    all.extend_from_slice(descriptors);
-    Ok(send_parts(socket, header(kind, BODY_IN_MEMFD, body.len()), &[], &all)?)
+    let memfd = sealed(body)?;
+    let all: Vec<_> = [memfd.as_fd()].into_iter().chain(descriptors.iter().copied()).collect();
+    Ok(send_bytes(socket, &[BODY_IN_MEMFD], &all)?)
 }
 
-fn header(kind: u16, flags: u32, length: usize) -> [u8; HEADER_BYTES] {
-    let mut header = [0; HEADER_BYTES];
-    header[0..2].copy_from_slice(&VERSION.to_le_bytes());
-    header[2..4].copy_from_slice(&kind.to_le_bytes());
-    header[4..8].copy_from_slice(&flags.to_le_bytes());
-    header[8..12].copy_from_slice(&(length as u32).to_le_bytes());
-    header
-}
-
-fn send_parts(
+fn send_bytes(
     socket: impl AsFd,
-    header: [u8; HEADER_BYTES],
-    body: &[u8],
+    bytes: &[u8],
     descriptors: &[BorrowedFd<'_>],
 ) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
@@ -100,13 +96,10 @@ fn send_parts(
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(Errno::TOOBIG);
     }
-    let parts = [IoSlice::new(&header), IoSlice::new(body)];
-    loop {
-        match rustix::net::sendmsg(&socket, &parts, &mut control, SendFlags::NOSIGNAL) {
-            Err(Errno::INTR) => {}
-            sent => return sent.map(drop),
-        }
-    }
+    rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(&socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
+    })
+    .map(drop)
 }
 
 /// A memfd that can't change any more: the receiver may trust its length.
@@ -127,9 +120,11 @@ fn sealed(body: &[u8]) -> Result<OwnedFd, Errno> {
     Ok(memfd)
 }
 
-/// Waits for a packet; `None` when the peer is gone.
-pub(crate) fn receive(socket: impl AsFd) -> Result<Option<Packet>, PacketError> {
-    let mut buffer = vec![0; HEADER_BYTES + INLINE_BYTES];
+/// Waits for a message; `None` when the peer is gone.
+pub(crate) fn receive<M: DeserializeOwned>(
+    socket: impl AsFd,
+) -> Result<Option<Packet<M>>, PacketError> {
+    let mut buffer = vec![0; 1 + INLINE_BYTES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
@@ -156,63 +151,69 @@ pub(crate) fn receive(socket: impl AsFd) -> Result<Option<Packet>, PacketError> 
         return Ok(None);
     }
     if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-        return Err(Malformed("truncated by the kernel").into());
+        return Err(PacketError::Malformed("truncated by the kernel"));
     }
-    buffer.truncate(message.bytes);
-    parse(buffer, descriptors).map(Some)
+    parse(buffer.get(..message.bytes).unwrap_or_default(), descriptors).map(Some)
 }
 
-fn parse(mut packet: Vec<u8>, mut descriptors: Vec<OwnedFd>) -> Result<Packet, PacketError> {
-    let (header, inline) =
-        packet.split_first_chunk::<HEADER_BYTES>().ok_or(Malformed("shorter than its header"))?;
-    let [v0, v1, k0, k1, f0, f1, f2, f3, l0, l1, l2, l3] = *header;
-    if u16::from_le_bytes([v0, v1]) != VERSION {
-        return Err(Malformed("another version").into());
-    }
-    let kind = u16::from_le_bytes([k0, k1]);
-    let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-    let body = match u32::from_le_bytes([f0, f1, f2, f3]) {
-        0 if inline.len() == length => packet.split_off(HEADER_BYTES),
-        BODY_IN_MEMFD if inline.is_empty() && !descriptors.is_empty() => {
-            read_body(&descriptors.remove(0), length)?
-        }
-        _ => return Err(Malformed("another length than announced").into()),
+fn parse<M: DeserializeOwned>(
+    packet: &[u8],
+    mut descriptors: Vec<OwnedFd>,
+) -> Result<Packet<M>, PacketError> {
+    let message = match packet {
+        [BODY_FOLLOWS, body @ ..] => decode(body)?,
+        [BODY_IN_MEMFD] if !descriptors.is_empty() => decode(&read_body(&descriptors.remove(0))?)?,
+        _ => return Err(PacketError::Malformed("an unknown form")),
     };
-    Ok(Packet { kind, body, descriptors })
+    Ok(Packet { message, descriptors })
 }
 
-fn read_body(memfd: &OwnedFd, length: usize) -> Result<Vec<u8>, PacketError> {
+fn decode<M: DeserializeOwned>(body: &[u8]) -> Result<M, PacketError> {
+    match postcard::take_from_bytes(body)? {
+        (message, []) => Ok(message),
+        _ => Err(PacketError::Malformed("bytes after the message")),
+    }
+}
+
+fn read_body(memfd: &OwnedFd) -> Result<Vec<u8>, PacketError> {
+    let length = usize::try_from(rustix::fs::fstat(memfd)?.st_size).unwrap_or(usize::MAX);
     if length > MAX_BODY_BYTES {
-        return Err(Malformed("a body that is too long").into());
+        return Err(PacketError::Malformed("a body that is too long"));
     }
     let mut body = vec![0; length];
     let mut read = 0;
     while let Some(rest) = body.get_mut(read..).filter(|rest| !rest.is_empty()) {
         match rustix::io::retry_on_intr(|| rustix::io::pread(memfd, &mut *rest, read as u64))? {
-            0 => return Err(Malformed("a body that is too short").into()),
+            0 => return Err(PacketError::Malformed("a body that is too short")),
             more => read += more,
         }
     }
     Ok(body)
 }
 
+/// No flags, for tests that send bytes of their own.
+#[cfg(test)]
+pub(crate) fn no_flags() -> SendFlags {
+    SendFlags::empty()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn there_and_back(body: Vec<u8>, descriptors: &[BorrowedFd<'_>]) -> Packet {
+    fn there_and_back(body: Vec<u8>, descriptors: &[BorrowedFd<'_>]) -> Packet<Vec<u8>> {
         let (left, right) = pair().unwrap();
-        send(&left, (7, body), descriptors).unwrap();
+        send(&left, &body, descriptors).unwrap();
         receive(&right).unwrap().unwrap()
     }
 
     #[test]
     fn a_body_of_any_length_arrives() {
-        for length in [0, 1, INLINE_BYTES, INLINE_BYTES + 1, 3 << 20] {
+        for length in [0, 1, INLINE_BYTES - 3, INLINE_BYTES, INLINE_BYTES + 1, 3 << 20] {
             let body: Vec<u8> = (0..length).map(|index| index as u8).collect();
             let packet = there_and_back(body.clone(), &[]);
-            assert_eq!((packet.kind, packet.descriptors.len()), (7, 0));
-            assert!(packet.body == body, "{length} bytes");
+            assert_eq!(packet.descriptors.len(), 0);
+            assert!(packet.message == body, "{length} bytes");
         }
     }
 
@@ -234,19 +235,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_not_sent() {
+    fn a_packet_that_is_too_large_is_not_sent() {
         let (left, _right) = pair().unwrap();
-        let error = send(&left, (7, vec![0; MAX_BODY_BYTES + 1]), &[]).unwrap_err();
+        let error = send(&left, &vec![0_u8; MAX_BODY_BYTES + 1], &[]).unwrap_err();
         assert_eq!(error.errno(), Errno::TOOBIG);
         let many = vec![left.as_fd(); MAX_DESCRIPTORS];
-        assert_eq!(send(&left, (7, vec![]), &many).unwrap_err().errno(), Errno::TOOBIG);
+        assert_eq!(send(&left, &0_u8, &many).unwrap_err().errno(), Errno::TOOBIG);
+    }
+
+    #[test]
+    fn a_memfd_that_is_too_large_is_not_read() {
+        let (left, right) = pair().unwrap();
+        let memfd = rustix::fs::memfd_create(c"long", MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&memfd, MAX_BODY_BYTES as u64 + 1).unwrap();
+        send_bytes(&left, &[BODY_IN_MEMFD], &[memfd.as_fd()]).unwrap();
+        let error = receive::<Vec<u8>>(&right).unwrap_err();
+        assert!(matches!(error, PacketError::Malformed(_)), "{error}");
     }
 
     #[test]
     fn a_closed_peer_is_no_packet() {
         let (left, right) = pair().unwrap();
         drop(left);
-        assert!(receive(&right).unwrap().is_none());
+        assert!(receive::<u8>(&right).unwrap().is_none());
     }
 
     #[test]
@@ -254,16 +265,12 @@ mod tests {
         let check = |bytes: &[u8]| {
             let (left, right) = pair().unwrap();
             rustix::net::send(&left, bytes, SendFlags::empty()).unwrap();
-            assert!(matches!(receive(&right), Err(PacketError::Malformed(_))), "{bytes:?}");
+            assert_eq!(receive::<u8>(&right).unwrap_err().errno(), Errno::BADMSG, "{bytes:?}");
         };
-        check(&[1]);
-        check(&header(7, 0, 1));
-        check(&header(7, BODY_IN_MEMFD, 1));
-        check(&header(7, 2, 0));
-        let mut other_version = header(7, 0, 0);
-        other_version[0] = 2;
-        check(&other_version);
-        check(&[header(7, 0, 0).as_slice(), &[0]].concat());
-        check(&vec![0; HEADER_BYTES + INLINE_BYTES + 1]);
+        check(&[BODY_FOLLOWS]);
+        check(&[BODY_FOLLOWS, 1, 2]);
+        check(&[BODY_IN_MEMFD]);
+        check(&[2, 0]);
+        check(&vec![0; 2 + INLINE_BYTES]);
     }
 }

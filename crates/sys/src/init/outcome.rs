@@ -19,7 +19,7 @@ pub struct Failure {
 
 /// What the kernel counted for the action and all its descendants that were
 /// waited for (getrusage(2)).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Usage {
     /// CPU time in user mode, microseconds.
     pub user_us: u64,
