@@ -1,14 +1,15 @@
 //! The checks, in the order of the report.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use inputroot::StrategyName;
 use runtimes::RootView;
+use rustix::fs::CWD;
 use sandbox::Controllers;
 use store::{Store, StoreOptions};
+use sys::proc_file;
 
 use super::report::{Finding, Weight};
 use crate::{privileges, runtime_source, serve};
@@ -96,7 +97,7 @@ fn landlock() -> Finding {
 }
 
 fn seccomp() -> Finding {
-    let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail");
+    let actions = proc_file::read(CWD, "/proc/sys/kernel/seccomp/actions_avail");
     Finding {
         feature: "system call filters".to_owned(),
         state: match actions {
@@ -205,7 +206,7 @@ fn controllers() -> [Finding; 3] {
 }
 
 fn protected_hardlinks() -> Finding {
-    let value = fs::read_to_string("/proc/sys/fs/protected_hardlinks");
+    let value = proc_file::read(CWD, "/proc/sys/fs/protected_hardlinks");
     Finding {
         feature: "fs.protected_hardlinks".to_owned(),
         state: match value.as_deref().map(str::trim) {

@@ -21,6 +21,7 @@ use std::time::Duration;
 use model::Limits;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
+use sys::proc_file;
 
 use crate::daemon::error::RunError;
 use crate::plan::step::StepName;
@@ -74,7 +75,7 @@ impl Controllers {
     }
 
     fn of(cgroup: &Path) -> Self {
-        Self::parse(&read(CWD, &cgroup.join("cgroup.controllers")).unwrap_or_default())
+        Self::parse(&proc_file::read(CWD, cgroup.join("cgroup.controllers")).unwrap_or_default())
     }
 
     fn parse(list: &str) -> Self {
@@ -110,7 +111,7 @@ impl Cgroups {
         let actions = enable(&own, controllers).and_then(|()| Self::below(&own, controllers));
         if actions.is_err() {
             // Back to where we were; what fails here changes nothing for us.
-            let _ = write(CWD, &own.join("cgroup.procs"), "0");
+            let _ = proc_file::write(CWD, own.join("cgroup.procs"), "0");
             let _ = std::fs::remove_dir(own.join(DAEMON));
         }
         actions.map(Some)
@@ -182,7 +183,7 @@ impl Cgroup {
             self.set("memory.max", &bytes.to_string())?;
             // Swap would let the action use more than it was given, slowly. A
             // kernel without swap accounting has no such file.
-            let _ = write(self.directory.as_fd(), Path::new("memory.swap.max"), "0");
+            let _ = proc_file::write(&self.directory, "memory.swap.max", "0");
         }
         if let Some(cores) = limits.cpu_cores.filter(|_| cpu) {
             let quota = u64::from(cores).saturating_mul(CPU_PERIOD_US);
@@ -197,7 +198,7 @@ impl Cgroup {
     }
 
     fn set(&self, file: &'static str, value: &str) -> Result<(), RunError> {
-        write(self.directory.as_fd(), Path::new(file), value).map_err(|errno| {
+        proc_file::write(&self.directory, file, value).map_err(|errno| {
             RunError::with_detail(StepName::Cgroup, errno, format!("{file} = {value}"))
         })
     }
@@ -217,8 +218,7 @@ impl Cgroup {
         if !self.cgroups.controllers.memory {
             return 0;
         }
-        read(self.directory.as_fd(), Path::new("memory.events"))
-            .map_or(0, |events| count(&events, name))
+        proc_file::read(&self.directory, "memory.events").map_or(0, |events| count(&events, name))
     }
 }
 
@@ -235,7 +235,7 @@ impl Cgroup {
 
     /// Removes one whose helper was killed, and with it who waits for the others in it to be dead.
     fn kill_and_remove(&self) -> Result<(), Errno> {
-        let _ = write(self.directory.as_fd(), Path::new("cgroup.kill"), "1");
+        let _ = proc_file::write(&self.directory, "cgroup.kill", "1");
         for _ in 1..REMOVALS {
             std::thread::sleep(REMOVAL_PAUSE);
             match self.remove() {
@@ -270,8 +270,8 @@ fn count(events: &str, name: &str) -> u64 {
 
 /// The directory of this process's version 2 cgroup.
 fn own_cgroup() -> Option<PathBuf> {
-    let cgroups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let cgroups = proc_file::read(CWD, "/proc/self/cgroup").ok()?;
+    let mounts = proc_file::read(CWD, "/proc/self/mountinfo").ok()?;
     let path = cgroups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     Some(mount_point(&mounts)?.join(path))
 }
@@ -290,12 +290,12 @@ fn mount_point(mountinfo: &str) -> Option<PathBuf> {
 fn move_to(path: &Path) -> Result<(), CgroupError> {
     let failed = |action| move |errno| CgroupError { action, path: path.to_owned(), errno };
     create(CWD, path).map_err(failed("creating"))?;
-    write(CWD, &path.join("cgroup.procs"), "0").map_err(failed("moving this process to"))
+    proc_file::write(CWD, path.join("cgroup.procs"), "0").map_err(failed("moving this process to"))
 }
 
 fn enable(path: &Path, controllers: Controllers) -> Result<(), CgroupError> {
     let path = path.join("cgroup.subtree_control");
-    write(CWD, &path, &controllers.enabling()).map_err(|errno| CgroupError {
+    proc_file::write(CWD, &path, controllers.enabling()).map_err(|errno| CgroupError {
         action: "writing",
         path,
         errno,
@@ -316,22 +316,6 @@ fn remove_empty_children(path: &Path) {
         // Files of a cgroup can't be removed, and need not be.
         let _ = std::fs::remove_dir(entry.path());
     }
-}
-
-fn write(directory: BorrowedFd<'_>, path: &Path, value: &str) -> Result<(), Errno> {
-    let file =
-        rustix::fs::openat(directory, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::io::write(file, value.as_bytes()).map(drop)
-}
-
-/// Up to 4 KiB, more than any of these files has.
-fn read(directory: BorrowedFd<'_>, path: &Path) -> Result<String, Errno> {
-    let file =
-        rustix::fs::openat(directory, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut buffer = vec![0; 4096];
-    let length = rustix::io::read(file, &mut buffer)?;
-    buffer.truncate(length);
-    Ok(String::from_utf8_lossy(&buffer).into_owned())
 }
 
 #[cfg(test)]

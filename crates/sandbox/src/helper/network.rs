@@ -5,12 +5,12 @@
 //! a connection in TIME_WAIT. Names of abstract sockets live and die with their
 //! sockets.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
+use sys::proc_file;
 
 /// Looks until a network counts as dirty. The kernel frees what was in flight in
 /// the background, mostly within a millisecond.
@@ -25,7 +25,7 @@ pub(super) fn renew(proc: BorrowedFd<'_>) -> Result<(), Errno> {
     sys::process::unshare_namespaces(UnshareFlags::NEWNET)?;
     sys::process::bring_loopback_up()?;
     // Without a bucket no closed connection lingers to be met by the next action.
-    write(proc, "sys/net/ipv4/tcp_max_tw_buckets", b"0")
+    proc_file::write(proc, "sys/net/ipv4/tcp_max_tw_buckets", b"0")
 }
 
 /// Whether an action left nothing behind; asked when all its processes are dead.
@@ -43,15 +43,7 @@ pub(super) fn is_clean(proc: BorrowedFd<'_>) -> bool {
 
 /// Sockets of any family, and connections in TIME_WAIT.
 fn sockets_left(proc: BorrowedFd<'_>) -> Result<u64, Errno> {
-    let file = rustix::fs::openat(
-        proc,
-        "self/net/sockstat",
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    let mut buffer = [0; 1024];
-    let length = rustix::io::read(file.as_fd(), &mut buffer)?;
-    let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
+    let text = proc_file::read(proc, "self/net/sockstat")?;
     count_sockets(&text).ok_or(Errno::BADMSG)
 }
 
@@ -65,11 +57,6 @@ fn count_sockets(sockstat: &str) -> Option<u64> {
         words.next()?.parse().ok()
     };
     figure("sockets:", "used")?.checked_add(figure("TCP:", "tw")?)
-}
-
-pub(super) fn write(proc: BorrowedFd<'_>, path: &str, value: &[u8]) -> Result<(), Errno> {
-    let file = rustix::fs::openat(proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::io::write(file, value).map(drop)
 }
 
 #[cfg(test)]

@@ -18,10 +18,8 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-
-use super::network;
+use sys::proc_file;
 
 const FILE: &str = "self/oom_score_adj";
 
@@ -42,7 +40,7 @@ impl OomScore {
     /// it clones, can ever set. Without `CAP_SYS_RESOURCE` that stays what the daemon's was, and
     /// everything else is the same.
     pub(super) fn settle(proc: BorrowedFd<'_>) -> Result<Self, Errno> {
-        let spared = read(proc)?.max(0);
+        let spared = proc_file::parse::<i16>(proc, FILE)?.max(0);
         write(proc, spared)?;
         Ok(Self { spared, is_spared: true })
     }
@@ -62,15 +60,6 @@ impl OomScore {
     }
 }
 
-fn read(proc: BorrowedFd<'_>) -> Result<i16, Errno> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(proc, FILE, flags, Mode::empty())?;
-    let mut digits = [0; 16];
-    let length = rustix::io::read(file, &mut digits)?;
-    let text = String::from_utf8_lossy(digits.get(..length).unwrap_or_default());
-    text.trim().parse().map_err(|_| Errno::BADMSG)
-}
-
 fn write(proc: BorrowedFd<'_>, adjustment: i16) -> Result<(), Errno> {
-    network::write(proc, FILE, adjustment.to_string().as_bytes())
+    proc_file::write(proc, FILE, adjustment.to_string())
 }

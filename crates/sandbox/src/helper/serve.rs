@@ -12,6 +12,7 @@ use rustix::thread::UnshareFlags;
 use sys::call::Instruction;
 use sys::init::{Init, Report};
 use sys::mount::{FsContext, MountAttributes};
+use sys::proc_file;
 
 use crate::helper::oom_score::OomScore;
 use crate::helper::{At, network, root, user_namespace};
@@ -83,7 +84,8 @@ fn set_up(packet: Packet<Request>) -> Result<Helper, Failed> {
     network::renew(proc.as_fd()).at(StepName::Network, String::new)?;
     let user_namespace =
         user_namespace::create(proc.as_fd()).at(StepName::UserNamespace, String::new)?;
-    let last_capability = last_capability(proc.as_fd()).at(StepName::Isolate, String::new)?;
+    let last_capability = proc_file::parse(proc.as_fd(), "sys/kernel/cap_last_cap")
+        .at(StepName::Isolate, String::new)?;
     root::enter(&setup, descriptors)?;
     use_own_null().at(StepName::Devices, || "dev/null".to_owned())?;
     user_namespace::enter(user_namespace.as_fd(), last_capability)
@@ -134,7 +136,7 @@ const SHARED_WITH_ROOT: [(Resource, u64); 2] =
 /// Who logged in, for the audit log. As long as nobody is named everybody may name
 /// anybody, root too; who is named needs a right to change it that actions lack.
 fn give_login_user(proc: BorrowedFd<'_>) -> Result<(), Errno> {
-    match network::write(proc, "self/loginuid", ACTION_ID.to_string().as_bytes()) {
+    match proc_file::write(proc, "self/loginuid", ACTION_ID.to_string()) {
         // A kernel without audit; a server that somebody started who logged in.
         Err(Errno::NOENT | Errno::PERM) => Ok(()),
         written => written,
@@ -155,15 +157,6 @@ fn limit_resources(setup: &Setup) -> Result<(), Errno> {
     let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
     let current = maximum.map_or(setup.open_files, |maximum| maximum.min(setup.open_files));
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum })
-}
-
-fn last_capability(proc: BorrowedFd<'_>) -> Result<u32, Errno> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(proc, "sys/kernel/cap_last_cap", flags, Mode::empty())?;
-    let mut digits = [0; 16];
-    let length = rustix::io::read(file, &mut digits)?;
-    let text = String::from_utf8_lossy(digits.get(..length).unwrap_or_default());
-    text.trim().parse().map_err(|_| Errno::BADMSG)
 }
 
 /// The root's own `/dev/null` is what actions read from. Standard error stays that

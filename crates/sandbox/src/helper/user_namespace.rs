@@ -20,8 +20,7 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, LinkNameSpaceType, UnshareFlags, move_into_link_name_space,
 };
-
-use crate::helper::network::write;
+use sys::proc_file;
 
 /// How many user namespaces can be made inside (namespaces(7)). For the other kinds
 /// one needs to be privileged in a user namespace already.
@@ -96,9 +95,9 @@ fn live_in_namespace(turns: &Turns<'_>, proc: BorrowedFd<'_>) -> Result<(), Errn
     sys::process::unshare_namespaces(UnshareFlags::NEWUSER)?;
     turns.pass()?;
     turns.wait()?;
-    write(proc, USER_NAMESPACES_INSIDE, b"0")?;
+    proc_file::write(proc, USER_NAMESPACES_INSIDE, b"0")?;
     for (path, most) in SHARED_WITH_ROOT {
-        match write(proc, path, most) {
+        match proc_file::write(proc, path, most) {
             // A kernel without inotify.
             Err(Errno::NOENT) => {}
             written => written?,
@@ -114,7 +113,7 @@ fn map_and_open(turns: &Turns<'_>, proc: BorrowedFd<'_>, child: Pid) -> Result<O
     let map = format!("0 0 1\n{ACTION_ID} {ACTION_ID} 1\n");
     turns.wait()?;
     for file in ["uid_map", "gid_map"] {
-        write(proc, &format!("{child}/{file}"), map.as_bytes())?;
+        proc_file::write(proc, format!("{child}/{file}"), &map)?;
     }
     turns.pass()?;
     turns.wait()?;
