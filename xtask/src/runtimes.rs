@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     /// Take what the lock names from the `.deb` files in this folder, if they are there.
     #[arg(long, value_name = "DIR", requires = "locked")]
     packages: Option<PathBuf>,
-    /// Fail when this runtime can't be had, which is otherwise left out with a warning.
+    /// Fail when this runtime is unavailable; otherwise it is left out with a warning.
     #[arg(long, value_name = "NAME")]
     require: Vec<String>,
     /// Where the image goes [default: target/runtimes/runtimes-ARCHITECTURE.sqfs].
@@ -36,28 +36,56 @@ pub(crate) struct Arguments {
     output: Option<PathBuf>,
 }
 
+/// Which versions of the packages an image is made of.
+#[derive(Clone, Debug)]
+pub(crate) enum Versions {
+    /// What the signed suites have today, as tests take it.
+    Offered,
+    /// Exactly what the lock names, as releases take it.
+    Locked {
+        /// A folder with `.deb` files for what the mirror no longer has.
+        packages: Option<PathBuf>,
+    },
+}
+
+impl Versions {
+    fn options(&self) -> Vec<String> {
+        match self {
+            Self::Offered => Vec::new(),
+            Self::Locked { packages } => {
+                let folder = packages.iter().map(|folder| folder.display().to_string());
+                let folder = folder.flat_map(|folder| ["--packages".to_owned(), folder]);
+                std::iter::once("--locked".to_owned()).chain(folder).collect()
+            }
+        }
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::run()?;
     let output = arguments.output.clone().unwrap_or_else(|| image_path(&arguments.arch));
     let program = program()?;
-    let mut options = options(&arguments.arch, &arguments.require);
-    for (flag, given) in [("--update", arguments.update), ("--locked", arguments.locked)] {
-        if given {
-            options.push(flag.to_owned());
-        }
-    }
-    if let Some(folder) = &arguments.packages {
-        options.extend(["--packages".to_owned(), folder.display().to_string()]);
+    let versions = match arguments.locked {
+        false => Versions::Offered,
+        true => Versions::Locked { packages: arguments.packages.clone() },
+    };
+    let mut options = options(&arguments.arch, &arguments.require, &versions);
+    if arguments.update {
+        options.push("--update".to_owned());
     }
     build(&program, &options, &output)
 }
 
-/// The image for tests, of what the suites have; the runtimes in `require` must be in it. An image that
-/// was made from the same recipe and lock is used again.
-pub(crate) fn provide(architecture: &str, require: &[String]) -> Result<PathBuf> {
+/// An image with the runtimes in `require`. An image that was made from the same recipe and lock in the
+/// same way is used again.
+pub(crate) fn provide(
+    architecture: &str,
+    require: &[String],
+    versions: &Versions,
+) -> Result<PathBuf> {
     setup::run()?;
     let (image, program) = (image_path(architecture), program()?);
-    let options = options(architecture, require);
+    let options = options(architecture, require, versions);
     let recipe = recipe();
     let inputs = Inputs::of(&[&program, &recipe, &recipe.with_extension("lock")], &options)?;
     let stamp = image.with_extension("inputs");
@@ -81,8 +109,9 @@ fn program() -> Result<PathBuf> {
     binaries::build("packaging", "runtime-image")
 }
 
-fn options(architecture: &str, require: &[String]) -> Vec<String> {
+fn options(architecture: &str, require: &[String], versions: &Versions) -> Vec<String> {
     let mut options = vec!["--arch".to_owned(), architecture.to_owned()];
+    options.extend(versions.options());
     for name in require {
         options.extend(["--require".to_owned(), name.clone()]);
     }
@@ -90,6 +119,8 @@ fn options(architecture: &str, require: &[String]) -> Vec<String> {
 }
 
 fn build(program: &Path, options: &[String], output: &Path) -> Result<()> {
+    // The stamp belongs to the image that is replaced.
+    let _ = fs::remove_file(output.with_extension("inputs"));
     let mut command = Command::new(program);
     command.arg("--recipe").arg(recipe()).arg("--output").arg(output).args(options);
     process::run(&mut command)
@@ -121,14 +152,19 @@ mod tests {
         let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
         fs::write(&one, "1").unwrap();
         fs::write(&other, "2").unwrap();
-        let inputs = |files: &[&Path], require: &[&str]| {
-            let require: Vec<String> = require.iter().map(|name| (*name).to_owned()).collect();
-            Inputs::of(files, &options("x86_64", &require)).unwrap().0
+        let inputs = |files: &[&Path], require: &str, versions: &Versions| {
+            Inputs::of(files, &options("x86_64", &[require.to_owned()], versions)).unwrap().0
         };
-        let whole = inputs(&[&one, &other], &["a"]);
-        assert_eq!(whole, inputs(&[&one, &other], &["a"]));
-        for different in [inputs(&[&other, &one], &["a"]), inputs(&[&one, &other], &["b"])] {
-            assert_ne!(whole, different);
-        }
+        let files: [&Path; 2] = [&one, &other];
+        let locked = Versions::Locked { packages: None };
+        let whole = inputs(&files, "a", &locked);
+        assert_eq!(whole, inputs(&files, "a", &locked));
+        assert_ne!(whole, inputs(&[&other, &one], "a", &locked));
+        assert_ne!(whole, inputs(&files, "b", &locked));
+        assert_ne!(
+            whole,
+            inputs(&files, "a", &Versions::Offered),
+            "a release never takes a test's"
+        );
     }
 }

@@ -13,7 +13,7 @@ pub(crate) struct Need {
     pub(crate) why: &'static str,
 }
 
-const NEEDS: [Need; 7] = [
+const NEEDS: [Need; 8] = [
     Need { program: "cc", package: "gcc", why: "links every Rust program" },
     Need {
         program: "mkfs.ext4",
@@ -33,6 +33,11 @@ const NEEDS: [Need; 7] = [
     },
     Need { program: "bwrap", package: "bubblewrap", why: "enters them" },
     Need { program: "dpkg-deb", package: "dpkg", why: "builds their stub packages" },
+    Need {
+        program: "gpg",
+        package: "gpg gpg-agent",
+        why: "signs the archive that the tests of packaging make",
+    },
 ];
 
 /// What has no program of its own to be found by.

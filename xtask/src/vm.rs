@@ -51,7 +51,11 @@ impl Artifacts {
         Ok(Self {
             kernel: Kernel::build(arch, flavour)?.image(),
             initramfs,
-            runtimes: runtimes::provide(arch.name(), &RUNTIMES.map(str::to_owned))?,
+            runtimes: runtimes::provide(
+                arch.name(),
+                &RUNTIMES.map(str::to_owned),
+                &runtimes::Versions::Offered,
+            )?,
         })
     }
 

@@ -9,35 +9,100 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::recipe::{Architecture, Distribution};
 
-/// What is known of a distribution's archive beforehand.
-struct Archive {
+/// The archives of the distributions.
+#[derive(Debug, Clone)]
+pub struct Archives {
+    /// Debian's.
+    pub debian: Archive,
+    /// Ubuntu's.
+    pub ubuntu: Archive,
+}
+
+/// A distribution's archive.
+#[derive(Debug, Clone)]
+pub struct Archive {
     /// `Origin` and `Label` in its Release files.
-    origin: &'static str,
-    keyring: &'static str,
-    /// Names a mirror where apt is configured with none.
-    variable: &'static str,
+    pub origin: &'static str,
+    /// The keys that sign its Release files.
+    pub keyring: PathBuf,
+    /// The address of a mirror; `None` for the one that apt is configured with.
+    pub mirror: Option<String>,
+    /// The address of the archive's snapshots, which have a folder for each time.
+    pub snapshots: Option<String>,
+    /// The environment variables for the mirror and the snapshots.
+    variables: [&'static str; 2],
+}
+
+impl Archives {
+    /// The archives as the environment describes them.
+    pub fn from_environment() -> Self {
+        let setting = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let archive = |origin, keyring: &str, variables: [&'static str; 2]| {
+            let [mirror, snapshots] = variables.map(setting);
+            let keyring = Path::new("/usr/share/keyrings").join(keyring);
+            Archive { origin, keyring, mirror, snapshots, variables }
+        };
+        Self {
+            debian: archive(
+                "Debian",
+                "debian-archive-keyring.gpg",
+                ["ACTIOND_DEBIAN_MIRROR", "ACTIOND_DEBIAN_SNAPSHOTS"],
+            ),
+            ubuntu: archive(
+                "Ubuntu",
+                "ubuntu-archive-keyring.gpg",
+                ["ACTIOND_UBUNTU_MIRROR", "ACTIOND_UBUNTU_SNAPSHOTS"],
+            ),
+        }
+    }
+
+    /// The archive of a distribution.
+    pub fn of(&self, distribution: Distribution) -> &Archive {
+        match distribution {
+            Distribution::Debian => &self.debian,
+            Distribution::Ubuntu => &self.ubuntu,
+        }
+    }
 }
 
 impl Archive {
-    fn of(distribution: Distribution) -> Self {
-        match distribution {
-            Distribution::Debian => Self {
-                origin: "Debian",
-                keyring: "/usr/share/keyrings/debian-archive-keyring.gpg",
-                variable: "ACTIOND_DEBIAN_MIRROR",
-            },
-            Distribution::Ubuntu => Self {
-                origin: "Ubuntu",
-                keyring: "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
-                variable: "ACTIOND_UBUNTU_MIRROR",
-            },
-        }
+    /// The environment variable that names the address of the snapshots.
+    pub fn snapshots_variable(&self) -> &'static str {
+        self.variables[1]
     }
+
+    /// The address of the archive as it was soon after a suite's release.
+    ///
+    /// # Errors
+    /// When no address of snapshots is set, or `released` is not what a Release file has as its date.
+    pub fn snapshot(&self, released: &str) -> Result<String> {
+        /// A release reaches the mirrors, and the snapshots with them, within hours of its date.
+        /// Stable suites, which are the ones that are locked, stay the same for weeks.
+        const PUBLISHED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+        let snapshots = self.snapshots.as_deref().context("no address of snapshots is set")?;
+        // As HTTP has it but for the name of the time zone.
+        let time = httpdate::parse_http_date(&released.replace(" UTC", " GMT"))
+            .with_context(|| format!("{released:?} is no date of a Release file"))?;
+        let time = compact(time + PUBLISHED_AFTER);
+        Ok(format!("{}/{time}/", snapshots.trim_end_matches('/')))
+    }
+}
+
+/// A time as snapshots are named: `20261122T091544Z`.
+fn compact(time: SystemTime) -> String {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let text = httpdate::fmt_http_date(time);
+    // Such as `Sun, 22 Nov 2026 09:15:44 GMT`.
+    let (day, month, year, clock) = (&text[5..7], &text[8..11], &text[12..16], &text[17..25]);
+    let month = MONTHS.iter().position(|name| *name == month).map_or(0, |index| index + 1);
+    format!("{year}{month:02}{day}T{}Z", clock.replace(':', ""))
 }
 
 /// One suite of a distribution for one architecture, with its indexes.
@@ -62,37 +127,53 @@ pub struct Offer {
 }
 
 impl Suite {
-    /// Fetches the suite's indexes into `state`, where later runs only refresh them.
+    /// Fetches the suite's indexes from the archive's mirror, or from the address `at`, into `state`,
+    /// where later runs only refresh them.
     ///
     /// # Errors
     /// When there is no keyring or no mirror, or the mirror does not have the suite, or the suite is
     /// not signed by the distribution.
     pub fn open(
         state: &Path,
-        distribution: Distribution,
+        archive: &Archive,
+        at: Option<String>,
         name: &str,
         architecture: Architecture,
     ) -> Result<Self> {
-        let archive = Archive::of(distribution);
-        ensure!(
-            Path::new(archive.keyring).exists(),
-            "the archive's keys are not installed ({})",
-            archive.keyring
-        );
+        let keyring = archive.keyring.display();
+        ensure!(archive.keyring.exists(), "the archive's keys are not installed ({keyring})");
         for folder in ["lists/partial", "cache/archives/partial"] {
             let folder = state.join(folder);
             fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         }
-        let mirror = mirror(&archive, state)?;
+        let address = at.map_or_else(|| mirror(archive, state), Ok)?;
         let sources = format!(
-            "Types: deb\nURIs: {mirror}\nSuites: {name}\nComponents: main\nSigned-By: {}\n",
-            archive.keyring
+            "Types: deb\nURIs: {address}\nSuites: {name}\nComponents: main\nSigned-By: {keyring}\n"
         );
         fs::write(state.join("suite.sources"), sources)?;
         fs::write(state.join("status"), "")?;
         let suite = Self { state: state.to_owned(), name: name.to_owned(), architecture };
         run(suite.apt_get().args(["--quiet=2", "update"]))?;
         Ok(suite)
+    }
+
+    /// The date of the suite, as its signed Release file has it.
+    ///
+    /// # Errors
+    /// When apt keeps no Release file of the suite, or it has no date.
+    pub fn released(&self) -> Result<String> {
+        let ends = [format!("_{}_InRelease", self.name), format!("_{}_Release", self.name)];
+        let lists = self.state.join("lists");
+        for entry in fs::read_dir(&lists).with_context(|| lists.display().to_string())? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if ends.iter().any(|end| name.ends_with(end)) {
+                let text = fs::read_to_string(entry.path()).with_context(|| name.clone())?;
+                let date = text.lines().find_map(|line| line.strip_prefix("Date: "));
+                return Ok(date.with_context(|| format!("{name} has no date"))?.trim().to_owned());
+            }
+        }
+        bail!("apt keeps no Release file of {} in {}", self.name, lists.display())
     }
 
     /// What the suite has of these packages now. A package is a name, or `name=version`.
@@ -201,8 +282,8 @@ fn path(state: &Path, name: &str) -> String {
 
 /// The address of the archive's mirror that this machine uses.
 fn mirror(archive: &Archive, state: &Path) -> Result<String> {
-    if let Ok(mirror) = std::env::var(archive.variable) {
-        return Ok(mirror);
+    if let Some(mirror) = &archive.mirror {
+        return Ok(mirror.clone());
     }
     if let Some(mirror) = configured_mirror(archive, &mut Command::new("apt-get"))? {
         return Ok(mirror);
@@ -217,7 +298,7 @@ fn mirror(archive: &Archive, state: &Path) -> Result<String> {
         None => bail!(
             "apt is configured with no {} mirror here; {} can name one",
             archive.origin,
-            archive.variable
+            archive.variables[0]
         ),
     }
 }
@@ -265,9 +346,24 @@ mod tests {
         let targets = "Else|Else|https://else.invalid/\n\
                        Debian|Debian-Security|http://mirror.invalid/security/\n\
                        Debian|Debian|http://mirror.invalid/debian/\n";
-        let found = |distribution| main_archive(&Archive::of(distribution), targets);
+        let archives = Archives::from_environment();
+        let found = |distribution| main_archive(archives.of(distribution), targets);
         assert_eq!(found(Distribution::Debian).as_deref(), Some("http://mirror.invalid/debian/"));
         assert_eq!(found(Distribution::Ubuntu), None);
+    }
+
+    #[test]
+    fn a_snapshot_is_of_the_day_after_the_release() {
+        let mut archive = Archives::from_environment().debian;
+        archive.snapshots = Some("http://snapshots.invalid/debian/".to_owned());
+        let address = |date| archive.snapshot(date);
+        assert_eq!(
+            address("Thu, 31 Dec 2026 09:15:44 UTC").unwrap(),
+            "http://snapshots.invalid/debian/20270101T091544Z/"
+        );
+        assert!(address("2026-12-31").is_err());
+        archive.snapshots = None;
+        assert!(archive.snapshot("Thu, 31 Dec 2026 09:15:44 UTC").is_err());
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use runtimes::manifest::{self, Manifest, PackageManifest, RuntimeManifest};
 
+use crate::apt::Archives;
 use crate::closure;
 use crate::fetch::{Fetched, Fetcher, Outcome, Versions};
 use crate::image;
@@ -31,13 +32,15 @@ pub struct Options {
     pub recipe: PathBuf,
     /// The lock's path.
     pub lock: PathBuf,
+    /// Where the distributions' archives are.
+    pub archives: Archives,
     /// What the image is for.
     pub architecture: Architecture,
     /// Which versions of the packages are taken.
     pub versions: Versions,
     /// A folder with packages that the lock names, for those that the archive no longer has.
     pub packages: Option<PathBuf>,
-    /// Runtimes without which the image is of no use.
+    /// Runtimes that the image must have.
     pub require: Vec<String>,
     /// Where packages and indexes are kept between runs.
     pub cache: PathBuf,
@@ -48,12 +51,12 @@ pub struct Options {
 /// Programs that `requires-bash` promises, beside what the packages bring.
 const SHELL_PROGRAMS: [&str; 3] = ["usr/bin/bash", "usr/bin/env", "usr/bin/ls"];
 
-/// Builds the image and gives its manifest. What could not be had is left out, with a warning on
-/// standard error.
+/// Builds the image and returns its manifest. A runtime whose sources are unavailable is left out, with
+/// a warning on standard error.
 ///
 /// # Errors
-/// When a package is not what the lock says, a required runtime can't be had, no runtime can, or
-/// one that can is broken.
+/// When a locked package is gone, when a required runtime or all of them are unavailable, or when a
+/// runtime is broken.
 pub fn run(options: &Options) -> Result<Manifest> {
     let recipe = Recipe::load(&options.recipe)?;
     for name in &options.require {
@@ -66,15 +69,18 @@ pub fn run(options: &Options) -> Result<Manifest> {
     let mut builder = Builder::new(&recipe.drop, options.architecture)?;
     for runtime in &recipe.runtimes {
         match obtain(runtime, options, &lock)? {
-            Ok((source, packages)) => {
+            Ok(Obtained { source, packages, released }) => {
                 let records = packages.iter().map(|package| package.record.clone());
                 lock.replace(&runtime.name, options.architecture, records);
+                if let Some(released) = released {
+                    lock.set_released(&source.origin.to_string(), options.architecture, released);
+                }
                 builder
                     .add(&runtime.name, source, &packages)
                     .with_context(|| format!("{} of {}", runtime.name, source.origin))?;
             }
             Err(reasons) if options.require.contains(&runtime.name) => {
-                bail!("{} is required and can't be had: {reasons}", runtime.name)
+                bail!("{} is required and unavailable: {reasons}", runtime.name)
             }
             Err(reasons) => eprintln!("runtimes: warning: {} left out: {reasons}", runtime.name),
         }
@@ -96,17 +102,26 @@ fn report(changes: &[String]) {
     }
 }
 
-/// The first source that can be had with its packages, or why none can.
+/// A source of a runtime, and what was fetched of it.
+struct Obtained<'a> {
+    source: &'a Source,
+    packages: Vec<Fetched>,
+    /// The date of the suite, if one was asked.
+    released: Option<String>,
+}
+
+/// The first available source with its packages, or why none is available.
 fn obtain<'a>(
     runtime: &'a RuntimeRecipe,
     options: &Options,
     lock: &Lock,
-) -> Result<Result<(&'a Source, Vec<Fetched>), String>> {
+) -> Result<Result<Obtained<'a>, String>> {
     let fetcher = Fetcher {
         cache: &options.cache,
         lock,
         versions: options.versions,
         packages: options.packages.as_deref(),
+        archives: &options.archives,
         architecture: options.architecture,
     };
     let mut reasons = Vec::new();
@@ -118,7 +133,9 @@ fn obtain<'a>(
             source.origin
         );
         match fetcher.fetch(runtime, source)? {
-            Outcome::Fetched(packages) => return Ok(Ok((source, packages))),
+            Outcome::Fetched { packages, released } => {
+                return Ok(Ok(Obtained { source, packages, released }));
+            }
             Outcome::Unavailable(reason) => reasons.push(format!("{}: {reason}", source.origin)),
         }
     }
@@ -178,7 +195,7 @@ impl<'a> Builder<'a> {
     }
 
     fn finish(mut self) -> Result<(Tree, Manifest)> {
-        ensure!(!self.manifest.runtimes.is_empty(), "no runtime can be had");
+        ensure!(!self.manifest.runtimes.is_empty(), "no runtime is available");
         self.manifest.runtimes.sort_by(|one, other| one.name.cmp(&other.name));
         self.tree.insert_file(manifest::PATH, json(&self.manifest)?)?;
         Ok((self.tree, self.manifest))

@@ -5,7 +5,7 @@
 //! ```text
 //!            hash of         taken from                                  if it is gone
 //! Offered    the suite       cache, suite                                (a suite has what it offers)
-//! Locked     the lock        cache, --packages, suite                    an error that says how to go on
+//! Locked     the lock        cache, --packages, suite, snapshot          an error that says how to go on
 //! Update     the suite       cache, suite; the lock then says the same
 //! ```
 //!
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::apt::{Offer, Suite};
+use crate::apt::{Archives, Offer, Suite};
 use crate::cache::{Cache, Folder, deb_files, sha256};
 use crate::deb::Deb;
 use crate::lock::{Lock, LockedPackage};
@@ -46,6 +46,8 @@ pub struct Fetcher<'a> {
     pub versions: Versions,
     /// A folder with packages that the lock names, for those that the archive no longer has.
     pub packages: Option<&'a Path>,
+    /// Where the archives are.
+    pub archives: &'a Archives,
     /// What the image is for.
     pub architecture: Architecture,
 }
@@ -62,8 +64,13 @@ pub struct Fetched {
 /// How fetching ended where it did not break.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Every package of the source, in the order of its recipe: first libc's, then the shell's.
-    Fetched(Vec<Fetched>),
+    /// The source's packages.
+    Fetched {
+        /// All of them, in the order of the recipe: first libc's, then the shell's.
+        packages: Vec<Fetched>,
+        /// The date of the suite, if one was asked.
+        released: Option<String>,
+    },
     /// The source is unavailable here; why.
     Unavailable(String),
 }
@@ -77,7 +84,7 @@ impl Fetcher<'_> {
         match (&source.origin, self.versions) {
             (Origin::Archive { distribution, suite }, Versions::Offered) => {
                 match self.cached(runtime, source)? {
-                    Some(packages) => Ok(Outcome::Fetched(packages)),
+                    Some(packages) => Ok(Outcome::Fetched { packages, released: None }),
                     None => Ok(self.offered(runtime, source, *distribution, suite)),
                 }
             }
@@ -113,14 +120,14 @@ impl Fetcher<'_> {
         distribution: Distribution,
         suite: &str,
     ) -> Outcome {
-        let fetched = self.open(distribution, suite).and_then(|suite| {
+        let fetched = self.open(distribution, suite, None).and_then(|suite| {
             let names: Vec<_> = source.packages().map(|it| it.name.clone()).collect();
             let offers = suite.offers(&names)?;
             let bytes = self.take(&suite, &offers)?;
-            self.in_order(runtime, source, bytes)
+            Ok((self.in_order(runtime, source, bytes)?, Some(suite.released()?)))
         });
         match fetched {
-            Ok(packages) => Outcome::Fetched(packages),
+            Ok((packages, released)) => Outcome::Fetched { packages, released },
             Err(error) => Outcome::Unavailable(format!("{error:#}")),
         }
     }
@@ -136,16 +143,32 @@ impl Fetcher<'_> {
         }
         let mut bytes = BTreeMap::new();
         self.take_local(source, &locked, &mut bytes)?;
-        let mut missing: Vec<_> = locked.without(&bytes).collect();
-        if let (Origin::Archive { distribution, suite }, false) =
-            (&source.origin, missing.is_empty())
-        {
-            let suite = self.open(*distribution, suite)?;
-            bytes.extend(self.take(&suite, &offers_of(&suite, &missing)?)?);
-            missing = locked.without(&bytes).collect();
+        let mut reasons = Vec::new();
+        if let Origin::Archive { distribution, suite } = &source.origin {
+            let archive = self.archives.of(*distribution);
+            let released = self.lock.released(&source.origin.to_string(), self.architecture);
+            let snapshot = archive.snapshots.is_some().then(|| {
+                archive.snapshot(released.context("the lock has no date of the suite")?).map(Some)
+            });
+            for address in std::iter::once(Ok(None)).chain(snapshot) {
+                let missing: Vec<_> = locked.without(&bytes).collect();
+                if missing.is_empty() {
+                    break;
+                }
+                let taken = address.and_then(|address| {
+                    let suite = self.open(*distribution, suite, address)?;
+                    self.take(&suite, &offers_of(&suite, &missing)?)
+                });
+                match taken {
+                    Ok(taken) => bytes.extend(taken),
+                    Err(error) => reasons.push(format!("{error:#}")),
+                }
+            }
         }
-        ensure!(missing.is_empty(), "{}", gone(&missing, source));
-        self.in_order(runtime, source, bytes).map(Outcome::Fetched)
+        let missing: Vec<_> = locked.without(&bytes).collect();
+        ensure!(missing.is_empty(), "{}", self.gone(&missing, source, &reasons));
+        let packages = self.in_order(runtime, source, bytes)?;
+        Ok(Outcome::Fetched { packages, released: None })
     }
 
     /// Adds the locked packages that are on this machine: in the cache, in the folder that the
@@ -192,12 +215,16 @@ impl Fetcher<'_> {
                 .with_context(|| format!("{} of {}", package.name, source.origin))
         });
         let bytes = found.collect::<Result<_>>()?;
-        self.read_all(runtime, source, bytes).map(Outcome::Fetched)
+        let packages = self.read_all(runtime, source, bytes)?;
+        Ok(Outcome::Fetched { packages, released: None })
     }
 
-    fn open(&self, distribution: Distribution, suite: &str) -> Result<Suite> {
-        let state = format!("apt/{distribution}-{suite}-{}", self.architecture.name());
-        Suite::open(&self.cache.join(state), distribution, suite, self.architecture)
+    /// A suite on the archive's mirror, or at another address.
+    fn open(&self, distribution: Distribution, suite: &str, at: Option<String>) -> Result<Suite> {
+        let place = if at.is_some() { "-snapshot" } else { "" };
+        let state = format!("apt/{distribution}-{suite}-{}{place}", self.architecture.name());
+        let archive = self.archives.of(distribution);
+        Suite::open(&self.cache.join(state), archive, at, suite, self.architecture)
     }
 
     /// What is offered: from the cache, or downloaded. A package that has another hash than its offer
@@ -269,6 +296,25 @@ impl Fetcher<'_> {
         read.collect()
     }
 
+    /// Says which locked packages are nowhere to be found, and how to go on.
+    fn gone(&self, packages: &[&LockedPackage], source: &Source, reasons: &[String]) -> String {
+        let named = packages.iter().map(|package| format!("{} {}", package.name, package.version));
+        let named = named.collect::<Vec<_>>().join(", ");
+        let cures = match &source.origin {
+            Origin::Archive { distribution, .. } => format!(
+                "set {} to the address of the archive's snapshots, or name a folder that has these \
+                 .deb files with --packages, or lock what the suite has now with `cargo xtask runtimes \
+                 --update`",
+                self.archives.of(*distribution).snapshots_variable()
+            ),
+            Origin::Directory(_) => {
+                "put these .deb files there, or lock those that are there with --update".to_owned()
+            }
+        };
+        let reasons = reasons.iter().map(|reason| format!(" ({reason})")).collect::<String>();
+        format!("{} lacks packages that the lock names: {named}{reasons}; {cures}", source.origin)
+    }
+
     fn debs(&self) -> Cache {
         Cache::new(self.cache.join("debs"))
     }
@@ -313,22 +359,6 @@ fn offers_of(suite: &Suite, packages: &[&LockedPackage]) -> Result<Vec<Offer>> {
     let offers = suite.offers(&names)?;
     let is_locked = |offer: &Offer| packages.iter().any(|it| it.sha256 == offer.sha256);
     Ok(offers.into_iter().filter(is_locked).collect())
-}
-
-/// Says what nobody has any more, and how to go on.
-fn gone(packages: &[&LockedPackage], source: &Source) -> String {
-    let named = packages.iter().map(|package| format!("{} {}", package.name, package.version));
-    let named = named.collect::<Vec<_>>().join(", ");
-    let cure = match source.origin {
-        Origin::Archive { .. } => {
-            "name a folder that has these .deb files with --packages, or take what the suite has now \
-             with --update"
-        }
-        Origin::Directory(_) => {
-            "put these .deb files there, or take those that are there with --update"
-        }
-    };
-    format!("{} no longer has what the lock names: {named}; {cure}", source.origin)
 }
 
 fn record(

@@ -22,8 +22,22 @@ const HEADER: &str = "# Made by `cargo xtask runtimes --update`.\n\n";
 #[serde(deny_unknown_fields)]
 pub struct Lock {
     version: u32,
+    #[serde(default, rename = "suite")]
+    suites: BTreeSet<LockedSuite>,
     #[serde(default, rename = "package")]
     packages: BTreeSet<LockedPackage>,
+}
+
+/// A suite that packages are locked of, as it was then.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LockedSuite {
+    /// Its name, such as `debian bookworm`.
+    source: String,
+    /// The architecture of the images.
+    architecture: String,
+    /// The date of its Release file, which tells when the archive had these packages.
+    released: String,
 }
 
 /// A package of one runtime for one architecture.
@@ -48,7 +62,7 @@ pub struct LockedPackage {
 
 impl Default for Lock {
     fn default() -> Self {
-        Self { version: VERSION, packages: BTreeSet::new() }
+        Self { version: VERSION, suites: BTreeSet::new(), packages: BTreeSet::new() }
     }
 }
 
@@ -98,6 +112,21 @@ impl Lock {
         self.packages.extend(packages);
     }
 
+    /// When the suite was released that the packages of `source` are locked of.
+    pub fn released(&self, source: &str, architecture: Architecture) -> Option<&str> {
+        let found = self.suites.iter().find(|suite| suite.is(source, architecture));
+        found.map(|suite| suite.released.as_str())
+    }
+
+    /// Notes when the suite `source` was released, and forgets suites without packages.
+    pub fn set_released(&mut self, source: &str, architecture: Architecture, released: String) {
+        let Self { suites, packages, .. } = self;
+        suites.retain(|suite| !suite.is(source, architecture));
+        let (source, architecture) = (source.to_owned(), architecture.name().to_owned());
+        suites.insert(LockedSuite { source, architecture, released });
+        suites.retain(|suite| packages.iter().any(|package| suite.has(package)));
+    }
+
     /// Says of each package that is not in `before` as it is here what it was there.
     pub fn changes_since(&self, before: &Self) -> Vec<String> {
         let new = self.packages.difference(&before.packages);
@@ -115,6 +144,16 @@ impl Lock {
             }
         })
         .collect()
+    }
+}
+
+impl LockedSuite {
+    fn is(&self, source: &str, architecture: Architecture) -> bool {
+        self.source == source && self.architecture == architecture.name()
+    }
+
+    fn has(&self, package: &LockedPackage) -> bool {
+        self.source == package.source && self.architecture == package.architecture
     }
 }
 
@@ -155,9 +194,14 @@ mod tests {
         lock.replace("b", Architecture::X86_64, [package("b", "1")]);
         lock.replace("a", Architecture::X86_64, [package("a", "1")]);
         lock.replace("b", Architecture::X86_64, [package("b", "2")]);
+        lock.set_released("debian bookworm", Architecture::X86_64, "a date".into());
+        lock.set_released("debian jessie", Architecture::X86_64, "another".into());
         lock.save(&path).unwrap();
         let loaded = Lock::load(&path).unwrap();
         assert_eq!(loaded, lock);
+        let released = |source| loaded.released(source, Architecture::X86_64);
+        assert_eq!(released("debian bookworm"), Some("a date"));
+        assert_eq!(released("debian jessie"), None, "no package is of it");
         let versions = |runtime| -> Vec<_> {
             let packages = loaded.packages(runtime, Architecture::X86_64);
             packages.map(|package| package.version.clone()).collect()

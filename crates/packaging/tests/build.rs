@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use backhand::{FilesystemReader, InnerNode};
+use packaging::apt::Archives;
 use packaging::ar::{self, Member};
 use packaging::build::{self, Options};
 use packaging::deb;
@@ -62,6 +63,7 @@ impl Workshop {
         Options {
             recipe: self.path("runtimes.toml"),
             lock: self.path("runtimes.lock"),
+            archives: Archives::from_environment(),
             architecture: Architecture::X86_64,
             versions: Versions::Offered,
             packages: None,
@@ -193,7 +195,7 @@ fn a_spoilt_cache_is_not_believed() {
 fn nothing_is_built_without_a_lock() {
     let workshop = Workshop::new();
     let error = format!("{:#}", workshop.build("image").unwrap_err());
-    assert!(error.contains("no runtime can be had"), "{error}");
+    assert!(error.contains("no runtime is available"), "{error}");
     assert!(!workshop.path("image").exists());
 }
 

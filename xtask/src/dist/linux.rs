@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 
-use super::payloads::Payloads;
+use super::{Runtimes, payloads::Payloads};
 use crate::{binaries, kernel::Arch, process, reproducible::Checkout};
 
 /// What a release consists of.
@@ -21,9 +21,9 @@ pub(crate) struct Release {
 }
 
 /// Makes the release in `output`, with that time on everything in it.
-pub(crate) fn make(output: &Path, require: &[String], time_s: &str) -> Result<Release> {
+pub(crate) fn make(output: &Path, runtimes: &Runtimes, time_s: &str) -> Result<Release> {
     let arch = Arch::host();
-    let payloads = Payloads::provide(arch, require)?;
+    let payloads = Payloads::provide(arch, runtimes)?;
     let executable = stripped(&Checkout::own()?)?;
     let documents = documents(output)?;
     let version = env!("CARGO_PKG_VERSION");

@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
-use super::payloads::Payloads;
+use super::{Runtimes, payloads::Payloads};
 use crate::{darwin, kernel::Arch, process, reproducible::Checkout, workspace};
 
 const PROGRAM: &str = "darwin-actiond";
@@ -16,8 +16,8 @@ const AS_THEY_ARE: [&str; 1] = ["dev.actiond.darwin-actiond.plist"];
 const FORMULA_HASH: &str = "RELEASE_SHA256";
 
 /// Makes the release in `output`, with that time on everything in it.
-pub(super) fn make(output: &Path, require: &[String], time_s: &str) -> Result<()> {
-    let payloads = Payloads::provide(Arch::Aarch64, require)?;
+pub(super) fn make(output: &Path, runtimes: &Runtimes, time_s: &str) -> Result<()> {
+    let payloads = Payloads::provide(Arch::Aarch64, runtimes)?;
     fs::create_dir_all(output).with_context(|| format!("cannot make {}", output.display()))?;
     let given = darwin::Given {
         kernel: payloads.kernel,

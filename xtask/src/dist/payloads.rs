@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
+use super::Runtimes;
 use crate::{
     guest_program, initramfs,
     kernel::{Arch, Flavour, Kernel},
@@ -25,7 +26,7 @@ pub(super) struct Payloads {
 
 impl Payloads {
     /// Builds them for one processor; what was built before and is still right is taken as it is.
-    pub(super) fn provide(arch: Arch, require: &[String]) -> Result<Self> {
+    pub(super) fn provide(arch: Arch, wanted: &Runtimes) -> Result<Self> {
         let folder = workspace::target().join("payloads").join(arch.name());
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let initramfs = folder.join("initramfs.cpio.zst");
@@ -34,7 +35,7 @@ impl Payloads {
         Ok(Self {
             kernel: packed_kernel(arch, &kernel, &folder)?,
             initramfs,
-            runtimes: runtimes::provide(arch.name(), require)?,
+            runtimes: runtimes::provide(arch.name(), &wanted.require, &wanted.versions)?,
         })
     }
 }

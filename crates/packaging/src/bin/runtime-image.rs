@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
+use packaging::apt::Archives;
 use packaging::build::{self, Options};
 use packaging::fetch::Versions;
 use packaging::recipe::Architecture;
@@ -54,6 +55,7 @@ fn run(arguments: Arguments) -> Result<()> {
     let manifest = build::run(&Options {
         lock: arguments.recipe.with_extension("lock"),
         recipe: arguments.recipe,
+        archives: Archives::from_environment(),
         architecture,
         versions: match (arguments.update, arguments.locked) {
             (true, _) => Versions::Update,
