@@ -9,8 +9,9 @@ use std::process::Command;
 use serde_json::Value;
 
 /// From the bottom up: each may import those before it.
-const FLOORS: [&str; 15] = [
+const FLOORS: [&str; 18] = [
     "chain",
+    "events",
     "model",
     "sys",
     "embedded",
@@ -20,6 +21,8 @@ const FLOORS: [&str; 15] = [
     "images",
     "sandbox",
     "worker",
+    "history",
+    "web",
     "reapi",
     "vm",
     "vz",

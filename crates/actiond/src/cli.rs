@@ -10,6 +10,7 @@ use inputroot::StrategyName;
 use model::{ByteSize, DeclaredProperty, UnknownProperties};
 
 use crate::image::ImageArgs;
+use crate::observers::HttpChoice;
 use crate::serve_vm::ServeVmArgs;
 
 /// A remote execution worker and cache for one machine: every action in a
@@ -125,6 +126,15 @@ pub struct ServeArgs {
     /// ends them at once
     #[arg(long, value_name = "MS", default_value_t = 30_000)]
     pub drain_timeout_ms: u64,
+
+    /// Address of the page and the metrics, which anybody who can connect may read, or
+    /// `off` [default: 127.0.0.1:8981, if it is free]
+    #[arg(long, value_name = "ADDRESS", default_value = "default", hide_default_value = true)]
+    pub http: HttpChoice,
+
+    /// Append a JSON line for each answered operation to FILE; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    pub event_log: Option<PathBuf>,
 
     /// What to log: off, error, warn, info, debug or trace, also by module
     #[arg(long, value_name = "FILTER", env = "ACTIOND_LOG", default_value = "info")]

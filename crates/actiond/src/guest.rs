@@ -51,7 +51,7 @@ fn run() -> anyhow::Result<ExitCode> {
     let settings = Settings::of_this_boot().context("reading the settings")?;
     let arguments = arguments(&settings.worker_flags)?;
     logging::start(&arguments.log)?;
-    with_worker(&arguments, |store, worker| serve(settings, store, worker))
+    with_worker(&arguments, |store, worker, _| serve(settings, store, worker))
 }
 
 /// What `serve` has by default, on the guest's disks, but for what the host asks for.

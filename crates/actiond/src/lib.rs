@@ -11,6 +11,7 @@
 //! The rest is for Linux alone:
 //! - [`cli`]: flags, as plain data.
 //! - [`privileges`]: what `serve` needs from the machine before anything else.
+//! - [`observers`]: the log, the event file and the page, which listen to events.
 //! - [`serve`]: the daemon, wired bottom up.
 //! - [`serve_vm`]: the same in a VM, seen from the host.
 //! - [`guest`]: the same in a VM, seen from inside.
@@ -24,6 +25,8 @@ pub mod guest;
 #[cfg(target_os = "linux")]
 pub mod image;
 pub mod logging;
+#[cfg(target_os = "linux")]
+pub mod observers;
 #[cfg(target_os = "linux")]
 pub mod privileges;
 #[cfg(target_os = "linux")]

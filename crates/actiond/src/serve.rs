@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use events::Listeners;
 use images::Images;
 use model::WorkerPlatform;
 use reapi::{Health, Services, TcpConnections};
@@ -28,9 +29,11 @@ use sandbox::Cgroups;
 use store::{Store, StoreOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use web::Site;
 use worker::{OutputLimits, Worker, WorkerConfig};
 
 use crate::cli::ServeArgs;
+use crate::observers::{Observers, serve_http};
 use crate::service_manager::ServiceManager;
 use crate::{logging, privileges, runtime_source};
 
@@ -57,7 +60,7 @@ pub fn run(arguments: &ServeArgs) -> anyhow::Result<ExitCode> {
     // While there is one thread: those that come are in the same namespace. What is mounted in it
     // shows nowhere else, and is gone with the daemon however that ends.
     sys::mount::enter_private_namespace().context("entering a mount namespace")?;
-    with_worker(arguments, |store, worker| serve(arguments, store, worker))
+    with_worker(arguments, |store, worker, site| serve(arguments, store, worker, site))
 }
 
 /// One heap for each CPU, two at least: enough for threads hardly ever to wait for each other, and
@@ -73,20 +76,21 @@ pub(crate) fn limit_heaps() {
 /// When something can't start, or `serve` fails.
 pub(crate) fn with_worker<F>(
     arguments: &ServeArgs,
-    serve: impl FnOnce(Arc<Store>, Worker) -> F,
+    serve: impl FnOnce(Arc<Store>, Worker, Site) -> F,
 ) -> anyhow::Result<ExitCode>
 where
     F: Future<Output = anyhow::Result<ExitCode>>,
 {
     let store = open_store(&arguments.root)?;
-    let (worker, images) = start_worker(arguments, &store)?;
+    let observers = Observers::open(arguments.event_log.as_deref(), &store)?;
+    let (worker, images) = start_worker(arguments, &store, observers.listeners())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(MAX_IO_THREADS)
         .thread_name("grpc")
         .build()
         .context("starting the threads for connections")?;
-    let served = runtime.block_on(serve(Arc::clone(&store), worker.clone()));
+    let served = runtime.block_on(serve(Arc::clone(&store), worker.clone(), observers.site()));
     worker.kill_all();
     runtime.shutdown_timeout(CLOSE_TIMEOUT);
     worker.join();
@@ -102,7 +106,11 @@ fn open_store(root: &Path) -> anyhow::Result<Arc<Store>> {
 }
 
 /// The worker, and what its root views are made of and must outlive it.
-fn start_worker(arguments: &ServeArgs, store: &Arc<Store>) -> anyhow::Result<(Worker, Images)> {
+fn start_worker(
+    arguments: &ServeArgs,
+    store: &Arc<Store>,
+    listeners: Listeners,
+) -> anyhow::Result<(Worker, Images)> {
     let mut runtimes = runtime_source::open(arguments)?;
     let input_roots = inputroot::choose(store, arguments.input_root_strategy.0)
         .context("choosing an input root strategy; `linux-actiond doctor` tells more")?;
@@ -114,8 +122,9 @@ fn start_worker(arguments: &ServeArgs, store: &Arc<Store>) -> anyhow::Result<(Wo
     }
     let config = worker_config(arguments);
     let sandbox = sandbox_config(arguments, config.jobs.get());
-    let worker = Worker::start(config, Arc::clone(store), input_roots, runtimes, sandbox)
-        .context("starting the worker")?;
+    let worker =
+        Worker::start(config, Arc::clone(store), input_roots, runtimes, sandbox, listeners)
+            .context("starting the worker")?;
     Ok((worker, images))
 }
 
@@ -180,6 +189,7 @@ async fn serve(
     arguments: &ServeArgs,
     store: Arc<Store>,
     worker: Worker,
+    site: Site,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let listen = arguments.listen;
@@ -194,6 +204,7 @@ async fn serve(
         let _ = closing.await;
     };
     let mut server = tokio::spawn(reapi::serve(connections.into_stream(), services, shutdown));
+    serve_http(arguments.http, site).await?;
     eprintln!("linux-actiond: serving on {address}");
     let manager = ServiceManager::from_environment();
     manager.ready();

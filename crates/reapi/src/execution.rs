@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 use worker::{Done, ExecuteRequest, OperationState, Stage, SubmitError, Subscription, Worker};
 
 use crate::inline::Wanted;
-use crate::{blocking, request, status};
+use crate::{blocking, origin, request, status};
 
 /// A stream on which nothing happens repeats its last message this often:
 /// clients and proxies between take silence for a broken connection.
@@ -59,6 +59,7 @@ impl proto::execution_server::Execution for Execution {
         &self,
         request: Request<proto::ExecuteRequest>,
     ) -> Result<Response<BoxStream<Operation>>, Status> {
+        let origin = Arc::new(origin::of(request.metadata()));
         let message = request.into_inner();
         request::instance_name(&message.instance_name).map_err(status::request)?;
         let action = request::action(
@@ -71,6 +72,7 @@ impl proto::execution_server::Execution for Execution {
             instance: message.instance_name,
             action,
             skip_cache_lookup: message.skip_cache_lookup,
+            origin,
         };
         let wanted = Wanted {
             stdout: message.inline_stdout,

@@ -18,6 +18,7 @@
 //! - [`incoming`]: connections over TCP.
 //! - [`status`]: errors to status codes.
 //! - [`request`]: what all requests share: digests, instance names.
+//! - `origin`: the names that a client gives its requests.
 //! - [`grpc`]: hand-made services, where the generated ones would copy blobs.
 //! - [`wire`]: the messages that those services use.
 //! - [`memory`]: what clients can make the server hold.
@@ -34,6 +35,7 @@ mod inline;
 mod internal;
 mod memory;
 mod operations;
+mod origin;
 mod reflection;
 mod request;
 mod resource_name;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bazel_remote_apis::google::longrunning::Operation;
 use model::{Digest, proto};
 use prost::Message as _;
+use tonic::metadata::MetadataValue;
 use tonic::{Status, Streaming};
 
 use crate::client::Client;
@@ -14,6 +15,9 @@ use crate::tree::Tree;
 
 /// The shell's search path, as Bazel sends it.
 const PATH: &str = "/bin:/usr/bin:/usr/local/bin";
+
+/// The header with the names that a client gives its requests (REAPI).
+const REQUEST_METADATA: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
 
 /// An action that is to be run.
 #[derive(Debug, Clone)]
@@ -25,6 +29,7 @@ pub struct Action {
     tree: Tree,
     input_root: Option<Digest>,
     skip_cache_lookup: bool,
+    metadata: proto::RequestMetadata,
 }
 
 impl Action {
@@ -37,12 +42,19 @@ impl Action {
             tree: Tree::new(),
             input_root: None,
             skip_cache_lookup: false,
+            metadata: proto::RequestMetadata::default(),
         }
     }
 
     pub(crate) fn shell(client: Client, script: &str) -> Self {
         let arguments = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
         Self::bare(client, arguments).env("PATH", PATH).with_programs()
+    }
+
+    /// Names the target, the build and the tool that ask.
+    #[must_use]
+    pub fn sent_by(self, metadata: proto::RequestMetadata) -> Self {
+        Self { metadata, ..self }
     }
 
     /// Asks for the shell and the tools that the server offers: the host's, or a runtime's.
@@ -263,7 +275,10 @@ impl Action {
     }
 
     async fn start_without_upload(&self) -> Result<Streaming<Operation>, Status> {
-        Ok(self.client.execution().execute(self.request()).await?.into_inner())
+        let mut request = tonic::Request::new(self.request());
+        let metadata = MetadataValue::from_bytes(&self.metadata.encode_to_vec());
+        request.metadata_mut().insert_bin(REQUEST_METADATA, metadata);
+        Ok(self.client.execution().execute(request).await?.into_inner())
     }
 
     /// The message that starts it.

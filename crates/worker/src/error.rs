@@ -60,6 +60,21 @@ fn first(digests: &[Digest]) -> String {
 }
 
 impl ActionError {
+    /// The kind of failure as one of a fixed set of words, for metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::MissingBlobs(_) => "missing_blobs",
+            Self::Invalid(_) => "invalid",
+            Self::Unsupported(_) => "unsupported",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::ResourceExhausted(_) => "resource_exhausted",
+            Self::CommandNotRunnable { .. } => "command_not_runnable",
+            Self::SetUp { .. } => "set_up",
+            Self::Internal(_) => "internal",
+        }
+    }
+
     /// An error of the server's own, with the act that failed.
     pub(crate) fn internal(act: &str, error: &(dyn std::error::Error + 'static)) -> Self {
         Self::Internal(format!("{act}: {}", Chain(error)))

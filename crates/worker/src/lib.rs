@@ -23,6 +23,7 @@
 //! - `cancel`: the wish that a running action stops.
 //! - `operation`: one execution as its subscribers see it.
 //! - `registry`: which operations exist; equal actions in flight are one.
+//! - `report`: what listeners are told of an operation.
 //! - `queue`: the bounded queue between requests and slots.
 //! - `inputs`: from an input root digest to a checked, pinned tree.
 //! - `cache`: looking up and storing results; a hit is complete or no hit.
@@ -44,6 +45,7 @@ mod operation;
 mod outputs;
 mod queue;
 mod registry;
+mod report;
 mod slot;
 mod timeline;
 mod worker;

@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use events::{Event, Listeners, Origin};
 use inputroot::{InputRoots, PresentError, PresentRequest, Presented};
 use model::{ActionMessage, ActionSpec, CommandSpec, Digest, Found, InputTree, RelPath, proto};
 use prost::Message;
@@ -28,12 +29,14 @@ use crate::operation::{Done, Operation, Stage};
 use crate::outputs::Collection;
 use crate::queue::Queue;
 use crate::registry::Registry;
-use crate::timeline::{Moment, Stages, Timeline};
+use crate::report;
+use crate::timeline::{Moment, Timeline};
 
 /// An action that waits for a slot.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) operation: Arc<Operation>,
+    pub(crate) origin: Arc<Origin>,
     pub(crate) action: ActionMessage,
     pub(crate) timeline: Timeline,
 }
@@ -50,6 +53,7 @@ pub(crate) struct Shared {
     pub(crate) sandboxes: Pool,
     pub(crate) registry: Registry,
     pub(crate) queue: Queue<Job>,
+    pub(crate) listeners: Listeners,
 }
 
 /// One slot: at most one action at a time.
@@ -70,18 +74,19 @@ impl Slot {
     /// Serves the queue until it is closed and empty.
     pub(crate) fn serve(&self) {
         while let Some(job) = self.shared.queue.pop() {
-            let operation = Arc::clone(&job.operation);
+            let (operation, origin) = (Arc::clone(&job.operation), Arc::clone(&job.origin));
             let ran = catch_unwind(AssertUnwindSafe(|| self.run(job)));
             if ran.is_err() {
                 let error = ActionError::Internal("the server panicked on this action".into());
-                self.answer(&operation, Timeline::queued_now(""), Done::failed(error));
+                self.answer(&operation, &origin, Timeline::queued_now(""), Done::failed(error));
             }
             self.shared.queue.finished();
         }
     }
 
     fn run(&self, job: Job) {
-        let Job { operation, action, mut timeline } = job;
+        let Job { operation, origin, action, mut timeline } = job;
+        self.shared.listeners.tell(&Event::Started { operation: operation.name.as_str().into() });
         let cacheable = !action.do_not_cache;
         timeline.mark(Moment::WorkerStart);
         let mut leftovers = Leftovers::default();
@@ -94,7 +99,7 @@ impl Slot {
         operation.cancellation.detach();
         timeline.mark(Moment::WorkerCompleted);
         let done = self.publish(&operation, cacheable, &timeline, done);
-        self.answer(&operation, timeline, done);
+        self.answer(&operation, &origin, timeline, done);
         self.put_away(leftovers);
     }
 
@@ -192,7 +197,7 @@ impl Slot {
         let exit = sandbox.run(&spec, streams, &stop).map_err(|e| set_up_failed(command, e))?;
         timeline.mark_at(Moment::ExecutionStart, exit.started);
         timeline.mark_at(Moment::ExecutionCompleted, exit.ended);
-        timeline.took(exit.usage.wall);
+        timeline.used(&exit.usage);
 
         let refusals =
             [("standard output", stdout.refusal()), ("standard error", stderr.refusal())];
@@ -272,9 +277,15 @@ impl Slot {
             .map_err(|error| ActionError::not_stored("storing the result", &error))
     }
 
-    fn answer(&self, operation: &Arc<Operation>, timeline: Timeline, done: Done) {
-        // First, so that who has the answer finds its line.
-        log(operation, &timeline, &done);
+    fn answer(
+        &self,
+        operation: &Arc<Operation>,
+        origin: &Arc<Origin>,
+        timeline: Timeline,
+        done: Done,
+    ) {
+        // Before the answer, so that a client that has it finds it in the log.
+        self.shared.listeners.tell(&report::finished(operation, origin, &timeline, &done));
         if operation.complete(timeline.metadata().clone(), done) {
             self.shared.registry.finish(operation);
         }
@@ -396,41 +407,4 @@ fn set_up_failed(command: &CommandSpec, error: RunError) -> ActionError {
         };
     }
     ActionError::SetUp { step, errno }
-}
-
-/// The line that `cargo xtask timings` reads.
-fn log(operation: &Operation, timeline: &Timeline, done: &Done) {
-    let digest = operation.action;
-    let exit_code = done.result.as_ref().map(|result| result.exit_code);
-    let worker = &timeline.metadata().worker;
-    let Stages {
-        queued_us,
-        inputs_us,
-        sandbox_us,
-        set_up_us,
-        run_us,
-        end_us,
-        outputs_us,
-        total_us,
-    } = timeline.stages();
-    match &done.error {
-        None => tracing::info!(
-            %digest,
-            exit_code,
-            cached = done.cached,
-            queued_us,
-            inputs_us,
-            sandbox_us,
-            set_up_us,
-            run_us,
-            end_us,
-            outputs_us,
-            total_us,
-            worker,
-            "action finished"
-        ),
-        Some(error) => {
-            tracing::info!(%digest, exit_code, %error, total_us, worker, "action failed")
-        }
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use events::{Stages, Usage};
 use model::proto::google::protobuf::{Duration, Timestamp};
 use model::proto::{self, ExecutedActionMetadata};
 
@@ -11,6 +12,7 @@ pub(crate) struct Timeline {
     metadata: ExecutedActionMetadata,
     /// Not told to clients: there is no field for it.
     sandbox_ready: Option<Timestamp>,
+    usage: Option<Usage>,
 }
 
 /// A point in an action's life; all but `SandboxReady` are fields of `ExecutedActionMetadata`.
@@ -27,27 +29,6 @@ pub(crate) enum Moment {
     WorkerCompleted,
 }
 
-/// How long each stage took, in microseconds; what was not reached has no time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Stages {
-    /// In the queue.
-    pub(crate) queued_us: Option<u64>,
-    /// Reading the messages, pinning the inputs, making their tree appear.
-    pub(crate) inputs_us: Option<u64>,
-    /// Waiting for a sandbox; next to nothing where one was prepared in advance.
-    pub(crate) sandbox_us: Option<u64>,
-    /// From there to the command's execve(2).
-    pub(crate) set_up_us: Option<u64>,
-    /// The command itself.
-    pub(crate) run_us: Option<u64>,
-    /// From its end until all of it is dead and its streams are stored.
-    pub(crate) end_us: Option<u64>,
-    /// Collecting declared outputs.
-    pub(crate) outputs_us: Option<u64>,
-    /// From the slot taking it up to the answer.
-    pub(crate) total_us: Option<u64>,
-}
-
 impl Timeline {
     /// The timeline of an action that is queued now.
     pub(crate) fn queued_now(worker_name: &str) -> Self {
@@ -56,7 +37,7 @@ impl Timeline {
             queued_timestamp: Some(timestamp(SystemTime::now())),
             ..Default::default()
         };
-        Self { metadata, sandbox_ready: None }
+        Self { metadata, sandbox_ready: None, usage: None }
     }
 
     /// `moment` is now.
@@ -81,8 +62,17 @@ impl Timeline {
         *field = Some(timestamp(time));
     }
 
-    /// How long the command itself took.
-    pub(crate) fn took(&mut self, wall: std::time::Duration) {
+    /// What the command and its processes used.
+    pub(crate) fn used(&mut self, usage: &sandbox::Usage) {
+        let us = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.usage = Some(Usage {
+            user_us: us(usage.user),
+            system_us: us(usage.system),
+            max_resident_bytes: usage.max_resident_bytes,
+            read_bytes: usage.read_bytes,
+            written_bytes: usage.written_bytes,
+        });
+        let wall = usage.wall;
         self.metadata.virtual_execution_duration = Some(Duration {
             seconds: i64::try_from(wall.as_secs()).unwrap_or(i64::MAX),
             nanos: wall.subsec_nanos() as i32,
@@ -108,6 +98,11 @@ impl Timeline {
             ),
             total_us: between(&of.worker_start_timestamp, &of.worker_completed_timestamp),
         }
+    }
+
+    /// What the command used, once it ran.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        self.usage
     }
 
     /// What is known so far.

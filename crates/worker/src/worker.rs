@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use events::{Event, Listeners, Origin};
 use inputroot::InputRoots;
 use model::{ActionMessage, Digest, proto};
 use parking_lot::Mutex;
@@ -20,6 +21,7 @@ use crate::inputs::Inputs;
 use crate::operation::{Done, Operation, OperationState, Subscription};
 use crate::queue::{PushError, Queue};
 use crate::registry::{Admission, Registry};
+use crate::report;
 use crate::slot::{Job, Shared, Slot};
 use crate::timeline::Timeline;
 
@@ -32,6 +34,8 @@ pub struct ExecuteRequest {
     pub action: Digest,
     /// Run it even when its result is known.
     pub skip_cache_lookup: bool,
+    /// Names that the client gave the request.
+    pub origin: Arc<Origin>,
 }
 
 /// Runs actions. Clones are the same worker.
@@ -58,6 +62,7 @@ impl Worker {
         input_roots: Box<dyn InputRoots>,
         runtimes: Runtimes,
         sandbox: sandbox::Config,
+        listeners: Listeners,
     ) -> Result<Self, StartError> {
         let work = store.work_dirfd().try_clone_to_owned().map_err(StartError::Disk)?;
         let shared = Arc::new(Shared {
@@ -67,6 +72,7 @@ impl Worker {
             sandboxes: sandbox::Pool::new(sandbox),
             registry: Registry::new(config.finished_operations),
             queue: Queue::new(config.queue_limit),
+            listeners,
             config,
             store,
             input_roots,
@@ -191,11 +197,8 @@ impl Worker {
         let admission = registry.admit(request.instance.clone(), first, false);
         let (Admission::New(operation) | Admission::Joined(operation)) = admission;
         let subscription = operation.subscribe();
-        if let Some(error) = &done.error {
-            tracing::info!(digest = %request.action, %error, "action failed");
-        } else {
-            tracing::info!(digest = %request.action, exit_code = 0, cached = true, "action finished");
-        }
+        let finished = report::finished(&operation, &request.origin, &timeline, &done);
+        self.shared.listeners.tell(&finished);
         operation.complete(timeline.metadata().clone(), done);
         registry.finish(&operation);
         subscription
@@ -215,13 +218,18 @@ impl Worker {
             Admission::New(operation) => operation,
         };
         let subscription = operation.subscribe();
-        let job = Job { operation: Arc::clone(&operation), action, timeline };
+        // Before a slot can have it: it may be answered before the push returns.
+        shared.listeners.tell(&report::queued(&operation, &request.origin));
+        let origin = Arc::clone(&request.origin);
+        let job = Job { operation: Arc::clone(&operation), origin, action, timeline };
         match shared.queue.push(job) {
             Ok(()) => Ok(subscription),
             Err(refused) => {
                 // Somebody may have joined it in the meantime.
                 shared.cancel(&operation);
                 shared.registry.withdraw(&operation);
+                let operation = operation.name.as_str().into();
+                shared.listeners.tell(&Event::Withdrawn { operation });
                 Err(match refused {
                     PushError::Full => SubmitError::QueueFull { limit: shared.config.queue_limit },
                     PushError::Closed => SubmitError::Draining,
@@ -256,7 +264,11 @@ impl Worker {
         instance: &str,
         action: &Digest,
     ) -> Result<Option<proto::ActionResult>, CacheError> {
-        cache::lookup(view, instance, action)
+        let result = cache::lookup(view, instance, action);
+        if let Ok(found) = &result {
+            self.shared.listeners.tell(&Event::LookedUp { hit: found.is_some() });
+        }
+        result
     }
 
     /// Takes nothing new and waits, for `bound` at most, until all that was

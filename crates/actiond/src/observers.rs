@@ -1,0 +1,205 @@
+//! Everything that listens to the daemon's events: the log, the event file, and what HTTP serves.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use events::{Event, Finished, Listener, Listeners, Stages};
+use history::EventFile;
+use store::Store;
+use tokio::net::TcpListener;
+use web::{Gauge, Metrics, Now, Site};
+
+/// Where HTTP is served unless a flag says otherwise.
+const DEFAULT_HTTP: &str = "127.0.0.1:8981";
+
+/// `--http`: where to serve the page and the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HttpChoice {
+    /// On the default address, if nobody else has it.
+    #[default]
+    Default,
+    /// On this address.
+    At(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
+impl FromStr for HttpChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "default" => Ok(Self::Default),
+            "off" => Ok(Self::Off),
+            address => address.parse().map(Self::At).map_err(|_| {
+                format!("{address:?} is neither `off` nor an address such as {DEFAULT_HTTP}")
+            }),
+        }
+    }
+}
+
+/// What there is of listeners. Dropping it writes the rest of the event file.
+pub(crate) struct Observers {
+    listeners: Listeners,
+    site: Site,
+}
+
+impl Observers {
+    /// Opens the event file, if there is to be one, and starts to count.
+    ///
+    /// # Errors
+    /// When the event file cannot be opened.
+    pub(crate) fn open(event_log: Option<&Path>, store: &Arc<Store>) -> anyhow::Result<Self> {
+        let now = Arc::new(Now::default());
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), gauges(store))?;
+        let metrics = Arc::new(metrics);
+        let mut listeners: Vec<Arc<dyn Listener>> = vec![
+            Arc::new(Log),
+            Arc::clone(&metrics) as Arc<dyn Listener>,
+            Arc::clone(&now) as Arc<dyn Listener>,
+        ];
+        if let Some(path) = event_log {
+            listeners.push(Arc::new(EventFile::open(path)?));
+        }
+        let site = Site { version: env!("CARGO_PKG_VERSION"), metrics, now };
+        Ok(Self { listeners: Listeners::new(listeners), site })
+    }
+
+    /// Everything that listens.
+    pub(crate) fn listeners(&self) -> Listeners {
+        self.listeners.clone()
+    }
+
+    /// What HTTP shows.
+    pub(crate) fn site(&self) -> Site {
+        self.site.clone()
+    }
+}
+
+/// Serves the page and the metrics on a task of its own, for as long as the runtime lives.
+///
+/// # Errors
+/// When the address that was asked for cannot be had. The default address may be in use, by another
+/// actiond for example: then there is no page, and the log says so.
+pub(crate) async fn serve_http(choice: HttpChoice, site: Site) -> anyhow::Result<()> {
+    let listener = match choice {
+        HttpChoice::Off => return Ok(()),
+        HttpChoice::At(address) => TcpListener::bind(address)
+            .await
+            .with_context(|| format!("--http: listening on {address}"))?,
+        HttpChoice::Default => match TcpListener::bind(DEFAULT_HTTP).await {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    "no page and no metrics: {DEFAULT_HTTP} cannot be had; --http names another address"
+                );
+                return Ok(());
+            }
+        },
+    };
+    let address = listener.local_addr().context("asking for the address of the page")?;
+    tracing::info!("page and metrics on http://{address}/");
+    tokio::spawn(async move {
+        if let Err(error) = web::serve(listener, site, std::future::pending()).await {
+            tracing::error!(%error, "the page and the metrics are gone");
+        }
+    });
+    Ok(())
+}
+
+/// Values that are read at each scrape.
+fn gauges(store: &Arc<Store>) -> Vec<Gauge> {
+    let started = Instant::now();
+    let uptime = move || i64::try_from(started.elapsed().as_secs()).unwrap_or(i64::MAX);
+    let disk = |of: fn(&rustix::fs::StatVfs) -> u64| {
+        let store = Arc::clone(store);
+        Box::new(move || {
+            let status = rustix::fs::fstatvfs(store.work_dirfd());
+            status.map_or(-1, |status| i64::try_from(of(&status)).unwrap_or(i64::MAX))
+        })
+    };
+    vec![
+        Gauge {
+            name: "uptime_seconds",
+            help: "Time since the start of the daemon.",
+            read: Box::new(uptime),
+        },
+        Gauge {
+            name: "store_disk_free_bytes",
+            help: "Free space of the store's file system; -1 if it cannot be asked.",
+            read: disk(|status| status.f_bavail.saturating_mul(status.f_frsize)),
+        },
+        Gauge {
+            name: "store_disk_size_bytes",
+            help: "Size of the store's file system; -1 if it cannot be asked.",
+            read: disk(|status| status.f_blocks.saturating_mul(status.f_frsize)),
+        },
+    ]
+}
+
+/// The log: a line for each answered operation.
+struct Log;
+
+impl Listener for Log {
+    fn tell(&self, event: &Event) {
+        if let Event::Finished(finished) = event {
+            log(finished);
+        }
+    }
+}
+
+/// The line that `cargo xtask timings` reads.
+fn log(finished: &Finished) {
+    let Finished { action, exit_code, cached, worker, error, .. } = finished;
+    let Stages {
+        queued_us,
+        inputs_us,
+        sandbox_us,
+        set_up_us,
+        run_us,
+        end_us,
+        outputs_us,
+        total_us,
+    } = finished.stages;
+    let (digest, error) = (action, error.as_ref().map(|failure| failure.message.as_str()));
+    match error {
+        None => tracing::info!(
+            %digest,
+            exit_code,
+            cached,
+            queued_us,
+            inputs_us,
+            sandbox_us,
+            set_up_us,
+            run_us,
+            end_us,
+            outputs_us,
+            total_us,
+            worker,
+            "action finished"
+        ),
+        Some(error) => {
+            tracing::info!(%digest, exit_code, %error, total_us, worker, "action failed")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_http_is_served() {
+        let check =
+            |text: &str, expected| assert_eq!(text.parse::<HttpChoice>(), expected, "{text}");
+        check("off", Ok(HttpChoice::Off));
+        check("127.0.0.1:0", Ok(HttpChoice::At(([127, 0, 0, 1], 0).into())));
+        let text = "\"8981\" is neither `off` nor an address such as 127.0.0.1:8981";
+        check("8981", Err(text.into()));
+    }
+}

@@ -1,0 +1,126 @@
+//! What the daemon shows of its actions: the metrics, the page, the event file.
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use testkit::proto::RequestMetadata;
+use testkit::{Daemon, Kit, Outcome, eventually_async};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
+    an_action_is_counted_and_shown,
+    a_running_action_is_shown,
+    the_event_file_has_a_line_for_each_answer,
+    an_address_in_use_is_an_error_if_it_was_asked_for,
+    without_http_nothing_listens,
+}
+
+/// The words before the address in the log.
+const SAID: &str = "page and metrics on http://";
+
+async fn with_http(kit: &Kit) -> anyhow::Result<(Daemon, SocketAddr)> {
+    kit.only_on_the_host("a guest has no network, and serves no HTTP")?;
+    let daemon = kit.daemon().host_rootfs().flag("--http=127.0.0.1:0").start().await?;
+    let log = daemon.log();
+    let address =
+        log.split_once(SAID).and_then(|(_, rest)| rest.split_once('/')).context(log.clone())?;
+    let address = address.0.parse()?;
+    Ok((daemon, address))
+}
+
+/// The answer to a GET, with its head.
+async fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+fn origin() -> RequestMetadata {
+    RequestMetadata {
+        action_mnemonic: "Genrule".into(),
+        target_id: "//a:<b>".into(),
+        tool_invocation_id: "invocation".into(),
+        ..RequestMetadata::default()
+    }
+}
+
+async fn an_action_is_counted_and_shown(kit: Kit) -> Outcome {
+    let (daemon, address) = with_http(&kit).await?;
+    let action = || daemon.client().action("echo hi > out").output("out").sent_by(origin());
+    assert!(!action().run().await?.from_cache());
+    assert!(action().run().await?.from_cache());
+    let metrics = get(address, "/metrics").await?;
+    for line in [
+        r#"actiond_actions_total{mnemonic="Genrule",result="success"} 1"#,
+        r#"actiond_actions_total{mnemonic="Genrule",result="cached"} 1"#,
+        r#"actiond_action_stage_seconds_count{stage="run"} 1"#,
+        "actiond_action_output_bytes_total 3",
+        "actiond_actions_running 0",
+        "actiond_actions_queued 0",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}\n{metrics}");
+    }
+    let page = get(address, "/").await?;
+    assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
+    assert!(page.contains("//a:&lt;b&gt;") && page.contains("Genrule"), "{page}");
+    Ok(())
+}
+
+async fn a_running_action_is_shown(kit: Kit) -> Outcome {
+    let (daemon, address) = with_http(&kit).await?;
+    let stream = daemon.client().action("sleep 600").sent_by(origin()).start().await?;
+    let running = async || {
+        let metrics = get(address, "/metrics").await?;
+        Ok(metrics.lines().any(|line| line == "actiond_actions_running 1"))
+    };
+    eventually_async("the action is shown to run", running).await?;
+    assert!(get(address, "/now").await?.contains("//a:&lt;b&gt;"));
+    drop(stream);
+    Ok(())
+}
+
+async fn the_event_file_has_a_line_for_each_answer(kit: Kit) -> Outcome {
+    kit.only_on_the_host("the file would be in the guest")?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("events.jsonl");
+    let flag = format!("--event-log={}", path.display());
+    let mut daemon = kit.daemon().host_rootfs().flag("--http=off").flag(flag).start().await?;
+    let client = daemon.client();
+    client.action("echo hi > out").output("out").sent_by(origin()).run().await?;
+    client.action("exit 3").run().await?;
+    daemon.terminate()?;
+    assert!(daemon.wait()?.success());
+    let text = std::fs::read_to_string(&path)?;
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    assert_eq!(lines.len(), 2, "{text}");
+    assert_eq!(lines[0]["origin"]["target"], "//a:<b>");
+    assert_eq!(lines[0]["exit_code"], 0);
+    assert_eq!(lines[0]["output_bytes"], 3);
+    assert!(lines[0]["run_us"].is_u64() && lines[0]["usage"]["user_us"].is_u64(), "{text}");
+    assert_eq!(lines[1]["exit_code"], 3);
+    Ok(())
+}
+
+async fn an_address_in_use_is_an_error_if_it_was_asked_for(kit: Kit) -> Outcome {
+    kit.only_on_the_host("a guest serves no HTTP")?;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = taken.local_addr()?;
+    let (mut command, _root) = kit.daemon().flag(format!("--http={address}")).command()?;
+    let output = command.output()?;
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(&format!("--http: listening on {address}")), "{said}");
+    Ok(())
+}
+
+async fn without_http_nothing_listens(kit: Kit) -> Outcome {
+    kit.only_on_the_host("a guest serves no HTTP")?;
+    let daemon = kit.daemon().flag("--http=off").start().await?;
+    assert!(!daemon.log().contains(SAID), "{}", daemon.log());
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! The names that a client gives its requests: the `RequestMetadata` header (REAPI,
+//! "build.bazel.remote.execution.v2.requestmetadata-bin").
+
+use events::Origin;
+use model::proto::RequestMetadata;
+use prost::Message as _;
+use tonic::metadata::MetadataMap;
+
+/// The header with an encoded `RequestMetadata`.
+const HEADER: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
+
+/// Longer names are cut. They are kept for as long as the operation is remembered, and Bazel's are
+/// shorter but for targets in deep folders.
+const NAME_BYTES_MAX: usize = 256;
+
+/// The names in a request's headers. They only inform people, so a header that cannot be read is as
+/// good as none.
+pub(crate) fn of(headers: &MetadataMap) -> Origin {
+    let bytes = headers.get_bin(HEADER).and_then(|value| value.to_bytes().ok());
+    let metadata = bytes.and_then(|bytes| RequestMetadata::decode(bytes).ok());
+    let Some(metadata) = metadata else { return Origin::default() };
+    let tool = metadata.tool_details.unwrap_or_default();
+    let tool = [tool.tool_name, tool.tool_version].join(" ");
+    Origin {
+        tool: bounded(tool.trim()),
+        invocation: bounded(&metadata.tool_invocation_id),
+        mnemonic: bounded(&metadata.action_mnemonic),
+        target: bounded(&metadata.target_id),
+        configuration: bounded(&metadata.configuration_id),
+    }
+}
+
+fn bounded(name: &str) -> String {
+    name[..name.floor_char_boundary(NAME_BYTES_MAX)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use model::proto::ToolDetails;
+    use tonic::metadata::MetadataValue;
+
+    use super::*;
+
+    fn origin(bytes: &[u8]) -> Origin {
+        let mut headers = MetadataMap::new();
+        headers.insert_bin(HEADER, MetadataValue::from_bytes(bytes));
+        of(&headers)
+    }
+
+    #[test]
+    fn names_are_read_and_bounded() {
+        let metadata = RequestMetadata {
+            tool_details: Some(ToolDetails {
+                tool_name: "bazel".into(),
+                tool_version: "7.7.1".into(),
+            }),
+            tool_invocation_id: "i".into(),
+            action_mnemonic: "CppCompile".into(),
+            target_id: "é".repeat(NAME_BYTES_MAX),
+            configuration_id: "c".into(),
+            ..RequestMetadata::default()
+        };
+        let expected = Origin {
+            tool: "bazel 7.7.1".into(),
+            invocation: "i".into(),
+            mnemonic: "CppCompile".into(),
+            target: "é".repeat(NAME_BYTES_MAX / 2),
+            configuration: "c".into(),
+        };
+        assert_eq!(origin(&metadata.encode_to_vec()), expected);
+    }
+
+    #[test]
+    fn a_header_that_is_malformed_or_missing_is_as_good_as_none() {
+        assert_eq!(origin(b"\xff\xff\xff"), Origin::default());
+        assert_eq!(of(&MetadataMap::new()), Origin::default());
+    }
+}

@@ -1,0 +1,287 @@
+//! Counters and histograms of events, and gauges that are read when somebody asks, as Prometheus text.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use events::{Event, Finished, Listener, Stages};
+use parking_lot::Mutex;
+use prometheus::core::Collector;
+use prometheus::{
+    CounterVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+
+/// Mnemonics with a label of their own; later ones are counted as `other`. Real builds have some
+/// dozens, and each costs a time series per result.
+const MNEMONICS_MAX: usize = 100;
+
+/// Longer mnemonics are counted as `other`.
+const MNEMONIC_BYTES_MAX: usize = 64;
+
+/// Seconds; from a no-op's stages, which take some 0.1 ms, to actions of minutes.
+const STAGE_BUCKETS: [f64; 14] =
+    [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0];
+
+/// A value that is read when somebody asks for the metrics, such as the free bytes of a disk.
+pub struct Gauge {
+    /// The name without the prefix `actiond_`, with its unit last.
+    pub name: &'static str,
+    /// What it tells.
+    pub help: &'static str,
+    /// Reads it. Called on a thread that may not block.
+    pub read: Box<dyn Fn() -> i64 + Send + Sync>,
+}
+
+/// Why the metrics cannot be counted: two of them have one name, or a name is not valid.
+#[derive(Debug, thiserror::Error)]
+#[error("the metrics cannot be registered")]
+pub struct MetricsError(#[from] prometheus::Error);
+
+/// What is counted of events.
+pub struct Metrics {
+    registry: Registry,
+    actions: IntCounterVec,
+    stages: HistogramVec,
+    cpu_seconds: CounterVec,
+    output_bytes: IntCounter,
+    lookups: IntCounterVec,
+    queued: IntGauge,
+    running: IntGauge,
+    mnemonics: Mutex<HashSet<String>>,
+    gauges: Vec<(IntGauge, Gauge)>,
+}
+
+impl Metrics {
+    /// All at zero, with these gauges.
+    ///
+    /// # Errors
+    /// [`MetricsError`] when a gauge has the name of another metric, or one that is not valid.
+    pub fn new(version: &str, gauges: Vec<Gauge>) -> Result<Self, MetricsError> {
+        let registry = Registry::new();
+        let build = IntGauge::with_opts(
+            Opts::new("actiond_build_info", "The version that runs; always 1.")
+                .const_label("version", version),
+        )?;
+        build.set(1);
+        register(&registry, &build)?;
+        let gauges = gauges.into_iter().map(|gauge| {
+            let metric = IntGauge::new(format!("actiond_{}", gauge.name), gauge.help)?;
+            register(&registry, &metric)?;
+            Ok((metric, gauge))
+        });
+        let gauges = gauges.collect::<Result<_, MetricsError>>()?;
+        let metrics = Self {
+            actions: IntCounterVec::new(
+                Opts::new("actiond_actions_total", "Answered actions."),
+                &["result", "mnemonic"],
+            )?,
+            stages: HistogramVec::new(
+                HistogramOpts::new(
+                    "actiond_action_stage_seconds",
+                    "Time of the stages of actions that ran.",
+                )
+                .buckets(STAGE_BUCKETS.to_vec()),
+                &["stage"],
+            )?,
+            cpu_seconds: CounterVec::new(
+                Opts::new("actiond_action_cpu_seconds_total", "CPU time that actions used."),
+                &["mode"],
+            )?,
+            output_bytes: IntCounter::new(
+                "actiond_action_output_bytes_total",
+                "Bytes that results of actions that ran name.",
+            )?,
+            lookups: IntCounterVec::new(
+                Opts::new("actiond_action_cache_lookups_total", "Look-ups in the action cache."),
+                &["result"],
+            )?,
+            queued: IntGauge::new("actiond_actions_queued", "Actions that wait for a slot.")?,
+            running: IntGauge::new("actiond_actions_running", "Actions that a slot runs.")?,
+            mnemonics: Mutex::default(),
+            gauges,
+            registry,
+        };
+        let registry = &metrics.registry;
+        register(registry, &metrics.actions)?;
+        register(registry, &metrics.stages)?;
+        register(registry, &metrics.cpu_seconds)?;
+        register(registry, &metrics.output_bytes)?;
+        register(registry, &metrics.lookups)?;
+        register(registry, &metrics.queued)?;
+        register(registry, &metrics.running)?;
+        Ok(metrics)
+    }
+
+    /// All of them in Prometheus's text format, version 0.0.4.
+    ///
+    /// # Errors
+    /// [`MetricsError`] when a metric cannot be encoded.
+    pub fn encode(&self) -> Result<String, MetricsError> {
+        for (metric, gauge) in &self.gauges {
+            metric.set((gauge.read)());
+        }
+        Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
+    }
+
+    /// How many actions wait and how many run.
+    pub(crate) fn set_live(&self, queued: usize, running: usize) {
+        let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        self.queued.set(number(queued));
+        self.running.set(number(running));
+    }
+
+    fn finished(&self, finished: &Finished) {
+        let result = match (&finished.error, finished.exit_code) {
+            (Some(failure), _) => failure.kind,
+            (None, _) if finished.cached => "cached",
+            (None, Some(0)) => "success",
+            (None, _) => "failure",
+        };
+        let mnemonic = self.bounded(&finished.origin.mnemonic);
+        self.actions.with_label_values(&[result, &mnemonic]).inc();
+        for (stage, us) in named(&finished.stages) {
+            let seconds = Duration::from_micros(us).as_secs_f64();
+            self.stages.with_label_values(&[stage]).observe(seconds);
+        }
+        if let Some(usage) = finished.usage {
+            for (mode, us) in [("user", usage.user_us), ("system", usage.system_us)] {
+                let seconds = Duration::from_micros(us).as_secs_f64();
+                self.cpu_seconds.with_label_values(&[mode]).inc_by(seconds);
+            }
+        }
+        if !finished.cached {
+            self.output_bytes.inc_by(finished.output_bytes);
+        }
+    }
+
+    /// A mnemonic as a label: a client can neither make the number of time series grow without bound
+    /// nor put anything into the text but a word.
+    fn bounded(&self, mnemonic: &str) -> String {
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+        if mnemonic.is_empty() {
+            return "none".to_owned();
+        }
+        if mnemonic.len() > MNEMONIC_BYTES_MAX || !mnemonic.bytes().all(is_word) {
+            return "other".to_owned();
+        }
+        let mut known = self.mnemonics.lock();
+        if known.len() < MNEMONICS_MAX && !known.contains(mnemonic) {
+            known.insert(mnemonic.to_owned());
+        }
+        if known.contains(mnemonic) { mnemonic.to_owned() } else { "other".to_owned() }
+    }
+}
+
+impl Listener for Metrics {
+    fn tell(&self, event: &Event) {
+        match event {
+            Event::Finished(finished) => self.finished(finished),
+            Event::LookedUp { hit } => {
+                let result = if *hit { "hit" } else { "miss" };
+                self.lookups.with_label_values(&[result]).inc();
+            }
+            Event::Queued(_) | Event::Withdrawn { .. } | Event::Started { .. } => {}
+        }
+    }
+}
+
+fn register(
+    registry: &Registry,
+    metric: &(impl Collector + Clone + 'static),
+) -> Result<(), MetricsError> {
+    Ok(registry.register(Box::new(metric.clone()))?)
+}
+
+/// The stages that were reached, with their names as labels.
+pub(crate) fn named(stages: &Stages) -> impl Iterator<Item = (&'static str, u64)> {
+    let all = [
+        ("queued", stages.queued_us),
+        ("inputs", stages.inputs_us),
+        ("sandbox", stages.sandbox_us),
+        ("set_up", stages.set_up_us),
+        ("run", stages.run_us),
+        ("end", stages.end_us),
+        ("outputs", stages.outputs_us),
+    ];
+    all.into_iter().filter_map(|(name, us)| Some((name, us?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use events::{Failure, Origin, Usage};
+
+    use super::*;
+
+    fn finished(mnemonic: &str, change: impl FnOnce(&mut Finished)) -> Event {
+        let mut finished = Finished {
+            operation: "operations/1".into(),
+            instance: String::new(),
+            action: "a/1".into(),
+            origin: Arc::new(Origin { mnemonic: mnemonic.into(), ..Origin::default() }),
+            queued_at: SystemTime::now(),
+            cached: false,
+            exit_code: Some(0),
+            error: None,
+            stages: Stages { run_us: Some(20_000), ..Stages::default() },
+            usage: Some(Usage { user_us: 1_500_000, ..Usage::default() }),
+            outputs: 1,
+            output_bytes: 10,
+            worker: "here".into(),
+        };
+        change(&mut finished);
+        Event::Finished(Arc::new(finished))
+    }
+
+    fn text(events: &[Event]) -> String {
+        let gauge = Gauge { name: "disk_free_bytes", help: "Free.", read: Box::new(|| 42) };
+        let metrics = Metrics::new("1.2.3", vec![gauge]).unwrap();
+        for event in events {
+            metrics.tell(event);
+        }
+        metrics.encode().unwrap()
+    }
+
+    #[test]
+    fn events_are_counted() {
+        let failure = Failure { kind: "timed_out", message: "…".into() };
+        let text = text(&[
+            finished("CppCompile", |_| ()),
+            finished("CppCompile", |it| it.exit_code = Some(1)),
+            finished("CppCompile", |it| it.cached = true),
+            finished("", |it| it.error = Some(failure)),
+            Event::LookedUp { hit: true },
+        ]);
+        for line in [
+            r#"actiond_actions_total{mnemonic="CppCompile",result="success"} 1"#,
+            r#"actiond_actions_total{mnemonic="CppCompile",result="failure"} 1"#,
+            r#"actiond_actions_total{mnemonic="CppCompile",result="cached"} 1"#,
+            r#"actiond_actions_total{mnemonic="none",result="timed_out"} 1"#,
+            r#"actiond_action_cache_lookups_total{result="hit"} 1"#,
+            r#"actiond_action_stage_seconds_bucket{stage="run",le="0.01"} 0"#,
+            r#"actiond_action_stage_seconds_bucket{stage="run",le="0.03"} 4"#,
+            r#"actiond_action_cpu_seconds_total{mode="user"} 6"#,
+            "actiond_action_output_bytes_total 30",
+            r#"actiond_build_info{version="1.2.3"} 1"#,
+            "actiond_disk_free_bytes 42",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_client_cannot_make_endless_time_series() {
+        let many = (0..3 * MNEMONICS_MAX).map(|number| finished(&format!("M{number}"), |_| ()));
+        let hostile = ["a\"} 1\nforged 2", "é", &"x".repeat(MNEMONIC_BYTES_MAX + 1)]
+            .map(|mnemonic| finished(mnemonic, |_| ()));
+        let text = text(&many.chain(hostile).collect::<Vec<_>>());
+        let series = text.lines().filter(|line| line.starts_with("actiond_actions_total{"));
+        assert_eq!(series.count(), MNEMONICS_MAX + 1);
+        let other = 2 * MNEMONICS_MAX + 3;
+        let line = format!(r#"actiond_actions_total{{mnemonic="other",result="success"}} {other}"#);
+        assert!(text.contains(&line), "{text}");
+        assert!(!text.contains("forged"));
+    }
+}

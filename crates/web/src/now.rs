@@ -1,0 +1,100 @@
+//! Running and queued actions, and the last ones that ended.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use events::{Event, Finished, Listener, Origin};
+use parking_lot::Mutex;
+
+/// Ended actions that are remembered: more than a person reads, at about 1 KiB each.
+const RECENT_MAX: usize = 200;
+
+/// Live actions that are remembered: the default bound of the worker's queue. More of them are
+/// counted only.
+const LIVE_MAX: usize = 10_000;
+
+/// Remembers running and queued actions, and the last ones that ended.
+#[derive(Default)]
+pub struct Now(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    live: HashMap<Arc<str>, Live>,
+    recent: VecDeque<Arc<Finished>>,
+}
+
+/// An action that waits or runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Live {
+    pub(crate) action: String,
+    pub(crate) origin: Arc<Origin>,
+    pub(crate) queued: Instant,
+    /// When a slot took it, if one has.
+    pub(crate) started: Option<Instant>,
+}
+
+/// What there was at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    /// Running actions, the longest first.
+    pub(crate) running: Vec<Live>,
+    /// Queued actions, the longest first.
+    pub(crate) queued: Vec<Live>,
+    /// Ended actions, the latest first.
+    pub(crate) recent: Vec<Arc<Finished>>,
+}
+
+impl Now {
+    /// What there is now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let state = self.0.lock();
+        let (mut running, mut queued): (Vec<_>, Vec<_>) =
+            state.live.values().cloned().partition(|live| live.started.is_some());
+        let recent = state.recent.iter().rev().cloned().collect();
+        drop(state);
+        running.sort_by_key(|live| live.started);
+        queued.sort_by_key(|live| live.queued);
+        Snapshot { running, queued, recent }
+    }
+
+    /// How many actions wait and how many run.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let state = self.0.lock();
+        let running = state.live.values().filter(|live| live.started.is_some()).count();
+        (state.live.len() - running, running)
+    }
+}
+
+impl Listener for Now {
+    fn tell(&self, event: &Event) {
+        let mut state = self.0.lock();
+        match event {
+            Event::Queued(queued) if state.live.len() < LIVE_MAX => {
+                let live = Live {
+                    action: queued.action.clone(),
+                    origin: Arc::clone(&queued.origin),
+                    queued: Instant::now(),
+                    started: None,
+                };
+                state.live.insert(Arc::clone(&queued.operation), live);
+            }
+            Event::Queued(_) | Event::LookedUp { .. } => {}
+            Event::Started { operation } => {
+                if let Some(live) = state.live.get_mut(operation) {
+                    live.started = Some(Instant::now());
+                }
+            }
+            Event::Withdrawn { operation } => {
+                state.live.remove(operation);
+            }
+            Event::Finished(finished) => {
+                state.live.remove(&finished.operation);
+                if state.recent.len() == RECENT_MAX {
+                    state.recent.pop_front();
+                }
+                state.recent.push_back(Arc::clone(finished));
+            }
+        }
+    }
+}

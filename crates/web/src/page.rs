@@ -1,0 +1,236 @@
+//! The page as HTML. Pure: from a snapshot to text.
+
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use events::{Finished, Origin};
+
+use crate::metrics::named;
+use crate::now::{Live, Snapshot};
+
+/// The style sheet; dark and light follow the system, and narrow screens scroll tables.
+pub(crate) const STYLE: &str = include_str!("page.css");
+
+/// Fetches the changing part of the page every second while it is visible.
+pub(crate) const SCRIPT: &str = include_str!("page.js");
+
+/// Text with the characters escaped that mean something in HTML, in elements and in attributes.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars() {
+            match character {
+                '&' => f.write_str("&amp;")?,
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '"' => f.write_str("&quot;")?,
+                '\'' => f.write_str("&#39;")?,
+                other => f.write_char(other)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The whole page.
+pub(crate) fn page(version: &str, now: &Snapshot) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>actiond</title>\n<link rel=\"stylesheet\" href=\"/page.css\">\n\
+         <script src=\"/page.js\" defer></script>\n</head>\n<body>\n\
+         <header><h1>actiond</h1><p>version {version} · <a href=\"/metrics\">metrics</a></p></header>\n\
+         <main id=\"now\">\n{now}</main>\n</body>\n</html>\n",
+        version = Escaped(version),
+        now = fragment(now),
+    )
+}
+
+/// The part of the page that changes.
+pub(crate) fn fragment(now: &Snapshot) -> String {
+    let mut html = String::new();
+    let Snapshot { running, queued, recent } = now;
+    section(&mut html, "Running", running.len(), &["action", "target", "for"], |html| {
+        for live in running {
+            live_row(html, live, live.started.unwrap_or(live.queued).elapsed());
+        }
+    });
+    section(&mut html, "Queued", queued.len(), &["action", "target", "for"], |html| {
+        for live in queued.iter().take(QUEUED_SHOWN) {
+            live_row(html, live, live.queued.elapsed());
+        }
+    });
+    let columns = ["action", "target", "result", "stages", "time", "outputs"];
+    section(&mut html, "Recent", recent.len(), &columns, |html| {
+        for finished in recent {
+            finished_row(html, finished);
+        }
+    });
+    html
+}
+
+/// Queued actions that the page lists; it counts all of them.
+const QUEUED_SHOWN: usize = 100;
+
+fn section(
+    html: &mut String,
+    title: &str,
+    count: usize,
+    columns: &[&str],
+    rows: impl FnOnce(&mut String),
+) {
+    let id = title.to_lowercase();
+    html.push_str(&format!(
+        "<section aria-labelledby=\"{id}\"><h2 id=\"{id}\">{title} <small>{count}</small></h2>\n"
+    ));
+    if count == 0 {
+        html.push_str("<p>None.</p></section>\n");
+        return;
+    }
+    html.push_str("<div class=\"scroll\" tabindex=\"0\"><table><thead><tr>");
+    for column in columns {
+        html.push_str(&format!("<th scope=\"col\">{column}</th>"));
+    }
+    html.push_str("</tr></thead><tbody>\n");
+    rows(html);
+    html.push_str("</tbody></table></div></section>\n");
+}
+
+fn live_row(html: &mut String, live: &Live, time: Duration) {
+    html.push_str(&format!(
+        "<tr>{}<td>{}</td></tr>\n",
+        named_action(&live.action, &live.origin),
+        seconds(time),
+    ));
+}
+
+fn finished_row(html: &mut String, finished: &Finished) {
+    let (class, result) = match (&finished.error, finished.exit_code) {
+        (Some(failure), _) => ("bad", failure.message.clone()),
+        (None, Some(0)) if finished.cached => ("cached", "cached".to_owned()),
+        (None, Some(0)) => ("good", "exit 0".to_owned()),
+        (None, Some(code)) => ("bad", format!("exit {code}")),
+        (None, None) => ("bad", "no exit code".to_owned()),
+    };
+    let total = finished.stages.total_us.map(|us| seconds(Duration::from_micros(us)));
+    html.push_str(&format!(
+        "<tr>{named}<td class=\"{class}\">{result}</td><td>{stages}</td><td>{total}</td>\
+         <td>{outputs} ({bytes} B)</td></tr>\n",
+        named = named_action(&finished.action, &finished.origin),
+        result = Escaped(&result),
+        stages = stages(finished),
+        total = total.unwrap_or_default(),
+        outputs = finished.outputs,
+        bytes = finished.output_bytes,
+    ));
+}
+
+fn named_action(action: &str, origin: &Origin) -> String {
+    let short: String = action.chars().take(12).collect();
+    let name = if origin.mnemonic.is_empty() { "action" } else { &origin.mnemonic };
+    format!(
+        "<td title=\"{}\">{} <code>{}</code></td><td>{}</td>",
+        Escaped(action),
+        Escaped(name),
+        Escaped(&short),
+        Escaped(&origin.target),
+    )
+}
+
+/// The stages as one bar; its text names each with its time.
+fn stages(finished: &Finished) -> String {
+    let reached: Vec<_> = named(&finished.stages).filter(|(_, us)| *us > 0).collect();
+    let total: u64 = reached.iter().map(|(_, us)| us).sum();
+    if total == 0 {
+        return String::new();
+    }
+    let words: Vec<_> = reached
+        .iter()
+        .map(|(name, us)| format!("{name} {}", seconds(Duration::from_micros(*us))))
+        .collect();
+    let mut at = 0.0;
+    let parts: String = reached
+        .iter()
+        .map(|(name, us)| {
+            let width = 100.0 * *us as f64 / total as f64;
+            let part = format!(
+                "<rect class=\"{name}\" x=\"{at:.2}\" width=\"{width:.2}\" height=\"10\"/>"
+            );
+            at += width;
+            part
+        })
+        .collect();
+    let words = words.join(", ");
+    format!(
+        "<svg role=\"img\" aria-label=\"{words}\" viewBox=\"0 0 100 10\" preserveAspectRatio=\"none\">\
+         <title>{words}</title>{parts}</svg>"
+    )
+}
+
+fn seconds(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if seconds < 1.0 { format!("{:.1} ms", seconds * 1e3) } else { format!("{seconds:.1} s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Instant, SystemTime};
+
+    use events::{Failure, Stages};
+
+    use super::*;
+
+    const HOSTILE: &str = "<script>alert('x')</script>\" onload=\"y&";
+
+    #[test]
+    fn what_clients_say_is_text() {
+        let origin = Arc::new(Origin {
+            tool: HOSTILE.into(),
+            invocation: HOSTILE.into(),
+            mnemonic: HOSTILE.into(),
+            target: HOSTILE.into(),
+            configuration: HOSTILE.into(),
+        });
+        let live = Live {
+            action: HOSTILE.into(),
+            origin: Arc::clone(&origin),
+            queued: Instant::now(),
+            started: Some(Instant::now()),
+        };
+        let finished = Finished {
+            operation: "operations/1".into(),
+            instance: HOSTILE.into(),
+            action: HOSTILE.into(),
+            origin,
+            queued_at: SystemTime::now(),
+            cached: false,
+            exit_code: None,
+            error: Some(Failure { kind: "invalid", message: HOSTILE.into() }),
+            stages: Stages { inputs_us: Some(1), run_us: Some(3), ..Stages::default() },
+            usage: None,
+            outputs: 0,
+            output_bytes: 0,
+            worker: HOSTILE.into(),
+        };
+        let queued = Live { started: None, ..live.clone() };
+        let now = Snapshot {
+            running: vec![live],
+            queued: vec![queued],
+            recent: vec![Arc::new(finished)],
+        };
+        let html = page(HOSTILE, &now);
+        assert!(!html.contains("<script>alert"), "{html}");
+        assert!(!html.contains("\" onload"), "{html}");
+        assert!(html.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot; onload"));
+        assert!(html.contains("inputs 0.0 ms, run 0.0 ms"), "{html}");
+        assert!(html.contains("x=\"25.00\" width=\"75.00\""), "{html}");
+    }
+
+    #[test]
+    fn an_idle_server_says_so() {
+        let html = fragment(&Snapshot::default());
+        assert_eq!(html.matches("<p>None.</p>").count(), 3, "{html}");
+    }
+}

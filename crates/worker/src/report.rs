@@ -1,0 +1,65 @@
+//! What listeners are told of an operation.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use events::{Event, Failure, Finished, Origin, Queued};
+use model::proto::ActionResult;
+
+use crate::operation::{Done, Operation};
+use crate::timeline::Timeline;
+
+/// The operation waits for a slot.
+pub(crate) fn queued(operation: &Operation, origin: &Arc<Origin>) -> Event {
+    Event::Queued(Queued {
+        operation: operation.name.as_str().into(),
+        action: operation.action.to_string(),
+        origin: Arc::clone(origin),
+    })
+}
+
+/// The operation has its answer.
+pub(crate) fn finished(
+    operation: &Operation,
+    origin: &Arc<Origin>,
+    timeline: &Timeline,
+    done: &Done,
+) -> Event {
+    let result = done.result.as_ref();
+    let failure = |error: &crate::error::ActionError| Failure {
+        kind: error.kind(),
+        message: error.to_string(),
+    };
+    Event::Finished(Arc::new(Finished {
+        operation: operation.name.as_str().into(),
+        instance: operation.instance.clone(),
+        action: operation.action.to_string(),
+        origin: Arc::clone(origin),
+        queued_at: queued_at(timeline),
+        cached: done.cached,
+        exit_code: result.map(|result| result.exit_code),
+        error: done.error.as_ref().map(failure),
+        stages: timeline.stages(),
+        usage: timeline.usage(),
+        outputs: result.map_or(0, outputs),
+        output_bytes: result.map_or(0, output_bytes),
+        worker: timeline.metadata().worker.clone(),
+    }))
+}
+
+fn queued_at(timeline: &Timeline) -> SystemTime {
+    let time = timeline.metadata().queued_timestamp.unwrap_or_default();
+    let seconds = Duration::from_secs(u64::try_from(time.seconds).unwrap_or(0));
+    let nanos = Duration::from_nanos(u64::try_from(time.nanos).unwrap_or(0));
+    SystemTime::UNIX_EPOCH + seconds + nanos
+}
+
+fn outputs(result: &ActionResult) -> u64 {
+    let symlinks = &result.output_symlinks;
+    (result.output_files.len() + result.output_directories.len() + symlinks.len()) as u64
+}
+
+fn output_bytes(result: &ActionResult) -> u64 {
+    let sizes = result.output_files.iter().filter_map(|file| file.digest.as_ref());
+    sizes.fold(0, |sum, digest| sum.saturating_add_signed(digest.size_bytes.max(0)))
+}
