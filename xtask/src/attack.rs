@@ -177,7 +177,7 @@ pub(crate) fn run_inside(inside: &InsideArguments) -> Result<()> {
 fn attack(inside: &InsideArguments, strategy: &str, disk: &Path, costly: bool) -> Result<()> {
     let mut flags = flags(strategy);
     flags.push(HOST_FLAG.into());
-    let daemon = Daemon::start(&inside.daemon, disk, &flags)?;
+    let daemon = Daemon::start(&inside.daemon, disk, &flags, None)?;
     let mut attack = Command::new(&inside.driver);
     attack.args(["--server", &daemon.address().to_string()]);
     attack.arg("--attacker").arg(&inside.attacker);
@@ -193,10 +193,7 @@ fn attack(inside: &InsideArguments, strategy: &str, disk: &Path, costly: bool) -
 fn attack_vm(inside: &InsideArguments, vm: &Artifacts, state: &Path) -> Result<()> {
     let strategy = &inside.arguments.strategy;
     let flags = flags(if strategy == ALL { "auto" } else { strategy });
-    let root = state.join("vm");
-    fs::create_dir(&root)?;
-    let command = vm.serve_command(&inside.daemon, &root, &flags);
-    let daemon = Daemon::start_command(command, root, state)?;
+    let daemon = Daemon::start(&inside.daemon, state, &flags, Some(vm))?;
     let mut attack = Command::new(&inside.driver);
     attack.args(["--server", &daemon.address().to_string()]);
     attack.arg("--attacker").arg(&inside.attacker);

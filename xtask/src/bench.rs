@@ -58,7 +58,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 pub(crate) fn run_inside(inside: &InsideArguments) -> Result<()> {
     let state =
         std::env::var_os(state_volume::STATE_VARIABLE).context("bench runs on a state volume")?;
-    let daemon = Daemon::start(&inside.daemon, Path::new(&state), &inside.arguments.daemon_flags)?;
+    let daemon =
+        Daemon::start(&inside.daemon, Path::new(&state), &inside.arguments.daemon_flags, None)?;
     load(&inside.program, &daemon, &inside.arguments.load)?;
     daemon.stop()
 }

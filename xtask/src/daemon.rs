@@ -1,7 +1,7 @@
 //! The daemon under test, as an operator runs it, and what it says of itself in its log.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs,
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -13,7 +13,11 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::leftovers;
+use crate::{
+    daemon_log::{self, Event, FINISHED},
+    leftovers,
+    vm::Artifacts,
+};
 
 /// How long a daemon may take to listen, and to go, and a guest to boot.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,7 +36,7 @@ pub(crate) struct Daemon {
     process: Option<Child>,
 }
 
-/// One line of the log: an action that the daemon ran to its end, or answered from its cache.
+/// An action that the daemon ran to its end, or answered from its cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FinishedAction {
     pub(crate) digest: String,
@@ -41,16 +45,28 @@ pub(crate) struct FinishedAction {
 }
 
 impl Daemon {
-    /// Starts `program` with its state and its log in `folder`.
-    pub(crate) fn start(program: &Path, folder: &Path, flags: &[OsString]) -> Result<Self> {
+    /// Starts `program` with these flags of `serve`, and with its state and its log in `folder`: on
+    /// this machine, or in a VM that is made of `vm`.
+    pub(crate) fn start(
+        program: &Path,
+        folder: &Path,
+        flags: &[OsString],
+        vm: Option<&Artifacts>,
+    ) -> Result<Self> {
         let state = folder.join("state");
-        let words = [program.as_os_str(), "serve".as_ref(), "--root".as_ref(), state.as_ref()];
-        let command = [&words.map(OsString::from), flags].concat();
-        Self::start_command(command, state, folder)
+        let words = match vm {
+            Some(vm) => vm.serve_command(program, &state, flags),
+            None => {
+                let words: [&OsStr; 4] =
+                    [program.as_os_str(), "serve".as_ref(), "--root".as_ref(), state.as_ref()];
+                [&words.map(OsString::from), flags].concat()
+            }
+        };
+        Self::start_command(words, state, folder)
     }
 
-    /// Starts a command that serves, with its log in `folder` and its store at `state`, as it calls
-    /// that itself. It is told where to listen.
+    /// Starts a command that serves, with its log in `folder` and its store at `state`. Tells it where
+    /// to listen, and to log as JSON.
     pub(crate) fn start_command(
         mut command: Vec<OsString>,
         state: PathBuf,
@@ -58,6 +74,7 @@ impl Daemon {
     ) -> Result<Self> {
         let address = free_address()?;
         command.extend(["--listen".into(), address.to_string().into()]);
+        command.push("--log-format=json".into());
         let mut daemon = Self {
             command,
             address,
@@ -168,32 +185,39 @@ impl Daemon {
         Ok(())
     }
 
+    /// The events of its log, over all restarts.
+    fn events(&self) -> Result<Vec<Event>> {
+        let log = fs::read_to_string(&self.log)
+            .with_context(|| format!("cannot read {}", self.log.display()))?;
+        Ok(daemon_log::events(&log).collect())
+    }
+
     /// Every action in the log, over all restarts.
     pub(crate) fn finished_actions(&self) -> Result<Vec<FinishedAction>> {
-        Ok(fs::read_to_string(&self.log)?.lines().filter_map(finished_action).collect())
+        Ok(self.events()?.iter().filter_map(FinishedAction::of).collect())
     }
 
-    /// How many lines of the log, over all restarts, hold these words.
-    pub(crate) fn log_lines_with(&self, words: &str) -> Result<usize> {
-        Ok(fs::read_to_string(&self.log)?.lines().filter(|line| line.contains(words)).count())
+    /// The number of events in the log, over all restarts, whose message contains these words.
+    pub(crate) fn events_with(&self, words: &str) -> Result<usize> {
+        Ok(self.events()?.iter().filter(|event| event.message().contains(words)).count())
     }
 
-    /// What follows these words in the first line of the log that has them, as soon as there is one.
-    pub(crate) fn wait_for_log(&self, words: &str) -> Result<String> {
-        let mut said = None;
+    /// Waits for an event whose message contains these words, and gives what follows them.
+    pub(crate) fn wait_for_event(&self, words: &str) -> Result<String> {
+        let mut rest = None;
         within_patience(|| {
-            let log = fs::read_to_string(&self.log)?;
-            let after = log.lines().find_map(|line| Some(line.split_once(words)?.1.to_owned()));
-            said = after;
-            Ok(said.is_some())
+            let events = self.events()?;
+            let after = |event: &Event| Some(event.message().split_once(words)?.1.to_owned());
+            rest = events.iter().find_map(after);
+            Ok(rest.is_some())
         })?;
-        said.with_context(|| format!("{words:?} is not said\n{}", self.log_tail()))
+        rest.with_context(|| format!("the log never says {words:?}\n{}", self.log_tail()))
     }
 
-    /// Which input root strategy it says that it uses.
+    /// The input root strategy that its log names.
     pub(crate) fn strategy(&self) -> Result<String> {
-        let log = fs::read_to_string(&self.log)?;
-        let name = log.lines().find_map(|line| line.split_once("strategy=")?.1.split('"').nth(1));
+        let events = self.events()?;
+        let name = events.iter().find_map(|event| event.text("strategy"));
         Ok(name.context("the daemon's log names no input root strategy")?.to_owned())
     }
 
@@ -253,16 +277,18 @@ fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
 }
 
-fn finished_action(line: &str) -> Option<FinishedAction> {
-    let (_, fields) = line.split_once("action finished ")?;
-    let field = |name: &str| {
-        fields.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
-    };
-    Some(FinishedAction {
-        digest: field("digest")?.to_owned(),
-        exit_code: field("exit_code")?.parse().ok()?,
-        cached: field("cached")? == "true",
-    })
+impl FinishedAction {
+    /// The action that an event is about; `None` for events about anything else.
+    fn of(event: &Event) -> Option<Self> {
+        if event.message() != FINISHED {
+            return None;
+        }
+        Some(Self {
+            digest: event.text("digest")?.to_owned(),
+            exit_code: event.number("exit_code")?.try_into().ok()?,
+            cached: event.flag("cached")?,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -270,11 +296,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn log_lines_are_read() {
-        let line = "2026-01-01T00:00:00Z  INFO worker: action finished digest=ab12/3 exit_code=7 cached=false";
+    fn finished_actions_are_read() {
+        let check = |line: &str, expected: Option<FinishedAction>| {
+            assert_eq!(FinishedAction::of(&Event::parse(line)), expected);
+        };
+        let finished =
+            r#"{"message":"action finished","digest":"ab12/3","exit_code":7,"cached":false}"#;
         let expected = FinishedAction { digest: "ab12/3".into(), exit_code: 7, cached: false };
-        assert_eq!(finished_action(line), Some(expected));
-        assert_eq!(finished_action("INFO listening address=127.0.0.1:8980"), None);
-        assert_eq!(finished_action("INFO action finished digest=ab12/3"), None);
+        check(finished, Some(expected));
+        check(r#"{"message":"action finished","digest":"ab12/3"}"#, None);
+        check(
+            r#"{"message":"action failed","digest":"ab12/3","exit_code":0,"cached":false}"#,
+            None,
+        );
+        check("linux-actiond: serving on 127.0.0.1:8980", None);
     }
 }

@@ -9,6 +9,7 @@ mod attack;
 mod bench;
 mod binaries;
 mod daemon;
+mod daemon_log;
 mod darwin;
 mod debian_mirror;
 mod dist;

@@ -97,7 +97,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 pub(crate) fn run_inside(inside: &InsideArguments) -> Result<()> {
     let state =
         std::env::var_os(state_volume::STATE_VARIABLE).context("profile runs on a state volume")?;
-    let daemon = Daemon::start(&inside.daemon, Path::new(&state), &[])?;
+    let daemon = Daemon::start(&inside.daemon, Path::new(&state), &[], None)?;
     let recorder = Recorder::start(&inside.record, daemon.id()?)?;
     bench::load(&inside.program, &daemon, &inside.load)?;
     recorder.stop()?;

@@ -10,6 +10,7 @@ use inputroot::StrategyName;
 use model::{ByteSize, DeclaredProperty, UnknownProperties};
 
 use crate::image::ImageArgs;
+use crate::logging::LogArgs;
 use crate::observers::HttpChoice;
 use crate::serve_vm::ServeVmArgs;
 
@@ -136,9 +137,13 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     pub event_log: Option<PathBuf>,
 
-    /// What to log: off, error, warn, info, debug or trace, also by module
-    #[arg(long, value_name = "FILTER", env = "ACTIOND_LOG", default_value = "info")]
-    pub log: String,
+    /// Print the lines that Bazel needs in its .bazelrc to use this server, once it serves
+    #[arg(long)]
+    pub print_bazelrc: bool,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would show a doc comment as help")]
+    pub log: LogArgs,
 }
 
 /// Flags of `doctor`.

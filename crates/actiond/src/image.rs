@@ -48,7 +48,7 @@ pub enum ImageCommand {
 /// # Errors
 /// When the store is in use or can't be read or written, or there is no such image.
 pub fn run(arguments: &ImageArgs) -> anyhow::Result<ExitCode> {
-    logging::start("warn")?;
+    logging::start_for_command()?;
     let root = &arguments.root;
     match &arguments.command {
         ImageCommand::Import { name, path } => {

@@ -17,6 +17,8 @@
 //! - [`guest`]: the same in a VM, seen from inside.
 
 #[cfg(target_os = "linux")]
+mod bazelrc;
+#[cfg(target_os = "linux")]
 pub mod cli;
 pub mod darwin;
 pub mod doctor;

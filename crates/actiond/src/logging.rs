@@ -1,20 +1,112 @@
-//! The log on standard error: one line an event, for people and for `journald`.
+//! The log on standard error: one line per event, as text or as JSON.
+//!
+//! Text is for people and for `journald`. JSON is for programs: each line is one object with
+//! `timestamp`, `level`, `message` and the fields of the event at its top level. Messages that the
+//! program prints before the log starts, or when it fails, are plain text in both formats.
 
-use anyhow::Context as _;
-use tracing_subscriber::EnvFilter;
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, fmt};
+use vm::vmm::WorkerFlag;
 
-/// Starts logging what passes `filter`.
+/// Flags that say what is logged, and how.
+#[derive(Debug, Clone, Args)]
+pub struct LogArgs {
+    /// What to log: off, error, warn, info, debug or trace; with commas also per module, as in
+    /// info,store=debug
+    #[arg(long, value_name = "FILTER", env = "ACTIOND_LOG", default_value = "info")]
+    pub log: String,
+
+    /// How to log: text for people, or json for programs, one object per line
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "ACTIOND_LOG_FORMAT",
+        default_value = "text",
+        overrides_with = "log_format"
+    )]
+    pub log_format: LogFormat,
+}
+
+impl LogArgs {
+    /// The flag that has the worker in a VM log in the same format, where that isn't its default.
+    ///
+    /// The host logs each line of the guest's console as the text of a message, so that a line of
+    /// the worker is a JSON object in the `message` of another one.
+    pub(crate) fn worker_flag(&self) -> Option<WorkerFlag> {
+        match self.log_format {
+            LogFormat::Text => None,
+            LogFormat::Json => Some("--log-format=json".parse().expect("a flag without spaces")),
+        }
+    }
+}
+
+/// The format of a line of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Words and `name=value` pairs.
+    Text,
+    /// A JSON object.
+    Json,
+}
+
+/// Starts the log.
 ///
 /// # Errors
-/// When `filter` is none.
-pub fn start(filter: &str) -> anyhow::Result<()> {
-    let filter =
-        EnvFilter::try_new(filter).with_context(|| format!("`{filter}` is no log filter"))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_target(false)
-        .init();
+/// When the filter can't be parsed.
+pub fn start(arguments: &LogArgs) -> anyhow::Result<()> {
+    let filter = parse_filter(&arguments.log)?;
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_target(false);
+    let lines = match arguments.log_format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     Ok(())
+}
+
+/// Parses levels and `module=level` pairs. [`Targets`] takes any text for the name of a module, so
+/// that a typing error would switch the log off silently.
+fn parse_filter(text: &str) -> anyhow::Result<Targets> {
+    let context = || format!("`{text}` is not a log filter");
+    for directive in text.split(',') {
+        let module = match directive.split_once('=') {
+            Some((module, _)) => module,
+            // A level of no characters would be `error`.
+            None if !directive.is_empty() && directive.parse::<LevelFilter>().is_ok() => continue,
+            None => bail!("{}: `{directive}` is not a level", context()),
+        };
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_:-".contains(&byte);
+        if module.is_empty() || !module.bytes().all(is_name) {
+            bail!("{}: `{module}` is not a module", context());
+        }
+    }
+    text.parse().with_context(context)
+}
+
+/// Starts a log of warnings as text, for a command that prints its result.
+///
+/// # Errors
+/// Never; it is what [`start`] returns.
+pub fn start_for_command() -> anyhow::Result<()> {
+    start(&LogArgs { log: "warn".to_owned(), log_format: LogFormat::Text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters() {
+        let check = |text: &str, good: bool| assert_eq!(parse_filter(text).is_ok(), good, "{text}");
+        for good in ["off", "INFO", "info,store=debug", "worker::slot=trace,warn", "vm=off"] {
+            check(good, true);
+        }
+        for bad in ["", "[", "inof", "store", "=debug", "store=loud", "a b=info", "info,,warn"] {
+            check(bad, false);
+        }
+    }
 }

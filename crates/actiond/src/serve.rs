@@ -35,7 +35,7 @@ use worker::{OutputLimits, Worker, WorkerConfig};
 use crate::cli::ServeArgs;
 use crate::observers::{Observers, serve_http};
 use crate::service_manager::ServiceManager;
-use crate::{logging, privileges, runtime_source};
+use crate::{bazelrc, logging, privileges, runtime_source};
 
 /// The word that makes the binary a sandbox helper; see [`sandbox::helper_main`].
 pub const HELPER_COMMAND: &str = "sandbox-helper";
@@ -206,6 +206,10 @@ async fn serve(
     let mut server = tokio::spawn(reapi::serve(connections.into_stream(), services, shutdown));
     serve_http(arguments.http, site).await?;
     eprintln!("linux-actiond: serving on {address}");
+    if arguments.print_bazelrc {
+        let lines = bazelrc::lines(address, arguments.allow_host_rootfs.is_some());
+        println!("linux-actiond: for the .bazelrc of a workspace:\n\n{lines}\n");
+    }
     let manager = ServiceManager::from_environment();
     manager.ready();
 

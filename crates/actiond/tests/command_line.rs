@@ -1,8 +1,12 @@
 //! The command line: what it refuses, and what it says then.
 
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
+use anyhow::{Context as _, ensure};
+use testkit::harness::eventually;
 use testkit::{Kit, Outcome};
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
@@ -17,6 +21,8 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     a_runtime_root_that_is_not_there_is_refused,
     a_host_root_that_is_none_is_refused,
     flags_take_their_value_either_way,
+    the_log_is_json_where_that_is_asked_for,
+    the_lines_for_bazel_have_the_address,
     doctor_tells_what_is_here,
     doctor_without_root_fails,
     doctor_leaves_nothing_behind,
@@ -61,7 +67,9 @@ async fn help_names_every_flag(kit: Kit) -> Outcome {
         "--max-timeout-ms",
         "--orphan-grace-ms",
         "--drain-timeout-ms",
+        "--print-bazelrc",
         "--log",
+        "--log-format",
     ] {
         assert!(help.contains(flag), "{flag} in {help}");
     }
@@ -88,6 +96,7 @@ async fn values_that_are_none_are_refused(kit: Kit) -> Outcome {
         "--input-root-strategy=magic",
         "--tmp-bytes=much",
         "--drain-timeout-ms=1s",
+        "--log-format=xml",
     ] {
         let name = flag.split('=').next().unwrap_or_default();
         refuses(&run(&kit, &["serve", flag])?, name);
@@ -173,6 +182,42 @@ async fn a_host_root_that_is_none_is_refused(kit: Kit) -> Outcome {
 async fn flags_take_their_value_either_way(kit: Kit) -> Outcome {
     let daemon = kit.daemon().flag("--jobs").flag("1").flag("--queue-limit=5").start().await?;
     daemon.client().put("it serves").await?;
+    Ok(())
+}
+
+async fn the_log_is_json_where_that_is_asked_for(kit: Kit) -> Outcome {
+    // The later of two formats counts: `serve-vm` puts its own before the operator's.
+    let daemon = kit.daemon().flag("--log-format=text").flag("--log-format=json").host_rootfs();
+    let daemon = daemon.flag("--log=info,store=off").start().await?;
+    daemon.client().action("exit 3").run().await?;
+    let finished = || {
+        let log = daemon.log();
+        let mut objects = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+        objects.find(|event: &serde_json::Value| event["message"] == "action finished")
+    };
+    eventually("the action is logged", || Ok(finished().is_some())).await?;
+    let event = finished().unwrap_or_default();
+    assert_eq!((&event["level"], &event["exit_code"]), (&"INFO".into(), &3.into()), "{event}");
+    assert_eq!(event["cached"], false, "{event}");
+    assert!(event["total_us"].is_u64() && event["timestamp"].is_string(), "{event}");
+    Ok(())
+}
+
+async fn the_lines_for_bazel_have_the_address(kit: Kit) -> Outcome {
+    let flags = ["--allow-host-rootfs", "--print-bazelrc"];
+    let (mut command, _directory) = kit.daemon().flag(flags[0]).flag(flags[1]).command()?;
+    let mut daemon = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut lines = BufReader::new(daemon.stdout.take().context("stdout is piped")?).lines();
+    let found = lines
+        .by_ref()
+        .map_while(Result::ok)
+        .find_map(|line| Some(line.strip_prefix("build --remote_executor=grpc://")?.to_owned()));
+    let next = lines.next().transpose()?;
+    let connected = found.as_ref().map(TcpStream::connect);
+    daemon.kill()?;
+    daemon.wait()?;
+    ensure!(matches!(connected, Some(Ok(_))), "{found:?} can't be connected to: {connected:?}");
+    ensure!(next.is_some_and(|line| line.ends_with("=rootfs=host")), "rootfs=host is not there");
     Ok(())
 }
 

@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Longer lines are cut into several.
-const MAX_LINE_BYTES: usize = 512;
+/// Longer lines are cut into several. The worker's longest usual line, a finished action as JSON, has
+/// 500 bytes.
+const MAX_LINE_BYTES: usize = 1024;
 
 /// Lines that are kept to explain an end: a kernel's panic with its stack.
 const KEPT_LINES: usize = 40;

@@ -95,10 +95,6 @@ pub struct Arguments {
     /// needed
     #[arg(long = "worker-flag", value_name = "FLAG", allow_hyphen_values = true)]
     pub worker_flags: Vec<WorkerFlag>,
-
-    /// What to log: off, error, warn, info, debug or trace, also by module
-    #[arg(long, value_name = "FILTER", env = "ACTIOND_LOG", default_value = "info")]
-    pub log: String,
 }
 
 /// Why there is no service.

@@ -116,12 +116,7 @@ impl Place {
     /// A daemon on an empty root of its own, with the flags that the suite and the caller ask for.
     fn start_daemon(&self, flags: &[OsString]) -> Result<Daemon> {
         let flags = [flags, &self.daemon_flags].concat();
-        let Some(vm) = &self.vm else {
-            return Daemon::start(&self.daemon, &self.scratch, &flags);
-        };
-        let state = self.scratch.join("state");
-        let command = vm.serve_command(&self.daemon, &state, &flags);
-        Daemon::start_command(command, state, &self.scratch)
+        Daemon::start(&self.daemon, &self.scratch, &flags, self.vm.as_ref())
     }
 }
 

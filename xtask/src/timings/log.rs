@@ -1,16 +1,15 @@
-//! The lines of a log that tell times: of actions (`crates/worker/src/slot.rs`) and of connections
-//! (`crates/vm/src/bridge/mod.rs`), a name and a value a field.
+//! The events of a log that tell times: of actions (`crates/worker/src/slot.rs`) and of connections
+//! (`crates/vm/src/bridge/mod.rs`).
 
 use std::{collections::BTreeMap, iter::Sum};
 
-/// What comes before the fields of an action that was run, or was answered from the cache.
-const FINISHED: &str = "action finished ";
+use crate::daemon_log::{self, Event, FINISHED};
 
-/// The same of one without a result.
-const FAILED: &str = "action failed ";
+/// The message of an action without a result.
+const FAILED: &str = "action failed";
 
-/// The same of a connection.
-const CONNECTION: &str = "vm bridge timing ";
+/// The message of a connection that has ended.
+const CONNECTION: &str = "vm bridge timing";
 
 /// All that a log tells.
 #[derive(Debug, Default)]
@@ -59,31 +58,27 @@ pub(super) struct Direction {
 }
 
 impl Log {
-    /// Takes what it knows of the lines, and passes over the rest.
+    /// Reads a log that was written with `--log-format json`, and passes over what tells no times.
     pub(super) fn parse(text: &str) -> Self {
         let mut log = Self::default();
-        text.lines().for_each(|line| log.take(line));
+        daemon_log::events(text).for_each(|event| log.take(&event));
         log
     }
 
-    fn take(&mut self, line: &str) {
-        if let Some((_, fields)) = line.split_once(FINISHED) {
-            let fields = Fields::parse(fields);
-            match fields.0.get("cached") {
-                Some(&"true") => self.cached += 1,
-                _ => self.actions.push(Stages::of(&fields)),
-            }
-        } else if line.contains(FAILED) {
-            self.failed += 1;
-        } else if let Some((_, fields)) = line.split_once(CONNECTION) {
-            self.connections.extend(Connection::of(&Fields::parse(fields)));
+    fn take(&mut self, event: &Event) {
+        match event.message() {
+            FINISHED if event.flag("cached") == Some(true) => self.cached += 1,
+            FINISHED if event.is_structured() => self.actions.push(Stages::of(event)),
+            FAILED => self.failed += 1,
+            CONNECTION => self.connections.extend(Connection::of(event)),
+            _ => {}
         }
     }
 }
 
 impl Stages {
-    fn of(fields: &Fields<'_>) -> Self {
-        let us = |name| fields.number(name);
+    fn of(event: &Event) -> Self {
+        let us = |name| event.count(name);
         Self {
             queued: us("queued_us"),
             inputs: us("inputs_us"),
@@ -108,10 +103,10 @@ impl Stages {
 }
 
 impl Connection {
-    /// `None` for a line that lacks something.
-    fn of(fields: &Fields<'_>) -> Option<Self> {
+    /// `None` for an event that lacks a field.
+    fn of(event: &Event) -> Option<Self> {
         let direction = |prefix: &str| {
-            let of = |name| fields.number(&format!("{prefix}_{name}"));
+            let of = |name| event.count(&format!("{prefix}_{name}"));
             Some(Direction {
                 bytes: of("bytes")?,
                 reads: of("reads")?,
@@ -120,9 +115,9 @@ impl Connection {
             })
         };
         Some(Self {
-            outcome: fields.0.get("outcome")?.trim_matches('"').to_owned(),
-            total: fields.number("total_us")?,
-            connect: fields.number("connect_us")?,
+            outcome: event.text("outcome")?.to_owned(),
+            total: event.count("total_us")?,
+            connect: event.count("connect_us")?,
             up: direction("client_to_guest")?,
             down: direction("guest_to_client")?,
         })
@@ -146,18 +141,5 @@ impl Sum for Direction {
             reading: sum.reading + one.reading,
             writing: sum.writing + one.writing,
         })
-    }
-}
-
-/// `name=value` words. A value with spaces is cut, and none that is looked at has any.
-struct Fields<'a>(BTreeMap<&'a str, &'a str>);
-
-impl<'a> Fields<'a> {
-    fn parse(text: &'a str) -> Self {
-        Self(text.split_whitespace().filter_map(|word| word.split_once('=')).collect())
-    }
-
-    fn number(&self, name: &str) -> Option<u64> {
-        self.0.get(name)?.parse().ok()
     }
 }

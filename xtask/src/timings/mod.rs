@@ -1,7 +1,7 @@
 //! `cargo xtask timings`: what a daemon's log and counters say of where time went, as tables.
 //!
-//! It reads the log of `serve` or of `serve-vm`, and the file that `--actiondfs-stats-path` has
-//! written. Nothing is measured here: the lines are those that every run leaves.
+//! It reads the log of `serve` or of `serve-vm` with `--log-format json`, and the file that
+//! `--actiondfs-stats-path` has written. It measures nothing itself: every run logs these events.
 
 mod log;
 mod table;
@@ -15,7 +15,7 @@ use table::{Series, Table};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The standard error of `linux-actiond serve` or `serve-vm`.
+    /// The standard error of `linux-actiond serve` or `serve-vm` with `--log-format json`.
     log: PathBuf,
     /// What `--actiondfs-stats-path` has written.
     #[arg(long, value_name = "FILE")]
@@ -29,7 +29,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let log = Log::parse(&read(&arguments.log)?);
     ensure!(
         !log.actions.is_empty() || !log.connections.is_empty(),
-        "{} tells of no action and of no connection",
+        "{} tells of no action and of no connection; is it the log of a daemon that was started with \
+         --log-format json?",
         arguments.log.display()
     );
     let counters = arguments.stats.as_ref().map(read).transpose()?;
@@ -139,13 +140,29 @@ fn counted(counters: &str, actions: usize) -> String {
 mod tests {
     use super::*;
 
-    const LOG: &str = "\
-2026-01-01T00:00:00Z  INFO guest ready in 5 ms
-2026-01-01T00:00:01Z  INFO guest: 2026-01-01T00:00:01Z  INFO action finished digest=a/1 exit_code=0 cached=false queued_us=10 inputs_us=1000 sandbox_us=100 set_up_us=400 run_us=5000 end_us=500 outputs_us=2000 total_us=9500 worker=\"w\"
-2026-01-01T00:00:02Z  INFO action finished digest=b/1 exit_code=0 cached=true
-2026-01-01T00:00:02Z  INFO action failed digest=c/1 error=cancelled total_us=7
-2026-01-01T00:00:03Z  INFO vm bridge timing outcome=\"closed\" total_us=2000 connect_us=1000 client_to_guest_bytes=1048576 client_to_guest_reads=16 client_to_guest_read_us=500000 client_to_guest_write_us=250000 guest_to_client_bytes=0 guest_to_client_reads=0 guest_to_client_read_us=0 guest_to_client_write_us=0
-";
+    /// Events of a log of `serve-vm`; the first is a line of the worker in the guest.
+    fn log() -> String {
+        let finished = serde_json::json!({
+            "timestamp": "2026-01-01T00:00:01Z", "level": "INFO", "message": "action finished",
+            "digest": "a/1", "exit_code": 0, "cached": false, "queued_us": 10, "inputs_us": 1000,
+            "sandbox_us": 100, "set_up_us": 400, "run_us": 5000, "end_us": 500, "outputs_us": 2000,
+            "total_us": 9500, "worker": "w",
+        });
+        let events = [
+            serde_json::json!({ "message": format!("guest: {finished}") }),
+            serde_json::json!({ "message": "action finished", "digest": "b/1", "cached": true }),
+            serde_json::json!({ "message": "action failed", "error": "cancelled", "total_us": 7 }),
+            serde_json::json!({ "message": "guest ready in 5 ms" }),
+            serde_json::json!({
+                "message": "vm bridge timing", "outcome": "closed", "total_us": 2000,
+                "connect_us": 1000, "client_to_guest_bytes": 1048576, "client_to_guest_reads": 16,
+                "client_to_guest_read_us": 500_000, "client_to_guest_write_us": 250_000,
+                "guest_to_client_bytes": 0, "guest_to_client_reads": 0,
+                "guest_to_client_read_us": 0, "guest_to_client_write_us": 0,
+            }),
+        ];
+        events.map(|event| format!("{event}\n")).concat()
+    }
 
     #[test]
     fn a_log_becomes_tables() {
@@ -191,12 +208,12 @@ mod tests {
 | lookups | 341 | 341.0 |
 
 ";
-        assert_eq!(report(&Log::parse(LOG), Some("lookups 341\nnonsense\n")), expected);
+        assert_eq!(report(&Log::parse(&log()), Some("lookups 341\nnonsense\n")), expected);
     }
 
     #[test]
     fn a_log_without_a_vm_has_no_bridge() {
-        let lines: String = LOG.lines().take(2).map(|line| format!("{line}\n")).collect();
+        let lines: String = log().lines().take(2).map(|line| format!("{line}\n")).collect();
         let text = report(&Log::parse(&lines), None);
         assert!(text.contains("## Stages") && !text.contains("## Bridge"));
     }

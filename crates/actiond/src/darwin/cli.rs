@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::logging::LogArgs;
+
 /// A remote execution worker and cache for one machine: every action in a sandbox of a small Linux
 /// VM.
 #[derive(Debug, Parser)]
@@ -18,12 +20,24 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Boot the VM and serve the Remote Execution API from it
-    ServeVm(Box<vm::serve::Arguments>),
+    ServeVm(Box<ServeVmArgs>),
     /// Show what this Mac offers, and what is lost without it
     Doctor(DoctorArgs),
     /// Write what a program carries (kernel, initramfs, runtimes) to files, as serve-vm does before
     /// it boots, and print their paths
     Extract(ExtractArgs),
+}
+
+/// Flags of `serve-vm`.
+#[derive(Debug, Args)]
+pub struct ServeVmArgs {
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would show a doc comment as help")]
+    pub common: vm::serve::Arguments,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would show a doc comment as help")]
+    pub log: LogArgs,
 }
 
 /// Flags of `doctor`.
@@ -65,8 +79,9 @@ mod tests {
     fn serve_vm_has_the_flags_that_all_hosts_have() {
         let words = ["serve-vm", "--cpus=4", "--memory-mib", "2048", "--listen=127.0.0.1:9000"];
         let Ok(Command::ServeVm(arguments)) = parse(&words) else { panic!("not parsed") };
-        assert_eq!((arguments.cpus, arguments.memory_mib), (4, 2048));
-        assert_eq!(arguments.listen.port(), 9000);
+        let common = arguments.common;
+        assert_eq!((common.cpus, common.memory_mib), (4, 2048));
+        assert_eq!(common.listen.port(), 9000);
         assert!(parse(&["serve-vm", "--accel=kvm"]).is_err(), "that one is QEMU's");
     }
 

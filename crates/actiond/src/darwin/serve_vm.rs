@@ -9,6 +9,7 @@ use vm::payloads::Payloads;
 use vz::VzVmm;
 
 use super::PROGRAM;
+use super::cli::ServeVmArgs;
 use crate::logging;
 
 /// Descriptors that are asked for: two for each of the bridge's connections, and some. It is also
@@ -19,8 +20,11 @@ const OPEN_FILES: u64 = 10_240;
 ///
 /// # Errors
 /// When the VM can't start, or does not stay.
-pub(super) fn run(arguments: vm::serve::Arguments) -> anyhow::Result<ExitCode> {
-    logging::start(&arguments.log)?;
+pub(super) fn run(arguments: ServeVmArgs) -> anyhow::Result<ExitCode> {
+    let ServeVmArgs { mut common, log } = arguments;
+    logging::start(&log)?;
+    // First, so that a flag of the operator for the worker wins.
+    common.worker_flags.splice(0..0, log.worker_flag());
     allow_open_files();
     let program = std::env::current_exe().context("finding this program")?;
     let payloads = Payloads::of_executable(&program)?;
@@ -29,7 +33,7 @@ pub(super) fn run(arguments: vm::serve::Arguments) -> anyhow::Result<ExitCode> {
         .thread_name("bridge")
         .build()
         .context("starting the threads for connections")?;
-    runtime.block_on(vm::serve::serve(arguments, payloads, Arc::new(VzVmm), PROGRAM))?;
+    runtime.block_on(vm::serve::serve(common, payloads, Arc::new(VzVmm), PROGRAM))?;
     Ok(ExitCode::SUCCESS)
 }
 

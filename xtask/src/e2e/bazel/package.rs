@@ -62,7 +62,7 @@ fn serve(place: &Place, installed: &Installed) -> Result<()> {
     step("a second start extracts nothing", || {
         server.kill()?;
         server.restart()?;
-        let times = server.log_lines_with("runtimes extracted")?;
+        let times = server.events_with("runtimes extracted")?;
         ensure!(times == 1, "extracted {times} times\n{}", server.log_tail());
         Ok("extracted once".into())
     })?;

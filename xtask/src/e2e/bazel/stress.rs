@@ -17,7 +17,9 @@ pub(super) fn run(place: &Place) -> Result<()> {
     // Two at a time, so that there is a build to interrupt.
     let mut server = place.start_daemon(&["--jobs=2".into()])?;
     if place.vm.is_some() {
-        step("the guest boots", || Ok(format!("in {}", server.wait_for_log("guest ready in ")?)))?;
+        step("the guest boots", || {
+            Ok(format!("in {}", server.wait_for_event("guest ready in ")?))
+        })?;
     }
     let mut bazel = Bazel::open(place, "stress", &server)?;
     generate_inputs(&bazel.workspace())?;
@@ -40,7 +42,7 @@ fn steps(server: &mut Daemon, bazel: &mut Bazel, in_vm: bool) -> Result<()> {
         let before = wait_for_executions(server, 3)?;
         if in_vm {
             server.kill_vmm()?;
-            server.wait_for_log("booting the guest again")?;
+            server.wait_for_event("booting the guest again")?;
             before_kill = server.executions()? as u64;
         } else {
             server.kill()?;
