@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     cargo_test(&["--workspace".into(), "--no-fail-fast".into()], |cargo| {
         vm.tell(cargo);
     })?;
-    darwin::run(&darwin::Arguments::default())?;
+    darwin::run_if_possible()?;
     attack::run(&attack::Arguments::all())?;
     e2e::run(&arguments.e2e)?;
     e2e::in_vm::run_part(&vm, &arguments.e2e)

@@ -1,29 +1,64 @@
 //! A toolchain that can build the standard library for targets that it came without.
 //!
-//! Cargo builds it (`-Zbuild-std`) from sources that must be of the very same version as the
-//! compiler. A toolchain that has them is used as it is. For any other, Debian's `rust-src` of that
-//! version is unpacked into the user's cache, beside a copy of the toolchain, made of hard links,
-//! in which the sources have their place: what somebody installed is never changed.
+//! Cargo builds the library (`-Zbuild-std`) from sources that must be of the same version as the
+//! compiler. A toolchain that has the sources is used as it is. For any other this module makes a copy of
+//! the toolchain in the user's cache, from hard links, and gives that copy the sources: the toolchain that
+//! the user installed is never changed. The sources come from the first of these that has them:
+//!
+//! 1. the user's cache,
+//! 2. the folder that `ACTIOND_RUST_SRC` names, with the unpacked sources of that release,
+//! 3. Debian's package `rust-src`, if one of the [`SUITES`] has it in that version.
+//!
+//! Debian has a version for some months only. After that [`NoSources`] says how to go on, and
+//! `cargo xtask test` skips what needs them. The daemon and the guest of this machine's processor never do.
 
 use std::{
-    env, fs,
+    env, fmt, fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::fs::FlockOperation;
 
-use crate::{debian_mirror, process, reproducible::Checkout, workspace};
+use crate::{
+    debian_mirror::{self, Suite},
+    process,
+    reproducible::Checkout,
+    workspace,
+};
 
 /// Where a toolchain has the sources of its standard library.
 const SOURCES: &str = "lib/rustlib/src/rust";
 
-/// Suites that are looked through, the likeliest first. Any of them may drop a version when the next
-/// one comes; what is in the cache stays.
-const SUITES: [&str; 3] = ["trixie-backports", "forky", "sid"];
+/// Suites that are searched, the likeliest first. Any of them may drop a version when the next one
+/// comes. The stable ones have what their own compiler needs.
+const SUITES: [&str; 5] = ["trixie-backports", "forky", "sid", "trixie", "bookworm"];
 
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// Names a folder with the unpacked sources of the compiler's release.
+const VARIABLE: &str = "ACTIOND_RUST_SRC";
+
+/// The standard library's sources are unavailable on this machine.
+#[derive(Debug)]
+pub(crate) struct NoSources {
+    version: String,
+    reasons: Vec<String>,
+}
+
+impl fmt::Display for NoSources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { version, reasons } = self;
+        write!(
+            f,
+            "the standard library's sources of Rust {version} are unavailable ({}); add them with `rustup \
+             component add rust-src`, or unpack the sources of that release and name their folder with \
+             {VARIABLE}, or use a Rust whose sources Debian has",
+            reasons.join("; ")
+        )
+    }
+}
+
+impl std::error::Error for NoSources {}
 
 /// What the cargo that runs us has set for its own toolchain. With its library path a compiler takes
 /// that one's libraries, and with them its sources.
@@ -137,11 +172,14 @@ fn copy_with_sources(sysroot: &Path, sources: &Path, folder: &Path) -> Result<()
     fs::rename(&partial, folder).with_context(|| format!("cannot make {}", folder.display()))
 }
 
-/// The sources of that version in the cache, fetched if they are not there.
+/// The folder with the sources of that version. Fails with [`NoSources`] if there is none.
 fn unpacked(home: &Path, version: &str) -> Result<PathBuf> {
     let sources = home.join(format!("rustc-{version}"));
     if sources.join("library/Cargo.toml").is_file() {
         return Ok(sources);
+    }
+    if let Some(folder) = env::var_os(VARIABLE) {
+        return given(&PathBuf::from(folder), version);
     }
     let partial = home.join("unpacking");
     if partial.exists() {
@@ -160,84 +198,53 @@ fn unpacked(home: &Path, version: &str) -> Result<PathBuf> {
     Ok(sources)
 }
 
-/// Downloads the package of that version into `folder`.
+/// The folder that the user names, if it has the sources of that version.
+fn given(folder: &Path, version: &str) -> Result<PathBuf> {
+    let place = folder.display();
+    ensure!(
+        folder.join("library/Cargo.toml").is_file(),
+        "{VARIABLE}: {place} has no library/Cargo.toml"
+    );
+    let file = folder.join("src/version");
+    let found = fs::read_to_string(&file)
+        .with_context(|| format!("{VARIABLE}: cannot read {}", file.display()))?;
+    let found = found.trim();
+    ensure!(found == version, "{VARIABLE}: {place} is of Rust {found}, the compiler of {version}");
+    fs::canonicalize(folder).with_context(|| format!("{VARIABLE}: {place}"))
+}
+
+/// Downloads the package of that version into a folder below `folder`. A suite that can't be fetched
+/// counts as one without it: suites come and go.
 fn download(folder: &Path, version: &str) -> Result<PathBuf> {
-    ensure!(process::is_installed("apt-get"), "there is no apt-get here: {NO_APT}");
-    let mirror = debian_mirror::provide()?;
+    let mut reasons = Vec::new();
+    let mut search = |suite: &str| -> Result<Option<PathBuf>> {
+        let mirror = debian_mirror::provide()?;
+        let apt = Suite::open(&folder.join(suite), &mirror, suite)?;
+        let offered = apt.versions("rust-src")?;
+        let Some(of_release) = of_release(&offered, version) else {
+            reasons.push(format!("{suite} has {}", offered.first().map_or("none", String::as_str)));
+            return Ok(None);
+        };
+        println!("rust-src: fetching {of_release} of {suite}");
+        apt.download("rust-src", of_release).map(Some)
+    };
+    let mut failures = Vec::new();
     for suite in SUITES {
-        let apt = Apt::new(&folder.join(suite), &mirror, suite)?;
-        apt.run(&["update"])?;
-        let offered = process::output(apt.command("apt-cache").args(["madison", "rust-src"]))?;
-        if let Some(offered) = offered_version(&offered, version) {
-            println!("rust-src: fetching {offered} of {suite}");
-            apt.run(&["download", &format!("rust-src={offered}")])?;
-            return deb_in(&apt.state);
+        match search(suite) {
+            Ok(Some(package)) => return Ok(package),
+            Ok(None) => {}
+            Err(error) => failures.push(format!("{suite}: {error:#}")),
         }
     }
-    bail!(
-        "the standard library's sources of Rust {version} are neither in {} nor in this toolchain; \
-         with rustup: rustup component add rust-src",
-        SUITES.join(", ")
-    )
+    reasons.extend(failures);
+    Err(NoSources { version: version.to_owned(), reasons }.into())
 }
 
-fn deb_in(folder: &Path) -> Result<PathBuf> {
-    let entries = fs::read_dir(folder)?.flatten().map(|entry| entry.path());
-    let mut packages = entries.filter(|path| path.extension().is_some_and(|it| it == "deb"));
-    packages.next().with_context(|| format!("apt-get left nothing in {}", folder.display()))
-}
-
-/// Debian's version of that release of Rust in a table of `apt-cache madison`.
-fn offered_version(table: &str, release: &str) -> Option<String> {
-    let versions = table.lines().filter_map(|line| line.split('|').nth(1)).map(str::trim);
+/// Debian's version of that release of Rust among those of a package.
+fn of_release<'a>(versions: &'a [String], release: &str) -> Option<&'a str> {
     let wanted = format!("{release}+");
-    versions.filter(|version| version.starts_with(&wanted)).map(str::to_owned).next()
+    versions.iter().map(String::as_str).find(|version| version.starts_with(&wanted))
 }
-
-/// apt with a state of its own, so that the machine's package lists stay as they are.
-struct Apt {
-    state: PathBuf,
-    options: Vec<String>,
-}
-
-impl Apt {
-    /// With one suite as its only source.
-    fn new(state: &Path, mirror: &str, suite: &str) -> Result<Self> {
-        ensure!(Path::new(KEYRING).exists(), "the archive's keys are missing: {KEYRING}");
-        for folder in ["lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(state.join(folder))?;
-        }
-        let source = format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n");
-        fs::write(state.join("sources.list"), source)?;
-        fs::write(state.join("status"), "")?;
-        let place = |name: &str| state.join(name).display().to_string();
-        let settings = [
-            format!("Dir::State::Lists={}", place("lists")),
-            format!("Dir::State::status={}", place("status")),
-            format!("Dir::Etc::sourcelist={}", place("sources.list")),
-            "Dir::Etc::sourceparts=/dev/null".to_owned(),
-            format!("Dir::Cache={}", place("cache")),
-            "Debug::NoLocking=true".to_owned(),
-            // Its own user can't reach a private folder, and nothing of this is run.
-            "APT::Sandbox::User=root".to_owned(),
-            "Acquire::Languages=none".to_owned(),
-        ];
-        let options = settings.into_iter().flat_map(|it| ["-o".to_owned(), it]).collect();
-        Ok(Self { state: state.to_owned(), options })
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command.env("LC_ALL", "C").args(&self.options).current_dir(&self.state);
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Result<()> {
-        process::run(self.command("apt-get").arg("-qq").args(arguments))
-    }
-}
-
-const NO_APT: &str = "add the sources with `rustup component add rust-src`";
 
 #[cfg(test)]
 mod tests {
@@ -251,12 +258,37 @@ mod tests {
     }
 
     #[test]
-    fn only_the_same_release_is_offered() {
-        let table = " rust-src | 1.96.1+dfsg1-2~bpo13+1 | http://mirror.invalid x/main\n \
-                     rust-src | 1.95.0+dfsg1-2~bpo13+1 | http://mirror.invalid x/main\n";
-        let offered = offered_version(table, "1.95.0");
-        assert_eq!(offered.as_deref(), Some("1.95.0+dfsg1-2~bpo13+1"));
-        assert_eq!(offered_version(table, "1.95"), None);
-        assert_eq!(offered_version("", "1.95.0"), None);
+    fn only_the_same_release_is_taken() {
+        let offered = ["1.96.1+dfsg1-2~bpo13+1", "1.95.0+dfsg1-2~bpo13+1"].map(str::to_owned);
+        assert_eq!(of_release(&offered, "1.95.0"), Some("1.95.0+dfsg1-2~bpo13+1"));
+        assert_eq!(of_release(&offered, "1.95"), None);
+        assert_eq!(of_release(&[], "1.95.0"), None);
+    }
+
+    #[test]
+    fn a_folder_with_sources_of_another_release_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let error = || given(folder.path(), "1.95.0").unwrap_err().to_string();
+        assert!(error().contains("no library/Cargo.toml"), "{}", error());
+        write("library/Cargo.toml", "");
+        assert!(error().contains("src/version"), "{}", error());
+        write("src/version", "1.94.1\n");
+        assert!(error().contains("is of Rust 1.94.1"), "{}", error());
+        write("src/version", "1.95.0\n");
+        assert!(given(folder.path(), "1.95.0").is_ok());
+    }
+
+    #[test]
+    fn what_is_unavailable_is_told_apart_with_its_cure() {
+        let error = NoSources { version: "1.95.0".into(), reasons: vec!["sid has 1.97".into()] };
+        let error = anyhow::Error::from(error).context("building the guest");
+        assert!(error.is::<NoSources>());
+        let said = format!("{error:#}");
+        assert!(said.contains("sid has 1.97") && said.contains("rustup component add"), "{said}");
     }
 }

@@ -20,8 +20,9 @@ use crate::{
     state_volume, workspace,
 };
 
-/// The runtimes that a VM's image must have.
-const RUNTIMES: [&str; 3] = ["glibc2.31", "glibc2.36", "glibc2.41"];
+/// The runtimes that the images of tests must have. They are of Debian's supported releases: glibc2.31 is
+/// left out on the day that Debian 11 leaves the mirrors, and the steps that need it are skipped.
+pub(crate) const RUNTIMES: [&str; 2] = ["glibc2.36", "glibc2.41"];
 
 /// The variables, in the order of the fields.
 const VARIABLES: [&str; 3] =

@@ -1,7 +1,10 @@
 //! Makes the root file system that a client lives in, once, and keeps it in the user's cache.
 //!
-//! The packages come from the mirror that this machine's apt is configured with. The name of a kept
-//! root holds a hash of its recipe, so that a changed recipe makes a new one; older ones go.
+//! The packages come from the mirror that this machine's apt is configured with, in the versions that the
+//! signed suite has when the root is made: no version is pinned, so none can be gone. A suite may lose a
+//! package, as testing does when a package has a grave bug; then the next suite of the recipe is tried.
+//! The name of a kept root holds a hash of its recipe, so a changed recipe makes a new root, and older
+//! ones are deleted.
 
 use std::{
     fs,
@@ -10,11 +13,11 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::{debian_mirror, process, workspace};
 
-/// Changes with what [`make`] does, so that roots of the old way are made again.
+/// Changes with what [`make_of`] does, so that roots of the old way are made again.
 const FORMAT: u32 = 1;
 
 /// The mount point for what a client may write.
@@ -24,8 +27,8 @@ pub(super) const CLIENT_FOLDER: &str = "/client";
 #[derive(Debug, Hash)]
 pub(super) struct Recipe {
     pub(super) name: &'static str,
-    /// A Debian suite.
-    pub(super) suite: &'static str,
+    /// Debian suites; the first that has all packages is taken.
+    pub(super) suites: &'static [&'static str],
     pub(super) packages: &'static [&'static str],
     /// Packages that others depend on and nobody here uses: installed as empty ones.
     pub(super) stubs: &'static [&'static str],
@@ -70,9 +73,24 @@ fn remove_all_of(recipe: &Recipe, folder: &Path) -> Result<()> {
 }
 
 fn make(recipe: &Recipe, folder: &Path, root: &Path) -> Result<()> {
+    let mut failures = Vec::new();
+    for suite in recipe.suites {
+        match make_of(suite, recipe, folder, root) {
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                eprintln!("e2e: no {} root of Debian {suite}: {error:#}", recipe.name);
+                failures.push(format!("{suite}: {error:#}"));
+                remove_all_of(recipe, folder)?;
+            }
+        }
+    }
+    bail!("no suite of Debian gives the root {}: {}", recipe.name, failures.join("; "))
+}
+
+fn make_of(suite: &str, recipe: &Recipe, folder: &Path, root: &Path) -> Result<()> {
     let mirror = debian_mirror::provide()?;
     let packages = ["its base", &recipe.packages.join(", ")].join(" ");
-    println!("e2e: making a Debian {} root of {}", recipe.suite, packages.trim());
+    println!("e2e: making a Debian {suite} root of {}", packages.trim());
     let unfinished = root.with_extension("unfinished");
     let stubs = recipe
         .stubs
@@ -104,7 +122,7 @@ fn make(recipe: &Recipe, folder: &Path, root: &Path) -> Result<()> {
     if !recipe.packages.is_empty() {
         command.arg(format!("--include={}", recipe.packages.join(",")));
     }
-    command.arg(recipe.suite).arg(&unfinished).arg(mirror);
+    command.arg(suite).arg(&unfinished).arg(mirror);
     process::run(&mut command)?;
     fs::rename(&unfinished, root).with_context(|| format!("cannot keep {}", root.display()))
 }
@@ -131,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_changed_recipe_has_another_name() {
-        let recipe = |packages| Recipe { name: "client", suite: "sid", packages, stubs: &[] };
+        let recipe = |packages| Recipe { name: "client", suites: &["sid"], packages, stubs: &[] };
         assert_eq!(recipe(&["a"]).folder_name(), recipe(&["a"]).folder_name());
         assert_ne!(recipe(&["a"]).folder_name(), recipe(&["b"]).folder_name());
     }

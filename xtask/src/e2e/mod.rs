@@ -192,7 +192,7 @@ impl Materials {
     }
 
     fn make() -> Result<Self> {
-        let names = ["glibc2.31", "glibc2.36", "glibc2.41"].map(str::to_owned);
+        let names = vm::RUNTIMES.map(str::to_owned);
         vm::install_qemu()?;
         Ok(Self {
             debian_12_root: debian_root::provide(&DEBIAN_12)?,
@@ -204,17 +204,21 @@ impl Materials {
 }
 
 /// Where programs are compiled that need the C library of Debian 12.
-const DEBIAN_12: debian_root::Recipe =
-    debian_root::Recipe { name: "debian-12", suite: "bookworm", packages: &["g++"], stubs: &[] };
+const DEBIAN_12: debian_root::Recipe = debian_root::Recipe {
+    name: "debian-12",
+    suites: &["bookworm"],
+    packages: &["g++"],
+    stubs: &[],
+};
 
 /// Where the package is installed: what every Debian has.
 const CLEAN: debian_root::Recipe =
-    debian_root::Recipe { name: "clean", suite: "trixie", packages: &[], stubs: &[] };
+    debian_root::Recipe { name: "clean", suites: &["trixie"], packages: &[], stubs: &[] };
 
 /// What says whether the package's files are right.
 const TOOLS: debian_root::Recipe = debian_root::Recipe {
     name: "tools",
-    suite: "trixie",
+    suites: &["trixie"],
     packages: &["apparmor", "man-db", "systemd"],
     stubs: &[],
 };

@@ -16,7 +16,7 @@ pub(super) const CLIENT: Client = Client {
     name: "bazel",
     recipe: Recipe {
         name: "bazel",
-        suite: "forky",
+        suites: &["forky", "sid"],
         packages: &[
             "bazel-bootstrap",
             "bazel-platforms",
