@@ -7,6 +7,8 @@
 
 #[cfg(target_os = "linux")]
 mod checks;
+#[cfg(target_os = "linux")]
+mod cures;
 pub(crate) mod report;
 
 use std::path::{Path, PathBuf};
@@ -21,9 +23,23 @@ use anyhow::Context as _;
 pub fn run(arguments: &crate::cli::DoctorArgs) -> anyhow::Result<std::process::ExitCode> {
     use std::process::ExitCode;
 
+    // As `serve` does, so that the trials see what it would see.
+    crate::surroundings::take_in_hand()?;
     let findings = checks::all(&trial_parent(&arguments.root)?)?;
     print!("{}", report::render(&findings, "serve"));
     Ok(if report::can_serve(&findings) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs one real sandbox, so that a server that can't run actions does not start.
+///
+/// # Errors
+/// Names the step that failed, the kernel's reason and the cure.
+#[cfg(target_os = "linux")]
+pub(crate) fn try_sandbox(config: &sandbox::Config) -> anyhow::Result<()> {
+    sandbox::Pool::new(config.clone()).try_out().map_err(|error| {
+        let cure = cures::of(&error);
+        anyhow::Error::new(error).context(format!("no action can run here ({cure})"))
+    })
 }
 
 /// The root directory itself or, when it is not there yet, the nearest directory

@@ -39,3 +39,5 @@ pub mod serve;
 pub mod serve_vm;
 #[cfg(target_os = "linux")]
 mod service_manager;
+#[cfg(target_os = "linux")]
+mod surroundings;

@@ -24,7 +24,6 @@ use events::Listeners;
 use images::Images;
 use model::WorkerPlatform;
 use reapi::{Health, Services, TcpConnections};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sandbox::Cgroups;
 use store::{Store, StoreOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -35,7 +34,7 @@ use worker::{OutputLimits, Worker, WorkerConfig};
 use crate::cli::ServeArgs;
 use crate::observers::{Observers, serve_http};
 use crate::service_manager::ServiceManager;
-use crate::{bazelrc, logging, privileges, runtime_source};
+use crate::{bazelrc, doctor, logging, privileges, runtime_source, surroundings};
 
 /// The word that makes the binary a sandbox helper; see [`sandbox::helper_main`].
 pub const HELPER_COMMAND: &str = "sandbox-helper";
@@ -53,10 +52,10 @@ pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 /// When serving can't start, or breaks.
 pub fn run(arguments: &ServeArgs) -> anyhow::Result<ExitCode> {
+    surroundings::take_in_hand()?;
     limit_heaps();
     logging::start(&arguments.log)?;
     privileges::check()?;
-    raise_open_files_limit()?;
     // While there is one thread: those that come are in the same namespace. What is mounted in it
     // shows nowhere else, and is gone with the daemon however that ends.
     sys::mount::enter_private_namespace().context("entering a mount namespace")?;
@@ -122,6 +121,7 @@ fn start_worker(
     }
     let config = worker_config(arguments);
     let sandbox = sandbox_config(arguments, config.jobs.get());
+    doctor::try_sandbox(&sandbox)?;
     let worker =
         Worker::start(config, Arc::clone(store), input_roots, runtimes, sandbox, listeners)
             .context("starting the worker")?;
@@ -175,14 +175,6 @@ fn cgroups() -> Option<Arc<Cgroups>> {
             None
         }
     }
-}
-
-/// Takes as many descriptors as the machine allows: connections, blobs and mounts
-/// have one each. What an action may open is set in its sandbox.
-fn raise_open_files_limit() -> anyhow::Result<()> {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    setrlimit(Resource::Nofile, raised).context("raising the limit of open files")
 }
 
 async fn serve(

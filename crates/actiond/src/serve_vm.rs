@@ -9,6 +9,7 @@ use vm::payloads::Payloads;
 use vm::qemu::{Acceleration, LAUNCHER_COMMAND, LauncherCommand, QemuVmm};
 
 use crate::logging::{self, LogArgs};
+use crate::surroundings;
 
 /// The program that runs, whatever happened to its file.
 const EXECUTABLE: &str = "/proc/self/exe";
@@ -32,6 +33,7 @@ pub struct ServeVmArgs {
 /// # Errors
 /// When the VM can't start, or does not stay.
 pub fn run(arguments: ServeVmArgs) -> anyhow::Result<ExitCode> {
+    surroundings::take_in_hand()?;
     let ServeVmArgs { mut common, log, accel } = arguments;
     logging::start(&log)?;
     // First, so that a flag of the operator for the worker wins.

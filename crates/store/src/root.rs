@@ -221,7 +221,17 @@ fn open_private(path: &Path) -> Result<OwnedFd, OpenError> {
     if mode != PRIVATE_DIRECTORY {
         fchmod(&directory, PRIVATE_DIRECTORY).map_err(|e| OpenError::io("chmod", path, e))?;
     }
+    remove_default_acl(&directory).map_err(|e| OpenError::io("remove the ACL of", path, e))?;
     Ok(directory)
+}
+
+/// Directories inherit a default ACL from the one above them, and pass it on. Below it modes are not
+/// what was asked for, up to the files that actions create.
+fn remove_default_acl(directory: &OwnedFd) -> rustix::io::Result<()> {
+    match rustix::fs::fremovexattr(directory, c"system.posix_acl_default") {
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        removed => removed,
+    }
 }
 
 /// Whether the root is still to become a store: what has no version file must be empty, but for
@@ -300,7 +310,9 @@ fn make_directory(parent: &OwnedFd, name: &str) -> rustix::io::Result<()> {
 /// Opens a directory below the root, which is made when it is not there.
 fn subdirectory(parent: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
     make_directory(parent, name)?;
-    openat(parent, name, directory_flags() | OFlags::NOFOLLOW, Mode::empty())
+    let directory = openat(parent, name, directory_flags() | OFlags::NOFOLLOW, Mode::empty())?;
+    remove_default_acl(&directory)?;
+    Ok(directory)
 }
 
 fn directory_flags() -> OFlags {

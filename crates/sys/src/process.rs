@@ -23,11 +23,59 @@ pub fn reset_signals() {
         // changes nothing.
         let _ = unsafe { syscall(libc::SYS_rt_sigaction as usize, arguments) };
     }
+    unblock_signals();
+}
+
+/// Prepares the signals of a daemon: nothing is blocked, and everything has its default disposition
+/// except for SIGPIPE and SIGXFSZ, which are ignored so that the write that caused them fails instead
+/// (EPIPE, EFBIG), and SIGHUP, SIGSEGV and SIGBUS, which stay as they are: `nohup` ignores the first,
+/// Rust's runtime handles the others.
+///
+/// A parent can leave SIGTERM blocked, which makes a daemon that never ends, or SIGCHLD ignored, with
+/// which no child can be waited for.
+pub fn settle_daemon_signals() {
+    /// Above are real-time signals, two of which the C library uses.
+    const LAST: libc::c_int = 31;
+    const IGNORED: u64 = 1;
+    for signal in 1..=LAST {
+        let handler = match signal {
+            libc::SIGPIPE | libc::SIGXFSZ => IGNORED,
+            libc::SIGHUP | libc::SIGSEGV | libc::SIGBUS => continue,
+            _ => 0,
+        };
+        let action = [handler, 0, 0, 0];
+        let arguments = [signal as usize, &raw const action as usize, 0, size_of::<u64>(), 0, 0];
+        // SAFETY: a `struct sigaction` with SIG_DFL or SIG_IGN, no flags and an empty mask; it is on
+        // this stack. SIGKILL and SIGSTOP refuse, which changes nothing.
+        let _ = unsafe { syscall(libc::SYS_rt_sigaction as usize, arguments) };
+    }
+    unblock_signals();
+}
+
+fn unblock_signals() {
     let none = 0_u64;
     let arguments =
         [libc::SIG_SETMASK as usize, &raw const none as usize, 0, size_of::<u64>(), 0, 0];
     // SAFETY: the set is on this stack and has the size that is said.
     let _ = unsafe { syscall(libc::SYS_rt_sigprocmask as usize, arguments) };
+}
+
+/// Closes every descriptor above 2. For a program's first moments: nothing that it opened itself may
+/// be in use.
+///
+/// # Errors
+/// EINVAL if there is more than one thread, which could have opened something; else of close_range(2).
+pub fn close_inherited_files() -> Result<(), Errno> {
+    ensure_single_thread()?;
+    // SAFETY: the descriptors were inherited and have no owner in this process.
+    let done = unsafe { libc::close_range(3, u32::MAX, 0) };
+    if done == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+fn ensure_single_thread() -> Result<(), Errno> {
+    // unshare(2): with this flag the call has no effect but to fail when there is more than one thread.
+    // SAFETY: no effect.
+    if unsafe { libc::unshare(libc::CLONE_THREAD) } == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
 /// Sets close-on-exec on every descriptor above 2.
@@ -70,12 +118,7 @@ pub fn leave_session_keyring() -> Result<(), Errno> {
 /// EINVAL unless the process has one thread only (a copy of a locked lock would
 /// stay locked); else of fork(2).
 pub fn fork(child: impl FnOnce() -> i32) -> Result<Pid, Errno> {
-    // unshare(2): with this flag the call has no effect but to fail when there is
-    // more than one thread.
-    // SAFETY: no effect.
-    if unsafe { libc::unshare(libc::CLONE_THREAD) } != 0 {
-        return Err(last_errno());
-    }
+    ensure_single_thread()?;
     // SAFETY: there is one thread, so the child's copy of memory is consistent.
     match unsafe { libc::fork() } {
         -1 => Err(last_errno()),

@@ -28,6 +28,8 @@ const LOG_LINES: usize = 2000;
 #[derive(Debug)]
 pub struct DaemonBuilder {
     binary: PathBuf,
+    /// The program and its arguments that become the daemon, if it is not started as it is.
+    through: Vec<OsString>,
     verb: &'static str,
     /// Whether it is a VM that stands for a daemon on this machine, as no case knows.
     stands_for_serve: bool,
@@ -58,8 +60,16 @@ impl Root {
 impl DaemonBuilder {
     pub(crate) fn new(binary: &Path) -> Self {
         let binary = binary.to_owned();
-        let (flags, root) = (Vec::new(), None);
-        Self { binary, verb: "serve", stands_for_serve: false, listen: LOOPBACK, flags, root }
+        let (through, flags, root) = (Vec::new(), Vec::new(), None);
+        Self {
+            binary,
+            through,
+            verb: "serve",
+            stands_for_serve: false,
+            listen: LOOPBACK,
+            flags,
+            root,
+        }
     }
 
     /// A VM that stands for `serve`: its worker has the flags that are added from now on.
@@ -86,6 +96,21 @@ impl DaemonBuilder {
         }
         self.flags.push(flag.into());
         self
+    }
+
+    /// Has another program start the daemon: `program` executes what follows in its arguments.
+    #[must_use]
+    pub fn through<S: Into<OsString>>(mut self, program: impl IntoIterator<Item = S>) -> Self {
+        self.through = program.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// A directory beside which daemons keep their state, removed when dropped.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn directory(self) -> anyhow::Result<tempfile::TempDir> {
+        temporary_root()
     }
 
     /// Listens on another address than the loopback device's.
@@ -123,7 +148,10 @@ impl DaemonBuilder {
             None => Arc::new(Root::Temporary(temporary_root()?)),
         };
         self.root = Some(Arc::clone(&root));
-        let mut command = Command::new(&self.binary);
+        let mut words =
+            self.through.iter().map(OsString::as_os_str).chain([self.binary.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
         command.arg(self.verb).arg(format!("--listen={}", self.listen));
         command.arg("--root").arg(root.path());
         command.args(&self.flags);
@@ -264,6 +292,7 @@ impl Daemon {
     /// A daemon with the same flags on the same root; this one must have ended.
     pub fn successor(&self) -> DaemonBuilder {
         DaemonBuilder {
+            through: self.builder.through.clone(),
             binary: self.builder.binary.clone(),
             verb: self.builder.verb,
             stands_for_serve: self.builder.stands_for_serve,

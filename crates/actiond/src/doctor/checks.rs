@@ -1,16 +1,16 @@
 //! The checks, in the order of the report.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use inputroot::StrategyName;
-use runtimes::RootView;
 use rustix::fs::CWD;
+use rustix::process::{Resource, getrlimit};
 use sandbox::Controllers;
 use store::{Store, StoreOptions};
 use sys::proc_file;
 
+use super::cures;
 use super::report::{Finding, Weight};
 use crate::{privileges, runtime_source, serve};
 
@@ -25,6 +25,7 @@ pub(super) fn all(parent: &Path) -> anyhow::Result<Vec<Finding>> {
     if is_root {
         findings.extend(trials(parent)?);
     }
+    findings.push(hard_limits());
     findings.extend(controllers());
     findings.push(protected_hardlinks());
     Ok(findings)
@@ -151,14 +152,13 @@ fn input_roots(store: &Store) -> Vec<Finding> {
 }
 
 fn sandbox() -> Finding {
-    let pool = sandbox::Pool::new(sandbox::Config::new([serve::HELPER_COMMAND.into()]));
-    let sandbox = pool.acquire(&Arc::new(RootView::bare()));
+    let tried = sandbox::Pool::new(sandbox::Config::new([serve::HELPER_COMMAND.into()])).try_out();
     Finding {
         feature: "a sandbox".to_owned(),
-        state: sandbox.map(|_| String::new()).map_err(|error| error.to_string()),
+        remedy: tried.as_ref().err().map_or("nothing is missing", cures::of),
+        state: tried.map(|()| String::new()).map_err(|error| error.to_string()),
         weight: Weight::Needed,
         cost: "no action can run",
-        remedy: "see the step that failed; inside a container, make it --privileged",
     }
 }
 
@@ -174,6 +174,32 @@ fn runtimes(trials: &Path) -> Finding {
         weight: Weight::Wanted,
         cost: "actions that ask for a C library are refused, unless the server is given some",
         remedy: "use a release's binary, or --runtime-image with what `cargo xtask runtimes` makes",
+    }
+}
+
+/// Hard limits that are too low, each with what is wanted. The soft ones are raised by `serve`.
+fn hard_limits() -> Finding {
+    const WANTED: [(Resource, &str, u64); 6] = [
+        (Resource::Nofile, "open files (ulimit -n)", 65_536),
+        (Resource::Nproc, "processes (ulimit -u)", 4096),
+        (Resource::Fsize, "file size (ulimit -f)", u64::MAX),
+        (Resource::As, "address space (ulimit -v)", u64::MAX),
+        (Resource::Cpu, "CPU time (ulimit -t)", u64::MAX),
+        (Resource::Core, "core files (ulimit -c)", 1),
+    ];
+    let low: Vec<_> = WANTED
+        .iter()
+        .filter(|(resource, _, wanted)| {
+            getrlimit(*resource).maximum.is_some_and(|hard| hard < *wanted)
+        })
+        .map(|(_, name, _)| *name)
+        .collect();
+    Finding {
+        feature: "resource limits".to_owned(),
+        state: if low.is_empty() { Ok(String::new()) } else { Err(low.join(", ")) },
+        weight: Weight::Wanted,
+        cost: "uploads and actions fail that need more than the hard limit",
+        remedy: "raise the hard limits where the server is started, e.g. LimitFSIZE=infinity",
     }
 }
 

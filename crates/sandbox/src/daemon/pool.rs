@@ -52,6 +52,18 @@ impl Pool {
         }
     }
 
+    /// Takes a sandbox of a bare root through its whole life, up to execve(2): there is no program in
+    /// it, and the kernel says so exactly if everything before succeeded. The sandbox is kept.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub fn try_out(&self) -> Result<(), RunError> {
+        let mut sandbox = self.acquire(&Arc::new(RootView::bare()))?;
+        let tried = sandbox.try_out();
+        self.release(sandbox);
+        tried
+    }
+
     fn start(&self, view: &Arc<RootView>, place: Place) -> Result<Sandbox, RunError> {
         Sandbox::start(Arc::clone(view), Arc::clone(&self.config), Arc::clone(&self.cpus), place)
     }

@@ -12,7 +12,9 @@ use model::{Limits, RelPath};
 use runtimes::RootView;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 use sys::init::Usage;
+use sys::mount::{FsContext, MountAttributes};
 
 use crate::daemon::cgroup::{Cgroup, Controllers};
 use crate::daemon::config::Config;
@@ -88,6 +90,7 @@ pub struct Sandbox {
     view: Arc<RootView>,
     config: Arc<Config>,
     cpus: Arc<Cpus>,
+    hard_limits: HardLimits,
     /// Where PID 1 of the next action waits.
     cgroup: Option<Cgroup>,
     /// For output on its way; kept because clean memory costs more than the rest of
@@ -123,6 +126,7 @@ impl Sandbox {
             view,
             config,
             cpus,
+            hard_limits: HardLimits::of_this_process(),
             cgroup: None,
             chunk: vec![0; CHUNK_BYTES].into(),
             state: State::Used,
@@ -237,6 +241,34 @@ impl Sandbox {
         }
     }
 
+    /// Runs a program that is not there, in an empty input root.
+    pub(crate) fn try_out(&mut self) -> Result<(), RunError> {
+        let context = FsContext::open("tmpfs").and_then(|context| {
+            context.mount(MountAttributes::MOUNT_ATTR_NOSUID | MountAttributes::MOUNT_ATTR_NODEV)
+        });
+        let input_root = context.map_err(|error| {
+            RunError::with_detail(StepName::AttachInputRoot, error.errno, "tmpfs")
+        })?;
+        let spec = Spec {
+            arguments: &[c"/nowhere".to_owned()],
+            environment: &[],
+            working_directory: &RelPath::root(),
+            input_root: &Attachment::Mount(input_root),
+            limits: &Limits::default(),
+        };
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let streams = Streams { stdout: &mut stdout, stderr: &mut stderr };
+        let stop =
+            StopConditions { deadline: Some(Instant::now() + DEATH), ..StopConditions::default() };
+        match self.run(&spec, streams, &stop) {
+            Err(error) if (error.step(), error.errno()) == (StepName::Execute, Errno::NOENT) => {
+                Ok(())
+            }
+            Err(error) => Err(error),
+            Ok(_) => Err(RunError::new(StepName::Execute, Errno::TIMEDOUT)),
+        }
+    }
+
     /// The end of an action whose helper or PID 1 was killed, and not by us. By the kernel, if the
     /// action had no memory left: it prefers others, but an action can make itself as dear as them.
     fn lost(&self, error: RunError) -> Result<Exit, RunError> {
@@ -280,13 +312,41 @@ impl Sandbox {
             .as_ref()
             .map_or(Controllers::default(), |cgroups| cgroups.controllers());
         Ok(ProcessLimits {
-            processes: u64::from(limits.pids_max.unwrap_or(processes_max)),
-            address_space: limits.memory_bytes.filter(|_| !controllers.memory),
+            processes: self
+                .hard_limits
+                .cap_processes(u64::from(limits.pids_max.unwrap_or(processes_max))),
+            address_space: limits
+                .memory_bytes
+                .filter(|_| !controllers.memory)
+                .map(|bytes| self.hard_limits.cap_address_space(bytes)),
             cpus: limits
                 .cpu_cores
                 .filter(|_| !controllers.cpu)
                 .and_then(|cores| self.cpus.choose(cores)),
         })
+    }
+}
+
+/// Hard limits that this process was started with, and its helpers inherit: an action's process has no
+/// right to exceed them.
+#[derive(Clone, Copy, Debug)]
+struct HardLimits {
+    processes: u64,
+    address_space: u64,
+}
+
+impl HardLimits {
+    fn of_this_process() -> Self {
+        let hard = |resource| getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        Self { processes: hard(Resource::Nproc), address_space: hard(Resource::As) }
+    }
+
+    fn cap_processes(self, count: u64) -> u64 {
+        count.min(self.processes)
+    }
+
+    fn cap_address_space(self, bytes: u64) -> u64 {
+        bytes.min(self.address_space)
     }
 }
 

@@ -7,7 +7,7 @@ use model::ACTION_ID;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::UnshareFlags;
 use sys::call::Instruction;
 use sys::init::{Init, Report};
@@ -128,11 +128,6 @@ fn isolate(setup: &Setup) -> Result<OwnedFd, Errno> {
     Ok(proc)
 }
 
-/// What counts as that of root, who made the actions' user namespace, too: queued
-/// signals and timers, and bytes of message queues, of which one has 80 KiB.
-const SHARED_WITH_ROOT: [(Resource, u64); 2] =
-    [(Resource::Sigpending, 4096), (Resource::Msgqueue, 256 << 10)];
-
 /// Who logged in, for the audit log. As long as nobody is named everybody may name
 /// anybody, root too; who is named needs a right to change it that actions lack.
 fn give_login_user(proc: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -143,20 +138,49 @@ fn give_login_user(proc: BorrowedFd<'_>) -> Result<(), Errno> {
     }
 }
 
+/// The most that an action may have of a resource, whatever the daemon has.
+///
+/// - Core: not 0. A handler that cores are piped to (core(5)) is a program of the host's root, and is
+///   started for a limit of 0 as well; 1 is how handlers say "not me".
+/// - Sigpending, Msgqueue: what actions use counts as root's, who made their user namespace. A message
+///   queue takes 80 KiB.
+/// - Memlock: the kernel's default. More would keep memory from being reclaimed.
+/// - Nice, Rtprio: no precedence over anything on the host.
+const MOST: [(Resource, u64); 6] = [
+    (Resource::Core, 1),
+    (Resource::Sigpending, 4096),
+    (Resource::Msgqueue, 256 << 10),
+    (Resource::Memlock, 8 << 20),
+    (Resource::Nice, 0),
+    (Resource::Rtprio, 0),
+];
+
+/// Limits whose soft value an action has as usual, whatever the daemon was started with; a program can
+/// raise them up to the hard value. The stack is the kernel's default: an unlimited one changes where
+/// memory is mapped.
+const SOFT: [(Resource, u64); 5] = [
+    (Resource::Stack, 8 << 20),
+    (Resource::Fsize, u64::MAX),
+    (Resource::Cpu, u64::MAX),
+    (Resource::As, u64::MAX),
+    (Resource::Data, u64::MAX),
+];
+
+/// Only ever lowers a hard limit: to raise one needs a capability that a container may lack.
 fn limit_resources(setup: &Setup) -> Result<(), Errno> {
-    // Not 0: a handler that cores are piped to (core(5)) is a program of the host's
-    // root, and started for a limit of 0 as well. 1 is how handlers say "not me".
-    let none = Rlimit { current: Some(1), maximum: Some(1) };
-    rustix::process::setrlimit(Resource::Core, none)?;
-    for (resource, most) in SHARED_WITH_ROOT {
-        let most = rustix::process::getrlimit(resource).maximum.map_or(most, |own| own.min(most));
-        let limit = Rlimit { current: Some(most), maximum: Some(most) };
-        rustix::process::setrlimit(resource, limit)?;
+    for (resource, most) in MOST {
+        let most = getrlimit(resource).maximum.map_or(most, |hard| hard.min(most));
+        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
     }
-    // A program that needs more can raise it up to what the daemon was given.
-    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
-    let current = maximum.map_or(setup.open_files, |maximum| maximum.min(setup.open_files));
-    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum })
+    for (resource, soft) in SOFT.into_iter().chain([(Resource::Nofile, setup.open_files)]) {
+        let maximum = getrlimit(resource).maximum;
+        let current = match maximum {
+            Some(hard) => Some(hard.min(soft)),
+            None => Some(soft).filter(|soft| *soft != u64::MAX),
+        };
+        setrlimit(resource, Rlimit { current, maximum })?;
+    }
+    Ok(())
 }
 
 /// The root's own `/dev/null` is what actions read from. Standard error stays that

@@ -45,8 +45,7 @@ const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN
 /// Makes the namespace by a child that lives only for that. `proc` is a `/proc`
 /// of this process's PID namespace.
 pub(super) fn create(proc: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    // Each side writes a byte when it is the other's turn; the end of a pipe says
-    // that the other side failed.
+    // Each side writes a 0 when it is the other's turn, or the errno with which it failed.
     let (child_reads, parent_writes) = rustix::pipe::pipe()?;
     let (parent_reads, child_writes) = rustix::pipe::pipe()?;
     let parent = rustix::process::getpid();
@@ -54,7 +53,10 @@ pub(super) fn create(proc: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
         let turns = Turns { mine: child_reads.as_fd(), theirs: child_writes.as_fd() };
         match die_with(parent).and_then(|()| live_in_namespace(&turns, proc)) {
             Ok(()) => 0,
-            Err(errno) => errno.raw_os_error(),
+            Err(errno) => {
+                let _ = turns.send(errno.raw_os_error());
+                1
+            }
         }
     })?;
     drop((child_reads, child_writes));
@@ -73,13 +75,21 @@ struct Turns<'a> {
 
 impl Turns<'_> {
     fn pass(&self) -> Result<(), Errno> {
-        rustix::io::write(self.theirs, &[0]).map(drop)
+        self.send(0)
+    }
+
+    /// Atomic: it is less than a pipe takes at once.
+    fn send(&self, errno: i32) -> Result<(), Errno> {
+        rustix::io::write(self.theirs, &errno.to_ne_bytes()).map(drop)
     }
 
     fn wait(&self) -> Result<(), Errno> {
-        match rustix::io::retry_on_intr(|| rustix::io::read(self.mine, &mut [0; 1]))? {
-            0 => Err(Errno::PIPE),
-            _ => Ok(()),
+        let mut errno = [0; 4];
+        let read = rustix::io::retry_on_intr(|| rustix::io::read(self.mine, &mut errno))?;
+        match (read, i32::from_ne_bytes(errno)) {
+            (4, 0) => Ok(()),
+            (4, errno) => Err(Errno::from_raw_os_error(errno)),
+            _ => Err(Errno::PIPE),
         }
     }
 }
