@@ -82,7 +82,9 @@ impl Suite {
         ];
         let options = settings.into_iter().flat_map(|it| ["-o".to_owned(), it]).collect();
         let suite = Self { state: state.to_owned(), options };
-        process::run(suite.command("apt-get").args(["-qq", "update"]))?;
+        // apt-get itself prints the reason.
+        let updated = process::run(suite.command("apt-get").args(["-qq", "update"]));
+        ensure!(updated.is_ok(), "its index can't be fetched");
         Ok(suite)
     }
 

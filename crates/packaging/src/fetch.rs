@@ -79,7 +79,7 @@ impl Fetcher<'_> {
     /// Fetches all packages of a source.
     ///
     /// # Errors
-    /// When a package is corrupt, or the cache can't be used, or what is locked can't be had.
+    /// When a package is corrupt, or the cache can't be used, or a locked package is gone.
     pub fn fetch(&self, runtime: &RuntimeRecipe, source: &Source) -> Result<Outcome> {
         match (&source.origin, self.versions) {
             (Origin::Archive { distribution, suite }, Versions::Offered) => {

@@ -6,7 +6,7 @@
 //! [[runtime]]
 //! name = "glibc2.36"                   # what actions say: libc=glibc2.36
 //!
-//! [[runtime.source]]                   # the first source that can be had is taken
+//! [[runtime.source]]                   # the first available source is taken
 //! archive = "debian"
 //! suite = "bookworm"
 //! libc = ["libc6", "zlib1g"]           # every package by name: nothing is resolved

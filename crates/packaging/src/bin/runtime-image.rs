@@ -26,7 +26,7 @@ struct Arguments {
     /// Take what the lock names from the `.deb` files in this folder, if they are there.
     #[arg(long, value_name = "DIR", requires = "locked")]
     packages: Option<PathBuf>,
-    /// Fail when this runtime can't be had.
+    /// Fail when this runtime is unavailable.
     #[arg(long, value_name = "NAME")]
     require: Vec<String>,
     /// The recipe; `runtimes.lock` lies beside it.
