@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use inputroot::StrategyName;
 use model::{ByteSize, DeclaredProperty, UnknownProperties};
+use store::StoreSize;
 
 use crate::image::ImageArgs;
 use crate::logging::LogArgs;
@@ -49,6 +51,16 @@ pub struct ServeArgs {
     /// performance matters, and not on overlayfs
     #[arg(long, value_name = "DIR", default_value = "/tmp/actiond")]
     pub root: PathBuf,
+
+    /// How much of the disk the store may take: bytes such as 500g or 2Ti, or a share of the file
+    /// system such as 40% [default: half of what is free at the first start, at most 100g]
+    #[arg(long, value_name = "SIZE")]
+    pub cas_size: Option<StoreSize>,
+
+    /// How long blobs that a client was told about are kept, unless room can be made in no other
+    /// way: a number with a unit s, m, h or d
+    #[arg(long, value_name = "TIME", default_value = "3h")]
+    pub lease: Span,
 
     /// Actions that run at the same time [default: the number of cores]
     #[arg(long, value_name = "N")]
@@ -170,9 +182,54 @@ impl FromStr for StrategyChoice {
     }
 }
 
+/// A span of time: a number with a unit `s`, `m`, `h` or `d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
+        let parse = |(unit, seconds): (&str, u64)| {
+            let digits = text.strip_suffix(unit).filter(|digits| !digits.starts_with('+'))?;
+            digits.parse::<u32>().ok().map(|number| u64::from(number) * seconds)
+        };
+        let seconds = units.into_iter().find_map(parse);
+        seconds
+            .map(|seconds| Self(Duration::from_secs(seconds)))
+            .ok_or_else(|| "use a number with a unit, such as 90s, 30m, 3h or 1d".to_owned())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans() {
+        let check = |text: &str, seconds: Option<u64>| {
+            let expected = seconds.map(|seconds| Span(Duration::from_secs(seconds)));
+            assert_eq!(text.parse().ok(), expected, "{text}");
+        };
+        check("0s", Some(0));
+        check("90s", Some(90));
+        check("30m", Some(1800));
+        check("3h", Some(10_800));
+        check("7d", Some(604_800));
+        for bad in ["", "3", "h", "-1s", "+1s", "1.5h", "3w", "99999999999s"] {
+            check(bad, None);
+        }
+    }
+
+    #[test]
+    fn the_size_of_the_store() {
+        let size = |flags: &[&str]| serve(flags).map(|it| it.cas_size);
+        assert_eq!(size(&[]), Ok(None));
+        assert_eq!(size(&["--cas-size=2Ti"]), Ok(Some(StoreSize::Bytes(2 << 40))));
+        assert_eq!(size(&["--cas-size", "40%"]), Ok(Some(StoreSize::Percent(40))));
+        assert!(size(&["--cas-size=1m"]).is_err());
+    }
     use clap::CommandFactory as _;
 
     fn serve(flags: &[&str]) -> Result<ServeArgs, String> {

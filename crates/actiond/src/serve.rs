@@ -14,7 +14,6 @@
 
 use std::future::Future;
 use std::num::NonZero;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +24,7 @@ use images::Images;
 use model::WorkerPlatform;
 use reapi::{Health, Services, TcpConnections};
 use sandbox::Cgroups;
-use store::{Store, StoreOptions};
+use store::{Store, StoreOptions, StoreSize};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use web::Site;
@@ -80,7 +79,7 @@ pub(crate) fn with_worker<F>(
 where
     F: Future<Output = anyhow::Result<ExitCode>>,
 {
-    let store = open_store(&arguments.root)?;
+    let store = open_store(arguments)?;
     let observers = Observers::open(arguments.event_log.as_deref(), &store)?;
     let (worker, images) = start_worker(arguments, &store, observers.listeners())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -99,9 +98,23 @@ where
     served
 }
 
-fn open_store(root: &Path) -> anyhow::Result<Arc<Store>> {
-    Store::open(root, StoreOptions::default())
-        .with_context(|| format!("opening the root directory {}", root.display()))
+fn open_store(arguments: &ServeArgs) -> anyhow::Result<Arc<Store>> {
+    let root = &arguments.root;
+    let options = StoreOptions {
+        size: arguments.cas_size.unwrap_or(StoreSize::Automatic),
+        lease: arguments.lease.0,
+        ..StoreOptions::default()
+    };
+    let store = Store::open(root, options)
+        .with_context(|| format!("opening the root directory {}", root.display()))?;
+    let stats = store.stats();
+    tracing::info!(
+        blobs = stats.blobs,
+        used_bytes = stats.used_bytes,
+        limit_bytes = stats.limit_bytes,
+        "store"
+    );
+    Ok(store)
 }
 
 /// The worker, and what its root views are made of and must outlive it.

@@ -161,6 +161,7 @@ pub(crate) fn cas<E: std::borrow::Borrow<StoreError>>(error: E) -> Status {
         | StoreError::EntryTooLarge { .. } => Code::InvalidArgument,
         StoreError::TooLargeToRead { .. } => Code::FailedPrecondition,
         StoreError::Closed | StoreError::WouldWait => Code::Unavailable,
+        StoreError::Full(_) => Code::ResourceExhausted,
         StoreError::Io { .. } if error.is_out_of_space() => Code::ResourceExhausted,
         StoreError::Io { .. } => Code::Internal,
     };

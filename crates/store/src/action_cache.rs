@@ -3,6 +3,7 @@
 //! A value is bytes to this module: whether the blobs that a result names are still there is asked
 //! by who can read it. An entry is seen whole or not at all; one that is damaged reads as absent.
 
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -14,11 +15,15 @@ use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
 
 use crate::checkpoint::Checkpoints;
+use crate::empty_directory::each_entry;
 use crate::entry;
 use crate::error::StoreError;
+use crate::index::Index;
 use crate::publisher::Publisher;
+use crate::recency::{Clock, Tick, Usage};
 use crate::resident;
 use crate::root::write_all;
+use crate::space::Space;
 use crate::stripes::Stripes;
 
 /// The largest value: a result names its outputs, and has small ones in it.
@@ -43,6 +48,10 @@ pub struct ActionCache {
 struct Inner {
     files: Publisher,
     checkpoints: Arc<Checkpoints>,
+    /// The entries, by [`key`] and with the size of their files.
+    index: Index,
+    clock: Arc<Clock>,
+    space: Arc<Space>,
     names: Stripes,
 }
 
@@ -51,6 +60,8 @@ struct EntryPath {
     path: CString,
     /// Where the file's own name begins.
     name_at: usize,
+    /// The entry's place in the index.
+    key: Digest,
 }
 
 impl EntryPath {
@@ -60,12 +71,19 @@ impl EntryPath {
         let mut path = format!("{function}/{}/", &hex[..2]);
         let name_at = path.len();
         path += &format!("{hex}-{}", action.size_bytes());
-        if !instance.is_empty() {
-            let instance = Digest::of(DigestFunction::Sha256, instance.as_bytes());
+        let instance =
+            (!instance.is_empty()).then(|| Digest::of(DigestFunction::Sha256, instance.as_bytes()));
+        if let Some(instance) = &instance {
             path.push('-');
             path += &instance.hex();
         }
-        Self { path: CString::new(path).expect("letters, digits, slashes and dashes"), name_at }
+        let path = CString::new(path).expect("letters, digits, slashes and dashes");
+        Self { path, name_at, key: key(action, instance.as_ref(), 0) }
+    }
+
+    /// The entry's place in the index, with the size of its file.
+    fn key(&self, file_bytes: u64) -> Digest {
+        Digest::new(self.key.function(), *self.key.hash(), file_bytes)
     }
 
     fn name(&self) -> &[u8] {
@@ -77,9 +95,56 @@ impl EntryPath {
     }
 }
 
+/// The place of an entry in the index: the action's hash, mixed with what else is in the name of the
+/// file. Its last byte is the hash's first one: a shard of the index is a directory of entries.
+fn key(action: &Digest, instance: Option<&Digest>, file_bytes: u64) -> Digest {
+    let mut hash = *action.hash();
+    hash.swap(0, 31);
+    let mut mix = |bytes: &[u8]| {
+        hash[8..31].iter_mut().zip(bytes).for_each(|(byte, other)| *byte ^= other);
+    };
+    mix(&action.size_bytes().to_le_bytes());
+    if let Some(instance) = instance {
+        mix(&instance.hash()[8..31]);
+    }
+    Digest::new(action.function(), hash, file_bytes)
+}
+
+/// The [`key`] of the entry whose file has that name; `None` if it is not the name of an entry.
+pub(crate) fn key_of_name(
+    function: DigestFunction,
+    first_byte: u8,
+    name: &[u8],
+    file_bytes: u64,
+) -> Option<Digest> {
+    let mut parts = str::from_utf8(name).ok()?.split('-');
+    let (hash, size) = (parts.next()?, parts.next()?);
+    let size_bytes = size.parse().ok().filter(|bytes: &u64| bytes.to_string() == size)?;
+    let action = Digest::parse_hex_bytes(function, hash.as_bytes(), size_bytes).ok()?;
+    let instance = match parts.next() {
+        Some(hex) => Some(Digest::parse_hex_bytes(DigestFunction::Sha256, hex.as_bytes(), 0).ok()?),
+        None => None,
+    };
+    let is_entry = parts.next().is_none() && action.hash()[0] == first_byte;
+    is_entry.then(|| key(&action, instance.as_ref(), file_bytes))
+}
+
 impl ActionCache {
-    pub(crate) fn new(files: Publisher, checkpoints: Arc<Checkpoints>) -> Self {
-        Self { inner: Arc::new(Inner { files, checkpoints, names: Stripes::new() }) }
+    /// `files` makes entries, and `index` knows those that are there.
+    pub(crate) fn new(
+        files: Publisher,
+        checkpoints: Arc<Checkpoints>,
+        index: Index,
+        clock: Arc<Clock>,
+        space: Arc<Space>,
+    ) -> Self {
+        let names = Stripes::new();
+        Self { inner: Arc::new(Inner { files, checkpoints, index, clock, space, names }) }
+    }
+
+    /// What is known of the entries.
+    pub(crate) fn index(&self) -> &Index {
+        &self.inner.index
     }
 
     /// The value that was stored for an action; `None` if there is none, or a damaged one.
@@ -89,7 +154,10 @@ impl ActionCache {
             return Ok(None);
         };
         match entry::decode(path.name(), &entry) {
-            Some(value) => Ok(Some(value)),
+            Some(value) => {
+                self.touch(&path);
+                Ok(Some(value))
+            }
             None => self.remove_damaged(&path, action),
         }
     }
@@ -108,7 +176,9 @@ impl ActionCache {
             return Ok(None);
         };
         // An entry that is damaged or longer is left to the view that may wait.
-        entry::decode(path.name(), &entry.into()).map(Some).ok_or(StoreError::WouldWait)
+        let value = entry::decode(path.name(), &entry.into()).ok_or(StoreError::WouldWait)?;
+        self.touch(&path);
+        Ok(Some(value))
     }
 
     /// Stores a value of up to [`ENTRY_BYTES_MAX`] for an action, in place of any that was there.
@@ -121,6 +191,8 @@ impl ActionCache {
         }
         let path = EntryPath::new(instance, action);
         let entry = entry::encode(path.name(), value);
+        let inner = &*self.inner;
+        let charge = inner.space.charge_file(entry.len() as u64)?;
         let write = || {
             let file = self.inner.files.create()?;
             write_all(file.as_fd(), &entry)?;
@@ -129,10 +201,81 @@ impl ActionCache {
         let file = write().map_err(|e| path.failed("write cached result", e))?;
         let _change = self.inner.checkpoints.begin_change()?;
         let _name = self.inner.names.lock(action.hash());
-        self.inner
+        inner
             .files
             .publish(file.as_fd(), &path.path)
-            .map_err(|e| path.failed("publish cached result", e))
+            .map_err(|e| path.failed("publish cached result", e))?;
+        let usage = Usage::first(inner.clock.now());
+        if let Some(before) = inner.index.insert(&path.key(entry.len() as u64), usage) {
+            inner.space.release(inner.space.cost(before));
+        }
+        charge.keep();
+        Ok(())
+    }
+
+    /// Removes an action's value that names blobs which are gone, unless it was replaced meanwhile.
+    pub fn remove_incomplete(
+        &self,
+        instance: &str,
+        action: &Digest,
+        value: &[u8],
+    ) -> Result<(), StoreError> {
+        let path = EntryPath::new(instance, action);
+        let _change = self.inner.checkpoints.begin_change()?;
+        let _name = self.inner.names.lock(action.hash());
+        let entry = self.read(&path)?;
+        let current = entry.and_then(|entry| entry::decode(path.name(), &entry));
+        if current.is_some_and(|current| current == value) {
+            self.unlink(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Evicts entries of one directory that were not used since then. Returns their number, and the
+    /// bytes of the disk that are free now.
+    pub(crate) fn evict(
+        &self,
+        (function, first_byte): (DigestFunction, u8),
+        idle: &[(Digest, Tick)],
+    ) -> Result<(u64, u64), StoreError> {
+        let inner = &*self.inner;
+        let idle: HashMap<[u8; 32], Tick> =
+            idle.iter().map(|(key, last_use)| (*key.hash(), *last_use)).collect();
+        let path = format!("{}/{first_byte:02x}", function.name());
+        let failed = |step, e: Errno| StoreError::io(step, path.as_str(), e);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = openat(inner.files.directory(), &path, flags, Mode::empty())
+            .map_err(|e| failed("open", e))?;
+        let mut names = Vec::new();
+        each_entry(&directory, |name, _| -> Result<(), Errno> {
+            let key = key_of_name(function, first_byte, name.to_bytes(), 0);
+            let last_use = key.and_then(|key| idle.get(key.hash()).map(|last| (key, *last)));
+            names.extend(last_use.map(|(key, last_use)| (name.to_owned(), key, last_use)));
+            Ok(())
+        })
+        .map_err(|e| failed("list", e))?;
+        let (mut entries, mut bytes) = (0, 0);
+        for (name, key, last_use) in names {
+            let _change = inner.checkpoints.begin_change()?;
+            // The stripe of the action's hash, whose first byte it falls on.
+            let mut hash = [0; 32];
+            hash[0] = first_byte;
+            let _name = inner.names.lock(&hash);
+            let Some(before) = inner.index.remove_unused_since(&key, last_use) else { continue };
+            let cost = inner.space.cost(before);
+            inner.space.release(cost);
+            match unlinkat(&directory, &name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(e) => return Err(failed("evict a cached result of", e)),
+            }
+            entries += 1;
+            bytes += cost;
+        }
+        Ok((entries, bytes))
+    }
+
+    fn touch(&self, path: &EntryPath) {
+        self.inner.index.touch_any_size(&path.key, self.inner.clock.now());
     }
 
     /// Removes an action's value, and returns whether there was one.
@@ -175,7 +318,11 @@ impl ActionCache {
         Ok(value)
     }
 
+    /// The caller holds the lock of the entry's name.
     fn unlink(&self, path: &EntryPath) -> Result<bool, StoreError> {
+        if let Some(before) = self.inner.index.remove(&path.key) {
+            self.inner.space.release(self.inner.space.cost(before));
+        }
         match unlinkat(self.inner.files.directory(), &path.path, AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),

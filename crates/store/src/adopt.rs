@@ -36,7 +36,7 @@ use crate::error::StoreError;
 use crate::hash_file::{FileHash, hash_file};
 
 /// A file may have this much more on the disk than its size says, for what file systems reserve.
-const EXCESS_BYTES_MAX: u64 = 1 << 20;
+const EXCESS_BYTES_MAX: u64 = 64 << 10;
 /// Copies go in pieces of this size.
 const COPY_BYTES: usize = 256 * 1024;
 /// Files from this size on are announced to the kernel as read from end to end.
@@ -133,7 +133,8 @@ impl Cas {
         // After the chown, so that no set-user-ID file of ours exists for a moment; and it takes
         // those bits away.
         fchmod(&candidate.file, BLOB_MODE).map_err(|e| candidate.failed("chmod", e))?;
-        match self.publish_file(candidate.file.as_fd(), digest) {
+        let charge = self.charge_file(digest.size_bytes())?;
+        match self.publish_file(candidate.file.as_fd(), digest, charge) {
             // Another mount of the same file system is another device to link.
             Err(StoreError::Io { source, .. })
                 if source.raw_os_error() == Some(Errno::XDEV.raw_os_error()) =>

@@ -33,10 +33,11 @@ use crate::error::StoreError;
 use crate::index::Index;
 use crate::pins::{Pin, PinSet, Pins};
 use crate::publisher::Publisher;
+use crate::recency::{Clock, Tick, Usage};
 use crate::resident;
 use crate::root::write_all;
+use crate::space::{Charge, Space};
 use crate::stripes::Stripes;
-use crate::writer::BlobWriter;
 
 /// The largest blob that [`Cas::read`] reads into memory: no message of REAPI that is a blob is
 /// sensibly larger, and a caller that streams has [`Cas::open`].
@@ -71,6 +72,8 @@ struct Inner {
     path: PathBuf,
     checkpoints: Arc<Checkpoints>,
     index: Index,
+    clock: Arc<Clock>,
+    space: Arc<Space>,
     pins: Arc<Pins>,
     generation: AtomicU64,
     names: Stripes,
@@ -83,6 +86,8 @@ impl Cas {
         path: PathBuf,
         checkpoints: Arc<Checkpoints>,
         index: Index,
+        clock: Arc<Clock>,
+        space: Arc<Space>,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -90,6 +95,8 @@ impl Cas {
                 path,
                 checkpoints,
                 index,
+                clock,
+                space,
                 pins: Arc::default(),
                 generation: AtomicU64::new(0),
                 names: Stripes::new(),
@@ -108,9 +115,10 @@ impl Cas {
         Ok(())
     }
 
-    /// Whether the blob is there. No system call.
+    /// Whether the blob is in the store. No system call. To be told so is a use of the blob, which
+    /// is therefore not evicted soon.
     pub fn contains(&self, digest: &Digest) -> bool {
-        self.inner.index.contains(digest) || digest.is_empty_blob()
+        self.inner.index.touch(digest, self.inner.clock.now()) || digest.is_empty_blob()
     }
 
     /// Those of the blobs that are not there, in the order given. No system call.
@@ -191,15 +199,6 @@ impl Cas {
         self.store_if_absent(expected, content)
     }
 
-    /// Takes in a blob that comes in pieces.
-    ///
-    /// With an expected digest, whose function must be the one given, more bytes than it has and
-    /// another content than it says are refused. Ask [`Cas::contains`] first: what is there need
-    /// not be sent.
-    pub fn writer(&self, function: DigestFunction, expected: Option<Digest>) -> BlobWriter {
-        BlobWriter::new(self.clone(), function, expected)
-    }
-
     /// Keeps the blobs of a set from being deleted as long as the guard lives.
     ///
     /// Pin first, then check that the blobs are there: see the module.
@@ -226,6 +225,27 @@ impl Cas {
         Ok(Deleted::Gone)
     }
 
+    /// Evicts a blob that nobody has pinned and that was not used since then. Returns the bytes of
+    /// the disk that are free now.
+    pub(crate) fn evict(&self, digest: &Digest, last_use: Tick) -> Result<u64, StoreError> {
+        let inner = &*self.inner;
+        let _change = inner.checkpoints.begin_change()?;
+        let pins = inner.pins.lock();
+        if digest.is_empty_blob() || pins.contain(digest) {
+            return Ok(0);
+        }
+        let _name = inner.names.lock(digest.hash());
+        let Some(size_bytes) = inner.index.remove_unused_since(digest, last_use) else {
+            return Ok(0);
+        };
+        inner.generation.fetch_add(1, Ordering::AcqRel);
+        drop(pins);
+        self.unlink(digest)?;
+        let bytes = inner.space.cost(size_bytes);
+        inner.space.release(bytes);
+        Ok(bytes)
+    }
+
     /// Counts the blobs that went: unchanged, everything that was there still is.
     pub fn generation(&self) -> u64 {
         self.inner.generation.load(Ordering::Acquire)
@@ -243,7 +263,17 @@ impl Cas {
 
     /// The number of blobs and the sum of their sizes in bytes.
     pub(crate) fn count(&self) -> (u64, u64) {
-        (self.inner.index.blobs(), self.inner.index.bytes())
+        (self.inner.index.files(), self.inner.index.bytes())
+    }
+
+    /// What is known of the blobs.
+    pub(crate) fn index(&self) -> &Index {
+        &self.inner.index
+    }
+
+    /// Charges a file of that size, before it is written.
+    pub(crate) fn charge_file(&self, size_bytes: u64) -> Result<Charge, StoreError> {
+        self.inner.space.charge_file(size_bytes)
     }
 
     /// An unnamed file, which is gone if it is not published.
@@ -257,11 +287,13 @@ impl Cas {
         &self,
         file: BorrowedFd<'_>,
         digest: &Digest,
+        charge: Charge,
     ) -> Result<(), StoreError> {
         let inner = &*self.inner;
         let _change = inner.checkpoints.begin_change()?;
         let _name = inner.names.lock(digest.hash());
-        if inner.index.contains(digest) {
+        let now = inner.clock.now();
+        if inner.index.touch(digest, now) {
             return Ok(());
         }
         let path = BlobPath::new(digest);
@@ -271,7 +303,10 @@ impl Cas {
             .files
             .publish(file, path.as_c_str())
             .map_err(|e| StoreError::io("publish blob", path.as_str(), e))?;
-        inner.index.insert(digest);
+        if let Some(size_bytes) = inner.index.insert(digest, Usage::first(now)) {
+            inner.space.release(inner.space.cost(size_bytes));
+        }
+        charge.keep();
         Ok(())
     }
 
@@ -284,10 +319,11 @@ impl Cas {
 
     /// Writes a blob whose content was verified.
     pub(crate) fn store(&self, digest: &Digest, content: &[u8]) -> Result<(), StoreError> {
+        let charge = self.charge_file(digest.size_bytes())?;
         let file = self.create_unnamed()?;
         write_all(file.as_fd(), content)
             .map_err(|e| StoreError::io("write blob", digest.to_string(), e))?;
-        self.publish_file(file.as_fd(), digest)
+        self.publish_file(file.as_fd(), digest, charge)
     }
 
     /// Opens a blob's file; one that is gone is taken out of the index.
@@ -336,7 +372,9 @@ impl Cas {
 
     /// Takes a blob out of the index. The caller holds the lock of its name.
     fn forget(&self, digest: &Digest) {
-        self.inner.index.remove(digest);
+        if let Some(size_bytes) = self.inner.index.remove(digest) {
+            self.inner.space.release(self.inner.space.cost(size_bytes));
+        }
         self.inner.generation.fetch_add(1, Ordering::AcqRel);
     }
 

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use rustix::fs::syncfs;
+use rustix::io::Errno;
 
 use crate::error::StoreError;
 use crate::state::{BootId, State, checkpoint_now};
@@ -130,6 +131,14 @@ impl Checkpoints {
 
     fn record(&self, clean: bool, checkpoint: i64) -> Result<(), StoreError> {
         let state = State { boot: self.boot.clone(), clean, checkpoint };
-        state.write(&self.temporary, &self.root).map_err(|e| StoreError::io("write", "state", e))
+        match state.write(&self.temporary, &self.root) {
+            // The file that is there says what was true before this server, maybe that all is
+            // well. Without one, the next start trusts nothing; removing it takes no room.
+            Err(Errno::NOSPC | Errno::DQUOT) if !clean => {
+                tracing::warn!("the disk is full: the state of the store can't be recorded");
+                State::remove(&self.root).map_err(|e| StoreError::io("remove", "state", e))
+            }
+            written => written.map_err(|e| StoreError::io("write", "state", e)),
+        }
     }
 }

@@ -49,12 +49,38 @@ pub enum StoreError {
         /// The bound.
         max_bytes: u64,
     },
+    /// There is no room, and nothing that could be evicted.
+    #[error("{0}")]
+    Full(Shortage),
     /// The answer is on a disk, and the caller must not wait for one: it asks again where it may.
     #[error("the answer is not in memory")]
     WouldWait,
     /// The store was closed: nothing may change any more, because it is recorded as whole.
     #[error("the store is closed")]
     Closed,
+}
+
+/// Which bound leaves no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Shortage {
+    /// The store's own limit.
+    #[error(
+        "the store has reached its limit of {bytes} bytes, and running actions need what is in it; \
+         raise --cas-size"
+    )]
+    Limit {
+        /// The limit.
+        bytes: u64,
+    },
+    /// The reserve of the file system.
+    #[error(
+        "less than the reserve of {bytes} bytes, or few inodes, are free on the file system of the \
+         store, and nothing in the store can be evicted; free some space there"
+    )]
+    Reserve {
+        /// What the store keeps free.
+        bytes: u64,
+    },
 }
 
 impl StoreError {
@@ -68,7 +94,12 @@ impl StoreError {
 
     /// Whether the disk, or what of it we may use, is full.
     pub fn is_out_of_space(&self) -> bool {
-        matches!(self, Self::Io { source, .. }
-            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+        match self {
+            Self::Full(_) => true,
+            Self::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            _ => false,
+        }
     }
 }

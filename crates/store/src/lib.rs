@@ -4,6 +4,8 @@
 //! whole, and never changes. Asking whether a blob is there costs no system call, and the answer is
 //! right after a restart and after a deletion. A blob that somebody pinned is not deleted.
 //!
+//! It never takes more of the disk than it may: what was idle for longest is evicted ahead of need.
+//!
 //! It knows neither gRPC nor actions; a cached result is bytes to it, and whether the blobs that a
 //! result names are there is asked by those who can read it. The format on disk is written down in
 //! `docs/storage-format.md`.
@@ -11,10 +13,12 @@
 //! ```text
 //!   Store ─┬─ Cas ──────── Index (what is there), Pins (what must stay), files below cas/blobs
 //!          ├─ ActionCache  files below ac
+//!          ├─ Space        what is charged, and the bounds; Evictor  makes room
 //!          ├─ work         a directory for others, emptied at the start
 //!          └─ Checkpoints  syncs every few seconds, knows what a crash may have torn
 //! ```
 
+mod access;
 mod action_cache;
 mod adopt;
 mod blob_path;
@@ -23,13 +27,17 @@ mod checkpoint;
 mod empty_directory;
 mod entry;
 mod error;
+mod evictor;
 mod hash_file;
 mod index;
 mod pins;
 mod publisher;
+mod recency;
 mod resident;
 mod root;
 mod scan;
+mod size;
+mod space;
 mod state;
 mod store;
 mod stripes;
@@ -42,9 +50,10 @@ pub use adopt::{AdoptError, Adopted};
 pub use blob_path::BlobPath;
 pub use cas::{Cas, Deleted, READ_BYTES_MAX};
 pub use empty_directory::empty_directory;
-pub use error::StoreError;
+pub use error::{Shortage, StoreError};
 pub use pins::{Pin, PinSet};
 pub use root::OpenError;
+pub use size::{SizeError, StoreSize};
 pub use store::{Stats, Store, StoreOptions};
 pub use view::{Blocking, Resident, StoreView};
 pub use writer::BlobWriter;

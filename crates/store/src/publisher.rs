@@ -33,8 +33,12 @@ impl Publisher {
         prefix: &'static str,
         mode: Mode,
     ) -> Result<Self, Errno> {
-        let probe = open_unnamed(&directory, mode)?;
-        let mode_is_masked = Mode::from_raw_mode(fstat(&probe)?.st_mode) != mode;
+        let mode_is_masked = match open_unnamed(&directory, mode) {
+            Ok(probe) => Mode::from_raw_mode(fstat(&probe)?.st_mode) != mode,
+            // No room for a file now, but there will be: the mode is set each time.
+            Err(Errno::NOSPC | Errno::DQUOT) => true,
+            Err(e) => return Err(e),
+        };
         Ok(Self {
             directory,
             temporary,

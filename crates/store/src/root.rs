@@ -144,7 +144,11 @@ impl Root {
         } else {
             check_version(&directory, path)?;
         }
-        write_pid(&lock).map_err(|e| io("write", "lock", e))?;
+        match write_pid(&lock) {
+            // It is for messages only, and a full disk is no reason not to serve.
+            Ok(()) | Err(Errno::NOSPC | Errno::DQUOT) => {}
+            Err(e) => return Err(io("write", "lock", e)),
+        }
 
         let make = |parent: &OwnedFd, name: &str| {
             subdirectory(parent, name).map_err(|e| io("make", name, e))
@@ -291,6 +295,11 @@ fn check_version(directory: &OwnedFd, path: &Path) -> Result<(), OpenError> {
         path: path.to_owned(),
         found: String::from_utf8_lossy(content.trim_ascii_end()).into_owned(),
     })
+}
+
+/// What the directories of a store take of the disk: a block each, while they are small.
+pub(crate) fn directory_bytes(block_bytes: u64) -> u64 {
+    2 * DigestFunction::ALL.len() as u64 * 256 * block_bytes
 }
 
 fn make_shards(function: &OwnedFd) -> rustix::io::Result<()> {

@@ -1,7 +1,7 @@
-//! Filling the index from the directory, and removing what a crash tore.
+//! Fills the indexes from the directories, and removes what a crash tore.
 //!
 //! Several threads take shards from a counter. A file costs its share of a listing and one
-//! `statx`; after a crash of the machine, young files are hashed as well.
+//! `statx`; after a crash of the machine, young blobs are hashed as well.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,10 +13,14 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::access::{Access, Kind};
+use crate::action_cache::key_of_name;
 use crate::empty_directory::each_entry;
 use crate::hash_file::{FileHash, hash_file};
 use crate::index::Index;
+use crate::recency::{Tick, tick_at};
 use crate::root::OpenError;
+use crate::space::Space;
 use crate::state::Recovery;
 
 const SHARDS: usize = 256;
@@ -30,25 +34,44 @@ pub(crate) struct Scan {
     pub(crate) verified: AtomicU64,
     /// Torn blobs that were removed.
     pub(crate) removed: AtomicU64,
-    /// Files that are no blobs and were left alone.
+    /// Files that are neither blobs nor cached results and were left alone.
     pub(crate) foreign: AtomicU64,
 }
 
-/// Puts every blob below `blobs` into the index.
-pub(crate) fn scan(blobs: &OwnedFd, index: &Index, recovery: Recovery) -> Result<Scan, OpenError> {
+/// A directory of shards, and where what it holds is noted.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) directory: &'a OwnedFd,
+    pub(crate) index: &'a Index,
+}
+
+/// What all shards are scanned with.
+#[derive(Clone, Copy)]
+pub(crate) struct Scanner<'a> {
+    pub(crate) sources: [Source<'a>; 2],
+    pub(crate) recovery: Recovery,
+    pub(crate) access: &'a Access,
+    pub(crate) now: Tick,
+    pub(crate) space: &'a Space,
+}
+
+/// Puts everything that the sources hold into their indexes, and charges it.
+pub(crate) fn scan(scanner: Scanner<'_>) -> Result<Scan, OpenError> {
     let report = Scan::default();
     let next = AtomicUsize::new(0);
     let worker = || {
-        let shards = DigestFunction::ALL.len() * SHARDS;
+        let per_source = DigestFunction::ALL.len() * SHARDS;
+        let shards = scanner.sources.len() * per_source;
         while let Some(shard) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < shards) {
-            let scanner = Shard {
-                function: DigestFunction::ALL[shard / SHARDS],
+            let shard = Shard {
+                scanner,
+                source: scanner.sources[shard / per_source],
+                function: DigestFunction::ALL[shard % per_source / SHARDS],
                 first_byte: (shard % SHARDS) as u8,
-                index,
-                recovery,
                 report: &report,
             };
-            scanner.run(blobs)?;
+            shard.run()?;
         }
         Ok(())
     };
@@ -74,25 +97,25 @@ impl Scan {
             tracing::warn!(verified, removed, "hashed young blobs again, removed torn ones");
         }
         if foreign > 0 {
-            tracing::warn!(foreign, "left files alone that are no blobs");
+            tracing::warn!(foreign, "left files alone that are neither blobs nor cached results");
         }
     }
 }
 
 struct Shard<'a> {
+    scanner: Scanner<'a>,
+    source: Source<'a>,
     function: DigestFunction,
     first_byte: u8,
-    index: &'a Index,
-    recovery: Recovery,
     report: &'a Scan,
 }
 
 impl Shard<'_> {
-    fn run(&self, blobs: &OwnedFd) -> Result<(), OpenError> {
+    fn run(&self) -> Result<(), OpenError> {
         let path = format!("{}/{:02x}", self.function.name(), self.first_byte);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let visit_all = || {
-            let directory = openat(blobs, &path, flags, Mode::empty())?;
+            let directory = openat(self.source.directory, &path, flags, Mode::empty())?;
             each_entry(&directory, |name, _| self.visit(&directory, name))
         };
         visit_all().map_err(|e: Errno| OpenError::io("list", &path, e))
@@ -110,21 +133,30 @@ impl Shard<'_> {
             self.report.foreign.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         };
-        if self.is_torn(directory, name, &digest, &stat)? {
+        if self.source.kind == Kind::Blob && self.is_torn(directory, name, &digest, &stat)? {
             tracing::debug!(%digest, "removed a blob that a crash tore");
             self.report.removed.fetch_add(1, Ordering::Relaxed);
             return unlinkat(directory, name, AtFlags::empty());
         }
-        self.index.insert(&digest);
+        let Scanner { access, now, space, .. } = self.scanner;
+        let made = tick_at(stat.stx_ctime.tv_sec);
+        self.source.index.insert(&digest, access.usage(self.source.kind, &digest, made, now));
+        space.add(space.cost(digest.size_bytes()));
         Ok(())
     }
 
-    /// The digest that name and size make, if it is the name of a blob.
+    /// What name and size make: a digest, or the key of a cached result; `None` if it is neither.
     fn digest(&self, name: &CStr, stat: &Statx) -> Option<Digest> {
-        let is_file = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
-        Digest::parse_hex_bytes(self.function, name.to_bytes(), stat.stx_size)
-            .ok()
-            .filter(|digest| is_file && digest.hash()[0] == self.first_byte)
+        if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
+            return None;
+        }
+        let (name, size_bytes) = (name.to_bytes(), stat.stx_size);
+        match self.source.kind {
+            Kind::Blob => Digest::parse_hex_bytes(self.function, name, size_bytes)
+                .ok()
+                .filter(|digest| digest.hash()[0] == self.first_byte),
+            Kind::CachedResult => key_of_name(self.function, self.first_byte, name, size_bytes),
+        }
     }
 
     fn is_torn(
@@ -137,7 +169,7 @@ impl Shard<'_> {
         if digest.size_bytes() == 0 {
             return Ok(!digest.is_empty_blob());
         }
-        match self.recovery {
+        match self.scanner.recovery {
             Recovery::Verify { since } if stat.stx_ctime.tv_sec >= since => {
                 self.report.verified.fetch_add(1, Ordering::Relaxed);
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -3,7 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, unlinkat};
+use rustix::io::Errno;
 
 use crate::root::write_synced;
 
@@ -73,6 +74,14 @@ impl State {
     /// Replaces the state file, on the disk when this returns.
     pub(crate) fn write(&self, temporary: &OwnedFd, root: &OwnedFd) -> rustix::io::Result<()> {
         write_synced(temporary, "state", root, self.format().as_bytes())
+    }
+
+    /// Removes the state file, on the disk when this returns.
+    pub(crate) fn remove(root: &OwnedFd) -> rustix::io::Result<()> {
+        match unlinkat(root, "state", AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => fsync(root),
+            Err(e) => Err(e),
+        }
     }
 
     /// What is to be done by a server that starts in that run of the machine.

@@ -1,27 +1,37 @@
 //! The store as a whole: opened, with everything that belongs to it, and closed.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use crate::access::{Access, Kind};
 use crate::action_cache::{ActionCache, ENTRY_MODE};
 use crate::cas::{BLOB_MODE, Cas};
 use crate::checkpoint::Checkpoints;
 use crate::error::StoreError;
+use crate::evictor::{Evictions, Evictor};
 use crate::index::Index;
-use crate::root::{OpenError, Root};
-use crate::scan::{Scan, scan};
+use crate::recency::{Clock, ticks};
+use crate::root::{self, OpenError, Root};
+use crate::scan::{Scan, Scanner, Source, scan};
+use crate::size::StoreSize;
+use crate::space::Space;
 use crate::state::{BootId, Recovery, State};
 
 /// How a store is opened.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
+    /// How large the store may become.
+    pub size: StoreSize,
+    /// How long a blob that a client was told about is kept, unless there is no other way to make
+    /// room. Default 3 h, the time for which Bazel remembers what it was told.
+    pub lease: Duration,
     /// How long after a change a checkpoint is made. What a crash of the machine costs at the next
     /// start is hashing the blobs of about this time.
     pub checkpoint_interval: Duration,
@@ -31,9 +41,17 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { checkpoint_interval: Duration::from_secs(5), boot_id: None }
+        Self {
+            size: StoreSize::Unbounded,
+            lease: Duration::from_secs(3 * 3600),
+            checkpoint_interval: Duration::from_secs(5),
+            boot_id: None,
+        }
     }
 }
+
+/// How long after a change the record of last uses is written.
+const ACCESS_INTERVAL: Duration = Duration::from_secs(600);
 
 /// How much is in a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +64,20 @@ pub struct Stats {
     pub verified_at_open: u64,
     /// How many torn blobs were removed when the store was opened.
     pub removed_at_open: u64,
+    /// What the store takes of the disk, in bytes, by its own account.
+    pub used_bytes: u64,
+    /// What it may take; `None` when it is not bounded.
+    pub limit_bytes: Option<u64>,
+    /// How many blobs were evicted since the store was opened.
+    pub evicted_blobs: u64,
+    /// The sum of their sizes.
+    pub evicted_bytes: u64,
+    /// How many of them were evicted before their lease ended.
+    pub evicted_leased_blobs: u64,
+    /// How many cached results were evicted since the store was opened.
+    pub evicted_results: u64,
+    /// How many writes were refused because there was no room.
+    pub refused_writes: u64,
 }
 
 /// A root directory that is ours alone until this is dropped.
@@ -54,6 +86,8 @@ pub struct Store {
     action_cache: ActionCache,
     checkpoints: Arc<Checkpoints>,
     checkpoint_thread: Mutex<Option<JoinHandle<()>>>,
+    evictor: Arc<Evictor>,
+    evictor_thread: Mutex<Option<JoinHandle<()>>>,
     work_path: PathBuf,
     scan: Scan,
     /// Last, because dropping it unlocks the root.
@@ -73,8 +107,21 @@ impl Store {
             None if root.is_new => Recovery::Nothing,
             last => State::recovery(last.as_ref(), &boot),
         };
-        let index = Index::new(secret());
-        let scan = scan(&root.blobs, &index, recovery)?;
+        let clock = Arc::new(Clock::start());
+        let (blobs, results) = (Index::new(secret()), Index::new(secret()));
+        let charged = Space::new(root.share(&root.directory)?, None)
+            .map_err(|e| OpenError::io("look at the file system of", &path, e))?;
+        let scan = scan(Scanner {
+            sources: [
+                Source { kind: Kind::Blob, directory: &root.blobs, index: &blobs },
+                Source { kind: Kind::CachedResult, directory: &root.action_cache, index: &results },
+            ],
+            recovery,
+            access: &Access::read(&root.directory),
+            now: clock.now(),
+            space: &charged,
+        })?;
+        let space = Arc::new(bounded(&root, options.size, charged.used())?);
 
         let checkpoints = Arc::new(Checkpoints::new(
             root.share(&root.directory)?,
@@ -85,22 +132,43 @@ impl Store {
             root.publisher(&root.blobs, "blob", BLOB_MODE)?,
             path.join("cas/blobs"),
             Arc::clone(&checkpoints),
-            index,
+            blobs,
+            Arc::clone(&clock),
+            Arc::clone(&space),
         );
         let action_cache = ActionCache::new(
             root.publisher(&root.action_cache, "entry", ENTRY_MODE)?,
             Arc::clone(&checkpoints),
+            results,
+            Arc::clone(&clock),
+            Arc::clone(&space),
         );
+        let evictor = Arc::new(Evictor {
+            cas: cas.clone(),
+            action_cache: action_cache.clone(),
+            space,
+            clock,
+            lease: ticks(options.lease),
+            evictions: Evictions::default(),
+        });
+        // First of all: what comes now writes, and the disk may be full.
+        evictor.make_room(0);
         begin(&cas, &checkpoints, recovery)
             .map_err(|source| OpenError::Recovery { path: path.clone(), source })?;
         let thread = checkpoints
             .spawn(options.checkpoint_interval)
             .map_err(|e| OpenError::io("start the thread that syncs", &path, e))?;
+        let recorder = Recorder::of(&root, &evictor)?;
+        let evictor_thread = evictor
+            .spawn(move || recorder.record_now_and_then())
+            .map_err(|e| OpenError::io("start the thread that evicts", &path, e))?;
         Ok(Arc::new(Self {
             cas,
             action_cache,
             checkpoints,
             checkpoint_thread: Mutex::new(Some(thread)),
+            evictor,
+            evictor_thread: Mutex::new(Some(evictor_thread)),
             work_path: path.join("work"),
             scan,
             root,
@@ -115,6 +183,12 @@ impl Store {
     /// The cached results.
     pub fn action_cache(&self) -> &ActionCache {
         &self.action_cache
+    }
+
+    /// The evictor, for its tests.
+    #[cfg(test)]
+    pub(crate) fn evictor(&self) -> &Evictor {
+        &self.evictor
     }
 
     /// A directory on the file system of the blobs, for the work of others. Empty at the start.
@@ -135,11 +209,20 @@ impl Store {
     /// How much is there.
     pub fn stats(&self) -> Stats {
         let (blobs, bytes) = self.cas.count();
+        let evictions = &self.evictor.evictions;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             blobs,
             bytes,
             verified_at_open: self.scan.verified.load(Ordering::Relaxed),
             removed_at_open: self.scan.removed.load(Ordering::Relaxed),
+            used_bytes: self.evictor.space.used(),
+            limit_bytes: self.evictor.space.limit(),
+            evicted_blobs: count(&evictions.blobs),
+            evicted_bytes: count(&evictions.bytes),
+            evicted_leased_blobs: count(&evictions.leased),
+            evicted_results: count(&evictions.results),
+            refused_writes: self.evictor.space.refused(),
         }
     }
 
@@ -147,6 +230,16 @@ impl Store {
     /// on ([`StoreError::Closed`]); reading goes on. Dropping the store does it too, but can only
     /// log what fails.
     pub fn close(&self) -> Result<(), StoreError> {
+        self.evictor.space.close();
+        if let Some(thread) = self.evictor_thread.lock().take() {
+            if thread.join().is_err() {
+                tracing::error!("the thread that evicts panicked");
+            }
+            // Before the last checkpoint, which brings it to the disk.
+            if let Ok(recorder) = Recorder::of(&self.root, &self.evictor) {
+                recorder.record();
+            }
+        }
         let thread = self.checkpoint_thread.lock().take();
         self.checkpoints.close(thread)
     }
@@ -160,6 +253,53 @@ impl Drop for Store {
                 path = ?self.root.path,
                 "the store was not closed in order; the next start checks it",
             );
+        }
+    }
+}
+
+/// The account of a store that takes `used` bytes now, with its bounds.
+fn bounded(root: &Root, size: StoreSize, used: u64) -> Result<Space, OpenError> {
+    let failed = |e| OpenError::io("look at the file system of", &root.path, e);
+    let limit = size.limit(&root.directory, &root.temporary, used).map_err(failed)?;
+    let space = Space::new(root.share(&root.directory)?, limit).map_err(failed)?;
+    space.add(used);
+    if limit.is_some() {
+        space.add(root::directory_bytes(space.block_bytes()));
+    }
+    Ok(space)
+}
+
+/// Writes the record of last uses.
+struct Recorder {
+    root: OwnedFd,
+    temporary: OwnedFd,
+    evictor: Arc<Evictor>,
+    last: Mutex<Instant>,
+}
+
+impl Recorder {
+    fn of(root: &Root, evictor: &Arc<Evictor>) -> Result<Self, OpenError> {
+        Ok(Self {
+            root: root.share(&root.directory)?,
+            temporary: root.share(&root.temporary)?,
+            evictor: Arc::clone(evictor),
+            last: Mutex::new(Instant::now()),
+        })
+    }
+
+    fn record_now_and_then(&self) {
+        let mut last = self.last.lock();
+        if last.elapsed() >= ACCESS_INTERVAL {
+            self.record();
+            *last = Instant::now();
+        }
+    }
+
+    fn record(&self) {
+        let Evictor { cas, action_cache, .. } = &*self.evictor;
+        let (blobs, results) = (cas.index(), action_cache.index());
+        if let Err(error) = Access::write(&self.temporary, &self.root, blobs, results) {
+            tracing::warn!(%error, "the record of last uses was not written");
         }
     }
 }

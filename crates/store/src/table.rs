@@ -1,25 +1,29 @@
-//! A compact hash table from a blob's hash to its size.
+//! A compact hash table from a blob's hash to its size and last use.
 //!
 //! The index holds every blob of the store in memory, so a byte per blob counts: this table keeps
-//! the 40 bytes of an entry, nothing else, and grows by an eighth at a time, which is 50 to 57
-//! bytes per blob (a table that doubles needs 47 to 94). Open addressing with linear probing; an
+//! the 48 bytes of an entry, nothing else, and grows by an eighth at a time, which is 60 to 68
+//! bytes per blob (a table that doubles needs 56 to 113). Open addressing with linear probing; an
 //! entry that is removed is filled by shifting its successors back, so there are no tombstones.
 //!
 //! Hashes are uniform already, but clients choose the blobs. A secret per process is mixed in, so
 //! that nobody can prepare blobs that all want the same slot.
+
+use crate::recency::Usage;
 
 /// The size that marks a free slot; no blob has it, sizes fit in an `i64`.
 const VACANT: u64 = u64::MAX;
 /// A table has this many slots at least, once it holds something.
 const SLOTS_MIN: usize = 8;
 
+/// What is known of a blob.
 #[derive(Clone, Copy)]
-struct Slot {
-    hash: [u8; 32],
-    size_bytes: u64,
+pub(crate) struct Slot {
+    pub(crate) hash: [u8; 32],
+    pub(crate) size_bytes: u64,
+    pub(crate) usage: Usage,
 }
 
-const FREE: Slot = Slot { hash: [0; 32], size_bytes: VACANT };
+const FREE: Slot = Slot { hash: [0; 32], size_bytes: VACANT, usage: Usage::recorded(0, false) };
 
 /// See the module.
 pub(crate) struct Table {
@@ -34,23 +38,29 @@ impl Table {
         Self { slots: Box::default(), occupied: 0, secret }
     }
 
-    /// The size of the blob with that hash.
-    pub(crate) fn get(&self, hash: &[u8; 32]) -> Option<u64> {
+    /// The blob with that hash.
+    pub(crate) fn get_mut(&mut self, hash: &[u8; 32]) -> Option<&mut Slot> {
         if self.slots.is_empty() {
             return None;
         }
-        let slot = self.slots[self.find(hash)];
-        (slot.size_bytes != VACANT).then_some(slot.size_bytes)
+        let at = self.find(hash);
+        Some(&mut self.slots[at]).filter(|slot| slot.size_bytes != VACANT)
+    }
+
+    /// All blobs, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().filter(|slot| slot.size_bytes != VACANT)
     }
 
     /// Puts in a blob, and returns the size that its hash had before.
-    pub(crate) fn insert(&mut self, hash: &[u8; 32], size_bytes: u64) -> Option<u64> {
+    pub(crate) fn insert(&mut self, hash: &[u8; 32], size_bytes: u64, usage: Usage) -> Option<u64> {
         debug_assert_ne!(size_bytes, VACANT);
         if self.occupied + 1 > self.slots.len() / 5 * 4 {
             self.resize(self.slots.len() + self.slots.len() / 8 + SLOTS_MIN);
         }
         let at = self.find(hash);
-        let before = std::mem::replace(&mut self.slots[at], Slot { hash: *hash, size_bytes });
+        let before =
+            std::mem::replace(&mut self.slots[at], Slot { hash: *hash, size_bytes, usage });
         if before.size_bytes == VACANT {
             self.occupied += 1;
             return None;
@@ -136,6 +146,8 @@ mod tests {
 
     use super::*;
 
+    const USAGE: Usage = Usage::recorded(7, false);
+
     /// A small generator of numbers, the same on every run.
     fn numbers(mut state: u64) -> impl FnMut() -> u64 {
         move || {
@@ -165,16 +177,18 @@ mod tests {
                 let key = hash(next() % different);
                 // Grows first, shrinks later, so that both directions of resizing are met.
                 if next() % 10 < if step < 3000 { 6 } else { 2 } {
-                    assert_eq!(table.insert(&key, step), map.insert(key, step));
+                    assert_eq!(table.insert(&key, step, USAGE), map.insert(key, step));
                 } else {
                     assert_eq!(table.remove(&key), map.remove(&key));
                 }
                 assert_eq!(table.occupied, map.len());
                 let other = hash(next() % different);
-                assert_eq!(table.get(&other), map.get(&other).copied());
+                let found = table.get_mut(&other).map(|slot| slot.size_bytes);
+                assert_eq!(found, map.get(&other).copied());
             }
+            assert_eq!(table.iter().count(), map.len());
             for (key, size) in &map {
-                assert_eq!(table.get(key), Some(*size));
+                assert_eq!(table.get_mut(key).map(|slot| slot.size_bytes), Some(*size));
             }
         }
     }
@@ -184,10 +198,10 @@ mod tests {
         let mut table = Table::new(42);
         let mut next = numbers(99);
         for count in 1..50_000_usize {
-            table.insert(&hash(next()), 1);
+            table.insert(&hash(next()), 1, USAGE);
             if count > 1000 {
                 let bytes = table.slots.len() * size_of::<Slot>();
-                assert!(bytes < count * 58, "{bytes} bytes for {count} blobs");
+                assert!(bytes < count * 70, "{bytes} bytes for {count} blobs");
             }
         }
     }
@@ -196,7 +210,7 @@ mod tests {
     fn an_emptied_table_gives_its_memory_back() {
         let mut table = Table::new(7);
         for number in 0..10_000 {
-            table.insert(&hash(number), number);
+            table.insert(&hash(number), number, USAGE);
         }
         for number in 0..10_000 {
             assert_eq!(table.remove(&hash(number)), Some(number));

@@ -22,6 +22,14 @@ pub trait StoreView {
     /// The value that was stored for an action; `None` if there is none, or a damaged one.
     fn cached_result(&self, instance: &str, action: &Digest) -> Result<Option<Bytes>, StoreError>;
 
+    /// Removes the value of an action that names blobs which are gone, unless it was replaced since.
+    fn remove_incomplete(
+        &self,
+        instance: &str,
+        action: &Digest,
+        value: &[u8],
+    ) -> Result<(), StoreError>;
+
     /// The blobs, for questions that are answered from memory.
     fn cas(&self) -> &Cas;
 }
@@ -62,6 +70,15 @@ impl StoreView for Blocking<'_> {
         self.action_cache.get(instance, action)
     }
 
+    fn remove_incomplete(
+        &self,
+        instance: &str,
+        action: &Digest,
+        value: &[u8],
+    ) -> Result<(), StoreError> {
+        self.action_cache.remove_incomplete(instance, action, value)
+    }
+
     fn cas(&self) -> &Cas {
         self.cas
     }
@@ -74,6 +91,10 @@ impl StoreView for Resident<'_> {
 
     fn cached_result(&self, instance: &str, action: &Digest) -> Result<Option<Bytes>, StoreError> {
         self.action_cache.get_resident(instance, action)
+    }
+
+    fn remove_incomplete(&self, _: &str, _: &Digest, _: &[u8]) -> Result<(), StoreError> {
+        Err(StoreError::WouldWait)
     }
 
     fn cas(&self) -> &Cas {

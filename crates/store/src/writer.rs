@@ -15,6 +15,7 @@ use model::{BlobHasher, Digest, DigestFunction};
 use crate::cas::Cas;
 use crate::error::StoreError;
 use crate::root::write_all;
+use crate::space::Charge;
 
 /// What is kept in memory before a file is made: most blobs, and little for each of the many
 /// uploads that may be open at a time.
@@ -38,19 +39,26 @@ pub struct BlobWriter {
 
 enum Destination {
     Memory(Vec<u8>),
-    File(OwnedFd),
+    File(OwnedFd, Charge),
 }
 
-impl BlobWriter {
-    pub(crate) fn new(cas: Cas, function: DigestFunction, expected: Option<Digest>) -> Self {
-        Self {
-            cas,
+impl Cas {
+    /// Takes in a blob that comes in pieces.
+    ///
+    /// With an expected digest, whose function must be the one given, the writer refuses more bytes
+    /// than it has and another content than it says. Ask [`Cas::contains`] first: a client need not
+    /// send a blob that is in the store.
+    pub fn writer(&self, function: DigestFunction, expected: Option<Digest>) -> BlobWriter {
+        BlobWriter {
+            cas: self.clone(),
             hasher: BlobHasher::new(function),
             expected,
             destination: Destination::Memory(Vec::new()),
         }
     }
+}
 
+impl BlobWriter {
     /// Takes in the next piece; refuses it when it is more than the expected digest has.
     pub fn write(&mut self, content: &[u8]) -> Result<(), StoreError> {
         self.write_pieces(&[content])
@@ -68,15 +76,16 @@ impl BlobWriter {
         {
             return Err(StoreError::TooManyBytes { expected });
         }
+        let size_after = self.written() + size_bytes as u64;
         let Self { cas, hasher, destination, .. } = self;
         if size_bytes < PARALLEL_BYTES || !*HAS_SEVERAL_CPUS {
             hash(hasher, pieces);
-            return destination.append(cas, pieces, size_bytes);
+            return destination.append(cas, pieces, size_after);
         }
         let (is_hashed, written) = thread::scope(|scope| {
             let builder = thread::Builder::new().name("hash".into());
             let is_started = builder.spawn_scoped(scope, || hash(hasher, pieces)).is_ok();
-            (is_started, destination.append(cas, pieces, size_bytes))
+            (is_started, destination.append(cas, pieces, size_after))
         });
         if !is_hashed {
             // No thread to be had: a server at its limits is no reason to refuse a blob.
@@ -101,7 +110,9 @@ impl BlobWriter {
         if !self.cas.contains(&digest) {
             match self.destination {
                 Destination::Memory(held) => self.cas.store(&digest, &held)?,
-                Destination::File(file) => self.cas.publish_file(file.as_fd(), &digest)?,
+                Destination::File(file, charge) => {
+                    self.cas.publish_file(file.as_fd(), &digest, charge)?;
+                }
             }
         }
         Ok(digest)
@@ -113,22 +124,23 @@ impl Destination {
         &mut self,
         cas: &Cas,
         pieces: &[P],
-        size_bytes: usize,
+        size_after: u64,
     ) -> Result<(), StoreError> {
         match self {
-            Self::Memory(held) if held.len() + size_bytes <= HELD_BYTES_MAX => {
+            Self::Memory(held) if size_after <= HELD_BYTES_MAX as u64 => {
                 pieces.iter().for_each(|piece| held.extend_from_slice(piece.as_ref()));
                 return Ok(());
             }
             Self::Memory(held) => {
+                let charge = cas.charge_file(size_after)?;
                 let file = cas.create_unnamed()?;
                 append(&file, held)?;
-                *self = Self::File(file);
+                *self = Self::File(file, charge);
             }
-            Self::File(_) => {}
+            Self::File(_, charge) => charge.grow_to(size_after)?,
         }
         match self {
-            Self::File(file) => pieces.iter().try_for_each(|piece| append(file, piece.as_ref())),
+            Self::File(file, _) => pieces.iter().try_for_each(|piece| append(file, piece.as_ref())),
             Self::Memory(_) => Ok(()),
         }
     }

@@ -2,20 +2,22 @@
 
 mod common;
 
+use std::io::Write as _;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use common::{SHA256, open};
+use common::{SHA256, open, options};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
     fsopen,
 };
-use store::StoreError;
+use store::{Store, StoreError, StoreOptions, StoreSize};
 
 /// A detached mount: gone with its descriptor.
-fn small_tmpfs() -> OwnedFd {
+fn small_tmpfs(inodes: &str) -> OwnedFd {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).expect("fsopen");
     fsconfig_set_string(&context, "size", "8m").expect("a size");
+    fsconfig_set_string(&context, "nr_inodes", inodes).expect("a number of inodes");
     fsconfig_set_string(&context, "mode", "0700").expect("a mode");
     fsconfig_create(&context).expect("a tmpfs");
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).expect("a mount")
@@ -28,7 +30,7 @@ fn content(number: u32) -> Vec<u8> {
 
 #[test]
 fn a_full_disk_is_an_error_that_leaves_no_trace_and_passes() {
-    let mount = small_tmpfs();
+    let mount = small_tmpfs("100k");
     let store = open(&PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd())));
     let cas = store.cas();
     let mut stored = Vec::new();
@@ -56,4 +58,56 @@ fn a_full_disk_is_an_error_that_leaves_no_trace_and_passes() {
 
     cas.delete(&stored[0]).expect("deleted");
     cas.put(SHA256, &content(5000)).expect("there is room again");
+}
+
+/// Opens a store on a file system that somebody else has filled, with blocks or inodes.
+fn check_start(inodes: &str, fill: impl Fn(&Path)) {
+    let mount = small_tmpfs(inodes);
+    let path = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
+    let root = path.join("root");
+    let bounded = || {
+        let size = StoreSize::Bytes(64 << 20);
+        Store::open(&root, StoreOptions { size, ..options(common::BOOT) })
+    };
+    let store = bounded().expect("a new store");
+    let blobs: Vec<_> =
+        (0..4).map(|n| store.cas().put(SHA256, &content(n)).expect("stored")).collect();
+    let pin_me = blobs[3];
+    drop(store);
+    fill(&path);
+    assert!(std::fs::write(path.join("one more"), "x").is_err(), "it is full");
+    let store = bounded().expect("a full file system is no reason not to start");
+    let cas = store.cas();
+    let left: Vec<_> = blobs.iter().filter(|blob| cas.contains(blob)).collect();
+    assert!(left.len() < 4, "room was made");
+    for blob in left {
+        assert!(cas.read(blob).expect("read").is_some());
+        cas.delete(blob).expect("deleted");
+    }
+    std::fs::remove_dir_all(path.join("filler")).expect("removed");
+    cas.put(SHA256, &content(3)).expect("there is room again");
+    assert!(cas.contains(&pin_me));
+}
+
+#[test]
+fn a_store_opens_on_a_disk_without_blocks() {
+    check_start("100k", |path| {
+        let filler = path.join("filler");
+        std::fs::create_dir(&filler).expect("a directory");
+        let mut file = std::fs::File::create(filler.join("file")).expect("a file");
+        while file.write_all(&[1; 4096]).is_ok() {}
+    });
+}
+
+#[test]
+fn a_store_opens_on_a_disk_without_inodes() {
+    check_start("1200", |path| {
+        let filler = path.join("filler");
+        std::fs::create_dir(&filler).expect("a directory");
+        for number in 0.. {
+            if std::fs::write(filler.join(number.to_string()), "").is_err() {
+                break;
+            }
+        }
+    });
 }

@@ -20,11 +20,13 @@ pub(crate) fn lookup(
         StoreError::WouldWait => CacheError::WouldWait,
         source => CacheError::Read { action: *action, source: Box::new(source) },
     };
-    let Some(bytes) = view.cached_result(instance, action).map_err(read)? else {
+    let Some(value) = view.cached_result(instance, action).map_err(read)? else {
         return Ok(None);
     };
-    let Some((result, references)) = complete_but_for_trees(view, action, bytes) else {
-        return Ok(None);
+    // A result goes when what it names goes.
+    let miss = || view.remove_incomplete(instance, action, &value).map(|()| None).map_err(read);
+    let Some((result, references)) = complete_but_for_trees(view, action, value.clone()) else {
+        return miss();
     };
     for tree in &references.trees {
         let read = |source| match source {
@@ -34,7 +36,7 @@ pub(crate) fn lookup(
             }
         };
         if !is_tree_complete(view, action.function(), tree).map_err(read)? {
-            return Ok(None);
+            return miss();
         }
     }
     Ok(Some(result))

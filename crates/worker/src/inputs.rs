@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use model::{AssembleError, Digest, Directory, Entry, InputTree, LoadError, Loaded, TreeLimits};
 use quick_cache::Weighter;
@@ -19,6 +20,7 @@ use crate::error::ActionError;
 /// The caches between input root digests and trees.
 pub(crate) struct Inputs {
     limits: TreeLimits,
+    started: Instant,
     directories: Cache<Digest, Arc<Directory>, DirectoryWeight>,
     trees: Cache<Digest, Arc<KnownTree>, TreeWeight>,
 }
@@ -27,7 +29,13 @@ pub(crate) struct Inputs {
 struct KnownTree {
     tree: Arc<InputTree>,
     complete_at: AtomicU64,
+    /// When the store was last asked for the blobs, in seconds since the caches were made. To ask is
+    /// to use them: a tree that actions use every minute is not evicted.
+    asked_at: AtomicU64,
 }
+
+/// A tree that is in use counts as used this often; leases are much longer.
+const TOUCH_SECONDS: u64 = 60;
 
 /// No generation has this number: the store starts at 0 and counts up.
 const NEVER: u64 = u64::MAX;
@@ -44,6 +52,7 @@ impl Inputs {
         let half = cache_bytes / 2;
         Self {
             limits,
+            started: Instant::now(),
             directories: Cache::with_weighter(ESTIMATED_ITEMS, half, DirectoryWeight),
             trees: Cache::with_weighter(ESTIMATED_ITEMS, half, TreeWeight),
         }
@@ -59,14 +68,15 @@ impl Inputs {
             Some(known) => known,
             None => {
                 let tree = Arc::new(self.assemble(cas, root)?);
-                let known = Arc::new(KnownTree { tree, complete_at: AtomicU64::new(NEVER) });
+                let (complete_at, asked_at) = (AtomicU64::new(NEVER), AtomicU64::new(0));
+                let known = Arc::new(KnownTree { tree, complete_at, asked_at });
                 self.trees.insert(root, Arc::clone(&known));
                 known
             }
         };
         // Pinned first and asked second: what is found present then stays.
         let pin = cas.pin(Arc::<InputTree>::clone(&known.tree));
-        known.check_complete(cas)?;
+        known.check_complete(cas, self.started.elapsed().as_secs())?;
         Ok(PinnedTree { tree: Arc::clone(&known.tree), _pin: pin })
     }
 
@@ -103,11 +113,13 @@ impl Inputs {
 }
 
 impl KnownTree {
-    fn check_complete(&self, cas: &Cas) -> Result<(), ActionError> {
+    fn check_complete(&self, cas: &Cas, now: u64) -> Result<(), ActionError> {
         let generation = cas.generation();
-        if self.complete_at.load(Ordering::Acquire) == generation {
+        let is_touched = now - self.asked_at.load(Ordering::Relaxed).min(now) < TOUCH_SECONDS;
+        if self.complete_at.load(Ordering::Acquire) == generation && is_touched {
             return Ok(());
         }
+        self.asked_at.store(now, Ordering::Relaxed);
         let missing = cas.missing(self.tree.blobs());
         if !missing.is_empty() {
             return Err(ActionError::MissingBlobs(missing));

@@ -15,8 +15,10 @@ use inputroot::{InputRoots, PresentError, PresentRequest, Presented};
 use model::{ActionMessage, ActionSpec, CommandSpec, Digest, Found, InputTree, RelPath, proto};
 use prost::Message;
 use runtimes::Runtimes;
-use sandbox::{Exit, ExitStatus, Pool, RunError, Sandbox, Spec, StopConditions, Stopped, Streams};
-use store::Store;
+use sandbox::{
+    Exit, ExitStatus, Pool, RunError, Sandbox, Spec, StopConditions, Stopped, Streams, Supervisor,
+};
+use store::{Store, StoreError};
 
 use crate::cancel::StopEvent;
 use crate::capture::{Capture, Captured, Refusal};
@@ -202,6 +204,14 @@ impl Slot {
         let refusals =
             [("standard output", stdout.refusal()), ("standard error", stderr.refusal())];
         let error = self.why_stopped(&exit, timeout, refusals);
+        let error = error.or_else(|| {
+            // Maybe for want of space, whatever it exited with: clients try again.
+            let is_full = exit.status != ExitStatus::Code(0) && !self.shared.disk.allows();
+            is_full.then(|| {
+                let text = "the action failed while the server's disk was nearly full";
+                ActionError::ResourceExhausted(text.into())
+            })
+        });
         let message = error.as_ref().map_or_else(|| explain(&exit), ToString::to_string);
         let result =
             proto::ActionResult { exit_code: exit_code(exit.status), ..Default::default() };
@@ -257,24 +267,24 @@ impl Slot {
         };
         result.execution_metadata = Some(timeline.metadata().clone());
         let good = done.error.is_none() && result.exit_code == 0 && cacheable;
-        if good && let Err(error) = self.cache(operation, result) {
-            return Done::failed(error);
+        // An action may swallow what it was told of a full disk.
+        if good
+            && self.shared.disk.allows()
+            && let Err(error) = self.cache(operation, result)
+        {
+            // The result is good all the same.
+            let action = operation.action;
+            tracing::warn!(%action, error = &error as &dyn std::error::Error, "not cached");
         }
         done
     }
 
-    fn cache(
-        &self,
-        operation: &Operation,
-        result: &proto::ActionResult,
-    ) -> Result<(), ActionError> {
+    fn cache(&self, operation: &Operation, result: &proto::ActionResult) -> Result<(), StoreError> {
         let mut entry = result.clone();
         entry.stdout_raw.clear();
         entry.stderr_raw.clear();
         let cache = self.shared.store.action_cache();
-        cache
-            .put(&operation.instance, &operation.action, &entry.encode_to_vec())
-            .map_err(|error| ActionError::not_stored("storing the result", &error))
+        cache.put(&operation.instance, &operation.action, &entry.encode_to_vec())
     }
 
     fn answer(

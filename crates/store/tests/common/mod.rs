@@ -26,6 +26,7 @@ pub(crate) fn options(boot_id: &str) -> StoreOptions {
     StoreOptions {
         checkpoint_interval: Duration::from_secs(3600),
         boot_id: Some(boot_id.to_owned()),
+        ..StoreOptions::default()
     }
 }
 

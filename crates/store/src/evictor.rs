@@ -1,0 +1,303 @@
+//! Makes room: evicts what was idle for longest, ahead of need.
+//!
+//! A pass first adds up what the files of each rank cost, then takes the ranks from the highest on
+//! that together are enough, and evicts what has them. So a pass looks at every entry of the index
+//! twice, in the order of memory, and takes at least a sixty-fourth of them away: the cost per eviction
+//! is constant, and a use costs nothing but to note its time.
+//!
+//! Cached results go before blobs of the same rank, since a result whose blobs are gone is worth
+//! nothing. What is pinned stays; what was used since the pass looked at it stays, too.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use model::DigestFunction;
+
+use crate::action_cache::ActionCache;
+use crate::cas::Cas;
+use crate::error::StoreError;
+use crate::index::Histogram;
+use crate::recency::{Clock, RANKS, Tick, is_leased};
+use crate::space::Space;
+
+/// How often the free space of the file system is looked at: others fill it as well.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+/// Passes that free nothing are this far apart at least: they look at the whole index in vain.
+const FRUITLESS_PAUSE: Duration = Duration::from_millis(50);
+/// Warnings about leases are this far apart at least.
+const WARNING_PERIOD: Duration = Duration::from_secs(10);
+
+/// What has been evicted since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Evictions {
+    pub(crate) blobs: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) leased: AtomicU64,
+    pub(crate) results: AtomicU64,
+}
+
+/// See the module.
+pub(crate) struct Evictor {
+    pub(crate) cas: Cas,
+    pub(crate) action_cache: ActionCache,
+    pub(crate) space: Arc<Space>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) lease: Tick,
+    pub(crate) evictions: Evictions,
+}
+
+/// One pass.
+struct Pass<'a> {
+    evictor: &'a Evictor,
+    now: Tick,
+    need: u64,
+    freed: u64,
+}
+
+impl Evictor {
+    /// Makes passes in a thread, and calls `upkeep` about once a second, until the space is closed.
+    pub(crate) fn spawn(
+        self: &Arc<Self>,
+        upkeep: impl Fn() + Send + 'static,
+    ) -> std::io::Result<JoinHandle<()>> {
+        let evictor = Arc::clone(self);
+        std::thread::Builder::new().name("evictor".into()).spawn(move || evictor.run(&upkeep))
+    }
+
+    fn run(&self, upkeep: &dyn Fn()) {
+        let mut warned: Option<Instant> = None;
+        while let Some(wanted) = self.space.begin_pass(LOOK_PERIOD) {
+            let leased = self.evictions.leased.load(Ordering::Relaxed);
+            let (need, freed) = self.make_room(wanted);
+            self.space.end_pass();
+            let leased = self.evictions.leased.load(Ordering::Relaxed) - leased;
+            if leased > 0 && warned.is_none_or(|last| last.elapsed() >= WARNING_PERIOD) {
+                warned = Some(Instant::now());
+                tracing::warn!(
+                    leased,
+                    "evicted blobs before their lease ended; raise --cas-size if builds miss them"
+                );
+            }
+            if need > 0 && freed == 0 {
+                std::thread::sleep(FRUITLESS_PAUSE);
+            }
+            upkeep();
+        }
+    }
+
+    /// Evicts what is over the marks, and what is wanted. Returns how much that was, and how much
+    /// of it was freed.
+    pub(crate) fn make_room(&self, wanted: u64) -> (u64, u64) {
+        let files = self.cas.index().files() + self.action_cache.index().files();
+        let need = self.space.excess(wanted, files);
+        if need == 0 {
+            return (0, 0);
+        }
+        let mut pass = Pass { evictor: self, now: self.clock.now(), need, freed: 0 };
+        if let Err(error) = pass.run() {
+            tracing::error!(error = &error as &dyn std::error::Error, "eviction failed");
+        }
+        tracing::debug!(need, freed = pass.freed, used = self.space.used(), "evicted");
+        (need, pass.freed)
+    }
+}
+
+impl Pass<'_> {
+    fn run(&mut self) -> Result<(), StoreError> {
+        let mut costs: Box<Histogram> = Box::new([0; RANKS]);
+        let space = &self.evictor.space;
+        let cost = |size_bytes| space.cost(size_bytes);
+        for index in [self.evictor.cas.index(), self.evictor.action_cache.index()] {
+            index.survey(self.now, self.evictor.lease, cost, &mut costs);
+        }
+        // What is pinned was counted and stays, so that a second look, lower down, may be needed.
+        let mut rank = RANKS;
+        while rank > 0 && self.freed < self.need {
+            let mut expected = 0;
+            while rank > 0 && expected < self.need - self.freed {
+                rank -= 1;
+                expected += costs[rank];
+            }
+            self.evict_from(rank)?;
+        }
+        Ok(())
+    }
+
+    /// Evicts what has that rank or a higher one, until there is enough.
+    fn evict_from(&mut self, rank: usize) -> Result<(), StoreError> {
+        let Evictor { cas, action_cache, evictions, lease, .. } = self.evictor;
+        // From another shard each time: the last one of a pass is left half full.
+        let first = self.now as u8;
+        let shards = || (0..=u8::MAX).map(|shard| shard.wrapping_add(first));
+        let shards =
+            || DigestFunction::ALL.into_iter().flat_map(|f| shards().map(move |shard| (f, shard)));
+        for shard in shards() {
+            let idle = action_cache.index().idle(shard, rank, self.now, *lease);
+            if !idle.is_empty() {
+                let (results, bytes) = action_cache.evict(shard, &idle)?;
+                evictions.results.fetch_add(results, Ordering::Relaxed);
+                self.freed += bytes;
+            }
+        }
+        for shard in shards() {
+            for (digest, last_use) in cas.index().idle(shard, rank, self.now, *lease) {
+                if self.freed >= self.need {
+                    return Ok(());
+                }
+                let bytes = cas.evict(&digest, last_use)?;
+                self.freed += bytes;
+                if bytes > 0 {
+                    evictions.blobs.fetch_add(1, Ordering::Relaxed);
+                    evictions.bytes.fetch_add(digest.size_bytes(), Ordering::Relaxed);
+                    let leased = is_leased(rank) && self.now.saturating_sub(last_use) < *lease;
+                    evictions.leased.fetch_add(leased.into(), Ordering::Relaxed);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use model::Digest;
+
+    use super::*;
+    use crate::recency::Usage;
+    use crate::size::StoreSize;
+    use crate::store::{Store, StoreOptions};
+
+    const FUNCTION: DigestFunction = DigestFunction::Sha256;
+    const LIMIT: u64 = 32 << 20;
+    const BLOB_BYTES: usize = 64 << 10;
+    const HOUR: Tick = 36_000;
+
+    fn open(root: &Path) -> Arc<Store> {
+        let size = StoreSize::Bytes(LIMIT);
+        Store::open(root, StoreOptions { size, ..StoreOptions::default() })
+            .expect("the store opens")
+    }
+
+    /// In memory where there is one: no test here is about the disk.
+    fn directory() -> tempfile::TempDir {
+        let directory = tempfile::TempDir::new_in("/dev/shm");
+        directory.or_else(|_| tempfile::tempdir()).expect("a directory")
+    }
+
+    fn content(number: u32) -> Vec<u8> {
+        number.to_le_bytes().repeat(BLOB_BYTES / 4)
+    }
+
+    /// Stores a blob that was used that many ticks ago.
+    fn put(store: &Store, number: u32, idle: Tick, is_reused: bool) -> Digest {
+        let digest = store.cas().put(FUNCTION, &content(number)).expect("stored");
+        let last_use = store.evictor().clock.now() - idle;
+        store.cas().index().insert(&digest, Usage::recorded(last_use, is_reused));
+        digest
+    }
+
+    /// Stores blobs until that many were evicted.
+    fn flood(store: &Store, evicted: u64) {
+        for number in 1_000_000.. {
+            if store.stats().evicted_blobs >= evicted {
+                break;
+            }
+            store.cas().put(FUNCTION, &content(number)).expect("room is made");
+        }
+    }
+
+    fn is_there(store: &Store, digest: &Digest) -> bool {
+        store.cas().index().contains(digest)
+    }
+
+    #[test]
+    fn what_was_idle_for_longest_goes_first_and_leased_blobs_last() {
+        let root = directory();
+        let store = open(root.path());
+        let classes = [
+            (200 * HOUR, true),
+            (40 * HOUR, false),
+            (100 * HOUR, true),
+            (4 * HOUR, true),
+            (2 * HOUR, false),
+            (0, false),
+        ];
+        let mut number = 0;
+        let classes = classes.map(|(idle, is_reused)| {
+            [(); 40].map(|()| {
+                number += 1;
+                put(&store, number, idle, is_reused)
+            })
+        });
+        let lost = |class: &[Digest]| class.iter().filter(|blob| !is_there(&store, blob)).count();
+        let mut order = Vec::new();
+        while store.stats().evicted_blobs < 140 {
+            flood(&store, store.stats().evicted_blobs + 1);
+            for (at, class) in classes.iter().enumerate() {
+                if lost(class) > 0 && !order.contains(&at) {
+                    // A class is begun when the ones before it are used up, or about to be.
+                    order.push(at);
+                }
+            }
+        }
+        assert!(order.is_sorted(), "{order:?}");
+        assert_eq!(lost(&classes[5]), 0);
+        assert_eq!(lost(&classes[0]), 40);
+        assert_eq!(store.stats().evicted_leased_blobs, 0, "there was enough without a lease");
+        flood(&store, 250);
+        assert!(store.stats().evicted_leased_blobs > 0);
+        assert_eq!(lost(&classes[4]), 40, "the oldest leases went first");
+    }
+
+    #[test]
+    fn a_cached_result_goes_before_the_blobs_of_its_age() {
+        let root = directory();
+        let store = open(root.path());
+        let cache = store.action_cache();
+        let old: Vec<_> = (0..20).map(|number| put(&store, number, 50 * HOUR, true)).collect();
+        for instance in ["", "other"] {
+            for action in &old {
+                cache.put(instance, action, b"old").expect("stored");
+            }
+        }
+        let now = store.evictor().clock.now();
+        for shard in 0..=u8::MAX {
+            for (key, _) in cache.index().idle((FUNCTION, shard), 0, now, 0) {
+                cache.index().insert(&key, Usage::recorded(now - 50 * HOUR, true));
+            }
+        }
+        let young = Digest::of(FUNCTION, b"young");
+        cache.put("", &young, b"young").expect("stored");
+        flood(&store, 1);
+        for action in &old {
+            for instance in ["", "other"] {
+                assert_eq!(cache.get(instance, action).expect("read"), None);
+            }
+        }
+        assert_eq!(store.stats().evicted_results, 40);
+        assert!(cache.get("", &young).expect("read").is_some());
+        assert_eq!(cache.index().files(), 1);
+    }
+
+    #[test]
+    fn what_is_known_of_use_survives_a_restart() {
+        let root = directory();
+        let store = open(root.path());
+        let once = put(&store, 1, 0, false);
+        let reused = put(&store, 2, 0, true);
+        let used = store.stats().used_bytes;
+        drop(store);
+        let store = open(root.path());
+        let mut found = Vec::new();
+        store.cas().index().each(FUNCTION, |slot| {
+            found.push((slot.hash, slot.usage.is_reused));
+        });
+        assert!(found.contains(&(*once.hash(), false)));
+        assert!(found.contains(&(*reused.hash(), true)));
+        assert_eq!(store.stats().used_bytes, used, "the account comes back as well");
+    }
+}

@@ -1,0 +1,416 @@
+//! How much of the disk the store takes, and may take.
+//!
+//! Everything that takes blocks is charged before it is written: uploads while they grow, blobs,
+//! cached results, and what is in quarantine. Two bounds hold: the limit of the store, and a reserve
+//! of the file system that stays free whoever fills it.
+//!
+//! ```text
+//!  0 ──────────────── low ──── high ── limit
+//!    charged at once │        │       │
+//!                    │        │       └ the charge waits for the evictor, then fails
+//!                    │        └ the evictor is woken
+//!                    └ the evictor stops here
+//! ```
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use rustix::fs::{StatVfs, fstatvfs};
+
+use crate::error::{Shortage, StoreError};
+
+/// What a file costs beside its blocks: its entry in a directory, and its inode where inodes are
+/// made as they are needed.
+const FILE_OVERHEAD_BYTES: u64 = 512;
+/// One in so many bytes, and one in so many inodes, stays free.
+const RESERVE_SHARE: u64 = 50;
+/// More is never kept free: it is there to end what has begun.
+const RESERVE_BYTES_MAX: u64 = 1 << 30;
+/// How much is charged at most until the file system is looked at again.
+const UNCHECKED_BYTES_MAX: u64 = 8 << 20;
+/// A pass frees one in so many bytes at least.
+const PASS_SHARE_MIN: u64 = 64;
+/// How many passes of the evictor a charge waits for. The second sees what the first one's other
+/// waiters took, and what was pinned for a moment.
+const PASSES_MAX: usize = 3;
+
+/// The account of the store.
+pub(crate) struct Space {
+    directory: OwnedFd,
+    limit: u64,
+    block_bytes: u64,
+    reserve: Reserve,
+    used: AtomicU64,
+    /// Charged since the file system was looked at.
+    unchecked: AtomicU64,
+    refused: AtomicU64,
+    /// The evictor was asked to work ahead and has not begun yet.
+    is_asked: AtomicBool,
+    state: Mutex<State>,
+    pressure: Condvar,
+    relieved: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Bytes that charges wait for.
+    wanted: u64,
+    begun: u64,
+    ended: u64,
+    is_closed: bool,
+}
+
+/// What stays free of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Reserve {
+    bytes: u64,
+    inodes: u64,
+}
+
+/// Bytes that were charged, and are given back when this is dropped.
+#[must_use = "what is charged is given back when this is dropped"]
+pub(crate) struct Charge {
+    space: Arc<Space>,
+    bytes: u64,
+}
+
+impl Space {
+    /// An account of the file system of `directory` with that limit; with `None`, nothing is bounded
+    /// and nothing is kept free.
+    pub(crate) fn new(directory: OwnedFd, limit: Option<u64>) -> rustix::io::Result<Self> {
+        let disk = fstatvfs(&directory)?;
+        let reserve = match limit {
+            Some(_) => Reserve::of(&disk),
+            None => Reserve { bytes: 0, inodes: 0 },
+        };
+        Ok(Self {
+            directory,
+            limit: limit.unwrap_or(u64::MAX),
+            block_bytes: disk.f_frsize.max(512),
+            reserve,
+            used: AtomicU64::new(0),
+            unchecked: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            is_asked: AtomicBool::new(false),
+            state: Mutex::default(),
+            pressure: Condvar::new(),
+            relieved: Condvar::new(),
+        })
+    }
+
+    /// The blocks that a file of that size takes, and what else it costs.
+    pub(crate) fn cost(&self, size_bytes: u64) -> u64 {
+        size_bytes.next_multiple_of(self.block_bytes).saturating_add(FILE_OVERHEAD_BYTES)
+    }
+
+    /// The size of a block of the file system.
+    pub(crate) fn block_bytes(&self) -> u64 {
+        self.block_bytes
+    }
+
+    /// What is charged now.
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The limit, if there is one.
+    pub(crate) fn limit(&self) -> Option<u64> {
+        (self.limit != u64::MAX).then_some(self.limit)
+    }
+
+    /// How many charges were refused.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Charges what is on the disk already.
+    pub(crate) fn add(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Gives back what was charged.
+    pub(crate) fn release(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Charges a file of that size; waits for the evictor when there is no room.
+    pub(crate) fn charge_file(self: &Arc<Self>, size_bytes: u64) -> Result<Charge, StoreError> {
+        let bytes = self.cost(size_bytes);
+        self.take(bytes)?;
+        Ok(Charge { space: Arc::clone(self), bytes })
+    }
+
+    fn take(&self, bytes: u64) -> Result<(), StoreError> {
+        let Some(limit) = self.limit() else {
+            self.add(bytes);
+            return Ok(());
+        };
+        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
+        let is_within = before.saturating_add(bytes) <= limit && self.is_reserve_free(bytes);
+        if is_within {
+            if before + bytes > self.high() && !self.is_asked.swap(true, Ordering::Relaxed) {
+                // With the lock, or the evictor may be about to sleep.
+                let _state = self.state.lock();
+                self.pressure.notify_one();
+            }
+            return Ok(());
+        }
+        self.release(bytes);
+        self.take_or_wait(bytes).inspect_err(|_| {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        })
+    }
+
+    fn take_or_wait(&self, bytes: u64) -> Result<(), StoreError> {
+        let mut shortage = Shortage::Limit { bytes: self.limit };
+        for pass in 0..=PASSES_MAX {
+            match self.try_take(bytes) {
+                Ok(()) => return Ok(()),
+                Err(short) => shortage = short,
+            }
+            if pass < PASSES_MAX && !self.wait_for_pass(bytes) {
+                break;
+            }
+        }
+        Err(StoreError::Full(shortage))
+    }
+
+    fn try_take(&self, bytes: u64) -> Result<(), Shortage> {
+        let fits = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.limit);
+        if self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
+            return Err(Shortage::Limit { bytes: self.limit });
+        }
+        if !self.reserve.is_free(self.disk().as_ref()) {
+            self.release(bytes);
+            return Err(Shortage::Reserve { bytes: self.reserve.bytes });
+        }
+        Ok(())
+    }
+
+    /// Waits until a pass has ended that began after this call. False when there is no evictor.
+    fn wait_for_pass(&self, bytes: u64) -> bool {
+        let mut state = self.state.lock();
+        state.wanted = state.wanted.saturating_add(bytes);
+        let before = state.begun;
+        while state.ended <= before {
+            if state.is_closed {
+                return false;
+            }
+            self.pressure.notify_one();
+            self.relieved.wait(&mut state);
+        }
+        true
+    }
+
+    /// Looks at the file system now and then, on the path of every charge.
+    fn is_reserve_free(&self, bytes: u64) -> bool {
+        let unchecked = self.unchecked.fetch_add(bytes + self.block_bytes, Ordering::Relaxed);
+        if unchecked < UNCHECKED_BYTES_MAX.min(self.reserve.bytes / 4) {
+            return true;
+        }
+        self.unchecked.store(0, Ordering::Relaxed);
+        self.reserve.is_free(self.disk().as_ref())
+    }
+
+    fn disk(&self) -> Option<StatVfs> {
+        // A file system that can't be looked at is not full: the write itself will tell.
+        fstatvfs(self.directory.as_fd()).ok()
+    }
+
+    /// Close to the limit: a build that fits with 2 % to spare loses nothing.
+    fn high(&self) -> u64 {
+        self.limit - self.limit / 64
+    }
+
+    fn low(&self) -> u64 {
+        self.limit - self.limit / 32
+    }
+
+    /// How many bytes should be evicted now. `files` are there to be evicted, for a file system that
+    /// runs out of inodes.
+    pub(crate) fn excess(&self, wanted: u64, files: u64) -> u64 {
+        let Some(_) = self.limit() else { return 0 };
+        let used = self.used();
+        let of_limit = if used.saturating_add(wanted) > self.high() {
+            used.saturating_add(wanted).saturating_sub(self.low())
+        } else {
+            0
+        };
+        let of_disk = self.disk().map_or(0, |disk| {
+            let mean = used / files.max(1);
+            self.reserve.shortage(&disk, wanted, mean)
+        });
+        match of_limit.max(of_disk) {
+            0 => 0,
+            // A pass looks at everything, and should be worth it.
+            bytes => bytes.max(used / PASS_SHARE_MIN),
+        }
+    }
+
+    /// Waits for pressure, or for that long, and begins a pass. Gives the bytes that charges wait
+    /// for; `None` when the store is closed.
+    pub(crate) fn begin_pass(&self, patience: Duration) -> Option<u64> {
+        let mut state = self.state.lock();
+        if !state.is_closed && state.wanted == 0 && !self.is_asked.load(Ordering::Relaxed) {
+            self.pressure.wait_for(&mut state, patience);
+        }
+        if state.is_closed {
+            return None;
+        }
+        self.is_asked.store(false, Ordering::Relaxed);
+        state.begun += 1;
+        Some(std::mem::take(&mut state.wanted))
+    }
+
+    /// Tells those that wait that the pass has ended.
+    pub(crate) fn end_pass(&self) {
+        let mut state = self.state.lock();
+        state.ended = state.begun;
+        self.relieved.notify_all();
+    }
+
+    /// There is no evictor any more: charges that find no room fail at once.
+    pub(crate) fn close(&self) {
+        self.state.lock().is_closed = true;
+        self.pressure.notify_all();
+        self.relieved.notify_all();
+    }
+}
+
+impl Reserve {
+    fn of(disk: &StatVfs) -> Self {
+        let bytes = disk.f_blocks.saturating_mul(disk.f_frsize) / RESERVE_SHARE;
+        Self { bytes: bytes.min(RESERVE_BYTES_MAX), inodes: disk.f_files / RESERVE_SHARE }
+    }
+
+    fn is_free(&self, disk: Option<&StatVfs>) -> bool {
+        let Some(disk) = disk else { return true };
+        free_bytes(disk) >= self.bytes && (disk.f_files == 0 || disk.f_ffree >= self.inodes)
+    }
+
+    /// How many bytes are to be freed so that the reserve, and as much again, is free. It is asked
+    /// before the reserve is touched: running actions are stopped when it is.
+    fn shortage(&self, disk: &StatVfs, wanted: u64, mean_file_bytes: u64) -> u64 {
+        let of_bytes = (2 * self.bytes).saturating_add(wanted).saturating_sub(free_bytes(disk));
+        // A file system that makes inodes as it needs them says that it has none (btrfs).
+        let of_inodes = match disk.f_files {
+            0 => 0,
+            _ => (2 * self.inodes).saturating_sub(disk.f_ffree),
+        };
+        of_bytes.max(of_inodes.saturating_mul(mean_file_bytes))
+    }
+}
+
+/// The server is root, mostly, and may use the blocks that are kept for it.
+fn free_bytes(disk: &StatVfs) -> u64 {
+    let blocks = if rustix::process::geteuid().is_root() { disk.f_bfree } else { disk.f_bavail };
+    blocks.saturating_mul(disk.f_frsize)
+}
+
+impl Charge {
+    /// Charges as much more as a file needs that has grown to that size.
+    pub(crate) fn grow_to(&mut self, size_bytes: u64) -> Result<(), StoreError> {
+        let bytes = self.space.cost(size_bytes);
+        if bytes > self.bytes {
+            self.space.take(bytes - self.bytes)?;
+            self.bytes = bytes;
+        }
+        Ok(())
+    }
+
+    /// The file has a name now, and is charged until that is taken away.
+    pub(crate) fn keep(mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.space.release(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space(limit: Option<u64>) -> Arc<Space> {
+        let directory = std::fs::File::open("/").expect("a directory");
+        Arc::new(Space::new(directory.into(), limit).expect("a file system"))
+    }
+
+    #[test]
+    fn what_is_charged_is_given_back_or_kept() {
+        let space = space(None);
+        let cost = space.cost(1);
+        assert!(cost > space.block_bytes && space.cost(0) < cost);
+        let mut charge = space.charge_file(1).expect("charged");
+        charge.grow_to(10 * space.block_bytes).expect("charged");
+        assert_eq!(space.used(), space.cost(10 * space.block_bytes));
+        drop(charge);
+        assert_eq!(space.used(), 0);
+        space.charge_file(1).expect("charged").keep();
+        assert_eq!(space.used(), cost);
+    }
+
+    #[test]
+    fn over_the_limit_nothing_is_charged() {
+        let space = space(Some(1 << 20));
+        space.close();
+        let within = space.charge_file(1 << 19).expect("charged");
+        let refused = space.charge_file(1 << 20).map(drop);
+        assert!(matches!(refused, Err(StoreError::Full(Shortage::Limit { .. }))), "{refused:?}");
+        assert_eq!((space.used(), space.refused()), (within.bytes, 1));
+    }
+
+    #[test]
+    fn the_evictor_makes_room_for_a_charge_that_waits() {
+        let space = space(Some(1 << 20));
+        space.add(1 << 20);
+        let evictor = {
+            let space = Arc::clone(&space);
+            std::thread::spawn(move || {
+                while let Some(wanted) = space.begin_pass(Duration::from_secs(60)) {
+                    let excess = space.excess(wanted, 1);
+                    assert!(excess >= wanted);
+                    space.release(excess.min(space.used()));
+                    space.end_pass();
+                }
+            })
+        };
+        space.charge_file(1 << 18).expect("room was made").keep();
+        space.close();
+        evictor.join().expect("no panic");
+        assert!(space.used() <= 1 << 20);
+    }
+
+    #[test]
+    fn the_reserve_is_of_bytes_and_inodes() {
+        let any = rustix::fs::statvfs("/").expect("a file system");
+        let disk = |free, inodes| StatVfs {
+            f_frsize: 4096,
+            f_blocks: 10_000,
+            f_bfree: free,
+            f_bavail: free,
+            f_files: 1000,
+            f_ffree: inodes,
+            ..any
+        };
+        let reserve = Reserve::of(&disk(0, 0));
+        assert_eq!(reserve, Reserve { bytes: 200 * 4096, inodes: 20 });
+        for (free, inodes, is_free, shortage) in [
+            (1000, 1000, true, 0),
+            (200, 1000, true, 200 * 4096),
+            (199, 1000, false, 201 * 4096),
+            (1000, 19, false, 21 * 10_000),
+            (0, 0, false, 400 * 4096),
+        ] {
+            let disk = disk(free, inodes);
+            assert_eq!(reserve.is_free(Some(&disk)), is_free, "{free} {inodes}");
+            assert_eq!(reserve.shortage(&disk, 0, 10_000), shortage, "{free} {inodes}");
+        }
+    }
+}
