@@ -163,7 +163,7 @@ pub(crate) fn cas<E: std::borrow::Borrow<StoreError>>(error: E) -> Status {
         StoreError::Closed | StoreError::WouldWait => Code::Unavailable,
         StoreError::Full(_) => Code::ResourceExhausted,
         StoreError::Io { .. } if error.is_out_of_space() => Code::ResourceExhausted,
-        StoreError::Io { .. } => Code::Internal,
+        StoreError::Io { .. } | StoreError::SyncFailed => Code::Internal,
     };
     Status::new(code, chain("the store", error))
 }

@@ -20,6 +20,7 @@ use crate::entry;
 use crate::error::StoreError;
 use crate::index::Index;
 use crate::publisher::Publisher;
+use crate::quarantine::is_of_file;
 use crate::recency::{Clock, Tick, Usage};
 use crate::resident;
 use crate::root::write_all;
@@ -36,8 +37,12 @@ pub(crate) const ENTRY_MODE: Mode = Mode::RUSR;
 const FIRST_READ_BYTES: usize = 4096;
 
 /// Without NOATIME a read would be a write now and then.
-const READ_FLAGS: OFlags =
-    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NOATIME).union(OFlags::CLOEXEC);
+/// And opening a pipe that somebody put in the place of an entry must not hang.
+const READ_FLAGS: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOATIME)
+    .union(OFlags::CLOEXEC);
 
 /// A handle on the cached results; cloning it is cheap.
 #[derive(Clone)]
@@ -292,13 +297,16 @@ impl ActionCache {
         let file = match openat(directory, &path.path, READ_FLAGS, Mode::empty()) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Ok(None),
+            // What can't be read is damaged, and is removed as that.
+            Err(e) if is_of_file(e) => return Ok(Some(Bytes::new())),
             Err(e) => return Err(path.failed("open cached result", e)),
         };
         let mut entry = Vec::with_capacity(FIRST_READ_BYTES);
-        read_once(&file, &mut entry)
-            .and_then(|()| read_rest(&file, &mut entry))
-            .map_err(|e| path.failed("read cached result", e))?;
-        Ok(Some(entry.into()))
+        match read_once(&file, &mut entry).and_then(|()| read_rest(&file, &mut entry)) {
+            Ok(()) => Ok(Some(entry.into())),
+            Err(e) if is_of_file(e) => Ok(Some(Bytes::new())),
+            Err(e) => Err(path.failed("read cached result", e)),
+        }
     }
 
     /// Removes an entry that is damaged, unless it was replaced meanwhile: then its new value.
@@ -326,6 +334,11 @@ impl ActionCache {
         match unlinkat(self.inner.files.directory(), &path.path, AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
+            Err(Errno::ISDIR) => {
+                unlinkat(self.inner.files.directory(), &path.path, AtFlags::REMOVEDIR)
+                    .map(|()| true)
+                    .map_err(|e| path.failed("remove cached result", e))
+            }
             Err(e) => Err(path.failed("remove cached result", e)),
         }
     }

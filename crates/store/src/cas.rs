@@ -15,7 +15,6 @@
 //!   index has changed: who reads the new one sees the index without the blob.
 
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,15 +23,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use model::{Digest, DigestFunction};
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, Mode, OFlags, fstat, openat, statat, unlinkat};
+use rustix::fs::{
+    Advice, AtFlags, FileType, Mode, OFlags, fadvise, fstat, openat, statat, unlinkat,
+};
 use rustix::io::Errno;
 
 use crate::blob_path::BlobPath;
 use crate::checkpoint::Checkpoints;
 use crate::error::StoreError;
+use crate::hash_file::{FileHash, hash_file};
 use crate::index::Index;
 use crate::pins::{Pin, PinSet, Pins};
 use crate::publisher::Publisher;
+use crate::quarantine::{Quarantine, is_of_file};
 use crate::recency::{Clock, Tick, Usage};
 use crate::resident;
 use crate::root::write_all;
@@ -44,8 +47,12 @@ use crate::stripes::Stripes;
 pub const READ_BYTES_MAX: u64 = 64 << 20;
 
 /// How blobs are opened. Without NOATIME a read would be a write now and then.
-const READ_FLAGS: OFlags =
-    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NOATIME).union(OFlags::CLOEXEC);
+/// And opening a pipe that somebody put in the place of a blob must not hang.
+const READ_FLAGS: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOATIME)
+    .union(OFlags::CLOEXEC);
 
 /// The mode of a blob: nobody changes it, everybody who can reach it may read it.
 pub(crate) const BLOB_MODE: Mode = Mode::RUSR.union(Mode::RGRP).union(Mode::ROTH);
@@ -71,6 +78,7 @@ struct Inner {
     files: Publisher,
     path: PathBuf,
     checkpoints: Arc<Checkpoints>,
+    quarantine: Quarantine,
     index: Index,
     clock: Arc<Clock>,
     space: Arc<Space>,
@@ -85,6 +93,7 @@ impl Cas {
         files: Publisher,
         path: PathBuf,
         checkpoints: Arc<Checkpoints>,
+        quarantine: Quarantine,
         index: Index,
         clock: Arc<Clock>,
         space: Arc<Space>,
@@ -94,6 +103,7 @@ impl Cas {
                 files,
                 path,
                 checkpoints,
+                quarantine,
                 index,
                 clock,
                 space,
@@ -141,11 +151,18 @@ impl Cas {
         let Some(file) = self.open_file(digest)? else {
             return Ok(None);
         };
-        let content = read_up_to(&file, digest.size_bytes() as usize)
-            .map_err(|e| StoreError::io("read blob", digest.to_string(), e))?;
+        let is_suspect = self.is_suspect(&file, digest)?;
+        let content = match read_up_to(&file, digest.size_bytes() as usize) {
+            Ok(content) => content,
+            Err(e) if is_of_file(e) => return self.quarantine(digest, e).map(|()| None),
+            Err(e) => return Err(StoreError::io("read blob", digest.to_string(), e)),
+        };
         if content.len() as u64 != digest.size_bytes() {
-            self.remove_damaged(digest)?;
+            self.quarantine_damaged(digest)?;
             return Ok(None);
+        }
+        if is_suspect && Digest::of(digest.function(), &content) != *digest {
+            return self.quarantine(digest, Errno::IO).map(|()| None);
         }
         Ok(Some(content.into()))
     }
@@ -155,6 +172,9 @@ impl Cas {
     pub(crate) fn read_resident(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
         if !self.contains(digest) {
             return Ok(None);
+        }
+        if self.inner.checkpoints.suspect_since().is_some() {
+            return Err(StoreError::WouldWait);
         }
         let path = BlobPath::new(digest);
         let content =
@@ -176,9 +196,19 @@ impl Cas {
         }
         let Some(file) = file else { return Ok(None) };
         let stat = fstat(&file).map_err(|e| StoreError::io("stat blob", digest.to_string(), e))?;
-        if stat.st_size as u64 != digest.size_bytes() {
-            self.remove_damaged(digest)?;
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        if !is_file || stat.st_size as u64 != digest.size_bytes() {
+            self.quarantine_damaged(digest)?;
             return Ok(None);
+        }
+        if self.is_suspect(&file, digest)? {
+            let found = hash_file(file.as_fd(), digest.function(), digest.size_bytes());
+            match found {
+                Ok(FileHash::Whole(found)) if found == *digest => {}
+                Ok(_) => return self.quarantine(digest, Errno::IO).map(|()| None),
+                Err(e) if is_of_file(e) => return self.quarantine(digest, e).map(|()| None),
+                Err(e) => return Err(StoreError::io("read blob", digest.to_string(), e)),
+            }
         }
         Ok(Some(file.into()))
     }
@@ -335,6 +365,7 @@ impl Cas {
                 self.forget_if_gone(digest);
                 Ok(None)
             }
+            Err(e) if is_of_file(e) => self.quarantine(digest, e).map(|()| None),
             Err(e) => Err(StoreError::io("open blob", path.as_str(), e)),
         }
     }
@@ -349,25 +380,63 @@ impl Cas {
         }
     }
 
-    /// Removes a blob whose file has another size than it had.
-    fn remove_damaged(&self, digest: &Digest) -> Result<(), StoreError> {
-        let _change = self.inner.checkpoints.begin_change()?;
-        let _name = self.inner.names.lock(digest.hash());
-        // Looked at again under the lock: somebody may have removed it and stored it anew.
-        if self.stat(digest) == Ok(digest.size_bytes()) {
-            return Ok(());
-        }
-        tracing::error!(%digest, "a blob was changed behind the store's back; removed");
-        self.forget(digest);
-        self.unlink(digest)
+    /// What [`Quarantine::bytes_at_open`] says.
+    pub(crate) fn quarantined_bytes(&self) -> u64 {
+        self.inner.quarantine.bytes_at_open()
     }
 
-    /// The size of a blob's file.
+    /// Takes away what stands in the place of a blob and has another kind or size.
+    fn quarantine_damaged(&self, digest: &Digest) -> Result<(), StoreError> {
+        {
+            let _name = self.inner.names.lock(digest.hash());
+            // Looked at again under the lock: somebody may have removed it and stored it anew.
+            if self.stat(digest) == Ok(digest.size_bytes()) {
+                return Ok(());
+            }
+        }
+        self.quarantine(digest, Errno::IO)
+    }
+
+    /// Takes away a file that can't be read as the blob that it should be, so that the blob is
+    /// missing and the next upload brings it back.
+    fn quarantine(&self, digest: &Digest, error: Errno) -> Result<(), StoreError> {
+        let inner = &*self.inner;
+        let _change = inner.checkpoints.begin_change()?;
+        let _name = inner.names.lock(digest.hash());
+        tracing::error!(%digest, %error, "a blob is damaged and goes to quarantine");
+        self.forget(digest);
+        let taken = inner.quarantine.take(inner.files.directory(), digest);
+        match taken {
+            Ok(true) => inner.space.add(inner.space.cost(digest.size_bytes())),
+            Ok(false) => {}
+            // It is not in the index any more, and an upload replaces it.
+            Err(error) => tracing::error!(%digest, %error, "the damaged blob could not be moved"),
+        }
+        Ok(())
+    }
+
+    /// Whether a blob may have been lost by a failed sync; if so, the kernel is asked to forget what
+    /// it has of it in memory, which may be better than what is on the disk.
+    fn is_suspect(&self, file: &OwnedFd, digest: &Digest) -> Result<bool, StoreError> {
+        let Some(since) = self.inner.checkpoints.suspect_since() else { return Ok(false) };
+        let stat = fstat(file).map_err(|e| StoreError::io("stat blob", digest.to_string(), e))?;
+        let is_suspect = stat.st_ctime as i64 >= since;
+        if is_suspect {
+            // A failing hint costs nothing.
+            let _ = fadvise(file, 0, None, Advice::DontNeed);
+        }
+        Ok(is_suspect)
+    }
+
+    /// The size of a blob's file; an error if it is no file.
     fn stat(&self, digest: &Digest) -> Result<u64, Errno> {
         let path = BlobPath::new(digest);
         let directory = self.inner.files.directory();
         let stat = statat(directory, path.as_c_str(), AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok(stat.st_size as u64)
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Ok(stat.st_size as u64),
+            _ => Err(Errno::ISDIR),
+        }
     }
 
     /// Takes a blob out of the index. The caller holds the lock of its name.
@@ -388,13 +457,13 @@ impl Cas {
 }
 
 /// Reads until that many bytes are there or the file ends.
-fn read_up_to(file: &OwnedFd, size_bytes: usize) -> io::Result<Vec<u8>> {
+fn read_up_to(file: &OwnedFd, size_bytes: usize) -> Result<Vec<u8>, Errno> {
     let mut content = Vec::with_capacity(size_bytes);
     while content.len() < size_bytes {
         match rustix::io::read(file, spare_capacity(&mut content)) {
             Ok(0) => break,
             Ok(_) | Err(Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
+            Err(e) => return Err(e),
         }
     }
     Ok(content)

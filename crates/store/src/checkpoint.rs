@@ -5,6 +5,11 @@
 //! if something changed, a thread calls `syncfs` and records the time; a start after a crash hashes
 //! again what is younger. See `docs/storage-format.md`, "state".
 //!
+//! Linux tells of a failed write once. The next sync succeeds, and what was lost stays lost. So after
+//! a sync that failed no checkpoint is made any more, nothing says `clean`, and what is younger than
+//! the last good checkpoint is hashed before it is served, from the disk as far as the kernel lets go
+//! of what it has in memory. The next start hashes it as well.
+//!
 //! ```text
 //!   change ──> dirty ──(interval)──> syncfs ──> state: checkpoint   and so on
 //!   close: no more changes ──> syncfs ──> state: checkpoint, clean
@@ -12,7 +17,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,11 +28,22 @@ use rustix::io::Errno;
 use crate::error::StoreError;
 use crate::state::{BootId, State, checkpoint_now};
 
+/// Brings a file system to the disk.
+type SyncFileSystem = fn(&OwnedFd) -> rustix::io::Result<()>;
+
+/// Nothing is suspect.
+const NEVER: i64 = i64::MAX;
+
 /// Records what reached the disk, and keeps changes out once the store is closed.
 pub(crate) struct Checkpoints {
     root: OwnedFd,
     temporary: OwnedFd,
     boot: BootId,
+    sync: SyncFileSystem,
+    /// The last one that was recorded, in seconds since the epoch.
+    recorded: AtomicI64,
+    /// From when on files may not be what was written; [`NEVER`] as long as every sync went well.
+    suspect_since: AtomicI64,
     closed: RwLock<bool>,
     dirty: AtomicBool,
     stop: Mutex<bool>,
@@ -53,6 +69,9 @@ impl Checkpoints {
             root,
             temporary,
             boot,
+            sync: |root| syncfs(root),
+            recorded: AtomicI64::new(i64::MIN),
+            suspect_since: AtomicI64::new(NEVER),
             closed: RwLock::new(false),
             dirty: AtomicBool::new(false),
             stop: Mutex::new(false),
@@ -72,8 +91,31 @@ impl Checkpoints {
     /// Syncs everything and records it.
     pub(crate) fn checkpoint(&self) -> Result<(), StoreError> {
         let checkpoint = checkpoint_now();
-        syncfs(&self.root).map_err(|e| StoreError::io("sync", "the store", e))?;
+        self.sync()?;
         self.record(false, checkpoint)
+    }
+
+    /// From when on files have to be hashed before they are served, in seconds since the epoch.
+    pub(crate) fn suspect_since(&self) -> Option<i64> {
+        let since = self.suspect_since.load(Ordering::Acquire);
+        (since != NEVER).then_some(since)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        if self.suspect_since().is_some() {
+            return Err(StoreError::SyncFailed);
+        }
+        (self.sync)(&self.root).map_err(|e| {
+            let since = self.recorded.load(Ordering::Acquire);
+            self.suspect_since.store(since, Ordering::Release);
+            tracing::error!(
+                error = %e,
+                "the file system lost data of the store; what was stored since the last checkpoint \
+                 is hashed before it is served, and again by the next start. Look at the disk, then \
+                 restart the server"
+            );
+            StoreError::io("sync", "the store", e)
+        })
     }
 
     /// Records that a server runs, when everything is known to be on the disk.
@@ -106,14 +148,17 @@ impl Checkpoints {
         let checkpoint = checkpoint_now();
         // What else is on the file system can make this take long, so not without need.
         if self.dirty.load(Ordering::Acquire) {
-            syncfs(&self.root).map_err(|e| StoreError::io("sync", "the store", e))?;
+            self.sync()?;
+        }
+        if self.suspect_since().is_some() {
+            return Err(StoreError::SyncFailed);
         }
         self.record(true, checkpoint)
     }
 
     fn run(&self, interval: Duration) {
         let mut stop = self.stop.lock();
-        while !*stop {
+        while !*stop && self.suspect_since().is_none() {
             self.wake.wait_for(&mut stop, interval);
             if !*stop && self.dirty.swap(false, Ordering::AcqRel) {
                 MutexGuard::unlocked(&mut stop, || self.checkpoint_or_retry());
@@ -138,7 +183,42 @@ impl Checkpoints {
                 tracing::warn!("the disk is full: the state of the store can't be recorded");
                 State::remove(&self.root).map_err(|e| StoreError::io("remove", "state", e))
             }
-            written => written.map_err(|e| StoreError::io("write", "state", e)),
+            written => {
+                written.map_err(|e| StoreError::io("write", "state", e))?;
+                self.recorded.store(checkpoint, Ordering::Release);
+                Ok(())
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_sync_that_failed_nothing_is_called_good() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let open = || OwnedFd::from(std::fs::File::open(directory.path()).expect("a directory"));
+        std::fs::create_dir(directory.path().join("tmp")).expect("a directory");
+        let temporary = std::fs::File::open(directory.path().join("tmp")).expect("a directory");
+        let mut checkpoints = Checkpoints::new(open(), temporary.into(), BootId(None));
+        checkpoints.checkpoint().expect("a checkpoint");
+        let state = || std::fs::read_to_string(directory.path().join("state")).expect("a file");
+        let last_good = state();
+        assert_eq!(checkpoints.suspect_since(), None);
+        drop(checkpoints.begin_change().expect("open"));
+
+        checkpoints.sync = |_| Err(Errno::IO);
+        checkpoints.checkpoint().expect_err("an error of the disk");
+        let recorded = checkpoints.recorded.load(Ordering::Relaxed);
+        assert_eq!(checkpoints.suspect_since(), Some(recorded));
+        assert!(last_good.contains(&format!("checkpoint {recorded}\n")), "{last_good}");
+
+        // The kernel tells of it once.
+        checkpoints.sync = |_| Ok(());
+        assert!(matches!(checkpoints.checkpoint(), Err(StoreError::SyncFailed)));
+        assert!(matches!(checkpoints.close(None), Err(StoreError::SyncFailed)));
+        assert_eq!(state(), last_good);
     }
 }

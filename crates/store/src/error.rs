@@ -52,6 +52,9 @@ pub enum StoreError {
     /// There is no room, and nothing that could be evicted.
     #[error("{0}")]
     Full(Shortage),
+    /// A sync failed since the start, so that nothing is recorded as being on the disk.
+    #[error("an earlier sync failed: the file system lost data")]
+    SyncFailed,
     /// The answer is on a disk, and the caller must not wait for one: it asks again where it may.
     #[error("the answer is not in memory")]
     WouldWait,

@@ -32,6 +32,7 @@ mod hash_file;
 mod index;
 mod pins;
 mod publisher;
+mod quarantine;
 mod recency;
 mod resident;
 mod root;

@@ -125,6 +125,7 @@ pub(crate) struct Root {
     pub(crate) action_cache: OwnedFd,
     pub(crate) temporary: OwnedFd,
     pub(crate) work: OwnedFd,
+    pub(crate) quarantine: OwnedFd,
     /// Locked as long as it is open.
     _lock: OwnedFd,
 }
@@ -166,6 +167,7 @@ impl Root {
             path: path.to_owned(),
             is_new,
             work: make(&directory, "work")?,
+            quarantine: make(&directory, "quarantine")?,
             directory,
             blobs,
             action_cache,

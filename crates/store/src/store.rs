@@ -17,12 +17,13 @@ use crate::checkpoint::Checkpoints;
 use crate::error::StoreError;
 use crate::evictor::{Evictions, Evictor};
 use crate::index::Index;
+use crate::quarantine::Quarantine;
 use crate::recency::{Clock, ticks};
 use crate::root::{self, OpenError, Root};
 use crate::scan::{Scan, Scanner, Source, scan};
 use crate::size::StoreSize;
 use crate::space::Space;
-use crate::state::{BootId, Recovery, State};
+use crate::state::{BootId, Recovery, State, seconds_now};
 
 /// How a store is opened.
 #[derive(Debug, Clone)]
@@ -105,7 +106,7 @@ impl Store {
         let boot = options.boot_id.map_or_else(BootId::current, |id| BootId(Some(id)));
         let recovery = match State::read(&root.directory) {
             None if root.is_new => Recovery::Nothing,
-            last => State::recovery(last.as_ref(), &boot),
+            last => State::recovery(last.as_ref(), seconds_now()),
         };
         let clock = Arc::new(Clock::start());
         let (blobs, results) = (Index::new(secret()), Index::new(secret()));
@@ -132,10 +133,13 @@ impl Store {
             root.publisher(&root.blobs, "blob", BLOB_MODE)?,
             path.join("cas/blobs"),
             Arc::clone(&checkpoints),
+            Quarantine::new(root.share(&root.quarantine)?)
+                .map_err(|e| OpenError::io("list", path.join("quarantine"), e))?,
             blobs,
             Arc::clone(&clock),
             Arc::clone(&space),
         );
+        space.add(cas.quarantined_bytes());
         let action_cache = ActionCache::new(
             root.publisher(&root.action_cache, "entry", ENTRY_MODE)?,
             Arc::clone(&checkpoints),
@@ -309,7 +313,7 @@ fn begin(cas: &Cas, checkpoints: &Checkpoints, recovery: Recovery) -> Result<(),
     cas.ensure_empty_blobs()?;
     match recovery {
         Recovery::Nothing => checkpoints.record_start(),
-        Recovery::Sync | Recovery::Verify { .. } => checkpoints.checkpoint(),
+        Recovery::Verify { .. } => checkpoints.checkpoint(),
     }
 }
 

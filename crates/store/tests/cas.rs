@@ -298,3 +298,48 @@ fn a_closed_store_is_read_only() {
     }
     assert_eq!(cas.read(&digest).expect("read").expect("there"), "abc");
 }
+
+/// Whatever stands in the place of a blob: it is missing, and the next upload brings it back.
+#[test]
+fn what_is_no_blob_under_its_name_goes_to_quarantine() {
+    type Replace = fn(&std::path::Path);
+    let replacements: [(&str, Replace); 5] = [
+        ("a directory", |path| fs::create_dir(path).expect("a directory")),
+        ("a symlink", |path| std::os::unix::fs::symlink("/etc/passwd", path).expect("a link")),
+        ("a longer file", |path| fs::write(path, "abcd").expect("a file")),
+        ("an empty file", |path| fs::write(path, "").expect("a file")),
+        ("a pipe", |path| {
+            let mode = rustix::fs::Mode::from_raw_mode(0o644);
+            let kind = rustix::fs::FileType::Fifo;
+            rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).expect("a pipe");
+        }),
+    ];
+    for (what, replace) in replacements {
+        for by_stream in [false, true] {
+            let fixture = Fixture::new();
+            let cas = fixture.store.cas();
+            let digest = cas.put(SHA256, b"abc").expect("stored");
+            let used = fixture.store.stats().used_bytes;
+            let file = fixture.blob_file(&digest);
+            fs::remove_file(&file).expect("removed");
+            replace(&file);
+            let is_none = if by_stream {
+                cas.open(&digest).expect("opened").is_none()
+            } else {
+                // A longer file begins with the blob, which is right.
+                let read = cas.read(&digest).expect("read");
+                read.is_none() || what == "a longer file"
+            };
+            assert!(is_none, "{what}");
+            if what == "a longer file" && !by_stream {
+                continue;
+            }
+            assert!(!cas.contains(&digest), "{what}");
+            let quarantine = fixture.root.path().join("quarantine");
+            assert_eq!(fs::read_dir(&quarantine).expect("a directory").count(), 1, "{what}");
+            cas.put(SHA256, b"abc").expect("stored anew");
+            assert_eq!(cas.read(&digest).expect("read").expect("there"), "abc", "{what}");
+            assert!(fixture.store.stats().used_bytes > used, "what is in quarantine counts");
+        }
+    }
+}

@@ -46,11 +46,19 @@ fn crashed() -> (tempfile::TempDir, [Digest; 3]) {
 }
 
 #[test]
-fn a_killed_server_loses_nothing_and_costs_nothing() {
+fn a_killed_server_loses_nothing_and_costs_what_it_stored_last() {
     let (root, digests) = crashed();
     let store = open(root.path(), BOOT);
     assert_eq!(store.cas().missing(&digests), []);
-    assert_eq!(store.stats().verified_at_open, 0);
+    assert_eq!(store.stats().verified_at_open, 3);
+}
+
+#[test]
+fn a_disk_that_lost_data_while_the_machine_ran_is_noticed() {
+    let (root, [whole, cut, zeros]) = crashed();
+    tear(root.path(), &zeros, overwrite);
+    let store = open(root.path(), BOOT);
+    assert_eq!(store.cas().missing(&[whole, cut, zeros]), [zeros]);
 }
 
 #[test]
@@ -75,10 +83,27 @@ fn a_crash_of_the_machine_costs_what_it_tore() {
 #[test]
 fn what_is_older_than_the_checkpoint_is_not_hashed() {
     let (root, digests) = crashed();
-    set_checkpoint(root.path(), i64::MAX);
+    let made = seconds();
+    while seconds() <= made {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    set_checkpoint(root.path(), seconds());
     let store = open(root.path(), OTHER_BOOT);
     assert_eq!(store.cas().missing(&digests), []);
     assert_eq!(store.stats().verified_at_open, 0);
+}
+
+#[test]
+fn a_checkpoint_in_the_future_says_nothing() {
+    let (root, _) = crashed();
+    set_checkpoint(root.path(), seconds() + 3600);
+    let store = open(root.path(), BOOT);
+    assert_eq!(store.stats().verified_at_open, 3);
+}
+
+fn seconds() -> i64 {
+    let now = std::time::UNIX_EPOCH.elapsed().expect("a clock after 1970");
+    now.as_secs() as i64
 }
 
 #[test]
