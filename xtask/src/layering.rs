@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// From the bottom up: each may import those before it.
-const FLOORS: [&str; 18] = [
+const FLOORS: [&str; 19] = [
     "chain",
     "events",
     "model",
@@ -27,6 +27,7 @@ const FLOORS: [&str; 18] = [
     "vm",
     "vz",
     "guest",
+    "settings",
     "actiond",
 ];
 

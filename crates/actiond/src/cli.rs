@@ -11,6 +11,7 @@ use inputroot::StrategyName;
 use model::{ByteSize, DeclaredProperty, UnknownProperties};
 use store::StoreSize;
 
+use crate::configuration::ConfigArgs;
 use crate::image::ImageArgs;
 use crate::logging::LogArgs;
 use crate::observers::HttpChoice;
@@ -35,13 +36,23 @@ pub enum Command {
     ServeVm(Box<ServeVmArgs>),
     /// Show what of the kernel's features is here, and what is lost without them
     Doctor(DoctorArgs),
+    /// Check or show the configuration from files, environment and flags
+    Config(ConfigArgs),
     /// Import, list and remove images that actions can have as their root file system
     Image(ImageArgs),
 }
 
-/// Flags of `serve`.
-#[derive(Debug, Args)]
+/// Flags of `serve`. Each is also a setting of the configuration file and a
+/// variable of the environment; see [`crate::configuration`].
+#[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
+    /// Configuration file [default: /etc/actiond/config.toml, then
+    /// ~/.config/actiond/config.toml]. A flag such as --queue-limit is the key
+    /// queue_limit there and the variable ACTIOND_QUEUE_LIMIT; flags go before
+    /// variables, and these before the file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// Address to listen on. There is no authentication: whoever can connect can
     /// run actions
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8980")]

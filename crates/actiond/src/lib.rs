@@ -10,6 +10,7 @@
 //!
 //! The rest is for Linux alone:
 //! - [`cli`]: flags, as plain data.
+//! - [`configuration`]: the settings of `serve` from files, environment and flags.
 //! - [`privileges`]: what `serve` needs from the machine before anything else.
 //! - [`observers`]: the log, the event file and the page, which listen to events.
 //! - [`serve`]: the daemon, wired bottom up.
@@ -20,6 +21,8 @@
 mod bazelrc;
 #[cfg(target_os = "linux")]
 pub mod cli;
+#[cfg(target_os = "linux")]
+pub mod configuration;
 pub mod darwin;
 pub mod doctor;
 #[cfg(target_os = "linux")]

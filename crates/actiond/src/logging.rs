@@ -4,13 +4,20 @@
 //! `timestamp`, `level`, `message` and the fields of the event at its top level. Messages that the
 //! program prints before the log starts, or when it fails, are plain text in both formats.
 
+use std::sync::OnceLock;
+
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{Layer as _, fmt};
+use tracing_subscriber::{Layer as _, fmt, reload};
 use vm::vmm::WorkerFlag;
+
+/// Replaces the filter of the log that was started.
+type SetFilter = Box<dyn Fn(Targets) -> anyhow::Result<()> + Send + Sync>;
+
+static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
 /// Flags that say what is logged, and how.
 #[derive(Debug, Clone, Args)]
@@ -58,14 +65,34 @@ pub enum LogFormat {
 /// # Errors
 /// When the filter can't be parsed.
 pub fn start(arguments: &LogArgs) -> anyhow::Result<()> {
-    let filter = parse_filter(&arguments.log)?;
+    let (filter, handle) = reload::Layer::new(parse_filter(&arguments.log)?);
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_target(false);
     let lines = match arguments.log_format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    let set = move |filter| handle.reload(filter).context("replacing the filter of the log");
+    // The log starts once in a process: `init` panics at a second time.
+    let _ = SET_FILTER.set(Box::new(set));
     Ok(())
+}
+
+/// Lets the log that was started have another filter.
+///
+/// # Errors
+/// When the filter can't be parsed; the log then stays as it was.
+pub(crate) fn set_filter(filter: &str) -> anyhow::Result<()> {
+    let filter = parse_filter(filter)?;
+    SET_FILTER.get().map_or(Ok(()), |set| set(filter))
+}
+
+/// Checks that a filter can be parsed.
+///
+/// # Errors
+/// When it can't.
+pub(crate) fn check(filter: &str) -> anyhow::Result<()> {
+    parse_filter(filter).map(drop)
 }
 
 /// Parses levels and `module=level` pairs. [`Targets`] takes any text for the name of a module, so

@@ -31,6 +31,7 @@ use web::Site;
 use worker::{OutputLimits, Worker, WorkerConfig};
 
 use crate::cli::ServeArgs;
+use crate::configuration::{Changes, Configuration};
 use crate::observers::{Observers, serve_http};
 use crate::service_manager::ServiceManager;
 use crate::{bazelrc, doctor, logging, privileges, runtime_source, surroundings};
@@ -50,15 +51,16 @@ pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When serving can't start, or breaks.
-pub fn run(arguments: &ServeArgs) -> anyhow::Result<ExitCode> {
+pub fn run(mut configuration: Configuration) -> anyhow::Result<ExitCode> {
     surroundings::take_in_hand()?;
     limit_heaps();
-    logging::start(&arguments.log)?;
+    logging::start(&configuration.arguments.log)?;
     privileges::check()?;
     // While there is one thread: those that come are in the same namespace. What is mounted in it
     // shows nowhere else, and is gone with the daemon however that ends.
     sys::mount::enter_private_namespace().context("entering a mount namespace")?;
-    with_worker(arguments, |store, worker, site| serve(arguments, store, worker, site))
+    let arguments = configuration.arguments.clone();
+    with_worker(&arguments, |store, worker, site| serve(&mut configuration, store, worker, site))
 }
 
 /// One heap for each CPU, two at least: enough for threads hardly ever to wait for each other, and
@@ -191,12 +193,14 @@ fn cgroups() -> Option<Arc<Cgroups>> {
 }
 
 async fn serve(
-    arguments: &ServeArgs,
+    configuration: &mut Configuration,
     store: Arc<Store>,
     worker: Worker,
     site: Site,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
+    let mut signals_to_reload = signal(SignalKind::hangup()).context("listening for signals")?;
+    let arguments = configuration.arguments.clone();
     let listen = arguments.listen;
     let connections =
         TcpConnections::bind(listen).await.with_context(|| format!("listening on {listen}"))?;
@@ -220,6 +224,7 @@ async fn serve(
 
     tokio::select! {
         () = signals.next() => {}
+        () = reload_when_asked(configuration, &mut signals_to_reload) => {}
         () = manager.keep_alive() => {}
         ended = &mut server => return Err(server_ended(ended)),
     }
@@ -236,6 +241,29 @@ async fn serve(
         tracing::warn!("calls were still open at the end");
     }
     Ok(if drained { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Reads the configuration again at each SIGHUP; never ends. A mistake in it leaves everything as it
+/// was.
+async fn reload_when_asked(configuration: &mut Configuration, asked: &mut Signal) {
+    while asked.recv().await.is_some() {
+        match reload(configuration) {
+            Ok(Changes { now, after_restart }) => {
+                tracing::info!(?now, ?after_restart, "the configuration was read again");
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, "the configuration stays as it was");
+            }
+        }
+    }
+    std::future::pending().await
+}
+
+fn reload(configuration: &mut Configuration) -> anyhow::Result<Changes> {
+    let changes = configuration.reload()?;
+    logging::set_filter(&configuration.arguments.log.log)?;
+    Ok(changes)
 }
 
 /// Whether all running actions came to their own end.

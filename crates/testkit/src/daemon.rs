@@ -155,6 +155,8 @@ impl DaemonBuilder {
         command.arg(self.verb).arg(format!("--listen={}", self.listen));
         command.arg("--root").arg(root.path());
         command.args(&self.flags);
+        // Not what the machine's or the user's file says.
+        command.env("ACTIOND_CONFIG", "/dev/null");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         Ok(command)
     }

@@ -1,9 +1,11 @@
 //! `linux-actiond`: the daemon for Linux hosts.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use actiond::cli::{Cli, Command};
-use actiond::{doctor, image, serve, serve_vm};
+use actiond::configuration::Configuration;
+use actiond::{configuration, doctor, image, serve, serve_vm};
 use clap::Parser as _;
 use vm::qemu::{LAUNCHER_COMMAND, launcher_main};
 
@@ -17,7 +19,8 @@ fn main() -> ExitCode {
         _ => {}
     }
     let outcome = match Cli::parse().command {
-        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Serve(_) => Configuration::load(words_from(2)).and_then(serve::run),
+        Command::Config(arguments) => configuration::run(&arguments, words_from(3)),
         Command::ServeVm(arguments) => serve_vm::run(*arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
@@ -26,4 +29,9 @@ fn main() -> ExitCode {
         eprintln!("linux-actiond: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// The words of the command line from that index on.
+fn words_from(index: usize) -> Vec<OsString> {
+    std::env::args_os().skip(index).collect()
 }

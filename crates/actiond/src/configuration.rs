@@ -1,0 +1,120 @@
+//! The configuration of `serve`, from its files, the environment and the flags, and the verb that
+//! shows it.
+//!
+//! The daemon reads all layers again when it gets SIGHUP. Some settings then change at once; for
+//! the others the log says that they need a restart.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, CommandFactory as _, Parser as _, Subcommand};
+use settings::{Layers, Resolved};
+
+use crate::cli::{Cli, Command, ServeArgs};
+use crate::logging;
+
+/// The verb whose flags are the settings.
+const VERB: &str = "serve";
+
+/// Settings that change at SIGHUP; all others need a restart.
+const RELOADED: [&str; 1] = ["log"];
+
+/// Flags of `config`.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    #[allow(missing_docs, reason = "clap would show a doc comment as help")]
+    pub verb: ConfigVerb,
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Check files, environment and flags as `serve` does, and say which files were read
+    Check(Box<ServeArgs>),
+    /// Print every setting with its value and where that comes from
+    Show(Box<ServeArgs>),
+}
+
+/// The settings of a running `serve`, and how to read them again.
+#[derive(Debug)]
+pub struct Configuration {
+    /// The settings.
+    pub arguments: ServeArgs,
+    resolved: Resolved,
+    flags: Vec<OsString>,
+}
+
+impl Configuration {
+    /// Resolves files, environment and `flags`, the words after `serve`.
+    ///
+    /// # Errors
+    /// The first mistake in any layer.
+    pub fn load(flags: Vec<OsString>) -> anyhow::Result<Self> {
+        let cli = Cli::command();
+        let command = cli.find_subcommand(VERB).context("the verb is declared")?.clone();
+        let variable = |name: &str| std::env::var_os(name);
+        let user = rustix::process::geteuid().as_raw();
+        let layers = Layers { command, flags: flags.clone(), variable: &variable, user };
+        let resolved = layers.resolve()?;
+        let words = ["linux-actiond", VERB].map(OsString::from);
+        let words = words.into_iter().chain(resolved.words.iter().cloned());
+        match Cli::try_parse_from(words)?.command {
+            Command::Serve(arguments) => {
+                logging::check(&arguments.log.log)?;
+                Ok(Self { arguments: *arguments, resolved, flags })
+            }
+            _ => anyhow::bail!("the words of {VERB} are another verb's"),
+        }
+    }
+
+    /// Reads all layers again, and takes over what can change while the daemon runs.
+    ///
+    /// # Errors
+    /// The first mistake in any layer. Everything then stays as it was.
+    pub(crate) fn reload(&mut self) -> anyhow::Result<Changes> {
+        let new = Self::load(self.flags.clone())?;
+        let changes = Changes::between(&self.resolved, &new.resolved);
+        *self = new;
+        Ok(changes)
+    }
+}
+
+/// The keys of settings that differ between two configurations.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// Those that apply at once.
+    pub(crate) now: Vec<String>,
+    /// Those that apply after a restart.
+    pub(crate) after_restart: Vec<String>,
+}
+
+impl Changes {
+    fn between(old: &Resolved, new: &Resolved) -> Self {
+        let pairs = old.settings.iter().zip(&new.settings);
+        let changed = pairs.filter(|(old, new)| old.values != new.values);
+        let (now, after_restart) = changed
+            .map(|(_, new)| new.key.clone())
+            .partition(|key| RELOADED.contains(&key.as_str()));
+        Self { now, after_restart }
+    }
+}
+
+/// Checks or shows the configuration that `serve` with the same flags would have.
+///
+/// # Errors
+/// The first mistake in any layer.
+pub fn run(arguments: &ConfigArgs, flags: Vec<OsString>) -> anyhow::Result<ExitCode> {
+    let resolved = Configuration::load(flags)?.resolved;
+    match arguments.verb {
+        ConfigVerb::Check(_) => {
+            let files: Vec<_> =
+                resolved.files.iter().map(|path| path.display().to_string()).collect();
+            let files = if files.is_empty() { "no file".to_owned() } else { files.join(", ") };
+            println!("the configuration is valid ({files})");
+        }
+        ConfigVerb::Show(_) => print!("{resolved}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
