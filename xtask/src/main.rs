@@ -25,6 +25,7 @@ mod leftovers;
 mod lint;
 mod process;
 mod profile;
+mod proto;
 mod reproducible;
 mod runtimes;
 mod serve;
@@ -71,6 +72,8 @@ enum Verb {
     Profile(profile::Arguments),
     /// Attack the daemon, and see that nothing gives way.
     Attack(attack::Arguments),
+    /// Compile the .proto files to the code in `crates/proto`.
+    Proto,
     /// Make tables of the times in a daemon's log.
     Timings(timings::Arguments),
     /// Build the guest's kernel, or test actiondfs.
@@ -120,6 +123,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Profile(arguments) => profile::run(&arguments),
         Verb::Attack(arguments) => attack::run(&arguments),
+        Verb::Proto => proto::run(),
         Verb::Timings(arguments) => timings::run(&arguments),
         Verb::Kernel(arguments) => kernel::run(&arguments),
         Verb::Initramfs(arguments) => initramfs::run(&arguments),

@@ -171,8 +171,8 @@ async fn small_blobs_are_inlined_when_asked_for(kit: Kit) -> Outcome {
         ..Default::default()
     };
     let got = client.action_cache().get_action_result(message).await?.into_inner();
-    assert_eq!((got.stdout_raw.as_slice(), got.stderr_raw.as_slice()), (&b"out"[..], &b"err"[..]));
-    assert_eq!(got.output_files[0].contents, b"content");
+    assert_eq!((&got.stdout_raw[..], &got.stderr_raw[..]), (&b"out"[..], &b"err"[..]));
+    assert_eq!(got.output_files[0].contents, b"content"[..]);
     assert_eq!(got.stdout_digest, expected.stdout_digest, "digests stay");
 
     // What is too large stays a digest.
@@ -185,7 +185,7 @@ async fn small_blobs_are_inlined_when_asked_for(kit: Kit) -> Outcome {
         ..Default::default()
     };
     let got = client.action_cache().get_action_result(message).await?.into_inner();
-    assert_eq!(got.stdout_raw, b"");
+    assert_eq!(got.stdout_raw, b""[..]);
     assert_eq!(got.stdout_digest, Some(large.to_proto()));
     Ok(())
 }

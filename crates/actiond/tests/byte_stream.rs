@@ -127,7 +127,7 @@ fn message(name: &str, offset: i64, data: &[u8], finish: bool) -> WriteRequest {
         resource_name: name.to_owned(),
         write_offset: offset,
         finish_write: finish,
-        data: data.to_vec(),
+        data: data.to_vec().into(),
     }
 }
 

@@ -111,7 +111,7 @@ async fn update(
 fn request(digest: Digest, data: &[u8]) -> batch_update_blobs_request::Request {
     batch_update_blobs_request::Request {
         digest: Some(digest.to_proto()),
-        data: data.to_vec(),
+        data: data.to_vec().into(),
         ..Default::default()
     }
 }
@@ -136,7 +136,7 @@ async fn a_batch_has_a_status_for_each_blob(kit: Kit) -> Outcome {
     let responses = client.cas().batch_read_blobs(message).await?.into_inner().responses;
     let code = |at: usize| Code::from(responses[at].status.clone().unwrap_or_default().code);
     assert_eq!([code(0), code(1), code(2)], [Good, NotFound, InvalidArgument]);
-    assert_eq!(responses[0].data, b"good");
+    assert_eq!(responses[0].data, b"good"[..]);
     assert_eq!(responses[0].digest, Some(good.to_proto()));
     Ok(())
 }

@@ -51,7 +51,7 @@ async fn an_output_comes_back_and_is_cached(kit: Kit) -> Outcome {
     assert!(second.from_cache());
     let mut expected = first.result()?.clone();
     // A cached result holds its streams as digests only.
-    (expected.stdout_raw, expected.stderr_raw) = (Vec::new(), Vec::new());
+    (expected.stdout_raw, expected.stderr_raw) = Default::default();
     assert_eq!(second.result()?, &expected);
     Ok(())
 }
@@ -299,8 +299,8 @@ async fn output_files_are_inlined_when_asked_for(kit: Kit) -> Outcome {
         let stream = client.execution().execute(message).await?.into_inner();
         let run = Run::collect(client.clone(), stream).await?;
         assert_eq!(run.from_cache(), expect_cached);
-        assert_eq!(run.output_file("one")?.contents, b"");
-        assert_eq!(run.output_file("two")?.contents, b"two\n");
+        assert_eq!(run.output_file("one")?.contents, b""[..]);
+        assert_eq!(run.output_file("two")?.contents, b"two\n"[..]);
     }
     Ok(())
 }

@@ -155,7 +155,7 @@ async fn half_uploads_are_bounded(kit: Kit) -> Outcome {
     let digest = Digest::of(testkit::DigestFunction::Sha256, &content);
     let message = testkit::google::bytestream::WriteRequest {
         resource_name: format!("uploads/u/blobs/{digest}"),
-        data: content,
+        data: content.into(),
         ..Default::default()
     };
     let message = message.encode_to_vec();

@@ -106,7 +106,7 @@ async fn a_running_action_is_waited_for(kit: Kit) -> Outcome {
     let processes = at_least(4, &daemon).await?;
     daemon.terminate()?;
     let run = Run::collect(daemon.client(), stream).await?;
-    assert_eq!(run.result()?.stdout_raw, b"done\n");
+    assert_eq!(run.result()?.stdout_raw, b"done\n"[..]);
     assert_eq!(daemon.wait()?.code(), Some(0));
     all_end(&processes).await
 }
@@ -187,7 +187,7 @@ async fn open_connections_do_not_hold_it_up(kit: Kit) -> Outcome {
     sender
         .send(google::bytestream::WriteRequest {
             resource_name: client.upload_name(&digest),
-            data: b"oth".to_vec(),
+            data: b"oth".to_vec().into(),
             ..Default::default()
         })
         .await?;

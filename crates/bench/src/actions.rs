@@ -131,7 +131,7 @@ async fn make(
         Blob::of_message(&proto::Action {
             command_digest: Some(command.digest.to_proto()),
             input_root_digest: Some(roots[number % roots.len()].to_proto()),
-            salt: unique().to_le_bytes().to_vec(),
+            salt: unique().to_le_bytes().to_vec().into(),
             do_not_cache: true,
             platform: client.platform(),
             ..Default::default()

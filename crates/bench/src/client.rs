@@ -101,7 +101,7 @@ impl Client {
         }
         let requests = blobs.iter().map(|blob| proto::batch_update_blobs_request::Request {
             digest: Some(blob.digest.to_proto()),
-            data: blob.bytes.to_vec(),
+            data: blob.bytes.clone(),
             ..Default::default()
         });
         let request =

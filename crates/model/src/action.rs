@@ -231,7 +231,7 @@ mod tests {
     fn the_whole_action() {
         let action = proto::Action {
             do_not_cache: true,
-            salt: b"salt".to_vec(),
+            salt: b"salt".as_slice().into(),
             platform: Some(proto::Platform {
                 properties: vec![proto::platform::Property {
                     name: "mutates_inputs".to_owned(),

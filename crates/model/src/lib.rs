@@ -51,9 +51,9 @@ pub const ACTION_ID: u32 = 65534;
 
 /// The generated REAPI messages, under the names that the house uses for them.
 pub mod proto {
-    pub use bazel_remote_apis::build::bazel::remote::execution::v2::*;
-    pub use bazel_remote_apis::build::bazel::semver;
-    pub use bazel_remote_apis::google;
-    pub use bazel_remote_apis::google::protobuf::{Any, Duration, Timestamp};
+    pub use ::proto::build::bazel::remote::execution::v2::*;
+    pub use ::proto::build::bazel::semver;
+    pub use ::proto::google;
+    pub use ::proto::google::protobuf::{Any, Duration, Timestamp};
     pub use prost::Message;
 }

@@ -154,7 +154,7 @@ fn what_a_result_names() {
     let result = proto::ActionResult {
         output_files: vec![output("b"), output("a"), output("b"), output("")],
         stdout_digest: Some(digest_of("out").to_proto()),
-        stderr_raw: b"inline".to_vec(),
+        stderr_raw: b"inline".to_vec().into(),
         output_directories: vec![proto::OutputDirectory {
             root_directory_digest: Some(digest_of("root").to_proto()),
             ..Default::default()

@@ -1,18 +1,23 @@
 //! `ActionCache`: cached results, kept apart by instance name.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use model::proto::{ActionResult, GetActionResultRequest, UpdateActionResultRequest};
 use model::result::referenced_digests;
 use prost::Message as _;
 use store::Store;
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, http};
 use tonic::{Request, Response, Status};
 use worker::Worker;
 
+use crate::grpc::{Call, Methods};
 use crate::inline::Wanted;
 use crate::{blocking, request, status};
 
 /// The service.
+#[derive(Clone)]
 pub(crate) struct ActionCache {
     store: Arc<Store>,
     worker: Worker,
@@ -24,11 +29,24 @@ impl ActionCache {
     }
 }
 
-#[tonic::async_trait]
-impl model::proto::action_cache_server::ActionCache for ActionCache {
+impl Methods for ActionCache {
+    const NAME: &'static str = "build.bazel.remote.execution.v2.ActionCache";
+
+    fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
+        match method {
+            "GetActionResult" => call.unary(move |request| self.clone().get_action_result(request)),
+            "UpdateActionResult" => {
+                call.unary(move |request| self.clone().update_action_result(request))
+            }
+            _ => call.unimplemented(),
+        }
+    }
+}
+
+impl ActionCache {
     /// A hit is a result whose every blob is there; all else is NOT_FOUND.
     async fn get_action_result(
-        &self,
+        self,
         request: Request<GetActionResultRequest>,
     ) -> Result<Response<ActionResult>, Status> {
         let message = request.into_inner();
@@ -70,7 +88,7 @@ impl model::proto::action_cache_server::ActionCache for ActionCache {
     /// acknowledged and forgotten: clients send them, and a cache may forget,
     /// but a failure is never served as cached.
     async fn update_action_result(
-        &self,
+        self,
         request: Request<UpdateActionResultRequest>,
     ) -> Result<Response<ActionResult>, Status> {
         let message = request.into_inner();

@@ -1,28 +1,42 @@
 //! `Capabilities`: what this server does, and nothing that it does not.
 
+use std::convert::Infallible;
+use std::future::ready;
+
 use model::DigestFunction;
 use model::proto::{
     ActionCacheUpdateCapabilities, CacheCapabilities, ExecutionCapabilities,
     GetCapabilitiesRequest, ServerCapabilities, compressor, semver::SemVer,
     symlink_absolute_path_strategy,
 };
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, http};
 use tonic::{Request, Response, Status};
 
 use crate::cas::MAX_BATCH_TOTAL_SIZE_BYTES;
+use crate::grpc::{Call, Methods};
 use crate::{request, status};
 
 /// The service.
+#[derive(Clone)]
 pub(crate) struct Capabilities;
 
-#[tonic::async_trait]
-impl model::proto::capabilities_server::Capabilities for Capabilities {
-    async fn get_capabilities(
-        &self,
-        request: Request<GetCapabilitiesRequest>,
-    ) -> Result<Response<ServerCapabilities>, Status> {
-        request::instance_name(&request.get_ref().instance_name).map_err(status::request)?;
-        Ok(Response::new(capabilities()))
+impl Methods for Capabilities {
+    const NAME: &'static str = "build.bazel.remote.execution.v2.Capabilities";
+
+    fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
+        match method {
+            "GetCapabilities" => call.unary(|request| ready(get_capabilities(&request))),
+            _ => call.unimplemented(),
+        }
     }
+}
+
+fn get_capabilities(
+    request: &Request<GetCapabilitiesRequest>,
+) -> Result<Response<ServerCapabilities>, Status> {
+    request::instance_name(&request.get_ref().instance_name).map_err(status::request)?;
+    Ok(Response::new(capabilities()))
 }
 
 /// The same for every instance.

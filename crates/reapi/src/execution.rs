@@ -1,21 +1,24 @@
 //! `Execution`: actions, and the operations that stand for them.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bazel_remote_apis::google::longrunning::{Operation, operation};
-use bazel_remote_apis::google::protobuf::Any;
-use bazel_remote_apis::google::rpc::Status as RpcStatus;
 use model::proto::{
-    self, ExecuteOperationMetadata, ExecuteResponse, WaitExecutionRequest,
+    ExecuteOperationMetadata, ExecuteResponse, WaitExecutionRequest,
     execution_stage::Value as ProtoStage,
 };
 use prost::Message;
+use proto::google::longrunning::{Operation, operation};
+use proto::google::protobuf::Any;
+use proto::google::rpc::Status as RpcStatus;
 use store::Store;
-use tonic::codegen::BoxStream;
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, BoxStream, http};
 use tonic::{Request, Response, Status};
 use worker::{Done, ExecuteRequest, OperationState, Stage, SubmitError, Subscription, Worker};
 
+use crate::grpc::{Call, Methods};
 use crate::inline::Wanted;
 use crate::{blocking, origin, request, status};
 
@@ -24,6 +27,7 @@ use crate::{blocking, origin, request, status};
 const REPEAT: Duration = Duration::from_secs(30);
 
 /// The service.
+#[derive(Clone)]
 pub(crate) struct Execution {
     store: Arc<Store>,
     worker: Worker,
@@ -50,14 +54,24 @@ impl Execution {
     }
 }
 
-#[tonic::async_trait]
-impl proto::execution_server::Execution for Execution {
-    type ExecuteStream = BoxStream<Operation>;
-    type WaitExecutionStream = BoxStream<Operation>;
+impl Methods for Execution {
+    const NAME: &'static str = "build.bazel.remote.execution.v2.Execution";
 
+    fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
+        match method {
+            "Execute" => call.server_streaming(move |request| self.clone().execute(request)),
+            "WaitExecution" => {
+                call.server_streaming(move |request| self.clone().wait_execution(request))
+            }
+            _ => call.unimplemented(),
+        }
+    }
+}
+
+impl Execution {
     async fn execute(
-        &self,
-        request: Request<proto::ExecuteRequest>,
+        self,
+        request: Request<proto::build::bazel::remote::execution::v2::ExecuteRequest>,
     ) -> Result<Response<BoxStream<Operation>>, Status> {
         let origin = Arc::new(origin::of(request.metadata()));
         let message = request.into_inner();
@@ -95,7 +109,7 @@ impl proto::execution_server::Execution for Execution {
     }
 
     async fn wait_execution(
-        &self,
+        self,
         request: Request<WaitExecutionRequest>,
     ) -> Result<Response<BoxStream<Operation>>, Status> {
         let name = &request.get_ref().name;

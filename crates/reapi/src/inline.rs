@@ -1,5 +1,6 @@
 //! Small blobs of a result, sent inside it: saves clients a round trip each.
 
+use bytes::Bytes;
 use model::{Digest, DigestFunction, proto};
 use store::Cas;
 use tonic::Status;
@@ -57,14 +58,14 @@ struct Inliner<'a> {
 impl Inliner<'_> {
     /// Fills `field` with the blob, unless it is filled, too large, or no longer
     /// there.
-    fn fill(&mut self, digest: Option<&proto::Digest>, field: &mut Vec<u8>) -> Result<(), Status> {
+    fn fill(&mut self, digest: Option<&proto::Digest>, field: &mut Bytes) -> Result<(), Status> {
         let digest = digest.and_then(|digest| Digest::from_proto(digest, self.function).ok());
         let Some(digest) = digest.filter(|digest| field.is_empty() && self.fits(digest)) else {
             return Ok(());
         };
         if let Some(blob) = self.cas.read(&digest).map_err(status::cas)? {
             self.left_bytes -= digest.size_bytes();
-            field.extend_from_slice(&blob);
+            *field = blob;
         }
         Ok(())
     }

@@ -1,18 +1,19 @@
 //! `actiond.internal.v1.CAS`: an interface of this project for its own tests and
-//! for operators on the machine itself. Its messages are in [`crate::wire`].
+//! for operators on the machine itself.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use model::DigestFunction;
+use proto::encoded::actiond::delete_blobs_response::Response as DeleteBlobsOutcome;
+use proto::encoded::actiond::{DeleteBlobsRequest, DeleteBlobsResponse};
 use store::{Deleted, Store};
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http};
 use tonic::{Request, Response, Status};
 
 use crate::grpc::{Call, Methods};
-use crate::wire::{DeleteBlobsOutcome, DeleteBlobsRequest, DeleteBlobsResponse};
 use crate::{blocking, request, status};
 
 /// The service.

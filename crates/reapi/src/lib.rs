@@ -20,7 +20,6 @@
 //! - [`request`]: what all requests share: digests, instance names.
 //! - `origin`: the names that a client gives its requests.
 //! - [`grpc`]: hand-made services, where the generated ones would copy blobs.
-//! - [`wire`]: the messages that those services use.
 //! - [`memory`]: what clients can make the server hold.
 
 mod action_cache;
@@ -41,7 +40,6 @@ mod request;
 mod resource_name;
 mod server;
 mod status;
-mod wire;
 
 pub use incoming::TcpConnections;
 pub use server::{Health, ServeError, Services, serve};

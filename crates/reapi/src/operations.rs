@@ -2,18 +2,21 @@
 //! listing, waiting, cancelling. They are not deleted: the worker forgets them by
 //! itself.
 
+use std::convert::Infallible;
+use std::future::ready;
 use std::time::Duration;
 
-use bazel_remote_apis::google::longrunning::operations_server::Operations as OperationsService;
-use bazel_remote_apis::google::longrunning::{
-    CancelOperationRequest, DeleteOperationRequest, GetOperationRequest, ListOperationsRequest,
-    ListOperationsResponse, Operation, WaitOperationRequest,
+use proto::google::longrunning::{
+    CancelOperationRequest, GetOperationRequest, ListOperationsRequest, ListOperationsResponse,
+    Operation, WaitOperationRequest,
 };
-use bazel_remote_apis::google::protobuf::Empty;
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, http};
 use tonic::{Request, Response, Status};
 use worker::{Subscription, Worker};
 
 use crate::execution::operation;
+use crate::grpc::{Call, Methods};
 use crate::status;
 
 /// The longest a call waits; the client may ask again. Without a bound, calls of
@@ -25,6 +28,7 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 const MAX_PAGE: usize = 100;
 
 /// The service.
+#[derive(Clone)]
 pub(crate) struct Operations {
     worker: Worker,
 }
@@ -46,17 +50,30 @@ impl Operations {
     }
 }
 
-#[tonic::async_trait]
-impl OperationsService for Operations {
+impl Methods for Operations {
+    const NAME: &'static str = "google.longrunning.Operations";
+
+    fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
+        match method {
+            "GetOperation" => call.unary(move |request| self.clone().get_operation(request)),
+            "WaitOperation" => call.unary(move |request| self.clone().wait_operation(request)),
+            "CancelOperation" => call.unary(move |request| ready(self.cancel_operation(&request))),
+            "ListOperations" => call.unary(move |request| self.clone().list_operations(request)),
+            _ => call.unimplemented(),
+        }
+    }
+}
+
+impl Operations {
     async fn get_operation(
-        &self,
+        self,
         request: Request<GetOperationRequest>,
     ) -> Result<Response<Operation>, Status> {
         self.look(&request.get_ref().name).await.map(Response::new)
     }
 
     async fn wait_operation(
-        &self,
+        self,
         request: Request<WaitOperationRequest>,
     ) -> Result<Response<Operation>, Status> {
         let message = request.get_ref();
@@ -73,19 +90,19 @@ impl OperationsService for Operations {
         Ok(Response::new(operation(&message.name, &state)))
     }
 
-    async fn cancel_operation(
+    fn cancel_operation(
         &self,
-        request: Request<CancelOperationRequest>,
-    ) -> Result<Response<Empty>, Status> {
+        request: &Request<CancelOperationRequest>,
+    ) -> Result<Response<()>, Status> {
         let name = &request.get_ref().name;
         if !self.worker.cancel(name) {
             return Err(status::operation_not_found(name));
         }
-        Ok(Response::new(Empty {}))
+        Ok(Response::new(()))
     }
 
     async fn list_operations(
-        &self,
+        self,
         request: Request<ListOperationsRequest>,
     ) -> Result<Response<ListOperationsResponse>, Status> {
         let message = request.into_inner();
@@ -103,13 +120,6 @@ impl OperationsService for Operations {
             next_page_token,
             ..ListOperationsResponse::default()
         }))
-    }
-
-    async fn delete_operation(
-        &self,
-        _request: Request<DeleteOperationRequest>,
-    ) -> Result<Response<Empty>, Status> {
-        Err(Status::unimplemented("operations are forgotten by themselves"))
     }
 }
 

@@ -5,10 +5,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bazel_remote_apis::google::longrunning::operations_server::OperationsServer;
-use model::proto::action_cache_server::ActionCacheServer;
-use model::proto::capabilities_server::CapabilitiesServer;
-use model::proto::execution_server::ExecutionServer;
 use store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_stream::{Stream, StreamExt as _};
@@ -24,11 +20,11 @@ use crate::byte_stream::ByteStream;
 use crate::capabilities::Capabilities;
 use crate::cas::ContentAddressableStorage;
 use crate::execution::Execution;
-use crate::grpc::{Endpoint, MAX_REQUEST_MESSAGE_BYTES};
+use crate::grpc::Endpoint;
 use crate::internal::InternalCas;
 use crate::memory::{Accounted, Budget, Lending};
 use crate::operations::Operations;
-use crate::reflection::{self, ReflectionError};
+use crate::reflection;
 
 /// Unread bytes of one stream: keeps a client busy for the milliseconds in which
 /// the disk takes in a few pieces of an upload.
@@ -117,13 +113,15 @@ where
         .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
-        .add_routes(routes(services).map_err(ServeError)?)
+        .add_routes(routes(services).map_err(|error| ServeError(error.into()))?)
         .serve_with_incoming_shutdown(incoming, shutdown)
         .await
         .map_err(|error| ServeError(error.into()))
 }
 
-fn routes(Services { store, worker, health }: Services) -> Result<Routes, ReflectionError> {
+fn routes(
+    Services { store, worker, health }: Services,
+) -> Result<Routes, tonic_reflection::server::Error> {
     let action_cache = ActionCache::new(Arc::clone(&store), worker.clone());
     let execution = Execution::new(Arc::clone(&store), worker.clone());
     let mut routes = Routes::builder();
@@ -131,15 +129,12 @@ fn routes(Services { store, worker, health }: Services) -> Result<Routes, Reflec
         .add_service(tonic_health::pb::health_server::HealthServer::new(
             tonic_health::server::HealthService::from_health_reporter(health.0),
         ))
-        .add_service(CapabilitiesServer::new(Capabilities))
+        .add_service(Endpoint(Capabilities))
         .add_service(Endpoint(ContentAddressableStorage::new(Arc::clone(&store))))
         .add_service(Endpoint(ByteStream::new(Arc::clone(&store))))
-        .add_service(
-            ActionCacheServer::new(action_cache)
-                .max_decoding_message_size(MAX_REQUEST_MESSAGE_BYTES),
-        )
-        .add_service(ExecutionServer::new(execution))
-        .add_service(OperationsServer::new(Operations::new(worker)))
+        .add_service(Endpoint(action_cache))
+        .add_service(Endpoint(execution))
+        .add_service(Endpoint(Operations::new(worker)))
         .add_service(Endpoint(InternalCas::new(store)))
         .add_service(reflection::v1()?)
         .add_service(reflection::v1alpha()?);

@@ -9,10 +9,11 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use bazel_remote_apis::google::protobuf::Any;
-use bazel_remote_apis::google::rpc::Status as RpcStatus;
 use model::{Chain, Digest, DigestFunction};
 use prost::Message as _;
+use proto::google::protobuf::Any;
+use proto::google::rpc::precondition_failure::Violation;
+use proto::google::rpc::{PreconditionFailure, Status as RpcStatus};
 use store::StoreError;
 use tokio::task::JoinError;
 use tonic::{Code, Status};
@@ -241,24 +242,6 @@ fn subject(digest: &Digest) -> String {
         DigestFunction::Sha256 => format!("blobs/{digest}"),
         function => format!("blobs/{function}/{digest}"),
     }
-}
-
-/// `google.rpc.PreconditionFailure`, which the generated types lack.
-#[derive(Clone, PartialEq, prost::Message)]
-struct PreconditionFailure {
-    #[prost(message, repeated, tag = "1")]
-    violations: Vec<Violation>,
-}
-
-/// `google.rpc.PreconditionFailure.Violation`.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Violation {
-    #[prost(string, tag = "1")]
-    r#type: String,
-    #[prost(string, tag = "2")]
-    subject: String,
-    #[prost(string, tag = "3")]
-    description: String,
 }
 
 /// `what`, then an error with its causes.

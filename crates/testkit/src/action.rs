@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bazel_remote_apis::google::longrunning::Operation;
+use model::proto::google::longrunning::Operation;
 use model::{Digest, proto};
 use prost::Message as _;
 use tonic::metadata::MetadataValue;
@@ -164,7 +164,7 @@ impl Action {
     /// Sets the timeout.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.action.timeout = Some(bazel_remote_apis::google::protobuf::Duration {
+        self.action.timeout = Some(model::proto::google::protobuf::Duration {
             seconds: timeout.as_secs() as i64,
             nanos: timeout.subsec_nanos() as i32,
         });
@@ -181,7 +181,7 @@ impl Action {
     /// Makes the action another one, without changing what it does.
     #[must_use]
     pub fn salt(mut self, salt: &str) -> Self {
-        self.action.salt = salt.as_bytes().to_vec();
+        self.action.salt = salt.as_bytes().to_vec().into();
         self
     }
 

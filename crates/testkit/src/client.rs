@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, ensure};
-use bazel_remote_apis::google::bytestream::byte_stream_client::ByteStreamClient;
-use bazel_remote_apis::google::bytestream::{ReadRequest, WriteRequest};
-use bazel_remote_apis::google::longrunning::operations_client::OperationsClient;
+use model::proto::google::bytestream::byte_stream_client::ByteStreamClient;
+use model::proto::google::bytestream::{ReadRequest, WriteRequest};
+use model::proto::google::longrunning::operations_client::OperationsClient;
 use model::{Digest, DigestFunction, proto};
 use proto::action_cache_client::ActionCacheClient;
 use proto::capabilities_client::CapabilitiesClient;
@@ -125,7 +125,7 @@ impl Client {
         use proto::batch_update_blobs_request::Request;
         let request = |data: Vec<u8>| Request {
             digest: Some(self.digest(&data).to_proto()),
-            data,
+            data: data.into(),
             ..Request::default()
         };
         let requests: Vec<_> = blobs.into_iter().map(request).collect();
@@ -166,7 +166,7 @@ impl Client {
                 resource_name: if offset == 0 { name.to_owned() } else { String::new() },
                 write_offset: offset as i64,
                 finish_write: end == content.len(),
-                data: content[offset..end].to_vec(),
+                data: content[offset..end].to_vec().into(),
             });
             offset = end;
             if offset == content.len() {
@@ -331,5 +331,5 @@ struct DeleteBlobsOutcome {
     #[prost(message, optional, tag = "1")]
     digest: Option<proto::Digest>,
     #[prost(message, optional, tag = "2")]
-    status: Option<bazel_remote_apis::google::rpc::Status>,
+    status: Option<model::proto::google::rpc::Status>,
 }

@@ -38,10 +38,10 @@ pub mod tree;
 pub mod vm;
 
 pub use action::Action;
-pub use bazel_remote_apis::google;
 pub use client::Client;
 pub use daemon::{Daemon, DaemonBuilder};
 pub use harness::{Kit, Outcome, eventually, eventually_async, skip};
+pub use model::proto::google;
 pub use model::{Digest, DigestFunction, proto};
 pub use run::Run;
 pub use tree::Tree;

@@ -1,8 +1,8 @@
 //! What came of an action.
 
 use anyhow::{Context, bail};
-use bazel_remote_apis::google::longrunning::{Operation, operation};
-use bazel_remote_apis::google::protobuf::Any;
+use model::proto::google::longrunning::{Operation, operation};
+use model::proto::google::protobuf::Any;
 use model::{Digest, proto};
 use prost::Message;
 use proto::execution_stage::Value as Stage;

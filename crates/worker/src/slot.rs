@@ -330,9 +330,11 @@ fn with_streams(
         captured.map_err(|error| ActionError::not_stored("storing the output streams", &error))
     };
     let Captured { inline, digest } = stored(stdout)?;
-    (result.stdout_raw, result.stdout_digest) = (inline, digest.map(|digest| digest.to_proto()));
+    (result.stdout_raw, result.stdout_digest) =
+        (inline.into(), digest.map(|digest| digest.to_proto()));
     let Captured { inline, digest } = stored(stderr)?;
-    (result.stderr_raw, result.stderr_digest) = (inline, digest.map(|digest| digest.to_proto()));
+    (result.stderr_raw, result.stderr_digest) =
+        (inline.into(), digest.map(|digest| digest.to_proto()));
     Ok(result)
 }
 

@@ -74,7 +74,7 @@ pub(crate) fn any_directory(numbers: &mut Numbers) -> proto::Directory {
 fn any_properties(numbers: &mut Numbers) -> Option<proto::NodeProperties> {
     (numbers.below(3) == 0).then(|| proto::NodeProperties {
         mtime: Some(proto::Timestamp { seconds: numbers.next() as i64 >> 20, nanos: 7 }),
-        unix_mode: Some(proto::google::protobuf::UInt32Value { value: 0o755 }),
+        unix_mode: Some(0o755),
         ..Default::default()
     })
 }

@@ -16,9 +16,7 @@ pub(crate) use read::ReadRefused;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use model::proto::google::bytestream::{
-    QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest,
-};
+use proto::google::bytestream::{QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest};
 use store::Store;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http};

@@ -2,7 +2,7 @@
 //! as a pure object.
 
 use crate::resource_name::{Compression, Resource};
-use crate::wire::WriteRequest;
+use proto::google::bytestream::WriteRequest;
 
 /// Why a message of an upload is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use model::proto::google::bytestream::ReadRequest;
+use proto::google::bytestream::ReadRequest;
 use store::Store;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_stream::Stream;

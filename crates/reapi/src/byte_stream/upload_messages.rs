@@ -20,12 +20,12 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use http_body::Body as _;
 use prost::Message as _;
 use prost::encoding::{WireType, decode_key, decode_varint};
+use proto::google::bytestream::WriteRequest;
 use tonic::Status;
 use tonic::body::Body;
 
 use crate::grpc::{MAX_REQUEST_MESSAGE_BYTES, PREFIX_BYTES};
 use crate::status;
-use crate::wire::WriteRequest;
 
 /// Bytes before the data that are looked through as they come. A resource name
 /// takes most of them, and has a limit of its own.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use model::proto::google::bytestream::WriteResponse;
+use proto::google::bytestream::WriteResponse;
 use store::{BlobWriter, Store};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tonic::{Response, Status};

@@ -5,19 +5,22 @@
 
 use std::sync::Arc;
 
-use bazel_remote_apis::google::rpc::Status as RpcStatus;
 use bytes::Bytes;
 use model::DigestFunction;
 use model::proto::compressor::Value as Compressor;
+use proto::encoded::reapi::batch_read_blobs_response::Response as BatchReadItem;
+use proto::encoded::reapi::batch_update_blobs_request::Request as BatchUpdateItem;
+use proto::encoded::reapi::batch_update_blobs_response::Response as BatchUpdateOutcome;
+use proto::encoded::reapi::{
+    BatchReadBlobsRequest, BatchReadBlobsResponse, BatchUpdateBlobsRequest,
+    BatchUpdateBlobsResponse,
+};
+use proto::google::rpc::Status as RpcStatus;
 use store::Store;
 use tonic::{Response, Status};
 
 use super::MAX_BATCH_TOTAL_SIZE_BYTES;
 use crate::memory::{Account, Loan};
-use crate::wire::{
-    BatchReadBlobsRequest, BatchReadBlobsResponse, BatchReadItem, BatchUpdateBlobsRequest,
-    BatchUpdateBlobsResponse, BatchUpdateItem, BatchUpdateOutcome,
-};
 use crate::{blocking, request, status};
 
 /// Stores every blob of the batch that is what its digest says.

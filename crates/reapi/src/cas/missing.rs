@@ -1,9 +1,9 @@
 //! `FindMissingBlobs`.
 
+use proto::encoded::reapi::{FindMissingBlobsRequest, FindMissingBlobsResponse};
 use store::Store;
 use tonic::{Response, Status};
 
-use crate::wire::{FindMissingBlobsRequest, FindMissingBlobsResponse};
 use crate::{request, status};
 
 /// Answers from memory, and with the client's own encoding of the digests:

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use model::proto::GetTreeRequest;
 use model::{Digest, Directory, Entry};
+use proto::encoded::reapi::GetTreeResponse;
 use store::Store;
 use tokio_stream::Stream;
 use tonic::{Response, Status};
 
 use crate::memory::{Account, Loan};
-use crate::wire::GetTreeResponse;
 use crate::{blocking, request, status};
 
 /// Data of one message: a quarter of what gRPC clients take by default, so that

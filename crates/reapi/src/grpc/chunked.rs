@@ -157,7 +157,7 @@ impl<S> ChunkedBody<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::proto::google::bytestream::ReadResponse;
+    use proto::google::bytestream::ReadResponse;
 
     #[test]
     fn a_chunk_is_the_message_that_it_stands_for() {

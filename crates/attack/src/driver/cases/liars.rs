@@ -1,7 +1,7 @@
 //! Requests that lie.
 
 use anyhow::ensure;
-use bazel_remote_apis::google::bytestream::WriteRequest;
+use testkit::google::bytestream::WriteRequest;
 use testkit::proto;
 use tonic::Code;
 
@@ -71,7 +71,7 @@ async fn ensure_missing(world: &World, content: &[u8]) -> anyhow::Result<()> {
 async fn a_blob_of_another_digest(world: &World) -> anyhow::Result<()> {
     use proto::batch_update_blobs_request::Request;
     let digest = Some(world.client.digest(TRUTH).to_proto());
-    let request = Request { digest, data: LIE.to_vec(), ..Request::default() };
+    let request = Request { digest, data: LIE.to_vec().into(), ..Request::default() };
     let message = proto::BatchUpdateBlobsRequest { requests: vec![request], ..Default::default() };
     let response = world.client.cas().batch_update_blobs(message).await?.into_inner();
     let statuses = response.responses.into_iter().map(|it| it.status.unwrap_or_default());
@@ -99,7 +99,11 @@ async fn a_stream_of_another_size(world: &World, fewer: i64) -> anyhow::Result<(
 
 async fn an_unfinished_stream(world: &World) -> anyhow::Result<()> {
     let name = world.client.upload_name(&world.client.digest(TRUTH));
-    let all = WriteRequest { resource_name: name, data: TRUTH.to_vec(), ..WriteRequest::default() };
+    let all = WriteRequest {
+        resource_name: name,
+        data: TRUTH.to_vec().into(),
+        ..WriteRequest::default()
+    };
     // All of it is there; what was not said is that it is.
     let _refused_or_not = world.client.write_messages(vec![all]).await;
     ensure_missing(world, TRUTH).await
@@ -111,7 +115,7 @@ async fn a_stream_with_a_gap(world: &World) -> anyhow::Result<()> {
         resource_name: resource_name.to_owned(),
         write_offset: at as i64,
         finish_write,
-        data: TRUTH[at..(at + 4).min(TRUTH.len())].to_vec(),
+        data: TRUTH[at..(at + 4).min(TRUTH.len())].to_vec().into(),
     };
     let messages = vec![part(&name, 0, false), part("", 8, true)];
     ensure!(world.client.write_messages(messages).await.is_err(), "the server took it");
