@@ -119,8 +119,10 @@ struct acd_blobs;
  * @stage_lock: serialises making counterparts of input directories
  * @root_hash: digest of the root Directory
  * @root_size: its size in bytes, or ACD_SIZE_UNKNOWN
- * @uid: owner of all inputs
- * @gid: group of all inputs
+ * @uid: owner of input directories and symlinks
+ * @gid: their group
+ * @file_uid: owner of input files
+ * @file_gid: their group
  */
 struct acd_super {
 	struct path cas;
@@ -133,6 +135,8 @@ struct acd_super {
 	u64 root_size;
 	kuid_t uid;
 	kgid_t gid;
+	kuid_t file_uid;
+	kgid_t file_gid;
 };
 
 #define ACD_SIZE_UNKNOWN	U64_MAX

@@ -75,8 +75,8 @@ static void acd_init_input(struct inode *inode, u64 ino, umode_t mode, u64 size)
 
 	inode->i_ino = ino;
 	inode->i_mode = mode;
-	inode->i_uid = super->uid;
-	inode->i_gid = super->gid;
+	inode->i_uid = S_ISREG(mode) ? super->file_uid : super->uid;
+	inode->i_gid = S_ISREG(mode) ? super->file_gid : super->gid;
 	inode->i_size = size;
 	inode->i_blocks = DIV_ROUND_UP_ULL(size, 512);
 	inode->i_flags |= S_NOATIME | S_NOCMTIME;

@@ -8,6 +8,8 @@
  *	stage=<path>	where new objects go, on a file system of its own or on
  *			that of the CAS; left out: the mount is read-only
  *	uid=, gid=	owner of all inputs, by default 0
+ *	file_uid=, file_gid=
+ *			owner of input files instead of that
  *
  * A mount reads nothing: the root is looked at when somebody looks into it.
  * Only root of the initial user namespace may mount; whoever can name a CAS
@@ -32,6 +34,8 @@ enum acd_param {
 	ACD_PARAM_STAGE,
 	ACD_PARAM_UID,
 	ACD_PARAM_GID,
+	ACD_PARAM_FILE_UID,
+	ACD_PARAM_FILE_GID,
 };
 
 static const struct fs_parameter_spec acd_params[] = {
@@ -41,6 +45,8 @@ static const struct fs_parameter_spec acd_params[] = {
 	fsparam_string("stage",		ACD_PARAM_STAGE),
 	fsparam_uid("uid",		ACD_PARAM_UID),
 	fsparam_gid("gid",		ACD_PARAM_GID),
+	fsparam_uid("file_uid",		ACD_PARAM_FILE_UID),
+	fsparam_gid("file_gid",		ACD_PARAM_FILE_GID),
 	{}
 };
 
@@ -48,6 +54,8 @@ static const struct fs_parameter_spec acd_params[] = {
 struct acd_options {
 	struct acd_super *super;
 	bool has_root;
+	bool has_file_uid;
+	bool has_file_gid;
 };
 
 static void acd_super_free(struct acd_super *super)
@@ -111,6 +119,14 @@ static int acd_parse_param(struct fs_context *fc, struct fs_parameter *param)
 		return 0;
 	case ACD_PARAM_GID:
 		super->gid = result.gid;
+		return 0;
+	case ACD_PARAM_FILE_UID:
+		super->file_uid = result.uid;
+		options->has_file_uid = true;
+		return 0;
+	case ACD_PARAM_FILE_GID:
+		super->file_gid = result.gid;
+		options->has_file_gid = true;
 		return 0;
 	default:
 		return which;
@@ -190,6 +206,12 @@ static int acd_show_options(struct seq_file *m, struct dentry *root)
 	if (!gid_eq(super->gid, GLOBAL_ROOT_GID))
 		seq_printf(m, ",gid=%u",
 			   from_kgid_munged(&init_user_ns, super->gid));
+	if (!uid_eq(super->file_uid, super->uid))
+		seq_printf(m, ",file_uid=%u",
+			   from_kuid_munged(&init_user_ns, super->file_uid));
+	if (!gid_eq(super->file_gid, super->gid))
+		seq_printf(m, ",file_gid=%u",
+			   from_kgid_munged(&init_user_ns, super->file_gid));
 	return 0;
 }
 
@@ -238,6 +260,10 @@ static int acd_get_tree(struct fs_context *fc)
 	err = acd_check_stage(fc, super);
 	if (err)
 		return err;
+	if (!options->has_file_uid)
+		super->file_uid = super->uid;
+	if (!options->has_file_gid)
+		super->file_gid = super->gid;
 	acd_identify(super);
 	super->blobs = acd_blobs_get(super->cas.dentry);
 	if (!super->blobs)

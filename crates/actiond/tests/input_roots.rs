@@ -35,6 +35,7 @@ for_each_strategy! {
     a_tree_that_shares_directories_is_whole,
     blake3_inputs_are_shown,
     inputs_can_not_be_changed,
+    names_are_the_actions_own,
     files_can_be_made_beside_inputs_everywhere,
     what_an_action_makes_is_its_own,
     a_change_to_one_view_is_not_seen_in_another,
@@ -114,11 +115,12 @@ async fn names_of_every_kind_are_kept(daemon: Daemon) -> Outcome {
 async fn executables_run_and_data_does_not(daemon: Daemon) -> Outcome {
     let client = daemon.client();
     let program = elf::exit_with(7);
+    let data = data_mode(&daemon).await?;
     let script =
         "./bin/run; echo $?; ./data; echo $?; stat -c %a bin/run data; sh bin/script; bin/script";
     let action = client.action(script).executable("bin/run", program.clone());
     let action = action.input("data", program).executable("bin/script", "#!/bin/sh\necho script\n");
-    assert_eq!(say(action).await?, "7\n126\n555\n444\nscript\nscript\n");
+    assert_eq!(say(action).await?, format!("7\n126\n755\n{data}\nscript\nscript\n"));
     Ok(())
 }
 
@@ -185,31 +187,45 @@ async fn blake3_inputs_are_shown(daemon: Daemon) -> Outcome {
     Ok(())
 }
 
-/// Commands that change inputs: a file, an executable, a directory, a symlink. Where a change of mode
-/// or time may be a polite nothing, they look whether it is one.
-const CHANGES: [&str; 22] = [
+/// Commands that change the content or an attribute of an input file.
+const CHANGES: [&str; 12] = [
     "echo x > file",
     "echo x >> file",
     "true > file",
     "truncate -s 0 file",
     "echo x 1<> file",
-    "rm -f file",
-    "mv file other",
-    "mv dir other",
-    "rm -rf dir",
-    "rmdir empty",
-    "rm link",
     "chmod 777 file",
-    "s=$(stat -c %a dir); chmod 711 dir; test $(stat -c %a dir) != $s",
     "chown 65534 file",
-    "touch -d @5 file; test $(stat -c %Y file) = 5",
-    "touch -d @1 dir/file; test $(stat -c %Y dir/file) = 1",
-    "echo new > /tmp/new; mv -f /tmp/new file",
-    "echo new > new; mv -fT new file",
-    "ln -sf elsewhere link; test \"$(readlink link)\" = elsewhere",
+    "touch -d @5 file",
+    "touch -d @1 dir/file",
     "setfattr -n user.x -v y file",
     "exec 9< file; echo x > /proc/self/fd/9",
-    "s=$(stat -c %a .); chmod 711 .; test $(stat -c %a .) != $s",
+    "mv dir other; echo x > other/file",
+];
+
+/// Commands that change what lies where, and directories: all of that is the action's own.
+const NAMES: [&str; 12] = [
+    "mv dir other",
+    "rmdir empty",
+    "rm link",
+    "chmod 711 dir; test $(stat -c %a dir) = 711",
+    "chmod 711 .; test $(stat -c %a .) = 711",
+    "touch -d @5 dir; test $(stat -c %Y dir) = 5",
+    "ln -sf elsewhere link; test \"$(readlink link)\" = elsewhere",
+    "mv tool dir/tool",
+    "echo new > new; mv -fT new tool",
+    "rm tool; echo new > tool",
+    "rmdir empty; echo new > empty",
+    "mv dir other; mkdir dir; mv other/file dir || mv other dir",
+];
+
+/// Those of input files that a bind mount keeps in their places.
+const FILE_NAMES: [&str; 5] = [
+    "rm -f file",
+    "mv file other",
+    "rm -rf dir",
+    "echo new > /tmp/new; mv -f /tmp/new file",
+    "echo new > new; mv -fT new file",
 ];
 
 fn changing(client: &Client, change: &str) -> Action {
@@ -231,7 +247,33 @@ async fn inputs_can_not_be_changed(daemon: Daemon) -> Outcome {
     let unchanged =
         "cat file dir/file tool; readlink link; find . | wc -l; stat -c %a file dir/file tool";
     let said = say(changing(&client, unchanged)).await?;
-    assert_eq!(said, "contentcontenttoolfile\n7\n444\n444\n555\n");
+    let data = data_mode(&daemon).await?;
+    assert_eq!(said, format!("contentcontenttoolfile\n7\n{data}\n{data}\n755\n"));
+    Ok(())
+}
+
+/// Whether an input is a mount of its own, which shows the mode of its blob and keeps its place.
+async fn is_bind(daemon: &Daemon) -> anyhow::Result<bool> {
+    let script = "grep -c ' /execroot/data ' /proc/self/mountinfo || true";
+    Ok(say(daemon.client().action(script).input("data", "x")).await? != "0\n")
+}
+
+/// The mode of an input that is no executable.
+async fn data_mode(daemon: &Daemon) -> anyhow::Result<&'static str> {
+    Ok(if is_bind(daemon).await? { "444" } else { "644" })
+}
+
+async fn names_are_the_actions_own(daemon: Daemon) -> Outcome {
+    let client = daemon.client();
+    let of_files: &[&str] = if is_bind(&daemon).await? { &[] } else { &FILE_NAMES };
+    for change in NAMES.iter().chain(of_files) {
+        let run = changing(&client, change).run().await?;
+        anyhow::ensure!(run.exit_code()? == 0, "{change}: {}", run.stderr().await?);
+        assert_eq!(client.get(&client.digest("content")).await?, b"content", "{change}");
+        assert_eq!(client.get(&client.digest("tool")).await?, b"tool", "{change}");
+    }
+    let unchanged = "cat file dir/file tool; readlink link; find . | wc -l";
+    assert_eq!(say(changing(&client, unchanged)).await?, "contentcontenttoolfile\n7\n");
     Ok(())
 }
 
@@ -272,7 +314,8 @@ async fn a_change_to_one_view_is_not_seen_in_another(daemon: Daemon) -> Outcome 
 async fn mutable_inputs_can_be_changed(daemon: Daemon) -> Outcome {
     let client = daemon.client();
     let not_for_any_owner = ["setfattr -n user.x -v y file", "chown 65534 file"];
-    for change in CHANGES.iter().filter(|change| !not_for_any_owner.contains(change)) {
+    let changes = CHANGES.iter().chain(&NAMES).chain(&FILE_NAMES);
+    for change in changes.filter(|change| !not_for_any_owner.contains(change)) {
         let run = changing(&client, change).property("mutates_inputs", "1").run().await?;
         anyhow::ensure!(run.exit_code()? == 0, "{change}: {}", run.stderr().await?);
     }
@@ -310,7 +353,7 @@ async fn mutable_outputs_come_back(daemon: Daemon) -> Outcome {
 async fn the_blobs_stay_as_they_were(daemon: Daemon) -> Outcome {
     let client = daemon.client();
     for mutates in ["0", "1"] {
-        for change in CHANGES {
+        for change in CHANGES.iter().chain(&NAMES).chain(&FILE_NAMES) {
             changing(&client, change).property("mutates_inputs", mutates).run().await?;
         }
     }

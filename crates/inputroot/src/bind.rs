@@ -8,7 +8,9 @@
 //!                                              the whole copied as one detached mount
 //! ```
 //!
-//! It costs several system calls an input, and is there for kernels that have nothing better. A
+//! It costs several system calls an input, and is there for kernels that have nothing better. An
+//! input with content that is no executable shows the mode of its blob (0444, elsewhere 0644), and
+//! its name stays where it is, because a mount point cannot be moved or removed. A
 //! blob is not executable and a mount cannot make it so: executables are hard links to copies, see
 //! [`executables`]. For a mutating action every file is a copy, and nothing is bound.
 
@@ -28,17 +30,14 @@ use crate::access::Access;
 use crate::directory::{make_path, open_path};
 use crate::erofs_overlay::Places;
 use crate::error::PresentError;
-use crate::janitor::Janitor;
-use crate::outputs::OutputView;
-use crate::present::{Attachment, InputRoots, Leftovers, PresentRequest, Presented};
-use crate::staging::{Staging, StagingPool};
+use crate::outputs::Source;
+use crate::workshop::{Job, Strategy, Workshop};
 use binder::Binder;
 use executables::Executables;
 use materialize::Materializer;
 
 /// Mounting happens on threads of its own, one input root at a time each.
 const BINDERS: usize = 2;
-const PREPARED_STAGING: usize = 8;
 /// A mount namespace holds `fs.mount-max` mounts; a sandbox has some beside its inputs.
 const RESERVED_MOUNTS: usize = 1000;
 /// What the kernel has if nobody changed it, for systems that do not tell.
@@ -47,46 +46,50 @@ const DEFAULT_MOUNT_MAX: usize = 100_000;
 /// Input roots made of bind mounts.
 #[derive(Debug)]
 pub(crate) struct BindMounts {
-    name: &'static str,
     blobs: OwnedFd,
     executables: Executables,
     binders: Vec<Binder>,
     next_binder: AtomicUsize,
-    staging: Arc<StagingPool>,
-    janitor: Arc<Janitor>,
     max_binds: usize,
 }
 
 impl BindMounts {
-    pub(crate) fn open(name: &'static str, places: &Places) -> Result<Self, PresentError> {
+    pub(crate) fn open(
+        name: &'static str,
+        places: &Places,
+    ) -> Result<Workshop<Self>, PresentError> {
         let staging_path = make_path(&places.work, "staging")?;
-        let staging = Arc::new(StagingPool::new(open_path(&staging_path)?, PREPARED_STAGING)?);
         let executables = open_path(&make_path(&places.work, "executables")?)?;
         let points = make_path(&places.work, "images")?;
         let start = |number: usize| {
             let point = make_path(&points, &number.to_string())?;
             Binder::start(staging_path.clone(), point, places.blobs.clone())
         };
-        let janitor = Janitor::start(&staging).map_err(|source| PresentError::Thread { source })?;
-        Ok(Self {
-            name,
+        let strategy = Self {
             blobs: open_path(&places.blobs)?,
             executables: Executables::new(executables),
             binders: (0..BINDERS).map(start).collect::<Result<_, _>>()?,
             next_binder: AtomicUsize::new(0),
-            staging,
-            janitor: Arc::new(janitor),
             max_binds: mount_max().saturating_sub(RESERVED_MOUNTS),
-        })
+        };
+        Workshop::open(name, &staging_path, strategy)
+    }
+}
+
+impl Strategy for BindMounts {
+    fn check(&self, tree: &InputTree, access: Access) -> Result<(), PresentError> {
+        let files = tree.file_count();
+        if access == Access::Strict && files > self.max_binds {
+            return Err(PresentError::TooManyMounts { files, max_mounts: self.max_binds });
+        }
+        Ok(())
     }
 
-    /// The mount that shows a filled staging directory.
-    fn mount(
-        &self,
-        tree: &Arc<InputTree>,
-        access: Access,
-        staging: &Staging,
-    ) -> Result<OwnedFd, PresentError> {
+    fn mount(&self, job: &mut Job<'_>) -> Result<OwnedFd, PresentError> {
+        let Job { tree, access, staging, .. } = *job;
+        let materializer =
+            Materializer { tree, access, blobs: &self.blobs, executables: &self.executables };
+        materializer.fill(&staging.upper)?;
         match access {
             Access::Mutable => mount_of(&staging.upper),
             Access::Strict => {
@@ -95,35 +98,15 @@ impl BindMounts {
             }
         }
     }
-}
 
-impl InputRoots for BindMounts {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn present(
-        &self,
-        tree: &Arc<InputTree>,
-        request: &PresentRequest<'_>,
-    ) -> Result<Presented, PresentError> {
-        let access = Access::new(request.mutable);
-        let files = tree.file_count();
-        if access == Access::Strict && files > self.max_binds {
-            return Err(PresentError::TooManyMounts { files, max_mounts: self.max_binds });
+    /// The staging directory has everything: what is mounted over placeholders goes with the
+    /// sandbox.
+    fn source(&self, job: &Job<'_>, _mount: &Arc<OwnedFd>) -> Source {
+        let (tree, root) = (Arc::clone(job.tree), Arc::clone(&job.staging.upper));
+        match job.access {
+            Access::Strict => Source::Bound { tree, root },
+            Access::Mutable => Source::Mutable { merged: Arc::clone(&root), upper: root },
         }
-        let mut leftovers = Leftovers::new(&self.janitor);
-        let staging = leftovers.stage(&self.staging, tree, request)?;
-        let upper = Arc::clone(&staging.upper);
-        let materializer =
-            Materializer { tree, access, blobs: &self.blobs, executables: &self.executables };
-        materializer.fill(&upper)?;
-        let mount = self.mount(tree, access, staging)?;
-        let outputs = match access {
-            Access::Strict => OutputView::strict(Arc::clone(tree), upper),
-            Access::Mutable => OutputView::mutable(Arc::clone(&upper), upper),
-        };
-        Ok(Presented::new(Attachment::Mount(mount), outputs, leftovers))
     }
 }
 

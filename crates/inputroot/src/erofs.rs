@@ -77,7 +77,7 @@ pub(crate) fn build(
     let layout = DirectoryLayout::of(tree);
     image.clear();
     image.resize(layout.end(), 0);
-    let mut directories = DirectoryWriter::new(&layout, access);
+    let mut directories = DirectoryWriter::new(&layout);
     let mut leaves = LeafWriter::new(tree, access);
     for (index, directory) in tree.directories().iter().enumerate() {
         directories.begin(tree, index, image);

@@ -22,7 +22,7 @@ const MAX_THREADS: usize = 4;
 #[derive(Debug, Default)]
 pub(crate) struct Retired {
     /// Closed first: only then nothing uses the directories any more.
-    pub(crate) mounts: Vec<OwnedFd>,
+    pub(crate) mounts: Vec<Arc<OwnedFd>>,
     pub(crate) images: Vec<Arc<Image>>,
     pub(crate) staging: Option<Staging>,
 }

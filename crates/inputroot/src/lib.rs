@@ -33,6 +33,7 @@ mod directory;
 mod janitor;
 mod mount_thread;
 mod staging;
+mod workshop;
 
 mod actiondfs;
 mod bind;

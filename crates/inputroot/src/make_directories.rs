@@ -2,8 +2,8 @@
 //!
 //! They are made in the upper directory before anything is mounted on it: it is empty and nobody
 //! else knows it, so no path of a client is resolved through anything that a client made. Overlayfs
-//! merges a directory of both layers and shows the upper one's attributes, which are therefore
-//! given the same as the tree's.
+//! merges a directory of both layers and shows the upper one's attributes; all directories of an
+//! input root have the same ones, in the tree or not.
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -12,30 +12,23 @@ use model::{ACTION_ID, Found, InputTree, RelPath};
 use rustix::fs::{AtFlags, Gid, Mode, Uid};
 use rustix::io::Errno;
 
-use crate::access::Access;
+use crate::access::DIRECTORY_MODE;
 use crate::error::PresentError;
-
-/// Permission bits of a directory that is not in the tree. It is the action's own, so that it can
-/// do with it what it likes.
-const MODE: u32 = 0o755;
 
 /// Makes `paths` and what is missing above them.
 pub(crate) fn make_directories(
     upper: &OwnedFd,
     tree: &InputTree,
-    access: Access,
     paths: &[RelPath],
 ) -> Result<(), PresentError> {
     let mut made = HashSet::new();
     for path in paths {
-        let in_tree = depth_in_tree(tree, path)?;
-        if in_tree == path.depth() {
+        if depth_in_tree(tree, path)? == path.depth() {
             continue;
         }
-        for (depth, prefix) in (1..).zip(prefixes(path)) {
+        for prefix in prefixes(path) {
             if made.insert(prefix) {
-                make(upper, prefix, access, depth <= in_tree)
-                    .map_err(PresentError::staging(format!("mkdir({prefix})")))?;
+                make(upper, prefix).map_err(PresentError::staging(format!("mkdir({prefix})")))?;
             }
         }
     }
@@ -69,15 +62,11 @@ fn depth_in_tree(tree: &InputTree, path: &RelPath) -> Result<usize, PresentError
     Ok(path.depth())
 }
 
-fn make(upper: &OwnedFd, path: &str, access: Access, in_tree: bool) -> Result<(), Errno> {
-    let (owner, mode) = match in_tree {
-        true => (access.owner(), access.directory_mode().into()),
-        false => (ACTION_ID, MODE),
-    };
-    let mode = Mode::from_raw_mode(mode);
+fn make(upper: &OwnedFd, path: &str) -> Result<(), Errno> {
+    let mode = Mode::from_raw_mode(DIRECTORY_MODE.into());
     rustix::fs::mkdirat(upper, path, mode)?;
     // The umask of the process may have taken bits away.
     rustix::fs::chmodat(upper, path, mode, AtFlags::empty())?;
-    let (user, group) = (Uid::from_raw(owner), Gid::from_raw(owner));
+    let (user, group) = (Uid::from_raw(ACTION_ID), Gid::from_raw(ACTION_ID));
     rustix::fs::chownat(upper, path, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)
 }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{AtFlags, Mode};
 use sys::mount::MountError;
 
+use crate::access::Access;
 use crate::directory::{open_directory, open_path};
 use crate::error::PresentError;
 use crate::image::Image;
@@ -83,8 +84,9 @@ impl Namespace {
         &self,
         image: &Arc<Image>,
         staging: &Staging,
+        access: Access,
     ) -> Result<OwnedFd, PresentError> {
-        let (image, access) = (Arc::clone(image), staging.access());
+        let image = Arc::clone(image);
         let staging = staging.name().to_owned();
         self.thread.run(move |directories| {
             let directory = open_directory(&directories.staging, &staging)

@@ -65,7 +65,7 @@ pub(crate) fn mount(
     // Without it unmounting would sync the whole file system; nothing in here survives a crash.
     context.flag("volatile")?;
     // Needed before 6.15 for files without content in the image. It brings `redirect_dir=on`, with
-    // which a mutating action can rename the directories of its inputs.
+    // which an action can rename the directories of its inputs.
     context.string("metacopy", "on")?;
     context.string("redirect_dir", "on")?;
     context.string("xino", xino(access))?;
@@ -79,7 +79,7 @@ pub(crate) fn mount(
 
 /// Whether the inode numbers of the layers are made one sequence.
 ///
-/// It keeps a file's number when a change copies it to the upper layer, which happens to inputs of
+/// It keeps a file's number when a write copies it to the upper layer, which happens to inputs of
 /// mutating actions only. The kernel logs a line for each mount that has it: at a thousand actions
 /// a second that would drown the host's log.
 const fn xino(access: Access) -> &'static str {

@@ -5,12 +5,9 @@ use std::sync::Arc;
 
 use model::{InputTree, RelPath};
 
-use crate::access::Access;
 use crate::error::PresentError;
-use crate::janitor::{Janitor, Retired};
-use crate::make_directories::make_directories;
 use crate::outputs::OutputView;
-use crate::staging::{Staging, StagingPool};
+use crate::workshop::Leftovers;
 
 /// Makes input trees appear.
 ///
@@ -31,10 +28,10 @@ pub trait InputRoots: Send + Sync {
 /// What an action needs of its input root.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PresentRequest<'a> {
-    /// Whether the action may change its inputs, in its own view only.
+    /// Whether the action may write to its input files, in its own view only.
     pub mutable: bool,
-    /// Directories that the action finds when it starts, whether or not they are in the tree. Those
-    /// that are not belong to the action (65534, mode 0755).
+    /// Directories that the action finds when it starts, whether or not they are in the tree. Like
+    /// all directories of an input root they belong to the action (65534, mode 0755).
     pub make_directories: &'a [RelPath],
 }
 
@@ -42,7 +39,7 @@ pub struct PresentRequest<'a> {
 #[derive(Debug)]
 pub enum Attachment {
     /// A detached mount, to be attached as it is.
-    Mount(OwnedFd),
+    Mount(Arc<OwnedFd>),
 }
 
 /// An input root for one action.
@@ -58,8 +55,8 @@ pub struct Presented {
 }
 
 impl Presented {
-    pub(crate) fn new(attachment: Attachment, outputs: OutputView, leftovers: Leftovers) -> Self {
-        Self { attachment, outputs, leftovers }
+    pub(crate) fn new(mount: Arc<OwnedFd>, outputs: OutputView, leftovers: Leftovers) -> Self {
+        Self { attachment: Attachment::Mount(mount), outputs, leftovers }
     }
 
     /// How it gets into a sandbox; good for one sandbox only.
@@ -79,48 +76,7 @@ impl Presented {
     pub fn discard(self) {
         let Self { attachment, outputs, mut leftovers } = self;
         drop(outputs);
-        leftovers.retired.mounts.extend(attachment.into_descriptors());
-    }
-}
-
-impl Attachment {
-    fn into_descriptors(self) -> Vec<OwnedFd> {
-        match self {
-            Self::Mount(mount) => vec![mount],
-        }
-    }
-}
-
-/// What goes to the janitor when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Leftovers {
-    pub(crate) retired: Retired,
-    janitor: Arc<Janitor>,
-}
-
-impl Leftovers {
-    /// Nothing yet.
-    pub(crate) fn new(janitor: &Arc<Janitor>) -> Self {
-        Self { retired: Retired::default(), janitor: Arc::clone(janitor) }
-    }
-
-    /// The staging directory of the input root, with the directories that the action is to find.
-    /// From here on the janitor gets it back, whatever happens.
-    pub(crate) fn stage(
-        &mut self,
-        pool: &StagingPool,
-        tree: &InputTree,
-        request: &PresentRequest<'_>,
-    ) -> Result<&Staging, PresentError> {
-        let access = Access::new(request.mutable);
-        let staging = self.retired.staging.insert(pool.take(access)?);
-        make_directories(&staging.upper, tree, access, request.make_directories)?;
-        Ok(staging)
-    }
-}
-
-impl Drop for Leftovers {
-    fn drop(&mut self) {
-        self.janitor.retire(std::mem::take(&mut self.retired));
+        let Attachment::Mount(mount) = attachment;
+        leftovers.retired.mounts.push(mount);
     }
 }

@@ -6,7 +6,7 @@
 //! they are kept: after the answer they are emptied in the background and used again.
 //!
 //! ```text
-//! <work>/staging/<number>/upper    root 1777, or the action's own 0755
+//! <work>/staging/<number>/upper    the action's own, 0755: the root of what it sees
 //! <work>/staging/<number>/work
 //! ```
 
@@ -15,11 +15,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use model::ACTION_ID;
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, Gid, IFlags, Mode, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
-use crate::access::Access;
+use crate::access::DIRECTORY_MODE;
 use crate::directory::open_directory;
 use crate::erofs::MODIFIED_SECONDS;
 use crate::error::PresentError;
@@ -40,14 +41,17 @@ const LEFT_BY_OVERLAY: [(&std::ffi::CStr, AtFlags); 4] = [
     (c"work/incompat", AtFlags::REMOVEDIR),
     (c"work", AtFlags::REMOVEDIR),
 ];
-/// Overlayfs marks a directory in which it has put a copy; nothing may be marked at the start.
-const IMPURE_ATTRIBUTE: &std::ffi::CStr = c"trusted.overlay.impure";
+/// The label that SELinux puts on every file is the system's.
+const LABEL: &[u8] = b"security.selinux";
+/// FS_INDEX_FL: ext4 sets it on a directory that has grown, whatever its owner does.
+const INDEX_FLAG: u32 = 0x1000;
 
 /// An upper and a work directory.
 #[derive(Debug)]
 pub(crate) struct Staging {
     name: CString,
-    access: Access,
+    /// Inode flags that the upper directory was made with, on file systems that have some.
+    flags: Option<IFlags>,
     /// What the action writes; shared with the views on its outputs.
     pub(crate) upper: Arc<OwnedFd>,
     pub(crate) work: OwnedFd,
@@ -57,11 +61,6 @@ impl Staging {
     /// Number of its directory, unique while it is in use.
     pub(crate) fn name(&self) -> &std::ffi::CStr {
         &self.name
-    }
-
-    /// What its action may do to its inputs.
-    pub(crate) fn access(&self) -> Access {
-        self.access
     }
 }
 
@@ -93,45 +92,32 @@ impl StagingPool {
         Ok(pool)
     }
 
-    /// An empty one whose upper directory is owned as `access` wants the root of a tree.
-    pub(crate) fn take(&self, access: Access) -> Result<Staging, PresentError> {
+    /// An empty one.
+    pub(crate) fn take(&self) -> Result<Staging, PresentError> {
         let idle = self.idle.lock().pop();
-        let mut staging = match idle {
-            Some(staging) => staging,
-            None => self.make()?,
-        };
-        if access != Access::Strict {
-            staging.access = access;
-            set_root_attributes(&staging.upper, access)
-                .map_err(PresentError::staging("chown, chmod(upper)"))?;
-        }
-        Ok(staging)
+        idle.map_or_else(|| self.make(), Ok)
     }
 
-    /// Empties one whose mount is gone and keeps it; replaces it if it cannot be trusted to be as
-    /// new, because a directory that an action owned may carry attributes that it chose.
+    /// Empties one whose mount is gone and keeps it. Replaces it if it cannot be made as new: the
+    /// action owned its upper directory and could change all of its attributes.
     pub(crate) fn give_back(&self, staging: Staging) -> Result<(), GiveBackError> {
         for (path, flags) in LEFT_BY_OVERLAY {
             // Whatever is there still, or instead, is left to what follows, which takes longer.
             let _ = rustix::fs::unlinkat(&staging.work, path, flags);
         }
+        // First, because an action may have taken the right to change the directory from it.
+        let as_new = restore(&staging)?;
         store::empty_directory(staging.work.as_fd())?;
         store::empty_directory(staging.upper.as_fd())?;
-        let is_wanted = self.idle.lock().len() < MAX_IDLE;
-        let staging = match (is_wanted, staging.access) {
-            (true, Access::Strict) => {
-                match rustix::fs::fremovexattr(&*staging.upper, IMPURE_ATTRIBUTE) {
-                    Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {}
-                    Err(errno) => return Err(errno.into()),
-                }
-                set_root_time(&staging.upper)?;
-                staging
-            }
-            (true, Access::Mutable) => {
-                self.delete(&staging)?;
-                self.make()?
-            }
-            (false, _) => return Ok(self.delete(&staging)?),
+        if self.idle.lock().len() >= MAX_IDLE {
+            return Ok(self.delete(&staging)?);
+        }
+        let staging = if as_new {
+            set_root_time(&staging.upper)?;
+            staging
+        } else {
+            self.delete(&staging)?;
+            self.make()?
         };
         self.idle.lock().push(staging);
         Ok(())
@@ -153,10 +139,11 @@ impl StagingPool {
             .map_err(PresentError::staging(format!("mkdir(staging/{number}/upper)")))?;
         let work = make_directory(&directory, WORK)
             .map_err(PresentError::staging(format!("mkdir(staging/{number}/work)")))?;
-        set_root_attributes(&upper, Access::Strict)
+        let flags = set_root_attributes(&upper)
             .and_then(|()| set_root_time(&upper))
+            .and_then(|()| inode_flags(&upper))
             .map_err(PresentError::staging(format!("attributes of staging/{number}/upper")))?;
-        Ok(Staging { name, access: Access::Strict, upper: Arc::new(upper), work })
+        Ok(Staging { name, flags, upper: Arc::new(upper), work })
     }
 }
 
@@ -166,10 +153,40 @@ fn make_directory(parent: &OwnedFd, name: &std::ffi::CStr) -> Result<OwnedFd, Er
 }
 
 /// The root of an overlay has the attributes of the upper directory.
-fn set_root_attributes(upper: &OwnedFd, access: Access) -> Result<(), Errno> {
-    let owner = access.owner();
-    rustix::fs::fchown(upper, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)))?;
-    rustix::fs::fchmod(upper, Mode::from_raw_mode(access.directory_mode().into()))
+fn set_root_attributes(upper: &OwnedFd) -> Result<(), Errno> {
+    rustix::fs::fchown(upper, Some(Uid::from_raw(ACTION_ID)), Some(Gid::from_raw(ACTION_ID)))?;
+    rustix::fs::fchmod(upper, Mode::from_raw_mode(DIRECTORY_MODE.into()))
+}
+
+/// Gives the upper directory the attributes that it was made with; false if that is impossible.
+///
+/// The marks of overlayfs go as well: nothing may be marked at the start.
+fn restore(staging: &Staging) -> Result<bool, Errno> {
+    let upper = &*staging.upper;
+    let mut names = [0; 4096];
+    let length = match rustix::fs::flistxattr(upper, &mut names) {
+        Ok(length) => length,
+        Err(Errno::NOTSUP) => 0,
+        Err(Errno::RANGE) => return Ok(false),
+        Err(errno) => return Err(errno),
+    };
+    for name in names[..length].split(|byte| *byte == 0) {
+        if !name.is_empty() && name != LABEL {
+            rustix::fs::fremovexattr(upper, name)?;
+        }
+    }
+    // After the access control lists, which `chmod` would change otherwise.
+    set_root_attributes(upper)?;
+    Ok(inode_flags(upper)? == staging.flags)
+}
+
+/// What `chattr` changes; the owner may, some of it.
+fn inode_flags(directory: &OwnedFd) -> Result<Option<IFlags>, Errno> {
+    match rustix::fs::ioctl_getflags(directory) {
+        Ok(flags) => Ok(Some(IFlags::from_bits_retain(flags.bits() & !INDEX_FLAG))),
+        Err(Errno::NOTTY | Errno::NOTSUP) => Ok(None),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn set_root_time(upper: &OwnedFd) -> Result<(), Errno> {

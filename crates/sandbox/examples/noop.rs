@@ -74,7 +74,7 @@ fn slot(pool: &Pool, view: &Arc<RootView>) -> Vec<Round> {
 }
 
 fn round(pool: &Pool, view: &Arc<RootView>) -> Round {
-    let input_root = Attachment::Mount(input_root());
+    let input_root = Attachment::Mount(input_root().into());
     // With one at a time, the helper has prepared the next action when it comes.
     if std::env::var_os("PAUSE").is_some() {
         std::thread::sleep(Duration::from_millis(2));

@@ -89,7 +89,8 @@ impl Directories {
     fn bind_below(&self, tree: &InputTree) -> Result<OwnedFd, PresentError> {
         let root = open_directory(&self.points, ROOT).map_err(failed("open", ROOT))?;
         let blobs = descriptor_path(&self.blobs);
-        walk(tree, root.as_fd(), &mut |directory, content| {
+        walk(tree, root.as_fd(), &mut |directory, index| {
+            let content = &tree.directories()[index].content;
             // Names relative to the working directory are never too long for a path.
             rustix::process::fchdir(directory).map_err(failed("fchdir", c"."))?;
             for entry in content.entries() {

@@ -1,7 +1,8 @@
 //! Executable copies of blobs, hard-linked into input roots.
 //!
-//! A blob is root's and 0444. A copy that is root's and 0555 is as safe from an action as a blob: it
-//! can be run, and neither written nor removed. The links of input roots in use outlive the copy.
+//! A blob is root's and 0444. A copy that is root's and 0755 is as safe from an action as a blob: it
+//! can be run and not written, and an action can only remove its own link. The links of input roots
+//! in use outlive the copy.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -14,7 +15,7 @@ use rustix::io::Errno;
 
 use super::materialize::{copy, make_file};
 use super::{failed, materialize};
-use crate::access::Access;
+use crate::access::file_mode;
 use crate::error::PresentError;
 
 /// The disk that copies may take: room for the tools of some toolchains.
@@ -78,7 +79,7 @@ impl Executables {
     fn make(&self, blobs: &OwnedFd, digest: &Digest, name: &CStr) -> Result<(), Errno> {
         let file = make_file(&self.directory, name)?;
         copy(blobs, digest, &file)?;
-        let mode = Access::Strict.file_mode(true);
+        let mode = file_mode(true);
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode.into()))
     }
 

@@ -4,16 +4,17 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use model::{Digest, Entry, InputTree, TreeDirectory};
+use model::{ACTION_ID, Digest, Entry, InputTree, TreeDirectory};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use store::BlobPath;
 
 use super::executables::Executables;
 use super::failed;
-use crate::access::Access;
+use crate::access::{Access, DIRECTORY_MODE, PLACEHOLDER_MODE, file_mode};
 use crate::directory::open_directory;
 use crate::error::PresentError;
+use crate::outputs::origin;
 
 /// What fills a staging directory with a tree.
 pub(super) struct Materializer<'a> {
@@ -25,12 +26,20 @@ pub(super) struct Materializer<'a> {
 
 impl Materializer<'_> {
     pub(super) fn fill(&self, root: &OwnedFd) -> Result<(), PresentError> {
-        walk(self.tree, root.as_fd(), &mut |directory, content| {
-            content.entries().try_for_each(|entry| self.make(directory, &entry))
+        let first_numbers = origin::first_numbers(self.tree);
+        walk(self.tree, root.as_fd(), &mut |directory, index| {
+            let content = &self.tree.directories()[index].content;
+            let mut numbered = (first_numbers[index]..).zip(content.entries());
+            numbered.try_for_each(|(number, entry)| self.make(directory, &entry, number))
         })
     }
 
-    fn make(&self, directory: BorrowedFd<'_>, entry: &Entry<'_>) -> Result<(), PresentError> {
+    fn make(
+        &self,
+        directory: BorrowedFd<'_>,
+        entry: &Entry<'_>,
+        number: u64,
+    ) -> Result<(), PresentError> {
         let name = c_string(entry.name());
         match *entry {
             Entry::Directory { .. } => self.directory(directory, &name),
@@ -38,7 +47,12 @@ impl Materializer<'_> {
                 let target = c_string(target);
                 rustix::fs::symlinkat(&*target, directory, &*name)
                     .map_err(failed("symlink", &name))?;
-                self.own(directory, &name)
+                own(directory, &name, ACTION_ID)
+            }
+            Entry::File { digest, executable, .. }
+                if self.access == Access::Strict && is_bound(&digest, executable) =>
+            {
+                placeholder(directory, &name, number)
             }
             Entry::File { digest, executable, .. } => {
                 self.file(directory, &name, &digest, executable)
@@ -47,7 +61,7 @@ impl Materializer<'_> {
     }
 
     fn directory(&self, parent: BorrowedFd<'_>, name: &CStr) -> Result<(), PresentError> {
-        let mode = Mode::from_raw_mode(self.access.directory_mode().into());
+        let mode = Mode::from_raw_mode(DIRECTORY_MODE.into());
         match rustix::fs::mkdirat(parent, name, mode) {
             // One of those that were made because the action wants something below.
             Ok(()) | Err(Errno::EXIST) => {}
@@ -55,7 +69,7 @@ impl Materializer<'_> {
         }
         // The umask of the process may have taken bits away.
         rustix::fs::chmodat(parent, name, mode, AtFlags::empty()).map_err(failed("chmod", name))?;
-        self.own(parent, name)
+        own(parent, name, ACTION_ID)
     }
 
     fn file(
@@ -70,25 +84,33 @@ impl Materializer<'_> {
             return self.executables.link(self.blobs, digest, directory, name);
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(self.access.file_mode(executable).into());
+        let mode = Mode::from_raw_mode(file_mode(executable).into());
         let file =
             rustix::fs::openat(directory, name, flags, mode).map_err(failed("open", name))?;
         if self.access == Access::Mutable && !is_empty {
             copy(self.blobs, digest, &file).map_err(failed("copy to", name))?;
         }
         rustix::fs::fchmod(&file, mode).map_err(failed("chmod", name))?;
-        self.own(directory, name)
-    }
-
-    fn own(&self, directory: BorrowedFd<'_>, name: &CStr) -> Result<(), PresentError> {
-        let owner = self.access.owner();
-        if owner == 0 {
-            return Ok(());
+        match self.access.file_owner() {
+            0 => Ok(()),
+            owner => own(directory, name, owner),
         }
-        let (user, group) = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)));
-        rustix::fs::chownat(directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(failed("chown", name))
     }
+}
+
+fn own(directory: BorrowedFd<'_>, name: &CStr, owner: u32) -> Result<(), PresentError> {
+    let (user, group) = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)));
+    rustix::fs::chownat(directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(failed("chown", name))
+}
+
+/// Makes the file that a blob is mounted over. Its size is the number of the input, which tells
+/// what lies there when the mount is gone, wherever the action moved the directory.
+fn placeholder(directory: BorrowedFd<'_>, name: &CStr, number: u64) -> Result<(), PresentError> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(PLACEHOLDER_MODE);
+    let file = rustix::fs::openat(directory, name, flags, mode).map_err(failed("open", name))?;
+    rustix::fs::ftruncate(&file, number).map_err(failed("ftruncate", name))
 }
 
 /// Copies a blob, without copying where the file system can share blocks.
@@ -113,8 +135,8 @@ pub(super) fn is_bound(digest: &Digest, executable: bool) -> bool {
     !executable && !digest.is_empty_blob()
 }
 
-/// What to do in each directory of a tree, with the directory open.
-type Visit<'a> = dyn FnMut(BorrowedFd<'_>, &model::Directory) -> Result<(), PresentError> + 'a;
+/// What to do in each directory of a tree, with the directory open and its index in the tree.
+type Visit<'a> = dyn FnMut(BorrowedFd<'_>, usize) -> Result<(), PresentError> + 'a;
 
 /// Visits every directory of `tree` below `root`, each before those in it, with no more open at
 /// once than the tree is deep.
@@ -123,7 +145,7 @@ pub(super) fn walk(
     root: BorrowedFd<'_>,
     visit: &mut Visit<'_>,
 ) -> Result<(), PresentError> {
-    visit(root, &tree.directories()[0].content)?;
+    visit(root, 0)?;
     let mut open: Vec<Level<'_>> = vec![Level::new(&tree.directories()[0])];
     let mut descriptors: Vec<OwnedFd> = Vec::new();
     while let Some(level) = open.last_mut() {
@@ -136,7 +158,7 @@ pub(super) fn walk(
         let name = c_string(name);
         let directory = open_directory(above, &name).map_err(failed("open", &name))?;
         let below = &tree.directories()[index as usize];
-        visit(directory.as_fd(), &below.content)?;
+        visit(directory.as_fd(), index as usize)?;
         descriptors.push(directory);
         open.push(Level::new(below));
     }

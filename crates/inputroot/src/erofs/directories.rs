@@ -1,11 +1,11 @@
 //! Places the directories of an image and writes their inodes and entries.
 
-use model::InputTree;
+use model::{ACTION_ID, InputTree};
 
 use super::format::{
     BLOCK_SIZE, DataLayout, DirectoryEntry, FIRST_INODE_OFFSET, FileType, Inode, SLOT_SIZE,
 };
-use crate::access::Access;
+use crate::access::DIRECTORY_MODE;
 
 /// A last block of entries with at most this many bytes is stored behind its inode, where reading
 /// the inode has brought it into the cache already.
@@ -152,7 +152,6 @@ impl Dots {
 /// Writes directories one after the other: `begin`, `entry` for each in order, `finish`.
 pub(super) struct DirectoryWriter<'a> {
     layout: &'a DirectoryLayout,
-    access: Access,
     index: usize,
     parent: usize,
     dots: Dots,
@@ -162,10 +161,9 @@ pub(super) struct DirectoryWriter<'a> {
 }
 
 impl<'a> DirectoryWriter<'a> {
-    pub(super) fn new(layout: &'a DirectoryLayout, access: Access) -> Self {
+    pub(super) fn new(layout: &'a DirectoryLayout) -> Self {
         Self {
             layout,
-            access,
             index: 0,
             parent: 0,
             dots: Dots::default(),
@@ -183,8 +181,8 @@ impl<'a> DirectoryWriter<'a> {
         self.area = EntryArea::default();
         let inode = Inode {
             file_type: FileType::Directory,
-            permissions: self.access.directory_mode(),
-            owner: self.access.owner(),
+            permissions: DIRECTORY_MODE,
+            owner: ACTION_ID,
             links: place.links,
             size_bytes: place.size_bytes,
             layout: if place.inline { DataLayout::FlatInline } else { DataLayout::FlatPlain },

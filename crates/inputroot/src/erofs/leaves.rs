@@ -1,6 +1,6 @@
 //! Writes the inodes of files and symlinks, each at the end of the image so far.
 
-use model::{Digest, InputTree};
+use model::{ACTION_ID, Digest, InputTree};
 
 use super::ImageError;
 use super::directories::within_block;
@@ -8,7 +8,7 @@ use super::format::{
     AttributeHeader, BLOCK_SIZE, DataLayout, FileType, Inode, METACOPY, NULL_ADDRESS, REDIRECT,
     SLOT_SIZE, put,
 };
-use crate::access::Access;
+use crate::access::{Access, file_mode};
 
 const HASH_HEX_BYTES: usize = 64;
 const SHARD_HEX_BYTES: usize = 2;
@@ -61,7 +61,8 @@ impl LeafWriter {
         }
         let nid = (image.len() / SLOT_SIZE) as u64;
         let mut inode = self.inode(FileType::Regular, size_bytes);
-        inode.permissions = self.access.file_mode(executable);
+        inode.permissions = file_mode(executable);
+        inode.owner = self.access.file_owner();
         if size_bytes == 0 {
             let mut record = [0; Inode::COMPACT_BYTES];
             inode.write(&mut record);
@@ -112,7 +113,7 @@ impl LeafWriter {
         Inode {
             file_type,
             permissions: 0,
-            owner: self.access.owner(),
+            owner: ACTION_ID,
             links: 1,
             size_bytes,
             layout: DataLayout::FlatPlain,

@@ -4,7 +4,6 @@
 //! strategy sets up what those were tested with.
 
 use model::{Digest, DigestFunction, Directory};
-use rustix::fs::{AtFlags, Gid, Mode, Uid};
 use rustix::io::Errno;
 
 use super::bench::{Bench, as_action};
@@ -13,42 +12,6 @@ use crate::tree_fixture::TreeFixture;
 
 fn bench() -> Bench {
     Bench::open(Variant::ActiondFs).expect("asked for where it works")
-}
-
-/// Tools tell their users what the kernel told them, and some do something else then.
-#[test]
-#[ignore = "only in our own guest's kernel: cargo xtask kernel contract"]
-fn changes_of_inputs_are_told_erofs() {
-    let bench = bench();
-    let fixture = TreeFixture::new().file("file", b"content").file("d/e", b"");
-    let tree = bench.tree(fixture.directory("empty").symlink("link", "file"));
-    let presented = bench.present(&tree);
-    as_action(&presented, |view| {
-        view.write("own", b"own").unwrap();
-        let chmod = |mode| {
-            let mode = Mode::from_raw_mode(mode);
-            rustix::fs::chmodat(view.root, "file", mode, AtFlags::empty())
-        };
-        let (user, group) = (Some(Uid::from_raw(65534)), Some(Gid::from_raw(65534)));
-        for (what, result) in [
-            ("write", view.write("file", b"x")),
-            ("unlink", view.unlink("file")),
-            ("unlink", view.unlink("link")),
-            ("rmdir", view.rmdir("empty")),
-            ("rmdir", view.rmdir("d")),
-            ("rename from", view.rename("file", "moved")),
-            ("rename from", view.rename("d", "moved")),
-            ("rename over", view.rename("own", "file")),
-            ("chmod +x", chmod(0o777)),
-            ("chown", rustix::fs::chownat(view.root, "file", user, group, AtFlags::empty())),
-        ] {
-            assert_eq!(result, Err(Errno::ROFS), "{what}");
-        }
-        assert_eq!(view.link("file", "linked"), Err(Errno::XDEV));
-        [0o444, 0o644, 0o000].into_iter().for_each(|mode| chmod(mode).unwrap());
-    });
-    presented.discard();
-    bench.finish();
 }
 
 /// The directory `d` of a tree with one more file in it, so that no other test has it cached.

@@ -15,7 +15,6 @@ use rustix::io::Errno;
 use store::BlobPath;
 use tempfile::TempDir;
 
-use super::strict::refused;
 use crate::erofs_overlay::Places;
 use crate::present::{Attachment, InputRoots, PresentRequest, Presented};
 use crate::probe::{StrategyName, Variant};
@@ -93,28 +92,29 @@ impl Bench {
         &*self.strategy
     }
 
-    /// Permission bits of an input directory. The kernel that has actiondfs looks after inputs
-    /// itself, and a sticky bit would make another errno of its answer.
-    pub(super) fn directory_mode(&self, mutable: bool) -> u32 {
-        match (mutable, self.variant) {
-            (true, _) => 0o755,
-            (false, Variant::ActiondFs) => 0o777,
-            (false, _) => 0o1777,
+    /// Permission bits of an input file with content that is no executable. A bind mount shows the
+    /// blob's own.
+    pub(super) fn file_mode(&self, mutable: bool) -> u32 {
+        match (self.variant, mutable) {
+            (Variant::Bind, false) => 0o444,
+            _ => 0o644,
         }
     }
 
-    /// Fails if an attempt to change modes or times does more than it may: actiondfs says yes to
-    /// tools that do so in passing, and does nothing; everywhere else they are told no.
-    #[track_caller]
-    pub(super) fn in_vain<T>(&self, what: &str, result: Result<T, Errno>) {
-        if !matches!((self.variant, &result), (Variant::ActiondFs, Ok(_))) {
-            refused(what, result);
-        }
+    /// Whether the name of an input file with content can be moved and removed. One that is a mount
+    /// stays, if it is no executable.
+    pub(super) fn moves_files(&self) -> bool {
+        self.variant != Variant::Bind
     }
 
     /// Whether inputs have the one modification time; files that are blobs have the blob's.
     pub(super) fn has_fixed_times(&self) -> bool {
         self.variant != Variant::Bind
+    }
+
+    /// The content of a blob of a test's tree.
+    pub(super) fn blob(&self, digest: &Digest) -> Vec<u8> {
+        self.blobs.lock()[digest].clone()
     }
 
     /// Removes a blob from the store.

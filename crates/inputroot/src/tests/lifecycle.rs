@@ -1,5 +1,7 @@
 //! Input roots one after the other and side by side.
 
+use rustix::fs::{Mode, OFlags, XattrFlags};
+
 use super::bench::{Bench, View, as_action};
 use crate::tree_fixture::TreeFixture;
 
@@ -15,7 +17,18 @@ pub(super) fn a_used_root_is_as_new_for_the_next_action(bench: &Bench) {
         as_action(&presented, |view| {
             assert_eq!(view.list(".").unwrap(), ["d", "file"]);
             assert_eq!(view.list("d").unwrap(), ["file"]);
-            assert_eq!(view.stat("d").unwrap().st_mode & 0o7777, bench.directory_mode(false));
+            for path in [".", "d"] {
+                let stat = view.stat(path).unwrap();
+                assert_eq!((stat.st_uid, stat.st_mode & 0o7777), (65534, 0o755), "{path}");
+                let open = view.open(path, OFlags::RDONLY).unwrap();
+                let mut names = [0; 256];
+                let length = rustix::fs::flistxattr(&open, &mut names).unwrap_or(0);
+                assert_eq!(String::from_utf8_lossy(&names[..length]), "", "{path}");
+                // Ignored where the file system has none.
+                let flags = XattrFlags::empty();
+                let _ = rustix::fs::fsetxattr(&open, "user.mine", b"x", flags);
+                rustix::fs::fchmod(&open, Mode::from_raw_mode(0o3700)).unwrap();
+            }
             view.write("d/out", b"x").unwrap();
             view.mkdir("made").unwrap();
             view.write("made/out", b"x").unwrap();
@@ -59,7 +72,6 @@ pub(super) fn deep_and_wide_leftovers_go_away(bench: &Bench) {
 
 /// Makes a directory in a directory, and so on, with modes of zero all the way.
 fn deeper(view: &View<'_>, levels: usize) {
-    use rustix::fs::{Mode, OFlags};
     let mut above = view.open(".", OFlags::RDONLY | OFlags::DIRECTORY).unwrap();
     for _ in 0..levels {
         rustix::fs::mkdirat(&above, "level", Mode::from_raw_mode(0o700)).unwrap();

@@ -253,7 +253,7 @@ impl Sandbox {
             arguments: &[c"/nowhere".to_owned()],
             environment: &[],
             working_directory: &RelPath::root(),
-            input_root: &Attachment::Mount(input_root),
+            input_root: &Attachment::Mount(input_root.into()),
             limits: &Limits::default(),
         };
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());

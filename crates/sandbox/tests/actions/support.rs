@@ -140,7 +140,7 @@ impl Action {
             arguments: &c_strings(&self.arguments),
             environment: &c_strings(&self.environment),
             working_directory: &self.directory,
-            input_root: &Attachment::Mount(self.input_root),
+            input_root: &Attachment::Mount(std::sync::Arc::new(self.input_root)),
             limits: &self.limits,
         };
         sandbox.run(&spec, Streams { stdout, stderr }, stop)
