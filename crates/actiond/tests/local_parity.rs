@@ -1,0 +1,270 @@
+//! What works in a plain directory works in an input root.
+//!
+//! Each script runs twice in one action, as one user: in the input root, and in a plain directory
+//! with the same content. Exit codes, messages, trees and modes have to be the same.
+//!
+//! The random sequences print their seed. `ACTIOND_PARITY_SEEDS` says how many there are (thousands
+//! are fine), `ACTIOND_PARITY_FIRST_SEED` with which the first begins.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use inputroot::StrategyName;
+use testkit::harness::{self, Case};
+use testkit::{Action, Daemon, Kit, Outcome, skip};
+
+/// So many sequences of a strategy run always.
+const SEEDS: u64 = 4;
+const FIRST_SEED: u64 = 1;
+/// Operations of one sequence.
+const OPERATIONS: usize = 60;
+
+fn main() -> ExitCode {
+    let mut cases = Vec::new();
+    for strategy in StrategyName::ALL {
+        cases.push(Case::new(format!("{strategy}: tools"), move |kit| {
+            with_strategy(kit, strategy, tools)
+        }));
+        cases.push(Case::new(format!("{strategy}: outputs_are_what_was_left"), move |kit| {
+            with_strategy(kit, strategy, outputs_are_what_was_left)
+        }));
+        cases.push(Case::new(format!("{strategy}: random_sequences"), move |kit| {
+            with_strategy(kit, strategy, random_sequences)
+        }));
+    }
+    harness::run(env!("CARGO_BIN_EXE_linux-actiond"), cases)
+}
+
+async fn with_strategy<F>(kit: Kit, strategy: StrategyName, case: F) -> Outcome
+where
+    F: AsyncFnOnce(Daemon) -> Outcome,
+{
+    let flag = format!("--input-root-strategy={strategy}");
+    match kit.daemon().host_rootfs().flag("--jobs=2").flag(flag).start().await {
+        Ok(daemon) => case(daemon).await,
+        Err(error) => {
+            let words = format!("{error:#}");
+            let reason = "no input root strategy works here: ";
+            match words.lines().find_map(|line| line.split_once(reason)) {
+                Some((_, why)) => skip(why.to_owned()),
+                None => Err(error),
+            }
+        }
+    }
+}
+
+/// What uses of declared output directories (`out`, `empty`) and inputs (`d/in`) there are.
+const TOOLS: &[(&str, &str)] = &[
+    (
+        "tar with ./",
+        "mkdir s; echo x > s/f; chmod 750 s; tar -C s -cf a.tar ./; tar -C out -xpf a.tar",
+    ),
+    ("cp -a", "mkdir s; echo x > s/f; chmod 700 s; touch -d @9 s; cp -a s/. out"),
+    ("cp -a of inputs", "cp -a d out; echo more >> out/d/in; chmod 600 out/d/in"),
+    ("install -d -m", "install -d -m 711 out out/sub; install -m 640 d/in out/sub/f"),
+    ("chmod", "chmod 700 out; chmod g+w empty d"),
+    ("touch -d", "touch -d @5 out empty d .; stat -c %Y out empty d ."),
+    ("rm -rf and mkdir", "rm -rf out && mkdir out && echo x > out/f"),
+    ("rmdir", "rmdir out empty"),
+    ("mv over it", "mkdir n; echo x > n/f; mv -T n out; cat out/f"),
+    ("mv away", "mv out elsewhere; mv empty/ out; ls -d out elsewhere"),
+    ("a file in its place", "rmdir out; echo x > out; cat out"),
+    ("a link in its place", "rmdir out; ln -s d out; ls out/"),
+    ("copy, then edit", "cp d/in c && echo x >> c && cat c"),
+    ("sed -i on a copy", "cp d/in c && sed -i s/content/changed/ c && cat c"),
+    ("sed -i on an input", "sed -i s/content/changed/ d/tool && cat d/tool"),
+    ("directories of inputs", "mv d e; mkdir d; mv e/tool d; rm -r e; ls d"),
+    ("a tree of inputs in tar", "tar -cf - --sort=name d | tar -tvf - | cut -c1-10"),
+    ("umask", "umask 077; mkdir out/m; echo x > out/m/f; umask 022; mkdir out/w"),
+    ("set-group-ID", "chmod g+s out; mkdir out/s; stat -c %a out out/s"),
+    ("hard links", "echo x > out/a; ln out/a out/b; stat -c %h out/a"),
+    ("find -delete", "mkdir -p out/x/y; touch out/x/f; find out -mindepth 1 -delete; ls -A out"),
+];
+
+/// Those that need a program that a machine may lack.
+const TOOLS_IF_THERE: &[(&str, &str, &str)] = &[
+    (
+        "python copytree and rmtree",
+        "python3",
+        "python3 -c \"import shutil; shutil.copytree('d', 'out', dirs_exist_ok=True); \
+         shutil.copytree('d', 'n'); shutil.rmtree('n'); shutil.rmtree('empty')\"",
+    ),
+    (
+        "git init",
+        "git",
+        "HOME=/tmp git -C out init -q && HOME=/tmp git -C out status --porcelain && rm -rf out/.git",
+    ),
+    (
+        "patch",
+        "patch",
+        "cp d/in c; printf -- '--- c\\n+++ c\\n@@ -1 +1 @@\\n-content\\n+new\\n' | patch -p0",
+    ),
+    ("rsync", "rsync", "rsync -a d/ out/ && ls out"),
+];
+
+/// An action that runs `script` in its input root and in a plain directory, and says whether it
+/// saw a difference.
+fn both(daemon: &Daemon, script: &str) -> Action {
+    let content = "mkdir -p /tmp/plain/out /tmp/plain/empty/deep /tmp/plain/d; cd /tmp/plain; \
+        echo content > d/in; echo the content > d/tool; chmod 755 d/tool";
+    let tree = "find . -not -name script -not -name a.tar \
+        \\( -type f -printf '%P %y %m %s\\n' -o -printf '%P %y %m %l\\n' \\) | sort; \
+        find . -type f -not -name script -not -name a.tar | sort | xargs -d '\\n' -r cat";
+    let wrapper = format!(
+        "export LC_ALL=C; cp script /tmp/script; ({content})\n\
+         run() {{ cd $1; sh /tmp/script > $2 2>&1; echo \"exit $?\" >> $2; cd $1; ( {tree} ) >> $2; }}\n\
+         ( run /execroot /tmp/here ); ( run /tmp/plain /tmp/there )\n\
+         diff -au /tmp/there /tmp/here"
+    );
+    let action = daemon.client().action(&wrapper).executable("script", script);
+    let action = action.executable("d/in", "content\n").executable("d/tool", "the content\n");
+    // Executables, because those can be moved under every strategy. Not of one content: to `cp -a` that
+    // would be hard links with `bind`.
+    action.directory("out").directory("empty/deep")
+}
+
+async fn expect_equal(daemon: &Daemon, what: &str, script: &str) -> Outcome {
+    let script = format!("chmod 755 /tmp/plain/d/in\n{script}\n");
+    let run = both(daemon, &script).run().await?;
+    let (exit_code, said) = (run.exit_code()?, run.stdout().await?);
+    anyhow::ensure!(
+        exit_code == 0,
+        "{what}: a plain directory (-) and the input root (+) differ:\n{said}{}",
+        run.stderr().await?
+    );
+    Ok(())
+}
+
+async fn tools(daemon: Daemon) -> Outcome {
+    // The one that differs, for the comparison to be seen at work.
+    let run = both(&daemon, "echo x >> d/in; echo $?; cat d/in").run().await?;
+    let said = run.stdout().await?;
+    assert!(
+        run.exit_code()? == 1 && said.contains("+/tmp/script: 1: cannot create d/in: "),
+        "{said}"
+    );
+    for (what, script) in TOOLS {
+        expect_equal(&daemon, what, script).await?;
+    }
+    for (what, program, script) in TOOLS_IF_THERE {
+        let found = daemon.client().action(&format!("command -v {program} || true")).run().await?;
+        if found.stdout().await?.is_empty() {
+            eprintln!("SKIPPED: {what}: there is no {program} here");
+            continue;
+        }
+        expect_equal(&daemon, what, script).await?;
+    }
+    Ok(())
+}
+
+/// Scripts, and the outputs that they leave of `out`, which is an empty input directory.
+const LEFT: &[(&str, &[&str])] = &[
+    ("true", &["directory out"]),
+    ("rm -rf out && mkdir out && echo x > out/f", &["directory out"]),
+    ("rmdir out", &[]),
+    ("rmdir out; echo x > out", &["file out"]),
+    ("rmdir out; ln -s d out", &["symlink out"]),
+    ("mv out gone; mv d out", &["directory out"]),
+    ("mkdir n; echo x > n/f; mv -T n out", &["directory out"]),
+];
+
+async fn outputs_are_what_was_left(daemon: Daemon) -> Outcome {
+    for (script, expected) in LEFT {
+        let action = daemon.client().action(script).directory("out");
+        let action = action.executable("d/in", "content\n").output("out");
+        let run = action.run().await?;
+        let found = run.succeeded().await?.outputs()?;
+        let kinds: Vec<_> = found.iter().map(|output| output.split(" ->").next()).collect();
+        let expected: Vec<_> = expected.iter().map(|output| Some(*output)).collect();
+        assert_eq!(kinds, expected, "{script}");
+    }
+    let action = daemon.client().action("rmdir out; mv d out; echo y > out/new").directory("out");
+    let run = action.executable("d/in", "content\n").output("out").run().await?;
+    let root = run.tree("out").await?.root.unwrap_or_default();
+    let digests: Vec<_> = root.files.iter().filter_map(|file| file.digest.clone()).collect();
+    let names: Vec<_> = root.files.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(names, ["in", "new"]);
+    assert_eq!(digests[0].hash, daemon.client().digest("content\n").hex());
+    Ok(())
+}
+
+async fn random_sequences(daemon: Daemon) -> Outcome {
+    let first = number("ACTIOND_PARITY_FIRST_SEED", FIRST_SEED)?;
+    for seed in first..first + number("ACTIOND_PARITY_SEEDS", SEEDS)? {
+        println!("seed {seed}");
+        expect_equal(&daemon, &format!("seed {seed}"), &sequence(seed)).await?;
+    }
+    Ok(())
+}
+
+fn number(variable: &str, default: u64) -> anyhow::Result<u64> {
+    std::env::var(variable).map_or(Ok(default), |text| Ok(text.parse()?))
+}
+
+/// splitmix64: the same sequence for a seed each time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) >> 11) as usize % bound
+    }
+
+    fn of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+        choices[self.below(choices.len())]
+    }
+
+    fn directory(&mut self) -> &'static str {
+        self.of(&["out", "empty", "empty/deep", "d", "n", "out/n", "d/n"])
+    }
+
+    /// A path that is never that of an input file: those cannot be written here, and could there.
+    fn file(&mut self) -> String {
+        format!("{}/{}", self.directory(), self.of(&["a", "b", "A"]))
+    }
+}
+
+/// A script of random operations, which says how each ended.
+fn sequence(seed: u64) -> String {
+    let mut random = Random(seed);
+    let mut script = String::new();
+    for _ in 0..OPERATIONS {
+        let (from, to) = (random.file(), random.file());
+        let (directory, other) = (random.directory(), random.directory());
+        let mode = random.of(&["755", "700", "750", "2755", "1777", "711"]);
+        let operation = match random.below(26) {
+            0 => format!("mkdir {directory}"),
+            1 => format!("mkdir -m {mode} -p {directory}"),
+            2 => format!("rmdir {directory}"),
+            3 => format!("rm -rf {directory}"),
+            4 => format!("mv -T {directory} {other}"),
+            5 => format!("mv {directory} {other}"),
+            6 => format!("chmod {mode} {directory}"),
+            7 => format!("echo {seed} > {from}"),
+            8 => format!("echo more >> {from}"),
+            9 => format!("mv {from} {to}"),
+            10 => format!("cp {from} {to}"),
+            // Into itself it copies what it lists first, which every file system orders its own way.
+            11 if !other.starts_with(directory) => format!("cp -a {directory} {other}"),
+            12 => format!("ln {from} {to}"),
+            13 => format!("ln -sfn {from} {to}"),
+            14 => format!("rm {from}"),
+            15 => format!("truncate -s 5000 {from}"),
+            16 => format!("cp d/in {to}"),
+            17 => "rm d/tool".to_owned(),
+            18 => format!("cat {from}"),
+            19 => format!("ls -A {directory}"),
+            20 => format!("install -d -m {mode} {directory}"),
+            21 => format!("touch -d @7 {directory}; stat -c %Y {directory}"),
+            22 => format!("mkfifo {from}; rm {from}"),
+            23 => format!("tar -cf /tmp/t.tar {directory}; tar -C {other} -xf /tmp/t.tar"),
+            24 => format!("dd if=/dev/zero of={from} bs=1 seek=70000 count=1 status=none"),
+            _ => format!("chmod {mode} {from}"),
+        };
+        let _ = writeln!(script, "timeout 20 sh -c '{operation}'; echo \"$? {operation}\"");
+    }
+    script
+}
