@@ -5,7 +5,13 @@
 //! gives it root and a state volume: that is what the daemon needs, and what a user's own file
 //! system should not be used for.
 
-use std::{ffi::OsString, path::PathBuf, process::Command};
+use std::{
+    ffi::OsString,
+    fmt,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 
@@ -38,14 +44,54 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if !arguments.only.is_empty() {
         return cargo_test(&arguments.only, |_| ());
     }
-    let vm = Artifacts::provide(Arch::host(), Flavour::Release)?;
-    cargo_test(&["--workspace".into(), "--no-fail-fast".into()], |cargo| {
-        vm.tell(cargo);
+    let mut steps = Steps::default();
+    let result = run_all(arguments, &mut steps);
+    print!("{steps}");
+    result
+}
+
+fn run_all(arguments: &Arguments, steps: &mut Steps) -> Result<()> {
+    let all = || ["--workspace", "--no-fail-fast"].map(OsString::from);
+    let vm = steps.take("kernel, guest and runtimes", || {
+        Artifacts::provide(Arch::host(), Flavour::Release)
     })?;
-    darwin::run_if_possible()?;
-    attack::run(&attack::Arguments::all())?;
-    e2e::run(&arguments.e2e)?;
-    e2e::in_vm::run_part(&vm, &arguments.e2e)
+    steps.take("building the tests", || {
+        cargo_test(&[&all()[..], &["--no-run".into()]].concat(), |_| ())
+    })?;
+    steps.take("tests of the workspace", || {
+        cargo_test(&all(), |cargo| {
+            vm.tell(cargo);
+        })
+    })?;
+    steps.take("program for macOS", darwin::run_if_possible)?;
+    steps.take("attacks", || attack::run(&attack::Arguments::all()))?;
+    steps.take("clients", || e2e::run(&arguments.e2e))?;
+    steps.take("VMs", || e2e::in_vm::run_part(&vm, &arguments.e2e))
+}
+
+/// How long each step took, failed ones included.
+#[derive(Default)]
+struct Steps(Vec<(&'static str, Duration)>);
+
+impl Steps {
+    fn take<T>(&mut self, name: &'static str, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        let begun = Instant::now();
+        let result = act();
+        self.0.push((name, begun.elapsed()));
+        result
+    }
+}
+
+impl fmt::Display for Steps {
+    /// A table with a row per step.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total = ("all", self.0.iter().map(|(_, time)| *time).sum());
+        for (name, time) in self.0.iter().chain([&total]) {
+            let seconds = time.as_secs();
+            writeln!(formatter, "test: {name:<28} {:>3}:{:02} min", seconds / 60, seconds % 60)?;
+        }
+        Ok(())
+    }
 }
 
 /// `cargo test` with these arguments; `prepare` can add variables.
@@ -64,4 +110,20 @@ pub(crate) fn run_one(arguments: &RunnerArguments) -> Result<()> {
     Err(process::become_program(
         state_volume::command(&arguments.binary)?.args(&arguments.arguments),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_fails_is_in_the_table_too() {
+        let mut steps = Steps(vec![("building", Duration::from_secs(61))]);
+        assert!(steps.take("attacks", || -> Result<()> { anyhow::bail!("breach") }).is_err());
+        let table = steps.to_string();
+        let rows: Vec<Vec<&str>> =
+            table.lines().map(|it| it.split_whitespace().collect()).collect();
+        let row = |name: &'static str, time: &'static str| vec!["test:", name, time, "min"];
+        assert_eq!(rows, [row("building", "1:01"), row("attacks", "0:00"), row("all", "1:01")]);
+    }
 }

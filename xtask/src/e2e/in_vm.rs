@@ -47,7 +47,7 @@ pub(super) fn run(arch: Arch, all: bool) -> Result<()> {
     if arch != Arch::host() {
         return run_suites(&artifacts, SUITES_EACH_TIME);
     }
-    test::cargo_test(&words(&["--package", "actiond", "--test", "vm"]), |cargo| {
+    test::cargo_test(&words(&["--workspace", "--test", "vm"]), |cargo| {
         artifacts.tell(cargo);
     })?;
     if all {
@@ -97,7 +97,9 @@ fn vsock_device() -> Result<PathBuf> {
 }
 
 fn run_suites(artifacts: &Artifacts, suites: &[&str]) -> Result<()> {
-    let mut arguments = words(&["--package", "actiond", "--no-fail-fast"]);
+    // The whole workspace, so that the features are those that `cargo test --workspace` has built with:
+    // for another set of packages cargo would build all of it again.
+    let mut arguments = words(&["--workspace", "--no-fail-fast"]);
     for suite in suites {
         arguments.extend(words(&["--test", suite]));
     }
