@@ -1,10 +1,16 @@
-//! `cargo xtask serve -- FLAGS`: set up, build a release, and run the daemon with the flags given.
+//! `cargo xtask serve -- FLAGS`: sets up, builds the daemon, and runs it with the flags given.
+//!
+//! The build has a profile and a feature set of its own, so that the first answer comes soon: it
+//! optimizes less than a release, and leaves out `serve-vm` and the guest.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, path::PathBuf};
 
 use anyhow::Result;
 
-use crate::{binaries, process, setup};
+use crate::{process, setup, workspace};
+
+/// The profile in the workspace's `Cargo.toml`, and its folder below the target folder.
+const PROFILE: &str = "serve";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -14,7 +20,20 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    setup::run()?;
-    let daemon = binaries::build("actiond", "linux-actiond")?;
-    Err(process::become_program(process::as_root(daemon).arg("serve").args(&arguments.flags)))
+    setup::ensure(&[setup::COMPILER])?;
+    let daemon = build()?;
+    let mut command = process::as_root(daemon);
+    command.args(["serve", "--print-bazelrc"]).args(&arguments.flags);
+    Err(process::become_program(&mut command))
+}
+
+fn build() -> Result<PathBuf> {
+    println!("serve: building linux-actiond");
+    process::run(
+        process::cargo()
+            .current_dir(workspace::root())
+            .args(["build", "--locked", "--profile", PROFILE, "--package", "actiond"])
+            .args(["--no-default-features", "--bin", "linux-actiond"]),
+    )?;
+    Ok(workspace::target().join(PROFILE).join("linux-actiond"))
 }

@@ -13,8 +13,21 @@ pub(crate) struct Need {
     pub(crate) why: &'static str,
 }
 
-const NEEDS: [Need; 8] = [
-    Need { program: "cc", package: "gcc", why: "links every Rust program" },
+/// All that building the daemon needs beside Rust.
+pub(crate) const COMPILER: Need = Need {
+    program: "cc",
+    package: "gcc libc6-dev",
+    why: "compiles C and links every Rust program",
+};
+
+const NEEDS: [Need; 14] = [
+    COMPILER,
+    Need { program: "git", package: "git", why: "tells the time of a release's commit" },
+    Need { program: "strip", package: "binutils", why: "takes the symbols out of a release" },
+    Need { program: "setsid", package: "util-linux", why: "starts daemons in their own session" },
+    Need { program: "setpriv", package: "util-linux", why: "ends a daemon with its test" },
+    Need { program: "python3", package: "python3-minimal", why: "maps inputs in a test" },
+    Need { program: "fsck.erofs", package: "erofs-utils", why: "checks images of input roots" },
     Need {
         program: "mkfs.ext4",
         package: "e2fsprogs",

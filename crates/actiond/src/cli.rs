@@ -15,6 +15,7 @@ use crate::configuration::ConfigArgs;
 use crate::image::ImageArgs;
 use crate::logging::LogArgs;
 use crate::observers::HttpChoice;
+#[cfg(feature = "vm")]
 use crate::serve_vm::ServeVmArgs;
 
 /// A remote execution worker and cache for one machine: every action in a
@@ -33,6 +34,7 @@ pub enum Command {
     /// Serve the Remote Execution API
     Serve(Box<ServeArgs>),
     /// Serve the Remote Execution API from a small virtual machine, which needs no root
+    #[cfg(feature = "vm")]
     ServeVm(Box<ServeVmArgs>),
     /// Show what of the kernel's features is here, and what is lost without them
     Doctor(DoctorArgs),
@@ -161,7 +163,7 @@ pub struct ServeArgs {
     pub event_log: Option<PathBuf>,
 
     /// Print the lines that Bazel needs in its .bazelrc to use this server, once it serves
-    #[arg(long)]
+    #[arg(long, overrides_with = "print_bazelrc")]
     pub print_bazelrc: bool,
 
     #[command(flatten)]

@@ -1,7 +1,7 @@
 //! What the binaries share: flags and wiring.
 //!
-//! Each binary parses, wires and runs; what they do is decided in the crates
-//! below.
+//! Each binary parses, wires and runs; the crates below decide what it does. Everything about VMs is
+//! behind the feature `vm`, which is on unless `cargo xtask serve` builds the daemon.
 //!
 //! - [`logging`]: the log on standard error.
 //! - [`darwin`]: `darwin-actiond`, for macOS hosts.
@@ -23,9 +23,10 @@ mod bazelrc;
 pub mod cli;
 #[cfg(target_os = "linux")]
 pub mod configuration;
+#[cfg(feature = "vm")]
 pub mod darwin;
 pub mod doctor;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "vm"))]
 pub mod guest;
 #[cfg(target_os = "linux")]
 pub mod image;
@@ -38,7 +39,7 @@ pub mod privileges;
 mod runtime_source;
 #[cfg(target_os = "linux")]
 pub mod serve;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "vm"))]
 pub mod serve_vm;
 #[cfg(target_os = "linux")]
 mod service_manager;

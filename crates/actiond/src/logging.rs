@@ -12,6 +12,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt, reload};
+#[cfg(feature = "vm")]
 use vm::vmm::WorkerFlag;
 
 /// Replaces the filter of the log that was started.
@@ -38,6 +39,7 @@ pub struct LogArgs {
     pub log_format: LogFormat,
 }
 
+#[cfg(feature = "vm")]
 impl LogArgs {
     /// The flag that has the worker in a VM log in the same format, where that isn't its default.
     ///

@@ -5,14 +5,18 @@ use std::process::ExitCode;
 
 use actiond::cli::{Cli, Command};
 use actiond::configuration::Configuration;
-use actiond::{configuration, doctor, image, serve, serve_vm};
+#[cfg(feature = "vm")]
+use actiond::serve_vm;
+use actiond::{configuration, doctor, image, serve};
 use clap::Parser as _;
+#[cfg(feature = "vm")]
 use vm::qemu::{LAUNCHER_COMMAND, launcher_main};
 
 fn main() -> ExitCode {
     // Before anything else: these are small, and have one thread.
     match std::env::args_os().nth(1) {
         Some(word) if word == serve::HELPER_COMMAND => return sandbox::helper_main(),
+        #[cfg(feature = "vm")]
         Some(word) if word == LAUNCHER_COMMAND => {
             return launcher_main(std::env::args_os().skip(2));
         }
@@ -21,6 +25,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(_) => Configuration::load(words_from(2)).and_then(serve::run),
         Command::Config(arguments) => configuration::run(&arguments, words_from(3)),
+        #[cfg(feature = "vm")]
         Command::ServeVm(arguments) => serve_vm::run(*arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
