@@ -1,15 +1,14 @@
 //! A payload as a file of its own.
 //!
-//! The file's name has the hash of its content, so a new release brings a new file, and a second
-//! start finds the one that is there. That one is believed only after its content was hashed as
-//! well: a machine that lost power, or a disk that was full, leaves files that are not what their
-//! names say.
+//! The file's name contains the hash of its content, so a new release brings a new file, and a second
+//! start finds the existing one. The second start hashes that file before it uses it: a power cut or a
+//! full disk can leave a file whose content does not match its name.
 //!
 //! ```text
 //! runtimes.sqfs-<SHA-256>     kernel-<SHA-256>.Image     initramfs-<SHA-256>.cpio
 //! ```
-//! What lies there in zstd frames is inflated once: a symlink, named by the SHA-256 of the frames,
-//! tells which content they have.
+//! A payload in zstd frames is inflated once: a symlink, named by the SHA-256 of the frames, points to
+//! their content.
 //! ```text
 //! kernel-of-<SHA-256 of the frames> -> kernel-<SHA-256>.Image
 //! ```
@@ -37,7 +36,7 @@ pub enum ExtractError {
         payload: Payload,
         /// The file that it is, or is in.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with it.
         source: io::Error,
     },
     /// The file can't be written.
@@ -45,7 +44,7 @@ pub enum ExtractError {
     Write {
         /// The file, or its directory.
         path: PathBuf,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: io::Error,
     },
 }
@@ -218,8 +217,8 @@ impl Files<'_> {
         File::open(self.directory)?.sync_all()
     }
 
-    /// Removes what other releases, or extractions that were killed, left. What can't be removed
-    /// costs space and nothing else.
+    /// Removes the files of other releases and of killed extractions. A file that cannot be removed
+    /// only costs space.
     fn remove_others(&self, kept: &[Option<&Path>]) {
         let Ok(entries) = fs::read_dir(self.directory) else { return };
         for entry in entries.flatten() {

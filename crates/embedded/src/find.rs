@@ -24,7 +24,7 @@ pub enum FindError {
     Read {
         /// The file.
         path: PathBuf,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// It is no executable, or a damaged one.
@@ -32,7 +32,7 @@ pub enum FindError {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with it.
         source: object::Error,
     },
     /// The section is said to lie where the file has ended, or to have no bytes in the file at all.
@@ -40,7 +40,7 @@ pub enum FindError {
     Outside {
         /// The file.
         path: PathBuf,
-        /// What was looked for.
+        /// The wanted payload.
         payload: Payload,
     },
 }

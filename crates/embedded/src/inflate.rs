@@ -9,15 +9,15 @@ use ruzstd::decoding::StreamingDecoder;
 
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// Whether a zstd frame begins here. Nothing is taken from `bytes`.
+/// Whether a zstd frame begins here. Consumes nothing of `bytes`.
 pub(crate) fn is_zstd(bytes: &mut impl BufRead) -> io::Result<bool> {
     Ok(bytes.fill_buf()?.starts_with(&MAGIC))
 }
 
-/// What zstd frames hold, as a reader. Memory is bounded by a frame's window, of which the decoder
+/// A reader of the content of zstd frames. Memory is bounded by a frame's window, of which the decoder
 /// allows 100 MB.
 pub(crate) struct Frames<R: BufRead> {
-    /// The frame that is being read; none after the last.
+    /// The current frame; `None` after the last.
     frame: Option<Frame<R>>,
 }
 

@@ -10,9 +10,9 @@
 //! initramfs    .actiond.initramfs   __ACTIOND,__initramfs
 //! ```
 //!
-//! A section holds the file itself or zstd frames of it. [`find`] says where in the executable that
-//! is; [`extract`] makes it a file of its own, once. What a user gives in place of a payload goes the
-//! same way ([`prepare`]). The crate neither knows what the files are for nor puts them into
+//! A section holds the file itself or zstd frames of it. [`find`] locates it in the executable;
+//! [`extract`] writes it to a file of its own, once. A user's file in place of a payload takes the same
+//! way ([`prepare`]). The crate does not know the purpose of the files and does not put them into
 //! executables.
 
 mod extract;
@@ -24,7 +24,7 @@ pub use extract::{ExtractError, Extracted, extract, prepare};
 pub use find::{FindError, Section, find};
 pub use source::Source;
 
-/// What an executable can carry.
+/// A payload in an executable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payload {
     /// The SquashFS image of C libraries and shells.
@@ -66,7 +66,7 @@ impl Payload {
         }
     }
 
-    /// What the name of the extracted file has before and after the hash of its content.
+    /// The parts of the extracted file's name before and after the hash of its content.
     fn file_name(self) -> (&'static str, &'static str) {
         match self {
             Self::Runtimes => ("runtimes.sqfs", ""),

@@ -2,10 +2,10 @@
 //!
 //! `cargo run -p guest --example ext4-template -- crates/guest/src/disk/template.zst`
 //!
-//! What it is made with, and why: blocks of 4 KiB, or it could not grow beyond 16 GiB; an inode for
-//! each 8 KiB, as a store has many small files; a journal of 64 MiB, so that a thousand new blobs are
-//! one transaction; nothing reserved for root, who is the only user; no times and no random
-//! identifiers, so that the same program makes the same file.
+//! Its parameters: blocks of 4 KiB, since smaller ones stop its growth at 16 GiB; an inode for each
+//! 8 KiB, because a store has many small files; a journal of 64 MiB, so that a thousand new blobs fit
+//! into one transaction; no reserve for root, the only user; no times and no random identifiers, so
+//! that the same program makes the same file.
 
 use std::fs;
 use std::io;

@@ -1,4 +1,4 @@
-//! What the guest does when the host asks.
+//! The guest's side of the control protocol.
 
 mod memory;
 

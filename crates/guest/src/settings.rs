@@ -1,4 +1,4 @@
-//! What the host says on the kernel's command line.
+//! The host's settings on the kernel's command line.
 
 use std::io;
 

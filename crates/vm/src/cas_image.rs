@@ -18,7 +18,7 @@ pub enum CasImageError {
     Io {
         /// The image.
         path: PathBuf,
-        /// What the system says.
+        /// The operating system's error.
         source: io::Error,
     },
     /// Another VM has it: two guests on one disk destroy it.

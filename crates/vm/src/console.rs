@@ -1,7 +1,7 @@
 //! The guest's serial console, and a VMM's messages, in the log.
 //!
-//! What comes from the guest was written by the guest's kernel and init, or by whoever has taken them over:
-//! lines are cut, and nothing but printable characters gets through to a terminal.
+//! An attacker who has taken over the guest's kernel or init controls this text. Long lines are cut, and
+//! only printable characters pass, so that none of it can control a terminal.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! Who asks the guest, and when: its clock, its health, its counters, its spare memory.
+//! Periodic calls to the guest: its clock, its health, its counters, its spare memory.
 //!
 //! The clock and the health are one question: every [`CHECK_INTERVAL`], and at once after the host
 //! has slept, the guest is told the time. A guest that misses [`MAX_MISSED`] in a row hangs.

@@ -1,7 +1,7 @@
 //! The host side of a VM that owns the store and runs the actions.
 //!
-//! The host boots it and pumps bytes; it knows neither gRPC nor what a blob is. Everything here is
-//! the same on Linux and macOS but for the backend behind [`Vmm`]. What runs inside is `guest`.
+//! The host boots the VM and forwards bytes; it understands neither gRPC nor blobs. Linux and macOS
+//! share everything here except the backend behind [`Vmm`]. The crate `guest` runs inside the VM.
 //!
 //! ```text
 //!  payloads, CAS image ──► supervisor ──► Vmm (qemu, …) ──► a booted Machine

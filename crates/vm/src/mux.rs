@@ -53,7 +53,7 @@ const PORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// resets it.
 pub type MuxStream = Compat<yamux::Stream>;
 
-/// What the guest says when it has taken a connection.
+/// The guest's byte that accepts a connection.
 const ACCEPTED: [u8; 1] = [1];
 
 /// Why there is no connection.

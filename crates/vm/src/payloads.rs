@@ -1,4 +1,4 @@
-//! What a VM boots from: found inside a program or given by the user, then ready as files.
+//! The files that a VM boots from: taken from a program or given by the user.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -25,7 +25,7 @@ impl<Place> Default for Payloads<Place> {
 }
 
 impl Payloads {
-    /// What the executable at `path` carries.
+    /// The payloads in the executable at `path`.
     ///
     /// # Errors
     /// When it is no executable, or a damaged one.

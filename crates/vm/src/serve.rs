@@ -105,7 +105,7 @@ pub enum ServeError {
     Root {
         /// The directory.
         path: PathBuf,
-        /// What the system says.
+        /// The operating system's error.
         source: io::Error,
     },
     /// Somebody else could put another kernel there.
@@ -123,7 +123,7 @@ pub enum ServeError {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The operating system's error.
         source: io::Error,
     },
     /// The disk can't be had.

@@ -33,7 +33,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// The wait between questions whether a booting guest answers.
 const READY_PAUSE: Duration = Duration::from_millis(20);
 
-/// What others see of the guest.
+/// The guest as others see it.
 #[derive(Clone)]
 pub enum Guest {
     /// Not yet, or not again: wait.
@@ -73,12 +73,12 @@ pub enum SuperviseError {
     /// The machine ended before the guest answered.
     #[error("the VM ended while booting: {0}")]
     EndedBooting(String),
-    /// The guest does not answer. What it said last is in the log.
+    /// The guest does not answer. Its last words are in the log.
     #[error("the guest did not answer within {timeout:?}")]
     NoAnswer {
         /// How long it had.
         timeout: Duration,
-        /// What happened when it was last asked.
+        /// The outcome of the last call.
         #[source]
         last: Option<CallError>,
     },

@@ -14,7 +14,7 @@ use crate::control::{self, MemoryRelease, ReleasedMemory, SetTime, TimeSet};
 use crate::vmm::{Boot, BoxFuture, ConnectError, Ended, GuestStream, Machine, StartError, Vmm};
 use crate::{CONTROL_PORT, GRPC_PORT};
 
-/// What a machine does from its start on.
+/// The behaviour of a machine from its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Script {
     /// Boots, serves, stops when asked.
@@ -46,7 +46,7 @@ impl FakeVmm {
         (Arc::new(Self { scripts, booted: Mutex::default(), machines }), started)
     }
 
-    /// What was booted so far.
+    /// The machines booted so far.
     pub(crate) fn booted(&self) -> Vec<Boot> {
         self.booted.lock().clone()
     }

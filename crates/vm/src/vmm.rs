@@ -1,4 +1,4 @@
-//! What a virtual machine monitor must be able to do.
+//! The interface of a virtual machine monitor.
 //!
 //! The trait is all that the rest of the host knows of QEMU or Virtualization.framework. A clean
 //! stop is not part of it: that is asked of the guest, over the control protocol.
@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 /// A future on the heap, as traits behind `dyn` need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What to boot.
+/// The machine to boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Boot {
     /// The kernel, in a form that the VMM loads without help.
@@ -36,8 +36,8 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// What every VMM tells the guest on its kernel's command line, each word with a space before it;
-    /// see `docs/control-protocol.md`.
+    /// The words for the guest's kernel command line that every VMM needs, each after a space; see
+    /// `docs/control-protocol.md`.
     pub fn guest_words(&self) -> String {
         let format = if self.format_cas { " actiond.format_cas=1" } else { "" };
         let flags = self.worker_flags.iter().map(|flag| format!(" actiond.worker={}", flag.0));
@@ -92,7 +92,7 @@ pub enum ConnectError {
     Refused {
         /// The guest's port.
         port: u32,
-        /// What the system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
 }

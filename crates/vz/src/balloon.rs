@@ -12,7 +12,7 @@ const MIB: u64 = 1 << 20;
 /// The part of its free memory that the guest keeps, so that what runs can go on.
 const KEPT_PART: u64 = 4;
 
-/// What the host says of its memory.
+/// The host's memory pressure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pressure {
     /// There is enough.

@@ -10,7 +10,7 @@ use objc2_virtualization::{VZVirtualMachine, VZVirtualMachineDelegate};
 use tokio::sync::watch;
 use vm::Ended;
 
-/// A machine's end. What is told first holds.
+/// A machine's end. The first report counts.
 pub(crate) struct End(watch::Sender<Option<Ended>>);
 
 impl End {

@@ -1,4 +1,4 @@
-//! What the framework expects of the files it is given.
+//! Checks of the files for the framework.
 //!
 //! A wrong file makes a machine that starts and says nothing, or an error without the file's name.
 
@@ -15,7 +15,7 @@ const MAGIC: &[u8] = b"ARM\x64";
 /// A disk image has whole blocks.
 const BLOCK_BYTES: u64 = 512;
 
-/// Why a file is none that a machine can be made of.
+/// Why a machine cannot use a file.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// It can't be read.
@@ -23,7 +23,7 @@ pub enum ImageError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The operating system's error.
         source: io::Error,
     },
     /// The kernel is for another processor, or compressed in a way that we don't undo.
@@ -35,7 +35,7 @@ pub enum ImageError {
     /// A disk that ends within a block.
     #[error("the {} {} has {size_bytes} bytes, no multiple of 512", content.name(), path.display())]
     PartOfABlock {
-        /// What the disk holds.
+        /// The content of the disk.
         content: Content,
         /// The file.
         path: PathBuf,

@@ -7,8 +7,8 @@
 //!                        │ kill: remembered,  │ kill: stop                      ▼ the end
 //!                        └── done on completion ──► Stopping ── completion ──► Stopped
 //! ```
-//! The states are the framework's own. What may be asked of a machine is asked of it on its queue,
-//! in the same closure that then acts, so that it can't change in between.
+//! The states are the framework's. A closure on the machine's queue checks the state and then acts,
+//! so the state cannot change in between.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -43,7 +43,7 @@ use crate::vmm::VzError;
 /// millisecond; for a port without a listener the framework is documented to do nothing at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What lives on the machine's queue.
+/// The state that lives on the machine's queue.
 pub(crate) struct Parts {
     machine: Retained<VZVirtualMachine>,
     socket: Retained<VZVirtioSocketDevice>,

@@ -1,8 +1,8 @@
-//! The machine as plain data, and what is refused before the framework sees it.
+//! The machine as plain data, with the checks that come before the framework's.
 //!
-//! The framework validates a configuration as a whole and tells what is wrong in a sentence that
-//! names no flag of ours. What can be known beforehand is therefore checked here, where it can be
-//! tested on any machine.
+//! The framework validates a configuration as a whole and reports a problem in a sentence that names
+//! none of our flags. This module checks everything that can be known beforehand and names the flag.
+//! Its tests run on any machine.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ pub struct Plan {
     pub kernel: PathBuf,
     /// The initramfs, a cpio archive.
     pub initramfs: PathBuf,
-    /// What the kernel is told.
+    /// The kernel's command line.
     pub command_line: String,
     /// Virtual CPUs.
     pub cpus: usize,
@@ -37,11 +37,11 @@ pub struct Plan {
 pub struct Disk {
     /// A raw image.
     pub path: PathBuf,
-    /// What is on it.
+    /// Its content.
     pub content: Content,
 }
 
-/// What a disk holds, which decides how it is attached.
+/// The content of a disk, which decides how it is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     /// The guest's ext4 with its store.
@@ -64,7 +64,7 @@ impl Content {
         self == Self::Runtimes
     }
 
-    /// What a flush by the guest means on the host.
+    /// The effect of the guest's flush on the host.
     pub fn flush(self) -> Flush {
         match self {
             Self::Store => Flush::ToStorage,
@@ -73,19 +73,19 @@ impl Content {
     }
 }
 
-/// What a flush by the guest means on the host.
+/// The effect of the guest's flush on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flush {
-    /// All the way: the drive's cache is emptied too, so that a power cut leaves the guest's journal
-    /// as the guest left it. The framework's cheaper mode leaves data in that cache. What it would
-    /// save is small here: the store does not sync each blob, so flushes come with ext4's journal,
-    /// every few seconds, and with the stop.
+    /// Flushes the drive's cache too, so that a power cut leaves the guest's journal as the guest left
+    /// it. The framework's cheaper mode leaves data in that cache and would save little here: the
+    /// store does not sync each blob, so flushes come only with ext4's journal, every few seconds,
+    /// and with the stop.
     ToStorage,
-    /// Nothing is ever written.
+    /// Never flushes, for disks that are never written to.
     Never,
 }
 
-/// What the framework allows on this host.
+/// The framework's limits on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostLimits {
     /// Virtual CPUs.
@@ -102,7 +102,7 @@ pub enum PlanError {
     Cpus {
         /// As the flag has it.
         asked: u32,
-        /// What the framework allows.
+        /// The allowed range.
         allowed: RangeInclusive<usize>,
     },
     /// More or less memory than the host gives to a VM.
@@ -114,7 +114,7 @@ pub enum PlanError {
     Memory {
         /// As the flag has it.
         asked_mib: u32,
-        /// What the framework allows, in bytes.
+        /// The allowed range in bytes.
         allowed: RangeInclusive<u64>,
     },
 }

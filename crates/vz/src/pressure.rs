@@ -31,7 +31,7 @@ impl PressureSource {
             tell.send_replace(if short { Pressure::Short } else { Pressure::Normal });
         });
         // SAFETY: the block is copied and held by the source, and takes no arguments. It holds the
-        // source in turn until that is cancelled (below). What it captures is `Send + Sync`, as the
+        // source in turn until that is cancelled (below). Its captures are `Send + Sync`, because the
         // queue may run it on any thread.
         unsafe { source.set_event_handler_with_block(RcBlock::as_ptr(&handler)) };
         // A source is made inactive, and must not be released before this.

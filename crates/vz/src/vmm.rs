@@ -83,7 +83,7 @@ pub fn is_supported() -> bool {
     unsafe { VZVirtualMachine::isSupported() }
 }
 
-/// What the framework allows on this host.
+/// The framework's limits on this host.
 pub fn host_limits() -> HostLimits {
     // SAFETY: class methods without conditions, on any thread; so are the three below.
     let least_cpus = unsafe { VZVirtualMachineConfiguration::minimumAllowedCPUCount() };

@@ -1,7 +1,8 @@
-//! Giving memory back to the host.
+//! Returns memory to the host.
 //!
-//! Only caches: pages of files that are on the disk, and the kernel's own. What is free goes to the
-//! host by itself, through the balloon's free page reporting, or when the host inflates the balloon.
+//! The guest drops only caches: pages of files that are on the disk, and the kernel's own. Free memory
+//! then returns to the host through the balloon's free page reporting, or when the host inflates the
+//! balloon.
 
 use std::fs;
 

@@ -38,7 +38,7 @@ pub enum DiskError {
     Io {
         /// The device.
         path: PathBuf,
-        /// What the system says.
+        /// The operating system's error.
         source: io::Error,
     },
     /// It has no file system, and we were not told to make one.
@@ -52,7 +52,7 @@ pub enum DiskError {
     Format {
         /// The device.
         path: PathBuf,
-        /// What went wrong.
+        /// The problem.
         source: FormatError,
     },
     /// It has something on it that can't be mounted.
@@ -62,7 +62,7 @@ pub enum DiskError {
         path: PathBuf,
         /// Where.
         target: &'static str,
-        /// What the kernel says.
+        /// The kernel's error.
         errno: rustix::io::Errno,
     },
     /// The file system can't follow a disk that has grown.
@@ -70,7 +70,7 @@ pub enum DiskError {
     Grow {
         /// The device.
         path: PathBuf,
-        /// What the kernel says.
+        /// The kernel's error.
         errno: rustix::io::Errno,
     },
 }
@@ -104,10 +104,10 @@ fn format(path: &Path, settings: &Settings) -> Result<(), DiskError> {
     format::format(&mut disk).map_err(|source| DiskError::Format { path: path.to_owned(), source })
 }
 
-/// Finds the disk with the runtimes and mounts it. `false`: there is none.
+/// Finds the disk with the runtimes and mounts it. Returns `false` if the machine has none.
 ///
 /// # Errors
-/// When there is one that can't be mounted.
+/// When the disk cannot be mounted.
 pub fn mount_runtimes() -> Result<bool, DiskError> {
     // All disks come at the same time, and the CAS disk is there.
     let Some(path) = disks().into_iter().find(|disk| disk.read_only) else { return Ok(false) };
@@ -173,7 +173,7 @@ fn is_of_a_vmm(name: &str) -> bool {
     ["vd", "sd", "nvme"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// What we need of the superblock (Documentation/filesystems/ext4/super.rst in the kernel's source).
+/// The fields of the superblock that we need (Documentation/filesystems/ext4/super.rst in the kernel's source).
 #[derive(Debug, PartialEq, Eq)]
 struct Superblock {
     blocks: u64,
@@ -183,7 +183,7 @@ impl Superblock {
     const OFFSET: u64 = 1024;
     const BYTES: usize = 1024;
 
-    /// The superblock of the disk at `path`; `None` if there is none of an ext file system.
+    /// Reads the superblock of the disk at `path`; `None` if it holds no ext file system.
     fn of(path: &Path) -> io::Result<Option<Self>> {
         let mut bytes = [0; Self::BYTES];
         File::open(path)?.read_exact_at(&mut bytes, Self::OFFSET)?;

@@ -1,7 +1,7 @@
-//! The guest's two ports, whichever way the host comes.
+//! The guest's two ports, over vsock or the mux.
 //!
-//! What accepts connections is one task that hands them to two queues, one a port: a connection to the
-//! control port is served although a thousand wait at the other.
+//! One task accepts all connections and hands them to one queue per port, so that the guest serves the
+//! control port even while a thousand connections wait at the other.
 
 mod port;
 mod vsock;

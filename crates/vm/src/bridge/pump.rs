@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 /// Bytes that are moved at a time, and all that a direction ever holds.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// What went one way, and how long it took.
+/// The bytes that went one way, and the time they took.
 #[derive(Debug, Default)]
 pub(super) struct Direction {
     /// Bytes that were passed on.

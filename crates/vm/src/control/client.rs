@@ -24,7 +24,7 @@ pub enum CallError {
     Frame {
         /// The method's name.
         method: &'static str,
-        /// What is wrong.
+        /// The problem.
         source: FrameError,
     },
     /// The guest answered with a body that the method does not have.
@@ -32,7 +32,7 @@ pub enum CallError {
     Body {
         /// The method's name.
         method: &'static str,
-        /// What is wrong.
+        /// The problem.
         source: BodyError,
     },
     /// The guest did not answer in time.

@@ -47,7 +47,7 @@ pub enum FrameError {
     BodyTooLong {
         /// As announced, in bytes.
         length: u64,
-        /// What would have been allowed, in bytes.
+        /// The largest allowed value in bytes.
         limit: u64,
     },
     /// The method name is not UTF-8.
@@ -227,7 +227,7 @@ mod tests {
         16
     }
 
-    /// What a server makes of `bytes`.
+    /// A server's reading of `bytes`.
     async fn request(bytes: &[u8]) -> Result<Option<(String, Vec<u8>)>, FrameError> {
         read_request(&mut &*bytes, limit).await
     }

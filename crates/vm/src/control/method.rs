@@ -151,7 +151,7 @@ impl MemoryRelease {
 /// Response of [`Method::MemoryPressure`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReleasedMemory {
-    /// What is free in the guest now, in bytes: the balloon can have it.
+    /// The guest's free memory in bytes, which the balloon can take.
     pub free_bytes: u64,
     /// All of the guest's memory, in bytes.
     pub total_bytes: u64,

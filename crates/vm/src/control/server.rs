@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::frame::{FrameError, Response, read_request, write_response};
 use super::method::{MemoryRelease, Method, ReleasedMemory, SetTime, TimeSet};
 
-/// What the guest does when it is asked. An error is a sentence that the host logs.
+/// The guest's answers to the host's calls. An error is a sentence that the host logs.
 pub trait Handler: Send + Sync {
     /// The counters, as text.
     fn actiondfs_stats(&self) -> impl Future<Output = Result<Vec<u8>, String>> + Send;

@@ -10,7 +10,7 @@ use super::Architecture;
 /// The kernel's interface to virtualization.
 const KVM: &str = "/dev/kvm";
 
-/// What is to be used.
+/// The accelerator to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Acceleration {
     /// KVM if a guest gets anywhere under it, else emulation.
@@ -35,7 +35,7 @@ impl FromStr for Acceleration {
     }
 }
 
-/// What is used.
+/// The accelerator in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Accelerator {
     /// The processor runs the guest.

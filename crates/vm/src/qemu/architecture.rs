@@ -33,7 +33,7 @@ impl Architecture {
     /// The architecture that the kernel at `path` is for.
     ///
     /// # Errors
-    /// What is not a kernel that QEMU loads by itself.
+    /// Rejects files that QEMU cannot boot as a kernel.
     pub fn of_kernel(path: &Path) -> Result<Self, KernelError> {
         let mut head = Vec::new();
         File::open(path)?.take(HEAD_BYTES as u64).read_to_end(&mut head)?;

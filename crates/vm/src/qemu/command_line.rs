@@ -102,7 +102,7 @@ impl Board {
         }
     }
 
-    /// What the guest's kernel and init are told about it.
+    /// The words for it on the guest's kernel command line.
     fn kernel_words(self) -> &'static str {
         match self {
             // microvm without ACPI can't be switched off, but a reset ends it (`-no-reboot`). The
@@ -192,7 +192,7 @@ fn transport(line: &mut Line, board: Board, transport: Transport, vhost_vsock: O
     }
 }
 
-/// What the guest's kernel and init are told; see `guest::settings`.
+/// The guest's kernel command line; see `guest::settings`.
 fn kernel_command_line(board: Board, launch: &Launch) -> String {
     let board = board.kernel_words();
     let transport = launch.transport.name();

@@ -1,8 +1,8 @@
 //! The process between ours and QEMU: opens what QEMU needs, gives up the rest, becomes QEMU.
 //!
-//! It has one thread and no secrets, so that it can change its user and its namespaces. What it can't
-//! give up (user namespaces may be forbidden) it says on standard error and goes on: less confined is
-//! better than no VM, as the guest is the wall around the actions.
+//! It has one thread and no secrets, so that it can change its user and its namespaces. If it cannot
+//! enter a namespace (the host may forbid it), it warns on standard error and continues: the guest is
+//! the wall around the actions, so a less confined VMM is better than no VM.
 
 use std::ffi::OsString;
 use std::os::fd::{IntoRawFd, OwnedFd};

@@ -70,7 +70,7 @@ impl Qemu {
         Ok(Self { pidfd, ended, words, connector, tasks })
     }
 
-    /// What the guest said on its console.
+    /// The guest's console output.
     pub(super) fn last_words(&self) -> &LastWords {
         &self.words
     }
@@ -187,7 +187,7 @@ fn log_guest(line: &str) {
     tracing::info!(target: "guest", "guest: {line}");
 }
 
-/// What launcher and QEMU have to say.
+/// The output of the launcher and QEMU.
 fn log_qemu(line: &str) {
     tracing::warn!(target: "qemu", "{line}");
 }

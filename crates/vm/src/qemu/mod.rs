@@ -74,12 +74,12 @@ pub struct QemuVmm {
 /// Why QEMU did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum QemuError {
-    /// The kernel is none that we know how to boot.
+    /// The file is not a kernel that we can boot.
     #[error("the kernel {}", path.display())]
     Kernel {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with it.
         source: architecture::KernelError,
     },
     /// No QEMU for the guest's architecture.

@@ -43,7 +43,7 @@ fn flags_come_in_both_forms() {
     assert!(parse(&["--memory-mib=64"]).is_err());
 }
 
-/// What becomes of `serve-vm` with those flags in the directory `root`.
+/// The outcome of `serve-vm` with those flags in the directory `root`.
 async fn check(root: &Path, words: &[&str]) -> String {
     let mut arguments = parse(words).unwrap();
     arguments.listen = "127.0.0.1:0".parse().unwrap();
