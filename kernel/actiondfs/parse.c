@@ -214,12 +214,23 @@ static const char *check_name(const struct slice *name)
 	return NULL;
 }
 
+/* A client that encodes the path "." as nothing means the link's own directory. */
+static void complete_target(struct slice *target)
+{
+	static const u8 dot[] = { '.' };
+
+	if (slice_len(target) == 0) {
+		target->at = dot;
+		target->end = dot + sizeof(dot);
+	}
+}
+
 static const char *check_target(const struct slice *target)
 {
 	size_t len = slice_len(target);
 
-	if (len == 0 || len > ACD_TARGET_MAX)
-		return "a target is empty or longer than 4095 bytes";
+	if (len > ACD_TARGET_MAX)
+		return "a target is longer than 4095 bytes";
 	if (memchr(target->at, 0, len))
 		return "a target contains a NUL";
 	return NULL;
@@ -244,8 +255,10 @@ static const char *read_node(u32 list, struct slice s, struct node *node)
 	why = check_name(&node->name);
 	if (why)
 		return why;
-	if (list == ACD_DIRECTORY_SYMLINKS)
+	if (list == ACD_DIRECTORY_SYMLINKS) {
+		complete_target(&node->target);
 		return check_target(&node->target);
+	}
 	return node->has_hash ? NULL : "a node has no digest";
 }
 
