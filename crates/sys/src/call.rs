@@ -200,12 +200,18 @@ impl Call {
         Self::new(libc::SYS_chdir, [text(path)])
     }
 
-    /// Gives the process a descriptor table of its own in which `stdout` and
-    /// `stderr` are 1 and 2, 0 is as it was, and nothing else is open. Both must
-    /// be above 2, and stay open until the calls were made.
-    pub fn own_streams(stdout: BorrowedFd<'_>, stderr: BorrowedFd<'_>) -> [Self; 4] {
+    /// Gives the process a descriptor table of its own in which 0 is `/dev/null`, opened anew,
+    /// `stdout` and `stderr` are 1 and 2, and nothing else is open. Both must be above 2, and stay
+    /// open until the calls were made.
+    pub fn own_streams(stdout: BorrowedFd<'_>, stderr: BorrowedFd<'_>) -> [Self; 6] {
         [
             Self::new(libc::SYS_unshare, [value(libc::CLONE_FILES as usize)]),
+            // The lowest free descriptor is the one that is opened next.
+            Self::new(libc::SYS_close_range, [value(0), value(0), value(0)]),
+            Self::new(
+                libc::SYS_openat,
+                [value(AT_FDCWD), text(c"/dev/null"), value(libc::O_RDONLY as usize)],
+            ),
             Self::new(libc::SYS_dup3, [descriptor(stdout), value(1), value(0)]),
             Self::new(libc::SYS_dup3, [descriptor(stderr), value(2), value(0)]),
             Self::own_files_below(3),

@@ -332,6 +332,7 @@ fn reap(shared: &Shared, action: i32) {
         let arguments = [usize::MAX, &raw mut status as usize, libc::__WALL as usize, 0, 0, 0];
         // SAFETY: the status is on this stack.
         match unsafe { syscall(libc::SYS_wait4 as usize, arguments) } {
+            Ok(pid) if is_stopped(status) => detach(pid, status),
             Ok(pid) if pid == action as usize => {
                 return shared.outcome.end(status);
             }
@@ -342,6 +343,22 @@ fn reap(shared: &Shared, action: i32) {
             }
         }
     }
+}
+
+/// wait(2): whether it stopped, which is told to its tracer.
+fn is_stopped(status: i32) -> bool {
+    status & 0xff == 0x7f
+}
+
+/// A process makes its parent its tracer by PTRACE_TRACEME; it goes on without one.
+fn detach(pid: usize, status: i32) {
+    let signal = match status >> 8 & 0xff {
+        libc::SIGTRAP => 0,
+        signal => signal as usize,
+    };
+    let arguments = [libc::PTRACE_DETACH as usize, pid, 0, signal, 0, 0];
+    // SAFETY: no pointers; the process has stopped and is traced by this one.
+    let _ = unsafe { syscall(libc::SYS_ptrace as usize, arguments) };
 }
 
 fn exit(code: usize) -> ! {

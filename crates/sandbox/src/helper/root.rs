@@ -109,6 +109,8 @@ fn create_devices(root: BorrowedFd<'_>) -> Result<(), Failed> {
         let context = FsContext::open("devpts")?;
         context.string("ptmxmode", "0666")?;
         context.string("mode", "0620")?;
+        // Terminals are counted for the whole machine (kernel.pty.max).
+        context.string("max", "64")?;
         let mount = context
             .mount(MountAttributes::MOUNT_ATTR_NOSUID | MountAttributes::MOUNT_ATTR_NOEXEC)?;
         sys::mount::attach(mount.as_fd(), root, c"dev/pts")

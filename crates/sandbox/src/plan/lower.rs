@@ -193,7 +193,18 @@ mod tests {
         assert_eq!(steps(&lowered.confine), [ConfineInit, ConfineInit]);
         assert_eq!(
             steps(&lowered.action),
-            [Limit, Limit, RunOn, Streams, Streams, Streams, Streams, EnterDirectory]
+            [
+                Limit,
+                Limit,
+                RunOn,
+                Streams,
+                Streams,
+                Streams,
+                Streams,
+                Streams,
+                Streams,
+                EnterDirectory
+            ]
         );
         assert_eq!(lowered.execution.label, Execute.number());
         assert_eq!(lowered.execution.candidates, execute.candidates);

@@ -171,3 +171,48 @@ fn the_x32_table_is_no_way_around() {
     const X32: libc::c_long = 0x4000_0000;
     check(&[(X32 | libc::SYS_getpid, &[], ENOSYS), (X32 | libc::SYS_mount, &[], ENOSYS)]);
 }
+
+#[test]
+fn new_calls_and_shared_quotas_are_absent() {
+    const EOPNOTSUPP: i64 = -95;
+    const ESOCKTNOSUPPORT: i64 = -94;
+    check(&[
+        (470, &[], ENOSYS),
+        (600, &[], ENOSYS),
+        (libc::SYS_io_setup, &[], ENOSYS),
+        (libc::SYS_sync, &[], 0),
+        (libc::SYS_socket, &[2, 5, 0], ESOCKTNOSUPPORT),
+        (libc::SYS_socket, &[2, 10, 0], ESOCKTNOSUPPORT),
+        (libc::SYS_sendto, &[1, 0, 0, 1], EOPNOTSUPP),
+        (libc::SYS_ioctl, &[0, 0x5423], EPERM),
+    ]);
+    Action::sh("grep -c ' devpts .*max=64' /proc/mounts").run().expect_stdout("1");
+}
+
+/// PTRACE_TRACEME makes PID 1 the tracer, which is told of every signal before it is delivered.
+#[test]
+fn a_traced_action_is_not_taken_for_dead() {
+    const SIGWINCH: u64 = 28;
+    check(&[(libc::SYS_ptrace, &[0], 0), (libc::SYS_kill, &[0, SIGWINCH], 0)]);
+}
+
+/// F_SETFL changes the open file description, which actions of a helper used to share.
+#[test]
+fn standard_input_is_opened_anew() {
+    const F_GETFL: u64 = 3;
+    const F_SETFL: u64 = 4;
+    const O_NONBLOCK: u64 = 0x800;
+    let pool = sandbox::Pool::new(crate::support::config());
+    for _ in 0..3 {
+        let mut sandbox = pool.acquire(&crate::support::TOOLS).unwrap();
+        let program = RawProgram::new()
+            .call(libc::SYS_fcntl as u64, &[0, F_GETFL])
+            .call(libc::SYS_fcntl as u64, &[0, F_SETFL, O_NONBLOCK])
+            .build();
+        let action = Action::new(&["./raw"]).file("raw", 0o755, &program);
+        let found = results(&action.run_in(&mut sandbox).unwrap().stdout_bytes);
+        assert_eq!(found[0] as u64 & O_NONBLOCK, 0);
+        assert_eq!(found[1], 0);
+        pool.release(sandbox);
+    }
+}

@@ -6,7 +6,7 @@
 
 use sys::call::Instruction;
 
-use super::policy::{ABSENT, ALLOW, POLICY, Rule, Test};
+use super::policy::{ABSENT, ALLOW, LAST_REVIEWED, POLICY, Rule, Test};
 use super::table::Architecture;
 
 /// Load a 32-bit word of `struct seccomp_data`.
@@ -30,9 +30,6 @@ pub(super) const RET_KILL_PROCESS: u32 = 0x8000_0000;
 pub(super) const AT_NUMBER: u32 = 0;
 pub(super) const AT_ARCHITECTURE: u32 = 4;
 pub(super) const AT_ARGUMENTS: u32 = 16;
-
-/// Numbers from here on are of the x32 ABI, which shares x86_64's audit number.
-const X32: u32 = 0x4000_0000;
 
 /// The filter for programs of `native` and of what is compatible with it; any
 /// other architecture's are killed.
@@ -62,9 +59,8 @@ fn intervals(architecture: Architecture) -> Vec<(u32, &'static Rule)> {
         intervals.push((number, rule));
         intervals.push((number + 1, &ALLOW));
     }
-    if architecture == Architecture::X86_64 {
-        intervals.push((X32, &ABSENT));
-    }
+    intervals.retain(|(start, _)| *start <= LAST_REVIEWED);
+    intervals.push((LAST_REVIEWED + 1, &ABSENT));
     intervals.dedup_by(|next, previous| std::ptr::eq(next.1, previous.1));
     intervals
 }
