@@ -9,12 +9,13 @@ use std::process::Command;
 use serde_json::Value;
 
 /// From the bottom up: each may import those before it.
-const FLOORS: [&str; 20] = [
+const FLOORS: [&str; 21] = [
     "chain",
     "proto",
     "events",
     "model",
     "sys",
+    "access",
     "embedded",
     "store",
     "runtimes",

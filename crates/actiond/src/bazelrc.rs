@@ -2,10 +2,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The lines that have Bazel run its actions on the server at `address`; with `rootfs=host` where the
+use access::Place;
+
+/// The lines that have Bazel run its actions on the server at `place`; with `rootfs=host` where the
 /// operator allows that.
-pub(crate) fn lines(address: SocketAddr, allows_host_rootfs: bool) -> String {
-    let mut lines = vec![format!("build --remote_executor=grpc://{}", reachable(address))];
+pub(crate) fn lines(place: &Place, allows_host_rootfs: bool) -> String {
+    let executor = match place {
+        Place::Tcp(address) => format!("grpc://{}", reachable(*address)),
+        Place::Unix(_) => place.to_string(),
+    };
+    let mut lines = vec![format!("build --remote_executor={executor}")];
     if allows_host_rootfs {
         lines.push("build --remote_default_exec_properties=rootfs=host".to_owned());
     }
@@ -29,7 +35,8 @@ mod tests {
     use super::*;
 
     fn check(address: &str, allows_host_rootfs: bool, expected: &[&str]) {
-        let lines = lines(address.parse().unwrap(), allows_host_rootfs);
+        let place = address.parse::<access::Listen>().unwrap().place;
+        let lines = lines(&place, allows_host_rootfs);
         let both = ["build --incompatible_strict_action_env", "build --noremote_local_fallback"];
         assert_eq!(lines.lines().collect::<Vec<_>>(), [expected, &both].concat());
     }
@@ -47,5 +54,6 @@ mod tests {
         check("0.0.0.0:1", false, &["build --remote_executor=grpc://127.0.0.1:1"]);
         check("[::]:1", false, &["build --remote_executor=grpc://[::1]:1"]);
         check("192.0.2.7:1", false, &["build --remote_executor=grpc://192.0.2.7:1"]);
+        check("unix:/run/a.sock", false, &["build --remote_executor=unix:/run/a.sock"]);
     }
 }

@@ -1,11 +1,11 @@
 //! Flags, as plain data.
 
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use access::{Listen, SocketMode};
 use clap::{Args, Parser, Subcommand};
 use inputroot::StrategyName;
 use model::{ByteSize, DeclaredProperty, UnknownProperties};
@@ -55,10 +55,25 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Address to listen on. There is no authentication: whoever can connect can
-    /// run actions
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8980")]
-    pub listen: SocketAddr,
+    /// Where to listen: ADDRESS:PORT or unix:PATH, as often as needed; after it
+    /// ?anonymous=RIGHTS says what callers without a token may do, such as read or
+    /// read+execute [default: 127.0.0.1:8980, or the sockets of systemd]
+    #[arg(long, value_name = "PLACE")]
+    pub listen: Vec<Listen>,
+
+    /// Mode of the sockets of --listen=unix:PATH
+    #[arg(long, value_name = "MODE", default_value = "600")]
+    pub listen_mode: SocketMode,
+
+    /// File of the principals: their names, the hashes of their tokens, and their
+    /// rights
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// Listen beyond the loopback device without TLS, so that everybody on the way
+    /// can read and change what is sent
+    #[arg(long)]
+    pub insecure: bool,
 
     /// Directory of the store and of running actions; on a disk, as far as
     /// performance matters, and not on overlayfs

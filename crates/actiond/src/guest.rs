@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use access::{Policy, Rights};
 use anyhow::Context as _;
 use clap::Parser as _;
 use guest::control::Control;
@@ -79,12 +80,15 @@ async fn serve(settings: Settings, store: Arc<Store>, worker: Worker) -> anyhow:
     let counted = Arc::clone(&store);
     let control = Control::new(move || counters(&counted));
     let services = Services { store, worker: worker.clone(), health: health.clone() };
+    // Its host decides who may connect. Nobody there is an operator of the guest.
+    let policy = Arc::new(Policy::same_for_all(Rights::CLIENT));
     let (close, closing) = oneshot::channel::<()>();
     let shutdown = async {
         // An error means that the sender is gone: the end as well.
         let _ = closing.await;
     };
-    let mut server = tokio::spawn(reapi::serve(transport::incoming(grpc), services, shutdown));
+    let mut server =
+        tokio::spawn(reapi::serve(transport::incoming(grpc), services, policy, shutdown));
     // Last: an answer on this port is what tells the host that the guest is ready.
     tokio::spawn(Arc::clone(&control).serve(control_connections));
 

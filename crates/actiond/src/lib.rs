@@ -26,6 +26,8 @@ pub mod configuration;
 #[cfg(feature = "vm")]
 pub mod darwin;
 pub mod doctor;
+#[cfg(target_os = "linux")]
+mod doors;
 #[cfg(all(target_os = "linux", feature = "vm"))]
 pub mod guest;
 #[cfg(target_os = "linux")]

@@ -18,11 +18,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use access::Policy;
 use anyhow::Context as _;
 use events::Listeners;
 use images::Images;
 use model::WorkerPlatform;
-use reapi::{Health, Services, TcpConnections};
+use reapi::{Health, Services};
 use sandbox::Cgroups;
 use store::{Store, StoreOptions, StoreSize};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -34,7 +35,7 @@ use crate::cli::ServeArgs;
 use crate::configuration::{Changes, Configuration};
 use crate::observers::{Observers, serve_http};
 use crate::service_manager::ServiceManager;
-use crate::{bazelrc, doctor, logging, privileges, runtime_source, surroundings};
+use crate::{bazelrc, doctor, doors, logging, privileges, runtime_source, surroundings};
 
 /// The word that makes the binary a sandbox helper; see [`sandbox::helper_main`].
 pub const HELPER_COMMAND: &str = "sandbox-helper";
@@ -201,10 +202,9 @@ async fn serve(
     let mut signals = Signals::listen()?;
     let mut signals_to_reload = signal(SignalKind::hangup()).context("listening for signals")?;
     let arguments = configuration.arguments.clone();
-    let listen = arguments.listen;
-    let connections =
-        TcpConnections::bind(listen).await.with_context(|| format!("listening on {listen}"))?;
-    let address = connections.local_address().context("asking for the address")?;
+    let policy = Policy::open(arguments.token_file.clone()).context("reading the tokens")?;
+    let policy = Arc::new(policy);
+    let (connections, places) = doors::open(&arguments, &policy).await?;
     let health = Health::serving();
     let services = Services { store, worker: worker.clone(), health: health.clone() };
     let (close, closing) = oneshot::channel::<()>();
@@ -212,11 +212,19 @@ async fn serve(
         // An error means that the sender is gone: the end as well.
         let _ = closing.await;
     };
-    let mut server = tokio::spawn(reapi::serve(connections.into_stream(), services, shutdown));
+    let mut server = tokio::spawn(reapi::serve(
+        connections.into_stream(),
+        services,
+        Arc::clone(&policy),
+        shutdown,
+    ));
     serve_http(arguments.http, site).await?;
-    eprintln!("linux-actiond: serving on {address}");
+    for place in &places {
+        eprintln!("linux-actiond: serving on {place}");
+    }
     if arguments.print_bazelrc {
-        let lines = bazelrc::lines(address, arguments.allow_host_rootfs.is_some());
+        let place = places.first().context("there is a place to listen at")?;
+        let lines = bazelrc::lines(place, arguments.allow_host_rootfs.is_some());
         println!("linux-actiond: for the .bazelrc of a workspace:\n\n{lines}\n");
     }
     let manager = ServiceManager::from_environment();
@@ -224,7 +232,7 @@ async fn serve(
 
     tokio::select! {
         () = signals.next() => {}
-        () = reload_when_asked(configuration, &mut signals_to_reload) => {}
+        () = reload_when_asked(configuration, &policy, &mut signals_to_reload) => {}
         () = manager.keep_alive() => {}
         ended = &mut server => return Err(server_ended(ended)),
     }
@@ -245,9 +253,9 @@ async fn serve(
 
 /// Reads the configuration again at each SIGHUP; never ends. A mistake in it leaves everything as it
 /// was.
-async fn reload_when_asked(configuration: &mut Configuration, asked: &mut Signal) {
+async fn reload_when_asked(configuration: &mut Configuration, policy: &Policy, asked: &mut Signal) {
     while asked.recv().await.is_some() {
-        match reload(configuration) {
+        match reload(configuration, policy) {
             Ok(Changes { now, after_restart }) => {
                 tracing::info!(?now, ?after_restart, "the configuration was read again");
             }
@@ -260,7 +268,8 @@ async fn reload_when_asked(configuration: &mut Configuration, asked: &mut Signal
     std::future::pending().await
 }
 
-fn reload(configuration: &mut Configuration) -> anyhow::Result<Changes> {
+fn reload(configuration: &mut Configuration, policy: &Policy) -> anyhow::Result<Changes> {
+    policy.reload()?;
     let changes = configuration.reload()?;
     logging::set_filter(&configuration.arguments.log.log)?;
     Ok(changes)

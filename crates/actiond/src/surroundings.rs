@@ -22,8 +22,9 @@ const RAISED: [Resource; 5] =
 /// Of close_range(2) and setrlimit(2).
 pub(crate) fn take_in_hand() -> anyhow::Result<()> {
     sys::process::settle_daemon_signals();
-    // Another program's descriptors: a pipe that it waits for the end of, a lock, a secret.
-    sys::process::close_inherited_files().context("closing inherited descriptors")?;
+    // But the sockets that systemd hands over: another program's descriptors: a pipe that it waits for the end of, a lock, a secret.
+    sys::process::close_inherited_files(access::inherited_count())
+        .context("closing inherited descriptors")?;
     umask(Mode::WGRP | Mode::WOTH);
     for resource in RAISED {
         let Rlimit { maximum, .. } = getrlimit(resource);

@@ -18,6 +18,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     a_root_of_another_version_is_refused,
     a_root_of_another_user_is_refused,
     an_address_in_use_is_refused,
+    a_port_for_everybody_is_refused,
     a_runtime_root_that_is_not_there_is_refused,
     a_host_root_that_is_none_is_refused,
     flags_take_their_value_either_way,
@@ -52,6 +53,9 @@ async fn help_names_every_flag(kit: Kit) -> Outcome {
     let help = text(&output.stdout);
     for flag in [
         "--listen",
+        "--listen-mode",
+        "--token-file",
+        "--insecure",
         "--root",
         "--jobs",
         "--queue-limit",
@@ -153,6 +157,12 @@ async fn a_root_of_another_user_is_refused(kit: Kit) -> Outcome {
     let root = format!("--root={}", directory.path().display());
     let output = run(&kit, &["serve", "--listen=127.0.0.1:0", &root])?;
     refuses(&output, &directory.path().display().to_string());
+    Ok(())
+}
+
+async fn a_port_for_everybody_is_refused(kit: Kit) -> Outcome {
+    let (mut command, _root) = kit.daemon().command()?;
+    refuses(&command.arg("--listen=0.0.0.0:0").output()?, "?anonymous=RIGHTS");
     Ok(())
 }
 

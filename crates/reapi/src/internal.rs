@@ -47,10 +47,6 @@ async fn delete_blobs(
     store: Arc<Store>,
     request: Request<DeleteBlobsRequest>,
 ) -> Result<Response<DeleteBlobsResponse>, Status> {
-    let local = request.remote_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
-    if !local {
-        return Err(status::not_local());
-    }
     let message = request.into_inner();
     request::instance_name(&message.instance_name).map_err(status::request)?;
     let function = request::function(message.digest_function).map_err(status::request)?;

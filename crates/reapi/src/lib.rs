@@ -15,7 +15,6 @@
 //! ```
 //!
 //! - [`server`]: the HTTP/2 settings, and all services behind one address.
-//! - [`incoming`]: connections over TCP.
 //! - [`status`]: errors to status codes.
 //! - [`request`]: what all requests share: digests, instance names.
 //! - `origin`: the names that a client gives its requests.
@@ -29,7 +28,6 @@ mod capabilities;
 mod cas;
 mod execution;
 mod grpc;
-mod incoming;
 mod inline;
 mod internal;
 mod memory;
@@ -41,5 +39,4 @@ mod resource_name;
 mod server;
 mod status;
 
-pub use incoming::TcpConnections;
 pub use server::{Health, ServeError, Services, serve};

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use access::{Authorize, Policy};
 use store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_stream::{Stream, StreamExt as _};
@@ -83,7 +84,7 @@ impl Health {
     }
 }
 
-/// Serves connections until `shutdown` is ready; then takes no new ones, and
+/// Serves connections until `shutdown` is ready, as far as `policy` lets their calls in; then takes no new ones, and
 /// returns when the calls on the others are answered.
 ///
 /// # Errors
@@ -91,6 +92,7 @@ impl Health {
 pub async fn serve<I, IO, E>(
     incoming: I,
     services: Services,
+    policy: Arc<Policy>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError>
 where
@@ -104,8 +106,11 @@ where
     let lending = tower_layer::layer_fn(move |service| {
         Lending::<_, IO::ConnectInfo>::new(service, Arc::clone(&budget))
     });
+    let authorize =
+        tower_layer::layer_fn(move |service| Authorize::new(service, Arc::clone(&policy)));
     Server::builder()
         .layer(lending)
+        .layer(authorize)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(MAX_FRAME_BYTES)

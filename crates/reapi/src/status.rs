@@ -112,11 +112,6 @@ pub(crate) fn blob_in_use(digest: &Digest) -> Status {
     Status::failed_precondition(format!("blob {digest} is in use"))
 }
 
-/// A caller from another machine, of a method that is for this one.
-pub(crate) fn not_local() -> Status {
-    Status::permission_denied("this method is only for callers on the server's own machine")
-}
-
 /// A lookup without a hit.
 pub(crate) fn not_cached(action: &Digest) -> Status {
     Status::not_found(format!("no cached result of action {action}"))

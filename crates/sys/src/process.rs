@@ -1,7 +1,7 @@
 //! What a process does to itself once, before it does anything else, and the few
 //! namespace calls that rustix marks unsafe or lacks.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -60,15 +60,16 @@ fn unblock_signals() {
     let _ = unsafe { syscall(libc::SYS_rt_sigprocmask as usize, arguments) };
 }
 
-/// Closes every descriptor above 2. For a program's first moments: nothing that it opened itself may
-/// be in use.
+/// Closes every descriptor above 2 but the first `kept` of them, which are not handed on. For a
+/// program's first moments: nothing that it opened itself may be in use.
 ///
 /// # Errors
 /// EINVAL if there is more than one thread, which could have opened something; else of close_range(2).
-pub fn close_inherited_files() -> Result<(), Errno> {
+pub fn close_inherited_files(kept: u32) -> Result<(), Errno> {
     ensure_single_thread()?;
+    mark_close_on_exec()?;
     // SAFETY: the descriptors were inherited and have no owner in this process.
-    let done = unsafe { libc::close_range(3, u32::MAX, 0) };
+    let done = unsafe { libc::close_range(3 + kept, u32::MAX, 0) };
     if done == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
@@ -86,6 +87,23 @@ pub fn mark_close_on_exec() -> Result<(), Errno> {
     // SAFETY: sets a flag; no descriptor is closed.
     let done = unsafe { libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
     if done == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Takes over a descriptor that the process was started with, as `sd_listen_fds(3)` hands them over.
+/// Each number may be taken over once, by the code that the descriptor is meant for.
+///
+/// # Errors
+/// EBADF where there is no such descriptor, and for the three standard ones.
+pub fn inherited_descriptor(number: RawFd) -> Result<OwnedFd, Errno> {
+    if number < 3 {
+        return Err(Errno::BADF);
+    }
+    // SAFETY: F_GETFD only looks whether the descriptor is open.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(last_errno());
+    }
+    // SAFETY: it is open, and by this function's contract nobody else in this process owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// unshare(2) of namespaces.

@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use access::accept_tcp;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
@@ -23,10 +24,6 @@ use pump::{Direction, pump};
 /// Connections at a time: what the narrower of the two transports can carry. At the limit, new ones
 /// wait in the kernel's backlog.
 pub(crate) const MAX_CONNECTIONS: usize = mux::MAX_CONNECTIONS;
-
-/// The wait after a failed `accept`, e.g. for want of descriptors: the reason goes away when other
-/// connections end, and must not become a busy loop.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The wait between attempts to connect to a guest that is there but does not take it.
 const CONNECT_PAUSE: Duration = Duration::from_millis(20);
@@ -75,28 +72,13 @@ impl Bridge {
         loop {
             let permit = Arc::clone(&self.free).acquire_owned().await;
             let permit = permit.expect("the semaphore is never closed");
-            let client = accept(&self.listener).await;
+            let client = accept_tcp(&self.listener).await;
             let guest = self.guest.clone();
             let connect_timeout = self.connect_timeout;
             tokio::spawn(async move {
                 carry(client, guest, connect_timeout).await;
                 drop(permit);
             });
-        }
-    }
-}
-
-async fn accept(listener: &TcpListener) -> TcpStream {
-    loop {
-        match listener.accept().await {
-            // Without: small answers wait for the 40 ms of a delayed acknowledgement.
-            Ok((stream, _)) if stream.set_nodelay(true).is_ok() => return stream,
-            // The client is gone already.
-            Ok(_) => {}
-            Err(error) => {
-                tracing::warn!(%error, "accepting a connection failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
         }
     }
 }
