@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A connection knows what its listener grants to anonymous callers. A call may carry a bearer token.
-//! [`Policy`] decides by these before the call reaches a service. Secrets are in no log and no error: tokens are kept as hashes, and the header
-//! is taken out of the request.
+//! [`Policy`] decides by these before the call reaches a service. No log and no error contains a secret:
+//! tokens are kept as hashes, and the header is taken out of the request.
 //!
 //! This crate does not know what the services do; it knows their names.
 

@@ -9,7 +9,7 @@ use tonic::codegen::http::{HeaderMap, header};
 
 use crate::connections::Caller;
 use crate::principals::{MAX_TOKEN_BYTES, Principal, Principals, PrincipalsError};
-use crate::rights::{Needed, Rights, needed};
+use crate::rights::{Needed, Right, Rights, needed};
 
 /// Decides by the caller's token, else by what its connection grants to anonymous callers.
 pub struct Policy {
@@ -64,7 +64,19 @@ impl Policy {
         headers: &HeaderMap,
         caller: Option<&Caller>,
     ) -> Result<(), Status> {
-        let Needed::OneOf(needed) = needed(path) else { return Ok(()) };
+        let (needed, is_listed) = match needed(path) {
+            Needed::Nothing => return Ok(()),
+            Needed::OneOf(rights) => (rights, true),
+            Needed::Unlisted => (Rights::of([Right::Admin]), false),
+        };
+        // A client that asks for a method of a newer API falls back if it hears UNIMPLEMENTED.
+        let refusal = |name: &str| {
+            if is_listed {
+                denied(name, needed)
+            } else {
+                Status::unimplemented(format!("no such method: {}", shown(path)))
+            }
+        };
         let granted = match headers.get(header::AUTHORIZATION) {
             // A token that is wrong is an error even where anonymous callers may do the same:
             // the client believes that it is somebody.
@@ -77,7 +89,7 @@ impl Policy {
                 if !principal.rights.has_one_of(needed) {
                     let name = &principal.name;
                     tracing::debug!(principal = &**name, method = shown(path), "a call was denied");
-                    return Err(denied(&format!("principal {name}"), needed));
+                    return Err(refusal(&format!("principal {name}")));
                 }
                 return Ok(());
             }
@@ -89,7 +101,7 @@ impl Policy {
         if self.has_principals() {
             return Err(Status::unauthenticated("this call needs a bearer token"));
         }
-        Err(denied("anonymous callers", needed))
+        Err(refusal("anonymous callers"))
     }
 
     fn principal(&self, value: &str) -> Option<Principal> {
@@ -173,6 +185,8 @@ mod tests {
         assert_eq!(code(&policy, READ, None, Rights::CLIENT), Code::Ok);
         assert_eq!(code(&policy, DELETE, None, Rights::CLIENT), Code::PermissionDenied);
         assert_eq!(code(&policy, DELETE, None, Rights::ALL), Code::Ok);
+        assert_eq!(code(&policy, "/new.v3/Method", None, Rights::CLIENT), Code::Unimplemented);
+        assert_eq!(code(&policy, "/new.v3/Method", None, Rights::ALL), Code::Ok);
         // Without principals a token means nothing.
         assert_eq!(code(&policy, READ, Some("Bearer x"), Rights::CLIENT), Code::Ok);
         let unknown = policy.check(READ, &HeaderMap::new(), None).unwrap_err();

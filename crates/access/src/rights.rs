@@ -107,10 +107,12 @@ pub(crate) enum Needed {
     Nothing,
     /// One of these rights.
     OneOf(Rights),
+    /// Nobody has said so. Operators may try; to others, the method does not exist.
+    Unlisted,
 }
 
-/// What the method at an HTTP path `/SERVICE/METHOD` needs. A method that is not listed here is for
-/// operators, so that a new one is closed until somebody thinks about it.
+/// What the method at an HTTP path `/SERVICE/METHOD` needs. A method that is not listed here is closed,
+/// so that a new one stays closed until somebody thinks about it.
 pub(crate) fn needed(path: &str) -> Needed {
     use Right::{Admin, Execute, Read, WriteAc, WriteCas};
     let one_of = |rights: &[Right]| Needed::OneOf(Rights::of(rights.iter().copied()));
@@ -131,7 +133,8 @@ pub(crate) fn needed(path: &str) -> Needed {
         ("Execution", "Execute" | "WaitExecution") | ("google.longrunning.Operations", _) => {
             one_of(&[Execute])
         }
-        _ => one_of(&[Admin]),
+        ("actiond.internal.v1.CAS", _) => one_of(&[Admin]),
+        _ => Needed::Unlisted,
     }
 }
 
@@ -174,14 +177,9 @@ mod tests {
         check(&reapi("ActionCache/UpdateActionResult"), "write-ac");
         check(&reapi("Execution/Execute"), "execute");
         check("/google.longrunning.Operations/CancelOperation", "execute");
-        for unlisted in [
-            "/actiond.internal.v1.CAS/DeleteBlobs",
-            "/google.bytestream.ByteStream/Delete",
-            "/unknown/Method",
-            "/",
-            "",
-        ] {
-            check(unlisted, "admin");
+        check("/actiond.internal.v1.CAS/DeleteBlobs", "admin");
+        for unlisted in ["/google.bytestream.ByteStream/Delete", "/unknown/Method", "/", ""] {
+            assert_eq!(needed(unlisted), Needed::Unlisted, "{unlisted}");
         }
     }
 }

@@ -22,7 +22,8 @@ const RAISED: [Resource; 5] =
 /// Of close_range(2) and setrlimit(2).
 pub(crate) fn take_in_hand() -> anyhow::Result<()> {
     sys::process::settle_daemon_signals();
-    // But the sockets that systemd hands over: another program's descriptors: a pipe that it waits for the end of, a lock, a secret.
+    // Other programs' descriptors: a pipe that one waits for the end of, a lock, a secret. The
+    // sockets that systemd hands over are for this process, and stay open.
     sys::process::close_inherited_files(access::inherited_count())
         .context("closing inherited descriptors")?;
     umask(Mode::WGRP | Mode::WOTH);
