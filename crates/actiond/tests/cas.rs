@@ -245,7 +245,8 @@ fn outer_address() -> Option<IpAddr> {
 async fn a_blob_that_a_running_action_needs_is_kept(kit: Kit) -> Outcome {
     let daemon = kit.daemon().host_rootfs().start().await?;
     let client = daemon.client();
-    let action = client.action("sleep 2; cat in").input("in", "needed");
+    let gate = daemon.gate();
+    let action = client.action(&format!("{}; cat in", gate.wait())).input("in", "needed");
     let mut stream = action.start().await?;
     loop {
         let operation = stream.message().await?.context("the stream ended")?;
@@ -256,6 +257,7 @@ async fn a_blob_that_a_running_action_needs_is_kept(kit: Kit) -> Outcome {
     }
     let needed = client.digest("needed");
     assert_eq!(client.try_delete(&[needed]).await?, [Code::FailedPrecondition]);
+    gate.open(1).await?;
     let run = Run::collect(client.clone(), stream).await?;
     assert_eq!(run.succeeded().await?.stdout().await?, "needed");
     // Once it is over, nobody needs it any more.

@@ -5,14 +5,14 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use http_body::Frame;
 use prost::Message as _;
 use testkit::google::bytestream::ReadRequest;
-use testkit::{Client, Daemon, Digest, Kit, Outcome, proto};
+use testkit::{Client, Daemon, Digest, Kit, Outcome, eventually, proto};
 use tokio::task::JoinSet;
 use tonic::body::Body;
 use tonic::codegen::{Service as _, http};
@@ -37,7 +37,7 @@ const CALLS: usize = 300;
 /// allocator take, and answers that are read before they are refused.
 const RESIDENT_BYTES_MAX: usize = (512 + CONNECTIONS * 8 + 512) * MIB;
 
-/// How long the server may take to have taken in all that is sent.
+/// A server whose memory does not grow for this long has taken in what it will.
 const SETTLING: Duration = Duration::from_secs(3);
 
 /// A body with that data, which then ends, or does not.
@@ -75,8 +75,8 @@ fn framed(claimed_bytes: usize, content: &[u8]) -> Bytes {
     [&[0], (claimed_bytes as u32).to_be_bytes().as_slice(), content].concat().into()
 }
 
-/// A call that sends `body`; what the server answers it with at once, if it does.
-async fn call(client: Client, path: &'static str, body: Body) -> anyhow::Result<Option<Code>> {
+/// A call that sends `body`. Returns the code of a refusal; otherwise it stays open.
+async fn call(client: Client, path: &'static str, body: Body) -> anyhow::Result<Code> {
     let mut channel = client.channel();
     let request = http::Request::post(format!("http://server{path}"))
         .header("content-type", "application/grpc")
@@ -84,15 +84,13 @@ async fn call(client: Client, path: &'static str, body: Body) -> anyhow::Result<
         .body(body)?;
     poll_fn(|context| channel.poll_ready(context)).await?;
     let answer = channel.call(request);
-    let Ok(answer) = tokio::time::timeout(10 * SETTLING, answer).await else { return Ok(None) };
-    let answer = answer?;
+    let answer = answer.await?;
     let code = Status::from_header_map(answer.headers()).map(|status| status.code());
-    // Nobody reads the rest; it goes with the task.
-    let _unread = answer;
-    if code.is_none() {
-        tokio::time::sleep(10 * SETTLING).await;
+    match code {
+        Some(code) => Ok(code),
+        // The rest stays unread until the test drops this task.
+        None => std::future::pending().await,
     }
-    Ok(code)
 }
 
 /// The most memory that the daemon had so far, in bytes.
@@ -101,6 +99,20 @@ fn peak_resident_bytes(daemon: &Daemon) -> anyhow::Result<usize> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.context("no VmHWM")?.trim().trim_end_matches(" kB");
     Ok(kib.parse::<usize>()? << 10)
+}
+
+/// Waits until the server holds all that it will hold of what was sent.
+async fn settled(daemon: &Daemon) -> Outcome {
+    let mut peak = peak_resident_bytes(daemon)?;
+    let mut grown = Instant::now();
+    eventually("the server's memory grows no more", || {
+        let now = peak_resident_bytes(daemon)?;
+        if now > peak {
+            (peak, grown) = (now, Instant::now());
+        }
+        Ok(grown.elapsed() >= SETTLING)
+    })
+    .await
 }
 
 /// Makes all calls, and looks at the server while they are open.
@@ -112,13 +124,13 @@ async fn attack(daemon: &Daemon, path: &'static str, body: impl Fn() -> Body) ->
             calls.spawn(call(client.clone(), path, body()));
         }
     }
-    tokio::time::sleep(SETTLING).await;
+    settled(daemon).await?;
     serves_others(daemon).await?;
     let resident = peak_resident_bytes(daemon)?;
     anyhow::ensure!(resident < RESIDENT_BYTES_MAX, "{} MiB are resident", resident / MIB);
     let mut refused = 0;
     while let Some(answer) = calls.try_join_next() {
-        anyhow::ensure!(answer?? == Some(Code::ResourceExhausted), "a call has an answer");
+        anyhow::ensure!(answer?? == Code::ResourceExhausted, "a call has an answer");
         refused += 1;
     }
     println!("{path}: {refused} calls refused, {} MiB at most", resident / MIB);

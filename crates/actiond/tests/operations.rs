@@ -7,7 +7,7 @@ use long_running::{endless, is_running, mark};
 use testkit::proto;
 use testkit::proto::execution_stage::Value as Stage;
 use testkit::run::metadata;
-use testkit::{Action, Client, Daemon, DigestFunction, Kit, Outcome, Run, google};
+use testkit::{Action, Client, Daemon, DigestFunction, Gate, Kit, Outcome, Run, google};
 use tonic::Code;
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
@@ -85,21 +85,35 @@ async fn wait_for_stage(stream: &mut Operations, stage: Stage) -> anyhow::Result
     }
 }
 
-/// Starts the action twice while it runs, and returns what came of both.
-async fn run_twice(action: Action, client: &Client) -> anyhow::Result<(Run, Run)> {
+/// Starts an action of `processes` processes in total twice, the second time while the first one runs;
+/// then lets it end, and returns what came of both.
+async fn run_twice(
+    action: &Action,
+    client: &Client,
+    gate: &Gate,
+    processes: usize,
+) -> anyhow::Result<(Run, Run)> {
     let mut one = action.start().await?;
     wait_for_stage(&mut one, Stage::Executing).await?;
-    let two = action.start().await?;
+    let mut two = action.start().await?;
+    wait_for_stage(&mut two, Stage::Executing).await?;
+    gate.open(processes).await?;
     let two = tokio::spawn(Run::collect(client.clone(), two));
     let one = Run::collect(client.clone(), one).await?;
     Ok((one, two.await??))
 }
 
+/// A script whose output differs each time that it runs.
+fn random_output(gate: &Gate) -> String {
+    format!("{}; head -c 9 /dev/urandom | od -An -tx1 > out", gate.wait())
+}
+
 async fn equal_actions_in_flight_run_once(kit: Kit) -> Outcome {
     let daemon = kit.daemon().host_rootfs().flag("--jobs=2").start().await?;
     let client = daemon.client();
-    let action = client.action("sleep 1; head -c 9 /dev/urandom | od -An -tx1 > out").output("out");
-    let (one, two) = run_twice(action, &client).await?;
+    let gate = daemon.gate();
+    let action = client.action(&random_output(&gate)).output("out");
+    let (one, two) = run_twice(&action, &client, &gate, 1).await?;
     assert_eq!(one.name(), two.name());
     assert_eq!(one.file("out").await?, two.file("out").await?);
     assert!(!one.from_cache() && !two.from_cache());
@@ -109,9 +123,10 @@ async fn equal_actions_in_flight_run_once(kit: Kit) -> Outcome {
 async fn actions_that_may_not_be_shared_are_not(kit: Kit) -> Outcome {
     let daemon = kit.daemon().host_rootfs().flag("--jobs=2").start().await?;
     let client = daemon.client();
-    let action = client.action("sleep 1; head -c 9 /dev/urandom | od -An -tx1 > out").output("out");
+    let gate = daemon.gate();
+    let action = client.action(&random_output(&gate)).output("out");
     for action in [action.clone().do_not_cache(), action.clone().skip_cache_lookup()] {
-        let (one, two) = run_twice(action, &client).await?;
+        let (one, two) = run_twice(&action, &client, &gate, 2).await?;
         assert_ne!(one.name(), two.name());
         assert_ne!(one.file("out").await?, two.file("out").await?);
     }
@@ -126,11 +141,15 @@ async fn wait_execution(client: &Client, name: &str) -> Result<Operations, tonic
 async fn a_broken_stream_does_not_stop_the_action(kit: Kit) -> Outcome {
     let daemon = daemon(&kit).await?;
     let client = daemon.client();
-    let mut stream = client.action("sleep 1; echo done > out").output("out").start().await?;
+    let gate = daemon.gate();
+    let script = format!("{}; echo done > out", gate.wait());
+    let mut stream = client.action(&script).output("out").start().await?;
     let name = wait_for_stage(&mut stream, Stage::Executing).await?;
     drop(stream);
     let other = daemon.client();
-    let run = Run::collect(other.clone(), wait_execution(&other, &name).await?).await?;
+    let stream = wait_execution(&other, &name).await?;
+    gate.open(1).await?;
+    let run = Run::collect(other.clone(), stream).await?;
     assert_eq!(run.stages()?, [Stage::Executing, Stage::Completed], "where it stands comes first");
     assert_eq!(run.succeeded().await?.file("out").await?, "done\n");
     Ok(())
@@ -204,12 +223,15 @@ async fn an_action_whose_outputs_are_being_stored_can_be_cancelled(kit: Kit) -> 
     let client = daemon.client();
     let mark = mark();
     // Holes, which take an action no time and the server some.
+    let gate = daemon.gate();
     let script = format!(
-        "sleep {mark} & mkdir d; for i in $(seq 40); do truncate -s 64M d/$i; done; sleep 0.5"
+        "sleep {mark} & mkdir d; for i in $(seq 40); do truncate -s 64M d/$i; done; {}",
+        gate.wait()
     );
     let mut stream = client.action(&script).output("d").start().await?;
     let name = wait_for_stage(&mut stream, Stage::Executing).await?;
     testkit::eventually("the action runs", || is_running(&daemon, mark)).await?;
+    gate.open(1).await?;
     testkit::eventually("the action is over", || Ok(!is_running(&daemon, mark)?)).await?;
     cancel(&client, &name).await?;
     let run = Run::collect(client.clone(), stream).await?;
@@ -232,7 +254,8 @@ async fn a_waiting_action_can_be_cancelled(kit: Kit) -> Outcome {
 async fn operations_can_be_listed_and_waited_for(kit: Kit) -> Outcome {
     let daemon = daemon(&kit).await?;
     let client = daemon.client();
-    let mut stream = client.action("sleep 1; echo done").start().await?;
+    let gate = daemon.gate();
+    let mut stream = client.action(&format!("{}; echo done", gate.wait())).start().await?;
     let name = wait_for_stage(&mut stream, Stage::Executing).await?;
     assert!(!get_operation(&client, &name).await?.done);
     let list = google::longrunning::ListOperationsRequest::default();
@@ -243,6 +266,7 @@ async fn operations_can_be_listed_and_waited_for(kit: Kit) -> Outcome {
         timeout: Some(google::protobuf::Duration { seconds: 0, nanos: 1 }),
     };
     assert!(!client.operations().wait_operation(short).await?.into_inner().done);
+    gate.open(1).await?;
     let long = google::longrunning::WaitOperationRequest { name: name.clone(), timeout: None };
     assert!(client.operations().wait_operation(long).await?.into_inner().done);
     assert!(get_operation(&client, &name).await?.done);

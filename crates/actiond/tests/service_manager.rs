@@ -2,19 +2,16 @@
 
 use std::collections::HashSet;
 use std::os::unix::net::UnixDatagram;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
+use testkit::harness::PATIENCE;
 use testkit::{Kit, Outcome};
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     readiness_life_and_end_are_told,
     a_manager_that_is_gone_is_no_reason_to_fail,
 }
-
-/// The longest that a word of the daemon may take, on the slowest machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn readiness_life_and_end_are_told(kit: Kit) -> Outcome {
     let directory = tempfile::tempdir()?;

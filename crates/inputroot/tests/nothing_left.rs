@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use inputroot::{InputRoots, PresentRequest, StrategyName, choose, probe};
 use model::InputTree;
@@ -26,7 +27,7 @@ struct Traces {
 
 impl Traces {
     fn of(store: &Store) -> Self {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        let mounts = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
         let mut files = Vec::new();
         list(store.work_dir(), &mut files);
         files.sort();
@@ -90,19 +91,22 @@ fn use_it(strategy: &dyn InputRoots, store: &Store) {
 
 /// Descriptors are closed and loop devices cleared by the kernel in its own time.
 fn settled(store: &Store, expected: &Traces) -> Traces {
-    for _ in 0..200 {
-        let traces = Traces::of(store);
-        if traces == *expected {
-            return traces;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+    const PATIENCE: Duration = Duration::from_secs(300);
+    const PAUSE: Duration = Duration::from_millis(10);
+    let deadline = Instant::now() + PATIENCE;
+    let mut traces = Traces::of(store);
+    while traces != *expected && Instant::now() < deadline {
+        std::thread::sleep(PAUSE);
+        traces = Traces::of(store);
     }
-    Traces::of(store)
+    traces
 }
 
-/// One test after the other: each would see the descriptors of the other.
+/// One test after the other: each would see the descriptors of the other. In a mount namespace that no
+/// other process changes.
 #[test]
 fn nothing_is_left() {
+    sys::mount::enter_private_namespace().expect("these tests need root");
     strategies_leave_nothing();
     the_probe_leaves_nothing();
 }
@@ -123,7 +127,7 @@ fn strategies_leave_nothing() {
         };
         assert_eq!(strategy.name(), name.as_str());
         use_it(&*strategy, &store);
-        let during = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        let during = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
         assert_eq!(during, before.mounts, "{name} shows a mount to the host");
         drop(strategy);
 

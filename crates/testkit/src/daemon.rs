@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::Client;
+use crate::gate::Gate;
 use crate::harness::{PATIENCE, Skipped};
 use crate::vm::{self, Programs, Vm};
 
@@ -249,6 +250,11 @@ impl Daemon {
         let in_vm = self.builder.stands_for_serve;
         let programs = if in_vm { Programs::Runtime } else { Programs::Host };
         Client::new(self.address).with_programs(programs)
+    }
+
+    /// What actions on it can wait for.
+    pub fn gate(&self) -> Gate {
+        Gate::new(self.builder.stands_for_serve)
     }
 
     /// What it has logged so far.

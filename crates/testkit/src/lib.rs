@@ -27,11 +27,13 @@
 //! - [`tree`]: input trees as messages.
 //! - [`action`]: an action, word by word.
 //! - [`run`]: what came of an action.
+//! - [`gate`]: actions that run until the test ends them.
 
 pub mod action;
 pub mod client;
 pub mod daemon;
 pub mod elf;
+pub mod gate;
 pub mod harness;
 pub mod run;
 pub mod tree;
@@ -40,6 +42,7 @@ pub mod vm;
 pub use action::Action;
 pub use client::Client;
 pub use daemon::{Daemon, DaemonBuilder};
+pub use gate::Gate;
 pub use harness::{Kit, Outcome, eventually, eventually_async, skip};
 pub use model::proto::google;
 pub use model::{Digest, DigestFunction, proto};

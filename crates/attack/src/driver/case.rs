@@ -5,7 +5,7 @@ use std::pin::Pin;
 use testkit::proto;
 use tonic::Code;
 
-use crate::world::World;
+use crate::world::{ACTION_TIMEOUT, World};
 
 /// One attack, and what must come of it.
 pub(crate) struct Case {
@@ -90,7 +90,7 @@ const fn case(name: &'static str, attack: Attack) -> Case {
         working_directory: "",
         outputs: &[],
         properties: &[],
-        timeout_ms: 10_000,
+        timeout_ms: ACTION_TIMEOUT.as_millis() as u64,
         need: Need::Nothing,
         costly: false,
     }

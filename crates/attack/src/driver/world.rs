@@ -2,21 +2,30 @@
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use prost::Message as _;
+use testkit::google::longrunning::{CancelOperationRequest, Operation};
+use testkit::proto::execution_stage::Value as Stage;
 use testkit::proto::{Directory, DirectoryNode, FileNode, SymlinkNode};
+use testkit::run::metadata;
 use testkit::{Action, Client, Digest, Run};
+use tonic::Code;
 
 use crate::case::Case;
 use crate::host::{self, Host, Local};
+use crate::judge::code_of;
 
 /// The content of every input file but the attacker.
 pub(crate) const INPUT: &str = "an input of many actions\n";
 
-/// No call takes longer unless the server hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The bound on every wait for the server. It only ends waits that would never end: a machine that is
+/// busy with other work may take minutes for what takes a second otherwise.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
+
+/// The timeout of actions that end by themselves, for the same reason.
+pub(crate) const ACTION_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// All that a case needs.
 pub(crate) struct World {
@@ -80,7 +89,7 @@ impl World {
         self.client
             .bare_action(std::iter::once(program).chain(words.iter().map(substitute)))
             .do_not_cache()
-            .timeout(Duration::from_secs(10))
+            .timeout(ACTION_TIMEOUT)
     }
 
     /// The same with its input root, uploaded.
@@ -149,6 +158,47 @@ impl World {
         run.succeeded().await?.stdout().await
     }
 
+    /// Starts an action that does not end by itself, and returns when it runs.
+    pub(crate) async fn start(&self, action: &Action) -> Result<Started> {
+        action.upload().await?;
+        let mut stream = self.client.execution().execute(action.request()).await?.into_inner();
+        let running = async {
+            loop {
+                let operation = stream.message().await?.context("the stream ended")?;
+                if metadata(&operation)?.stage == Stage::Executing as i32 {
+                    return anyhow::Ok(operation.name);
+                }
+                ensure!(!operation.done, "the action did not run: {operation:?}");
+            }
+        };
+        let name = tokio::time::timeout(PATIENCE, running).await.context("the server hangs")??;
+        Ok(Started { name, stream })
+    }
+
+    /// Stops an action, and waits for its answer.
+    pub(crate) async fn stop(&self, started: Started) -> Result<Run> {
+        let request = CancelOperationRequest { name: started.name };
+        self.client.operations().cancel_operation(request).await?;
+        let run = Run::collect(self.client.clone(), started.stream);
+        tokio::time::timeout(PATIENCE, run).await.context("the server hangs")?
+    }
+
+    /// Waits until the server takes actions again, after clients that filled its queue have left: it
+    /// drops their actions only after it has noticed that, and after a grace period.
+    pub(crate) async fn wait_until_it_serves(&self) -> Result<()> {
+        let mut refusal = String::new();
+        let serves = async || match code_of(self.run(&self.ready(&["nothing"]).await?).await)? {
+            (Code::ResourceExhausted, message) => {
+                refusal = message;
+                Ok(false)
+            }
+            _ => Ok(true),
+        };
+        let serves = eventually(serves).await?;
+        ensure!(serves, "the server takes no action any more: {refusal}");
+        Ok(())
+    }
+
     /// Fails unless the server does as it should with an action that does nothing.
     pub(crate) async fn ensure_serves(&self) -> Result<()> {
         let said = self.say(&["nothing"]).await.context("the server serves no more")?;
@@ -158,18 +208,35 @@ impl World {
 
     /// Fails if an action's process is left on this machine.
     pub(crate) async fn ensure_no_process(&self) -> Result<()> {
-        // What is killed while the answer is on its way takes a moment to go.
+        // A process that is killed while the answer is on its way takes a moment to go.
         let mut left = Vec::new();
-        for _ in 0..100 {
+        let none = async || {
             left = host::processes_named(&self.name)?;
-            if left.is_empty() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        ensure!(left.is_empty(), "processes of an action are left: {left:?}");
+            Ok(left.is_empty())
+        };
+        let gone = eventually(none).await?;
+        ensure!(gone, "processes of an action are left: {left:?}");
         Ok(())
     }
+}
+
+/// An action that runs.
+pub(crate) struct Started {
+    name: String,
+    stream: tonic::Streaming<Operation>,
+}
+
+/// Whether `condition` comes to hold.
+pub(crate) async fn eventually(mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<bool> {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await? {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(true)
 }
 
 /// A file of an input root.

@@ -179,7 +179,7 @@ mod tests {
         assert!(next(&mut accepted).await.unwrap().is_ok());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_request_that_falls_silent_is_ended() {
         let account = Budget::new(20 * MIB as u64).account();
         let mut body = body(prefix(4 * MIB), &account);

@@ -1,7 +1,7 @@
 //! What an action finds.
 
 use crate::raw_program::{RawProgram, results};
-use crate::support::{Action, TOOLS, config, run_all};
+use crate::support::{Action, TOOLS, config, end_processes_with, run_all};
 
 #[track_caller]
 fn check(script: &str, expected: &str) {
@@ -105,21 +105,25 @@ fn it_goes_first_when_memory_runs_out() {
     check("cat /proc/self/oom_score_adj", "500");
 }
 
-/// PID 1 and the helper, who share their memory, go after the action, however many processes that
-/// has.
+/// The kernel kills PID 1 and the helper, which share their memory, after the action, however many
+/// processes that has.
 #[test]
 fn who_looks_after_it_goes_later() {
-    let action = std::thread::spawn(|| drop(Action::sh("exec sleep 3.14159").run()));
+    let seconds = format!("5{:06}", std::process::id());
+    let script = format!("exec sleep {seconds}");
+    let command_line = format!("sleep\0{seconds}\0");
+    let action = std::thread::spawn(move || drop(Action::sh(&script).run()));
     let adjustment = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj"));
     let mut seen = Vec::new();
     while !action.is_finished() && seen != [500, 0, 0] {
         std::thread::sleep(std::time::Duration::from_millis(10));
-        let Some(pid) = process_with("sleep\x003.14159\0") else { continue };
+        let Some(pid) = process_with(&command_line) else { continue };
         let init = parent(&pid);
         let helper = init.as_deref().and_then(parent);
         let pids = [Some(pid), init, helper].into_iter().flatten();
         seen = pids.filter_map(|pid| adjustment(&pid).ok()?.trim().parse::<i32>().ok()).collect();
     }
+    end_processes_with(&command_line);
     assert_eq!(seen, [500, 0, 0], "of the action, PID 1 and the helper");
     action.join().unwrap();
 }

@@ -2,7 +2,7 @@
 
 use sandbox::{ExitStatus, StepName};
 
-use crate::support::{Action, run_all};
+use crate::support::{Action, end_processes_with, eventually, processes_with, run_all};
 
 /// A script of which every line must fail.
 #[track_caller]
@@ -324,10 +324,11 @@ fn keys_of_the_operator_are_not_listed() {
 fn sandboxes_do_not_see_each_other() {
     let marker = format!("7{:07}", std::process::id());
     std::thread::scope(|scope| {
-        let other =
-            scope.spawn(|| Action::sh(&format!("sleep {marker} & sleep 0.5; kill $!")).run());
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        let other = scope.spawn(|| Action::new(&["sleep", &marker]).run());
+        let sleep = format!("sleep\0{marker}");
+        eventually("the other action", || !processes_with(&sleep).is_empty());
         let outcome = Action::sh("cat /proc/[0-9]*/cmdline; ls /tmp").run();
+        end_processes_with(&sleep);
         assert!(!outcome.stdout.contains(&marker), "{outcome:?}");
         other.join().unwrap();
     });

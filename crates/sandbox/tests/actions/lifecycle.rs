@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 use sandbox::{Exit, ExitStatus, Pool, RunError, StepName, StopConditions, Stopped};
 
-use crate::support::{Action, Bounded, TOOLS, config, eventually, processes_with};
+use crate::support::{
+    Action, Bounded, TOOLS, config, end_processes_with, eventually, processes_with,
+};
 
 fn run(action: Action, stop: &StopConditions<'_>) -> Result<(Exit, String), RunError> {
     let pool = Pool::new(config());
@@ -22,6 +24,18 @@ fn deadline(milliseconds: u64) -> StopConditions<'static> {
     StopConditions { deadline: Some(deadline), ..StopConditions::default() }
 }
 
+/// Runs a script that does not end with later and later deadlines, until it had the time to write
+/// something.
+fn run_until_it_has_spoken(script: &str) -> (Exit, String) {
+    for milliseconds in [1000, 4000, 16_000, 64_000, 256_000] {
+        let (exit, stdout) = run(Action::sh(script), &deadline(milliseconds)).unwrap();
+        if !stdout.is_empty() {
+            return (exit, stdout);
+        }
+    }
+    panic!("{script} wrote nothing in minutes");
+}
+
 #[test]
 fn a_deadline_kills_and_what_was_said_is_kept() {
     let scripts = [
@@ -32,7 +46,7 @@ fn a_deadline_kills_and_what_was_said_is_kept() {
         "echo begun; exec >&- 2>&-; sleep 1000",
     ];
     for script in scripts {
-        let (exit, stdout) = run(Action::sh(script), &deadline(1000)).unwrap();
+        let (exit, stdout) = run_until_it_has_spoken(script);
         assert_eq!(exit.stopped, Some(Stopped::Deadline), "{script}");
         assert_eq!(exit.status, ExitStatus::Signal(9), "{script}");
         assert_eq!(stdout, "begun\n", "{script}");
@@ -219,8 +233,7 @@ fn neither_helper_nor_init_has_power_over_the_host() {
     let pool = Pool::new(config());
     let mut sandbox = pool.acquire(&TOOLS).unwrap();
     std::thread::scope(|scope| {
-        let mut action = Action::new(&["sleep", &marker]);
-        action.timeout = Duration::from_secs(2);
+        let action = Action::new(&["sleep", &marker]);
         let run = scope.spawn(|| action.run_in(&mut sandbox));
         let mut helper = None;
         eventually("the action", || {
@@ -244,6 +257,7 @@ fn neither_helper_nor_init_has_power_over_the_host() {
         assert_ne!(namespace(&helper.to_string()), namespace("self"));
         assert_eq!(namespace(&init.to_string()), namespace(&helper.to_string()));
         assert_eq!(std::fs::read_dir(format!("/proc/{init}/fd")).unwrap().count(), 0);
+        end_processes_with(&format!("sleep\0{marker}"));
         run.join().unwrap().unwrap();
     });
 }

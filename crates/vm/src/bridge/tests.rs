@@ -34,7 +34,7 @@ async fn bridge(scripts: &[Script], patience: Duration) -> Bridged {
     Bridged { address, machines, stop: Some(stop), tasks, connections }
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 impl Bridged {
     async fn client(&self) -> TcpStream {

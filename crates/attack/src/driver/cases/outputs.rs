@@ -108,15 +108,7 @@ async fn whole_file(run: &Run) -> anyhow::Result<String> {
 async fn swapped(world: &World) -> anyhow::Result<()> {
     for _ in 0..10 {
         let words = ["swap-on", "/execroot/out", "{canary}"];
-        let run = world
-            .run(
-                &world
-                    .ready(&words)
-                    .await?
-                    .output("out")
-                    .timeout(std::time::Duration::from_secs(10)),
-            )
-            .await?;
+        let run = world.run(&world.ready(&words).await?.output("out")).await?;
         let link = world.substitute("symlink out -> {canary}");
         let outputs = run.succeeded().await?.outputs()?;
         match outputs.as_slice() {

@@ -3,13 +3,12 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use testkit::{Digest, DigestFunction};
 
 use crate::case::{Case, Need, steps};
-use crate::world::World;
+use crate::world::{World, eventually};
 
 pub(super) const CASES: &[Case] = &[
     steps("every-blob-is-what-its-name-says", |world| Box::pin(async { blobs(&root(world)?) }))
@@ -41,19 +40,18 @@ fn blobs(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What actions wrote is deleted after the answer, so this waits for it.
+/// The server deletes what actions wrote after the answer, so this waits for it.
 async fn nothing_left(world: &World) -> Result<()> {
     let work = root(world)?.join("work");
     let mut left = Vec::new();
-    for _ in 0..500 {
+    let nothing = async || {
         left.clear();
         collect_written(&work, &mut left)?;
-        if left.is_empty() {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    anyhow::bail!("actions left {} files, {:?} among them", left.len(), left.first())
+        Ok(left.is_empty())
+    };
+    let nothing = eventually(nothing).await?;
+    ensure!(nothing, "actions left {} files, {:?} among them", left.len(), left.first());
+    Ok(())
 }
 
 /// The files below that belong to the user of actions.
