@@ -3,12 +3,15 @@
 //! `cargo xtask proto` runs the binary. The compiler is a pure Rust one, so nothing has to be
 //! installed, and the products do not depend on it: they build the code that is checked in.
 //!
-//! Three things come out, all of them from the same descriptors:
+//! Four things come out, all of them from the same descriptors:
 //!
 //! - a file for each package with its messages and clients;
 //! - a file for each package with the messages of [`ENCODED_FIELDS`], in which those fields are
 //!   left encoded;
+//! - a table of each message for `proto::shape`;
 //! - the descriptors themselves, which the server's reflection service hands out.
+
+mod shapes;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -76,7 +79,11 @@ pub fn checked_in() -> PathBuf {
 pub fn generate(out: &Path) -> Result<()> {
     let mut files = compile()?;
     messages(&files, out)?;
-    encoded_messages(&files, out)?;
+    let encoded = encoded_messages(&files, out)?;
+    let path = out.join("shapes.rs");
+    let tables = shapes::generate(&files, shapes::module)
+        + &shapes::generate(&encoded, shapes::encoded_module);
+    fs::write(&path, tables).with_context(|| format!("write {}", path.display()))?;
     for file in &mut files.file {
         file.source_code_info = None;
     }
@@ -123,7 +130,7 @@ fn keep(out: &Path, packages: &[&str]) -> Result<()> {
 }
 
 /// Generates the messages that have [`ENCODED_FIELDS`], below `encoded/`.
-fn encoded_messages(files: &FileDescriptorSet, out: &Path) -> Result<()> {
+fn encoded_messages(files: &FileDescriptorSet, out: &Path) -> Result<FileDescriptorSet> {
     let mut files = files.clone();
     let mut found = 0;
     for file in &mut files.file {
@@ -137,8 +144,12 @@ fn encoded_messages(files: &FileDescriptorSet, out: &Path) -> Result<()> {
     fs::create_dir_all(&out)?;
     let mut config = prost_build::Config::new();
     config.bytes(["."]).extern_path(".google.rpc.Status", "crate::google::rpc::Status");
-    config.out_dir(&out).compile_fds(files).context("generate the messages with encoded fields")?;
-    keep(&out, &ENCODED_PACKAGES)
+    config
+        .out_dir(&out)
+        .compile_fds(files.clone())
+        .context("generate the messages with encoded fields")?;
+    keep(&out, &ENCODED_PACKAGES)?;
+    Ok(files)
 }
 
 /// Drops from `file` all but the messages that have [`ENCODED_FIELDS`], and makes those fields

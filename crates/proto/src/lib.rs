@@ -14,6 +14,14 @@
     reason = "generated code, with the comments of the .proto files"
 )]
 
+pub mod shape;
+
+mod shapes {
+    use crate::shape::{Field, Kind, OTHER, Shape, Shaped};
+
+    include!("generated/shapes.rs");
+}
+
 /// The descriptors of every file, as an encoded `google.protobuf.FileDescriptorSet`.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/descriptors.bin");
 

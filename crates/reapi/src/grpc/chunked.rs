@@ -13,14 +13,15 @@
 //!
 //! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
 
-use std::marker::PhantomData;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body::Frame;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use proto::shape::Shaped;
 use tokio_stream::Stream;
 use tonic::body::Body;
 use tonic::codegen::http::{self, HeaderMap, HeaderValue, header};
@@ -29,6 +30,7 @@ use tonic::{Status, Streaming};
 
 use super::MAX_REQUEST_MESSAGE_BYTES;
 use super::codec::ExactDecoder;
+use crate::memory::Loan;
 
 /// Bytes before a message: a flag, and the length.
 pub(crate) const PREFIX_BYTES: usize = 5;
@@ -65,12 +67,15 @@ impl Chunk {
 }
 
 /// The one message of a call.
-pub(super) async fn only_message<Req>(request: http::Request<Body>) -> Result<Req, Status>
+pub(super) async fn only_message<Req>(
+    loan: Arc<Loan>,
+    request: http::Request<Body>,
+) -> Result<Req, Status>
 where
-    Req: Message + Default + 'static,
+    Req: Message + Default + Shaped + 'static,
 {
     refuse_compression(request.headers())?;
-    let decoder = ExactDecoder(PhantomData);
+    let decoder = ExactDecoder::new(loan);
     let body = request.into_body();
     let mut messages = Streaming::new_request(decoder, body, None, Some(MAX_REQUEST_MESSAGE_BYTES));
     let message = messages.message().await?;

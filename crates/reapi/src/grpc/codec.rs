@@ -1,10 +1,16 @@
-//! Protobuf messages, encoded into a buffer of exactly the right size.
+//! Protobuf messages: encoded into a buffer of exactly the right size, and decoded after the memory
+//! for what they become was borrowed.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
+use bytes::Buf as _;
 use prost::Message;
+use proto::shape::{Shaped, decoded_bytes};
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+
+use crate::memory::Loan;
 
 /// What a message's buffer starts with. Larger messages reserve what they need
 /// in one step; see [`ExactEncoder`].
@@ -14,11 +20,21 @@ const BUFFER_BYTES: usize = 1 << 10;
 const YIELD_BYTES: usize = 32 << 10;
 
 /// See the module.
-pub(super) struct ExactCodec<Req, Res>(pub(super) PhantomData<(Req, Res)>);
+pub(super) struct ExactCodec<Req, Res> {
+    /// Grows by what the decoded request takes.
+    loan: Arc<Loan>,
+    messages: PhantomData<(Req, Res)>,
+}
+
+impl<Req, Res> ExactCodec<Req, Res> {
+    pub(super) fn new(loan: Arc<Loan>) -> Self {
+        Self { loan, messages: PhantomData }
+    }
+}
 
 impl<Req, Res> Codec for ExactCodec<Req, Res>
 where
-    Req: Message + Default + 'static,
+    Req: Message + Default + Shaped + 'static,
     Res: Message + 'static,
 {
     type Encode = Res;
@@ -31,7 +47,7 @@ where
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ExactDecoder(PhantomData)
+        ExactDecoder::new(Arc::clone(&self.loan))
     }
 }
 
@@ -53,13 +69,26 @@ impl<Res: Message + 'static> Encoder for ExactEncoder<Res> {
     }
 }
 
-pub(super) struct ExactDecoder<Req>(pub(super) PhantomData<Req>);
+/// Borrows for the decoded form first: it can take a hundred times what came over the wire.
+pub(super) struct ExactDecoder<Req> {
+    loan: Arc<Loan>,
+    message: PhantomData<Req>,
+}
 
-impl<Req: Message + Default + 'static> Decoder for ExactDecoder<Req> {
+impl<Req> ExactDecoder<Req> {
+    pub(super) fn new(loan: Arc<Loan>) -> Self {
+        Self { loan, message: PhantomData }
+    }
+}
+
+impl<Req: Message + Default + Shaped + 'static> Decoder for ExactDecoder<Req> {
     type Item = Req;
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Req>, Status> {
+        // tonic hands out a whole message in one piece.
+        let bytes = decoded_bytes::<Req>(buffer.chunk());
+        self.loan.grow_by(bytes).map_err(crate::status::exhausted)?;
         crate::status::decoded(Req::decode(buffer)).map(Some)
     }
 

@@ -11,11 +11,11 @@ pub(crate) use chunked::{Chunk, PREFIX_BYTES};
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use prost::Message;
+use proto::shape::Shaped;
 use tokio_stream::Stream;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
@@ -24,7 +24,7 @@ use tonic::server::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::memory::{Account, Budget};
+use crate::memory::{Account, Budget, Loan};
 use codec::ExactCodec;
 
 /// The largest request message. A batch holds at most
@@ -77,18 +77,27 @@ impl Call {
         account.map_or_else(|| Budget::of_this_machine().account(), Arc::clone)
     }
 
+    /// The loan for what is received of the call.
+    fn received(&self) -> Arc<Loan> {
+        let loan = self.request.extensions().get::<Arc<Loan>>();
+        loan.map_or_else(|| Arc::new(self.account().loan()), Arc::clone)
+    }
+
     /// One message in, one out.
     pub(crate) fn unary<Req, Res, F, Fut>(
         self,
         handler: F,
     ) -> BoxFuture<http::Response<Body>, Infallible>
     where
-        Req: Message + Default + 'static,
+        Req: Message + Default + Shaped + 'static,
         Res: Message + 'static,
         F: FnMut(Request<Req>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<Res>, Status>> + Send + 'static,
     {
-        Box::pin(async move { Ok(server::<Req, Res>().unary(Unary(handler), self.request).await) })
+        Box::pin(async move {
+            let loan = self.received();
+            Ok(server::<Req, Res>(loan).unary(Unary(handler), self.request).await)
+        })
     }
 
     /// One message in, a stream out.
@@ -97,14 +106,17 @@ impl Call {
         handler: F,
     ) -> BoxFuture<http::Response<Body>, Infallible>
     where
-        Req: Message + Default + 'static,
+        Req: Message + Default + Shaped + 'static,
         Res: Message + 'static,
         F: FnMut(Request<Req>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<S>, Status>> + Send + 'static,
         S: Stream<Item = Result<Res, Status>> + Send + 'static,
     {
         Box::pin(async move {
-            Ok(server::<Req, Res>().server_streaming(ServerStreaming(handler), self.request).await)
+            let loan = self.received();
+            Ok(server::<Req, Res>(loan)
+                .server_streaming(ServerStreaming(handler), self.request)
+                .await)
         })
     }
 
@@ -114,13 +126,15 @@ impl Call {
         handler: F,
     ) -> BoxFuture<http::Response<Body>, Infallible>
     where
-        Req: Message + Default + 'static,
+        Req: Message + Default + Shaped + 'static,
         F: FnOnce(Req) -> Fut + Send + 'static,
         Fut: Future<Output = Result<S, Status>> + Send + 'static,
         S: Stream<Item = Result<Chunk, Status>> + Send + 'static,
     {
         Box::pin(async move {
-            let answer = async { handler(chunked::only_message(self.request).await?).await };
+            let answer = async {
+                handler(chunked::only_message(self.received(), self.request).await?).await
+            };
             Ok(answer.await.map_or_else(Status::into_http, chunked::response))
         })
     }
@@ -133,11 +147,12 @@ impl Call {
         Fut: Future<Output = Result<Response<Res>, Status>> + Send + 'static,
     {
         Box::pin(async move {
+            let loan = self.received();
             let (parts, body) = self.request.into_parts();
             // tonic sees all of the call but its messages.
             let request = http::Request::from_parts(parts, Body::empty());
             let service = ClientStreaming(Some((handler, body)));
-            Ok(server::<(), Res>().client_streaming(service, request).await)
+            Ok(server::<(), Res>(loan).client_streaming(service, request).await)
         })
     }
 
@@ -149,12 +164,12 @@ impl Call {
     }
 }
 
-fn server<Req, Res>() -> Grpc<ExactCodec<Req, Res>>
+fn server<Req, Res>(loan: Arc<Loan>) -> Grpc<ExactCodec<Req, Res>>
 where
-    Req: Message + Default + 'static,
+    Req: Message + Default + Shaped + 'static,
     Res: Message + 'static,
 {
-    Grpc::new(ExactCodec(PhantomData)).max_decoding_message_size(MAX_REQUEST_MESSAGE_BYTES)
+    Grpc::new(ExactCodec::new(loan)).max_decoding_message_size(MAX_REQUEST_MESSAGE_BYTES)
 }
 
 struct Unary<F>(F);

@@ -161,10 +161,14 @@ pub(crate) struct Loan {
 impl Loan {
     /// Borrows what is missing to that many bytes.
     pub(crate) fn grow_to(&self, bytes: u64) -> Result<(), Exhausted> {
-        let missing = bytes.saturating_sub(self.bytes.load(Ordering::Relaxed));
-        if missing > 0 {
-            self.account.take(missing)?;
-            self.bytes.fetch_add(missing, Ordering::Relaxed);
+        self.grow_by(bytes.saturating_sub(self.bytes.load(Ordering::Relaxed)))
+    }
+
+    /// Borrows that many bytes more.
+    pub(crate) fn grow_by(&self, bytes: u64) -> Result<(), Exhausted> {
+        if bytes > 0 {
+            self.account.take(bytes)?;
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
         Ok(())
     }

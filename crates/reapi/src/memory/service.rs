@@ -13,8 +13,8 @@ use super::response::ResponseBody;
 use super::{Account, Budget};
 
 /// Puts the bodies of all calls of a service on the account of their connection,
-/// whose own description is of type `I`. Handlers find the account among the
-/// request's extensions.
+/// whose own description is of type `I`. Handlers find the account, and the loan for what
+/// they received, among the request's extensions.
 pub(crate) struct Lending<S, I> {
     service: S,
     budget: Arc<Budget>,
@@ -71,6 +71,7 @@ where
         // What was received is in use until the call has its answer.
         let received = Arc::new(account.loan());
         let body = Arc::clone(&received);
+        request.extensions_mut().insert(Arc::clone(&received));
         let request = request.map(|inner| Body::new(RequestBody::new(inner, body)));
         let answer = self.service.call(request);
         Box::pin(async move {
