@@ -63,7 +63,7 @@ pub(super) const CASES: &[Case] = &[
         "openat AT '/execroot/one' WRONLY|CREAT 0666 ; write $1 'linked' 6 ; linkat AT '/execroot/one' AT '/execroot/two' 0",
     )
     .leaves(&["one", "two"], &["file one", "file two"]),
-    calls("a-name-that-is-no-text", "mkdirat AT '/execroot/out' 0777 ; openat AT #2f776f726b73706163652f6f75742fff00 WRONLY|CREAT 0666")
+    calls("a-name-that-is-no-text", "mkdirat AT '/execroot/out' 0777 ; openat AT #2f65786563726f6f742f6f75742fff00 WRONLY|CREAT 0666")
         .declares(&["out"])
         .refused(&[Code::InvalidArgument]),
     calls("a-target-that-is-no-text", "symlinkat #ff00 AT '/execroot/out'")
