@@ -77,7 +77,11 @@ fn a_flood_of_any_kind_stays_within_the_bound() {
     assert!(store.stats().evicted_blobs > 100, "{:?}", store.stats());
     let used = store.stats().used_bytes;
     drop(store);
-    assert_eq!(open(root.path()).stats().used_bytes, used, "counted anew");
+    // The evictor may have gone on until the store was closed.
+    let counted = open(root.path()).stats().used_bytes;
+    assert!(counted <= used, "{used} in use, {counted} counted anew");
+    let on_disk = on_disk(root.path());
+    assert!(counted >= on_disk, "{counted} counted anew, {on_disk} on the disk");
 }
 
 #[test]
