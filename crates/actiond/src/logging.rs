@@ -84,6 +84,7 @@ pub fn start(arguments: &LogArgs) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When the filter can't be parsed; the log then stays as it was.
+#[cfg(target_os = "linux")]
 pub(crate) fn set_filter(filter: &str) -> anyhow::Result<()> {
     let filter = parse_filter(filter)?;
     SET_FILTER.get().map_or(Ok(()), |set| set(filter))
@@ -93,6 +94,7 @@ pub(crate) fn set_filter(filter: &str) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When it can't.
+#[cfg(target_os = "linux")]
 pub(crate) fn check(filter: &str) -> anyhow::Result<()> {
     parse_filter(filter).map(drop)
 }
