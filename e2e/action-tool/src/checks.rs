@@ -17,7 +17,8 @@ pub(crate) enum Check {
     HostsHasLocalhost,
     /// Inputs can be rewritten, given other modes, and removed.
     InputsCanBeChanged,
-    /// No input can be opened for writing, truncated or removed; a file beside it can be made.
+    /// No input can be opened for writing, truncated or given another mode; a file beside it can be
+    /// made.
     InputsAreReadOnly,
     /// A TCP connection over 127.0.0.1 carries bytes.
     LoopbackWorks,
@@ -72,8 +73,8 @@ fn is_read_only(input: &PathBuf) -> Result<(), String> {
     if OpenOptions::new().write(true).truncate(true).open(input).is_ok() {
         return refuse("truncating");
     }
-    if fs::remove_file(input).is_ok() {
-        return refuse("removing");
+    if fs::set_permissions(input, fs::Permissions::from_mode(0o777)).is_ok() {
+        return refuse("changing the mode of");
     }
     let beside = input.with_extension("beside");
     fs::write(&beside, "new").map_err(|error| format!("creating {}: {error}", beside.display()))?;
