@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use events::{Event, Finished, Listener, Listeners, Stages};
 use history::EventFile;
 use store::Store;
@@ -85,9 +85,17 @@ impl Observers {
 /// # Errors
 /// When the address that was asked for cannot be had. The default address may be in use, by another
 /// actiond for example: then there is no page, and the log says so.
-pub(crate) async fn serve_http(choice: HttpChoice, site: Site) -> anyhow::Result<()> {
+pub(crate) async fn serve_http(
+    choice: HttpChoice,
+    insecure: bool,
+    site: Site,
+) -> anyhow::Result<()> {
     let listener = match choice {
         HttpChoice::Off => return Ok(()),
+        HttpChoice::At(address) if !address.ip().is_loopback() && !insecure => bail!(
+            "--http: {address} is beyond the loopback device, where everybody could read what is \
+             built; give an address of this machine only, or --insecure"
+        ),
         HttpChoice::At(address) => TcpListener::bind(address)
             .await
             .with_context(|| format!("--http: listening on {address}"))?,

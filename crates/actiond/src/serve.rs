@@ -218,7 +218,7 @@ async fn serve(
         Arc::clone(&policy),
         shutdown,
     ));
-    serve_http(arguments.http, site).await?;
+    serve_http(arguments.http, arguments.insecure, site).await?;
     for place in &places {
         eprintln!("linux-actiond: serving on {place}");
     }

@@ -13,6 +13,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     a_running_action_is_shown,
     the_event_file_has_a_line_for_each_answer,
     an_address_in_use_is_an_error_if_it_was_asked_for,
+    an_address_for_others_must_be_asked_for,
     without_http_nothing_listens,
 }
 
@@ -115,6 +116,16 @@ async fn an_address_in_use_is_an_error_if_it_was_asked_for(kit: Kit) -> Outcome 
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains(&format!("--http: listening on {address}")), "{said}");
+    Ok(())
+}
+
+async fn an_address_for_others_must_be_asked_for(kit: Kit) -> Outcome {
+    kit.only_on_the_host("a guest serves no HTTP")?;
+    let (mut command, _root) = kit.daemon().flag("--http=0.0.0.0:0").command()?;
+    let output = command.output()?;
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("beyond the loopback device"), "{said}");
     Ok(())
 }
 
