@@ -1,15 +1,17 @@
-//! Opening and making directories of our own.
+//! Opens and makes directories, and gives them to the action.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use model::ACTION_ID;
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
+use crate::access::DIRECTORY_MODE;
 use crate::error::PresentError;
 
-/// Opens a directory, and no symlink to one.
+/// Opens a directory; fails if it is a symlink.
 pub(crate) fn open_directory(parent: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(parent, name, directory_flags(), Mode::empty())
 }
@@ -26,6 +28,25 @@ pub(crate) fn make_path(parent: &Path, name: &str) -> Result<PathBuf, PresentErr
     rustix::fs::mkdir(&path, Mode::from_raw_mode(0o700))
         .map_err(PresentError::staging(format!("mkdir({})", path.display())))?;
     Ok(path)
+}
+
+/// Makes a directory that belongs to the action, as all directories of an input root do.
+pub(crate) fn make_for_action(parent: impl AsFd, name: &CStr) -> Result<(), Errno> {
+    let mode = Mode::from_raw_mode(DIRECTORY_MODE.into());
+    match rustix::fs::mkdirat(&parent, name, mode) {
+        // Made before, as a parent of a directory that the action asked for.
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    // The umask of the process may have taken bits away.
+    rustix::fs::chmodat(&parent, name, mode, AtFlags::empty())?;
+    give_to(ACTION_ID, parent, name)
+}
+
+/// Makes `owner` the user and the group of a file, or of a symlink itself.
+pub(crate) fn give_to(owner: u32, directory: impl AsFd, name: &CStr) -> Result<(), Errno> {
+    let (user, group) = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)));
+    rustix::fs::chownat(directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW)
 }
 
 fn directory_flags() -> OFlags {

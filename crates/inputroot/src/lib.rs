@@ -1,52 +1,38 @@
 //! Makes an input tree appear at a directory.
 //!
-//! A tree that is whole in memory goes in ([`model::InputTree`]), something that a sandbox attaches
-//! comes out ([`Attachment`]); when the action is over, its outputs are read through an
-//! [`OutputView`]. How it is done depends on the kernel: each strategy is an [`InputRoots`], and
-//! [`choose`] finds the best one that works by trying it out.
+//! The input is a tree that is whole in memory ([`model::InputTree`]); the result is a mount that a
+//! sandbox attaches ([`Attachment`]). After the action, an [`OutputView`] reads its outputs. The
+//! mechanism depends on the kernel: each strategy is an [`InputRoots`], and [`choose`] finds the best
+//! one that works by trying them.
 //!
 //! ```text
-//!   InputTree ──> erofs (image) ──> image, image_cache (mounted) ─┐
-//!   make_directories ──> staging (upper, work) ───────────────────┴─> overlay ──> Presented
-//!                                └──> actiondfs (in our own guest's kernel) ────> Presented
-//!   Presented ──> outputs (what the action left) ──> janitor (unmount, empty, use again)
+//!   probe         tries the strategies and starts one
+//!     strategies  make a mount of a tree and a staging directory
+//!       staging   holds what an action writes, reads it, and puts it away
+//!       mounts    makes overlays, in the process's own mount namespace where needed
+//!       erofs     builds the metadata image of a tree
 //! ```
 //!
-//! The crate neither checks that the blobs of a tree are there nor keeps them there, and it runs
-//! nothing. All mounts are detached: nothing shows in the host's mount table, and everything is
-//! gone when the process dies.
+//! A room uses only those below it. The crate does not check that the blobs of a tree are in the
+//! store, does not keep them there, and runs no command. All mounts are detached: none shows in the
+//! host's mount table, and all are gone when the process dies.
 
 mod access;
-mod error;
-
-mod outputs;
-mod present;
-
-mod erofs;
-mod image;
-mod image_cache;
-mod make_directories;
-mod namespace;
-mod overlay;
-
 mod directory;
-mod janitor;
-mod mount_thread;
-mod staging;
-mod workshop;
-
-mod actiondfs;
-mod bind;
-mod erofs_overlay;
+mod erofs;
+mod error;
+mod mounts;
 mod probe;
-mod trial;
+mod staging;
+mod strategies;
 
 pub use erofs::ImageError;
 pub use error::PresentError;
-pub use outputs::{NamedEntry, OutputEntry, OutputError, OutputFile, OutputView, StagedFile};
-pub use present::{Attachment, InputRoots, PresentRequest, Presented};
-pub use probe::{ChooseError, StrategyName, StrategyReport, UnknownStrategy, choose, probe};
-pub use trial::TrialError;
+pub use probe::{
+    ChooseError, StrategyName, StrategyReport, TrialError, UnknownStrategy, choose, probe,
+};
+pub use staging::{NamedEntry, OutputEntry, OutputError, OutputFile, OutputView, StagedFile};
+pub use strategies::{Attachment, InputRoots, PresentRequest, Presented};
 
 #[cfg(test)]
 mod tests;

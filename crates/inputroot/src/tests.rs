@@ -13,9 +13,9 @@ mod mutable;
 mod outputs;
 mod strict;
 
-use crate::image::Backing;
-use crate::overlay::Dialect;
+use crate::mounts::Dialect;
 use crate::probe::Variant;
+use crate::strategies::Backing;
 use bench::Bench;
 
 /// Makes each of the functions a test of each strategy.

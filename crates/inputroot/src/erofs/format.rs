@@ -2,6 +2,8 @@
 //!
 //! Names and offsets are those of the kernel's `fs/erofs/erofs_fs.h`.
 
+use crate::access::MODIFIED_SECONDS;
+
 /// Size of a block; the only one that every kernel with EROFS can mount.
 pub(super) const BLOCK_SIZE: usize = 4096;
 const BLOCK_SIZE_BITS: u8 = 12;
@@ -121,7 +123,7 @@ impl Inode {
             put(at, 8, self.size_bytes.to_le_bytes());
             put(at, 24, self.owner.to_le_bytes());
             put(at, 28, self.owner.to_le_bytes());
-            put(at, 32, super::MODIFIED_SECONDS.to_le_bytes());
+            put(at, 32, MODIFIED_SECONDS.to_le_bytes());
             put(at, 44, self.links.to_le_bytes());
         } else {
             // Both owners that occur (0 and 65534) fit, and so do size and links.

@@ -2,8 +2,8 @@
 
 use model::{ACTION_ID, Digest, InputTree};
 
-use super::ImageError;
 use super::directories::within_block;
+use super::error::ImageError;
 use super::format::{
     AttributeHeader, BLOCK_SIZE, DataLayout, FileType, Inode, METACOPY, NULL_ADDRESS, REDIRECT,
     SLOT_SIZE, put,

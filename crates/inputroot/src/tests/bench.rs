@@ -15,9 +15,8 @@ use rustix::io::Errno;
 use store::BlobPath;
 use tempfile::TempDir;
 
-use crate::erofs_overlay::Places;
-use crate::present::{Attachment, InputRoots, PresentRequest, Presented};
-use crate::probe::{StrategyName, Variant};
+use crate::probe::{StrategyName, Trial, TrialError, Variant};
+use crate::strategies::{Attachment, InputRoots, Places, PresentRequest, Presented};
 use crate::tree_fixture::TreeFixture;
 
 pub(super) struct Bench {
@@ -156,11 +155,8 @@ impl Bench {
     }
 }
 
-fn open_and_try(
-    variant: Variant,
-    places: &Places,
-) -> Result<Box<dyn InputRoots>, crate::trial::TrialError> {
-    let trial = crate::trial::Trial::prepare(&places.blobs)?;
+fn open_and_try(variant: Variant, places: &Places) -> Result<Box<dyn InputRoots>, TrialError> {
+    let trial = Trial::prepare(&places.blobs)?;
     let strategy = variant.open(StrategyName::ErofsFile, places)?;
     trial.run(&*strategy)?;
     Ok(strategy)

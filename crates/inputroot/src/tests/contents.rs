@@ -5,7 +5,7 @@ use rustix::io::Errno;
 
 use super::bench::{Bench, as_action};
 use super::strict::refused;
-use crate::erofs::MODIFIED_SECONDS;
+use crate::access::MODIFIED_SECONDS;
 use crate::tree_fixture::TreeFixture;
 
 pub(super) fn every_kind_of_entry(bench: &Bench) {

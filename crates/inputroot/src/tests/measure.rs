@@ -18,10 +18,8 @@ use tempfile::TempDir;
 
 use crate::access::Access;
 use crate::erofs;
-use crate::erofs_overlay::{ErofsOverlay, Places};
-use crate::image::{Backing, ImageWriter};
-use crate::overlay::Dialect;
-use crate::present::{InputRoots, PresentRequest};
+use crate::mounts::Dialect;
+use crate::strategies::{Backing, ErofsOverlay, ImageWriter, InputRoots, Places, PresentRequest};
 use crate::tree_fixture::TreeFixture;
 
 const ROUNDS: usize = 300;

@@ -3,8 +3,8 @@
 use rustix::fs::{AtFlags, FileType, Mode};
 
 use super::bench::{Bench, as_action, path};
-use crate::outputs::{NamedEntry, OutputEntry, OutputError, OutputFile, OutputView};
-use crate::present::PresentRequest;
+use crate::staging::{NamedEntry, OutputEntry, OutputError, OutputFile, OutputView};
+use crate::strategies::PresentRequest;
 use crate::tree_fixture::TreeFixture;
 
 fn fixture() -> TreeFixture {

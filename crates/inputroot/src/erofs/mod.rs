@@ -1,0 +1,45 @@
+//! The metadata image of an input tree: an EROFS file system that has names, modes and sizes but
+//! no content.
+//!
+//! Why: one mount call shows a tree of any size, so setting up an action costs one pass over
+//! directories that are in memory already, and no system call per input. Each file carries the two
+//! extended attributes that overlayfs understands as "my content is the file at this path of the
+//! data-only layer"; the data-only layer is the store's blob directory.
+//!
+//! The image is little-endian, has blocks of 4096 bytes, and is a function of the tree and of
+//! [`Access`] alone. An inode lies at any multiple of 32; that multiple is its number (nid).
+//!
+//! ```text
+//! 0     nothing (room for a boot sector)
+//! 1024  superblock, 128 bytes
+//! 1152  one shared extended attribute: trusted.overlay.metacopy = ""
+//! 1184  the directories' inodes, breadth first, the root's first; behind each the last,
+//!       partly filled block of its entries, if it has at most 2048 bytes
+//! (block aligned)
+//!       the other blocks of directory entries
+//! (block aligned)
+//!       the inodes of files and symlinks, directory by directory, in entry order:
+//!         file     inode 32 (64 above 4 GiB), attribute header 12, reference to the shared
+//!                  attribute 4, trusted.overlay.redirect 96, chunk table 4: 160 (192) in all
+//!         empty    inode 32, no attribute: it needs no content from anywhere
+//!         symlink  inode 32, target; a target above 4064 bytes has a block of its own before it
+//! (end, block aligned)
+//! ```
+//!
+//! A block of directory entries is an array of 12-byte heads (nid, offset of the name, type)
+//! followed by the names; heads are in the byte order of their names, over all blocks.
+//!
+//! Nothing here writes, mounts or caches the image. There is no checksum: the image never outlives
+//! the process that built it.
+
+mod build;
+mod directories;
+mod error;
+mod format;
+mod leaves;
+
+pub(crate) use build::build;
+pub use error::ImageError;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! The overlay that an action sees as its input root.
+//!
+//! ```text
+//! upper     <work>/staging/<n>/upper: what the action writes
+//! lower     the EROFS image: names, modes, sizes, and for each file a path in the data layer
+//! data      <root>/cas/blobs: content, visible only through the image
+//! ```
+//! A lower layer with content of its own, such as actiondfs, has no data layer.
+//!
+//! There are two dialects. Since Linux 6.13 overlayfs takes its layers as descriptors, also of
+//! detached mounts. Older kernels take paths, whose mounts must be attached in the mount namespace
+//! of the caller: [`super::namespace`] is that caller.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use sys::mount::{FsContext, MountError, descriptor_path};
+
+use super::attributes::ATTRIBUTES;
+use crate::access::Access;
+
+/// How overlayfs gets its layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// As descriptors.
+    Descriptors,
+    /// As paths.
+    Paths,
+}
+
+/// The directories that make an overlay.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Layers<'a> {
+    pub(crate) upper: BorrowedFd<'a>,
+    pub(crate) work: BorrowedFd<'a>,
+    pub(crate) image: BorrowedFd<'a>,
+    pub(crate) blobs: Option<BorrowedFd<'a>>,
+}
+
+/// Makes a detached overlay of `layers`.
+pub(crate) fn mount_overlay(
+    layers: Layers<'_>,
+    access: Access,
+    dialect: Dialect,
+) -> Result<OwnedFd, MountError> {
+    let context = FsContext::open("overlay")?;
+    match dialect {
+        Dialect::Descriptors => {
+            context.descriptor("lowerdir+", layers.image)?;
+            if let Some(blobs) = layers.blobs {
+                context.descriptor("datadir+", blobs)?;
+            }
+            context.descriptor("upperdir", layers.upper)?;
+            context.descriptor("workdir", layers.work)?;
+        }
+        Dialect::Paths => {
+            // "lower::data": understood since data-only layers exist (6.5); `lowerdir+` is younger.
+            let image = descriptor_path(layers.image.as_fd());
+            let lower = match layers.blobs {
+                Some(blobs) => format!("{image}::{}", descriptor_path(blobs)),
+                None => image,
+            };
+            context.string("lowerdir", &lower)?;
+            context.string("upperdir", &descriptor_path(layers.upper.as_fd()))?;
+            context.string("workdir", &descriptor_path(layers.work.as_fd()))?;
+        }
+    }
+    // Without it, unmounting syncs the whole file system. Nothing in here has to survive a crash.
+    context.flag("volatile")?;
+    // Needed before 6.15 for files without content in the image. It brings `redirect_dir=on`, with
+    // which an action can rename the directories of its inputs.
+    context.string("metacopy", "on")?;
+    context.string("redirect_dir", "on")?;
+    context.string("xino", xino(access))?;
+    context.string("index", "off")?;
+    context.mount(ATTRIBUTES)
+}
+
+/// Whether the inode numbers of the layers are made one sequence.
+///
+/// It keeps a file's number when a write copies it to the upper layer, which happens to inputs of
+/// mutating actions only. The kernel logs a line for each mount that has it: at a thousand actions
+/// a second that would drown the host's log.
+const fn xino(access: Access) -> &'static str {
+    match access {
+        Access::Strict => "off",
+        Access::Mutable => "on",
+    }
+}

@@ -1,0 +1,65 @@
+//! Directories that have to be there when the action starts, and are not in its input tree.
+//!
+//! They are made in the upper directory before anything is mounted on it. It is empty and no other
+//! process knows it, so no path of a client is resolved through anything that a client made.
+//! Overlayfs merges a directory of both layers and shows the attributes of the upper one; all
+//! directories of an input root have the same attributes.
+
+use std::collections::HashSet;
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+
+use model::{Found, InputTree, RelPath};
+
+use crate::directory::make_for_action;
+use crate::error::PresentError;
+
+/// Makes `paths` and what is missing above them.
+pub(crate) fn make_directories(
+    upper: &OwnedFd,
+    tree: &InputTree,
+    paths: &[RelPath],
+) -> Result<(), PresentError> {
+    let mut made = HashSet::new();
+    for path in paths {
+        if depth_in_tree(tree, path)? == path.depth() {
+            continue;
+        }
+        for prefix in prefixes(path) {
+            if made.insert(prefix) {
+                // A clean path has no NUL.
+                let name = CString::new(prefix).unwrap_or_default();
+                make_for_action(upper, &name)
+                    .map_err(PresentError::staging(format!("mkdir({prefix})")))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every path from the first component of `path` to all of it.
+fn prefixes(path: &RelPath) -> impl Iterator<Item = &str> {
+    let text = path.as_str();
+    let ends = text.match_indices('/').map(|(end, _)| end).chain([text.len()]);
+    ends.map(move |end| &text[..end])
+}
+
+/// How many components of `path`, from its start, are directories of the tree.
+fn depth_in_tree(tree: &InputTree, path: &RelPath) -> Result<usize, PresentError> {
+    let mut directory = 0;
+    for ((depth, name), prefix) in path.components().enumerate().zip(prefixes(path)) {
+        let kind = match tree.lookup_in(directory, name.as_bytes()) {
+            None => return Ok(depth),
+            Some(Found::Directory(index)) => {
+                directory = index;
+                continue;
+            }
+            Some(Found::File { .. }) => "file",
+            Some(Found::Symlink { .. }) => "symlink",
+        };
+        // A part of a clean path is a clean path.
+        let obstacle = RelPath::parse(prefix).unwrap_or_else(|_| path.clone());
+        return Err(PresentError::Obstructed { wanted: path.clone(), obstacle, kind });
+    }
+    Ok(path.depth())
+}

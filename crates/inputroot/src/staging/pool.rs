@@ -1,0 +1,193 @@
+//! The directories that hold what actions write.
+//!
+//! Each input root needs two directories on one file system: the *upper* directory collects what the
+//! action creates, and overlayfs uses the *work* directory. On a journaled file system, making and
+//! deleting them costs more than the rest of an input root. So they are kept: the janitor empties
+//! them after the answer, and the next action gets them.
+//!
+//! ```text
+//! <work>/staging/<number>/upper    the action's own, 0755: the root of what it sees
+//! <work>/staging/<number>/work
+//! ```
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use model::ACTION_ID;
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, Gid, IFlags, Mode, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
+
+use crate::access::{DIRECTORY_MODE, MODIFIED_SECONDS};
+use crate::directory::open_directory;
+use crate::error::PresentError;
+
+/// How many idle ones are kept.
+///
+/// More exist only while more actions run at once; the surplus is deleted when they end. Each costs a
+/// few inodes.
+const MAX_IDLE: usize = 64;
+
+const UPPER: &std::ffi::CStr = c"upper";
+const WORK: &std::ffi::CStr = c"work";
+/// What overlayfs leaves in a work directory, from the inside out. No action can reach it, so whole
+/// paths can be trusted.
+const LEFT_BY_OVERLAY: [(&std::ffi::CStr, AtFlags); 4] = [
+    (c"work/incompat/volatile/dirty", AtFlags::empty()),
+    (c"work/incompat/volatile", AtFlags::REMOVEDIR),
+    (c"work/incompat", AtFlags::REMOVEDIR),
+    (c"work", AtFlags::REMOVEDIR),
+];
+/// SELinux's label, which belongs to the system.
+const LABEL: &[u8] = b"security.selinux";
+/// FS_INDEX_FL: ext4 itself sets it on a directory that has grown.
+const INDEX_FLAG: u32 = 0x1000;
+
+/// An upper and a work directory.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    name: CString,
+    /// Inode flags that the upper directory was made with, on file systems that have some.
+    flags: Option<IFlags>,
+    /// What the action writes; shared with the views on its outputs.
+    pub(crate) upper: Arc<OwnedFd>,
+    pub(crate) work: OwnedFd,
+}
+
+impl Staging {
+    /// The name of its directory, unique while it is in use.
+    pub(crate) fn name(&self) -> &std::ffi::CStr {
+        &self.name
+    }
+}
+
+/// Why a staging directory was not put away.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GiveBackError {
+    #[error("emptying it: {0}")]
+    Empty(#[from] Errno),
+    #[error("replacing it: {0}")]
+    Replace(#[from] PresentError),
+}
+
+/// Makes staging directories and takes them back.
+#[derive(Debug)]
+pub(crate) struct StagingPool {
+    base: OwnedFd,
+    idle: Mutex<Vec<Staging>>,
+    next: AtomicU64,
+}
+
+impl StagingPool {
+    /// A pool in `base`, an empty directory that it has for itself, with `prepared` ready to use.
+    pub(crate) fn new(base: OwnedFd, prepared: usize) -> Result<Self, PresentError> {
+        let pool = Self { base, idle: Mutex::default(), next: AtomicU64::new(0) };
+        for _ in 0..prepared.min(MAX_IDLE) {
+            let staging = pool.make()?;
+            pool.idle.lock().push(staging);
+        }
+        Ok(pool)
+    }
+
+    /// An empty staging directory.
+    pub(crate) fn take(&self) -> Result<Staging, PresentError> {
+        let idle = self.idle.lock().pop();
+        idle.map_or_else(|| self.make(), Ok)
+    }
+
+    /// Empties a staging directory whose mount is gone and keeps it. Replaces it if its attributes
+    /// cannot be restored: the action owned its upper directory and could change them.
+    pub(crate) fn give_back(&self, staging: Staging) -> Result<(), GiveBackError> {
+        for (path, flags) in LEFT_BY_OVERLAY {
+            // If this fails, emptying the directory below removes the rest, more slowly.
+            let _ = rustix::fs::unlinkat(&staging.work, path, flags);
+        }
+        // First, because the action may have removed the permission to change the directory.
+        let as_new = restore(&staging)?;
+        store::empty_directory(staging.work.as_fd())?;
+        store::empty_directory(staging.upper.as_fd())?;
+        if self.idle.lock().len() >= MAX_IDLE {
+            return Ok(self.delete(&staging)?);
+        }
+        let staging = if as_new {
+            set_root_time(&staging.upper)?;
+            staging
+        } else {
+            self.delete(&staging)?;
+            self.make()?
+        };
+        self.idle.lock().push(staging);
+        Ok(())
+    }
+
+    fn delete(&self, staging: &Staging) -> Result<(), Errno> {
+        let directory = open_directory(&self.base, &staging.name)?;
+        rustix::fs::unlinkat(&directory, UPPER, AtFlags::REMOVEDIR)?;
+        rustix::fs::unlinkat(&directory, WORK, AtFlags::REMOVEDIR)?;
+        rustix::fs::unlinkat(&self.base, &*staging.name, AtFlags::REMOVEDIR)
+    }
+
+    fn make(&self) -> Result<Staging, PresentError> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let name = CString::new(number.to_string()).unwrap_or_default();
+        let directory = make_directory(&self.base, &name)
+            .map_err(PresentError::staging(format!("mkdir(staging/{number})")))?;
+        let upper = make_directory(&directory, UPPER)
+            .map_err(PresentError::staging(format!("mkdir(staging/{number}/upper)")))?;
+        let work = make_directory(&directory, WORK)
+            .map_err(PresentError::staging(format!("mkdir(staging/{number}/work)")))?;
+        let flags = set_root_attributes(&upper)
+            .and_then(|()| set_root_time(&upper))
+            .and_then(|()| inode_flags(&upper))
+            .map_err(PresentError::staging(format!("attributes of staging/{number}/upper")))?;
+        Ok(Staging { name, flags, upper: Arc::new(upper), work })
+    }
+}
+
+fn make_directory(parent: &OwnedFd, name: &std::ffi::CStr) -> Result<OwnedFd, Errno> {
+    rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+    open_directory(parent, name)
+}
+
+/// The root of an overlay has the attributes of the upper directory.
+fn set_root_attributes(upper: &OwnedFd) -> Result<(), Errno> {
+    rustix::fs::fchown(upper, Some(Uid::from_raw(ACTION_ID)), Some(Gid::from_raw(ACTION_ID)))?;
+    rustix::fs::fchmod(upper, Mode::from_raw_mode(DIRECTORY_MODE.into()))
+}
+
+/// Gives the upper directory the attributes that it was made with; false if that is impossible.
+/// Removes the marks of overlayfs as well.
+fn restore(staging: &Staging) -> Result<bool, Errno> {
+    let upper = &*staging.upper;
+    let mut names = [0; 4096];
+    let length = match rustix::fs::flistxattr(upper, &mut names) {
+        Ok(length) => length,
+        Err(Errno::NOTSUP) => 0,
+        Err(Errno::RANGE) => return Ok(false),
+        Err(errno) => return Err(errno),
+    };
+    for name in names[..length].split(|byte| *byte == 0) {
+        if !name.is_empty() && name != LABEL {
+            rustix::fs::fremovexattr(upper, name)?;
+        }
+    }
+    // After the removal of access control lists, which `chmod` would change otherwise.
+    set_root_attributes(upper)?;
+    Ok(inode_flags(upper)? == staging.flags)
+}
+
+/// The flags of `chattr`, some of which the owner may change.
+fn inode_flags(directory: &OwnedFd) -> Result<Option<IFlags>, Errno> {
+    match rustix::fs::ioctl_getflags(directory) {
+        Ok(flags) => Ok(Some(IFlags::from_bits_retain(flags.bits() & !INDEX_FLAG))),
+        Err(Errno::NOTTY | Errno::NOTSUP) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn set_root_time(upper: &OwnedFd) -> Result<(), Errno> {
+    let time = Timespec { tv_sec: MODIFIED_SECONDS as i64, tv_nsec: 0 };
+    rustix::fs::futimens(upper, &Timestamps { last_access: time, last_modification: time })
+}

@@ -1,0 +1,96 @@
+//! Fills a directory with the entries of a tree, and with placeholders for what is mounted.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use model::{ACTION_ID, Digest, Entry, InputTree};
+use rustix::fs::{Mode, OFlags};
+
+use super::executables::Executables;
+use super::files::copy;
+use super::walk::{c_string, failed, is_bound, walk};
+use crate::access::{Access, PLACEHOLDER_MODE, file_mode};
+use crate::directory::{give_to, make_for_action};
+use crate::error::PresentError;
+use crate::staging::first_numbers;
+
+/// Fills a staging directory with a tree.
+pub(super) struct Materializer<'a> {
+    pub(super) tree: &'a InputTree,
+    pub(super) access: Access,
+    pub(super) blobs: &'a OwnedFd,
+    pub(super) executables: &'a Executables,
+}
+
+impl Materializer<'_> {
+    pub(super) fn fill(&self, root: &OwnedFd) -> Result<(), PresentError> {
+        let first_numbers = first_numbers(self.tree);
+        walk(self.tree, root.as_fd(), &mut |directory, index| {
+            let content = &self.tree.directories()[index].content;
+            let mut numbered = (first_numbers[index]..).zip(content.entries());
+            numbered.try_for_each(|(number, entry)| self.make(directory, &entry, number))
+        })
+    }
+
+    fn make(
+        &self,
+        directory: BorrowedFd<'_>,
+        entry: &Entry<'_>,
+        number: u64,
+    ) -> Result<(), PresentError> {
+        let name = c_string(entry.name());
+        match *entry {
+            Entry::Directory { .. } => {
+                make_for_action(directory, &name).map_err(failed("make the directory", &name))
+            }
+            Entry::Symlink { target, .. } => {
+                let target = c_string(target);
+                rustix::fs::symlinkat(&*target, directory, &*name)
+                    .map_err(failed("symlink", &name))?;
+                give_to(ACTION_ID, directory, &name).map_err(failed("chown", &name))
+            }
+            Entry::File { digest, executable, .. }
+                if self.access == Access::Strict && is_bound(&digest, executable) =>
+            {
+                placeholder(directory, &name, number)
+            }
+            Entry::File { digest, executable, .. } => {
+                self.file(directory, &name, &digest, executable)
+            }
+        }
+    }
+
+    fn file(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &CStr,
+        digest: &Digest,
+        executable: bool,
+    ) -> Result<(), PresentError> {
+        let is_empty = digest.is_empty_blob();
+        if self.access == Access::Strict && executable && !is_empty {
+            return self.executables.link(self.blobs, digest, directory, name);
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(file_mode(executable).into());
+        let file =
+            rustix::fs::openat(directory, name, flags, mode).map_err(failed("open", name))?;
+        if self.access == Access::Mutable && !is_empty {
+            copy(self.blobs, digest, &file).map_err(failed("copy to", name))?;
+        }
+        rustix::fs::fchmod(&file, mode).map_err(failed("chmod", name))?;
+        match self.access.file_owner() {
+            0 => Ok(()),
+            owner => give_to(owner, directory, name).map_err(failed("chown", name)),
+        }
+    }
+}
+
+/// Makes the file that a blob is mounted over. Its size is the number of the input, which identifies
+/// it when the mount is gone, wherever the action moved its directory.
+fn placeholder(directory: BorrowedFd<'_>, name: &CStr, number: u64) -> Result<(), PresentError> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(PLACEHOLDER_MODE);
+    let file = rustix::fs::openat(directory, name, flags, mode).map_err(failed("open", name))?;
+    rustix::fs::ftruncate(&file, number).map_err(failed("ftruncate", name))
+}

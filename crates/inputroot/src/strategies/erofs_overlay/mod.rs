@@ -1,0 +1,10 @@
+//! The strategy for kernels that have EROFS and overlayfs with data-only layers.
+
+mod image;
+mod image_cache;
+mod overlay;
+
+pub(crate) use image::Backing;
+#[cfg(test)]
+pub(crate) use image::ImageWriter;
+pub(crate) use overlay::ErofsOverlay;

@@ -1,0 +1,81 @@
+//! The interface of all strategies: a tree goes in, a mount comes out.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use model::{InputTree, RelPath};
+
+use crate::error::PresentError;
+use crate::staging::{Leftovers, OutputView};
+
+/// Makes input trees appear.
+///
+/// Every blob of the tree must be in the store and stay there until the result is discarded: a file
+/// whose blob is missing can be seen and not be opened.
+pub trait InputRoots: Send + Sync {
+    /// The strategy's name, as in the flag that forces it.
+    fn name(&self) -> &'static str;
+
+    /// Makes `tree` ready to be attached as an action's input root.
+    fn present(
+        &self,
+        tree: &Arc<InputTree>,
+        request: &PresentRequest<'_>,
+    ) -> Result<Presented, PresentError>;
+}
+
+/// What an action needs of its input root.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PresentRequest<'a> {
+    /// Whether the action may write to its input files, in its own view only.
+    pub mutable: bool,
+    /// Directories that the action finds when it starts, whether or not they are in the tree. Like
+    /// all directories of an input root they belong to the action (65534, mode 0755).
+    pub make_directories: &'a [RelPath],
+}
+
+/// How an input root gets into a sandbox.
+#[derive(Debug)]
+pub enum Attachment {
+    /// A detached mount, to be attached as it is.
+    Mount(Arc<OwnedFd>),
+}
+
+/// An input root for one action.
+///
+/// [`Presented::discard`] hands everything to the background. Dropping it does the same, but closes
+/// the mount on the spot.
+#[derive(Debug)]
+pub struct Presented {
+    // In this order: nothing may use the directories any more when the leftovers are put away.
+    attachment: Attachment,
+    outputs: OutputView,
+    leftovers: Leftovers,
+}
+
+impl Presented {
+    pub(crate) fn new(mount: Arc<OwnedFd>, outputs: OutputView, leftovers: Leftovers) -> Self {
+        Self { attachment: Attachment::Mount(mount), outputs, leftovers }
+    }
+
+    /// How it gets into a sandbox; good for one sandbox only.
+    pub fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
+    /// A view on what the action left behind, once all of its processes are dead.
+    pub fn outputs(&self) -> OutputView {
+        self.outputs.clone()
+    }
+
+    /// Unmounts the input root and deletes what is in it, in the background; to be called when the
+    /// answer is out. Waits only if very much is waiting already.
+    ///
+    /// No [`OutputView`] may be used any more.
+    pub fn discard(self) {
+        let Self { attachment, outputs, mut leftovers } = self;
+        drop(outputs);
+        let Attachment::Mount(mount) = attachment;
+        leftovers.retired.mounts.push(mount);
+    }
+}

@@ -1,0 +1,112 @@
+//! The part that all strategies share: staging directories before an action, the janitor after it.
+//!
+//! A [`Strategy`] only makes a mount of a tree and a staging directory. The workshop takes the staging
+//! directory, has the mount made, and hands both to the janitor in the end.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use model::InputTree;
+
+use super::input_roots::{InputRoots, PresentRequest, Presented};
+use crate::access::Access;
+use crate::directory::open_path;
+use crate::error::PresentError;
+use crate::mounts::LowerLayer;
+use crate::staging::{
+    Janitor, Leftovers, OutputView, Retired, Source, Staging, StagingPool, make_directories,
+};
+
+/// How many staging directories are made at the start: enough for the first actions of a build, so
+/// that none of them waits for the file system's journal.
+const PREPARED_STAGING: usize = 8;
+
+/// The directories that a strategy works in.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    /// An empty directory that the strategy has for itself, on a real file system.
+    pub(crate) work: PathBuf,
+    /// The store's blobs.
+    pub(crate) blobs: PathBuf,
+}
+
+/// One way to make a tree appear.
+pub(crate) trait Strategy: fmt::Debug + Send + Sync {
+    /// Fails if the tree cannot be presented, before anything is made for it.
+    fn check(&self, _tree: &InputTree, _access: Access) -> Result<(), PresentError> {
+        Ok(())
+    }
+
+    /// Makes the mount of an input root.
+    fn mount(&self, job: &mut Job<'_>) -> Result<OwnedFd, PresentError>;
+
+    /// Where an [`OutputView`] finds the outputs of the action.
+    fn source(&self, job: &Job<'_>, mount: &Arc<OwnedFd>) -> Source {
+        let (merged, upper) = (Arc::clone(mount), Arc::clone(&job.staging.upper));
+        match job.access {
+            Access::Strict => Source::Overlay { tree: Arc::clone(job.tree), merged, upper },
+            Access::Mutable => Source::Mutable { merged, upper },
+        }
+    }
+}
+
+/// An input root that is being made.
+#[derive(Debug)]
+pub(crate) struct Job<'a> {
+    pub(crate) tree: &'a Arc<InputTree>,
+    pub(crate) access: Access,
+    pub(crate) staging: &'a Staging,
+    /// Images that have to live as long as the mount.
+    pub(crate) images: &'a mut Vec<Arc<LowerLayer>>,
+    /// Takes images that nothing needs any more.
+    pub(crate) janitor: &'a Janitor,
+}
+
+/// A strategy with all that it needs to run.
+#[derive(Debug)]
+pub(crate) struct Workshop<S> {
+    name: &'static str,
+    // Before the janitor, which waits for what the strategy has handed over.
+    strategy: S,
+    staging: Arc<StagingPool>,
+    janitor: Arc<Janitor>,
+}
+
+impl<S> Workshop<S> {
+    /// `staging` is an empty directory for staging directories.
+    pub(crate) fn open(
+        name: &'static str,
+        staging: &Path,
+        strategy: S,
+    ) -> Result<Self, PresentError> {
+        let staging = Arc::new(StagingPool::new(open_path(staging)?, PREPARED_STAGING)?);
+        let janitor = Janitor::start(&staging).map_err(|source| PresentError::Thread { source })?;
+        Ok(Self { name, strategy, staging, janitor: Arc::new(janitor) })
+    }
+}
+
+impl<S: Strategy> InputRoots for Workshop<S> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn present(
+        &self,
+        tree: &Arc<InputTree>,
+        request: &PresentRequest<'_>,
+    ) -> Result<Presented, PresentError> {
+        let access = Access::new(request.mutable);
+        self.strategy.check(tree, access)?;
+        let mut leftovers = Leftovers::new(&self.janitor);
+        let Retired { staging, images, .. } = &mut leftovers.retired;
+        // From here on the janitor gets the staging directory back, also after an error.
+        let staging = staging.insert(self.staging.take()?);
+        make_directories(&staging.upper, tree, request.make_directories)?;
+        let mut job = Job { tree, access, staging, images, janitor: &self.janitor };
+        let mount = Arc::new(self.strategy.mount(&mut job)?);
+        let outputs = OutputView::new(self.strategy.source(&job, &mount));
+        Ok(Presented::new(mount, outputs, leftovers))
+    }
+}
