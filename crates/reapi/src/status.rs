@@ -207,6 +207,8 @@ pub(crate) fn of_action(error: &ActionError) -> RpcStatus {
         ActionError::Invalid(_)
         | ActionError::Unsupported(_)
         | ActionError::CommandNotRunnable { .. } => (Code::InvalidArgument, Vec::new()),
+        // As the older lists of outputs demand.
+        ActionError::WrongKind(_) => (Code::FailedPrecondition, Vec::new()),
         ActionError::TimedOut { .. } => (Code::DeadlineExceeded, Vec::new()),
         ActionError::Cancelled => (Code::Cancelled, Vec::new()),
         ActionError::ResourceExhausted(_) => (Code::ResourceExhausted, Vec::new()),
@@ -297,11 +299,13 @@ mod tests {
             let status = of_action(&error);
             assert_eq!(status.code, i32::from(code), "{error}");
             assert_eq!(status.message, error.to_string());
-            assert_eq!(status.details.len(), usize::from(code == Code::FailedPrecondition));
+            let names_blobs = matches!(error, ActionError::MissingBlobs(_));
+            assert_eq!(status.details.len(), usize::from(names_blobs), "{error}");
         };
         check(ActionError::MissingBlobs(Vec::new()), Code::FailedPrecondition);
         check(ActionError::Invalid(text()), Code::InvalidArgument);
         check(ActionError::Unsupported(text()), Code::InvalidArgument);
+        check(ActionError::WrongKind(text()), Code::FailedPrecondition);
         check(
             ActionError::CommandNotRunnable { program: text(), step: text(), errno: text() },
             Code::InvalidArgument,

@@ -206,6 +206,11 @@ impl Action {
         self
     }
 
+    /// Whose action it is.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// The action's digest, and every blob that it needs.
     #[expect(deprecated, reason = "older clients send the platform with the Command")]
     pub fn encode(&self) -> (Digest, BTreeMap<Digest, Vec<u8>>) {

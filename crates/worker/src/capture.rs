@@ -62,15 +62,18 @@ impl<'a> Capture<'a> {
         self.refused.as_ref()
     }
 
-    /// Stores what came.
-    pub(crate) fn finish(self) -> Result<Captured, StoreError> {
-        match self.spilled {
-            Some(writer) => Ok(Captured { inline: Vec::new(), digest: Some(writer.commit()?) }),
-            None if self.head.is_empty() => Ok(Captured::default()),
-            None => {
-                let digest = self.cas.put(self.function, &self.head)?;
-                Ok(Captured { inline: self.head, digest: Some(digest) })
-            }
+    /// Stores what came. What is within the inline bound is there even if the store refuses it.
+    pub(crate) fn finish(self) -> (Captured, Result<(), StoreError>) {
+        let stored = match self.spilled {
+            // Of a stream that broke off in the middle nobody knows how much was written.
+            Some(_) if matches!(self.refused, Some(Refusal::Store(_))) => Ok(None),
+            Some(writer) => writer.commit().map(Some),
+            None if self.head.is_empty() => Ok(None),
+            None => self.cas.put(self.function, &self.head).map(Some),
+        };
+        match stored {
+            Ok(digest) => (Captured { inline: self.head, digest }, Ok(())),
+            Err(error) => (Captured { inline: self.head, digest: None }, Err(error)),
         }
     }
 

@@ -19,6 +19,9 @@ pub enum ActionError {
     /// The action asks for something that this server was not started with.
     #[error("{0}")]
     Unsupported(String),
+    /// An output is not of the kind that the client declared.
+    #[error("{0}")]
+    WrongKind(String),
     /// The timeout passed; the result holds the output so far.
     #[error("the action was stopped after its timeout of {} s", .after.as_secs_f64())]
     TimedOut {
@@ -66,6 +69,7 @@ impl ActionError {
             Self::MissingBlobs(_) => "missing_blobs",
             Self::Invalid(_) => "invalid",
             Self::Unsupported(_) => "unsupported",
+            Self::WrongKind(_) => "wrong_kind",
             Self::TimedOut { .. } => "timed_out",
             Self::Cancelled => "cancelled",
             Self::ResourceExhausted(_) => "resource_exhausted",

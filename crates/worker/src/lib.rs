@@ -29,6 +29,7 @@
 //! - `cache`: looking up and storing results; a hit is complete or no hit.
 //! - `capture`: standard output and error on their way into the store.
 //! - `outputs`: declared outputs on their way into the store.
+//! - `losses`: what of them could not be stored, and how that is told.
 //! - `slot`: one action from start to end.
 //! - `timeline`: when each phase began and ended.
 //! - `worker`: the whole, wired.
@@ -41,6 +42,7 @@ mod disk;
 mod error;
 mod ignored_properties;
 mod inputs;
+mod losses;
 mod operation;
 mod outputs;
 mod queue;

@@ -30,20 +30,20 @@ pub enum Stage {
 /// The answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Done {
-    /// What the action left; also partial, beside a timeout.
+    /// What the action left; also partial, beside an error.
     pub result: Option<proto::ActionResult>,
     /// Whether the result was in the action cache.
     pub cached: bool,
     /// Why there is no good result.
     pub error: Option<ActionError>,
-    /// Words for a person, shown by clients when the action failed.
+    /// Words for a person beside what `error` says; clients show both when the action failed.
     pub message: String,
 }
 
 impl Done {
     /// The answer of an action that came to nothing.
     pub(crate) fn failed(error: ActionError) -> Self {
-        Self { result: None, cached: false, message: error.to_string(), error: Some(error) }
+        Self { result: None, cached: false, error: Some(error), message: String::new() }
     }
 }
 

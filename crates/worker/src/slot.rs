@@ -21,12 +21,13 @@ use sandbox::{
 use store::{Store, StoreError};
 
 use crate::cancel::StopEvent;
-use crate::capture::{Capture, Captured, Refusal};
+use crate::capture::{Capture, Refusal};
 use crate::config::WorkerConfig;
 use crate::disk::DiskReserve;
 use crate::error::ActionError;
 use crate::ignored_properties::IgnoredProperties;
 use crate::inputs::{self, Inputs, PinnedTree};
+use crate::losses::Losses;
 use crate::operation::{Done, Operation, Stage};
 use crate::outputs::Collection;
 use crate::queue::Queue;
@@ -132,10 +133,9 @@ impl Slot {
         let sandbox = shared.sandboxes.acquire(&view).map_err(|e| set_up_failed(command, e))?;
         let sandbox = leftovers.sandbox.insert(sandbox);
         timeline.mark(Moment::SandboxReady);
-        let ran = self.run_command(&action, presented, sandbox, timeline)?;
+        let mut ran = self.run_command(&action, presented, sandbox, timeline)?;
 
         timeline.mark(Moment::OutputUploadStart);
-        let mut result = ran.result;
         if wants_outputs(ran.error.as_ref()) {
             let collection = Collection {
                 cas: shared.store.cas(),
@@ -144,14 +144,13 @@ impl Slot {
                 view: &presented.outputs(),
                 cancelled: &|| operation.cancellation.is_requested(),
             };
-            let collected = collection.collect(command, &mut result);
-            // What stopped the action is told before what went wrong after it.
-            if let Err(error) = collected {
-                return Err(ran.error.unwrap_or(error));
+            match collection.collect(command, &mut ran.result) {
+                Ok(losses) => ran.losses.append(losses),
+                Err(error) => ran.error = ran.error.or(Some(error)),
             }
         }
         timeline.mark(Moment::OutputUploadCompleted);
-        Ok(Done { result: Some(result), cached: false, error: ran.error, message: ran.message })
+        Ok(ran.done())
     }
 
     /// The whole action and its inputs, all present. What is missing of either
@@ -212,11 +211,27 @@ impl Slot {
                 ActionError::ResourceExhausted(text.into())
             })
         });
-        let message = error.as_ref().map_or_else(|| explain(&exit), ToString::to_string);
-        let result =
-            proto::ActionResult { exit_code: exit_code(exit.status), ..Default::default() };
-        let result = with_streams(result, stdout, stderr)?;
-        Ok(Ran { result, error, message })
+        let explanation = if error.is_none() { explain(&exit) } else { String::new() };
+        let (stdout, stdout_stored) = stdout.finish();
+        let (stderr, stderr_stored) = stderr.finish();
+        let mut losses = Losses::default();
+        for (stream, stored) in
+            [("standard output", stdout_stored), ("standard error", stderr_stored)]
+        {
+            if let Err(error) = stored {
+                let error = ActionError::not_stored(&format!("storing the {stream}"), &error);
+                losses.push(stream, error);
+            }
+        }
+        let result = proto::ActionResult {
+            exit_code: exit_code(exit.status),
+            stdout_raw: stdout.inline.into(),
+            stdout_digest: stdout.digest.map(|digest| digest.to_proto()),
+            stderr_raw: stderr.inline.into(),
+            stderr_digest: stderr.digest.map(|digest| digest.to_proto()),
+            ..Default::default()
+        };
+        Ok(Ran { result, error, explanation, losses })
     }
 
     fn why_stopped(
@@ -316,26 +331,24 @@ impl Slot {
 /// What came of a command that was started.
 struct Ran {
     result: proto::ActionResult,
+    /// Why the server stopped it.
     error: Option<ActionError>,
-    message: String,
+    /// Words about an end that the exit code alone does not explain.
+    explanation: String,
+    losses: Losses,
 }
 
-fn with_streams(
-    mut result: proto::ActionResult,
-    stdout: Capture<'_>,
-    stderr: Capture<'_>,
-) -> Result<proto::ActionResult, ActionError> {
-    let stored = |capture: Capture<'_>| {
-        let captured = capture.finish();
-        captured.map_err(|error| ActionError::not_stored("storing the output streams", &error))
-    };
-    let Captured { inline, digest } = stored(stdout)?;
-    (result.stdout_raw, result.stdout_digest) =
-        (inline.into(), digest.map(|digest| digest.to_proto()));
-    let Captured { inline, digest } = stored(stderr)?;
-    (result.stderr_raw, result.stderr_digest) =
-        (inline.into(), digest.map(|digest| digest.to_proto()));
-    Ok(result)
+impl Ran {
+    /// The answer: what the action itself failed of comes before what could not be stored of it.
+    fn done(self) -> Done {
+        let Self { result, error, explanation, losses } = self;
+        let has_failed = error.is_some() || result.exit_code != 0;
+        let error = if has_failed { error } else { losses.first().cloned() };
+        let lost = losses.message(!has_failed);
+        let words = [explanation, lost].into_iter().filter(|words| !words.is_empty());
+        let message = words.collect::<Vec<_>>().join("\n");
+        Done { result: Some(result), cached: false, error, message }
+    }
 }
 
 /// Whether anybody looks at the files of an action that ended so. A test that

@@ -2,9 +2,11 @@
 
 use model::result::TreeBuilder;
 use model::{Digest, DigestFunction, OutputDirectoryFormat, OutputKind, OutputPath, proto};
-use store::{Adopted, Cas};
+use store::Cas;
 
 use crate::error::ActionError;
+use crate::losses::quoted;
+use crate::outputs::storing::Stored;
 use crate::outputs::survey::{File, Node};
 
 /// Makes the messages, and stores those that are blobs themselves.
@@ -12,11 +14,12 @@ pub(super) struct Messages<'a> {
     pub(super) cas: &'a Cas,
     pub(super) function: DigestFunction,
     pub(super) format: OutputDirectoryFormat,
-    pub(super) stored: &'a [Adopted],
+    pub(super) stored: &'a Stored,
 }
 
 impl Messages<'_> {
-    /// Adds one output, found as `node`, to `result`.
+    /// Adds one output, found as `node`, to `result`. A file that could not be stored is left out,
+    /// of a directory as well.
     pub(super) fn add(
         &self,
         output: &OutputPath,
@@ -26,10 +29,12 @@ impl Messages<'_> {
         let path = output.declared.clone();
         match node {
             Node::File(file) => {
-                let (digest, is_executable) = self.file(file)?;
-                let digest = Some(digest.to_proto());
-                let file = proto::OutputFile { path, digest, is_executable, ..Default::default() };
-                result.output_files.push(file);
+                if let Some((digest, is_executable)) = self.file(file) {
+                    let digest = Some(digest.to_proto());
+                    let file =
+                        proto::OutputFile { path, digest, is_executable, ..Default::default() };
+                    result.output_files.push(file);
+                }
             }
             Node::Directory(entries) => {
                 result.output_directories.push(self.directory(&path, entries)?);
@@ -43,13 +48,11 @@ impl Messages<'_> {
         Ok(())
     }
 
-    fn file(&self, file: &File) -> Result<(Digest, bool), ActionError> {
+    fn file(&self, file: &File) -> Option<(Digest, bool)> {
         match file {
-            File::Input { digest, executable } => Ok((*digest, *executable)),
+            File::Input { digest, executable } => Some((*digest, *executable)),
             File::Made(ticket) => {
-                let adopted = ticket.of(self.stored);
-                let lost = || ActionError::Internal("an output was not stored".into());
-                adopted.map(|adopted| (adopted.digest, adopted.executable)).ok_or_else(lost)
+                self.stored.file(*ticket).map(|adopted| (adopted.digest, adopted.executable))
             }
         }
     }
@@ -65,20 +68,20 @@ impl Messages<'_> {
             .finish(root)
             .map_err(|error| ActionError::internal("encoding an output directory", &error))?;
         for (digest, message) in &built.directories {
-            self.put(digest, message)?;
+            self.put(path, digest, message)?;
         }
         let mut directory = built.output_directory(path);
         if self.format == OutputDirectoryFormat::DirectoryOnly {
             directory.tree_digest = None;
             directory.is_topologically_sorted = false;
         } else {
-            self.put(&built.tree_digest, &built.tree)?;
+            self.put(path, &built.tree_digest, &built.tree)?;
         }
         Ok(directory)
     }
 
-    /// A directory's message; the directories below it are added to `tree`. As deep
-    /// as the survey went.
+    /// A directory's message; the directories below it are added to `tree`. As deep as the survey
+    /// went.
     fn message(
         &self,
         entries: &[(String, Node)],
@@ -89,7 +92,7 @@ impl Messages<'_> {
             let name = name.clone();
             match node {
                 Node::File(file) => {
-                    let (digest, is_executable) = self.file(file)?;
+                    let Some((digest, is_executable)) = self.file(file) else { continue };
                     let digest = Some(digest.to_proto());
                     let node =
                         proto::FileNode { name, digest, is_executable, ..Default::default() };
@@ -113,15 +116,16 @@ impl Messages<'_> {
         Ok(directory)
     }
 
-    fn put(&self, digest: &Digest, message: &[u8]) -> Result<(), ActionError> {
-        self.cas
-            .put_expected(digest, message)
-            .map_err(|error| ActionError::not_stored("storing an output directory", &error))
+    fn put(&self, path: &str, digest: &Digest, message: &[u8]) -> Result<(), ActionError> {
+        self.cas.put_expected(digest, message).map_err(|error| {
+            let act = format!("storing the output directory {}", quoted(path));
+            ActionError::not_stored(&act, &error)
+        })
     }
 }
 
-/// Under the legacy fields a client looks for a symlink where its target's kind
-/// belongs; under `output_paths` there is one list.
+/// Under the older lists a client looks for a symlink where its target's kind belongs; under
+/// `output_paths` there is one list.
 fn push_symlink(result: &mut proto::ActionResult, kind: OutputKind, symlink: proto::OutputSymlink) {
     #[expect(deprecated, reason = "clients of API 2.0 read nothing else")]
     let list = match kind {

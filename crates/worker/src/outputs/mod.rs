@@ -1,25 +1,29 @@
 //! Declared outputs on their way into the store.
 //!
-//! Runs when everything inside the sandbox is dead. Nothing is resolved through a
-//! symlink that the action made.
+//! Runs when everything inside the sandbox is dead. The kernel resolves nothing through a symlink
+//! that the action made.
 //!
 //! - [`survey`]: what lies at each output's path, every entry looked at once;
 //! - [`storing`]: files become blobs, by several threads when there are many;
 //! - [`messages`]: the messages that tell the client of it.
+//!
+//! An output that cannot be stored is a loss and no more: the others are collected all the same,
+//! and an output directory has everything but what of it could not be stored.
 
 mod messages;
 mod storing;
 mod survey;
 
 use inputroot::OutputView;
-use model::{CommandSpec, DigestFunction, OutputKind, OutputPath, proto};
+use model::{CommandSpec, DigestFunction, OutputPath, proto};
 use store::Cas;
 
 use crate::config::OutputLimits;
 use crate::error::ActionError;
+use crate::losses::Losses;
 use messages::Messages;
 use storing::Storing;
-use survey::{Node, Survey};
+use survey::{Survey, check_kind};
 
 /// Where outputs are collected from, where to, and how much of them.
 pub(crate) struct Collection<'a> {
@@ -32,24 +36,27 @@ pub(crate) struct Collection<'a> {
 }
 
 impl Collection<'_> {
-    /// Collects the outputs that `command` declares into `result`. One that is not
-    /// there is left out: the client decides whether it had to be.
+    /// Collects the outputs that `command` declares into `result`. One that is not there is left
+    /// out: the client decides whether it had to be. One that is there and could not be stored is
+    /// a loss.
+    ///
+    /// Fails only if the action was cancelled meanwhile, or by a bug; then `result` has no outputs.
     pub(crate) fn collect(
         &self,
         command: &CommandSpec,
         result: &mut proto::ActionResult,
-    ) -> Result<(), ActionError> {
+    ) -> Result<Losses, ActionError> {
         let mut outputs: Vec<&OutputPath> = command.outputs.iter().collect();
         // A directory comes before what lies in it.
         outputs.sort_unstable_by(|a, b| a.path.cmp(&b.path));
 
         let mut survey = Survey::new(self.view, self.limits, Storing::new(self));
         for output in &outputs {
-            if let Some(node) = survey.look_at(&output.path)? {
-                check_kind(output, node)?;
-            }
+            survey.look_at(output)?;
         }
-        let (found, stored) = survey.finish()?;
+        let (found, storing, mut losses) = survey.finish();
+        let (stored, not_stored) = storing.finish()?;
+        losses.append(not_stored);
         let messages = Messages {
             cas: self.cas,
             function: self.function,
@@ -57,22 +64,13 @@ impl Collection<'_> {
             stored: &stored,
         };
         for output in outputs {
-            if let Some(node) = found.at(&output.path) {
-                messages.add(output, node, result)?;
+            let Some(node) = found.at(&output.path) else { continue };
+            let added = check_kind(output, node, self.view)
+                .and_then(|()| messages.add(output, node, result));
+            if let Err(error) = added {
+                losses.push(&output.declared, error);
             }
         }
-        Ok(())
+        Ok(losses)
     }
-}
-
-fn check_kind(output: &OutputPath, node: &Node) -> Result<(), ActionError> {
-    let (declared, made) = match (output.kind, node) {
-        (OutputKind::Directory, Node::File(_)) => ("an output directory", "a file"),
-        (OutputKind::File, Node::Directory(_)) => ("an output file", "a directory"),
-        _ => return Ok(()),
-    };
-    let path = &output.declared;
-    Err(ActionError::Unsupported(format!(
-        "`{path}` was declared as {declared}, and the action made {made}"
-    )))
 }

@@ -1,10 +1,10 @@
 //! Files on their way to being blobs, by several threads when there are many.
 //!
-//! Storing a small file is a dozen system calls and hardly any bytes, and none of
-//! them waits for another file's.
+//! Storing a small file is a dozen system calls and hardly any bytes, and none of them waits for
+//! another file's. A file that cannot be stored is recorded as a loss, and the others go on.
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
 use inputroot::StagedFile;
@@ -12,6 +12,7 @@ use model::RelPath;
 use store::{AdoptError, Adopted};
 
 use crate::error::ActionError;
+use crate::losses::{Losses, quoted};
 use crate::outputs::Collection;
 
 /// Files that wait to be stored together. Each may hold a directory of its own
@@ -25,15 +26,23 @@ const FILES_PER_THREAD: usize = 16;
 /// same few, so more would wait for each other.
 const THREADS_MAX: usize = 4;
 
-/// Stands for a file that is to be stored: its place in what [`Storing::finish`]
-/// gives.
+/// After so many files that the server was at fault for, the rest of them is not tried: a disk that
+/// is full or broken stays so, and each file is hashed before the store refuses it, which no limit
+/// on stored bytes would end.
+const FAULTS_MAX: usize = 16;
+
+/// Stands for a file that is to be stored: its place in what [`Storing::finish`] gives.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticket(usize);
 
-impl Ticket {
-    /// What became of the file.
-    pub(super) fn of<'a>(&self, stored: &'a [Adopted]) -> Option<&'a Adopted> {
-        stored.get(self.0)
+/// What became of each file, by its ticket; nothing of one that could not be stored.
+#[derive(Debug, Default)]
+pub(super) struct Stored(Vec<Option<Adopted>>);
+
+impl Stored {
+    /// What became of a file.
+    pub(super) fn file(&self, ticket: Ticket) -> Option<&Adopted> {
+        self.0.get(ticket.0)?.as_ref()
     }
 }
 
@@ -41,19 +50,29 @@ impl Ticket {
 pub(super) struct Storing<'a> {
     collection: &'a Collection<'a>,
     waiting: Vec<(RelPath, StagedFile)>,
-    stored: Vec<Adopted>,
+    stored: Stored,
+    losses: Losses,
     /// Of all files that were stored, whether their content was new or not.
     bytes: AtomicU64,
+    faults: AtomicUsize,
 }
 
 impl<'a> Storing<'a> {
     pub(super) fn new(collection: &'a Collection<'a>) -> Self {
-        Self { collection, waiting: Vec::new(), stored: Vec::new(), bytes: AtomicU64::new(0) }
+        Self {
+            collection,
+            waiting: Vec::new(),
+            stored: Stored::default(),
+            losses: Losses::default(),
+            bytes: AtomicU64::new(0),
+            faults: AtomicUsize::new(0),
+        }
     }
 
-    /// One more file. It, or one before it, may be stored at once.
+    /// One more file. It, or one before it, may be stored at once. Fails only when nobody wants the
+    /// outputs any more.
     pub(super) fn add(&mut self, path: &RelPath, file: StagedFile) -> Result<Ticket, ActionError> {
-        let ticket = Ticket(self.stored.len() + self.waiting.len());
+        let ticket = Ticket(self.stored.0.len() + self.waiting.len());
         self.waiting.push((path.clone(), file));
         if self.waiting.len() == BATCH_FILES {
             self.store_waiting()?;
@@ -61,21 +80,16 @@ impl<'a> Storing<'a> {
         Ok(ticket)
     }
 
-    /// What became of all files, in the order in which they were added.
-    pub(super) fn finish(mut self) -> Result<Vec<Adopted>, ActionError> {
+    /// What became of all files, and those that could not be stored.
+    pub(super) fn finish(mut self) -> Result<(Stored, Losses), ActionError> {
         self.store_waiting()?;
-        Ok(self.stored)
+        Ok((self.stored, self.losses))
     }
 
     fn store_waiting(&mut self) -> Result<(), ActionError> {
         let files = std::mem::take(&mut self.waiting);
         let threads = threads_for(files.len());
-        let batch = Batch {
-            storing: self,
-            files: &files,
-            next: AtomicUsize::new(0),
-            failed: AtomicBool::new(false),
-        };
+        let batch = Batch { storing: self, files: &files, next: AtomicUsize::new(0) };
         let parts = thread::scope(|scope| {
             let spawn = |_| thread::Builder::new().spawn_scoped(scope, || batch.store_some());
             // Where no thread is to be had, as beside a fork bomb, there are fewer to do it.
@@ -87,23 +101,35 @@ impl<'a> Storing<'a> {
             });
             std::iter::once(own).chain(joined).collect::<Result<Vec<_>, _>>()
         })?;
-        let mut stored: Vec<_> = parts.into_iter().flatten().collect();
-        stored.sort_unstable_by_key(|(index, _)| *index);
-        self.stored.extend(stored.into_iter().map(|(_, adopted)| adopted));
+        let mut done: Vec<_> = parts.into_iter().flatten().collect();
+        done.sort_unstable_by_key(|(index, _)| *index);
+        for ((path, _), (_, adopted)) in files.iter().zip(done) {
+            let adopted = adopted.map_err(|error| self.losses.push(path.as_str(), error));
+            self.stored.0.push(adopted.ok());
+        }
         Ok(())
     }
 
     fn store(&self, path: &RelPath, file: &StagedFile) -> Result<Adopted, ActionError> {
         let Collection { cas, function, limits, .. } = *self.collection;
+        if self.faults.load(Ordering::Relaxed) >= FAULTS_MAX {
+            let path = quoted(path.as_str());
+            let text = format!("output {path} was not tried after {FAULTS_MAX} failures");
+            return Err(ActionError::Internal(text));
+        }
         let room = limits.total_bytes.saturating_sub(self.bytes.load(Ordering::Relaxed));
         let adopted = file.adopt(cas, function, limits.file_bytes.min(room));
-        let adopted = adopted.map_err(|error| not_stored(path, &error))?;
+        let adopted = adopted.map_err(|error| {
+            let is_limit = matches!(error, AdoptError::TooLarge { .. });
+            self.faults.fetch_add(usize::from(!is_limit), Ordering::Relaxed);
+            not_stored(path, &error)
+        })?;
         let size_bytes = adopted.digest.size_bytes();
         let before = self.bytes.fetch_add(size_bytes, Ordering::Relaxed);
-        // Another thread may have taken the room meanwhile.
+        // Another thread may have taken the room meanwhile. It was hashed, so it counts all the same.
         if before.saturating_add(size_bytes) > limits.total_bytes {
-            let max_bytes = limits.total_bytes;
-            let text = format!("the outputs up to `{path}` have more than {max_bytes} bytes");
+            let (path, max_bytes) = (quoted(path.as_str()), limits.total_bytes);
+            let text = format!("the outputs up to {path} have more than {max_bytes} bytes");
             return Err(ActionError::ResourceExhausted(text));
         }
         Ok(adopted)
@@ -124,39 +150,38 @@ struct Batch<'a> {
     storing: &'a Storing<'a>,
     files: &'a [(RelPath, StagedFile)],
     next: AtomicUsize,
-    /// One thread met an error: the others need not go on.
-    failed: AtomicBool,
 }
 
+/// A file by its index, and what became of it.
+type Outcome = (usize, Result<Adopted, ActionError>);
+
 impl Batch<'_> {
-    /// Stores files until there are none left, and gives each with its index.
-    fn store_some(&self) -> Result<Vec<(usize, Adopted)>, ActionError> {
-        let mut stored = Vec::new();
-        while !self.failed.load(Ordering::Relaxed) {
+    /// Stores files until there are none left, or nobody wants them any more.
+    fn store_some(&self) -> Result<Vec<Outcome>, ActionError> {
+        let mut done = Vec::new();
+        loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some((path, file)) = self.files.get(index) else { break };
+            let Some((path, file)) = self.files.get(index) else { return Ok(done) };
             if (self.storing.collection.cancelled)() {
                 return Err(ActionError::Cancelled);
             }
-            let adopted = self.storing.store(path, file);
-            let adopted = adopted.inspect_err(|_| self.failed.store(true, Ordering::Relaxed))?;
-            stored.push((index, adopted));
+            done.push((index, self.storing.store(path, file)));
         }
-        Ok(stored)
     }
 }
 
 fn not_stored(path: &RelPath, error: &AdoptError) -> ActionError {
+    let path = quoted(path.as_str());
     match error {
         AdoptError::TooLarge { size_bytes, max_bytes, .. } => {
             let text = format!(
-                "output `{path}` has {size_bytes} bytes, more than the {max_bytes} that it may have"
+                "output {path} has {size_bytes} bytes, more than the {max_bytes} that it may have"
             );
             ActionError::ResourceExhausted(text)
         }
-        AdoptError::Store(source) if source.is_out_of_space() => {
-            ActionError::ResourceExhausted(format!("no space to store output `{path}`: {source}"))
+        AdoptError::Store(source) => {
+            ActionError::not_stored(&format!("storing output {path}"), source)
         }
-        _ => ActionError::internal(&format!("storing output `{path}`"), error),
+        _ => ActionError::internal(&format!("storing output {path}"), error),
     }
 }

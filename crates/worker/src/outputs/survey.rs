@@ -1,18 +1,21 @@
 //! What lies at the outputs' paths: names, kinds, and files to be stored.
 //!
-//! One output may lie inside another. What was stored has another owner and mode
-//! than the action gave it, so no entry is looked at twice: outer outputs go
-//! first, and inner ones are found in what they were seen to hold.
+//! One output may lie inside another. What was stored has another owner and mode than the action
+//! gave it, so no entry is looked at twice: outer outputs go first, and inner ones are found in what
+//! they were seen to hold.
+//!
+//! What cannot be told of in a result (a pipe, a name that is not UTF-8, what is over a limit) is
+//! left out of the directory that it is in, and recorded as a loss.
 
 use std::collections::BTreeMap;
 use std::iter::successors;
 
 use inputroot::{NamedEntry, OutputEntry, OutputError, OutputFile, OutputView};
-use model::{Digest, RelPath};
-use store::Adopted;
+use model::{Digest, OutputKind, OutputPath, RelPath};
 
 use crate::config::OutputLimits;
 use crate::error::ActionError;
+use crate::losses::{Losses, quoted};
 use crate::outputs::storing::{Storing, Ticket};
 
 /// What is at a path.
@@ -42,8 +45,12 @@ pub(super) struct Survey<'a> {
     view: &'a OutputView,
     limits: OutputLimits,
     storing: Storing<'a>,
+    /// Files, directories and symlinks that were found.
     entries: u64,
+    /// Entries of directories that were listed up to the limit, for nothing.
+    listed_in_vain: u64,
     found: Found,
+    losses: Losses,
 }
 
 impl Found {
@@ -67,109 +74,239 @@ impl Found {
 
 impl<'a> Survey<'a> {
     pub(super) fn new(view: &'a OutputView, limits: OutputLimits, storing: Storing<'a>) -> Self {
-        Self { view, limits, storing, entries: 0, found: Found::default() }
+        Self {
+            view,
+            limits,
+            storing,
+            entries: 0,
+            listed_in_vain: 0,
+            found: Found::default(),
+            losses: Losses::default(),
+        }
     }
 
-    /// What is at the path of an output; looks at it and all below it, unless it
-    /// lies in one that was looked at before.
-    pub(super) fn look_at(&mut self, path: &RelPath) -> Result<Option<&Node>, ActionError> {
-        if self.found.outer(path).is_none() {
-            let entry = self.view.entry(path).map_err(|error| unreadable(path, error))?;
-            let Some(entry) = entry else { return Ok(None) };
-            let node = self.node(path, entry, 0)?;
+    /// Looks at an output and all below it, unless it lies in one that was looked at before.
+    pub(super) fn look_at(&mut self, output: &OutputPath) -> Result<(), ActionError> {
+        let path = &output.path;
+        if self.found.outer(path).is_some() {
+            return Ok(());
+        }
+        let entry = match self.view.entry(path) {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                self.losses.push(path.as_str(), unreadable(path, &error));
+                return Ok(());
+            }
+        };
+        // Before its files are stored, which would be for nothing.
+        if let Some(error) = wrong_kind(output, kind_of_entry(&entry)) {
+            self.losses.push(&output.declared, error);
+            return Ok(());
+        }
+        if let Some(node) = self.node(path, entry, 0)? {
             self.found.0.insert(path.clone(), node);
         }
-        Ok(self.found.at(path))
+        Ok(())
     }
 
-    /// What was found, and what became of its files.
-    pub(super) fn finish(self) -> Result<(Found, Vec<Adopted>), ActionError> {
-        Ok((self.found, self.storing.finish()?))
+    /// What was found, and the files that wait to be stored.
+    pub(super) fn finish(self) -> (Found, Storing<'a>, Losses) {
+        (self.found, self.storing, self.losses)
     }
 
-    /// Recursion is bounded by [`OutputLimits::depth`].
+    /// What is at a path; nothing if it cannot be told. Recursion is bounded by
+    /// [`OutputLimits::depth`].
     fn node(
         &mut self,
         path: &RelPath,
         entry: OutputEntry,
         depth: usize,
-    ) -> Result<Node, ActionError> {
-        self.count(path)?;
-        Ok(match entry {
-            OutputEntry::File(OutputFile::Input { digest, executable }) => {
-                Node::File(File::Input { digest, executable })
-            }
-            OutputEntry::File(OutputFile::Staged(file)) => {
-                Node::File(File::Made(self.storing.add(path, file)?))
-            }
-            OutputEntry::Directory => Node::Directory(self.directory(path, depth)?),
-            OutputEntry::Symlink(target) => Node::Symlink(utf8(path, target)?),
-            OutputEntry::Special => return Err(special(path)),
-        })
+    ) -> Result<Option<Node>, ActionError> {
+        let told = match self.count(path) {
+            Err(error) => Err(error),
+            Ok(()) => match entry {
+                OutputEntry::File(OutputFile::Input { digest, executable }) => {
+                    Ok(Node::File(File::Input { digest, executable }))
+                }
+                OutputEntry::File(OutputFile::Staged(file)) => {
+                    Ok(Node::File(File::Made(self.storing.add(path, file)?)))
+                }
+                OutputEntry::Directory => match self.list(path, depth) {
+                    Ok(listing) => Ok(Node::Directory(self.nodes(path, listing, depth)?)),
+                    Err(error) => Err(error),
+                },
+                OutputEntry::Symlink(target) => utf8(target).map(Node::Symlink).map_err(|target| {
+                    let path = quoted(path.as_str());
+                    let target = quoted(&target);
+                    let text = format!("the target {target} of the symlink {path} is not UTF-8");
+                    ActionError::Unsupported(text)
+                }),
+                OutputEntry::Special => Err(special(path)),
+            },
+        };
+        Ok(told.map_err(|error| self.losses.push(path.as_str(), error)).ok())
     }
 
-    fn directory(
+    /// The entries of a directory that can be told of, and all that is below them.
+    fn nodes(
         &mut self,
         path: &RelPath,
+        listing: Vec<NamedEntry>,
         depth: usize,
     ) -> Result<Vec<(String, Node)>, ActionError> {
+        let mut nodes = Vec::with_capacity(listing.len());
+        for NamedEntry { name, entry } in listing {
+            let (name, path) = match named(path, name) {
+                Ok(named) => named,
+                Err((shown, error)) => {
+                    self.losses.push(&shown, error);
+                    continue;
+                }
+            };
+            if let Some(node) = self.node(&path, entry, depth + 1)? {
+                nodes.push((name, node));
+            }
+        }
+        Ok(nodes)
+    }
+
+    fn list(&mut self, path: &RelPath, depth: usize) -> Result<Vec<NamedEntry>, ActionError> {
         if depth > self.limits.depth {
-            let limit = self.limits.depth;
-            let text = format!("`{path}` is more than {limit} directories below the output");
+            let (path, limit) = (quoted(path.as_str()), self.limits.depth);
+            let text = format!("{path} is more than {limit} directories below the output");
             return Err(ActionError::Unsupported(text));
         }
-        let room = self.limits.entries.saturating_sub(self.entries);
-        let room = usize::try_from(room).unwrap_or(usize::MAX);
-        let listing = self.view.read_dir(path, room).map_err(|error| match error {
-            OutputError::TooManyEntries { .. } => self.too_many(path),
-            other => unreadable(path, other),
-        })?;
-        let entries = listing.into_iter().map(|NamedEntry { name, entry }| {
-            let name = utf8(path, name)?;
-            let node = self.node(&below(path, &name)?, entry, depth + 1)?;
-            Ok((name, node))
-        });
-        entries.collect()
+        // Both bounds: a directory that is too large must not make the server list many such.
+        let limit = self.limits.entries;
+        let room = limit.saturating_sub(self.entries.max(self.listed_in_vain));
+        let listing = self.view.read_dir(path, usize::try_from(room).unwrap_or(usize::MAX));
+        listing.map_err(|error| match error {
+            OutputError::TooManyEntries { .. } => {
+                self.listed_in_vain += room;
+                self.too_many(path)
+            }
+            other => unreadable(path, &other),
+        })
     }
 
     /// One more entry; `path` is named when that is one too many.
     fn count(&mut self, path: &RelPath) -> Result<(), ActionError> {
-        self.entries += 1;
-        if self.entries > self.limits.entries {
+        if self.entries >= self.limits.entries {
             return Err(self.too_many(path));
         }
+        self.entries += 1;
         Ok(())
     }
 
     fn too_many(&self, path: &RelPath) -> ActionError {
-        let limit = self.limits.entries;
+        let (path, limit) = (quoted(path.as_str()), self.limits.entries);
         ActionError::ResourceExhausted(format!(
-            "the outputs have more than {limit} files and directories; the last one was at `{path}`"
+            "with {path} the outputs have more than {limit} files and directories"
         ))
     }
 }
 
-fn below(directory: &RelPath, name: &str) -> Result<RelPath, ActionError> {
-    let path = RelPath::parse(name).and_then(|name| directory.join(&name));
-    // Permanent: RESOURCE_EXHAUSTED would make clients try again.
-    path.map_err(|error| ActionError::Unsupported(format!("an output's path: {error}")))
+/// Why `output` cannot be what was found at its path: the older lists say which kind they want.
+fn wrong_kind(output: &OutputPath, found: Kind) -> Option<ActionError> {
+    let (wanted, made) = match (output.kind, found) {
+        (OutputKind::Directory, Kind::File) => ("an output directory", "a file"),
+        (OutputKind::File, Kind::Directory) => ("an output file", "a directory"),
+        _ => return None,
+    };
+    let path = quoted(&output.declared);
+    let text = format!("{path} was declared as {wanted}, and the action made {made}");
+    Some(ActionError::WrongKind(text))
+}
+
+/// The kinds that the older lists tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    File,
+    Directory,
+    Other,
+}
+
+fn kind_of_entry(entry: &OutputEntry) -> Kind {
+    match entry {
+        OutputEntry::File(_) => Kind::File,
+        OutputEntry::Directory => Kind::Directory,
+        OutputEntry::Symlink(_) | OutputEntry::Special => Kind::Other,
+    }
+}
+
+/// Fails if `node` is not what `output` was declared as; a symlink counts as what it leads to.
+pub(super) fn check_kind(
+    output: &OutputPath,
+    node: &Node,
+    view: &OutputView,
+) -> Result<(), ActionError> {
+    if output.kind == OutputKind::Any {
+        return Ok(());
+    }
+    let kind = match node {
+        Node::File(_) => Kind::File,
+        Node::Directory(_) => Kind::Directory,
+        Node::Symlink(target) => symlink_kind(view, &output.path, target.clone()),
+    };
+    wrong_kind(output, kind).map_or(Ok(()), Err)
+}
+
+/// What the symlink at `path` leads to inside the input root, without having the kernel follow it:
+/// one that leads out of it, through another directory symlink or nowhere, is [`Kind::Other`].
+fn symlink_kind(view: &OutputView, path: &RelPath, mut target: String) -> Kind {
+    /// As many as Linux follows (`MAXSYMLINKS`).
+    const MAX_LINKS: usize = 40;
+    let mut link = path.clone();
+    for _ in 0..MAX_LINKS {
+        let parent = link.parent().unwrap_or_default();
+        let Ok(path) = RelPath::resolve(&parent, target.trim_end_matches('/')) else {
+            return Kind::Other;
+        };
+        match view.entry(&path) {
+            Ok(Some(OutputEntry::Symlink(next))) => {
+                let Ok(next) = String::from_utf8(next) else { return Kind::Other };
+                (link, target) = (path, next);
+            }
+            Ok(Some(entry)) => return kind_of_entry(&entry),
+            Ok(None) | Err(_) => return Kind::Other,
+        }
+    }
+    Kind::Other
+}
+
+/// The name and the path of an entry; else the path as far as it can be shown, and the reason.
+fn named(directory: &RelPath, name: Vec<u8>) -> Result<(String, RelPath), (String, ActionError)> {
+    let shown = |name: &str| match directory.as_str() {
+        "" => name.to_owned(),
+        directory => format!("{directory}/{name}"),
+    };
+    let name = utf8(name).map_err(|lossy| {
+        let path = shown(&lossy);
+        let text = format!("the name of {} is not UTF-8", quoted(&path));
+        (path, ActionError::Unsupported(text))
+    })?;
+    match RelPath::parse(&name).and_then(|name| directory.join(&name)) {
+        Ok(path) => Ok((name, path)),
+        // Permanent: RESOURCE_EXHAUSTED would make clients try again.
+        Err(error) => {
+            let text = format!("the path of an output cannot be told: {error}");
+            Err((shown(&name), ActionError::Unsupported(text)))
+        }
+    }
 }
 
 /// REAPI's strings are UTF-8; names and targets on disk are any bytes.
-fn utf8(path: &RelPath, bytes: Vec<u8>) -> Result<String, ActionError> {
-    String::from_utf8(bytes).map_err(|error| {
-        let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
-        ActionError::Unsupported(format!(
-            "the name or target `{text}` at output `{path}` is not UTF-8"
-        ))
-    })
+fn utf8(bytes: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(bytes).map_err(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 fn special(path: &RelPath) -> ActionError {
-    let text = format!("output `{path}` is a socket, a pipe or a device, which cannot be stored");
+    let path = quoted(path.as_str());
+    let text = format!("output {path} is a socket, a pipe or a device, which cannot be stored");
     ActionError::Unsupported(text)
 }
 
-fn unreadable(path: &RelPath, error: OutputError) -> ActionError {
-    ActionError::internal(&format!("reading output `{path}`"), &error)
+fn unreadable(path: &RelPath, error: &OutputError) -> ActionError {
+    ActionError::internal(&format!("reading output {}", quoted(path.as_str())), error)
 }
