@@ -34,10 +34,11 @@ const FLOORS: [&str; 21] = [
 ];
 
 /// Beside the house. Tests may import them, products may not.
-const BESIDE: [Beside; 7] = [
+const BESIDE: [Beside; 8] = [
     Beside { name: "testkit", imports: &["model", "sys", "store", "reapi"] },
     Beside { name: "attack", imports: &["testkit"] },
     Beside { name: "bench", imports: &["model"] },
+    Beside { name: "conformance", imports: &["proto", "testkit"] },
     Beside { name: "action-tool", imports: &[] },
     Beside { name: "packaging", imports: &["embedded", "runtimes"] },
     Beside { name: "proto-codegen", imports: &[] },

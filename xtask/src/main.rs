@@ -8,6 +8,7 @@
 mod attack;
 mod bench;
 mod binaries;
+mod conformance;
 mod daemon;
 mod daemon_log;
 mod darwin;
@@ -72,6 +73,8 @@ enum Verb {
     Profile(profile::Arguments),
     /// Attack the daemon, and see that nothing gives way.
     Attack(attack::Arguments),
+    /// Check the daemon, or another server, against the Remote Execution API.
+    Conformance(conformance::Arguments),
     /// Compile the .proto files to the code in `crates/proto`.
     Proto,
     /// Make tables of the times in a daemon's log.
@@ -89,6 +92,9 @@ enum Verb {
     /// The part of `e2e` that runs as root on a state volume.
     #[command(hide = true)]
     E2eInside(e2e::InsideArguments),
+    /// The part of `conformance` that runs as root on a state volume.
+    #[command(hide = true)]
+    ConformanceInside(conformance::InsideArguments),
     /// The part of `bench` that runs as root on a state volume.
     #[command(hide = true)]
     BenchInside(bench::InsideArguments),
@@ -123,6 +129,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Profile(arguments) => profile::run(&arguments),
         Verb::Attack(arguments) => attack::run(&arguments),
+        Verb::Conformance(arguments) => conformance::run(&arguments),
         Verb::Proto => proto::run(),
         Verb::Timings(arguments) => timings::run(&arguments),
         Verb::Kernel(arguments) => kernel::run(&arguments),
@@ -130,6 +137,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::RunTest(arguments) => test::run_one(&arguments),
         Verb::InStateVolume(arguments) => state_volume::enter(&arguments),
         Verb::E2eInside(arguments) => e2e::run_inside(&arguments),
+        Verb::ConformanceInside(arguments) => conformance::run_inside(&arguments),
         Verb::BenchInside(arguments) => bench::run_inside(&arguments),
         Verb::ProfileInside(arguments) => profile::run_inside(&arguments),
         Verb::AttackInside(arguments) => attack::run_inside(&arguments),

@@ -35,7 +35,11 @@ impl Client {
     /// A client of the server at `address`; it connects with its first call.
     pub fn new(address: SocketAddr) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{address}"));
-        let channel = endpoint.expect("an address makes a URI").tcp_nodelay(true).connect_lazy();
+        Self::on(endpoint.expect("an address makes a URI").tcp_nodelay(true).connect_lazy())
+    }
+
+    /// A client on a connection to any server.
+    pub fn on(channel: Channel) -> Self {
         let instance = String::new();
         Self { channel, function: DigestFunction::Sha256, instance, programs: Programs::Host }
     }

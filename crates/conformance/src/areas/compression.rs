@@ -1,0 +1,338 @@
+//! Compressed blobs of `ByteStream`.
+
+use anyhow::ensure;
+use testkit::Digest;
+use testkit::google::bytestream::{QueryWriteStatusRequest, WriteRequest};
+use testkit::proto::compressor::Value as Compressor;
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+use crate::check::{Check, Outcome, must, skip};
+use crate::expect::{refused, same, same_bytes};
+use crate::server::{Server, noise, unique};
+
+pub(crate) const CHECKS: &[Check] = &[
+    must!(
+        a_compressed_upload_is_stored,
+        "ContentAddressableStorage",
+        "Data can alternatively be uploaded in compressed form, with the following `WriteRequest.resource_name` form:"
+    ),
+    must!(
+        a_compressed_upload_tells_a_size,
+        "WriteResponse.committed_size",
+        "The number of bytes that have been processed for the given resource."
+    ),
+    must!(
+        a_compressed_upload_in_pieces_is_stored,
+        "ContentAddressableStorage",
+        "In subsequent requests, `WriteRequest.write_offset` MUST be the sum of the first request's 'WriteRequest.write_offset' and the total size of all the compressed data bundles in the previous requests."
+    ),
+    must!(
+        compressed_content_is_verified,
+        "ContentAddressableStorage",
+        "Servers MUST verify that these match the uploaded data once uncompressed, and MUST return an `INVALID_ARGUMENT` error in the case of mismatch."
+    ),
+    must!(
+        a_compressed_size_is_verified,
+        "ContentAddressableStorage",
+        "Servers MUST verify that these match the uploaded data once uncompressed, and MUST return an `INVALID_ARGUMENT` error in the case of mismatch."
+    ),
+    must!(
+        data_that_is_not_compressed_is_refused,
+        "ContentAddressableStorage",
+        "Servers MUST verify that these match the uploaded data once uncompressed, and MUST return an `INVALID_ARGUMENT` error in the case of mismatch."
+    ),
+    must!(
+        half_a_stream_is_refused,
+        "ContentAddressableStorage",
+        "Servers MUST verify that these match the uploaded data once uncompressed, and MUST return an `INVALID_ARGUMENT` error in the case of mismatch."
+    ),
+    must!(
+        much_from_little_is_refused,
+        "ContentAddressableStorage",
+        "Servers MUST verify that these match the uploaded data once uncompressed, and MUST return an `INVALID_ARGUMENT` error in the case of mismatch."
+    ),
+    must!(
+        a_blob_that_is_there_ends_its_compressed_upload,
+        "ContentAddressableStorage",
+        "with a response whose `committed_size` is the value `-1` if this is a compressed upload"
+    ),
+    must!(
+        a_compressed_download_is_the_blob,
+        "ContentAddressableStorage",
+        "Servers MUST be able to provide data for all recently advertised blobs in each of the compression formats that the server supports, as well as in uncompressed form."
+    ),
+    must!(
+        a_compressed_download_of_noise_is_the_blob,
+        "ContentAddressableStorage",
+        "Servers MAY use any compression level they choose, including different levels for different blobs"
+    ),
+    must!(
+        a_compressed_upload_is_read_uncompressed,
+        "ContentAddressableStorage",
+        "Servers MUST be able to provide data for all recently advertised blobs in each of the compression formats that the server supports, as well as in uncompressed form."
+    ),
+    must!(
+        the_empty_blob_is_read_compressed,
+        "ContentAddressableStorage",
+        "Servers MUST behave as though empty blobs are always available, even if they have not been uploaded."
+    ),
+    must!(
+        a_compressed_download_starts_at_its_offset,
+        "ContentAddressableStorage",
+        "`ReadRequest.read_offset` refers to the offset in the uncompressed form of the blob."
+    ),
+    must!(
+        a_compressed_download_beyond_the_end_is_out_of_range,
+        "ReadRequest.read_offset",
+        "A `read_offset` that is negative or greater than the size of the resource will cause an `OUT_OF_RANGE` error."
+    ),
+    must!(
+        a_compressed_download_has_no_limit,
+        "ContentAddressableStorage",
+        "Servers MUST return `INVALID_ARGUMENT` if `ReadRequest.read_limit` is non-zero."
+    ),
+    must!(
+        an_unknown_blob_is_not_found_compressed,
+        "ByteStream.Read",
+        "`Read()` is used to retrieve the contents of a resource as a sequence of bytes."
+    ),
+    must!(
+        a_compressor_that_is_not_announced_is_refused_in_an_upload,
+        "ContentAddressableStorage",
+        "other than `identity`, which is supported by the server and advertised in"
+    ),
+    must!(
+        a_compressor_that_is_not_announced_is_refused_in_a_download,
+        "ContentAddressableStorage",
+        "other than `identity`, which is supported by the server and advertised in"
+    ),
+    must!(
+        a_status_of_a_compressed_blob_is_complete,
+        "QueryWriteStatusResponse.complete",
+        "`complete` is `true` only if the client has sent a `WriteRequest` with `finish_write` set to true, and the server has processed that request."
+    ),
+    must!(
+        a_status_of_no_compressed_blob_is_not_found,
+        "ByteStream.QueryWriteStatus",
+        "If the resource does not exist (i.e., the resource has been deleted, or the first `Write()` has not yet reached the service), this method returns the error `NOT_FOUND`."
+    ),
+];
+
+/// The name of the resource in compressed form, for uploads and downloads.
+fn names(server: &Server, digest: &Digest, compressor: &str) -> (String, String) {
+    let name = server.client.download_name(digest);
+    let (instance, blob) = name.split_at(name.rfind("blobs/").unwrap_or(0));
+    let rest = blob.trim_start_matches("blobs/");
+    let download = format!("compressed-blobs/{compressor}/{rest}");
+    let upload = format!("{instance}uploads/{}/{download}", Uuid::new_v4());
+    (upload, format!("{instance}{download}"))
+}
+
+fn text() -> Vec<u8> {
+    unique("text that compresses ").repeat(2000)
+}
+
+async fn write(server: &Server, digest: &Digest, data: &[u8], chunk: usize) -> Result<i64, Status> {
+    server.client.write(&names(server, digest, "zstd").0, data, chunk).await
+}
+
+/// Uploads a blob that no server has seen, and returns the size of its compressed form and the answer.
+async fn uploaded(server: &Server, data: &[u8], chunk: usize) -> anyhow::Result<(usize, i64)> {
+    server.streams_zstd()?;
+    let packed = zstd::stream::encode_all(data, 3)?;
+    let committed = write(server, &server.client.digest(data), &packed, chunk).await?;
+    Ok((packed.len(), committed))
+}
+
+async fn downloaded(server: &Server, data: &[u8], offset: i64) -> anyhow::Result<Vec<u8>> {
+    server.streams_zstd()?;
+    let name = names(server, &server.client.digest(data), "zstd").1;
+    let packed = server.client.read(&name, offset, 0).await?;
+    Ok(zstd::stream::decode_all(packed.as_slice())?)
+}
+
+async fn refuses(server: &Server, digest: &Digest, data: &[u8]) -> Outcome {
+    server.streams_zstd()?;
+    refused(write(server, digest, data, 100_000).await, &[Code::InvalidArgument])?;
+    same("missing", server.client.missing(&[*digest]).await?, vec![*digest])
+}
+
+async fn a_compressed_upload_is_stored(server: Server) -> Outcome {
+    let data = text();
+    uploaded(&server, &data, 1 << 20).await?;
+    same("missing", server.client.missing(&[server.client.digest(&data)]).await?, vec![])
+}
+
+async fn a_compressed_upload_tells_a_size(server: Server) -> Outcome {
+    let data = text();
+    let (packed, committed) = uploaded(&server, &data, 1 << 20).await?;
+    // Clients compare it with what they sent; -1 stands for a blob that came from elsewhere meanwhile.
+    ensure!(
+        committed == packed as i64 || committed == -1,
+        "committed_size is {committed} after {packed} bytes"
+    );
+    Ok(())
+}
+
+async fn a_compressed_upload_in_pieces_is_stored(server: Server) -> Outcome {
+    let data = [text(), noise(10_000)].concat();
+    uploaded(&server, &data, 100).await?;
+    same_bytes("it", &server.client.get(&server.client.digest(&data)).await?, &data)
+}
+
+async fn compressed_content_is_verified(server: Server) -> Outcome {
+    let (promised, sent) = (noise(1000), noise(1000));
+    let packed = zstd::stream::encode_all(sent.as_slice(), 3)?;
+    refuses(&server, &server.client.digest(promised), &packed).await
+}
+
+async fn a_compressed_size_is_verified(server: Server) -> Outcome {
+    let data = text();
+    let packed = zstd::stream::encode_all(&data[..data.len() - 1], 3)?;
+    refuses(&server, &server.client.digest(data), &packed).await
+}
+
+async fn data_that_is_not_compressed_is_refused(server: Server) -> Outcome {
+    let data = noise(1000);
+    refuses(&server, &server.client.digest(&data), &data).await
+}
+
+async fn half_a_stream_is_refused(server: Server) -> Outcome {
+    let data = noise(100_000);
+    let packed = zstd::stream::encode_all(data.as_slice(), 3)?;
+    refuses(&server, &server.client.digest(&data), &packed[..packed.len() / 2]).await
+}
+
+async fn much_from_little_is_refused(server: Server) -> Outcome {
+    let packed = zstd::stream::encode_all(vec![0; 32 << 20].as_slice(), 3)?;
+    refuses(&server, &server.client.digest(unique("little")), &packed).await
+}
+
+async fn a_blob_that_is_there_ends_its_compressed_upload(server: Server) -> Outcome {
+    server.streams_zstd()?;
+    let data = unique("stored");
+    server.client.put(data.clone()).await?;
+    let (_, committed) = uploaded(&server, &data, 1 << 20).await?;
+    same("committed_size", committed, -1)
+}
+
+async fn a_compressed_download_is_the_blob(server: Server) -> Outcome {
+    let data = text();
+    server.client.put(data.clone()).await?;
+    same_bytes("it", &downloaded(&server, &data, 0).await?, &data)
+}
+
+async fn a_compressed_download_of_noise_is_the_blob(server: Server) -> Outcome {
+    let data = noise(300_000);
+    server.client.put(data.clone()).await?;
+    same_bytes("it", &downloaded(&server, &data, 0).await?, &data)
+}
+
+async fn a_compressed_upload_is_read_uncompressed(server: Server) -> Outcome {
+    let data = text();
+    uploaded(&server, &data, 1 << 20).await?;
+    same_bytes("it", &server.client.get(&server.client.digest(&data)).await?, &data)
+}
+
+async fn the_empty_blob_is_read_compressed(server: Server) -> Outcome {
+    server.streams_zstd()?;
+    let name = names(&server, &server.client.digest(b""), "zstd").1;
+    let packed = server.client.read(&name, 0, 0).await?;
+    // An empty stream and a frame of nothing both unpack to nothing.
+    same_bytes("it", &zstd::stream::decode_all(packed.as_slice())?, b"")
+}
+
+async fn a_compressed_download_starts_at_its_offset(server: Server) -> Outcome {
+    let data = text();
+    server.client.put(data.clone()).await?;
+    same_bytes("it", &downloaded(&server, &data, 1000).await?, &data[1000..])
+}
+
+async fn a_compressed_download_beyond_the_end_is_out_of_range(server: Server) -> Outcome {
+    server.streams_zstd()?;
+    let data = unique("stored");
+    let digest = server.client.put(data.clone()).await?;
+    let name = names(&server, &digest, "zstd").1;
+    let read = server.client.read(&name, data.len() as i64 + 1, 0).await;
+    refused(read, &[Code::OutOfRange])?;
+    Ok(())
+}
+
+async fn a_compressed_download_has_no_limit(server: Server) -> Outcome {
+    server.streams_zstd()?;
+    let digest = server.client.put(unique("stored")).await?;
+    let name = names(&server, &digest, "zstd").1;
+    refused(server.client.read(&name, 0, 10).await, &[Code::InvalidArgument])?;
+    Ok(())
+}
+
+async fn an_unknown_blob_is_not_found_compressed(server: Server) -> Outcome {
+    server.streams_zstd()?;
+    let name = names(&server, &server.client.digest(unique("absent")), "zstd").1;
+    refused(server.client.read(&name, 0, 0).await, &[Code::NotFound])?;
+    Ok(())
+}
+
+/// A compressor that the server does not announce.
+fn other_compressor(server: &Server) -> anyhow::Result<&'static str> {
+    let announced = &server.cache()?.supported_compressors;
+    let all = [
+        (Compressor::Brotli, "brotli"),
+        (Compressor::Deflate, "deflate"),
+        (Compressor::Zstd, "zstd"),
+    ];
+    let other = all.into_iter().find(|(value, _)| !announced.contains(&i32::from(*value)));
+    match other {
+        Some((_, name)) => Ok(name),
+        None => skip("all compressors are announced"),
+    }
+}
+
+async fn a_compressor_that_is_not_announced_is_refused_in_an_upload(server: Server) -> Outcome {
+    let compressor = other_compressor(&server)?;
+    let name = names(&server, &server.client.digest(unique("new")), compressor).0;
+    let first = WriteRequest {
+        resource_name: name,
+        finish_write: true,
+        data: b"data".as_slice().into(),
+        ..Default::default()
+    };
+    let answer = server.client.write_messages(vec![first]).await;
+    unsupported(answer)
+}
+
+async fn a_compressor_that_is_not_announced_is_refused_in_a_download(server: Server) -> Outcome {
+    let compressor = other_compressor(&server)?;
+    let digest = server.client.put(unique("stored")).await?;
+    unsupported(server.client.read(&names(&server, &digest, compressor).1, 0, 0).await)
+}
+
+/// UNIMPLEMENTED is a fitting answer here, and no reason to skip.
+fn unsupported<T>(answer: Result<T, Status>) -> Outcome {
+    match answer {
+        Err(status) if status.code() == Code::Unimplemented => Ok(()),
+        answer => refused(answer, &[Code::InvalidArgument, Code::NotFound]).map(|_| ()),
+    }
+}
+
+async fn a_status_of_a_compressed_blob_is_complete(server: Server) -> Outcome {
+    server.streams_zstd()?;
+    let data = text();
+    let packed = zstd::stream::encode_all(data.as_slice(), 3)?;
+    let (resource_name, _) = names(&server, &server.client.digest(&data), "zstd");
+    server.client.write(&resource_name, &packed, 1 << 20).await?;
+    let request = QueryWriteStatusRequest { resource_name };
+    let status = server.client.byte_stream().query_write_status(request).await?.into_inner();
+    same("complete", status.complete, true)?;
+    ensure!(status.committed_size >= 0, "committed_size is {}", status.committed_size);
+    Ok(())
+}
+
+async fn a_status_of_no_compressed_blob_is_not_found(server: Server) -> Outcome {
+    server.streams_zstd()?;
+    let (resource_name, _) = names(&server, &server.client.digest(unique("absent")), "zstd");
+    let request = QueryWriteStatusRequest { resource_name };
+    refused(server.client.byte_stream().query_write_status(request).await, &[Code::NotFound])?;
+    Ok(())
+}
