@@ -24,6 +24,8 @@ mod kernel;
 mod layering;
 mod leftovers;
 mod lint;
+#[cfg(test)]
+mod module_circles;
 mod process;
 mod profile;
 mod proto;

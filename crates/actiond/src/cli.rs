@@ -11,12 +11,14 @@ use inputroot::StrategyName;
 use model::{ByteSize, DeclaredProperty, UnknownProperties};
 use store::StoreSize;
 
-use crate::configuration::ConfigArgs;
 use crate::image::ImageArgs;
 use crate::logging::LogArgs;
 use crate::observers::HttpChoice;
 #[cfg(feature = "vm")]
 use crate::serve_vm::ServeVmArgs;
+
+/// The word that makes the binary a sandbox helper; see [`sandbox::helper_main`].
+pub const HELPER_COMMAND: &str = "sandbox-helper";
 
 /// A remote execution worker and cache for one machine: every action in a
 /// sandbox of its own.
@@ -42,6 +44,23 @@ pub enum Command {
     Config(ConfigArgs),
     /// Import, list and remove images that actions can have as their root file system
     Image(ImageArgs),
+}
+
+/// Flags of `config`.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    #[allow(missing_docs, reason = "clap would show a doc comment as help")]
+    pub verb: ConfigVerb,
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Check files, environment and flags as `serve` does, and say which files were read
+    Check(Box<ServeArgs>),
+    /// Print every setting with its value and where that comes from
+    Show(Box<ServeArgs>),
 }
 
 /// Flags of `serve`. Each is also a setting of the configuration file and a

@@ -8,10 +8,10 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Args, CommandFactory as _, Parser as _, Subcommand};
+use clap::{CommandFactory as _, Parser as _};
 use settings::{Layers, Resolved};
 
-use crate::cli::{Cli, Command, ServeArgs};
+use crate::cli::{Cli, Command, ConfigArgs, ConfigVerb, ServeArgs};
 use crate::logging;
 
 /// The verb whose flags are the settings.
@@ -19,23 +19,6 @@ const VERB: &str = "serve";
 
 /// Settings that change at SIGHUP; all others need a restart.
 const RELOADED: [&str; 1] = ["log"];
-
-/// Flags of `config`.
-#[derive(Debug, Args)]
-pub struct ConfigArgs {
-    #[command(subcommand)]
-    #[allow(missing_docs, reason = "clap would show a doc comment as help")]
-    pub verb: ConfigVerb,
-}
-
-/// What to do with the configuration.
-#[derive(Debug, Subcommand)]
-pub enum ConfigVerb {
-    /// Check files, environment and flags as `serve` does, and say which files were read
-    Check(Box<ServeArgs>),
-    /// Print every setting with its value and where that comes from
-    Show(Box<ServeArgs>),
-}
 
 /// The settings of a running `serve`, and how to read them again.
 #[derive(Debug)]

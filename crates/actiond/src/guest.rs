@@ -17,9 +17,10 @@ use store::Store;
 use tokio::sync::oneshot;
 use worker::Worker;
 
+use crate::cli::HELPER_COMMAND;
 use crate::cli::{Cli, Command, ServeArgs};
 use crate::logging;
-use crate::serve::{CLOSE_TIMEOUT, HELPER_COMMAND, drain, limit_heaps, server_ended, with_worker};
+use crate::serve::{CLOSE_TIMEOUT, drain, limit_heaps, server_ended, with_worker};
 
 /// The word that makes the program PID 1; without any word it is that too, as the kernel gives none.
 const INIT_ARGUMENT: &str = "--guest-init";

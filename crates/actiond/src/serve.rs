@@ -31,14 +31,11 @@ use tokio::sync::oneshot;
 use web::Site;
 use worker::{OutputLimits, Worker, WorkerConfig};
 
-use crate::cli::ServeArgs;
+use crate::cli::{HELPER_COMMAND, ServeArgs};
 use crate::configuration::{Changes, Configuration};
 use crate::observers::{Observers, serve_http};
 use crate::service_manager::ServiceManager;
 use crate::{bazelrc, doctor, doors, logging, privileges, runtime_source, surroundings};
-
-/// The word that makes the binary a sandbox helper; see [`sandbox::helper_main`].
-pub const HELPER_COMMAND: &str = "sandbox-helper";
 
 /// Threads for file I/O at most. They never wait for clients, so this many are
 /// only busy when the disk is the bottleneck.

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, ensure};
-use testkit::harness::eventually;
+use testkit::eventually;
 use testkit::{Kit, Outcome};
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>

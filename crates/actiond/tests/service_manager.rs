@@ -5,7 +5,7 @@ use std::os::unix::net::UnixDatagram;
 
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
-use testkit::harness::PATIENCE;
+use testkit::wait::PATIENCE;
 use testkit::{Kit, Outcome};
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>

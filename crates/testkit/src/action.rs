@@ -19,6 +19,18 @@ const PATH: &str = "/bin:/usr/bin:/usr/local/bin";
 /// The header with the names that a client gives its requests (REAPI).
 const REQUEST_METADATA: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
 
+impl Client {
+    /// An action that runs `script` with the shell that the server offers.
+    pub fn action(&self, script: &str) -> Action {
+        Action::shell(self.clone(), script)
+    }
+
+    /// An action that runs `arguments` with nothing but its inputs.
+    pub fn bare_action<S: Into<String>>(&self, arguments: impl IntoIterator<Item = S>) -> Action {
+        Action::bare(self.clone(), arguments.into_iter().map(Into::into).collect())
+    }
+}
+
 /// An action that is to be run.
 #[derive(Debug, Clone)]
 pub struct Action {

@@ -15,8 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::action::Action;
-use crate::harness::Skipped;
+use crate::outcome::Skipped;
 use crate::vm::Programs;
 
 /// Larger than anything that a test receives.
@@ -293,16 +292,6 @@ impl Client {
             Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => Err(status.into()),
         }
-    }
-
-    /// An action that runs `script` with the shell that the server offers.
-    pub fn action(&self, script: &str) -> Action {
-        Action::shell(self.clone(), script)
-    }
-
-    /// An action that runs `arguments` with nothing but its inputs.
-    pub fn bare_action<S: Into<String>>(&self, arguments: impl IntoIterator<Item = S>) -> Action {
-        Action::bare(self.clone(), arguments.into_iter().map(Into::into).collect())
     }
 }
 

@@ -14,8 +14,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::Client;
 use crate::gate::Gate;
-use crate::harness::{PATIENCE, Skipped};
+use crate::outcome::Skipped;
 use crate::vm::{self, Programs, Vm};
+use crate::wait::PATIENCE;
 
 /// Where tests keep the daemon's state; the system's directory for temporary
 /// files where it is not set. It must be on a file system that can hold the

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Outcome, eventually};
+use crate::outcome::Outcome;
+use crate::wait::eventually;
 
 /// The time that a gate stays closed where the test can't see the processes of actions.
 const SECONDS_IN_VM: u64 = 10;

@@ -9,19 +9,12 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::daemon::DaemonBuilder;
+use crate::outcome::{Outcome, Skipped};
 use crate::vm::Vm;
-
-/// The bound on every wait for a state. It only ends waits that would never end, so it is long enough
-/// for a machine that is busy with builds and emulated guests.
-pub const PATIENCE: Duration = Duration::from_secs(300);
-
-/// What a case returns.
-pub type Outcome = anyhow::Result<()>;
 
 /// What a case is given.
 #[derive(Debug, Clone)]
@@ -66,46 +59,6 @@ impl Kit {
             Some(vm) => DaemonBuilder::new(&self.binary).standing_in(vm),
         }
     }
-}
-
-/// A reason not to run.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Skipped(pub(crate) String);
-
-/// Ends a case that can't run here, as in `return skip("no KVM")`.
-///
-/// # Errors
-/// Always: that is how the harness knows.
-pub fn skip(reason: impl Into<String>) -> Outcome {
-    Err(Skipped(reason.into()).into())
-}
-
-/// Waits until `condition` holds.
-///
-/// # Errors
-/// When it does not come to hold, or can't be checked.
-pub async fn eventually(
-    what: &str,
-    mut condition: impl FnMut() -> anyhow::Result<bool>,
-) -> anyhow::Result<()> {
-    eventually_async(what, async || condition()).await
-}
-
-/// Waits until `condition`, which asks a server, holds.
-///
-/// # Errors
-/// When it does not come to hold, or can't be checked.
-pub async fn eventually_async(
-    what: &str,
-    mut condition: impl AsyncFnMut() -> anyhow::Result<bool>,
-) -> anyhow::Result<()> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !condition().await? {
-        anyhow::ensure!(tokio::time::Instant::now() < deadline, "it never came to be: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    Ok(())
 }
 
 type BoxedCase = Box<dyn FnOnce(Kit) -> Pin<Box<dyn Future<Output = Outcome>>> + Send>;

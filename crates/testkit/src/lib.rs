@@ -28,6 +28,7 @@
 //! - [`action`]: an action, word by word.
 //! - [`run`]: what came of an action.
 //! - [`gate`]: actions that run until the test ends them.
+//! - [`wait`]: waits for a state.
 
 pub mod action;
 pub mod client;
@@ -35,16 +36,20 @@ pub mod daemon;
 pub mod elf;
 pub mod gate;
 pub mod harness;
+mod outcome;
 pub mod run;
 pub mod tree;
 pub mod vm;
+pub mod wait;
 
 pub use action::Action;
 pub use client::Client;
 pub use daemon::{Daemon, DaemonBuilder};
 pub use gate::Gate;
-pub use harness::{Kit, Outcome, eventually, eventually_async, skip};
+pub use harness::Kit;
 pub use model::proto::google;
 pub use model::{Digest, DigestFunction, proto};
+pub use outcome::{Outcome, skip};
 pub use run::Run;
 pub use tree::Tree;
+pub use wait::{eventually, eventually_async};

@@ -11,7 +11,7 @@ use chain::Chain;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use crate::supervisor::{Guest, Running};
+use crate::guest::{Guest, Running};
 
 /// How often the host looks whether it slept.
 const TICK: Duration = Duration::from_secs(1);

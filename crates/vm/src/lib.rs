@@ -24,6 +24,7 @@ pub mod bridge;
 pub mod cas_image;
 pub mod console;
 pub mod control;
+pub mod guest;
 pub mod keeper;
 pub mod mux;
 pub mod payloads;

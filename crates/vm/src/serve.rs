@@ -22,9 +22,10 @@ use tokio::sync::watch;
 
 use crate::bridge::{self, Bridge};
 use crate::cas_image::{CasImage, CasImageError};
+use crate::guest::Guest;
 use crate::keeper;
 use crate::payloads::Payloads;
-use crate::supervisor::{Guest, SuperviseError, Supervisor, Timeouts};
+use crate::supervisor::{SuperviseError, Supervisor, Timeouts};
 use crate::vmm::{Boot, Vmm, WorkerFlag};
 
 /// The part of the guest's memory that it is asked for when the host's is short: its caches are

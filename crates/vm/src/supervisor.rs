@@ -22,8 +22,9 @@ use chain::Chain;
 use tokio::sync::watch;
 
 use crate::control::{CallError, Client};
+use crate::guest::{Guest, Running};
 use crate::keeper;
-use crate::vmm::{Boot, Machine, StartError, Vmm};
+use crate::vmm::{Boot, StartError, Vmm};
 use backoff::Backoff;
 
 /// How long a guest may take to stop by itself: it lets running actions go, syncs a disk of any
@@ -32,25 +33,6 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The wait between questions whether a booting guest answers.
 const READY_PAUSE: Duration = Duration::from_millis(20);
-
-/// The guest as others see it.
-#[derive(Clone)]
-pub enum Guest {
-    /// Not yet, or not again: wait.
-    Booting,
-    /// It serves.
-    Ready(Arc<Running>),
-    /// There won't be one any more.
-    Stopped,
-}
-
-/// A guest that serves.
-pub struct Running {
-    /// The machine that it runs in.
-    pub machine: Arc<dyn Machine>,
-    /// For questions to it.
-    pub control: Client,
-}
 
 /// How long things may take.
 #[derive(Debug, Clone, Copy)]

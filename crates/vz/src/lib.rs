@@ -29,6 +29,8 @@ mod configuration;
 #[cfg(target_os = "macos")]
 mod delegate;
 #[cfg(target_os = "macos")]
+mod error;
+#[cfg(target_os = "macos")]
 mod machine;
 #[cfg(target_os = "macos")]
 mod pressure;
@@ -38,4 +40,6 @@ mod queue;
 mod vmm;
 
 #[cfg(target_os = "macos")]
-pub use vmm::{VzError, VzVmm, host_limits, is_supported};
+pub use error::VzError;
+#[cfg(target_os = "macos")]
+pub use vmm::{VzVmm, host_limits, is_supported};

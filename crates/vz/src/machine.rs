@@ -36,8 +36,8 @@ use vm::vmm::BoxFuture;
 use vm::{ConnectError, Ended, GuestStream, Machine};
 
 use crate::delegate::{Delegate, End, describe};
+use crate::error::VzError;
 use crate::queue::OnQueue;
-use crate::vmm::VzError;
 
 /// How long the framework may take over one connection. A guest that listens answers in well under a
 /// millisecond; for a port without a listener the framework is documented to do nothing at all.

@@ -14,11 +14,12 @@ use vm::vmm::BoxFuture;
 use vm::{Boot, Machine, StartError, Vmm};
 
 use crate::balloon::{Pressure, squeezed_bytes};
-use crate::configuration::{ConfigurationError, configure};
+use crate::configuration::configure;
 use crate::delegate::End;
-use crate::image::{self, ImageError};
+use crate::error::VzError;
+use crate::image;
 use crate::machine::{Handle, Parts, VzMachine};
-use crate::plan::{HostLimits, PlanError, plan};
+use crate::plan::{HostLimits, plan};
 use crate::pressure::PressureSource;
 use crate::queue::OnQueue;
 
@@ -30,35 +31,6 @@ const SQUEEZE_TIME: Duration = Duration::from_secs(5);
 
 /// The least time between two squeezes: each takes the guest's caches, which then fill again.
 const SQUEEZE_PAUSE: Duration = Duration::from_secs(60);
-
-/// Why a machine did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum VzError {
-    /// No virtualization here: the processor, the system, or a VM without nesting around us.
-    #[error("this Mac offers no virtualization")]
-    Unsupported,
-    /// More was asked for than the host gives.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// A file is not what it should be.
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    /// The framework refuses the machine. Without the entitlement it refuses every one.
-    #[error(transparent)]
-    Configuration(#[from] ConfigurationError),
-    /// The pipe for the guest's console.
-    #[error("making a pipe for the console")]
-    Console(#[source] io::Error),
-    /// A machine without the device that it was configured with.
-    #[error("the VM has no vsock device")]
-    NoSocketDevice,
-    /// The framework did not start it.
-    #[error("{0}")]
-    Start(String),
-    /// A part of the program ended without a word.
-    #[error("the framework did not answer")]
-    Lost,
-}
 
 /// Boots machines with Virtualization.framework.
 #[derive(Debug, Default)]

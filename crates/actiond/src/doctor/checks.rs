@@ -12,7 +12,7 @@ use sys::proc_file;
 
 use super::cures;
 use super::report::{Finding, Weight};
-use crate::{privileges, runtime_source, serve};
+use crate::{cli, privileges, runtime_source};
 
 /// Makes every check, with trials in a new directory below `parent`.
 pub(super) fn all(parent: &Path) -> anyhow::Result<Vec<Finding>> {
@@ -152,7 +152,7 @@ fn input_roots(store: &Store) -> Vec<Finding> {
 }
 
 fn sandbox() -> Finding {
-    let tried = sandbox::Pool::new(sandbox::Config::new([serve::HELPER_COMMAND.into()])).try_out();
+    let tried = sandbox::Pool::new(sandbox::Config::new([cli::HELPER_COMMAND.into()])).try_out();
     Finding {
         feature: "a sandbox".to_owned(),
         remedy: tried.as_ref().err().map_or("nothing is missing", cures::of),

@@ -16,8 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
 use crate::GRPC_PORT;
+use crate::guest::{Guest, Running};
 use crate::mux;
-use crate::supervisor::{Guest, Running};
 use crate::vmm::{ConnectError, GuestStream};
 use pump::{Direction, pump};
 

@@ -3,7 +3,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::testing::{FakeMachine, FakeVmm, Script, boot};
-use crate::vmm::BoxFuture;
+use crate::vmm::{BoxFuture, Machine as _};
 
 struct Supervised {
     vmm: Arc<FakeVmm>,
