@@ -12,6 +12,7 @@ mod blob_hasher;
 mod byte_size;
 mod digest;
 mod digest_function;
+mod instance_name;
 mod path;
 mod wire;
 
@@ -33,6 +34,7 @@ pub use command::{CommandError, CommandSpec, OutputDirectoryFormat, OutputNodePr
 pub use digest::{Digest, DigestError};
 pub use digest_function::DigestFunction;
 pub use directory::{Directory, DirectoryError, Entry, MAX_NAME_BYTES, MAX_SYMLINK_TARGET_BYTES};
+pub use instance_name::{InstanceName, InstanceNameError};
 pub use outputs::{OutputError, OutputKind, OutputPath};
 pub use path::{MAX_PATH_BYTES, MAX_PATH_DEPTH, PathError, PathProblem, RelPath};
 pub use platform::{
