@@ -5,16 +5,42 @@ use std::sync::Arc;
 
 use model::proto::{ActionResult, GetActionResultRequest, UpdateActionResultRequest};
 use model::result::referenced_digests;
+use model::{Digest, DigestError};
 use prost::Message as _;
 use store::Store;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http};
-use tonic::{Request, Response, Status};
-use worker::Worker;
+use tonic::{Code, Request, Response, Status};
+use worker::{CacheError, Worker};
 
 use crate::grpc::{Call, Methods};
 use crate::inline::Wanted;
 use crate::{blocking, request, status};
+
+/// Why an update is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum ResultRefused {
+    /// There is no result in it.
+    #[error("action_result: the result is missing")]
+    Missing,
+    /// The result names a blob by something that is no digest.
+    #[error("action_result")]
+    Digest(#[from] DigestError),
+}
+
+impl From<ResultRefused> for Status {
+    fn from(error: ResultRefused) -> Self {
+        status::of(Code::InvalidArgument, &error)
+    }
+}
+
+fn lookup_failed(error: &CacheError) -> Status {
+    status::of_act(Code::Internal, "the action cache", error)
+}
+
+fn not_cached(action: &Digest) -> Status {
+    Status::not_found(format!("no cached result of action {action}"))
+}
 
 /// The service.
 #[derive(Clone)]
@@ -50,13 +76,12 @@ impl ActionCache {
         request: Request<GetActionResultRequest>,
     ) -> Result<Response<ActionResult>, Status> {
         let message = request.into_inner();
-        request::instance_name(&message.instance_name).map_err(status::request)?;
+        let instance = request::instance_name(&message.instance_name)?;
         let action = request::action(
             message.action_digest.as_ref(),
             message.digest_function,
             self.store.cas(),
-        )
-        .map_err(status::request)?;
+        )?;
         let wanted = Wanted {
             stdout: message.inline_stdout,
             stderr: message.inline_stderr,
@@ -64,16 +89,16 @@ impl ActionCache {
         };
         if wanted.is_nothing()
             && let Ok(result) =
-                self.worker.cached_result(&self.store.resident(), &message.instance_name, &action)
+                self.worker.cached_result(&self.store.resident(), &instance, &action)
         {
             // Going to another thread and back would cost more than all else.
-            return result.map(Response::new).ok_or_else(|| status::not_cached(&action));
+            return result.map(Response::new).ok_or_else(|| not_cached(&action));
         }
         let (store, worker) = (Arc::clone(&self.store), self.worker.clone());
         let result = blocking::run(move || {
-            let cached = worker.cached_result(&store.blocking(), &message.instance_name, &action);
-            let cached = cached.map_err(|error| status::cache(&error))?;
-            let mut result = cached.ok_or_else(|| status::not_cached(&action))?;
+            let cached = worker.cached_result(&store.blocking(), &instance, &action);
+            let cached = cached.map_err(|error| lookup_failed(&error))?;
+            let mut result = cached.ok_or_else(|| not_cached(&action))?;
             if !wanted.is_nothing() {
                 wanted.fill(store.cas(), action.function(), &mut result)?;
             }
@@ -92,20 +117,18 @@ impl ActionCache {
         request: Request<UpdateActionResultRequest>,
     ) -> Result<Response<ActionResult>, Status> {
         let message = request.into_inner();
-        request::instance_name(&message.instance_name).map_err(status::request)?;
-        let function = request::function(message.digest_function).map_err(status::request)?;
-        let action = request::digest("action_digest", message.action_digest.as_ref(), function);
-        let action = action.map_err(status::request)?;
-        let result = message.action_result.ok_or_else(status::no_result)?;
-        referenced_digests(&result, function).map_err(status::bad_result)?;
+        let instance = request::instance_name(&message.instance_name)?;
+        let function = request::function(message.digest_function)?;
+        let action = request::digest("action_digest", message.action_digest.as_ref(), function)?;
+        let result = message.action_result.ok_or(ResultRefused::Missing)?;
+        referenced_digests(&result, function).map_err(ResultRefused::Digest)?;
         if result.exit_code != 0 {
             return Ok(Response::new(result));
         }
         let store = Arc::clone(&self.store);
         let result = blocking::run(move || {
-            let put =
-                store.action_cache().put(&message.instance_name, &action, &result.encode_to_vec());
-            put.map(|()| result).map_err(status::cas)
+            let put = store.action_cache().put(instance.as_str(), &action, &result.encode_to_vec());
+            put.map(|()| result).map_err(status::store)
         })
         .await?;
         Ok(Response::new(result))

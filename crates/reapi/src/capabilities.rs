@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 
 use crate::cas::MAX_BATCH_TOTAL_SIZE_BYTES;
 use crate::grpc::{Call, Methods};
-use crate::{request, status};
+use crate::request;
 
 /// The service.
 #[derive(Clone)]
@@ -35,7 +35,7 @@ impl Methods for Capabilities {
 fn get_capabilities(
     request: &Request<GetCapabilitiesRequest>,
 ) -> Result<Response<ServerCapabilities>, Status> {
-    request::instance_name(&request.get_ref().instance_name).map_err(status::request)?;
+    request::instance_name(&request.get_ref().instance_name)?;
     Ok(Response::new(capabilities()))
 }
 

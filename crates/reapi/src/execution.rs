@@ -4,27 +4,31 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::proto::{
-    ExecuteOperationMetadata, ExecuteResponse, WaitExecutionRequest,
-    execution_stage::Value as ProtoStage,
-};
-use prost::Message;
-use proto::google::longrunning::{Operation, operation};
-use proto::google::protobuf::Any;
-use proto::google::rpc::Status as RpcStatus;
+use model::proto::WaitExecutionRequest;
+use proto::google::longrunning::Operation;
 use store::Store;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, BoxStream, http};
-use tonic::{Request, Response, Status};
-use worker::{Done, ExecuteRequest, OperationState, Stage, SubmitError, Subscription, Worker};
+use tonic::{Code, Request, Response, Status};
+use worker::{ExecuteRequest, OperationState, SubmitError, Subscription, Worker};
 
 use crate::grpc::{Call, Methods};
 use crate::inline::Wanted;
+use crate::operation::{UnknownOperation, message};
 use crate::{blocking, origin, request, status};
 
 /// A stream on which nothing happens repeats its last message this often:
 /// clients and proxies between take silence for a broken connection.
 const REPEAT: Duration = Duration::from_secs(30);
+
+/// The status of an action that was not taken on.
+fn not_taken_on(error: &SubmitError) -> Status {
+    let code = match error {
+        SubmitError::QueueFull { .. } => Code::ResourceExhausted,
+        SubmitError::Draining | SubmitError::WouldWait => Code::Unavailable,
+    };
+    status::of_act(code, "the action was not taken on", error)
+}
 
 /// The service.
 #[derive(Clone)]
@@ -75,15 +79,14 @@ impl Execution {
     ) -> Result<Response<BoxStream<Operation>>, Status> {
         let origin = Arc::new(origin::of(request.metadata()));
         let message = request.into_inner();
-        request::instance_name(&message.instance_name).map_err(status::request)?;
+        let instance = request::instance_name(&message.instance_name)?;
         let action = request::action(
             message.action_digest.as_ref(),
             message.digest_function,
             self.store.cas(),
-        )
-        .map_err(status::request)?;
+        )?;
         let request = ExecuteRequest {
-            instance: message.instance_name,
+            instance,
             action,
             skip_cache_lookup: message.skip_cache_lookup,
             origin,
@@ -99,11 +102,11 @@ impl Execution {
                 let (worker, store) = (self.worker.clone(), Arc::clone(&self.store));
                 let execute = move || {
                     let submitted = worker.execute(&store.blocking(), &request);
-                    submitted.map_err(|error| status::submit(&error))
+                    submitted.map_err(|error| not_taken_on(&error))
                 };
                 blocking::run(execute).await?
             }
-            submitted => submitted.map_err(|error| status::submit(&error))?,
+            submitted => submitted.map_err(|error| not_taken_on(&error))?,
         };
         Ok(Response::new(self.follow(subscription, wanted)))
     }
@@ -113,8 +116,7 @@ impl Execution {
         request: Request<WaitExecutionRequest>,
     ) -> Result<Response<BoxStream<Operation>>, Status> {
         let name = &request.get_ref().name;
-        let subscription = self.worker.attach(name);
-        let subscription = subscription.ok_or_else(|| status::operation_not_found(name))?;
+        let subscription = self.worker.attach(name).ok_or_else(|| UnknownOperation::new(name))?;
         Ok(Response::new(self.follow(subscription, Wanted::default())))
     }
 }
@@ -134,7 +136,7 @@ impl Following {
         self.last = Some(Arc::clone(&state));
         let name = self.subscription.operation_name();
         if state.done.is_none() || self.wanted.is_nothing() {
-            return Some(Ok(operation(name, &state)));
+            return Some(Ok(message(name, &state)));
         }
         let (store, wanted, name) =
             (Arc::clone(&self.store), Arc::clone(&self.wanted), name.to_owned());
@@ -144,7 +146,7 @@ impl Following {
             if let Some(result) = state.done.as_mut().and_then(|done| done.result.as_mut()) {
                 wanted.fill(store.cas(), function, result)?;
             }
-            Ok(operation(&name, &state))
+            Ok(message(&name, &state))
         });
         Some(inlined.await)
     }
@@ -161,50 +163,14 @@ impl Following {
     }
 }
 
-/// An operation's state as clients see it.
-pub(crate) fn operation(name: &str, state: &OperationState) -> Operation {
-    Operation {
-        name: name.to_owned(),
-        metadata: Some(any("ExecuteOperationMetadata", &metadata(state))),
-        done: state.done.is_some(),
-        result: state.done.as_ref().map(|done| {
-            // Never `Operation.error`: the API says that it is not for this.
-            operation::Result::Response(any("ExecuteResponse", &response(done)))
-        }),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn metadata(state: &OperationState) -> ExecuteOperationMetadata {
-    let stage = match state.stage {
-        Stage::CacheCheck => ProtoStage::CacheCheck,
-        Stage::Queued => ProtoStage::Queued,
-        Stage::Executing => ProtoStage::Executing,
-        Stage::Completed => ProtoStage::Completed,
-    };
-    ExecuteOperationMetadata {
-        stage: stage.into(),
-        action_digest: Some(state.action.to_proto()),
-        partial_execution_metadata: Some(state.metadata.clone()),
-        digest_function: state.action.function().to_proto(),
-        // Output is not streamed while it is being made.
-        ..ExecuteOperationMetadata::default()
-    }
-}
-
-fn response(done: &Done) -> ExecuteResponse {
-    ExecuteResponse {
-        result: done.result.clone(),
-        cached_result: done.cached,
-        status: Some(done.error.as_ref().map_or_else(RpcStatus::default, status::of_action)),
-        message: done.message.clone(),
-        ..ExecuteResponse::default()
-    }
-}
-
-/// Packs a REAPI message.
-fn any(name: &str, message: &impl Message) -> Any {
-    Any {
-        type_url: format!("type.googleapis.com/build.bazel.remote.execution.v2.{name}"),
-        value: message.encode_to_vec(),
+    #[test]
+    fn codes_of_actions_that_are_not_taken_on() {
+        let full = SubmitError::QueueFull { limit: 1 };
+        assert_eq!(not_taken_on(&full).code(), Code::ResourceExhausted);
+        assert_eq!(not_taken_on(&SubmitError::Draining).code(), Code::Unavailable);
     }
 }

@@ -63,7 +63,7 @@ impl Inliner<'_> {
         let Some(digest) = digest.filter(|digest| field.is_empty() && self.fits(digest)) else {
             return Ok(());
         };
-        if let Some(blob) = self.cas.read(&digest).map_err(status::cas)? {
+        if let Some(blob) = self.cas.read(&digest).map_err(status::store)? {
             self.left_bytes -= digest.size_bytes();
             *field = blob;
         }

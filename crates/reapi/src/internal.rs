@@ -48,8 +48,8 @@ async fn delete_blobs(
     request: Request<DeleteBlobsRequest>,
 ) -> Result<Response<DeleteBlobsResponse>, Status> {
     let message = request.into_inner();
-    request::instance_name(&message.instance_name).map_err(status::request)?;
-    let function = request::function(message.digest_function).map_err(status::request)?;
+    request::instance_name(&message.instance_name)?;
+    let function = request::function(message.digest_function)?;
     let responses = blocking::run(move || {
         let outcome = |encoded: Bytes| DeleteBlobsOutcome {
             status: Some(status::to_rpc(delete_one(&store, function, &encoded))),
@@ -62,11 +62,10 @@ async fn delete_blobs(
 }
 
 fn delete_one(store: &Store, function: DigestFunction, encoded: &[u8]) -> Result<(), Status> {
-    let digest = request::encoded_digest("blob_digests", encoded, function);
-    let digest = digest.map_err(status::request)?;
-    match store.cas().delete(&digest).map_err(status::cas)? {
+    let digest = request::encoded_digest("blob_digests", encoded, function)?;
+    match store.cas().delete(&digest).map_err(status::store)? {
         Deleted::Gone => Ok(()),
         Deleted::Absent => Err(status::blob_not_found(&digest)),
-        Deleted::Pinned => Err(status::blob_in_use(&digest)),
+        Deleted::Pinned => Err(Status::failed_precondition(format!("blob {digest} is in use"))),
     }
 }

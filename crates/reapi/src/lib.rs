@@ -1,25 +1,33 @@
 //! The gRPC services of the Remote Execution API.
 //!
 //! Bytes on a stream become validated values here, and results become bytes
-//! again. This is the only crate that knows gRPC, and [`status`] is the only
-//! place where an error becomes a status code. It decides nothing about actions
-//! (`worker`) and nothing about how blobs are kept (`store`).
+//! again. This is the only crate that knows gRPC, and the only one in which an
+//! error becomes a status code. It decides nothing about actions (`worker`) and
+//! nothing about how blobs are kept (`store`).
 //!
 //! ```text
 //!  connections ──► server ──┬─► capabilities
-//!  (TCP, later vsock)       ├─► cas, byte_stream ─────► store
+//!  (TCP, UNIX, vsock)       ├─► cas, byte_stream ─────► store
 //!                           ├─► action_cache ──┐
 //!                           ├─► execution,     ├──────► worker
 //!                           │   operations  ───┘
 //!                           └─► internal, health, reflection
 //! ```
 //!
+//! A module imports only those below it:
+//!
 //! - [`server`]: the HTTP/2 settings, and all services behind one address.
-//! - [`status`]: errors to status codes.
-//! - [`request`]: what all requests share: digests, instance names.
-//! - `origin`: the names that a client gives its requests.
+//! - `capabilities`, `cas`, `byte_stream`, `action_cache`, `execution`, `operations`, `internal`,
+//!   `reflection`: a service each.
+//! - [`operation`]: operations as clients see them.
+//! - [`inline`]: small blobs sent inside a result.
 //! - [`grpc`]: hand-made services, where the generated ones would copy blobs.
 //! - [`memory`]: what clients can make the server hold.
+//! - [`frame`]: the messages of a gRPC stream.
+//! - [`request`], [`resource_name`], `origin`: the fields, names and headers of requests.
+//! - [`blocking`]: work that may wait for a disk.
+//! - [`status`]: status codes of other crates' errors. An error of this crate has its code beside
+//!   its type.
 
 mod action_cache;
 mod blocking;
@@ -27,10 +35,12 @@ mod byte_stream;
 mod capabilities;
 mod cas;
 mod execution;
+mod frame;
 mod grpc;
 mod inline;
 mod internal;
 mod memory;
+mod operation;
 mod operations;
 mod origin;
 mod reflection;

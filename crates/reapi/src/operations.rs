@@ -15,9 +15,8 @@ use tonic::codegen::{BoxFuture, http};
 use tonic::{Request, Response, Status};
 use worker::{Subscription, Worker};
 
-use crate::execution::operation;
 use crate::grpc::{Call, Methods};
-use crate::status;
+use crate::operation::{UnknownOperation, message};
 
 /// The longest a call waits; the client may ask again. Without a bound, calls of
 /// clients that are gone would pile up.
@@ -38,15 +37,15 @@ impl Operations {
         Self { worker }
     }
 
-    fn attach(&self, name: &str) -> Result<Subscription, Status> {
-        self.worker.attach(name).ok_or_else(|| status::operation_not_found(name))
+    fn attach(&self, name: &str) -> Result<Subscription, UnknownOperation> {
+        self.worker.attach(name).ok_or_else(|| UnknownOperation::new(name))
     }
 
     /// An operation's present state.
-    async fn look(&self, name: &str) -> Result<Operation, Status> {
+    async fn look(&self, name: &str) -> Result<Operation, UnknownOperation> {
         let state = self.attach(name)?.next().await;
-        let state = state.ok_or_else(|| status::operation_not_found(name))?;
-        Ok(operation(name, &state))
+        let state = state.ok_or_else(|| UnknownOperation::new(name))?;
+        Ok(message(name, &state))
     }
 }
 
@@ -69,15 +68,15 @@ impl Operations {
         self,
         request: Request<GetOperationRequest>,
     ) -> Result<Response<Operation>, Status> {
-        self.look(&request.get_ref().name).await.map(Response::new)
+        Ok(Response::new(self.look(&request.get_ref().name).await?))
     }
 
     async fn wait_operation(
         self,
         request: Request<WaitOperationRequest>,
     ) -> Result<Response<Operation>, Status> {
-        let message = request.get_ref();
-        let mut subscription = self.attach(&message.name)?;
+        let request = request.get_ref();
+        let mut subscription = self.attach(&request.name)?;
         let mut latest = subscription.next().await;
         let end = async {
             while let Some(state) = subscription.next().await {
@@ -85,9 +84,9 @@ impl Operations {
             }
         };
         // Running out of time is fine: the answer is the state by then.
-        let _ = tokio::time::timeout(wait(message), end).await;
-        let state = latest.ok_or_else(|| status::operation_not_found(&message.name))?;
-        Ok(Response::new(operation(&message.name, &state)))
+        let _ = tokio::time::timeout(wait(request), end).await;
+        let state = latest.ok_or_else(|| UnknownOperation::new(&request.name))?;
+        Ok(Response::new(message(&request.name, &state)))
     }
 
     fn cancel_operation(
@@ -96,7 +95,7 @@ impl Operations {
     ) -> Result<Response<()>, Status> {
         let name = &request.get_ref().name;
         if !self.worker.cancel(name) {
-            return Err(status::operation_not_found(name));
+            return Err(UnknownOperation::new(name).into());
         }
         Ok(Response::new(()))
     }
@@ -105,9 +104,9 @@ impl Operations {
         self,
         request: Request<ListOperationsRequest>,
     ) -> Result<Response<ListOperationsResponse>, Status> {
-        let message = request.into_inner();
+        let request = request.into_inner();
         let mut names = self.worker.operation_names();
-        let next_page_token = page(&mut names, message.page_size, &message.page_token);
+        let next_page_token = page(&mut names, request.page_size, &request.page_token);
         let mut operations = Vec::new();
         for name in names {
             // One that was forgotten meanwhile is left out.

@@ -1,29 +1,19 @@
-//! What all requests share: digests, digest functions, instance names.
+//! What all requests share: digests, digest functions, and the instance name.
+//!
+//! Each function parses one field, and a field that is malformed is INVALID_ARGUMENT.
 
-use model::{Digest, DigestError, DigestFunction, proto};
+use model::{Digest, DigestError, DigestFunction, InstanceName, InstanceNameError, proto};
 use prost::Message as _;
 use store::Cas;
+use tonic::{Code, Status};
 
-/// Longest instance name, in bytes: as a file name may be, for names that people
-/// give to teams and projects.
-const MAX_INSTANCE_NAME_BYTES: usize = 255;
-
-/// Path segments that REAPI keeps for resource names; an instance name has none.
-const RESERVED_SEGMENTS: [&str; 7] = [
-    "blobs",
-    "uploads",
-    "actions",
-    "actionResults",
-    "operations",
-    "capabilities",
-    "compressed-blobs",
-];
+use crate::status;
 
 /// Why a request is refused before anything is looked up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RequestError {
     /// A field's digest is none.
-    #[error("{field}: {source}")]
+    #[error("{field}")]
     Digest {
         /// The field.
         field: &'static str,
@@ -36,9 +26,15 @@ pub(crate) enum RequestError {
         /// The field.
         field: &'static str,
     },
-    /// The instance name is too long, or could be taken for a resource name.
-    #[error("`{0}` is not an instance name: segments are not empty and no keyword of REAPI")]
-    InstanceName(String),
+    /// The instance name is none.
+    #[error(transparent)]
+    InstanceName(#[from] InstanceNameError),
+}
+
+impl From<RequestError> for Status {
+    fn from(error: RequestError) -> Self {
+        status::of(Code::InvalidArgument, &error)
+    }
 }
 
 /// Reads a request's `digest_function` field.
@@ -106,15 +102,9 @@ fn canonical_parts(encoded: &[u8]) -> Option<(&[u8], u64)> {
     (size.is_empty() && i64::try_from(size_bytes).is_ok()).then_some((hash, size_bytes))
 }
 
-/// Checks an instance name. The store of blobs is one for all instances (a blob
-/// is its content); cached results are kept apart by instance.
-pub(crate) fn instance_name(name: &str) -> Result<(), RequestError> {
-    let good_segment = |segment: &str| {
-        !segment.is_empty() && !segment.contains('\0') && !RESERVED_SEGMENTS.contains(&segment)
-    };
-    let good = name.is_empty()
-        || (name.len() <= MAX_INSTANCE_NAME_BYTES && name.split('/').all(good_segment));
-    if good { Ok(()) } else { Err(RequestError::InstanceName(name.chars().take(80).collect())) }
+/// Reads a request's `instance_name` field.
+pub(crate) fn instance_name(name: &str) -> Result<InstanceName, RequestError> {
+    Ok(InstanceName::parse(name)?)
 }
 
 #[cfg(test)]
@@ -155,13 +145,13 @@ mod tests {
     }
 
     #[test]
-    fn instance_names() {
-        for good in ["", "main", "team/project", "with space", "ünïcode"] {
-            assert_eq!(instance_name(good), Ok(()), "{good}");
-        }
-        let long = "x".repeat(256);
-        for bad in ["/", "a//b", "/a", "a/", "blobs", "a/uploads/b", "operations", "a\0", &long] {
-            assert!(instance_name(bad).is_err(), "{bad}");
-        }
+    fn a_refusal_names_the_field_and_its_cause_once() {
+        let refused = digest("root_digest", None, FUNCTION).unwrap_err();
+        let status = Status::from(refused);
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(status.message(), "root_digest: the digest is missing");
+        let status = Status::from(instance_name("blobs").unwrap_err());
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(status.message().matches("blobs").count(), 1);
     }
 }

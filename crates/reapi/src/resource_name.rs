@@ -8,7 +8,12 @@
 //! may have several segments, none of them a keyword, so the first keyword ends
 //! it. The function stands in the name for those that came after REAPI 2.2.
 
-use model::{Digest, DigestError, DigestFunction};
+use std::str::Split;
+
+use model::{Digest, DigestError, DigestFunction, InstanceName};
+use tonic::{Code, Status};
+
+use crate::status;
 
 /// Longest resource name, in bytes: more than any instance name, UUID, digest and
 /// file name need, so that names can be repeated in messages and logs.
@@ -40,7 +45,7 @@ pub(crate) enum ResourceNameError {
         expected: &'static str,
     },
     /// The hash or size is wrong.
-    #[error("in the resource name: {0}")]
+    #[error("in the resource name")]
     Digest(#[from] DigestError),
     /// The size is no decimal number.
     #[error("in the resource name: `{0}` is not a size in bytes")]
@@ -53,6 +58,12 @@ pub(crate) enum ResourceNameError {
     TooLong,
 }
 
+impl From<ResourceNameError> for Status {
+    fn from(error: ResourceNameError) -> Self {
+        status::of(Code::InvalidArgument, &error)
+    }
+}
+
 const READ_FORM: &str = "[instance/]blobs/[digest function/]hash/size";
 const WRITE_FORM: &str = "[instance/]uploads/uuid/blobs/[digest function/]hash/size[/metadata]";
 
@@ -60,9 +71,9 @@ const WRITE_FORM: &str = "[instance/]uploads/uuid/blobs/[digest function/]hash/s
 pub(crate) fn parse_read(name: &str) -> Result<Resource, ResourceNameError> {
     check_length(name)?;
     let form = ResourceNameError::Form { expected: READ_FORM };
-    let mut segments = name.split('/');
-    let keyword = skip_instance(&mut segments, &["blobs", "compressed-blobs"]);
-    let resource = blob(keyword.ok_or_else(|| form.clone())?, &mut segments, &form)?;
+    let segments = after_instance(name, &["blobs", "compressed-blobs"]);
+    let mut segments = segments.ok_or_else(|| form.clone())?;
+    let resource = blob(&mut segments, &form)?;
     if segments.next().is_some() { Err(form) } else { Ok(resource) }
 }
 
@@ -70,41 +81,37 @@ pub(crate) fn parse_read(name: &str) -> Result<Resource, ResourceNameError> {
 pub(crate) fn parse_write(name: &str) -> Result<Resource, ResourceNameError> {
     check_length(name)?;
     let form = ResourceNameError::Form { expected: WRITE_FORM };
-    let mut segments = name.split('/');
-    let uploads = skip_instance(&mut segments, &["uploads"]);
-    let uuid = uploads.and_then(|_| segments.next()).filter(|uuid| !uuid.is_empty());
-    let keyword = uuid.and_then(|_| segments.next()).ok_or_else(|| form.clone())?;
-    blob(keyword, &mut segments, &form)
+    let segments = after_instance(name, &["uploads"]);
+    let mut segments = segments.ok_or_else(|| form.clone())?;
+    let uuid = segments.nth(1).unwrap_or_default();
+    if uuid.is_empty() { Err(form) } else { blob(&mut segments, &form) }
 }
 
 fn check_length(name: &str) -> Result<(), ResourceNameError> {
     if name.len() > MAX_NAME_BYTES { Err(ResourceNameError::TooLong) } else { Ok(()) }
 }
 
-/// Goes over the instance name, and returns the keyword that ends it.
-fn skip_instance<'a>(
-    segments: &mut impl Iterator<Item = &'a str>,
-    keywords: &[&str],
-) -> Option<&'a str> {
-    for segment in segments {
+/// The segments from the first keyword on, if what is before it is an instance name or nothing.
+fn after_instance<'a>(name: &'a str, keywords: &[&str]) -> Option<Split<'a, char>> {
+    let mut start = 0;
+    for segment in name.split('/') {
         if keywords.contains(&segment) {
-            return Some(segment);
+            let instance = name[..start].strip_suffix('/');
+            let is_valid = instance.is_none_or(|it| !it.is_empty() && InstanceName::is_valid(it));
+            return is_valid.then(|| name[start..].split('/'));
         }
-        if crate::request::instance_name(segment).is_err() || segment.is_empty() {
-            return None;
-        }
+        start += segment.len() + 1;
     }
     None
 }
 
-/// Reads what follows the keyword `blobs` or `compressed-blobs`.
+/// Reads the keyword `blobs` or `compressed-blobs` and what follows it.
 fn blob<'a>(
-    keyword: &str,
     segments: &mut impl Iterator<Item = &'a str>,
     form: &ResourceNameError,
 ) -> Result<Resource, ResourceNameError> {
     let mut next = || segments.next().ok_or_else(|| form.clone());
-    let compression = match keyword {
+    let compression = match next()? {
         "blobs" => Compression::Identity,
         "compressed-blobs" => compressor(next()?)?,
         _ => return Err(form.clone()),
@@ -200,6 +207,7 @@ mod tests {
             "blobs/md5/HASH/3",
             "blobs/../HASH/3",
             "actions/blobs/HASH/3",
+            "a/actions/b/blobs/HASH/3",
             "uploads/u/blobs/HASH/3",
             "compressed-blobs/HASH/3",
             "compressed-blobs/brotli/HASH/3",
@@ -220,5 +228,6 @@ mod tests {
             refuse(parse_write, name);
         }
         refuse(parse_read, &format!("{}blobs/HASH/3", "a/".repeat(4000)));
+        refuse(parse_read, &format!("{}/blobs/HASH/3", "a".repeat(256)));
     }
 }

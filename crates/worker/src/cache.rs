@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use model::proto;
 use model::result::{References, referenced_digests, tree_digests};
-use model::{Digest, DigestFunction};
+use model::{Digest, DigestFunction, InstanceName};
 use prost::Message;
 use store::{StoreError, StoreView};
 
@@ -13,18 +13,21 @@ use crate::error::CacheError;
 /// The cached result of an action that succeeded, if it is complete.
 pub(crate) fn lookup(
     view: &impl StoreView,
-    instance: &str,
+    instance: &InstanceName,
     action: &Digest,
 ) -> Result<Option<proto::ActionResult>, CacheError> {
     let read = |source| match source {
         StoreError::WouldWait => CacheError::WouldWait,
         source => CacheError::Read { action: *action, source: Box::new(source) },
     };
-    let Some(value) = view.cached_result(instance, action).map_err(read)? else {
+    let Some(value) = view.cached_result(instance.as_str(), action).map_err(read)? else {
         return Ok(None);
     };
     // A result goes when what it names goes.
-    let miss = || view.remove_incomplete(instance, action, &value).map(|()| None).map_err(read);
+    let miss = || {
+        let removed = view.remove_incomplete(instance.as_str(), action, &value);
+        removed.map(|()| None).map_err(read)
+    };
     let Some((result, references)) = complete_but_for_trees(view, action, value.clone()) else {
         return miss();
     };

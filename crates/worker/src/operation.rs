@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use model::{Digest, proto};
+use model::{Digest, InstanceName, proto};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -86,7 +86,7 @@ struct Audience {
 #[derive(Debug)]
 pub(crate) struct Operation {
     pub(crate) name: String,
-    pub(crate) instance: String,
+    pub(crate) instance: InstanceName,
     pub(crate) action: Digest,
     history: watch::Sender<History>,
     audience: Mutex<Audience>,
@@ -95,7 +95,7 @@ pub(crate) struct Operation {
 
 impl Operation {
     /// A new operation.
-    pub(crate) fn new(name: String, instance: String, first: OperationState) -> Self {
+    pub(crate) fn new(name: String, instance: InstanceName, first: OperationState) -> Self {
         Self {
             name,
             instance,
@@ -222,7 +222,7 @@ mod tests {
     fn operation() -> Arc<Operation> {
         let action = Digest::of(DigestFunction::Sha256, b"action");
         let first = OperationState::queued(action, metadata());
-        Arc::new(Operation::new("operations/1".into(), String::new(), first))
+        Arc::new(Operation::new("operations/1".into(), InstanceName::default(), first))
     }
 
     fn metadata() -> proto::ExecutedActionMetadata {

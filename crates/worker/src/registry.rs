@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use model::Digest;
+use model::{Digest, InstanceName};
 use parking_lot::Mutex;
 
 use crate::operation::{Operation, OperationState};
@@ -21,7 +21,7 @@ pub(crate) struct Registry {
 }
 
 /// Equal actions of one instance are one operation.
-type Key = (String, Digest);
+type Key = (InstanceName, Digest);
 
 #[derive(Debug, Default)]
 struct State {
@@ -60,7 +60,7 @@ impl Registry {
     /// new operation that begins with `first`.
     pub(crate) fn admit(
         &self,
-        instance: String,
+        instance: InstanceName,
         first: OperationState,
         shareable: bool,
     ) -> Admission {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn admit(registry: &Registry, name: &str, shareable: bool) -> (Arc<Operation>, bool) {
-        match registry.admit(String::new(), queued(name), shareable) {
+        match registry.admit(InstanceName::default(), queued(name), shareable) {
             Admission::Joined(operation) => (operation, true),
             Admission::New(operation) => (operation, false),
         }
@@ -172,7 +172,7 @@ mod tests {
         assert!(admit(&registry, "a", true).1);
         assert!(!admit(&registry, "a", false).1, "one that must run by itself");
         assert!(!admit(&registry, "b", true).1);
-        let other = registry.admit("other".into(), queued("a"), true);
+        let other = registry.admit(InstanceName::parse("other").unwrap(), queued("a"), true);
         assert!(matches!(other, Admission::New(_)), "instances do not mix");
         finish(&registry, &first);
         assert!(!admit(&registry, "a", true).1);

@@ -32,7 +32,7 @@ pub(crate) fn finished(
     };
     Event::Finished(Arc::new(Finished {
         operation: operation.name.as_str().into(),
-        instance: operation.instance.clone(),
+        instance: operation.instance.to_string(),
         action: operation.action.to_string(),
         origin: Arc::clone(origin),
         queued_at: queued_at(timeline),

@@ -299,7 +299,7 @@ impl Slot {
         entry.stdout_raw.clear();
         entry.stderr_raw.clear();
         let cache = self.shared.store.action_cache();
-        cache.put(&operation.instance, &operation.action, &entry.encode_to_vec())
+        cache.put(operation.instance.as_str(), &operation.action, &entry.encode_to_vec())
     }
 
     fn answer(

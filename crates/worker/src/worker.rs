@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use events::{Event, Listeners, Origin};
 use inputroot::InputRoots;
-use model::{ActionMessage, Digest, proto};
+use model::{ActionMessage, Digest, InstanceName, proto};
 use parking_lot::Mutex;
 use runtimes::Runtimes;
 use store::{Store, StoreError, StoreView};
@@ -29,7 +29,7 @@ use crate::timeline::Timeline;
 #[derive(Debug, Clone)]
 pub struct ExecuteRequest {
     /// The instance name; results of one are not served to another.
-    pub instance: String,
+    pub instance: InstanceName,
     /// The Action blob.
     pub action: Digest,
     /// Run it even when its result is known.
@@ -261,7 +261,7 @@ impl Worker {
     pub fn cached_result(
         &self,
         view: &impl StoreView,
-        instance: &str,
+        instance: &InstanceName,
         action: &Digest,
     ) -> Result<Option<proto::ActionResult>, CacheError> {
         let result = cache::lookup(view, instance, action);

@@ -1,8 +1,11 @@
 //! Whether a message of an upload may come now: the rules of `ByteStream.Write`
 //! as a pure object.
 
-use crate::resource_name::{Compression, Resource};
 use proto::google::bytestream::WriteRequest;
+use tonic::{Code, Status};
+
+use crate::resource_name::{Compression, Resource};
+use crate::status;
 
 /// Why a message of an upload is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +44,16 @@ pub(crate) enum WriteRefused {
     /// The stream ended without `finish_write`.
     #[error("the stream ended without finish_write; nothing was stored")]
     Unfinished,
+}
+
+impl From<WriteRefused> for Status {
+    fn from(error: WriteRefused) -> Self {
+        let code = match error {
+            WriteRefused::Start(_) => Code::OutOfRange,
+            _ => Code::InvalidArgument,
+        };
+        status::of(code, &error)
+    }
 }
 
 /// How far an upload is.
@@ -123,6 +136,12 @@ mod tests {
             })
         });
         assert_eq!(outcome.map(|()| progress.finished()), expected, "{sent:?}");
+    }
+
+    #[test]
+    fn codes() {
+        assert_eq!(Status::from(WriteRefused::Start(3)).code(), Code::OutOfRange);
+        assert_eq!(Status::from(WriteRefused::Unfinished).code(), Code::InvalidArgument);
     }
 
     #[test]

@@ -10,9 +10,9 @@ use proto::google::bytestream::ReadRequest;
 use store::Store;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_stream::Stream;
-use tonic::Status;
+use tonic::{Code, Status};
 
-use super::piece_bytes;
+use super::piece::piece_bytes;
 use crate::grpc::Chunk;
 use crate::memory::{Account, Loan};
 use crate::resource_name::{self, Compression, Resource};
@@ -44,6 +44,21 @@ pub(crate) enum ReadRefused {
     Limit(i64),
 }
 
+impl From<ReadRefused> for Status {
+    fn from(error: ReadRefused) -> Self {
+        let code = match error {
+            ReadRefused::Offset { .. } => Code::OutOfRange,
+            ReadRefused::Limit(_) => Code::InvalidArgument,
+        };
+        status::of(code, &error)
+    }
+}
+
+/// The status of a blob that could be opened, but not read to its end.
+fn read_failed(error: io::Error) -> Status {
+    status::of_act(Code::Internal, "reading a blob failed", &error)
+}
+
 /// Answers a read: the first piece comes with the opening of the blob, so that
 /// small blobs take one visit to the disk.
 pub(super) async fn read(
@@ -51,17 +66,16 @@ pub(super) async fn read(
     account: Arc<Account>,
     request: ReadRequest,
 ) -> Result<impl Stream<Item = Result<Chunk, Status>> + Send, Status> {
-    let resource = resource_name::parse_read(&request.resource_name).map_err(status::name)?;
-    let range = range(&resource, &request).map_err(status::read_refused)?;
+    let resource = resource_name::parse_read(&request.resource_name)?;
+    let range = range(&resource, &request)?;
     let piece_bytes = piece_bytes(&account);
-    let ahead = account.lend_when_free(ahead_bytes(&resource, piece_bytes)).await;
-    let ahead = ahead.map_err(status::exhausted)?;
+    let ahead = account.lend_when_free(ahead_bytes(&resource, piece_bytes)).await?;
     let first = blocking::run(move || {
-        let file = store.cas().open(&resource.digest).map_err(status::cas)?;
+        let file = store.cas().open(&resource.digest).map_err(status::store)?;
         let file = file.ok_or_else(|| status::blob_not_found(&resource.digest))?;
         let source = Source::open(file, &resource, range, piece_bytes, ahead);
-        let mut source = source.map_err(status::read_failed)?;
-        let piece = source.next_piece().map_err(status::read_failed)?;
+        let mut source = source.map_err(read_failed)?;
+        let piece = source.next_piece().map_err(read_failed)?;
         Ok((source, piece))
     })
     .await?;
@@ -102,7 +116,7 @@ fn pieces(first: (Source, Bytes)) -> impl Stream<Item = Result<Chunk, Status>> +
             Reading::Ready(read) => read,
             Reading::Ahead(task) => match task.await {
                 Ok(Ok(read)) => read,
-                Ok(Err(error)) => return Some((Err(status::read_failed(error)), Reading::Over)),
+                Ok(Err(error)) => return Some((Err(read_failed(error)), Reading::Over)),
                 Err(error) => return Some((Err(status::lost(&error)), Reading::Over)),
             },
             Reading::Over => return None,
@@ -207,6 +221,13 @@ mod tests {
         check(i64::MAX, 0, beyond(i64::MAX));
         check(-1, 0, beyond(-1));
         check(0, -1, Err(ReadRefused::Limit(-1)));
+    }
+
+    #[test]
+    fn codes() {
+        assert_eq!(Status::from(ReadRefused::Limit(-1)).code(), Code::InvalidArgument);
+        let beyond = ReadRefused::Offset { offset: 4, size_bytes: 3 };
+        assert_eq!(Status::from(beyond).code(), Code::OutOfRange);
     }
 
     #[test]

@@ -24,8 +24,7 @@ use proto::google::bytestream::WriteRequest;
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::grpc::{MAX_REQUEST_MESSAGE_BYTES, PREFIX_BYTES};
-use crate::status;
+use crate::frame::{FrameError, MAX_MESSAGE_BYTES, PREFIX_BYTES};
 
 /// Bytes before the data that are looked through as they come. A resource name
 /// takes most of them, and has a limit of its own.
@@ -55,7 +54,7 @@ impl UploadMessages {
             match self.data().await? {
                 Some(data) => self.parser.received = data,
                 None if self.parser.is_between_messages() => return Ok(None),
-                None => return Err(status::cut_short()),
+                None => return Err(FrameError::CutShort.into()),
             }
         }
     }
@@ -113,7 +112,7 @@ impl Parser {
     }
 
     /// A message, or a part of one; `None` until more was received.
-    fn next(&mut self) -> Result<Option<WriteRequest>, Status> {
+    fn next(&mut self) -> Result<Option<WriteRequest>, FrameError> {
         if matches!(self.part, Part::Head) {
             self.begin()?;
         }
@@ -131,7 +130,7 @@ impl Parser {
     }
 
     /// Finds out how the message is to be taken, if its head is here.
-    fn begin(&mut self) -> Result<(), Status> {
+    fn begin(&mut self) -> Result<(), FrameError> {
         if !self.gathered.is_empty() {
             self.gathered.extend_from_slice(&self.received);
             self.received = self.gathered.split().freeze();
@@ -153,7 +152,7 @@ impl Parser {
         Ok(())
     }
 
-    fn gather(&mut self, bytes: usize) -> Result<Option<WriteRequest>, Status> {
+    fn gather(&mut self, bytes: usize) -> Result<Option<WriteRequest>, FrameError> {
         let missing = bytes - self.gathered.len();
         let come = self.received.split_to(missing.min(self.received.len()));
         self.gathered.extend_from_slice(&come);
@@ -161,7 +160,8 @@ impl Parser {
             return Ok(None);
         }
         self.part = Part::Head;
-        status::decoded(WriteRequest::decode(self.gathered.split().freeze())).map(Some)
+        let message = WriteRequest::decode(self.gathered.split().freeze());
+        Ok(Some(message.map_err(FrameError::Malformed)?))
     }
 }
 
@@ -196,17 +196,17 @@ enum Head {
 }
 
 impl Head {
-    fn parse(received: &[u8]) -> Result<Self, Status> {
+    fn parse(received: &[u8]) -> Result<Self, FrameError> {
         let Some((prefix, after)) = received.split_first_chunk::<PREFIX_BYTES>() else {
             return Ok(Self::Incomplete);
         };
         let [compressed, length @ ..] = *prefix;
         let bytes = u32::from_be_bytes(length) as usize;
         if compressed != 0 {
-            return Err(status::compressed_message());
+            return Err(FrameError::Compressed);
         }
-        if bytes > MAX_REQUEST_MESSAGE_BYTES {
-            return Err(status::message_too_large(bytes, MAX_REQUEST_MESSAGE_BYTES));
+        if bytes > MAX_MESSAGE_BYTES {
+            return Err(FrameError::TooLarge { size_bytes: bytes });
         }
         let here = &after[..bytes.min(after.len())];
         let mut rest = here;
@@ -270,7 +270,7 @@ mod tests {
         let mut messages = Vec::new();
         for piece in bytes.chunks(piece_bytes) {
             parser.received = Bytes::copy_from_slice(piece);
-            while let Some(message) = parser.next().map_err(|status| status.code())? {
+            while let Some(message) = parser.next().map_err(|error| Status::from(error).code())? {
                 messages.push(message);
             }
         }

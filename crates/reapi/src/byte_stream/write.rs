@@ -11,7 +11,7 @@ use store::{BlobWriter, Store};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tonic::{Response, Status};
 
-use super::piece_bytes;
+use super::piece::piece_bytes;
 use super::progress::{Progress, WriteRefused};
 use super::upload_messages::UploadMessages;
 use crate::memory::Account;
@@ -66,27 +66,25 @@ async fn receive(
     account: &Arc<Account>,
     messages: &mut UploadMessages,
 ) -> Result<i64, Status> {
-    let refused = status::write_refused;
-    let mut message = messages.message().await?.ok_or_else(|| refused(WriteRefused::Empty))?;
-    let resource = resource_name::parse_write(&message.resource_name).map_err(status::name)?;
+    let mut message = messages.message().await?.ok_or(WriteRefused::Empty)?;
+    let resource = resource_name::parse_write(&message.resource_name)?;
     if store.cas().contains(&resource.digest) {
         return Ok(committed_size(&resource));
     }
     let piece_bytes = piece_bytes(account);
-    let _held = account.lend(held_bytes(&resource, piece_bytes)).map_err(status::exhausted)?;
+    let _held = account.lend(held_bytes(&resource, piece_bytes))?;
     let name = std::mem::take(&mut message.resource_name);
     let mut progress = Progress::new(name, &resource);
     let mut upload = Upload::new(store, resource, piece_bytes);
     let mut sent_bytes = 0;
     loop {
-        progress.accept(&message).map_err(refused)?;
+        progress.accept(&message)?;
         sent_bytes += message.data.len() as i64;
         upload = upload.push(message.data).await?;
         if progress.finished() {
             break;
         }
-        let next = messages.message().await?;
-        message = next.ok_or_else(|| refused(WriteRefused::Unfinished))?;
+        message = messages.message().await?.ok_or(WriteRefused::Unfinished)?;
     }
     refuse_surplus(&mut progress, messages)?;
     upload.commit().await?;
@@ -96,7 +94,7 @@ async fn receive(
 /// Refuses messages behind the last one, as far as they are here already.
 fn refuse_surplus(progress: &mut Progress, messages: &mut UploadMessages) -> Result<(), Status> {
     match messages.message().now_or_never().transpose()?.flatten() {
-        Some(message) => progress.accept(&message).map_err(status::write_refused),
+        Some(message) => Ok(progress.accept(&message)?),
         None => Ok(()),
     }
 }
@@ -216,8 +214,8 @@ impl Form {
             Compression::Zstd => {
                 let bounded = Bounded { writer, remaining: digest.size_bytes() };
                 let decoder = zstd::stream::write::Decoder::new(bounded);
-                let mut decoder = decoder.map_err(status::decompression)?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(status::decompression)?;
+                let mut decoder = decoder.map_err(status::unpacking)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(status::unpacking)?;
                 Self::Zstd(Box::new(decoder))
             }
         })
@@ -225,11 +223,10 @@ impl Form {
 
     fn write(&mut self, data: &[Bytes]) -> Result<(), Status> {
         match self {
-            Self::Identity(writer) => writer.write_pieces(data).map_err(status::cas),
-            Self::Zstd(decoder) => data
-                .iter()
-                .try_for_each(|data| decoder.write_all(data))
-                .map_err(status::decompression),
+            Self::Identity(writer) => writer.write_pieces(data).map_err(status::store),
+            Self::Zstd(decoder) => {
+                data.iter().try_for_each(|data| decoder.write_all(data)).map_err(status::unpacking)
+            }
         }
     }
 
@@ -237,11 +234,11 @@ impl Form {
         let writer = match self {
             Self::Identity(writer) => writer,
             Self::Zstd(mut decoder) => {
-                decoder.flush().map_err(status::decompression)?;
+                decoder.flush().map_err(status::unpacking)?;
                 decoder.into_inner().writer
             }
         };
-        writer.commit().map(|_| ()).map_err(status::cas)
+        writer.commit().map(|_| ()).map_err(status::store)
     }
 }
 

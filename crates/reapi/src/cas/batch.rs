@@ -17,11 +17,40 @@ use proto::encoded::reapi::{
 };
 use proto::google::rpc::Status as RpcStatus;
 use store::Store;
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 
-use super::MAX_BATCH_TOTAL_SIZE_BYTES;
 use crate::memory::{Account, Loan};
 use crate::{blocking, request, status};
+
+/// Data in one batch, in bytes: the most that fits into the messages which gRPC
+/// clients take by default, and what other servers announce.
+pub(crate) const MAX_BATCH_TOTAL_SIZE_BYTES: u64 = 4 << 20;
+
+/// One compressed blob of a batch, unpacked, in bytes. What compresses better
+/// than 16 to 1 is better uploaded as a stream.
+const MAX_UNPACKED_BYTES: u64 = 16 * MAX_BATCH_TOTAL_SIZE_BYTES;
+
+/// Why a batch, or a blob of one, is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BatchRefused {
+    /// The data is over a limit.
+    #[error("{size_bytes} bytes are over the limit of {max_bytes}; use the ByteStream service")]
+    TooLarge {
+        /// The size of the data.
+        size_bytes: u64,
+        /// The limit.
+        max_bytes: u64,
+    },
+    /// The compressor is not among the announced ones.
+    #[error("compressor {0} is not supported; use IDENTITY or ZSTD")]
+    Compressor(i32),
+}
+
+impl From<BatchRefused> for Status {
+    fn from(error: BatchRefused) -> Self {
+        status::of(Code::InvalidArgument, &error)
+    }
+}
 
 /// Stores every blob of the batch that is what its digest says.
 pub(super) async fn update(
@@ -29,8 +58,8 @@ pub(super) async fn update(
     account: Arc<Account>,
     message: BatchUpdateBlobsRequest,
 ) -> Result<Response<BatchUpdateBlobsResponse>, Status> {
-    request::instance_name(&message.instance_name).map_err(status::request)?;
-    let function = request::function(message.digest_function).map_err(status::request)?;
+    request::instance_name(&message.instance_name)?;
+    let function = request::function(message.digest_function)?;
     check_total(message.requests.iter().map(|item| item.data.len() as u64))?;
     let responses = blocking::run(move || {
         let outcome = |item: BatchUpdateItem| BatchUpdateOutcome {
@@ -49,30 +78,25 @@ fn update_one(
     function: DigestFunction,
     item: &BatchUpdateItem,
 ) -> Result<(), Status> {
-    let digest = request::encoded_digest("digest", &item.digest, function);
-    let digest = digest.map_err(status::request)?;
+    let digest = request::encoded_digest("digest", &item.digest, function)?;
     let unpacked = account.loan();
     let data = match Compressor::try_from(item.compressor) {
         Ok(Compressor::Identity) => item.data.clone(),
         Ok(Compressor::Zstd) => decompress(&item.data, digest.size_bytes(), &unpacked)?,
-        _ => return Err(status::unsupported_compressor(item.compressor)),
+        _ => return Err(BatchRefused::Compressor(item.compressor).into()),
     };
-    store.cas().put_expected(&digest, &data).map(|_| ()).map_err(status::cas)
+    store.cas().put_expected(&digest, &data).map(|_| ()).map_err(status::store)
 }
 
 /// Unpacks a blob of a known size, which bounds the memory.
 fn decompress(data: &[u8], size_bytes: u64, unpacked: &Loan) -> Result<Bytes, Status> {
     if size_bytes > MAX_UNPACKED_BYTES {
-        return Err(status::batch_too_large(size_bytes, MAX_UNPACKED_BYTES));
+        return Err(BatchRefused::TooLarge { size_bytes, max_bytes: MAX_UNPACKED_BYTES }.into());
     }
-    unpacked.grow_to(size_bytes).map_err(status::exhausted)?;
+    unpacked.grow_to(size_bytes)?;
     let capacity = size_bytes as usize;
-    zstd::bulk::decompress(data, capacity).map(Bytes::from).map_err(status::decompression)
+    zstd::bulk::decompress(data, capacity).map(Bytes::from).map_err(status::unpacking)
 }
-
-/// One compressed blob of a batch, unpacked, in bytes. What compresses better
-/// than 16 to 1 is better uploaded as a stream.
-const MAX_UNPACKED_BYTES: u64 = 16 * MAX_BATCH_TOTAL_SIZE_BYTES;
 
 /// Reads every blob of the batch that is there.
 pub(super) async fn read(
@@ -80,14 +104,14 @@ pub(super) async fn read(
     account: Arc<Account>,
     message: BatchReadBlobsRequest,
 ) -> Result<Response<BatchReadBlobsResponse>, Status> {
-    request::instance_name(&message.instance_name).map_err(status::request)?;
-    let function = request::function(message.digest_function).map_err(status::request)?;
+    request::instance_name(&message.instance_name)?;
+    let function = request::function(message.digest_function)?;
     let size = |encoded: &Bytes| {
         request::encoded_digest("digests", encoded, function)
             .map_or(0, |digest| digest.size_bytes())
     };
     let total_bytes = check_total(message.digests.iter().map(size))?;
-    let _read = account.lend(total_bytes).map_err(status::exhausted)?;
+    let _read = account.lend(total_bytes)?;
     let responses = blocking::run(move || {
         let item = |encoded: Bytes| {
             let (data, status) = match read_one(&store, function, &encoded) {
@@ -104,17 +128,16 @@ pub(super) async fn read(
 }
 
 fn read_one(store: &Store, function: DigestFunction, encoded: &[u8]) -> Result<Bytes, Status> {
-    let digest = request::encoded_digest("digests", encoded, function);
-    let digest = digest.map_err(status::request)?;
-    let blob = store.cas().read(&digest).map_err(status::cas)?;
+    let digest = request::encoded_digest("digests", encoded, function)?;
+    let blob = store.cas().read(&digest).map_err(status::store)?;
     blob.ok_or_else(|| status::blob_not_found(&digest))
 }
 
 /// The bytes of a batch, if it is within the announced limit.
-fn check_total(sizes: impl Iterator<Item = u64>) -> Result<u64, Status> {
-    let total = sizes.fold(0, u64::saturating_add);
-    if total > MAX_BATCH_TOTAL_SIZE_BYTES {
-        return Err(status::batch_too_large(total, MAX_BATCH_TOTAL_SIZE_BYTES));
+fn check_total(sizes: impl Iterator<Item = u64>) -> Result<u64, BatchRefused> {
+    let (size_bytes, max_bytes) = (sizes.fold(0, u64::saturating_add), MAX_BATCH_TOTAL_SIZE_BYTES);
+    if size_bytes > max_bytes {
+        return Err(BatchRefused::TooLarge { size_bytes, max_bytes });
     }
-    Ok(total)
+    Ok(size_bytes)
 }

@@ -4,7 +4,7 @@ mod batch;
 mod missing;
 mod tree;
 
-pub(crate) use tree::TreeRefused;
+pub(crate) use batch::MAX_BATCH_TOTAL_SIZE_BYTES;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,10 +15,6 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http};
 
 use crate::grpc::{Call, Methods};
-
-/// Data in one batch, in bytes: the most that fits into the messages which gRPC
-/// clients take by default, and what other servers announce.
-pub(crate) const MAX_BATCH_TOTAL_SIZE_BYTES: u64 = 4 << 20;
 
 /// The service.
 #[derive(Clone)]

@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use model::proto::GetTreeRequest;
-use model::{Digest, Directory, Entry};
+use model::{Digest, Directory, DirectoryError, Entry};
 use proto::encoded::reapi::GetTreeResponse;
 use store::Store;
 use tokio_stream::Stream;
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 
 use crate::memory::{Account, Loan};
 use crate::{blocking, request, status};
@@ -35,12 +35,12 @@ const DIRECTORY_MEMORY_BYTES: u64 = 160;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TreeRefused {
     /// A blob is not a Directory.
-    #[error("{digest} is not a Directory: {reason}")]
+    #[error("{digest} is not a Directory")]
     Malformed {
         /// The blob.
         digest: Digest,
         /// What is wrong with it.
-        reason: String,
+        source: DirectoryError,
     },
     /// The tree has too many directories.
     #[error("the tree has more than {MAX_DIRECTORIES} directories")]
@@ -50,20 +50,29 @@ pub(crate) enum TreeRefused {
     PageToken(String),
 }
 
+impl From<TreeRefused> for Status {
+    fn from(error: TreeRefused) -> Self {
+        let code = match error {
+            TreeRefused::Malformed { .. } | TreeRefused::PageToken(_) => Code::InvalidArgument,
+            TreeRefused::TooLarge => Code::ResourceExhausted,
+        };
+        status::of(code, &error)
+    }
+}
+
 /// Answers with the tree, page by page.
 pub(super) async fn get_tree(
     store: Arc<Store>,
     account: Arc<Account>,
     message: GetTreeRequest,
 ) -> Result<Response<impl Stream<Item = Result<GetTreeResponse, Status>> + Send>, Status> {
-    request::instance_name(&message.instance_name).map_err(status::request)?;
-    let function = request::function(message.digest_function).map_err(status::request)?;
-    let root = request::digest("root_digest", message.root_digest.as_ref(), function);
-    let root = root.map_err(status::request)?;
+    request::instance_name(&message.instance_name)?;
+    let function = request::function(message.digest_function)?;
+    let root = request::digest("root_digest", message.root_digest.as_ref(), function)?;
     if !store.cas().contains(&root) {
         return Err(status::blob_not_found(&root));
     }
-    let skip = skipped(&message.page_token).map_err(status::tree_refused)?;
+    let skip = skipped(&message.page_token)?;
     let page_size = usize::try_from(message.page_size).ok().filter(|&size| size > 0);
     let walk = Walk::at(root, store, account.loan(), skip, page_size.unwrap_or(usize::MAX));
     Ok(Response::new(pages(walk)))
@@ -137,10 +146,10 @@ impl Walk {
     /// The next Directory that is there.
     fn next_directory(&mut self) -> Result<Option<Bytes>, Status> {
         while let Some(digest) = self.waiting.pop_front() {
-            if let Some(blob) = self.store.cas().read(&digest).map_err(status::cas)? {
-                self.visit(digest, blob.clone()).map_err(status::tree_refused)?;
+            if let Some(blob) = self.store.cas().read(&digest).map_err(status::store)? {
+                self.visit(digest, blob.clone())?;
                 let seen_bytes = self.seen.len() as u64 * DIRECTORY_MEMORY_BYTES;
-                self.memory.grow_to(seen_bytes).map_err(status::exhausted)?;
+                self.memory.grow_to(seen_bytes)?;
                 self.read += 1;
                 return Ok(Some(blob));
             }
@@ -151,7 +160,7 @@ impl Walk {
     /// Puts the directory's children in line.
     fn visit(&mut self, digest: Digest, blob: Bytes) -> Result<(), TreeRefused> {
         let directory = Directory::parse(blob, digest.function())
-            .map_err(|error| TreeRefused::Malformed { digest, reason: error.to_string() })?;
+            .map_err(|source| TreeRefused::Malformed { digest, source })?;
         for entry in directory.entries() {
             if let Entry::Directory { digest, .. } = entry
                 && self.seen.insert(digest)

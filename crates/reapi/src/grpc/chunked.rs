@@ -28,12 +28,9 @@ use tonic::codegen::http::{self, HeaderMap, HeaderValue, header};
 use tonic::metadata::GRPC_CONTENT_TYPE;
 use tonic::{Status, Streaming};
 
-use super::MAX_REQUEST_MESSAGE_BYTES;
 use super::codec::ExactDecoder;
+use crate::frame::{MAX_MESSAGE_BYTES, PREFIX_BYTES};
 use crate::memory::Loan;
-
-/// Bytes before a message: a flag, and the length.
-pub(crate) const PREFIX_BYTES: usize = 5;
 
 /// The header by which a client says how its messages are compressed.
 const ENCODING: &str = "grpc-encoding";
@@ -77,7 +74,7 @@ where
     refuse_compression(request.headers())?;
     let decoder = ExactDecoder::new(loan);
     let body = request.into_body();
-    let mut messages = Streaming::new_request(decoder, body, None, Some(MAX_REQUEST_MESSAGE_BYTES));
+    let mut messages = Streaming::new_request(decoder, body, None, Some(MAX_MESSAGE_BYTES));
     let message = messages.message().await?;
     let message = message.ok_or_else(|| Status::internal("the request's message is missing"))?;
     messages.trailers().await?;

@@ -10,6 +10,7 @@ use proto::shape::{Shaped, decoded_bytes};
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
+use crate::frame::FrameError;
 use crate::memory::Loan;
 
 /// What a message's buffer starts with. Larger messages reserve what they need
@@ -88,8 +89,9 @@ impl<Req: Message + Default + Shaped + 'static> Decoder for ExactDecoder<Req> {
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Req>, Status> {
         // tonic hands out a whole message in one piece.
         let bytes = decoded_bytes::<Req>(buffer.chunk());
-        self.loan.grow_by(bytes).map_err(crate::status::exhausted)?;
-        crate::status::decoded(Req::decode(buffer)).map(Some)
+        self.loan.grow_by(bytes)?;
+        let message = Req::decode(buffer).map_err(FrameError::Malformed)?;
+        Ok(Some(message))
     }
 
     fn buffer_settings(&self) -> BufferSettings {

@@ -7,7 +7,7 @@
 mod chunked;
 mod codec;
 
-pub(crate) use chunked::{Chunk, PREFIX_BYTES};
+pub(crate) use chunked::Chunk;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -24,13 +24,9 @@ use tonic::server::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::frame::MAX_MESSAGE_BYTES;
 use crate::memory::{Account, Budget, Loan};
 use codec::ExactCodec;
-
-/// The largest request message. A batch holds at most
-/// [`crate::cas::MAX_BATCH_TOTAL_SIZE_BYTES`] of data; the rest is room for its
-/// digests and for clients that fill their ByteStream messages to 4 MiB.
-pub(crate) const MAX_REQUEST_MESSAGE_BYTES: usize = 5 << 20;
 
 /// The methods of one service.
 pub(crate) trait Methods: Clone + Send + Sync + 'static {
@@ -169,7 +165,7 @@ where
     Req: Message + Default + Shaped + 'static,
     Res: Message + 'static,
 {
-    Grpc::new(ExactCodec::new(loan)).max_decoding_message_size(MAX_REQUEST_MESSAGE_BYTES)
+    Grpc::new(ExactCodec::new(loan)).max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
 
 struct Unary<F>(F);

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
-use super::Account;
+use super::budget::Account;
 
 /// What every HTTP/2 client sends first: `PRI * HTTP/2.0...`, and the header of
 /// its settings. From then on pings find out whether it is there.
@@ -120,7 +120,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Accounted<IO> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::Budget;
+    use crate::memory::budget::Budget;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     const SHORT: Duration = Duration::from_millis(20);

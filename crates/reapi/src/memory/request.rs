@@ -8,16 +8,30 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::time::Sleep;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 
-use super::Loan;
-use crate::grpc::{MAX_REQUEST_MESSAGE_BYTES, PREFIX_BYTES};
+use super::budget::Loan;
+use crate::frame::{MAX_MESSAGE_BYTES, PREFIX_BYTES};
 use crate::status;
 
 /// How long a request may be silent that is not yet whole: longer than a network
 /// is away that comes back, so short that half requests do not pile up.
 const MAX_SILENCE: Duration = Duration::from_secs(60);
+
+/// The rest of a request does not come.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("nothing came of the request for {} s", after.as_secs())]
+struct Silent {
+    /// How long nothing came.
+    after: Duration,
+}
+
+impl From<Silent> for Status {
+    fn from(error: Silent) -> Self {
+        status::of(Code::DeadlineExceeded, &error)
+    }
+}
 
 /// See the module.
 pub(super) struct RequestBody {
@@ -40,14 +54,14 @@ impl RequestBody {
         let max_silence = self.max_silence;
         let silence = self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(max_silence)));
         ready!(silence.as_mut().poll(context));
-        Poll::Ready(status::silent(max_silence))
+        Poll::Ready(Silent { after: max_silence }.into())
     }
 
     fn check(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Status> {
         self.silence = None;
         if let Some(data) = frame.data_ref() {
-            let largest = self.messages.follow(data).min(MAX_REQUEST_MESSAGE_BYTES);
-            self.loan.grow_to(largest as u64).map_err(status::exhausted)?;
+            let largest = self.messages.follow(data).min(MAX_MESSAGE_BYTES);
+            self.loan.grow_to(largest as u64)?;
         }
         Ok(frame)
     }
@@ -115,7 +129,7 @@ mod tests {
     use super::*;
     use std::convert::Infallible;
 
-    use crate::memory::{Account, Budget};
+    use crate::memory::budget::{Account, Budget};
     use http_body::Body as _;
 
     const MIB: usize = 1 << 20;
@@ -141,9 +155,9 @@ mod tests {
     }
 
     /// One frame, and then silence.
-    struct Silent(Option<Bytes>);
+    struct OneFrame(Option<Bytes>);
 
-    impl http_body::Body for Silent {
+    impl http_body::Body for OneFrame {
         type Data = Bytes;
         type Error = Infallible;
 
@@ -161,7 +175,7 @@ mod tests {
 
     fn body(data: Vec<u8>, account: &Arc<Account>) -> RequestBody {
         let loan = Arc::new(account.loan());
-        RequestBody::new(Body::new(Silent(Some(data.into()))), loan)
+        RequestBody::new(Body::new(OneFrame(Some(data.into()))), loan)
     }
 
     #[tokio::test]

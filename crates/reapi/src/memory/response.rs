@@ -10,8 +10,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::HeaderMap;
 
-use super::{Account, Loan};
-use crate::status;
+use super::budget::{Account, Loan};
 
 /// Smaller frames are not worth counting: with all streams of a connection they
 /// are a few MiB.
@@ -53,7 +52,7 @@ impl ResponseBody {
             Err(exhausted) => {
                 self.is_over = true;
                 let mut trailers = HeaderMap::new();
-                status::exhausted(exhausted).add_header(&mut trailers)?;
+                Status::from(exhausted).add_header(&mut trailers)?;
                 Ok(Frame::trailers(trailers))
             }
         }
@@ -90,7 +89,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::Ordering;
 
-    use crate::memory::{Budget, GUARANTEED_BYTES};
+    use crate::memory::budget::{Budget, GUARANTEED_BYTES};
     use http_body::Body as _;
 
     struct Once(Option<Bytes>);

@@ -7,10 +7,10 @@ use std::task::{Context, Poll};
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
 
+use super::budget::{Account, Budget};
 use super::connection::ConnectInfo;
 use super::request::RequestBody;
 use super::response::ResponseBody;
-use super::{Account, Budget};
 
 /// Puts the bodies of all calls of a service on the account of their connection,
 /// whose own description is of type `I`. Handlers find the account, and the loan for what

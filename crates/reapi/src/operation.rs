@@ -1,0 +1,192 @@
+//! Operations as clients see them: the messages that `Execution` and `Operations` answer with.
+//!
+//! What became of an action stands in `ExecuteResponse.status`; the status of the call itself says
+//! only whether the call was answered.
+
+use model::proto::{
+    ExecuteOperationMetadata, ExecuteResponse, execution_stage::Value as ProtoStage,
+};
+use model::{Digest, DigestFunction};
+use prost::Message;
+use proto::google::longrunning::{Operation, operation};
+use proto::google::protobuf::Any;
+use proto::google::rpc::precondition_failure::Violation;
+use proto::google::rpc::{PreconditionFailure, Status as RpcStatus};
+use tonic::{Code, Status};
+use worker::{ActionError, Done, OperationState, Stage};
+
+use crate::status;
+
+/// Blobs named by one PreconditionFailure. A client that lacks more uploads
+/// these, asks again and is told the rest; and the message stays below the
+/// 4 MiB that gRPC clients take by default.
+const MAX_VIOLATIONS: usize = 20_000;
+
+/// There is no operation of that name, or not any more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no operation `{name}`")]
+pub(crate) struct UnknownOperation {
+    /// The first 80 characters of the name.
+    name: String,
+}
+
+impl UnknownOperation {
+    pub(crate) fn new(name: &str) -> Self {
+        Self { name: name.chars().take(80).collect() }
+    }
+}
+
+impl From<UnknownOperation> for Status {
+    fn from(error: UnknownOperation) -> Self {
+        status::of(Code::NotFound, &error)
+    }
+}
+
+/// An operation's state as clients see it.
+pub(crate) fn message(name: &str, state: &OperationState) -> Operation {
+    Operation {
+        name: name.to_owned(),
+        metadata: Some(any("ExecuteOperationMetadata", &metadata(state))),
+        done: state.done.is_some(),
+        result: state.done.as_ref().map(|done| {
+            // Never `Operation.error`: the API says that it is not for this.
+            operation::Result::Response(any("ExecuteResponse", &response(done)))
+        }),
+    }
+}
+
+fn metadata(state: &OperationState) -> ExecuteOperationMetadata {
+    let stage = match state.stage {
+        Stage::CacheCheck => ProtoStage::CacheCheck,
+        Stage::Queued => ProtoStage::Queued,
+        Stage::Executing => ProtoStage::Executing,
+        Stage::Completed => ProtoStage::Completed,
+    };
+    ExecuteOperationMetadata {
+        stage: stage.into(),
+        action_digest: Some(state.action.to_proto()),
+        partial_execution_metadata: Some(state.metadata.clone()),
+        digest_function: state.action.function().to_proto(),
+        // Output is not streamed while it is being made.
+        ..ExecuteOperationMetadata::default()
+    }
+}
+
+fn response(done: &Done) -> ExecuteResponse {
+    ExecuteResponse {
+        result: done.result.clone(),
+        cached_result: done.cached,
+        status: Some(done.error.as_ref().map_or_else(RpcStatus::default, of_action)),
+        message: done.message.clone(),
+        ..ExecuteResponse::default()
+    }
+}
+
+/// Packs a REAPI message.
+fn any(name: &str, message: &impl Message) -> Any {
+    Any {
+        type_url: format!("type.googleapis.com/build.bazel.remote.execution.v2.{name}"),
+        value: message.encode_to_vec(),
+    }
+}
+
+/// What `ExecuteResponse.status` says of an action that came to nothing good.
+fn of_action(error: &ActionError) -> RpcStatus {
+    let (code, details) = match error {
+        ActionError::MissingBlobs(digests) => (Code::FailedPrecondition, vec![missing(digests)]),
+        ActionError::Invalid(_)
+        | ActionError::Unsupported(_)
+        | ActionError::CommandNotRunnable { .. } => (Code::InvalidArgument, Vec::new()),
+        // As the older lists of outputs demand.
+        ActionError::WrongKind(_) => (Code::FailedPrecondition, Vec::new()),
+        ActionError::TimedOut { .. } => (Code::DeadlineExceeded, Vec::new()),
+        ActionError::Cancelled => (Code::Cancelled, Vec::new()),
+        ActionError::ResourceExhausted(_) => (Code::ResourceExhausted, Vec::new()),
+        ActionError::SetUp { .. } | ActionError::Internal(_) => (Code::Internal, Vec::new()),
+    };
+    RpcStatus { code: code.into(), message: error.to_string(), details }
+}
+
+/// The detail by which clients know what to upload. All violations are of type
+/// MISSING, and it is the only detail: Bazel gives up on anything else.
+fn missing(digests: &[Digest]) -> Any {
+    let violation = |digest: &Digest| Violation {
+        r#type: "MISSING".to_owned(),
+        subject: subject(digest),
+        description: String::new(),
+    };
+    let violations = digests.iter().take(MAX_VIOLATIONS).map(violation).collect();
+    Any {
+        type_url: "type.googleapis.com/google.rpc.PreconditionFailure".to_owned(),
+        value: PreconditionFailure { violations }.encode_to_vec(),
+    }
+}
+
+/// `blobs/hash/size`, with the function before the hash for those newer than
+/// REAPI 2.2, as in resource names.
+fn subject(digest: &Digest) -> String {
+    match digest.function() {
+        DigestFunction::Sha256 => format!("blobs/{digest}"),
+        function => format!("blobs/{function}/{digest}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn digest(function: DigestFunction) -> Digest {
+        Digest::of(function, b"abc")
+    }
+
+    #[test]
+    fn action_errors() {
+        let text = || "why".to_owned();
+        let check = |error: ActionError, code: Code| {
+            let status = of_action(&error);
+            assert_eq!(status.code, i32::from(code), "{error}");
+            assert_eq!(status.message, error.to_string());
+            let names_blobs = matches!(error, ActionError::MissingBlobs(_));
+            assert_eq!(status.details.len(), usize::from(names_blobs), "{error}");
+        };
+        check(ActionError::MissingBlobs(Vec::new()), Code::FailedPrecondition);
+        check(ActionError::Invalid(text()), Code::InvalidArgument);
+        check(ActionError::Unsupported(text()), Code::InvalidArgument);
+        check(ActionError::WrongKind(text()), Code::FailedPrecondition);
+        check(
+            ActionError::CommandNotRunnable { program: text(), step: text(), errno: text() },
+            Code::InvalidArgument,
+        );
+        check(ActionError::TimedOut { after: Duration::from_secs(1) }, Code::DeadlineExceeded);
+        check(ActionError::Cancelled, Code::Cancelled);
+        check(ActionError::ResourceExhausted(text()), Code::ResourceExhausted);
+        check(ActionError::SetUp { step: text(), errno: text() }, Code::Internal);
+        check(ActionError::Internal(text()), Code::Internal);
+    }
+
+    #[test]
+    fn missing_blobs_are_named_as_clients_expect() {
+        let digests = [digest(DigestFunction::Sha256), digest(DigestFunction::Blake3)];
+        let detail = missing(&digests);
+        assert_eq!(detail.type_url, "type.googleapis.com/google.rpc.PreconditionFailure");
+        let failure = PreconditionFailure::decode(detail.value.as_slice()).unwrap();
+        let subjects: Vec<_> = failure.violations.iter().map(|one| one.subject.as_str()).collect();
+        assert_eq!(
+            subjects,
+            [
+                "blobs/ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad/3",
+                "blobs/blake3/6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85/3",
+            ]
+        );
+        assert!(failure.violations.iter().all(|one| one.r#type == "MISSING"));
+    }
+
+    #[test]
+    fn very_many_missing_blobs_are_told_in_parts() {
+        let detail = missing(&vec![digest(DigestFunction::Blake3); MAX_VIOLATIONS + 1]);
+        let failure = PreconditionFailure::decode(detail.value.as_slice()).unwrap();
+        assert_eq!(failure.violations.len(), MAX_VIOLATIONS);
+        assert!(detail.value.len() < 4 << 20);
+    }
+}
