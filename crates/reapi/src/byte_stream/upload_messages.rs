@@ -5,12 +5,12 @@
 //! an upload holds in memory does not grow with the client's messages.
 //!
 //! ```text
-//!       ┌──────┐   fields, and data at the end   ┌──────┐  one message for each
-//! ─────►│ HEAD ├────────────────────────────────►│ DATA ├─ piece of it that comes
-//!       └┬─────┘   (what all clients send)       └──────┘
-//!        │  any other valid message              ┌───────┐
-//!        └──────────────────────────────────────►│ WHOLE ├─ gathered, then decoded
-//!                                                └───────┘
+//!          prefix     ┌──────┐  fields, and data at the end  ┌──────┐  one message for each
+//! BETWEEN ───────────►│ HEAD ├───────────────────────────────► DATA ├─ piece of it that comes
+//!    ▲                └┬─────┘  (what all clients send)      └──┬───┘
+//!    │                 │ any other valid message  ┌───────┐     │
+//!    │                 └─────────────────────────►│ WHOLE ├─ gathered, then decoded
+//!    └─ end of the message ◄──────────────────────┴───────┴─────┘
 //! ```
 
 use std::future::poll_fn;
@@ -24,7 +24,7 @@ use proto::google::bytestream::WriteRequest;
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::frame::{FrameError, MAX_MESSAGE_BYTES, PREFIX_BYTES};
+use crate::frame::{FrameError, Frames, Part};
 
 /// Bytes before the data that are looked through as they come. A resource name
 /// takes most of them, and has a limit of its own.
@@ -52,6 +52,7 @@ impl UploadMessages {
                 return Ok(Some(message));
             }
             match self.data().await? {
+                // The parser has read what came before it to the end.
                 Some(data) => self.parser.received = data,
                 None if self.parser.is_between_messages() => return Ok(None),
                 None => return Err(FrameError::CutShort.into()),
@@ -81,148 +82,129 @@ impl UploadMessages {
 struct Parser {
     /// The last of what was received.
     received: Bytes,
-    /// What came before it, if that is not yet enough to go on.
+    frames: Frames,
+    state: State,
+    /// What came of the message, while that is not enough to go on.
     gathered: BytesMut,
-    part: Part,
 }
 
-/// What comes next.
-#[derive(Default)]
-enum Part {
+/// What of a message comes next.
+#[derive(Debug, Default)]
+enum State {
+    /// Its prefix.
     #[default]
-    Head,
-    Data(Data),
-    Whole {
-        bytes: usize,
+    Between,
+    /// The fields before its data.
+    Head {
+        /// The length of the message.
+        size_bytes: usize,
     },
-}
-
-/// A message whose data is on its way.
-#[derive(Debug, Clone, PartialEq)]
-struct Data {
-    /// All but the data; the offset is that of what comes next.
-    fields: WriteRequest,
-    /// Bytes of data still to come.
-    remaining: usize,
+    /// Its data, to the end of the message. The offset is that of what comes next.
+    Data(WriteRequest),
+    /// All of it.
+    Whole,
 }
 
 impl Parser {
     fn is_between_messages(&self) -> bool {
-        matches!(self.part, Part::Head) && self.gathered.is_empty() && self.received.is_empty()
+        matches!(self.state, State::Between) && self.frames.is_between_messages()
     }
 
     /// A message, or a part of one; `None` until more was received.
     fn next(&mut self) -> Result<Option<WriteRequest>, FrameError> {
-        if matches!(self.part, Part::Head) {
-            self.begin()?;
-        }
-        match &mut self.part {
-            Part::Head => Ok(None),
-            Part::Data(data) => {
-                let message = data.take(&mut self.received);
-                if data.remaining == 0 {
-                    self.part = Part::Head;
+        while let Some(part) = self.frames.next(&mut self.received) {
+            let message = match part {
+                Part::Prefix(prefix) => self.begin(prefix.check()?)?,
+                Part::Content(bytes) => {
+                    let content = self.received.split_to(bytes);
+                    self.go_on(content)?
                 }
-                Ok(message)
+            };
+            if message.is_some() {
+                return Ok(message);
             }
-            &mut Part::Whole { bytes } => self.gather(bytes),
+        }
+        Ok(None)
+    }
+
+    /// A message of that length begins.
+    fn begin(&mut self, size_bytes: usize) -> Result<Option<WriteRequest>, FrameError> {
+        self.state = State::Head { size_bytes };
+        if size_bytes == 0 { self.go_on(Bytes::new()) } else { Ok(None) }
+    }
+
+    /// Takes the next bytes of the message.
+    fn go_on(&mut self, content: Bytes) -> Result<Option<WriteRequest>, FrameError> {
+        match &mut self.state {
+            // No content comes without a prefix.
+            State::Between => Ok(None),
+            &mut State::Head { size_bytes } => self.head(content, size_bytes),
+            State::Data(_) => Ok(self.data(content)),
+            State::Whole => {
+                self.gathered.extend_from_slice(&content);
+                self.whole()
+            }
         }
     }
 
     /// Finds out how the message is to be taken, if its head is here.
-    fn begin(&mut self) -> Result<(), FrameError> {
+    fn head(
+        &mut self,
+        content: Bytes,
+        size_bytes: usize,
+    ) -> Result<Option<WriteRequest>, FrameError> {
+        let mut here = content;
         if !self.gathered.is_empty() {
-            self.gathered.extend_from_slice(&self.received);
-            self.received = self.gathered.split().freeze();
+            self.gathered.extend_from_slice(&here);
+            here = self.gathered.split().freeze();
         }
-        match Head::parse(&self.received)? {
-            Head::Incomplete => {
-                self.gathered.extend_from_slice(&self.received);
-                self.received.clear();
-            }
-            Head::Data { head_bytes, data } => {
-                self.received.advance(head_bytes);
-                self.part = Part::Data(data);
-            }
-            Head::Whole { bytes } => {
-                self.received.advance(PREFIX_BYTES);
-                self.part = Part::Whole { bytes };
-            }
+        let mut rest = &here[..];
+        if let Some(fields) = fields(&mut rest, size_bytes) {
+            let head_bytes = here.len() - rest.len();
+            here.advance(head_bytes);
+            self.state = State::Data(fields);
+            let is_all_to_come = here.is_empty() && self.frames.remaining_bytes() > 0;
+            return Ok(if is_all_to_come { None } else { self.data(here) });
         }
-        Ok(())
-    }
-
-    fn gather(&mut self, bytes: usize) -> Result<Option<WriteRequest>, FrameError> {
-        let missing = bytes - self.gathered.len();
-        let come = self.received.split_to(missing.min(self.received.len()));
-        self.gathered.extend_from_slice(&come);
-        if come.len() < missing {
+        self.gathered.extend_from_slice(&here);
+        if here.len() < size_bytes.min(MAX_HEAD_BYTES) {
             return Ok(None);
         }
-        self.part = Part::Head;
-        let message = WriteRequest::decode(self.gathered.split().freeze());
-        Ok(Some(message.map_err(FrameError::Malformed)?))
+        self.state = State::Whole;
+        self.whole()
     }
-}
 
-impl Data {
-    /// What is here of the data, as a message.
-    fn take(&mut self, received: &mut Bytes) -> Option<WriteRequest> {
-        if received.is_empty() && self.remaining > 0 {
-            return None;
+    /// The message, once it is gathered.
+    fn whole(&mut self) -> Result<Option<WriteRequest>, FrameError> {
+        if self.frames.remaining_bytes() > 0 {
+            return Ok(None);
         }
-        let data = received.split_to(self.remaining.min(received.len()));
-        self.remaining -= data.len();
+        self.state = State::Between;
+        let message = WriteRequest::decode(self.gathered.split().freeze());
+        message.map(Some).map_err(FrameError::Malformed)
+    }
+
+    /// The next bytes of the data, as a message.
+    fn data(&mut self, data: Bytes) -> Option<WriteRequest> {
+        let State::Data(fields) = &mut self.state else { return None };
+        let is_last = self.frames.remaining_bytes() == 0;
         let message = WriteRequest {
-            resource_name: std::mem::take(&mut self.fields.resource_name),
-            write_offset: self.fields.write_offset,
-            finish_write: self.fields.finish_write && self.remaining == 0,
+            resource_name: std::mem::take(&mut fields.resource_name),
+            write_offset: fields.write_offset,
+            finish_write: fields.finish_write && is_last,
             data: if data.len() < MIN_SHARED_BYTES { Bytes::copy_from_slice(&data) } else { data },
         };
-        self.fields.write_offset = message.write_offset.wrapping_add(message.data.len() as i64);
+        fields.write_offset = message.write_offset.wrapping_add(message.data.len() as i64);
+        if is_last {
+            self.state = State::Between;
+        }
         Some(message)
-    }
-}
-
-/// How a message begins.
-#[derive(Debug, PartialEq)]
-enum Head {
-    /// More is needed to tell.
-    Incomplete,
-    /// Its data is all that follows these bytes.
-    Data { head_bytes: usize, data: Data },
-    /// Something else; it has that many bytes.
-    Whole { bytes: usize },
-}
-
-impl Head {
-    fn parse(received: &[u8]) -> Result<Self, FrameError> {
-        let Some((prefix, after)) = received.split_first_chunk::<PREFIX_BYTES>() else {
-            return Ok(Self::Incomplete);
-        };
-        let [compressed, length @ ..] = *prefix;
-        let bytes = u32::from_be_bytes(length) as usize;
-        if compressed != 0 {
-            return Err(FrameError::Compressed);
-        }
-        if bytes > MAX_MESSAGE_BYTES {
-            return Err(FrameError::TooLarge { size_bytes: bytes });
-        }
-        let here = &after[..bytes.min(after.len())];
-        let mut rest = here;
-        match fields(&mut rest, bytes) {
-            Some(data) => {
-                Ok(Self::Data { head_bytes: PREFIX_BYTES + here.len() - rest.len(), data })
-            }
-            None if here.len() < bytes.min(MAX_HEAD_BYTES) => Ok(Self::Incomplete),
-            None => Ok(Self::Whole { bytes }),
-        }
     }
 }
 
 /// Reads the fields before the data. `None` if they are not as clients send them,
 /// or not all here.
-fn fields(rest: &mut &[u8], message_bytes: usize) -> Option<Data> {
+fn fields(rest: &mut &[u8], message_bytes: usize) -> Option<WriteRequest> {
     let here = rest.len();
     let mut fields = WriteRequest::default();
     while here - rest.len() < message_bytes {
@@ -238,12 +220,12 @@ fn fields(rest: &mut &[u8], message_bytes: usize) -> Option<Data> {
             (10, WireType::LengthDelimited) => {
                 let remaining = usize::try_from(decode_varint(rest).ok()?).ok()?;
                 let is_last = message_bytes - (here - rest.len()) == remaining;
-                return is_last.then_some(Data { fields, remaining });
+                return is_last.then_some(fields);
             }
             _ => return None,
         }
     }
-    Some(Data { fields, remaining: 0 })
+    Some(fields)
 }
 
 #[cfg(test)]

@@ -5,19 +5,17 @@
 //! a frame by itself, behind a frame with what comes before it:
 //!
 //! ```text
-//!  ┌───────────┬────────┬────────────────────────────┐ ┌─────────┐
-//!  │compressed?│ length │ the message's fields up to │ │ payload │  ... trailers
-//!  │ (1 byte)  │ (4)    │ the payload's key, length  │ │         │
-//!  └───────────┴────────┴────────────────────────────┘ └─────────┘
+//!  ┌────────┬────────────────────────────┐ ┌─────────┐
+//!  │ prefix │ the message's fields up to │ │ payload │  ... trailers
+//!  │        │ the payload's key, length  │ │         │
+//!  └────────┴────────────────────────────┘ └─────────┘
 //! ```
-//!
-//! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http_body::Frame;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
@@ -29,7 +27,7 @@ use tonic::metadata::GRPC_CONTENT_TYPE;
 use tonic::{Status, Streaming};
 
 use super::codec::ExactDecoder;
-use crate::frame::{MAX_MESSAGE_BYTES, PREFIX_BYTES};
+use crate::frame::{MAX_MESSAGE_BYTES, PREFIX_BYTES, Prefix};
 use crate::memory::Loan;
 
 /// The header by which a client says how its messages are compressed.
@@ -54,9 +52,8 @@ impl Chunk {
         let payload_bytes = self.payload.len();
         let fields_bytes = key_len(self.tag) + encoded_len_varint(payload_bytes as u64);
         let mut head = BytesMut::with_capacity(PREFIX_BYTES + fields_bytes);
-        head.put_u8(0); // not compressed
-        // A payload is one visit to the disk, far below 4 GiB.
-        head.put_u32((fields_bytes + payload_bytes) as u32);
+        // A payload is one visit to the disk.
+        Prefix::of(fields_bytes + payload_bytes).put(&mut head);
         encode_key(self.tag, WireType::LengthDelimited, &mut head);
         encode_varint(payload_bytes as u64, &mut head);
         head.freeze()

@@ -12,7 +12,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::budget::Loan;
-use crate::frame::{MAX_MESSAGE_BYTES, PREFIX_BYTES};
+use crate::frame::{Frames, MAX_MESSAGE_BYTES, Part};
 use crate::status;
 
 /// How long a request may be silent that is not yet whole: longer than a network
@@ -36,7 +36,7 @@ impl From<Silent> for Status {
 /// See the module.
 pub(super) struct RequestBody {
     body: Body,
-    messages: Messages,
+    frames: Frames,
     /// For the largest message so far; only one at a time is gathered.
     loan: Arc<Loan>,
     max_silence: Duration,
@@ -47,7 +47,7 @@ pub(super) struct RequestBody {
 impl RequestBody {
     pub(super) fn new(body: Body, loan: Arc<Loan>) -> Self {
         let max_silence = MAX_SILENCE;
-        Self { body, messages: Messages::default(), loan, max_silence, silence: None }
+        Self { body, frames: Frames::default(), loan, max_silence, silence: None }
     }
 
     fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<Status> {
@@ -60,10 +60,23 @@ impl RequestBody {
     fn check(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Status> {
         self.silence = None;
         if let Some(data) = frame.data_ref() {
-            let largest = self.messages.follow(data).min(MAX_MESSAGE_BYTES);
+            // A message over the limit is refused by the one that decodes it.
+            let largest = self.largest_message(data).min(MAX_MESSAGE_BYTES);
             self.loan.grow_to(largest as u64)?;
         }
         Ok(frame)
+    }
+
+    /// The length of the largest message that begins in `data`, the next bytes of the body.
+    fn largest_message(&mut self, mut data: &[u8]) -> usize {
+        let mut largest = 0;
+        while let Some(part) = self.frames.next(&mut data) {
+            match part {
+                Part::Prefix(prefix) => largest = largest.max(prefix.size_bytes),
+                Part::Content(bytes) => data = &data[bytes..],
+            }
+        }
+        largest
     }
 }
 
@@ -91,39 +104,6 @@ impl http_body::Body for RequestBody {
     }
 }
 
-/// Where in its messages a body is: each has a prefix with its length.
-#[derive(Debug, Default)]
-struct Messages {
-    prefix: [u8; PREFIX_BYTES],
-    prefix_bytes: usize,
-    remaining_bytes: usize,
-}
-
-impl Messages {
-    /// Goes over the next bytes; returns the length of the largest message that
-    /// began in them.
-    fn follow(&mut self, mut data: &[u8]) -> usize {
-        let mut largest = 0;
-        while !data.is_empty() {
-            let content = data.len().min(self.remaining_bytes);
-            self.remaining_bytes -= content;
-            data = &data[content..];
-            let prefix = data.len().min(PREFIX_BYTES - self.prefix_bytes);
-            let (begun, rest) = data.split_at(prefix);
-            self.prefix[self.prefix_bytes..][..prefix].copy_from_slice(begun);
-            self.prefix_bytes += prefix;
-            data = rest;
-            if self.prefix_bytes == PREFIX_BYTES {
-                let [_compressed, length @ ..] = self.prefix;
-                self.remaining_bytes = u32::from_be_bytes(length) as usize;
-                self.prefix_bytes = 0;
-                largest = largest.max(self.remaining_bytes);
-            }
-        }
-        largest
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,22 +116,6 @@ mod tests {
 
     fn prefix(length: usize) -> Vec<u8> {
         [&[0], (length as u32).to_be_bytes().as_slice()].concat()
-    }
-
-    #[test]
-    fn the_largest_message_is_found_however_the_bytes_come() {
-        let mut bytes = Vec::new();
-        for length in [3, 0, 700, 20] {
-            bytes.extend(prefix(length));
-            bytes.extend(vec![0xff; length]);
-        }
-        bytes.extend(prefix(5000));
-        for piece in [1, 2, 4, 5, 6, 7, 100, 10_000] {
-            let mut messages = Messages::default();
-            let found: Vec<usize> = bytes.chunks(piece).map(|data| messages.follow(data)).collect();
-            assert_eq!(found.iter().max(), Some(&5000), "pieces of {piece}");
-            assert_eq!(messages.remaining_bytes, 5000);
-        }
     }
 
     /// One frame, and then silence.
