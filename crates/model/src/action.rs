@@ -59,7 +59,7 @@ pub enum ActionError {
         action: Digest,
     },
     /// The bytes are not an `Action` message.
-    #[error("action {action}: not an Action message: {source}")]
+    #[error("action {action}: not an Action message")]
     Decode {
         /// The digest of the action.
         action: Digest,
@@ -67,7 +67,7 @@ pub enum ActionError {
         source: prost::DecodeError,
     },
     /// The digest of the command or of the input root is missing, or none that can be.
-    #[error("action {action}: {field}: {source}")]
+    #[error("action {action}: {field}")]
     Digest {
         /// The digest of the action.
         action: Digest,
@@ -87,7 +87,7 @@ pub enum ActionError {
         nanos: i32,
     },
     /// The command can't be run.
-    #[error("command {command}: {source}")]
+    #[error("command {command}")]
     Command {
         /// The digest of the command.
         command: Digest,

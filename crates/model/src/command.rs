@@ -52,7 +52,7 @@ pub enum CommandError {
     #[error("the command takes {0} bytes, more than {MAX_MESSAGE_BYTES}")]
     TooLarge(usize),
     /// The bytes are not a `Command` message.
-    #[error("not a Command message: {0}")]
+    #[error("not a Command message")]
     Decode(#[from] prost::DecodeError),
     /// There is no program to run.
     #[error("the command has no program")]
@@ -67,7 +67,7 @@ pub enum CommandError {
     #[error("the environment variable {0:?} is set twice")]
     EnvironmentTwice(String),
     /// The working directory is no path inside the input root.
-    #[error("working directory: {0}")]
+    #[error("working directory")]
     WorkingDirectory(#[source] PathError),
     /// An output can't be collected.
     #[error(transparent)]

@@ -35,7 +35,7 @@ pub enum OutputKind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutputError {
     /// An output is no path inside the input root.
-    #[error("output: {0}")]
+    #[error("output")]
     Path(#[from] PathError),
     /// Two outputs are one.
     #[error("the output {0:?} is declared twice")]

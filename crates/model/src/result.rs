@@ -46,7 +46,7 @@ pub enum TreeError {
     #[error("the tree takes {0} bytes")]
     TooLarge(usize),
     /// It is not a protobuf message.
-    #[error("the tree is not a protobuf message: {0}")]
+    #[error("the tree is not a protobuf message")]
     Wire(#[from] WireError),
     /// A known field has the wire type of something else.
     #[error("field {0} of the tree has the wrong type")]
@@ -55,7 +55,7 @@ pub enum TreeError {
     #[error("the tree has {0} root directories")]
     Roots(usize),
     /// One of its directories is not canonical.
-    #[error("a directory of the tree: {0}")]
+    #[error("a directory of the tree")]
     Directory(#[from] DirectoryError),
 }
 

@@ -60,10 +60,10 @@ pub enum AssembleError<E> {
     #[error("{} directories of the input tree are missing", .0.len())]
     Missing(Vec<Digest>),
     /// The tree exceeds a limit.
-    #[error("the input tree is too large: {0}")]
-    TooLarge(TooLarge),
+    #[error("the input tree is too large")]
+    TooLarge(#[source] TooLarge),
     /// A blob that the tree names as a directory is none.
-    #[error("input directory {digest}: {source}")]
+    #[error("input directory {digest}")]
     Malformed {
         /// The digest of the blob.
         digest: Digest,
@@ -71,7 +71,7 @@ pub enum AssembleError<E> {
         source: DirectoryError,
     },
     /// A directory could not be read.
-    #[error("reading input directory {digest}: {source}")]
+    #[error("reading input directory {digest}")]
     Load {
         /// The digest of the blob.
         digest: Digest,

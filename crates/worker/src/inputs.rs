@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use model::{AssembleError, Digest, Directory, Entry, InputTree, LoadError, Loaded, TreeLimits};
+use model::{
+    AssembleError, Chain, Digest, Directory, Entry, InputTree, LoadError, Loaded, TreeLimits,
+};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use store::{Cas, Pin};
@@ -93,7 +95,7 @@ impl Inputs {
             }
             // The tree is what it is: asking again does not help.
             AssembleError::TooLarge(_) | AssembleError::Malformed { .. } => {
-                ActionError::Invalid(error.to_string())
+                ActionError::Invalid(Chain(&error).to_string())
             }
             AssembleError::Load { source, .. } => source,
         })

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use events::{Event, Listeners, Origin};
 use inputroot::{InputRoots, PresentError, PresentRequest, Presented};
-use model::{ActionMessage, ActionSpec, CommandSpec, Digest, Found, InputTree, RelPath, proto};
+use model::{
+    ActionMessage, ActionSpec, Chain, CommandSpec, Digest, Found, InputTree, RelPath, proto,
+};
 use prost::Message;
 use runtimes::Runtimes;
 use sandbox::{
@@ -163,7 +165,7 @@ impl Slot {
             return Err(also_missing(action.command, pinned.err()));
         };
         let action = action.with_command(&command, &self.shared.config.platform);
-        let action = action.map_err(|error| ActionError::Invalid(error.to_string()))?;
+        let action = action.map_err(|error| ActionError::Invalid(Chain(&error).to_string()))?;
         self.shared.ignored_properties.tell(&action.command.properties.ignored);
         Ok((action, pinned?))
     }
@@ -409,13 +411,13 @@ fn also_missing(command: Digest, inputs: Option<ActionError>) -> ActionError {
 }
 
 fn unsupported(error: runtimes::ViewError) -> ActionError {
-    ActionError::Unsupported(model::Chain(&error).to_string())
+    ActionError::Unsupported(Chain(&error).to_string())
 }
 
 fn not_presented(error: PresentError) -> ActionError {
     let act = "presenting the inputs";
     if error.is_out_of_space() {
-        return ActionError::ResourceExhausted(format!("{act}: {error}"));
+        return ActionError::ResourceExhausted(format!("{act}: {}", Chain(&error)));
     }
     ActionError::internal(act, &error)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use events::{Event, Listeners, Origin};
 use inputroot::InputRoots;
-use model::{ActionMessage, Digest, InstanceName, proto};
+use model::{ActionMessage, Chain, Digest, InstanceName, proto};
 use parking_lot::Mutex;
 use runtimes::Runtimes;
 use store::{Store, StoreError, StoreView};
@@ -169,7 +169,7 @@ impl Worker {
     fn to_run(&self, action: Digest, bytes: Option<Bytes>) -> Result<Prepared, ActionError> {
         let bytes = bytes.ok_or_else(|| ActionError::MissingBlobs(vec![action]))?;
         let action = ActionMessage::parse(action, &bytes)
-            .map_err(|error| ActionError::Invalid(error.to_string()))?;
+            .map_err(|error| ActionError::Invalid(Chain(&error).to_string()))?;
         self.check_timeout(action.timeout)?;
         Ok(Prepared::ToRun(Box::new(action)))
     }

@@ -30,7 +30,7 @@ pub enum DirectoryError {
     #[error("the directory has more than {MAX_ENTRIES} entries")]
     TooManyEntries,
     /// The bytes are not a protobuf message.
-    #[error("the directory is not a protobuf message: {0}")]
+    #[error("the directory is not a protobuf message")]
     Wire(#[from] WireError),
     /// A known field has the wire type of something else.
     #[error("field {field} of a {message} has the wrong type")]
@@ -58,7 +58,7 @@ pub enum DirectoryError {
     #[error("there are two entries with the name {0:?}")]
     DuplicateName(String),
     /// A file or directory has no digest, or none that can be.
-    #[error("entry {name:?}: {source}")]
+    #[error("entry {name:?}")]
     Digest {
         /// The name of the entry.
         name: String,
