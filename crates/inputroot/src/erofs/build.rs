@@ -1,12 +1,17 @@
 //! Puts an image together.
 
+use std::mem::size_of;
+
 use model::{Entry, InputTree};
+use zerocopy::IntoBytes;
 
 use super::directories::{DirectoryLayout, DirectoryWriter};
 use super::error::ImageError;
-use super::format::{BLOCK_SIZE, FileType, METACOPY, SUPERBLOCK_OFFSET, Superblock};
+use super::format::{
+    BLOCK_SIZE, FileType, Metacopy, SHARED_XATTR_OFFSET, SUPER_OFFSET, SuperBlock,
+};
 use super::leaves::LeafWriter;
-use crate::access::{Access, MODIFIED_SECONDS};
+use crate::access::Access;
 
 /// Builds the image of `tree` into `image`, whose content is replaced and whose capacity is reused.
 pub(crate) fn build(
@@ -44,13 +49,9 @@ pub(crate) fn build(
     image.resize(image.len().next_multiple_of(BLOCK_SIZE), 0);
     let blocks = u32::try_from(image.len() / BLOCK_SIZE)
         .map_err(|_| ImageError::ImageTooLarge { root: tree.root_digest() })?;
-    let superblock = Superblock {
-        root_nid: layout.root_nid(),
-        inode_count: (tree.directories().len() + leaves.count()) as u64,
-        build_time: MODIFIED_SECONDS,
-        blocks,
-    };
-    image[SUPERBLOCK_OFFSET..][..Superblock::BYTES].copy_from_slice(&superblock.encode());
-    METACOPY.write(image);
+    let inos = (tree.directories().len() + leaves.count()) as u64;
+    let superblock = SuperBlock::new(layout.root_nid(), inos, blocks);
+    image[SUPER_OFFSET..][..size_of::<SuperBlock>()].copy_from_slice(superblock.as_bytes());
+    image[SHARED_XATTR_OFFSET..][..size_of::<Metacopy>()].copy_from_slice(Metacopy::NEW.as_bytes());
     Ok(())
 }

@@ -1,10 +1,12 @@
 //! Places the directories of an image and writes their inodes and entries.
 
-use model::{ACTION_ID, InputTree};
+use std::mem::size_of;
 
-use super::format::{
-    BLOCK_SIZE, DataLayout, DirectoryEntry, FIRST_INODE_OFFSET, FileType, Inode, SLOT_SIZE,
-};
+use model::InputTree;
+use zerocopy::IntoBytes;
+
+use super::format::{BLOCK_SIZE, DataLayout, Dirent, FIRST_INODE_OFFSET, FileType, SLOT_SIZE};
+use super::inode::Inode;
 use crate::access::DIRECTORY_MODE;
 
 /// A last block of entries with at most this many bytes is stored behind its inode, where reading
@@ -14,7 +16,7 @@ const MAX_INLINE_TAIL: usize = BLOCK_SIZE / 2;
 const DOT: &[u8] = b".";
 const DOT_DOT: &[u8] = b"..";
 
-/// Where one directory lies.
+/// The place of one directory.
 struct Place {
     inode_offset: usize,
     size_bytes: u64,
@@ -24,7 +26,7 @@ struct Place {
     links: u32,
 }
 
-/// How many bytes of entries a directory has, block by block, as names are added in order.
+/// The size of a directory's entries, block by block, as names are added in order.
 #[derive(Default)]
 struct EntryArea {
     full_blocks: usize,
@@ -35,7 +37,7 @@ impl EntryArea {
     /// Adds an entry; true if it opened a new block, because entries do not cross blocks.
     #[inline]
     fn add(&mut self, name: &[u8]) -> bool {
-        let bytes = DirectoryEntry::BYTES + name.len();
+        let bytes = size_of::<Dirent>() + name.len();
         let opens_block = self.used + bytes > BLOCK_SIZE;
         if opens_block {
             self.full_blocks += 1;
@@ -168,7 +170,7 @@ impl<'a> DirectoryWriter<'a> {
             parent: 0,
             dots: Dots::default(),
             area: EntryArea::default(),
-            pending: Vec::with_capacity(BLOCK_SIZE / (DirectoryEntry::BYTES + 1)),
+            pending: Vec::with_capacity(BLOCK_SIZE / (size_of::<Dirent>() + 1)),
         }
     }
 
@@ -182,13 +184,11 @@ impl<'a> DirectoryWriter<'a> {
         let inode = Inode {
             file_type: FileType::Directory,
             permissions: DIRECTORY_MODE,
-            owner: ACTION_ID,
-            links: place.links,
+            nlink: place.links,
             size_bytes: place.size_bytes,
             layout: if place.inline { DataLayout::FlatInline } else { DataLayout::FlatPlain },
-            data: (place.blocks_offset / BLOCK_SIZE) as u32,
-            number: index as u32 + 1,
-            attribute_units: 0,
+            blkaddr: (place.blocks_offset / BLOCK_SIZE) as u32,
+            ino: index as u32 + 1,
         };
         inode.write(&mut image[place.inode_offset..]);
     }
@@ -240,14 +240,19 @@ impl<'a> DirectoryWriter<'a> {
 
     /// Writes the pending entries as one block at `offset`.
     fn write_block(&mut self, offset: usize, image: &mut [u8]) {
-        let mut name_offset = self.pending.len() * DirectoryEntry::BYTES;
+        let (mut head, mut nameoff) = (0, self.pending.len() * size_of::<Dirent>());
         let block = &mut image[offset..];
-        for (head, &(name, nid, file_type)) in self.pending.iter().enumerate() {
-            let entry = DirectoryEntry { nid, name_offset: name_offset as u16, file_type };
-            let at = head * DirectoryEntry::BYTES;
-            block[at..at + DirectoryEntry::BYTES].copy_from_slice(&entry.encode());
-            block[name_offset..name_offset + name.len()].copy_from_slice(name);
-            name_offset += name.len();
+        for &(name, nid, file_type) in &self.pending {
+            let entry = Dirent {
+                nid: nid.into(),
+                nameoff: (nameoff as u16).into(),
+                file_type: file_type as u8,
+                reserved: 0,
+            };
+            block[head..][..size_of::<Dirent>()].copy_from_slice(entry.as_bytes());
+            block[nameoff..][..name.len()].copy_from_slice(name);
+            head += size_of::<Dirent>();
+            nameoff += name.len();
         }
         self.pending.clear();
     }

@@ -1,68 +1,112 @@
-//! Byte for byte, the parts of the EROFS disk format that the images use.
+//! The structures of the EROFS disk format that the images use.
 //!
-//! Names and offsets are those of the kernel's `fs/erofs/erofs_fs.h`.
+//! Names are those of the kernel's `fs/erofs/erofs_fs.h`. All numbers are little-endian, and no
+//! structure needs an alignment.
+
+use std::mem::size_of;
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::access::MODIFIED_SECONDS;
 
 /// Size of a block; the only one that every kernel with EROFS can mount.
-pub(super) const BLOCK_SIZE: usize = 4096;
-const BLOCK_SIZE_BITS: u8 = 12;
-/// An inode's offset in units of this is its number.
+pub(super) const BLOCK_SIZE: usize = 1 << BLOCK_SIZE_BITS;
+pub(super) const BLOCK_SIZE_BITS: u8 = 12;
+/// The offset of an inode in units of this is its number.
 pub(super) const SLOT_SIZE: usize = 32;
-/// Where the superblock lies.
-pub(super) const SUPERBLOCK_OFFSET: usize = 1024;
-/// The first byte after the superblock and the shared attribute at which an inode may lie.
-pub(super) const FIRST_INODE_OFFSET: usize = METACOPY.end().next_multiple_of(SLOT_SIZE);
+/// Offset of the superblock.
+pub(super) const SUPER_OFFSET: usize = 1024;
+/// Offset of the one shared extended attribute.
+pub(super) const SHARED_XATTR_OFFSET: usize = SUPER_OFFSET + size_of::<SuperBlock>();
+/// The first byte behind the superblock and the shared attribute at which an inode may lie.
+pub(super) const FIRST_INODE_OFFSET: usize =
+    (SHARED_XATTR_OFFSET + size_of::<Metacopy>()).next_multiple_of(SLOT_SIZE);
 
-/// The address that means "a hole" in a chunk table.
-pub(super) const NULL_ADDRESS: u32 = u32::MAX;
+/// EROFS_NULL_ADDR: a chunk without data.
+pub(super) const NULL_ADDR: U32 = U32::new(u32::MAX);
+/// EROFS_FEATURE_COMPAT_MTIME: times are modification times.
+pub(super) const FEATURE_COMPAT_MTIME: u32 = 0x2;
+/// EROFS_FEATURE_INCOMPAT_CHUNKED_FILE.
+pub(super) const FEATURE_INCOMPAT_CHUNKED_FILE: u32 = 0x4;
 
 /// `erofs_super_block`.
-pub(super) struct Superblock {
-    pub(super) root_nid: u16,
-    pub(super) inode_count: u64,
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct SuperBlock {
+    pub(super) magic: U32,
+    pub(super) checksum: U32,
+    pub(super) feature_compat: U32,
+    pub(super) blkszbits: u8,
+    pub(super) sb_extslots: u8,
+    pub(super) root_nid: U16,
+    pub(super) inos: U64,
     /// Modification time of every compact inode, in seconds since 1970.
-    pub(super) build_time: u64,
-    pub(super) blocks: u32,
+    pub(super) build_time: U64,
+    pub(super) build_time_nsec: U32,
+    pub(super) blocks: U32,
+    pub(super) meta_blkaddr: U32,
+    pub(super) xattr_blkaddr: U32,
+    pub(super) uuid: [u8; 16],
+    pub(super) volume_name: [u8; 16],
+    pub(super) feature_incompat: U32,
+    pub(super) available_compr_algs: U16,
+    pub(super) extra_devices: U16,
+    pub(super) devt_slotoff: U16,
+    pub(super) dirblkbits: u8,
+    pub(super) xattr_prefix_count: u8,
+    pub(super) xattr_prefix_start: U32,
+    pub(super) packed_nid: U64,
+    pub(super) xattr_filter_reserved: u8,
+    pub(super) reserved2: [u8; 23],
 }
 
-impl Superblock {
-    pub(super) const BYTES: usize = 128;
-    const MAGIC: u32 = 0xE0F5_E1E2;
-    /// EROFS_FEATURE_COMPAT_MTIME: times are modification times.
-    const COMPATIBLE_MTIME: u32 = 0x2;
-    /// EROFS_FEATURE_INCOMPAT_CHUNKED_FILE.
-    const INCOMPATIBLE_CHUNKED_FILE: u32 = 0x4;
+impl SuperBlock {
+    /// EROFS_SUPER_MAGIC_V1.
+    pub(super) const MAGIC: U32 = U32::new(0xE0F5_E1E2);
 
-    pub(super) fn encode(&self) -> [u8; Self::BYTES] {
-        let mut bytes = [0; Self::BYTES];
-        put(&mut bytes, 0, Self::MAGIC.to_le_bytes());
-        put(&mut bytes, 8, Self::COMPATIBLE_MTIME.to_le_bytes());
-        bytes[12] = BLOCK_SIZE_BITS;
-        put(&mut bytes, 14, self.root_nid.to_le_bytes());
-        put(&mut bytes, 16, self.inode_count.to_le_bytes());
-        put(&mut bytes, 24, self.build_time.to_le_bytes());
-        put(&mut bytes, 36, self.blocks.to_le_bytes());
-        // meta_blkaddr (40) and xattr_blkaddr (44) stay 0: inodes and shared attributes are
-        // addressed from the start of the image.
-        put(&mut bytes, 80, Self::INCOMPATIBLE_CHUNKED_FILE.to_le_bytes());
-        bytes
+    /// The superblock of an image without checksum. Inodes and shared attributes are addressed from
+    /// the start of the image.
+    pub(super) fn new(root_nid: u16, inos: u64, blocks: u32) -> Self {
+        Self {
+            magic: Self::MAGIC,
+            feature_compat: FEATURE_COMPAT_MTIME.into(),
+            blkszbits: BLOCK_SIZE_BITS,
+            root_nid: root_nid.into(),
+            inos: inos.into(),
+            build_time: MODIFIED_SECONDS.into(),
+            blocks: blocks.into(),
+            feature_incompat: FEATURE_INCOMPAT_CHUNKED_FILE.into(),
+            ..zerocopy::FromZeros::new_zeroed()
+        }
     }
 }
 
-/// How an inode's data is found (`i_format` bits 1 to 3).
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// How the data of an inode is found (`EROFS_INODE_*`, bits 1 to 3 of `i_format`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DataLayout {
     /// All blocks are contiguous at `i_u`.
     FlatPlain = 0,
-    /// Full blocks are contiguous at `i_u`, the rest follows the inode.
+    /// Full blocks are contiguous at `i_u`, and the rest follows the inode.
     FlatInline = 2,
-    /// A table of chunk addresses follows the inode; `i_u` has the chunk size.
+    /// A table of chunk addresses follows the inode, and `i_u` has the chunk size.
     ChunkBased = 4,
 }
 
+impl DataLayout {
+    /// `i_format` of a compact inode.
+    pub(super) const fn compact(self) -> U16 {
+        U16::new((self as u16) << 1)
+    }
+
+    /// `i_format` of an extended inode.
+    pub(super) const fn extended(self) -> U16 {
+        U16::new((self as u16) << 1 | 1)
+    }
+}
+
 /// The type of a file, in a directory entry and in a mode.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileType {
     Regular = 1,
     Directory = 2,
@@ -70,7 +114,8 @@ pub(super) enum FileType {
 }
 
 impl FileType {
-    const fn mode_bits(self) -> u16 {
+    /// Its bits in `i_mode`.
+    pub(super) const fn mode_bits(self) -> u16 {
         match self {
             Self::Regular => 0o100_000,
             Self::Directory => 0o040_000,
@@ -79,163 +124,209 @@ impl FileType {
     }
 }
 
-/// `erofs_inode_compact`, or `erofs_inode_extended` where size or link count need it.
-pub(super) struct Inode {
-    pub(super) file_type: FileType,
-    pub(super) permissions: u16,
-    /// User and group.
-    pub(super) owner: u32,
-    pub(super) links: u32,
-    pub(super) size_bytes: u64,
-    pub(super) layout: DataLayout,
-    /// `i_u`: block address or chunk format, as `layout` says.
-    pub(super) data: u32,
-    /// `i_ino`, unique in the image.
-    pub(super) number: u32,
-    /// `i_xattr_icount`.
-    pub(super) attribute_units: u16,
+/// `erofs_inode_compact`.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct InodeCompact {
+    pub(super) i_format: U16,
+    pub(super) i_xattr_icount: U16,
+    pub(super) i_mode: U16,
+    pub(super) i_nlink: U16,
+    pub(super) i_size: U32,
+    pub(super) i_reserved: U32,
+    /// A block address or a chunk format, as the data layout says.
+    pub(super) i_u: U32,
+    /// Unique in the image.
+    pub(super) i_ino: U32,
+    pub(super) i_uid: U16,
+    pub(super) i_gid: U16,
+    pub(super) i_reserved2: U32,
 }
 
-impl Inode {
-    pub(super) const COMPACT_BYTES: usize = 32;
-    pub(super) const EXTENDED_BYTES: usize = 64;
-
-    /// How many bytes an inode of this size and link count takes.
-    pub(super) const fn bytes(size_bytes: u64, links: u32) -> usize {
-        if size_bytes > u32::MAX as u64 || links > u16::MAX as u32 {
-            Self::EXTENDED_BYTES
-        } else {
-            Self::COMPACT_BYTES
-        }
-    }
-
-    /// Writes the inode to the start of `at`; returns how many bytes it took.
-    pub(super) fn write(&self, at: &mut [u8]) -> usize {
-        let bytes = Self::bytes(self.size_bytes, self.links);
-        let extended = bytes == Self::EXTENDED_BYTES;
-        let format = ((self.layout as u16) << 1) | u16::from(extended);
-        put(at, 0, format.to_le_bytes());
-        put(at, 2, self.attribute_units.to_le_bytes());
-        put(at, 4, (self.file_type.mode_bits() | self.permissions).to_le_bytes());
-        put(at, 16, self.data.to_le_bytes());
-        put(at, 20, self.number.to_le_bytes());
-        if extended {
-            put(at, 8, self.size_bytes.to_le_bytes());
-            put(at, 24, self.owner.to_le_bytes());
-            put(at, 28, self.owner.to_le_bytes());
-            put(at, 32, MODIFIED_SECONDS.to_le_bytes());
-            put(at, 44, self.links.to_le_bytes());
-        } else {
-            // Both owners that occur (0 and 65534) fit, and so do size and links.
-            put(at, 6, (self.links as u16).to_le_bytes());
-            put(at, 8, (self.size_bytes as u32).to_le_bytes());
-            put(at, 24, (self.owner as u16).to_le_bytes());
-            put(at, 26, (self.owner as u16).to_le_bytes());
-        }
-        bytes
-    }
+/// `erofs_inode_extended`.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct InodeExtended {
+    pub(super) i_format: U16,
+    pub(super) i_xattr_icount: U16,
+    pub(super) i_mode: U16,
+    pub(super) i_reserved: U16,
+    pub(super) i_size: U64,
+    pub(super) i_u: U32,
+    pub(super) i_ino: U32,
+    pub(super) i_uid: U32,
+    pub(super) i_gid: U32,
+    pub(super) i_mtime: U64,
+    pub(super) i_mtime_nsec: U32,
+    pub(super) i_nlink: U32,
+    pub(super) i_reserved2: [u8; 16],
 }
 
-/// `erofs_dirent`: the fixed part of a directory entry.
-pub(super) struct DirectoryEntry {
-    pub(super) nid: u64,
+/// `erofs_dirent`. The names of a block follow its array of these.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct Dirent {
+    pub(super) nid: U64,
     /// Offset of the name in its block.
-    pub(super) name_offset: u16,
-    pub(super) file_type: FileType,
+    pub(super) nameoff: U16,
+    pub(super) file_type: u8,
+    pub(super) reserved: u8,
 }
 
-impl DirectoryEntry {
-    pub(super) const BYTES: usize = 12;
+/// `erofs_xattr_ibody_header`. Precedes the numbers of an inode's shared attributes, which are their
+/// offsets in units of four bytes, and its own attributes.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct XattrIbodyHeader {
+    pub(super) h_name_filter: U32,
+    pub(super) h_shared_count: u8,
+    pub(super) h_reserved2: [u8; 7],
+}
 
-    pub(super) fn encode(&self) -> [u8; Self::BYTES] {
-        let mut bytes = [0; Self::BYTES];
-        put(&mut bytes, 0, self.nid.to_le_bytes());
-        put(&mut bytes, 8, self.name_offset.to_le_bytes());
-        bytes[10] = self.file_type as u8;
-        bytes
+impl XattrIbodyHeader {
+    /// `i_xattr_icount` of an inode with `bytes` behind this header.
+    pub(super) const fn icount(bytes: usize) -> U16 {
+        U16::new((1 + bytes / 4) as u16)
     }
 }
 
-/// An extended attribute `trusted.<name>` (`erofs_xattr_entry`): head, name, value, padding.
-pub(super) struct TrustedAttribute {
-    name: &'static [u8],
+/// `erofs_xattr_entry`. Name and value follow, padded to four bytes.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct XattrEntry {
+    pub(super) e_name_len: u8,
+    pub(super) e_name_index: u8,
+    pub(super) e_value_size: U16,
 }
 
-impl TrustedAttribute {
+impl XattrEntry {
     /// EROFS_XATTR_INDEX_TRUSTED: stands for the prefix `trusted.`.
-    const PREFIX_TRUSTED: u8 = 4;
-    const HEAD_BYTES: usize = 4;
+    pub(super) const INDEX_TRUSTED: u8 = 4;
 
-    /// How many bytes the attribute takes with a value of `value_bytes`.
-    pub(super) const fn bytes(&self, value_bytes: usize) -> usize {
-        (Self::HEAD_BYTES + self.name.len() + value_bytes).next_multiple_of(4)
-    }
-
-    /// Offset of the value from the attribute's start.
-    pub(super) const fn value_offset(&self) -> usize {
-        Self::HEAD_BYTES + self.name.len()
-    }
-
-    /// Writes head and name for a value of `value_bytes`, which the caller puts behind them.
-    pub(super) fn write_head(&self, at: &mut [u8], value_bytes: u16) {
-        at[0] = self.name.len() as u8;
-        at[1] = Self::PREFIX_TRUSTED;
-        put(at, 2, value_bytes.to_le_bytes());
-        at[Self::HEAD_BYTES..self.value_offset()].copy_from_slice(self.name);
+    const fn trusted(name: &[u8], value_bytes: usize) -> Self {
+        Self {
+            e_name_len: name.len() as u8,
+            e_name_index: Self::INDEX_TRUSTED,
+            e_value_size: U16::new(value_bytes as u16),
+        }
     }
 }
 
-/// `trusted.overlay.redirect`: the path of the content, from the root of the data-only layer.
-pub(super) const REDIRECT: TrustedAttribute = TrustedAttribute { name: b"overlay.redirect" };
+/// `overlay.metacopy`, the name of the shared attribute behind `trusted.`.
+pub(super) const METACOPY_NAME: [u8; 16] = *b"overlay.metacopy";
+/// `overlay.redirect`, the name of each file's attribute behind `trusted.`.
+pub(super) const REDIRECT_NAME: [u8; 16] = *b"overlay.redirect";
 
-/// `trusted.overlay.metacopy` with an empty value, stored once and shared by all files.
-pub(super) const METACOPY: SharedAttribute = SharedAttribute {
-    attribute: TrustedAttribute { name: b"overlay.metacopy" },
-    offset: SUPERBLOCK_OFFSET + Superblock::BYTES,
+/// `trusted.overlay.metacopy` with an empty value: the file has no content of its own.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct Metacopy {
+    entry: XattrEntry,
+    name: [u8; METACOPY_NAME.len()],
+}
+
+impl Metacopy {
+    pub(super) const NEW: Self =
+        Self { entry: XattrEntry::trusted(&METACOPY_NAME, 0), name: METACOPY_NAME };
+}
+
+/// Characters of a hash.
+pub(super) const HASH_CHARS: usize = 64;
+/// Characters of the name of a digest function. All supported ones have equally many.
+const FUNCTION_CHARS: usize = 6;
+/// Characters of the directory that holds the blobs whose hash begins with them.
+const SHARD_CHARS: usize = 2;
+
+/// `trusted.overlay.redirect`: the content is the file at this path of the data-only layer.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct Redirect {
+    entry: XattrEntry,
+    name: [u8; REDIRECT_NAME.len()],
+    path: BlobPath,
+    padding: [u8; 1],
+}
+
+/// `/<function>/<shard>/<hash>`.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct BlobPath {
+    root: u8,
+    function: [u8; FUNCTION_CHARS],
+    slash: u8,
+    shard: [u8; SHARD_CHARS],
+    second_slash: u8,
+    hash: [u8; HASH_CHARS],
+}
+
+impl Redirect {
+    /// A redirect to a blob whose hash is still to be set.
+    pub(super) fn new(function: &str) -> Self {
+        let mut name = [0; FUNCTION_CHARS];
+        name.copy_from_slice(function.as_bytes());
+        Self {
+            entry: XattrEntry::trusted(&REDIRECT_NAME, size_of::<BlobPath>()),
+            name: REDIRECT_NAME,
+            path: BlobPath {
+                root: b'/',
+                function: name,
+                slash: b'/',
+                shard: [0; SHARD_CHARS],
+                second_slash: b'/',
+                hash: [0; HASH_CHARS],
+            },
+            padding: [0],
+        }
+    }
+
+    #[inline]
+    pub(super) fn set_hash(&mut self, hash: [u8; HASH_CHARS]) {
+        self.path.shard.copy_from_slice(&hash[..SHARD_CHARS]);
+        self.path.hash = hash;
+    }
+}
+
+/// What lies behind the inode of a file with content, up to the next slot.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct FileBody {
+    header: XattrIbodyHeader,
+    shared: U32,
+    pub(super) redirect: Redirect,
+    /// The chunk table, which has one entry.
+    blkaddr: U32,
+    padding: [u8; 12],
+}
+
+impl FileBody {
+    /// `i_xattr_icount` of the inode before it.
+    pub(super) const ICOUNT: U16 =
+        XattrIbodyHeader::icount(size_of::<U32>() + size_of::<Redirect>());
+
+    pub(super) fn new(function: &str) -> Self {
+        Self {
+            header: XattrIbodyHeader { h_shared_count: 1, ..zerocopy::FromZeros::new_zeroed() },
+            shared: U32::new((SHARED_XATTR_OFFSET / 4) as u32),
+            redirect: Redirect::new(function),
+            blkaddr: NULL_ADDR,
+            padding: [0; 12],
+        }
+    }
+}
+
+const _: () = {
+    assert!(size_of::<SuperBlock>() == 128);
+    assert!(size_of::<InodeCompact>() == 32);
+    assert!(size_of::<InodeExtended>() == 64);
+    assert!(size_of::<Dirent>() == 12);
+    assert!(size_of::<XattrIbodyHeader>() == 12);
+    assert!(size_of::<XattrEntry>() == 4);
+    // The padding of attributes is theirs, and inodes begin at slots.
+    assert!(size_of::<Metacopy>().is_multiple_of(4) && size_of::<Redirect>().is_multiple_of(4));
+    assert!(size_of::<FileBody>().is_multiple_of(SLOT_SIZE));
+    let mut function = 0;
+    while function < model::DigestFunction::ALL.len() {
+        assert!(model::DigestFunction::ALL[function].name().len() == FUNCTION_CHARS);
+        function += 1;
+    }
 };
-
-/// An attribute without value that inodes refer to by its place.
-pub(super) struct SharedAttribute {
-    attribute: TrustedAttribute,
-    offset: usize,
-}
-
-impl SharedAttribute {
-    const fn end(&self) -> usize {
-        self.offset + self.attribute.bytes(0)
-    }
-
-    /// What an inode's list of shared attributes holds: the offset in units of four bytes.
-    pub(super) const fn reference(&self) -> u32 {
-        (self.offset / 4) as u32
-    }
-
-    pub(super) fn write(&self, image: &mut [u8]) {
-        self.attribute.write_head(&mut image[self.offset..], 0);
-    }
-}
-
-/// `erofs_xattr_ibody_header` and one shared reference: what precedes an inode's own attributes.
-pub(super) struct AttributeHeader;
-
-impl AttributeHeader {
-    const FIXED_BYTES: usize = 12;
-    const REFERENCE_BYTES: usize = 4;
-    pub(super) const BYTES: usize = Self::FIXED_BYTES + Self::REFERENCE_BYTES;
-
-    /// `i_xattr_icount` of an inode with this header and `own_bytes` of attributes behind it.
-    pub(super) const fn units(own_bytes: usize) -> u16 {
-        (1 + (Self::REFERENCE_BYTES + own_bytes) / 4) as u16
-    }
-
-    pub(super) fn write(at: &mut [u8], shared: &SharedAttribute) {
-        at[4] = 1; // h_shared_count
-        put(at, Self::FIXED_BYTES, shared.reference().to_le_bytes());
-    }
-}
-
-/// Overwrites the bytes at `offset`.
-#[inline]
-pub(super) fn put<const N: usize>(bytes: &mut [u8], offset: usize, value: [u8; N]) {
-    bytes[offset..offset + N].copy_from_slice(&value);
-}

@@ -1,50 +1,79 @@
 //! Writes the inodes of files and symlinks, each at the end of the image so far.
 
-use model::{ACTION_ID, Digest, InputTree};
+use std::mem::size_of;
+
+use model::{Digest, InputTree};
+use zerocopy::{FromZeros, Immutable, IntoBytes, Unaligned};
 
 use super::directories::within_block;
 use super::error::ImageError;
 use super::format::{
-    AttributeHeader, BLOCK_SIZE, DataLayout, FileType, Inode, METACOPY, NULL_ADDRESS, REDIRECT,
-    SLOT_SIZE, put,
+    BLOCK_SIZE, DataLayout, FileBody, FileType, InodeCompact, InodeExtended, SLOT_SIZE,
 };
-use crate::access::{Access, file_mode};
+use super::inode::Inode;
+use crate::access::{Access, MODIFIED_SECONDS, file_mode};
 
-const HASH_HEX_BYTES: usize = 64;
-const SHARD_HEX_BYTES: usize = 2;
-const CHUNK_TABLE_BYTES: usize = 4;
-/// The longest file record: extended inode, attributes, chunk table.
-const MAX_RECORD_BYTES: usize = 192;
 /// A chunk has 2^(12 + 31) bytes at most, and one null chunk stands for all the content.
 const MAX_CHUNK_BITS: u32 = 31;
 const MAX_FILE_BYTES: u64 = (BLOCK_SIZE as u64) << MAX_CHUNK_BITS;
 
 /// Appends files and symlinks to an image.
 pub(super) struct LeafWriter {
-    access: Access,
     /// Inode number of the next leaf; directories have the ones from 1.
-    next_number: u32,
-    first_number: u32,
-    plain: FileRecord,
-    large: FileRecord,
+    next_ino: u32,
+    first_ino: u32,
+    empty: InodeCompact,
+    file: FileRecord<InodeCompact>,
+    large: FileRecord<InodeExtended>,
+}
+
+/// A file with content. All that files share is filled in once: only mode, size, number and hash
+/// change from file to file.
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+struct FileRecord<I> {
+    inode: I,
+    body: FileBody,
 }
 
 impl LeafWriter {
     pub(super) fn new(tree: &InputTree, access: Access) -> Self {
-        let first_number = tree.directories().len() as u32 + 1;
+        let first_ino = tree.directories().len() as u32 + 1;
         let function = tree.root_digest().function().name();
+        let owner = access.file_owner();
+        let small_owner = (owner as u16).into();
+        let compact = |layout: DataLayout, icount| InodeCompact {
+            i_format: layout.compact(),
+            i_xattr_icount: icount,
+            i_nlink: 1.into(),
+            i_uid: small_owner,
+            i_gid: small_owner,
+            ..FromZeros::new_zeroed()
+        };
+        let extended = InodeExtended {
+            i_format: DataLayout::ChunkBased.extended(),
+            i_xattr_icount: FileBody::ICOUNT,
+            i_nlink: 1.into(),
+            i_uid: owner.into(),
+            i_gid: owner.into(),
+            i_mtime: MODIFIED_SECONDS.into(),
+            ..FromZeros::new_zeroed()
+        };
         Self {
-            access,
-            next_number: first_number,
-            first_number,
-            plain: FileRecord::new(Inode::COMPACT_BYTES, function),
-            large: FileRecord::new(Inode::EXTENDED_BYTES, function),
+            next_ino: first_ino,
+            first_ino,
+            empty: compact(DataLayout::FlatPlain, 0.into()),
+            file: FileRecord {
+                inode: compact(DataLayout::ChunkBased, FileBody::ICOUNT),
+                body: FileBody::new(function),
+            },
+            large: FileRecord { inode: extended, body: FileBody::new(function) },
         }
     }
 
-    /// How many were written.
+    /// How many leaves were written.
     pub(super) fn count(&self) -> usize {
-        (self.next_number - self.first_number) as usize
+        (self.next_ino - self.first_ino) as usize
     }
 
     /// Appends a file whose content is the blob `digest`; returns its nid.
@@ -60,46 +89,57 @@ impl LeafWriter {
             return Err(ImageError::FileTooLarge { digest: *digest, max_bytes: MAX_FILE_BYTES });
         }
         let nid = (image.len() / SLOT_SIZE) as u64;
-        let mut inode = self.inode(FileType::Regular, size_bytes);
-        inode.permissions = file_mode(executable);
-        inode.owner = self.access.file_owner();
+        let mode = (FileType::Regular.mode_bits() | file_mode(executable)).into();
+        let ino = self.next_ino().into();
         if size_bytes == 0 {
-            let mut record = [0; Inode::COMPACT_BYTES];
-            inode.write(&mut record);
-            image.extend_from_slice(&record);
-            return Ok(nid);
+            self.empty.i_mode = mode;
+            self.empty.i_ino = ino;
+            image.extend_from_slice(self.empty.as_bytes());
+        } else if let Ok(size) = u32::try_from(size_bytes) {
+            let FileRecord { inode, body } = &mut self.file;
+            inode.i_mode = mode;
+            inode.i_ino = ino;
+            inode.i_size = size.into();
+            inode.i_u = chunk_format(size_bytes).into();
+            body.redirect.set_hash(digest.hex_bytes());
+            image.extend_from_slice(self.file.as_bytes());
+        } else {
+            let FileRecord { inode, body } = &mut self.large;
+            inode.i_mode = mode;
+            inode.i_ino = ino;
+            inode.i_size = size_bytes.into();
+            inode.i_u = chunk_format(size_bytes).into();
+            body.redirect.set_hash(digest.hex_bytes());
+            image.extend_from_slice(self.large.as_bytes());
         }
-        inode.layout = DataLayout::ChunkBased;
-        inode.data = chunk_bits(size_bytes);
-        inode.attribute_units = self.plain.attribute_units;
-        let record = match Inode::bytes(size_bytes, inode.links) {
-            Inode::COMPACT_BYTES => &mut self.plain,
-            _ => &mut self.large,
-        };
-        image.extend_from_slice(record.fill(&inode, digest));
         Ok(nid)
     }
 
     /// Appends a symlink; returns its nid.
     pub(super) fn symlink(&mut self, target: &[u8], image: &mut Vec<u8>) -> u64 {
-        let mut inode = self.inode(FileType::Symlink, target.len() as u64);
-        inode.permissions = 0o777;
-        let bytes = Inode::COMPACT_BYTES + target.len();
+        let bytes = size_of::<InodeCompact>() + target.len();
         let inline = bytes <= BLOCK_SIZE;
+        let mut blkaddr = 0;
         if inline {
-            inode.layout = DataLayout::FlatInline;
             image.resize(within_block(image.len(), bytes), 0);
         } else {
             let block = image.len().next_multiple_of(BLOCK_SIZE);
             image.resize(block, 0);
             image.extend_from_slice(target);
             image.resize(block + BLOCK_SIZE, 0);
-            inode.data = (block / BLOCK_SIZE) as u32;
+            blkaddr = (block / BLOCK_SIZE) as u32;
         }
         let nid = (image.len() / SLOT_SIZE) as u64;
-        let mut record = [0; Inode::COMPACT_BYTES];
-        inode.write(&mut record);
-        image.extend_from_slice(&record);
+        let inode = Inode {
+            file_type: FileType::Symlink,
+            permissions: 0o777,
+            nlink: 1,
+            size_bytes: target.len() as u64,
+            layout: if inline { DataLayout::FlatInline } else { DataLayout::FlatPlain },
+            blkaddr,
+            ino: self.next_ino(),
+        };
+        image.extend_from_slice(inode.compact().as_bytes());
         if inline {
             image.extend_from_slice(target);
             image.resize(image.len().next_multiple_of(SLOT_SIZE), 0);
@@ -107,70 +147,15 @@ impl LeafWriter {
         nid
     }
 
-    fn inode(&mut self, file_type: FileType, size_bytes: u64) -> Inode {
-        let number = self.next_number;
-        self.next_number += 1;
-        Inode {
-            file_type,
-            permissions: 0,
-            owner: ACTION_ID,
-            links: 1,
-            size_bytes,
-            layout: DataLayout::FlatPlain,
-            data: 0,
-            number,
-            attribute_units: 0,
-        }
+    #[inline]
+    fn next_ino(&mut self) -> u32 {
+        self.next_ino += 1;
+        self.next_ino - 1
     }
 }
 
-/// `i_u` of a file in one chunk: the chunk's size as a power of two, less the block's.
-fn chunk_bits(size_bytes: u64) -> u32 {
+/// `i_u` of a file in one chunk: the chunk's size as a power of two, less that of a block.
+fn chunk_format(size_bytes: u64) -> u32 {
     let blocks = size_bytes.div_ceil(BLOCK_SIZE as u64);
     blocks.next_power_of_two().trailing_zeros()
-}
-
-/// A file's bytes with everything filled in that all files share: only the inode and the hash in
-/// the redirect change from file to file.
-struct FileRecord {
-    bytes: [u8; MAX_RECORD_BYTES],
-    /// Offset of the two hex digits of the shard; the whole hash follows after a slash.
-    shard_offset: usize,
-    record_bytes: usize,
-    attribute_units: u16,
-}
-
-impl FileRecord {
-    fn new(inode_bytes: usize, function: &str) -> Self {
-        let shard_offset_in_value = 1 + function.len() + 1;
-        let value_bytes = shard_offset_in_value + SHARD_HEX_BYTES + 1 + HASH_HEX_BYTES;
-        let attribute = inode_bytes + AttributeHeader::BYTES;
-        let value = attribute + REDIRECT.value_offset();
-        let chunk_table = attribute + REDIRECT.bytes(value_bytes);
-
-        let mut bytes = [0; MAX_RECORD_BYTES];
-        AttributeHeader::write(&mut bytes[inode_bytes..], &METACOPY);
-        REDIRECT.write_head(&mut bytes[attribute..], value_bytes as u16);
-        bytes[value] = b'/';
-        bytes[value + 1..][..function.len()].copy_from_slice(function.as_bytes());
-        bytes[value + 1 + function.len()] = b'/';
-        bytes[value + shard_offset_in_value + SHARD_HEX_BYTES] = b'/';
-        put(&mut bytes, chunk_table, NULL_ADDRESS.to_le_bytes());
-        Self {
-            bytes,
-            shard_offset: value + shard_offset_in_value,
-            record_bytes: (chunk_table + CHUNK_TABLE_BYTES).next_multiple_of(SLOT_SIZE),
-            attribute_units: AttributeHeader::units(REDIRECT.bytes(value_bytes)),
-        }
-    }
-
-    #[inline]
-    fn fill(&mut self, inode: &Inode, digest: &Digest) -> &[u8] {
-        let hash: [u8; HASH_HEX_BYTES] = digest.hex_bytes();
-        inode.write(&mut self.bytes);
-        self.bytes[self.shard_offset..][..SHARD_HEX_BYTES]
-            .copy_from_slice(&hash[..SHARD_HEX_BYTES]);
-        put(&mut self.bytes, self.shard_offset + SHARD_HEX_BYTES + 1, hash);
-        &self.bytes[..self.record_bytes]
-    }
 }

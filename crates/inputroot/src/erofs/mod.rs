@@ -1,13 +1,14 @@
 //! The metadata image of an input tree: an EROFS file system that has names, modes and sizes but
 //! no content.
 //!
-//! Why: one mount call shows a tree of any size, so setting up an action costs one pass over
+//! One mount call shows a tree of any size, so the set-up of an action costs one pass over
 //! directories that are in memory already, and no system call per input. Each file carries the two
-//! extended attributes that overlayfs understands as "my content is the file at this path of the
-//! data-only layer"; the data-only layer is the store's blob directory.
+//! extended attributes by which overlayfs takes its content from a path in the data-only layer, the
+//! store's blob directory.
 //!
-//! The image is little-endian, has blocks of 4096 bytes, and is a function of the tree and of
-//! [`Access`] alone. An inode lies at any multiple of 32; that multiple is its number (nid).
+//! The image is little-endian, has blocks of 4096 bytes, and depends only on the tree and on
+//! [`Access`](crate::access::Access). Each inode lies at a multiple of 32; that multiple is its
+//! number (nid).
 //!
 //! ```text
 //! 0     nothing (room for a boot sector)
@@ -21,7 +22,7 @@
 //!       the inodes of files and symlinks, directory by directory, in entry order:
 //!         file     inode 32 (64 above 4 GiB), attribute header 12, reference to the shared
 //!                  attribute 4, trusted.overlay.redirect 96, chunk table 4: 160 (192) in all
-//!         empty    inode 32, no attribute: it needs no content from anywhere
+//!         empty    inode 32, no attribute: it has no content
 //!         symlink  inode 32, target; a target above 4064 bytes has a block of its own before it
 //! (end, block aligned)
 //! ```
@@ -29,13 +30,14 @@
 //! A block of directory entries is an array of 12-byte heads (nid, offset of the name, type)
 //! followed by the names; heads are in the byte order of their names, over all blocks.
 //!
-//! Nothing here writes, mounts or caches the image. There is no checksum: the image never outlives
+//! This room does not store, mount or cache images. There is no checksum, because no image outlives
 //! the process that built it.
 
 mod build;
 mod directories;
 mod error;
 mod format;
+mod inode;
 mod leaves;
 
 pub(crate) use build::build;
