@@ -21,6 +21,8 @@ mod access;
 mod directory;
 mod erofs;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod mounts;
 mod probe;
 mod staging;

@@ -25,10 +25,16 @@ pub(super) const FIRST_INODE_OFFSET: usize =
 
 /// EROFS_NULL_ADDR: a chunk without data.
 pub(super) const NULL_ADDR: U32 = U32::new(u32::MAX);
+/// EROFS_NAME_LEN.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) const NAME_LEN: usize = 255;
 /// EROFS_FEATURE_COMPAT_MTIME: times are modification times.
 pub(super) const FEATURE_COMPAT_MTIME: u32 = 0x2;
 /// EROFS_FEATURE_INCOMPAT_CHUNKED_FILE.
 pub(super) const FEATURE_INCOMPAT_CHUNKED_FILE: u32 = 0x4;
+#[cfg(any(test, feature = "fuzzing"))]
+/// EROFS_CHUNK_FORMAT_BLKBITS_MASK. Other bits of a chunk format mean features that no image has.
+pub(super) const CHUNK_FORMAT_BLKBITS_MASK: u16 = 0x1f;
 
 /// `erofs_super_block`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -114,6 +120,10 @@ pub(super) enum FileType {
 }
 
 impl FileType {
+    /// `S_IFMT`.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) const MODE_MASK: u16 = 0o170_000;
+
     /// Its bits in `i_mode`.
     pub(super) const fn mode_bits(self) -> u16 {
         match self {

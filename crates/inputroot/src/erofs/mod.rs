@@ -39,9 +39,15 @@ mod error;
 mod format;
 mod inode;
 mod leaves;
+#[cfg(any(test, feature = "fuzzing"))]
+mod reader;
 
 pub(crate) use build::build;
 pub use error::ImageError;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use reader::{ReadError, RoundTripError};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use reader::{read, round_trip};
 
 #[cfg(test)]
 mod tests;
