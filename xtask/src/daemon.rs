@@ -3,7 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command},
     thread,
@@ -14,13 +14,15 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    daemon_log::{self, Event, FINISHED},
+    daemon_log::{self, Event, FINISHED, SERVING},
     leftovers,
+    reserved_address::ReservedAddress,
     vm::Artifacts,
 };
 
-/// How long a daemon may take to listen, and to go, and a guest to boot.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The bound on every wait for the daemon and its guest. It only ends waits that would never end, so it is
+/// long enough for a machine that is busy with builds and other guests.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Messages that are stored as blobs are smaller than this in our workspaces.
 const SMALL_BLOB_BYTES: u64 = 4096;
@@ -28,7 +30,7 @@ const SMALL_BLOB_BYTES: u64 = 4096;
 pub(crate) struct Daemon {
     /// The program and its arguments.
     command: Vec<OsString>,
-    address: SocketAddr,
+    address: ReservedAddress,
     state: PathBuf,
     log: PathBuf,
     /// The mount table before its first start.
@@ -72,10 +74,10 @@ impl Daemon {
         state: PathBuf,
         folder: &Path,
     ) -> Result<Self> {
-        let address = free_address()?;
+        let address = ReservedAddress::new()?;
         // The attacks delete blobs, which anonymous callers may not do by default.
         let rights = if command.iter().any(|word| word == "serve") { "?anonymous=all" } else { "" };
-        command.extend(["--listen".into(), format!("{address}{rights}").into()]);
+        command.extend(["--listen".into(), format!("{}{rights}", address.get()).into()]);
         command.push("--log-format=json".into());
         let mut daemon = Self {
             command,
@@ -93,6 +95,7 @@ impl Daemon {
     pub(crate) fn restart(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the daemon still runs");
         let log = fs::File::options().create(true).append(true).open(&self.log)?;
+        let begin = usize::try_from(log.metadata()?.len())?;
         // A session of its own shows what is left of it; and it must not outlive a killed test.
         let child = Command::new("setsid")
             .args(["setpriv", "--pdeathsig", "KILL", "--"])
@@ -102,27 +105,32 @@ impl Daemon {
             .spawn()
             .context("cannot start the daemon")?;
         self.process = Some(child);
-        self.wait_until_it_listens()
+        self.wait_until_it_serves(begin)
     }
 
-    fn wait_until_it_listens(&mut self) -> Result<()> {
-        let mut ended = None;
-        let mut listens = false;
+    /// Waits until the log says, after its first `begin` bytes, that the daemon serves. A connection
+    /// would say less: `serve-vm` listens before its guest has booted.
+    fn wait_until_it_serves(&mut self, begin: usize) -> Result<()> {
+        let (mut ended, mut place) = (None, None);
         within_patience(|| {
-            listens = TcpStream::connect(self.address).is_ok();
+            // Before the log is read: a daemon that has ended says no more.
             ended = self.process.as_mut().map(Child::try_wait).transpose()?.flatten();
-            Ok(listens || ended.is_some())
+            let log = fs::read(&self.log)?;
+            place = daemon_log::after(&String::from_utf8_lossy(&log[begin..]), SERVING);
+            Ok(place.is_some() || ended.is_some())
         })?;
         if let Some(status) = ended {
             self.process = None;
             bail!("the daemon ended: {status}\n{}", self.log_tail());
         }
-        ensure!(listens, "the daemon does not listen\n{}", self.log_tail());
+        let place = place.with_context(|| format!("it never serves\n{}", self.log_tail()))?;
+        let address = self.address();
+        ensure!(place == address.to_string(), "the daemon serves on {place}, not on {address}");
         Ok(())
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.address.get()
     }
 
     /// The directory of its store.
@@ -189,9 +197,11 @@ impl Daemon {
 
     /// The events of its log, over all restarts.
     fn events(&self) -> Result<Vec<Event>> {
-        let log = fs::read_to_string(&self.log)
-            .with_context(|| format!("cannot read {}", self.log.display()))?;
-        Ok(daemon_log::events(&log).collect())
+        Ok(daemon_log::events(&self.log()?).collect())
+    }
+
+    fn log(&self) -> Result<String> {
+        fs::read_to_string(&self.log).with_context(|| format!("cannot read {}", self.log.display()))
     }
 
     /// Every action in the log, over all restarts.
@@ -208,9 +218,7 @@ impl Daemon {
     pub(crate) fn wait_for_event(&self, words: &str) -> Result<String> {
         let mut rest = None;
         within_patience(|| {
-            let events = self.events()?;
-            let after = |event: &Event| Some(event.message().split_once(words)?.1.to_owned());
-            rest = events.iter().find_map(after);
+            rest = daemon_log::after(&self.log()?, words);
             Ok(rest.is_some())
         })?;
         rest.with_context(|| format!("the log never says {words:?}\n{}", self.log_tail()))
@@ -221,6 +229,17 @@ impl Daemon {
         let events = self.events()?;
         let name = events.iter().find_map(|event| event.text("strategy"));
         Ok(name.context("the daemon's log names no input root strategy")?.to_owned())
+    }
+
+    /// Waits until that many actions were really run, and gives how many there are by then.
+    pub(crate) fn wait_for_executions(&self, count: usize) -> Result<usize> {
+        let mut executions = 0;
+        within_patience(|| {
+            executions = self.executions()?;
+            Ok(executions >= count)
+        })?;
+        ensure!(executions >= count, "only {executions} actions ran\n{}", self.log_tail());
+        Ok(executions)
     }
 
     /// How many actions were really run, not answered from the cache.
@@ -272,11 +291,6 @@ impl Drop for Daemon {
             let _already_gone = self.kill();
         }
     }
-}
-
-/// An address of the loopback that nobody listens on now.
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
 }
 
 impl FinishedAction {

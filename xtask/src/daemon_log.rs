@@ -13,6 +13,9 @@ const GUEST: &str = "guest: ";
 /// The message of an action that was run to its end, or answered from the cache.
 pub(crate) const FINISHED: &str = "action finished";
 
+/// The words before the place where the daemon serves, which it says once it does: a line beside the log.
+pub(crate) const SERVING: &str = "serving on ";
+
 /// One event.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Event {
@@ -23,6 +26,11 @@ pub(crate) struct Event {
 /// The events of a log, in their order.
 pub(crate) fn events(log: &str) -> impl Iterator<Item = Event> {
     log.lines().map(Event::parse)
+}
+
+/// What follows `words` in the first message that contains them.
+pub(crate) fn after(log: &str, words: &str) -> Option<String> {
+    events(log).find_map(|event| Some(event.message.split_once(words)?.1.to_owned()))
 }
 
 impl Event {
@@ -98,6 +106,14 @@ mod tests {
         let inner = r#"{"level":"INFO","message":"done","n":3}"#;
         let line = serde_json::json!({ "message": format!("guest: {inner}") }).to_string();
         assert_eq!(Event::parse(&line), Event::parse(inner));
+    }
+
+    #[test]
+    fn words_are_found_in_messages_only() {
+        let log = "{\"message\":\"began\",\"why\":\"serving on 1\"}\n\
+                   linux-actiond: serving on 127.0.0.1:2\nlinux-actiond: serving on 127.0.0.1:3\n";
+        assert_eq!(after(log, SERVING).as_deref(), Some("127.0.0.1:2"));
+        assert_eq!(after("{\"message\":\"began\"}", SERVING), None);
     }
 
     #[test]

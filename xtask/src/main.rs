@@ -30,6 +30,7 @@ mod process;
 mod profile;
 mod proto;
 mod reproducible;
+mod reserved_address;
 mod runtimes;
 mod serve;
 mod setup;

@@ -1,6 +1,6 @@
 //! Few tools, many inputs, trees of outputs, and nothing of a root file system.
 
-use std::{fs, path::Path, thread, time::Duration};
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 
@@ -39,7 +39,7 @@ fn steps(server: &mut Daemon, bazel: &mut Bazel, in_vm: bool) -> Result<()> {
     let mut before_kill = 0;
     step(&sentence, || {
         bazel.start_build(&["//:stress_all"])?;
-        let before = wait_for_executions(server, 3)?;
+        let before = server.wait_for_executions(3)?;
         if in_vm {
             server.kill_vmm()?;
             server.wait_for_event("booting the guest again")?;
@@ -114,17 +114,6 @@ fn steps(server: &mut Daemon, bazel: &mut Bazel, in_vm: bool) -> Result<()> {
         let summary = fs::read_to_string(bazel.output("looks_at_rare_shapes.summary")?)?;
         Ok(format!("the next action saw {}", summary.trim()))
     })
-}
-
-fn wait_for_executions(server: &Daemon, count: usize) -> Result<usize> {
-    for _ in 0..6000 {
-        let executions = server.executions()?;
-        if executions >= count {
-            return Ok(executions);
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    anyhow::bail!("the server ran no {count} actions in a minute")
 }
 
 fn distinct_executions(server: &Daemon) -> Result<usize> {

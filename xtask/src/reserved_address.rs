@@ -1,0 +1,78 @@
+//! An address for a server, which nobody else is given while it is reserved.
+//!
+//! A daemon under test is killed and started again, and must then be where its clients look for it. It can
+//! keep no port while it does not run, and a port that was free a moment ago may be taken by any other
+//! program. The reservation is a socket that is bound to the address and does not listen. Where somebody
+//! asks for any port, to listen or to connect, the kernel leaves out those that are bound. A server that
+//! asks for this very port may listen on it, for both sockets allow the address to be reused, as those of
+//! tokio do (`SO_REUSEADDR` in socket(7)).
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    os::fd::OwnedFd,
+};
+
+use anyhow::{Context, Result};
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with,
+    sockopt::set_socket_reuseaddr,
+};
+
+/// An address of the loopback device.
+pub(crate) struct ReservedAddress {
+    address: SocketAddr,
+    _socket: OwnedFd,
+}
+
+impl ReservedAddress {
+    /// Reserves a port that is free.
+    pub(crate) fn new() -> Result<Self> {
+        let (family, kind) = (AddressFamily::INET, SocketType::STREAM);
+        let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+        set_socket_reuseaddr(&socket, true)?;
+        bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).context("no port is free")?;
+        let address = SocketAddr::try_from(getsockname(&socket)?)?;
+        Ok(Self { address, _socket: socket })
+    }
+
+    pub(crate) fn get(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn one_server_after_the_other_listens_there() {
+        let reserved = ReservedAddress::new().unwrap();
+        for _ in 0..3 {
+            // The standard library's listeners allow reuse, as tokio's do.
+            let server = TcpListener::bind(reserved.get()).unwrap();
+            let client = TcpStream::connect(reserved.get()).unwrap();
+            // The side that closes first keeps the port busy for a while.
+            drop(server.accept().unwrap());
+            drop(client);
+        }
+    }
+
+    #[test]
+    fn nobody_connects_without_a_server() {
+        let reserved = ReservedAddress::new().unwrap();
+        TcpStream::connect(reserved.get()).unwrap_err();
+    }
+
+    #[test]
+    fn nobody_else_is_given_the_port() {
+        let reserved = ReservedAddress::new().unwrap();
+        let socket =
+            socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+                .unwrap();
+        let SocketAddr::V4(address) = reserved.get() else { panic!("{}", reserved.get()) };
+        let error = bind(&socket, &address).unwrap_err();
+        assert_eq!(error, rustix::io::Errno::ADDRINUSE);
+    }
+}
