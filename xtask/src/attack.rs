@@ -17,9 +17,10 @@ use crate::{
     binaries,
     daemon::Daemon,
     kernel::{Arch, Flavour},
-    process, setup, state_volume,
+    process,
+    reproducible::Checkout,
+    setup, state_volume,
     vm::Artifacts,
-    workspace,
 };
 
 /// Every way to present inputs (`--input-root-strategy`).
@@ -97,8 +98,7 @@ impl Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::run()?;
-    let driver = binaries::build("attack", "actiond-attack")?;
-    let attacker = build_attacker()?;
+    let Programs { driver, attacker } = build()?;
     if let Some(server) = &arguments.server {
         let mut attack = Command::new(&driver);
         attack.args(["--server", server]).arg("--attacker").arg(&attacker);
@@ -126,17 +126,20 @@ fn only<'a>(command: &'a mut Command, arguments: &Arguments) -> &'a mut Command 
     command
 }
 
-/// It is linked statically, for it runs in sandboxes that hold nothing but an action's inputs; and
-/// without the driver's dependencies.
-fn build_attacker() -> Result<PathBuf> {
-    let triple = workspace::host_triple()?;
-    process::run(
-        process::cargo()
-            .args(["rustc", "--locked", "--release", "--package", "attack"])
-            .args(["--no-default-features", "--bin", "actiond-attacker"])
-            .args(["--target", &triple, "--", "-C", "target-feature=+crt-static"]),
-    )?;
-    Ok(workspace::target().join(triple).join("release/actiond-attacker"))
+/// The programs of an attack.
+pub(crate) struct Programs {
+    driver: PathBuf,
+    /// What the actions run. It is linked statically, for it runs in sandboxes that hold nothing but an
+    /// action's inputs.
+    attacker: PathBuf,
+}
+
+/// Builds them.
+pub(crate) fn build() -> Result<Programs> {
+    Ok(Programs {
+        driver: binaries::build("attack", "actiond-attack")?,
+        attacker: binaries::build_static(&Checkout::own()?, "attack", "actiond-attacker")?,
+    })
 }
 
 /// What the daemon says when a strategy does not work on this machine.

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::process;
+use crate::{process, setup};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -28,7 +28,7 @@ pub(crate) fn provide() -> Result<String> {
         return Ok(mirror);
     }
     // A fresh machine has never fetched the indexes that say whose archive a mirror holds.
-    process::run(process::as_root("apt-get").args(["update", "-qq"]))?;
+    setup::update_lists()?;
     configured()?.with_context(|| {
         format!("apt is configured with no Debian mirror here; {VARIABLE} can name one")
     })

@@ -89,6 +89,9 @@ enum Verb {
     /// Run one test binary as root with a state volume of its own (cargo's runner).
     #[command(hide = true)]
     RunTest(test::RunnerArguments),
+    /// Make one of the things that `test` makes beside its steps.
+    #[command(hide = true)]
+    TestPart(test::PartArguments),
     /// Mount a state volume in this private mount namespace, then become a program.
     #[command(hide = true)]
     InStateVolume(state_volume::Arguments),
@@ -138,6 +141,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Kernel(arguments) => kernel::run(&arguments),
         Verb::Initramfs(arguments) => initramfs::run(&arguments),
         Verb::RunTest(arguments) => test::run_one(&arguments),
+        Verb::TestPart(arguments) => test::run_part(&arguments),
         Verb::InStateVolume(arguments) => state_volume::enter(&arguments),
         Verb::E2eInside(arguments) => e2e::run_inside(&arguments),
         Verb::ConformanceInside(arguments) => conformance::run_inside(&arguments),

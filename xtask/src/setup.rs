@@ -2,9 +2,9 @@
 //!
 //! Nothing happens when all of it is there. On a distribution without apt it names what is missing.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
-use crate::process;
+use crate::{process, workspace};
 
 /// A program that must be there, its Debian package (or several, with spaces), and why.
 pub(crate) struct Need {
@@ -88,7 +88,8 @@ fn missing(needs: &[Need]) -> Vec<&'static str> {
         .collect()
 }
 
-/// Installs packages; nothing happens when there are none.
+/// Installs packages; nothing happens when there are none. One process at a time, for steps run side by
+/// side.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
@@ -97,8 +98,24 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
         bail!("there is no apt-get here: install what gives {} yourself", packages.join(", "));
     }
     println!("setup: installing {}", packages.join(", "));
+    let _lock = lock()?;
     process::run(apt_get().arg("update").arg("-qq"))?;
     process::run(apt_get().args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages))
+}
+
+/// Fetches the machine's package lists anew.
+pub(crate) fn update_lists() -> Result<()> {
+    let _lock = lock()?;
+    process::run(apt_get().arg("update").arg("-qq"))
+}
+
+/// apt-get fails where another one runs, so ours wait for each other.
+fn lock() -> Result<std::fs::File> {
+    let path = workspace::cache()?.join("apt.lock");
+    let lock =
+        std::fs::File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(lock)
 }
 
 fn apt_get() -> std::process::Command {

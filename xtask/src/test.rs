@@ -1,27 +1,29 @@
-//! `cargo xtask test`: every test of the workspace as root, then the program for macOS, the attacks and
-//! the end-to-end tests, then a part of all that against a VM, and actiondfs in its kernel.
+//! `cargo xtask test`: every test of the workspace as root, then the attacks and the end-to-end tests, then
+//! a part of all that against a VM, and actiondfs in its kernel; and the program for macOS.
 //!
 //! Cargo builds as the user. Each test binary is then started by cargo through [`run_one`], which
 //! gives it root and a state volume: that is what the daemon needs, and what a user's own file
 //! system should not be used for.
+//!
+//! What steps need and what nobody waits for is made beside them ([`Part`], [`steps`]): fetching and the ends
+//! of builds leave processors idle.
 
-use std::{
-    ffi::OsString,
-    fmt,
-    path::PathBuf,
-    process::Command,
-    time::{Duration, Instant},
-};
+mod steps;
+
+use std::{ffi::OsString, path::PathBuf, process::Command};
 
 use anyhow::Result;
 
 use crate::{
-    attack, darwin, e2e,
+    attack,
+    binaries::Binaries,
+    darwin, dist, e2e,
     kernel::{Arch, Flavour},
     process, setup, state_volume,
-    vm::Artifacts,
+    vm::{self, Artifacts},
     workspace,
 };
+use steps::Steps;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -44,54 +46,80 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if !arguments.only.is_empty() {
         return cargo_test(&arguments.only, |_| ());
     }
-    let mut steps = Steps::default();
+    let mut steps = Steps::begin();
     let result = run_all(arguments, &mut steps);
     print!("{steps}");
     result
 }
 
+/// What can be made beside a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// The kernel, the guest and the runtimes, then the programs that run in release.
+    Programs,
+    /// The roots that clients live in, and that packages are installed in.
+    Roots,
+    /// The program for macOS, with its proofs.
+    Macos,
+    /// A release for Linux.
+    Release,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct PartArguments {
+    part: Part,
+}
+
+impl Part {
+    /// For people.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Programs => "kernel, runtimes, programs",
+            Self::Roots => "clients' roots",
+            Self::Macos => "program for macOS",
+            Self::Release => "release for Linux",
+        }
+    }
+}
+
+/// Makes one part, for [`run_all`], which finds it made.
+pub(crate) fn run_part(arguments: &PartArguments) -> Result<()> {
+    match arguments.part {
+        Part::Programs => {
+            artifacts()?;
+            attack::build()?;
+            Binaries::build().map(drop)
+        }
+        Part::Roots => e2e::provide_roots(),
+        Part::Macos => darwin::run_if_possible(),
+        Part::Release => dist::linux_release(&vm::RUNTIMES.map(str::to_owned)).map(drop),
+    }
+}
+
+fn artifacts() -> Result<Artifacts> {
+    Artifacts::provide(Arch::host(), Flavour::Release)
+}
+
 fn run_all(arguments: &Arguments, steps: &mut Steps) -> Result<()> {
     let all = || ["--workspace", "--no-fail-fast"].map(OsString::from);
-    let vm = steps.take("kernel, guest and runtimes", || {
-        Artifacts::provide(Arch::host(), Flavour::Release)
-    })?;
-    steps.take("building the tests", || {
+    let with_clients = arguments.e2e.has_clients();
+    let (mut first, mut second) = (vec![Part::Programs], vec![Part::Macos]);
+    if with_clients {
+        first.push(Part::Roots);
+        second.push(Part::Release);
+    }
+    steps.take_beside(&first, "building the tests", || {
         cargo_test(&[&all()[..], &["--no-run".into()]].concat(), |_| ())
     })?;
-    steps.take("tests of the workspace", || {
+    let vm = artifacts()?;
+    steps.take_beside(&second, "tests of the workspace", || {
         cargo_test(&all(), |cargo| {
             vm.tell(cargo);
         })
     })?;
-    steps.take("program for macOS", darwin::run_if_possible)?;
     steps.take("attacks", || attack::run(&attack::Arguments::all()))?;
     steps.take("clients", || e2e::run(&arguments.e2e))?;
     steps.take("VMs", || e2e::in_vm::run_part(&vm, &arguments.e2e))
-}
-
-/// How long each step took, failed ones included.
-#[derive(Default)]
-struct Steps(Vec<(&'static str, Duration)>);
-
-impl Steps {
-    fn take<T>(&mut self, name: &'static str, act: impl FnOnce() -> Result<T>) -> Result<T> {
-        let begun = Instant::now();
-        let result = act();
-        self.0.push((name, begun.elapsed()));
-        result
-    }
-}
-
-impl fmt::Display for Steps {
-    /// A table with a row per step.
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let total = ("all", self.0.iter().map(|(_, time)| *time).sum());
-        for (name, time) in self.0.iter().chain([&total]) {
-            let seconds = time.as_secs();
-            writeln!(formatter, "test: {name:<28} {:>3}:{:02} min", seconds / 60, seconds % 60)?;
-        }
-        Ok(())
-    }
 }
 
 /// `cargo test` with these arguments; `prepare` can add variables.
@@ -110,20 +138,4 @@ pub(crate) fn run_one(arguments: &RunnerArguments) -> Result<()> {
     Err(process::become_program(
         state_volume::command(&arguments.binary)?.args(&arguments.arguments),
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_step_that_fails_is_in_the_table_too() {
-        let mut steps = Steps(vec![("building", Duration::from_secs(61))]);
-        assert!(steps.take("attacks", || -> Result<()> { anyhow::bail!("breach") }).is_err());
-        let table = steps.to_string();
-        let rows: Vec<Vec<&str>> =
-            table.lines().map(|it| it.split_whitespace().collect()).collect();
-        let row = |name: &'static str, time: &'static str| vec!["test:", name, time, "min"];
-        assert_eq!(rows, [row("building", "1:01"), row("attacks", "0:00"), row("all", "1:01")]);
-    }
 }

@@ -106,6 +106,15 @@ pub(crate) struct InsideArguments {
 }
 
 impl Arguments {
+    /// Whether a client is to be run.
+    pub(crate) fn has_clients(&self) -> bool {
+        CLIENTS.iter().any(|client| self.asks_for(client) && !self.skips(client.name))
+    }
+
+    fn asks_for(&self, client: &Client) -> bool {
+        self.clients.is_empty() || self.clients.iter().any(|name| name == client.name)
+    }
+
     /// Whether it was left out by name.
     fn skips(&self, name: &str) -> bool {
         self.skipped.iter().any(|skipped| skipped == name)
@@ -223,6 +232,17 @@ const TOOLS: debian_root::Recipe = debian_root::Recipe {
     stubs: &[],
 };
 
+/// Makes the roots of all clients and of their materials, unless they are kept already.
+pub(crate) fn provide_roots() -> Result<()> {
+    for client in CLIENTS {
+        provide_root(client)?;
+    }
+    for recipe in [&DEBIAN_12, &CLEAN, &TOOLS] {
+        debian_root::provide(recipe)?;
+    }
+    Ok(())
+}
+
 fn provide_root(client: &Client) -> Result<PathBuf> {
     debian_root::provide(&client.recipe)
         .with_context(|| format!("no root for {0}; `--skip {0}` leaves it out", client.name))
@@ -256,12 +276,9 @@ fn chosen(arguments: &Arguments) -> Result<Vec<&'static Client>> {
     for name in named.filter(|name| *name != VM) {
         client_named(name)?;
     }
-    let asked = |client: &Client| {
-        arguments.clients.is_empty() || arguments.clients.iter().any(|name| name == client.name)
-    };
     let (left_out, chosen): (Vec<_>, Vec<_>) = CLIENTS
         .into_iter()
-        .filter(|client| asked(client))
+        .filter(|client| arguments.asks_for(client))
         .partition(|client| arguments.skips(client.name));
     for client in left_out {
         println!("e2e {}: SKIPPED, as asked", client.name);

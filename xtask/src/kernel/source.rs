@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     debian_mirror::{self, Suite, only_package},
-    process, workspace,
+    process, setup, workspace,
 };
 
 /// A kernel with long support. actiondfs is written against its interfaces: see
@@ -36,7 +36,7 @@ impl Source {
         if let Some(version) = offered_here()? {
             return Self::provide(version.clone(), download_here).or_else(|error| {
                 // The mirror may have deleted this version since apt's last update.
-                update()?;
+                setup::update_lists()?;
                 match candidate()? {
                     Some(newer) if newer != version => Self::provide(newer, download_here),
                     _ => Err(error),
@@ -108,7 +108,7 @@ fn offered_here() -> Result<Option<String>> {
     match candidate()? {
         Some(version) => Ok(Some(version)),
         None => {
-            update()?;
+            setup::update_lists()?;
             candidate()
         }
     }
@@ -132,10 +132,6 @@ fn download_here(version: &str, folder: &Path) -> Result<PathBuf> {
     download.arg(format!("{PACKAGE}={version}")).current_dir(folder);
     process::run(&mut download)?;
     only_package(folder)
-}
-
-fn update() -> Result<()> {
-    process::run(process::as_root("apt-get").args(["-qq", "update"]))
 }
 
 #[cfg(test)]
