@@ -1,119 +1,23 @@
-//! `cargo xtask VERB`: the one entry for everything that is longer than a line.
-//!
-//! A verb is a module with a `run` function. People and CI use the same ones. What the verbs share:
-//! [`workspace`] knows where things are, [`process`] runs programs and becomes root for those that
-//! need it, [`state_volume`] makes the file system that tests keep their state on, [`daemon`] is the
-//! daemon under test.
+//! `cargo xtask VERB`: serves, or has the program with all other verbs built and run.
 
-mod attack;
-mod bench;
-mod binaries;
-mod conformance;
-mod daemon;
-mod daemon_log;
-mod darwin;
-mod debian_mirror;
-mod dist;
-mod e2e;
-#[cfg(test)]
-mod error_rule;
-mod guest_program;
-mod initramfs;
-mod kernel;
-#[cfg(test)]
-mod layering;
-mod leftovers;
-mod lint;
-#[cfg(test)]
-mod module_circles;
-mod process;
-mod profile;
-mod proto;
-mod reproducible;
-mod reserved_address;
-mod runtimes;
-mod serve;
-mod setup;
-mod state_volume;
-mod test;
-mod timings;
-mod toolchain;
-mod vm;
-mod workspace;
+use std::{
+    ffi::OsString,
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
 
-use std::process::ExitCode;
+use anyhow::{Result, bail};
+use xtask::{process, serve, workspace};
 
-use clap::{Parser, Subcommand};
+/// The program of the verbs but `serve`.
+const VERBS: &str = "xtask-verbs";
 
-#[derive(Parser)]
-#[command(name = "cargo xtask", about = "The project's own verbs")]
-struct Arguments {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Subcommand)]
-enum Verb {
-    /// Install what building and testing need from the distribution.
-    Setup,
-    /// Set up, build a release, and run `linux-actiond serve` as root.
-    Serve(serve::Arguments),
-    /// Build the image of C libraries and shells that actions can ask for.
-    Runtimes(runtimes::Arguments),
-    /// Make a release: the daemon with runtimes inside, and a Debian package.
-    Dist(dist::Arguments),
-    /// Check formatting, lints, and what the project depends on.
-    Lint,
-    /// Set up, run every test of the workspace as root, then the attacks and the end-to-end tests.
-    Test(test::Arguments),
-    /// Run real clients against the real daemon.
-    E2e(e2e::Arguments),
-    /// Build the program for macOS, and prove what can be proved of it here.
-    Darwin(darwin::Arguments),
-    /// Measure the daemon.
-    Bench(bench::Arguments),
-    /// Draw a flame graph of the daemon under load.
-    Profile(profile::Arguments),
-    /// Attack the daemon, and see that nothing gives way.
-    Attack(attack::Arguments),
-    /// Check the daemon, or another server, against the Remote Execution API.
-    Conformance(conformance::Arguments),
-    /// Compile the .proto files to the code in `crates/proto`.
-    Proto,
-    /// Make tables of the times in a daemon's log.
-    Timings(timings::Arguments),
-    /// Build the guest's kernel, or test actiondfs.
-    Kernel(kernel::Arguments),
-    /// Write the file system that a guest boots into.
-    Initramfs(initramfs::Arguments),
-    /// Run one test binary as root with a state volume of its own (cargo's runner).
-    #[command(hide = true)]
-    RunTest(test::RunnerArguments),
-    /// Make one of the things that `test` makes beside its steps.
-    #[command(hide = true)]
-    TestPart(test::PartArguments),
-    /// Mount a state volume in this private mount namespace, then become a program.
-    #[command(hide = true)]
-    InStateVolume(state_volume::Arguments),
-    /// The part of `e2e` that runs as root on a state volume.
-    #[command(hide = true)]
-    E2eInside(e2e::InsideArguments),
-    /// The part of `conformance` that runs as root on a state volume.
-    #[command(hide = true)]
-    ConformanceInside(conformance::InsideArguments),
-    /// The part of `bench` that runs as root on a state volume.
-    #[command(hide = true)]
-    BenchInside(bench::InsideArguments),
-    /// The part of `profile` that runs as root on a state volume.
-    #[command(hide = true)]
-    ProfileInside(profile::InsideArguments),
-    /// The part of `attack` that runs as root on a state volume.
-    #[command(hide = true)]
-    AttackInside(attack::InsideArguments),
-}
+const SERVE_USAGE: &str = "Set up, build the daemon, and run `linux-actiond serve` as root\n\n\
+                           Usage: cargo xtask serve [-- FLAGS OF linux-actiond serve]";
 
 fn main() -> ExitCode {
-    match process::this_program().and_then(|_| run(Arguments::parse().verb)) {
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match run(&words) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error:#}");
@@ -122,31 +26,66 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(verb: Verb) -> anyhow::Result<()> {
-    match verb {
-        Verb::Setup => setup::run(),
-        Verb::Serve(arguments) => serve::run(&arguments),
-        Verb::Runtimes(arguments) => runtimes::run(&arguments),
-        Verb::Dist(arguments) => dist::run(&arguments),
-        Verb::Lint => lint::run(),
-        Verb::Test(arguments) => test::run(&arguments),
-        Verb::E2e(arguments) => e2e::run(&arguments),
-        Verb::Darwin(arguments) => darwin::run(&arguments),
-        Verb::Bench(arguments) => bench::run(&arguments),
-        Verb::Profile(arguments) => profile::run(&arguments),
-        Verb::Attack(arguments) => attack::run(&arguments),
-        Verb::Conformance(arguments) => conformance::run(&arguments),
-        Verb::Proto => proto::run(),
-        Verb::Timings(arguments) => timings::run(&arguments),
-        Verb::Kernel(arguments) => kernel::run(&arguments),
-        Verb::Initramfs(arguments) => initramfs::run(&arguments),
-        Verb::RunTest(arguments) => test::run_one(&arguments),
-        Verb::TestPart(arguments) => test::run_part(&arguments),
-        Verb::InStateVolume(arguments) => state_volume::enter(&arguments),
-        Verb::E2eInside(arguments) => e2e::run_inside(&arguments),
-        Verb::ConformanceInside(arguments) => conformance::run_inside(&arguments),
-        Verb::BenchInside(arguments) => bench::run_inside(&arguments),
-        Verb::ProfileInside(arguments) => profile::run_inside(&arguments),
-        Verb::AttackInside(arguments) => attack::run_inside(&arguments),
+fn run(words: &[OsString]) -> Result<()> {
+    match words.split_first() {
+        Some((verb, rest)) if verb == "serve" => match served(rest) {
+            Served::Flags(flags) => serve::run(flags),
+            Served::Help => {
+                println!("{SERVE_USAGE}");
+                Ok(())
+            }
+            Served::Wrong(word) => bail!(
+                "serve: unexpected {}; flags of the daemon follow `--`\n\n{SERVE_USAGE}",
+                word.display()
+            ),
+        },
+        _ => Err(process::become_program(Command::new(build_verbs()?).args(words))),
+    }
+}
+
+/// Builds the program of all other verbs. All packages are chosen, as for the tests of the workspace: for
+/// another choice cargo would resolve other features, and build what both share once more.
+fn build_verbs() -> Result<PathBuf> {
+    process::run(
+        process::cargo()
+            .current_dir(workspace::root())
+            .args(["build", "--locked", "--workspace", "--bin", VERBS])
+            .env_remove("CARGO_BUILD_TARGET"),
+    )?;
+    Ok(workspace::target().join("debug").join(VERBS))
+}
+
+/// What the words after `serve` ask for.
+#[derive(Debug, PartialEq, Eq)]
+enum Served<'a> {
+    /// To serve with these flags.
+    Flags(&'a [OsString]),
+    Help,
+    /// This word means nothing.
+    Wrong(&'a OsString),
+}
+
+fn served(words: &[OsString]) -> Served<'_> {
+    match words {
+        [] => Served::Flags(&[]),
+        [first, flags @ ..] if first == "--" => Served::Flags(flags),
+        [help, ..] if help == "--help" || help == "-h" => Served::Help,
+        [other, ..] => Served::Wrong(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_of_the_daemon_follow_two_dashes() {
+        let words = |text: &str| text.split_whitespace().map(OsString::from).collect::<Vec<_>>();
+        assert_eq!(served(&[]), Served::Flags(&[]));
+        let given = words("-- --jobs=2 -- --help");
+        assert_eq!(served(&given), Served::Flags(&given[1..]));
+        assert_eq!(served(&words("--help")), Served::Help);
+        let given = words("--jobs=2");
+        assert_eq!(served(&given), Served::Wrong(&given[0]));
     }
 }

@@ -3,7 +3,8 @@
 use std::{
     env,
     ffi::OsStr,
-    os::unix::process::CommandExt,
+    fs,
+    os::unix::{fs::MetadataExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
@@ -23,7 +24,7 @@ const ADMINISTRATORS_PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin";
 ///
 /// The path is that of the first call, which `main` makes at once: cargo may replace the file while a
 /// verb runs, and the kernel then calls the running one deleted.
-pub(crate) fn this_program() -> Result<&'static Path> {
+pub fn this_program() -> Result<&'static Path> {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     if let Some(path) = PATH.get() {
         return Ok(path);
@@ -33,12 +34,12 @@ pub(crate) fn this_program() -> Result<&'static Path> {
 }
 
 /// The cargo that runs this verb.
-pub(crate) fn cargo() -> Command {
+pub fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
 /// `program` as root: itself where we are root already, else through sudo.
-pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Command {
+pub fn as_root(program: impl AsRef<OsStr>) -> Command {
     let path = format!("PATH={}:{ADMINISTRATORS_PATH}", env::var("PATH").unwrap_or_default());
     let mut command = if is_root() { Command::new("env") } else { Command::new("sudo") };
     if !is_root() {
@@ -61,19 +62,22 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-pub(crate) fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+/// Whether this process is root's.
+pub fn is_root() -> bool {
+    // This crate's library has few dependencies, and the standard library tells no user: the folder of a
+    // process in /proc belongs to its effective user.
+    fs::metadata("/proc/self").is_ok_and(|folder| folder.uid() == 0)
 }
 
 /// Runs to the end with the terminal as it is; another exit code than 0 is an error.
-pub(crate) fn run(command: &mut Command) -> Result<()> {
+pub fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start {}", shown(command)))?;
     ensure!(status.success(), "{} failed: {status}", shown(command));
     Ok(())
 }
 
 /// Runs to the end and gives what it printed.
-pub(crate) fn output(command: &mut Command) -> Result<String> {
+pub fn output(command: &mut Command) -> Result<String> {
     let output = command
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
@@ -84,13 +88,13 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 }
 
 /// Becomes the program. Returns only the reason why it could not.
-pub(crate) fn become_program(command: &mut Command) -> anyhow::Error {
+pub fn become_program(command: &mut Command) -> anyhow::Error {
     let error = command.exec();
     anyhow::Error::new(error).context(format!("cannot become {}", shown(command)))
 }
 
 /// Whether `program` is in `PATH`, or where administrators keep theirs.
-pub(crate) fn is_installed(program: &str) -> bool {
+pub fn is_installed(program: &str) -> bool {
     let path = env::var("PATH").unwrap_or_default();
     path.split(':')
         .chain(ADMINISTRATORS_PATH.split(':'))

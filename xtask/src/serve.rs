@@ -12,18 +12,12 @@ use crate::{process, setup, workspace};
 /// The profile in the workspace's `Cargo.toml`, and its folder below the target folder.
 const PROFILE: &str = "serve";
 
-#[derive(clap::Args)]
-pub(crate) struct Arguments {
-    /// Flags of `linux-actiond serve`, as they are.
-    #[arg(last = true)]
-    flags: Vec<OsString>,
-}
-
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+/// Builds the daemon and becomes it, as root. Returns only if that fails.
+pub fn run(flags: &[OsString]) -> Result<()> {
     setup::ensure(&[setup::COMPILER])?;
     let daemon = build()?;
     let mut command = process::as_root(daemon);
-    command.args(["serve", "--print-bazelrc"]).args(&arguments.flags);
+    command.args(["serve", "--print-bazelrc"]).args(flags);
     Err(process::become_program(&mut command))
 }
 

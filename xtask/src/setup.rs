@@ -7,14 +7,17 @@ use anyhow::{Context, Result, bail};
 use crate::{process, workspace};
 
 /// A program that must be there, its Debian package (or several, with spaces), and why.
-pub(crate) struct Need {
-    pub(crate) program: &'static str,
-    pub(crate) package: &'static str,
-    pub(crate) why: &'static str,
+pub struct Need {
+    /// The program.
+    pub program: &'static str,
+    /// Its package, or several.
+    pub package: &'static str,
+    /// What it does here.
+    pub why: &'static str,
 }
 
 /// All that building the daemon needs beside Rust.
-pub(crate) const COMPILER: Need = Need {
+pub const COMPILER: Need = Need {
     program: "cc",
     package: "gcc libc6-dev",
     why: "compiles C and links every Rust program",
@@ -57,7 +60,8 @@ const NEEDS: [Need; 14] = [
 const KEYRING: (&str, &str) =
     ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring");
 
-pub(crate) fn run() -> Result<()> {
+/// Installs what is missing.
+pub fn run() -> Result<()> {
     let mut packages = missing(&NEEDS);
     if !std::path::Path::new(KEYRING.0).exists() {
         println!(
@@ -73,7 +77,7 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// Installs what is missing of `needs`, for verbs that need more than most.
-pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
+pub fn ensure(needs: &[Need]) -> Result<()> {
     install(&missing(needs))
 }
 
@@ -90,7 +94,7 @@ fn missing(needs: &[Need]) -> Vec<&'static str> {
 
 /// Installs packages; nothing happens when there are none. One process at a time, for steps run side by
 /// side.
-pub(crate) fn install(packages: &[&str]) -> Result<()> {
+pub fn install(packages: &[&str]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
@@ -104,7 +108,7 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
 }
 
 /// Fetches the machine's package lists anew.
-pub(crate) fn update_lists() -> Result<()> {
+pub fn update_lists() -> Result<()> {
     let _lock = lock()?;
     process::run(apt_get().arg("update").arg("-qq"))
 }

@@ -8,12 +8,12 @@ use std::{
 use anyhow::{Context, Result};
 
 /// The top of the source tree.
-pub(crate) fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the workspace")
 }
 
 /// Cargo's target folder.
-pub(crate) fn target() -> PathBuf {
+pub fn target() -> PathBuf {
     match env::var_os("CARGO_TARGET_DIR") {
         Some(folder) => root().join(folder),
         None => root().join("target"),
@@ -21,7 +21,7 @@ pub(crate) fn target() -> PathBuf {
 }
 
 /// The target triple of this machine, as rustc calls it.
-pub(crate) fn host_triple() -> Result<String> {
+pub fn host_triple() -> Result<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let text = crate::process::output(std::process::Command::new(rustc).arg("-vV"))?;
     let triple = text
@@ -32,7 +32,7 @@ pub(crate) fn host_triple() -> Result<String> {
 }
 
 /// What is worth keeping between runs, made when it is not there.
-pub(crate) fn cache() -> Result<PathBuf> {
+pub fn cache() -> Result<PathBuf> {
     let base = match (env::var_os("XDG_CACHE_HOME"), env::var_os("HOME")) {
         (Some(folder), _) if !folder.is_empty() => PathBuf::from(folder),
         (_, Some(home)) => Path::new(&home).join(".cache"),
