@@ -1,4 +1,5 @@
-//! `cargo xtask lint`: formatting, clippy without warnings, `deny.toml`, and sparse for the kernel's part.
+//! `cargo xtask lint`: formatting, clippy without warnings, also for the daemon
+//! without its default features, `deny.toml`, and sparse for the kernel's part.
 
 use anyhow::Result;
 
@@ -14,6 +15,17 @@ pub(crate) fn run() -> Result<()> {
         "--locked",
         "--workspace",
         "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    // What `cargo xtask serve` builds: with less than the default features.
+    process::run(process::cargo().args([
+        "clippy",
+        "--locked",
+        "--package",
+        "actiond",
+        "--no-default-features",
         "--",
         "-D",
         "warnings",
