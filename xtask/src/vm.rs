@@ -31,9 +31,15 @@ const VARIABLES: [&str; 3] =
 /// Set where daemons are to be in VMs.
 const IN_VM: &str = "ACTIOND_TEST_IN_VM";
 
-/// Flags of a VM that does a build. A KVM that may not work is not tried, as in the tests.
-pub(crate) const FLAGS: [&str; 3] =
-    ["--accel=tcg", "--memory-mib=1024", "--cas-image-size-mib=8192"];
+/// Flags of a VM that does a build. A KVM that may not work is not tried, and a boot may take its time, as in
+/// the tests.
+pub(crate) const FLAGS: [&str; 5] = [
+    "--accel=tcg",
+    "--memory-mib=1024",
+    "--cas-image-size-mib=8192",
+    "--start-timeout-ms=300000",
+    "--connect-timeout-ms=300000",
+];
 
 /// What a VM boots.
 #[derive(Clone)]
@@ -155,6 +161,7 @@ mod tests {
         let command = artifacts.serve_command(Path::new("/p"), Path::new("/root"), &flags);
         let expected = "/p serve-vm --root /root --kernel /k --initramfs /i --runtime-image /r \
                         --accel=tcg --memory-mib=1024 --cas-image-size-mib=8192 \
+                        --start-timeout-ms=300000 --connect-timeout-ms=300000 \
                         --worker-flag --jobs=2 --worker-flag --queue-limit=5";
         assert_eq!(command.join(" ".as_ref()).to_string_lossy(), expected);
     }

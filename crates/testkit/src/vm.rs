@@ -24,8 +24,14 @@ pub const RUNTIMES: &str = "ACTIOND_TEST_VM_RUNTIMES";
 const LIBC: &str = "glibc2.41";
 
 /// Flags of every VM. Emulation is said to be wanted, so that none of them tries a KVM that may not
-/// work; a small disk is made sooner.
-pub const FLAGS: [&str; 3] = ["--accel=tcg", "--cas-image-size-mib=2048", "--memory-mib=768"];
+/// work; a small disk is made sooner. An emulated boot takes minutes where the machine is busy with others.
+pub const FLAGS: [&str; 5] = [
+    "--accel=tcg",
+    "--cas-image-size-mib=2048",
+    "--memory-mib=768",
+    "--start-timeout-ms=300000",
+    "--connect-timeout-ms=300000",
+];
 
 /// What a VM is made of.
 #[derive(Debug, Clone)]
