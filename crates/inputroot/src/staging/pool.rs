@@ -151,8 +151,14 @@ fn make_directory(parent: &OwnedFd, name: &std::ffi::CStr) -> Result<OwnedFd, Er
     open_directory(parent, name)
 }
 
-/// The root of an overlay has the attributes of the upper directory.
+/// The root of an overlay has the attributes of the upper directory. Most actions leave them as they
+/// are, and reading them is cheaper than a change of the inode that the file system has to record.
 fn set_root_attributes(upper: &OwnedFd) -> Result<(), Errno> {
+    let now = rustix::fs::fstat(upper)?;
+    let owned = (now.st_uid, now.st_gid) == (ACTION_ID, ACTION_ID);
+    if owned && now.st_mode & 0o7777 == u32::from(DIRECTORY_MODE) {
+        return Ok(());
+    }
     rustix::fs::fchown(upper, Some(Uid::from_raw(ACTION_ID)), Some(Gid::from_raw(ACTION_ID)))?;
     rustix::fs::fchmod(upper, Mode::from_raw_mode(DIRECTORY_MODE.into()))
 }
