@@ -94,7 +94,7 @@ async fn many_outputs(load: &mut Load) -> Result<()> {
     load.client.upload(&tree.blobs).await?;
     let mut ran = Vec::new();
     for _ in 0..load.samples.min(30) {
-        // What is written must be new, or there is nothing to store.
+        // The action must write new content, or the store has nothing to do.
         let files = format!("--tree-files={OUTPUTS}");
         let seed = format!("--seed={}", unique());
         let arguments = ["program", "--tree=out", &files, &seed];

@@ -14,17 +14,17 @@ use crate::sample::per_second;
 
 /// One blob of the stream loads.
 const LARGE_BYTES: usize = 256 << 20;
-/// How many of them.
+/// The number of blobs.
 const LARGE_BLOBS: usize = 4;
 /// One blob of the batch loads.
 const SMALL_BYTES: usize = 4 << 10;
 /// Blobs of one batch: below 4 MiB with their framing.
 const BATCH_BLOBS: usize = 900;
-/// How many batches.
+/// The number of batches.
 const BATCHES: usize = 20;
 /// Digests of one FindMissingBlobs.
 const ASKED: usize = 4_000;
-/// How many of those requests.
+/// The number of those requests.
 const QUESTIONS: usize = 250;
 /// Requests on their way at the same time.
 const AT_ONCE: usize = 4;

@@ -13,7 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::content::Blob;
 use crate::stream;
 
-/// What a batch may hold: below the 4 MiB of gRPC's default, with its framing.
+/// The bound on a batch in bytes: with its framing it stays below gRPC's default of 4 MiB.
 const BATCH_BYTES: usize = 3 << 20;
 /// The largest HTTP/2 frame that is taken: with the smallest, 16 KiB, most of a
 /// download would be work per frame.

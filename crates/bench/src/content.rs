@@ -1,4 +1,4 @@
-//! What the loads are made of.
+//! The blobs and trees of the loads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -58,12 +58,12 @@ struct Arguments {
     /// what the server does after its answer is then in nobody's way.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pause: u64,
-    /// Where the JSON report goes.
+    /// The file for the JSON report.
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
-/// What every load is given.
+/// The input of every load.
 struct Load {
     client: Client,
     samples: usize,

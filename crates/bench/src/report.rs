@@ -1,4 +1,4 @@
-//! What came out: a table for a person, JSON for a program.
+//! The results: a table for a person, JSON for a program.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -31,7 +31,7 @@ pub(crate) enum Figure {
     Latency(Percentiles),
     /// Larger is better.
     Rate {
-        /// How many in a second.
+        /// The number in a second.
         value: f64,
         /// Of what.
         unit: &'static str,

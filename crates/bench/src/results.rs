@@ -13,7 +13,7 @@ use crate::sample::per_second;
 
 /// Different results.
 const RESULTS: usize = 500;
-/// How often each is asked for.
+/// The number of requests for each.
 const ROUNDS: usize = 40;
 
 pub(crate) async fn run(load: &mut Load) -> Result<()> {

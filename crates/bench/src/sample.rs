@@ -22,7 +22,7 @@ pub(crate) fn percentiles(mut samples: Vec<Duration>) -> Percentiles {
     Percentiles { p50_ms: at(50), p95_ms: at(95), p99_ms: at(99) }
 }
 
-/// How often something happened in a second.
+/// The number of events in a second.
 pub(crate) fn per_second(amount: f64, since: Instant) -> f64 {
     amount / since.elapsed().as_secs_f64()
 }

@@ -23,7 +23,7 @@ use crate::Payload;
 use crate::find::{FindError, find};
 use crate::source::{PORTION_BYTES, Source};
 
-/// Why a payload did not become a file.
+/// Errors of writing a payload to a file.
 #[derive(Debug, thiserror::Error)]
 pub enum ExtractError {
     /// The executable can't be searched.

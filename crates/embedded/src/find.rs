@@ -1,4 +1,4 @@
-//! Where in an executable a payload lies.
+//! The position of a payload in an executable.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,13 @@ use crate::{MACHO_SEGMENT, Payload};
 /// A part of a file, which lies within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Section {
-    /// Where it begins, in bytes from the beginning of the file.
+    /// Its offset in bytes from the beginning of the file.
     pub offset: u64,
-    /// How long it is, in bytes.
+    /// Its length in bytes.
     pub size_bytes: u64,
 }
 
-/// Why an executable can't be searched.
+/// Errors of searching an executable.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     /// The file can't be opened or read.

@@ -1,4 +1,4 @@
-//! Where a payload comes from, and its bytes.
+//! The source of a payload, and its bytes.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Take};

@@ -1,4 +1,4 @@
-//! What happens in the daemon, told to every listener.
+//! The daemon's events, which every listener gets.
 //!
 //! The worker tells an event and knows nothing of its readers: the log, the metrics, the event file
 //! and the web page each implement [`Listener`]. A new reader needs no change below it.
@@ -95,13 +95,13 @@ pub struct Finished {
     /// The command's exit code; none where it did not run to its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// Why there is no good result, if there is none.
+    /// The reason for the lack of a good result; `None` if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
-    /// How long each stage took.
+    /// The duration of each stage.
     #[serde(flatten)]
     pub stages: Stages,
-    /// What the action's processes used; none where nothing ran.
+    /// The resource usage of the action's processes; `None` if nothing ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
     /// Declared outputs that were stored: files, and directories as one each.
@@ -112,7 +112,7 @@ pub struct Finished {
     pub worker: String,
 }
 
-/// Why an operation has no good result.
+/// The reason for the lack of a good result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Failure {
     /// The kind, in a fixed small set of words that may label a metric.
@@ -121,7 +121,7 @@ pub struct Failure {
     pub message: String,
 }
 
-/// How long each stage of an action took, in microseconds. A stage that was not reached has no time.
+/// The duration of each stage of an action in microseconds. A stage that was not reached has none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Stages {
     /// In the queue.
@@ -150,7 +150,7 @@ pub struct Stages {
     pub total_us: Option<u64>,
 }
 
-/// What an action's processes used.
+/// The resource usage of an action's processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// CPU time in user mode, in microseconds.

@@ -25,7 +25,7 @@ const OPEN_FILES: u64 = 1 << 20;
 /// The word that makes the guest binary the worker.
 pub const WORKER_ARGUMENT: &str = "--guest-worker";
 
-/// Why there is no worker.
+/// Errors of starting the worker.
 #[derive(Debug, thiserror::Error)]
 enum InitError {
     #[error("mounting {target:?}: {errno}")]

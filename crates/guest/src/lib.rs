@@ -27,11 +27,11 @@ pub mod power;
 pub mod settings;
 pub mod transport;
 
-/// Where the CAS disk is mounted.
+/// The mount point of the CAS disk.
 pub const CAS: &str = "/cas";
 
 /// The store's root directory: not the disk's own, which has a `lost+found` in it.
 pub const STORE: &str = "/cas/store";
 
-/// Where the runtimes are mounted, if there are any.
+/// The mount point of the runtimes, if there are any.
 pub const RUNTIMES: &str = "/runtimes";

@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// How host and guest talk.
+/// The transport between host and guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Transport {
     /// Sockets of the kernel's vsock.
@@ -12,7 +12,7 @@ pub enum Transport {
     Mux,
 }
 
-/// How the machine is ended.
+/// The way to end the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PowerOff {
     /// It can be switched off.

@@ -20,7 +20,7 @@ use events::{Event, Finished, Listener};
 /// a few MiB at most.
 const QUEUE_LIMIT: usize = 4096;
 
-/// Why there is no event file.
+/// Errors of opening the event file.
 #[derive(Debug, thiserror::Error)]
 pub enum EventFileError {
     /// The file cannot be opened for appending.

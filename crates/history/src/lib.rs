@@ -1,4 +1,4 @@
-//! What the daemon did, kept for later.
+//! The daemon's events, kept for later.
 //!
 //! Today this is the event file: one JSON line per answered operation, appended to a file or written
 //! to standard output. It is never needed for serving. A thread of its own writes it, so that a slow

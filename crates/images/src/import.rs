@@ -12,7 +12,7 @@ use crate::layers::{Files, Node};
 use crate::layout::{Layout, LayoutError};
 use crate::record::{self, ImageName, Record, RecordError};
 
-/// What layers are named by; so the same file is the same blob in every image.
+/// The digest function for files in layers, so that the same file is the same blob in every image.
 const FUNCTION: DigestFunction = DigestFunction::Sha256;
 
 /// Bytes that go into the store at a time.
@@ -32,7 +32,7 @@ pub enum ImportError {
         path: PathBuf,
         /// The layer.
         digest: String,
-        /// What is wrong.
+        /// The problem.
         source: io::Error,
     },
     /// A directory can't be stored.
@@ -43,7 +43,7 @@ pub enum ImportError {
     Tree {
         /// The layout.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
     /// The image can't be kept.
@@ -51,12 +51,12 @@ pub enum ImportError {
     Record(#[from] RecordError),
 }
 
-/// What was imported.
+/// An imported image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imported {
-    /// What is kept of it.
+    /// Its record.
     pub record: Record,
-    /// How many files, directories and links it has.
+    /// The number of its files, directories and links.
     pub entry_count: usize,
 }
 

@@ -136,7 +136,7 @@ impl Files {
         self.nodes.insert(path, Placed { node, public, layer: self.layers });
     }
 
-    /// What a hard link leads to; `None` where that was left out.
+    /// The target of a hard link; `None` if the import left it out.
     fn linked(&self, target: &str) -> io::Result<Option<Placed>> {
         let Some(target) = clean(Path::new(target))? else { return Ok(None) };
         let (parent, name) = target.rsplit_once('/').unwrap_or(("", &target));

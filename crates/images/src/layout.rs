@@ -16,10 +16,10 @@ use sha2::{Digest, Sha256};
 /// The largest index or manifest; common ones have some KiB.
 const MAX_JSON_BYTES: u64 = 4 << 20;
 
-/// How deep indexes may nest; two levels are common.
+/// The deepest nesting of indexes; two levels are common.
 const MAX_INDEX_DEPTH: usize = 4;
 
-/// Why a layout can't be read.
+/// Errors of reading a layout.
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
     /// A file of it can't be read.
@@ -55,7 +55,7 @@ pub enum LayoutError {
         path: PathBuf,
         /// The file in it.
         name: String,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
     /// There is no image for this machine's processor.
@@ -106,7 +106,7 @@ pub(crate) struct Manifest {
 #[derive(Debug)]
 pub(crate) struct Layout {
     path: PathBuf,
-    /// Where files lie in the archive; `None` for a directory.
+    /// The positions of files in the archive; `None` for a directory.
     archive: Option<HashMap<String, (u64, u64)>>,
 }
 
@@ -228,7 +228,7 @@ fn sha256(content: &mut impl Read) -> io::Result<String> {
     }
 }
 
-/// Where the regular files of an archive lie: offset and size in bytes.
+/// The positions of an archive's regular files: offset and size in bytes.
 fn archive_index(path: &Path) -> io::Result<HashMap<String, (u64, u64)>> {
     let mut archive = tar::Archive::new(File::open(path)?);
     let mut files = HashMap::new();

@@ -17,7 +17,7 @@ use crate::record::{self, Record, RecordError};
 /// Below the root directory: where images are mounted, for the daemon alone to see.
 const MOUNT_POINTS: &str = "images/mounted";
 
-/// Why an image can't be shown to actions.
+/// Errors of presenting an image to actions.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenImageError {
     /// A directory of it can't be read, or breaks the rules.

@@ -1,4 +1,4 @@
-//! What is kept of an imported image beside its blobs: a small file below the root directory.
+//! The record of an imported image: a small file below the root directory, beside the image's blobs.
 //!
 //! ```text
 //! <root>/images/<SHA-256 of the name>.json    { "format": 1, "name": …, "root": …, "manifest": … }
@@ -19,7 +19,7 @@ const FORMAT: u32 = 1;
 /// Below the root directory.
 const DIRECTORY: &str = "images";
 
-/// What actions call an image: the value of `rootfs` or `container-image`, without `docker://`.
+/// An action's name for an image: the value of `rootfs` or `container-image`, without `docker://`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ImageName(String);
 
@@ -62,7 +62,7 @@ pub struct Record {
     pub manifest: String,
 }
 
-/// Why the list of images can't be read or changed.
+/// Errors of reading or changing the list of images.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// A file or the directory can't be read or written.

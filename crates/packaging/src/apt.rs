@@ -176,7 +176,7 @@ impl Suite {
         bail!("apt keeps no Release file of {} in {}", self.name, lists.display())
     }
 
-    /// What the suite has of these packages now. A package is a name, or `name=version`.
+    /// The versions of these packages in the suite now. A package is a name, or `name=version`.
     ///
     /// # Errors
     /// When the suite lacks one of them.

@@ -25,16 +25,16 @@ use crate::lock::Lock;
 use crate::recipe::{Architecture, PackageRecipe, Pattern, Recipe, RuntimeRecipe, Source};
 use crate::tree::{self, Node, Tree};
 
-/// What to build.
+/// The image to build.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The recipe's path.
     pub recipe: PathBuf,
     /// The lock's path.
     pub lock: PathBuf,
-    /// Where the distributions' archives are.
+    /// The locations of the distributions' archives.
     pub archives: Archives,
-    /// What the image is for.
+    /// The architecture of the image.
     pub architecture: Architecture,
     /// Which versions of the packages are taken.
     pub versions: Versions,
@@ -42,7 +42,7 @@ pub struct Options {
     pub packages: Option<PathBuf>,
     /// Runtimes that the image must have.
     pub require: Vec<String>,
-    /// Where packages and indexes are kept between runs.
+    /// The folder that keeps packages and indexes between runs.
     pub cache: PathBuf,
     /// The image's path.
     pub output: PathBuf,
@@ -227,7 +227,7 @@ fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Where packages and indexes are kept between runs: `$XDG_CACHE_HOME/actiond/runtimes`.
+/// The folder that keeps packages and indexes between runs: `$XDG_CACHE_HOME/actiond/runtimes`.
 ///
 /// # Errors
 /// When the environment names no home.

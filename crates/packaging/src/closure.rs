@@ -13,7 +13,7 @@ use object::{Endianness, Object as _};
 use crate::recipe::Architecture;
 use crate::tree::{Node, Tree};
 
-/// Where the loaders of Debian and Ubuntu look, with the tree's merged directories.
+/// The directories in which the loaders of Debian and Ubuntu look, with the tree's merged directories.
 fn library_directories(architecture: Architecture) -> [String; 3] {
     ["usr/lib/{}", "usr/lib", "usr/lib64"]
         .map(|path| path.replace("{}", &format!("{}-linux-gnu", architecture.name())))
@@ -48,7 +48,7 @@ pub fn check(tree: &Tree, architecture: Architecture) -> Result<()> {
     bail!("{}", complaints.into_iter().collect::<Vec<_>>().join("; "))
 }
 
-/// What a program or library needs to start.
+/// The loader and libraries that a program or library needs.
 #[derive(Debug, Default)]
 pub(crate) struct Needs {
     pub(crate) libraries: Vec<String>,
@@ -91,7 +91,7 @@ fn broken(error: object::Error) -> String {
     format!("is a broken ELF file: {error}")
 }
 
-/// What a 64-bit program or library needs.
+/// The needs of a 64-bit program or library.
 pub(crate) fn needs(bytes: &[u8]) -> Result<Needs, String> {
     let header = FileHeader64::<Endianness>::parse(bytes).map_err(broken)?;
     let endian = header.endian().map_err(broken)?;

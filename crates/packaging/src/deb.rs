@@ -13,7 +13,7 @@ const FORMAT: &[u8] = b"2.";
 /// A package that was read.
 #[derive(Debug, Clone)]
 pub struct Deb {
-    /// What it says of itself.
+    /// Its metadata.
     pub control: Control,
     /// Its files, as a tar archive.
     pub files: Vec<u8>,

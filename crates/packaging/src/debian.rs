@@ -8,7 +8,7 @@ use tar::{EntryType, Header};
 
 use crate::deb;
 
-/// What a package says of itself.
+/// A package's own metadata.
 #[derive(Debug, Clone)]
 pub struct Description<'a> {
     /// The package's name.
@@ -17,9 +17,9 @@ pub struct Description<'a> {
     pub version: &'a str,
     /// Its architecture, as Debian calls it.
     pub architecture: &'a str,
-    /// What it needs, as in `Depends`.
+    /// Its dependencies, as in `Depends`.
     pub depends: &'a str,
-    /// What a part of it needs, as in `Suggests`.
+    /// The dependencies of parts of it, as in `Suggests`.
     pub suggests: &'a str,
     /// One line, then paragraphs.
     pub description: &'a str,
@@ -34,7 +34,7 @@ pub struct File {
     pub executable: bool,
 }
 
-/// What a package is made of.
+/// The content of a package.
 #[derive(Debug, Clone, Default)]
 pub struct Contents {
     /// The files by their paths, without a slash before.

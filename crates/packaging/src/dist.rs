@@ -1,4 +1,4 @@
-//! What a release consists of: the standalone binary and the Debian package around it.
+//! The parts of a release: the standalone binary and the Debian package around it.
 //!
 //! Everything is made from its inputs alone, with one time for all: the same inputs give the same
 //! bytes.
@@ -27,29 +27,29 @@ One daemon that speaks the Remote Execution API, keeps a content-addressed
 store and an action cache, and runs every action in a sandbox of its own.
 It carries the C libraries that actions can ask for.";
 
-/// Where a shell looks for completions, by the name of the generated file.
+/// The directory in which a shell looks for completions, by the name of the generated file.
 const COMPLETIONS: [(&str, &str); 3] = [
     ("linux-actiond.bash", "usr/share/bash-completion/completions/linux-actiond"),
     ("linux-actiond.fish", "usr/share/fish/vendor_completions.d/linux-actiond.fish"),
     ("_linux-actiond", "usr/share/zsh/vendor-completions/_linux-actiond"),
 ];
 
-/// What a release is made of.
+/// The input of a release.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// `linux-actiond`, stripped.
     pub executable: PathBuf,
-    /// What the executable is to carry, a file for each.
+    /// The payloads of the executable, a file for each.
     pub payloads: Vec<(Payload, PathBuf)>,
     /// A folder with `*.1` manual pages and the files of [`COMPLETIONS`], made from the flags.
     pub documents: PathBuf,
     /// The release's version.
     pub version: String,
-    /// What the executable and the image are for.
+    /// The architecture of the executable and the image.
     pub architecture: Architecture,
     /// The release's time, in seconds since 1970.
     pub time_s: u64,
-    /// Where the release goes.
+    /// The folder for the release.
     pub output: PathBuf,
 }
 

@@ -27,11 +27,11 @@ use crate::recipe::{Architecture, Distribution, Origin, RuntimeRecipe, Source};
 /// Which versions of the packages are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Versions {
-    /// What the suites offer today. The lock stays as it is.
+    /// The versions that the suites serve today. The lock stays as it is.
     Offered,
-    /// What the lock names and nothing else.
+    /// Exactly the versions in the lock.
     Locked,
-    /// What the suites offer today, which the lock then names.
+    /// The versions that the suites serve today, which become the lock.
     Update,
 }
 
@@ -40,28 +40,28 @@ pub enum Versions {
 pub struct Fetcher<'a> {
     /// Where `.deb` files and apt's state are kept between runs.
     pub cache: &'a Path,
-    /// What is locked.
+    /// The lock.
     pub lock: &'a Lock,
     /// Which versions are taken.
     pub versions: Versions,
     /// A folder with packages that the lock names, for those that the archive no longer has.
     pub packages: Option<&'a Path>,
-    /// Where the archives are.
+    /// The locations of the archives.
     pub archives: &'a Archives,
-    /// What the image is for.
+    /// The architecture of the image.
     pub architecture: Architecture,
 }
 
 /// A package's bytes, unpacked, and what the lock is to say of it.
 #[derive(Debug, Clone)]
 pub struct Fetched {
-    /// What it is.
+    /// Its metadata.
     pub record: LockedPackage,
-    /// What is in it.
+    /// Its content.
     pub deb: Deb,
 }
 
-/// How fetching ended where it did not break.
+/// The outcome of fetching without an error.
 #[derive(Debug)]
 pub enum Outcome {
     /// The source's packages.
@@ -112,7 +112,7 @@ impl Fetcher<'_> {
         self.read_all(runtime, source, bytes).map(Some)
     }
 
-    /// What the suite offers today. Nothing of a suite that is not signed right is used.
+    /// The versions that the suite serves today. A suite without a right signature is refused.
     fn offered(
         &self,
         runtime: &RuntimeRecipe,
@@ -227,7 +227,7 @@ impl Fetcher<'_> {
         Suite::open(&self.cache.join(state), archive, at, suite, self.architecture)
     }
 
-    /// What is offered: from the cache, or downloaded. A package that has another hash than its offer
+    /// The offered package, from the cache or downloaded. A package that has another hash than its offer
     /// is an error.
     fn take(&self, suite: &Suite, offers: &[Offer]) -> Result<BTreeMap<String, Vec<u8>>> {
         let cache = self.debs();
@@ -320,7 +320,7 @@ impl Fetcher<'_> {
     }
 }
 
-/// What the lock has of one source, by name.
+/// The lock's packages of one source, by name.
 struct Locked<'a>(BTreeMap<&'a str, &'a LockedPackage>);
 
 impl<'a> Locked<'a> {

@@ -11,7 +11,7 @@ use backhand::{FilesystemCompressor, FilesystemWriter, NodeHeader, kind};
 
 use crate::tree::{Node, Tree};
 
-/// How hard zstd tries, of 22. The last three levels cost four times the time for one per cent.
+/// The level of zstd, of 22. The last three levels cost four times the time for one per cent.
 const ZSTD_LEVEL: u32 = 19;
 
 /// As large as a block can be: the larger the blocks, the better they compress, and libraries are

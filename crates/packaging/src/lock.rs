@@ -52,7 +52,7 @@ pub struct LockedPackage {
     pub name: String,
     /// Its version.
     pub version: String,
-    /// Where it came from, such as `debian bookworm`.
+    /// Its source, such as `debian bookworm`.
     pub source: String,
     /// The size of the `.deb`, in bytes.
     pub size_bytes: u64,
@@ -92,7 +92,7 @@ impl Lock {
         std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
     }
 
-    /// What is locked for a runtime on an architecture.
+    /// The lock's entry for a runtime on an architecture.
     pub fn packages<'a>(
         &'a self,
         runtime: &'a str,

@@ -24,10 +24,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-/// What is made.
+/// The runtimes to make.
 #[derive(Debug, Clone)]
 pub struct Recipe {
-    /// What is left out of every package.
+    /// The paths to leave out of every package.
     pub drop: Vec<Pattern>,
     /// The runtimes, in the order of the file.
     pub runtimes: Vec<RuntimeRecipe>,
@@ -38,14 +38,14 @@ pub struct Recipe {
 pub struct RuntimeRecipe {
     /// Its name, which actions ask for.
     pub name: String,
-    /// Where it can come from, best first.
+    /// Its possible sources, best first.
     pub sources: Vec<Source>,
 }
 
 /// Packages that make one runtime.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// Where they come from.
+    /// Their source.
     pub origin: Origin,
     /// The C library, and what nearly every binary needs beside it.
     pub libc: Vec<PackageRecipe>,
@@ -60,7 +60,7 @@ impl Source {
     }
 }
 
-/// Where packages come from.
+/// A source of packages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// A distribution's archive.
@@ -108,7 +108,7 @@ impl fmt::Display for Distribution {
 pub struct PackageRecipe {
     /// Its name.
     pub name: String,
-    /// What is taken; everything when there is no pattern. Goes before [`Recipe::drop`].
+    /// The paths to take; everything when there is no pattern. Goes before [`Recipe::drop`].
     pub only: Vec<Pattern>,
 }
 

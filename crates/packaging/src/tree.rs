@@ -17,7 +17,7 @@ use crate::recipe::Pattern;
 /// Packages still name files by either path; here they all come to lie in `usr`.
 const MERGED: [&str; 6] = ["bin", "lib", "lib32", "lib64", "libx32", "sbin"];
 
-/// What is at a path.
+/// An entry of the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Node {
     /// A directory.
@@ -45,7 +45,7 @@ impl Tree {
         self.nodes.iter().map(|(path, node)| (path.as_str(), node))
     }
 
-    /// What is at exactly that path.
+    /// The entry at exactly that path.
     pub fn get(&self, path: &str) -> Option<&Node> {
         self.nodes.get(path)
     }
@@ -142,7 +142,7 @@ impl Tree {
     }
 }
 
-/// What is taken of a package: `only` where it says something, without what is dropped otherwise.
+/// The paths that are taken from a package: `only` where it says something, without what is dropped otherwise.
 pub fn keeps(path: &str, only: &[Pattern], drop: &[Pattern]) -> bool {
     if only.is_empty() {
         return !drop.iter().any(|pattern| pattern.matches(path));

@@ -20,14 +20,14 @@ use crate::view::Item;
 
 /// The largest file that is copied into a view; a large `ld.so.cache` has 300 KiB.
 const MAX_FILE_BYTES: u64 = 4 << 20;
-/// How often a resolution is tried again that raced with a rename (`EAGAIN`, openat2(2)).
+/// The number of tries of a resolution that races with renames (`EAGAIN`, openat2(2)).
 const MAX_ATTEMPTS: u32 = 32;
 
 /// A file or directory below an operator's directory could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{step} {path}")]
 pub struct ReadError {
-    /// What was attempted.
+    /// The operation.
     pub step: &'static str,
     /// The path on the host.
     pub path: PathBuf,
@@ -67,7 +67,7 @@ impl ConfinedRoot {
         Ok(Some(Self { fd, path: self.path.join(path) }))
     }
 
-    /// What the view shows for `path`: a directory as a mount, a symlink as it is, a small file by
+    /// The view's entry for `path`: a directory as a mount, a symlink as it is, a small file by
     /// its content. `None` for what is absent, of another type, or not readable by everyone.
     pub(crate) fn item(&self, path: &str) -> Result<Option<Item>, ReadError> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW;

@@ -15,7 +15,7 @@ use crate::view::{Builder, Item, RootView};
 /// The directories of programs and libraries beside `/usr`; on most distributions links into it.
 const TOP_LEVEL: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 
-/// What is shown of `/etc`; a `*` at the end stands for any rest of the name.
+/// The files of `/etc` that actions see; a `*` at the end stands for any rest of the name.
 ///
 /// Each is read by tools that builds run, and has nothing in it that opens a door: no keys, no
 /// accounts, no passwords, no addresses. Files that users or administrators put credentials into

@@ -31,7 +31,7 @@ pub struct ImageOptions {
     pub mount_point: PathBuf,
 }
 
-/// Why an image can't be used.
+/// Errors of using an image.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The file can't be opened or read.
@@ -76,7 +76,7 @@ pub enum ImageError {
     NoManifest {
         /// The file.
         path: PathBuf,
-        /// What the manifest's reading ended with.
+        /// The error of reading the manifest.
         source: io::Error,
     },
     /// The manifest is of another version of this program.
@@ -84,7 +84,7 @@ pub enum ImageError {
     Format {
         /// The file.
         path: PathBuf,
-        /// What the manifest says.
+        /// The manifest's value.
         found: u32,
     },
     /// Its programs can't run here.
@@ -92,7 +92,7 @@ pub enum ImageError {
     Architecture {
         /// The file.
         path: PathBuf,
-        /// What the manifest says.
+        /// The manifest's value.
         found: String,
     },
     /// The directory where it is to appear can't be used.

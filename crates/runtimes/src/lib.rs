@@ -1,4 +1,4 @@
-//! What a sandbox's root holds beside the input root: a few files in `/etc`, and where an action
+//! The content of a sandbox's root beside the input root: a few files in `/etc`, and where an action
 //! asks for it a C library, a shell, or the toolchains of the host.
 //!
 //! ```text
@@ -45,7 +45,7 @@ pub use view::{RootView, ViewMount};
 /// The value of `rootfs` that names the operator's root.
 const HOST: &str = "host";
 
-/// What the operator lets actions have.
+/// The views that the operator allows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuntimeOptions {
     /// The directory of C libraries, for `libc`.
@@ -63,7 +63,7 @@ pub struct Runtimes {
     host: Option<Arc<RootView>>,
     libc: BTreeMap<String, Library>,
     images: BTreeMap<String, Arc<RootView>>,
-    /// What the views of an image are made of.
+    /// The image that the views are made of.
     _image: Option<Arc<MountedImage>>,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct Library {
     with_shell: Option<Arc<RootView>>,
 }
 
-/// Why the views could not be worked out.
+/// Errors of making the views.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A file or directory could not be read.
@@ -99,7 +99,7 @@ pub enum OpenError {
     NotARoot(PathBuf),
 }
 
-/// Why an action can't have the view that it asks for.
+/// Errors of choosing the view that an action asks for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ViewError {
     /// There is no C library of that name.
@@ -249,7 +249,7 @@ enum Root<'a> {
     Image(&'a str),
 }
 
-/// How clients refer to images that come from registries.
+/// The prefix that clients put before images from registries.
 fn without_scheme(name: &str) -> &str {
     name.strip_prefix("docker://").unwrap_or(name)
 }

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Where the manifest lies.
+/// The path of the manifest.
 pub const PATH: &str = "manifest.json";
 
 /// The version of the layout and the manifest.
@@ -31,11 +31,11 @@ pub struct Manifest {
 pub struct RuntimeManifest {
     /// Its name, as actions say it in `libc`.
     pub name: String,
-    /// Where its packages came from, such as `debian bookworm`.
+    /// The source of its packages, such as `debian bookworm`.
     pub source: String,
     /// Whether it has a shell, for `requires-bash`.
     pub shell: bool,
-    /// What it is made of, the C library's packages first.
+    /// Its packages, the C library's first.
     pub packages: Vec<PackageManifest>,
 }
 
@@ -69,7 +69,7 @@ pub fn shell_root(name: &str, architecture: &str) -> String {
     format!("shell/{name}/{architecture}/root")
 }
 
-/// Where the manifest of one runtime lies, a copy of its part of the image's.
+/// The path of one runtime's manifest, a copy of its part of the image's.
 pub fn runtime_manifest(name: &str, architecture: &str) -> String {
     format!("libc/{name}/{architecture}/{PATH}")
 }

@@ -11,7 +11,7 @@ use crate::confined::ConfinedRoot;
 use crate::etc;
 use crate::view::{Builder, Item, RootView};
 
-/// What a sandbox makes itself, and what is of no use in one.
+/// Directories that a sandbox makes itself or has no use for.
 const NOT_SHOWN: [&str; 7] = ["boot", "dev", "proc", "run", "sys", "tmp", "execroot"];
 
 /// Shown entry by entry, without these entries.

@@ -7,7 +7,7 @@ use model::RelPath;
 
 use crate::etc;
 
-/// What a sandbox's root holds beside the exec root. No path is there twice, in whatever list, and
+/// The content of a sandbox's root beside the exec root. No path is there twice, in whatever list, and
 /// none lies below a symlink or a file of the view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RootView {
@@ -26,7 +26,7 @@ pub struct RootView {
 pub struct ViewMount {
     /// The directory: absolute, with no symlink in it when the daemon started.
     pub source: PathBuf,
-    /// Where it appears, relative to the sandbox's root.
+    /// Its path, relative to the sandbox's root.
     pub at: RelPath,
 }
 

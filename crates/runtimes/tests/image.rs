@@ -69,7 +69,7 @@ fn libc(name: &str) -> Properties {
     .unwrap()
 }
 
-/// Why the image can't be used; nothing of it is mounted.
+/// The error of using the image. Nothing of it is mounted.
 fn refusal(directory: &Path) -> ImageError {
     let mount_point = directory.join("mounted");
     let error = open(directory.join("image"), mount_point.clone()).unwrap_err();
@@ -122,7 +122,7 @@ fn an_image_is_given_back() {
     });
 }
 
-/// How many loop devices have this file.
+/// The number of loop devices that have this file.
 fn loop_devices_of(image: &Path) -> usize {
     let devices = fs::read_dir("/sys/block").unwrap();
     let backing = |device: fs::DirEntry| {

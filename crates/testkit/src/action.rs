@@ -218,7 +218,7 @@ impl Action {
         self
     }
 
-    /// Whose action it is.
+    /// The target, invocation and tool that the action belongs to.
     pub fn client(&self) -> &Client {
         &self.client
     }

@@ -253,7 +253,7 @@ impl Client {
         Ok(())
     }
 
-    /// What became of the deletion of each blob.
+    /// The outcome of each blob's deletion.
     ///
     /// # Errors
     /// The server's status.

@@ -211,7 +211,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Where it serves.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -253,12 +253,12 @@ impl Daemon {
         Client::new(self.address).with_programs(programs)
     }
 
-    /// What actions on it can wait for.
+    /// A gate that its actions can wait at.
     pub fn gate(&self) -> Gate {
         Gate::new(self.builder.stands_for_serve)
     }
 
-    /// What it has logged so far.
+    /// Its log so far.
     pub fn log(&self) -> String {
         self.log.text()
     }

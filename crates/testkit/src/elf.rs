@@ -4,7 +4,7 @@
 //! must bring a program. This one is made here, byte by byte, and ends with an
 //! exit code of one's choice.
 
-/// Where the image is loaded: above the lowest pages, which can't be mapped.
+/// The image's load address: above the lowest pages, which can't be mapped.
 const ADDRESS: u64 = 0x40_0000;
 
 /// The sizes of the ELF header and of one program header (elf(5)).

@@ -15,7 +15,7 @@ use crate::wait::eventually;
 /// The time that a gate stays closed where the test can't see the processes of actions.
 const SECONDS_IN_VM: u64 = 10;
 
-/// What actions wait for. Dropping it opens nothing.
+/// A gate that actions wait at. Dropping it does not open it.
 #[derive(Debug)]
 pub struct Gate {
     /// The argument of `sleep`, which no other process has.

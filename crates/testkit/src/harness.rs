@@ -16,7 +16,7 @@ use crate::daemon::DaemonBuilder;
 use crate::outcome::{Outcome, Skipped};
 use crate::vm::Vm;
 
-/// What a case is given.
+/// The input of a case.
 #[derive(Debug, Clone)]
 pub struct Kit {
     binary: PathBuf,

@@ -1,6 +1,6 @@
-//! What a case returns: success, a failure, or the reason why it can't run here.
+//! The outcome of a case: success, a failure, or the reason why it can't run here.
 
-/// What a case returns.
+/// The outcome of a case.
 pub type Outcome = anyhow::Result<()>;
 
 /// A reason not to run.

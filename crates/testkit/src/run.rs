@@ -1,4 +1,4 @@
-//! What came of an action.
+//! The outcome of an action.
 
 use anyhow::{Context, bail};
 use model::proto::google::longrunning::{Operation, operation};

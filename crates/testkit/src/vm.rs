@@ -33,7 +33,7 @@ pub const FLAGS: [&str; 5] = [
     "--connect-timeout-ms=300000",
 ];
 
-/// What a VM is made of.
+/// The files of a VM.
 #[derive(Debug, Clone)]
 pub struct Vm {
     /// The kernel.
@@ -62,7 +62,7 @@ impl Vm {
     }
 }
 
-/// Where actions that need a shell have it from.
+/// The source of the shell for actions that need one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Programs {
     /// The host's root file system.

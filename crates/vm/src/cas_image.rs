@@ -10,7 +10,7 @@ const MIB: u64 = 1 << 20;
 /// The smallest disk that a store fits on: the guest's empty file system has this size.
 const MIN_MIB: u64 = 256;
 
-/// Why there is no disk.
+/// Errors of making the disk.
 #[derive(Debug, thiserror::Error)]
 pub enum CasImageError {
     /// The file can't be opened, made or grown.

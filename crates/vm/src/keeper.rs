@@ -13,10 +13,10 @@ use tokio::time::MissedTickBehavior;
 
 use crate::guest::{Guest, Running};
 
-/// How often the host looks whether it slept.
+/// The interval at which the host checks whether it slept.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How often the guest is told the time. Its clock runs by itself in between; under emulation it
+/// The interval at which the host sets the guest's clock. Its clock runs by itself in between; under emulation it
 /// loses some milliseconds.
 const CHECK_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -33,7 +33,7 @@ const LOG_FROM: Duration = Duration::from_millis(500);
 /// Linux's pressure stall information (Documentation/accounting/psi.rst).
 const PRESSURE: &str = "/proc/pressure/memory";
 
-/// How often it is read: it is an average over ten seconds.
+/// The interval between readings. The value is an average over ten seconds.
 const PRESSURE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// From where on the host suffers.

@@ -46,7 +46,7 @@ const OPEN_QUEUE: usize = 64;
 /// Accepted connections that nobody took yet, per guest.
 const ACCEPT_QUEUE: usize = 64;
 
-/// How long the first exchange may take: the host sends its part along with the opening.
+/// The bound on the time of the first exchange: the host sends its part along with the opening.
 const PORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One connection. Shutting down its writing half leaves the other open; dropping it unfinished
@@ -56,7 +56,7 @@ pub type MuxStream = Compat<yamux::Stream>;
 /// The guest's byte that accepts a connection.
 const ACCEPTED: [u8; 1] = [1];
 
-/// Why there is no connection.
+/// Errors of opening a connection.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Nobody in the guest listens on the port.

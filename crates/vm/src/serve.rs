@@ -36,7 +36,7 @@ const RELIEF_PART: u64 = 2;
 /// rest.
 const OPEN_FILES: u64 = 2 * bridge::MAX_CONNECTIONS as u64 + 256;
 
-/// How long connections may take to end after their guest.
+/// The time that connections have to end after their guest.
 const CLOSING: Duration = Duration::from_secs(1);
 
 /// Flags of `serve-vm`.
@@ -80,11 +80,11 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub cpus: u32,
 
-    /// How long the VMM may take to start
+    /// The time that the VMM has to start
     #[arg(long, value_name = "MS", default_value_t = 30_000)]
     pub start_timeout_ms: u64,
 
-    /// How long the guest may take until it serves, and how long clients wait for it
+    /// The time that the guest has until it serves, and that clients wait for it
     #[arg(long, value_name = "MS", default_value_t = 60_000)]
     pub connect_timeout_ms: u64,
 
@@ -98,7 +98,7 @@ pub struct Arguments {
     pub worker_flags: Vec<WorkerFlag>,
 }
 
-/// Why there is no service.
+/// Errors of serving from a VM.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The root directory can't be made or looked at.

@@ -27,14 +27,14 @@ use crate::keeper;
 use crate::vmm::{Boot, StartError, Vmm};
 use backoff::Backoff;
 
-/// How long a guest may take to stop by itself: it lets running actions go, syncs a disk of any
+/// The time that a guest has to stop by itself: it lets running actions go, syncs a disk of any
 /// size, and unmounts. After this it is killed, which costs nothing that was synced.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The wait between questions whether a booting guest answers.
 const READY_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long things may take.
+/// The time that each step may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
     /// For the VMM to come up.
@@ -43,7 +43,7 @@ pub struct Timeouts {
     pub connect: Duration,
 }
 
-/// Why there is no guest.
+/// Errors of starting and keeping a guest.
 #[derive(Debug, thiserror::Error)]
 pub enum SuperviseError {
     /// The VMM does not come up.
@@ -58,7 +58,7 @@ pub enum SuperviseError {
     /// The guest does not answer. Its last words are in the log.
     #[error("the guest did not answer within {timeout:?}")]
     NoAnswer {
-        /// How long it had.
+        /// The time that it had.
         timeout: Duration,
         /// The outcome of the last call.
         #[source]
@@ -77,7 +77,7 @@ pub struct Supervisor {
     guest: watch::Sender<Guest>,
 }
 
-/// How a guest's time ended.
+/// The end of a guest's life.
 enum Outcome {
     StopAsked,
     WentAway,

@@ -109,7 +109,7 @@ impl FakeMachine {
         self.accepted.lock().await.recv().await.expect("the machine keeps the sender")
     }
 
-    /// How often the clock was set.
+    /// The number of times that the clock was set.
     pub(crate) fn times_told(&self) -> u32 {
         self.handler.calls.load(Ordering::Relaxed)
     }

@@ -73,12 +73,12 @@ impl FromStr for WorkerFlag {
     }
 }
 
-/// Why a machine did not start. The text names the cause and what can be done about it.
+/// An error of starting a machine. The text names the cause and its cure.
 #[derive(Debug, thiserror::Error)]
 #[error("starting the VM")]
 pub struct StartError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
-/// Why there is no connection to a port of the guest.
+/// Errors of connecting to a port of the guest.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The machine is not there any more.
@@ -97,7 +97,7 @@ pub enum ConnectError {
     },
 }
 
-/// How a machine came to its end.
+/// The end of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
     /// For the log: the VMM's exit status and its last words.

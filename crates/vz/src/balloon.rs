@@ -1,4 +1,4 @@
-//! How much memory a guest can do without.
+//! The memory that a guest can do without.
 //!
 //! A guest's free memory is the host's only when the balloon takes it: the host can't see which
 //! pages the guest has stopped using. The balloon is therefore filled and emptied again, which

@@ -22,7 +22,7 @@ use objc2_virtualization::{
 use crate::delegate::describe;
 use crate::plan::{Disk, Flush, Plan};
 
-/// Why there is no configuration.
+/// Errors of making the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigurationError {
     /// A path that the framework can't be given.

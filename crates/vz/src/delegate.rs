@@ -1,4 +1,4 @@
-//! How a machine ended: told by the framework, kept for whoever asks.
+//! The end of a machine, as the framework reports it.
 
 use std::sync::Arc;
 

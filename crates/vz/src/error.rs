@@ -1,4 +1,4 @@
-//! Why a virtual machine does not start.
+//! Errors of starting a virtual machine.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use crate::configuration::ConfigurationError;
 use crate::image::ImageError;
 use crate::plan::PlanError;
 
-/// Why a machine did not start.
+/// Errors of starting a machine.
 #[derive(Debug, thiserror::Error)]
 pub enum VzError {
     /// No virtualization here: the processor, the system, or a VM without nesting around us.

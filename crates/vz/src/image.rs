@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 
 use crate::plan::{Content, Plan};
 
-/// Where an arm64 `Image` has its magic number (Documentation/arch/arm64/booting.rst).
+/// The offset of the magic number in an arm64 `Image` (Documentation/arch/arm64/booting.rst).
 const MAGIC_OFFSET: usize = 56;
 const MAGIC: &[u8] = b"ARM\x64";
 
 /// A disk image has whole blocks.
 const BLOCK_BYTES: u64 = 512;
 
-/// Why a machine cannot use a file.
+/// Errors of a file that a machine cannot use.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// It can't be read.
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
     use crate::plan::Disk;
 
-    /// What is said of a machine with a kernel and a runtime image of those contents.
+    /// The verdict on a machine with a kernel and a runtime image of those contents.
     fn check(kernel: &[u8], runtimes: &[u8]) -> String {
         let directory = tempfile::tempdir().unwrap();
         let file = |name: &str, content: &[u8]| {

@@ -158,7 +158,7 @@ impl Handle {
                     stop(&parts, &end);
                 }
                 if let Some(tell) = tell.lock().take() {
-                    // Who does not wait any more has asked for a kill.
+                    // A caller that no longer waits has asked for a kill.
                     let _ = tell.send(outcome);
                 }
             });
@@ -277,7 +277,7 @@ fn connect(parts: &Parts, port: u32, tell: oneshot::Sender<io::Result<OwnedFd>>)
                 (None, None) => Err(io::ErrorKind::ConnectionRefused.into()),
             };
             if let Some(tell) = tell.lock().take() {
-                // Who does not wait any more gets it back in the error: that closes the socket.
+                // If the caller no longer waits, the error holds the socket, and dropping it closes it.
                 let _ = tell.send(outcome);
             }
         });

@@ -94,7 +94,7 @@ pub struct HostLimits {
     pub memory_bytes: RangeInclusive<u64>,
 }
 
-/// Why there is no plan.
+/// Errors of making a plan.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// More or fewer CPUs than the host gives to a VM.

@@ -26,7 +26,7 @@ use crate::queue::OnQueue;
 /// The name of a machine's queue, as debuggers show it.
 const QUEUE_LABEL: &str = "dev.actiond.vm";
 
-/// How long a squeezed guest stays small. Its driver hands over a gigabyte in about a second.
+/// The time that a squeezed guest stays small. Its driver hands over a gigabyte in about a second.
 const SQUEEZE_TIME: Duration = Duration::from_secs(5);
 
 /// The least time between two squeezes: each takes the guest's caches, which then fill again.

@@ -14,7 +14,7 @@ use super::template::{self, BLOCK_BYTES, BLOCKS, Block};
 /// first MiB; a GPT's second copy and md's metadata at the end).
 const LOOKED_AT_BLOCKS: u64 = (4 << 20) / BLOCK_BYTES as u64;
 
-/// Why a disk was not formatted.
+/// Errors of formatting a disk.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
     /// Reading or writing failed.

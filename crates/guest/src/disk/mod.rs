@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A block of ext4, in bytes; the template is made with it.
 const BLOCK_BYTES: u64 = 4096;
 
-/// Why there is no store.
+/// Errors of mounting the store's disk.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// The VMM gave us none.

@@ -21,7 +21,7 @@ pub(super) fn serve(port: u32, queue: mpsc::Sender<Connection>) -> io::Result<()
     let listener = sys::vsock::listen(port)?;
     let runtime = Handle::current();
     std::thread::Builder::new().name(format!("vsock {port}")).spawn(move || {
-        // What is accepted belongs to the runtime.
+        // The runtime owns accepted connections.
         let _entered = runtime.enter();
         accept(&listener, &queue);
     })?;

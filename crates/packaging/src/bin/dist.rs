@@ -36,7 +36,7 @@ struct Arguments {
     /// The release's time, in seconds since 1970.
     #[arg(long, value_name = "SECONDS")]
     time: u64,
-    /// Where the release goes.
+    /// The folder for the release.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
 }

@@ -32,10 +32,10 @@ struct Arguments {
     /// The recipe; `runtimes.lock` lies beside it.
     #[arg(long, value_name = "FILE")]
     recipe: PathBuf,
-    /// Where the image goes.
+    /// The file for the image.
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
-    /// Where packages are kept between runs [default: in the user's cache].
+    /// The folder that keeps packages between runs [default: in the user's cache].
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
 }

@@ -9,11 +9,11 @@ use super::method::{BodyError, MemoryRelease, Method, ReleasedMemory, SetTime, T
 use crate::CONTROL_PORT;
 use crate::vmm::{ConnectError, GuestStream, Machine};
 
-/// How long a guest may take over one call. All of them are a few reads of files under `/proc`; a
+/// The time that a guest has for one call. All of them are a few reads of files under `/proc`; a
 /// guest under emulation on a busy host has been seen to take half a second.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a call has no result.
+/// Errors of a call.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// No connection to the guest's control port.

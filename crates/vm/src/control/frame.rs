@@ -24,7 +24,7 @@ const MAGIC: [u8; 4] = *b"ACTD";
 const VERSION: u8 = 1;
 const UNARY: u8 = 0;
 
-/// Why what was read is no message.
+/// Errors of reading a message.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// The first four bytes are not the protocol's.

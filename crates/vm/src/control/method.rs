@@ -126,7 +126,7 @@ impl TimeSet {
 /// Request of [`Method::MemoryPressure`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryRelease {
-    /// How much the host would like to have back, in bytes. The guest gives caches, never what
+    /// The memory that the host asks for, in bytes. The guest gives caches, never what
     /// actions use.
     pub wanted_bytes: u64,
 }

@@ -18,7 +18,7 @@ pub enum Architecture {
     Aarch64,
 }
 
-/// Why a file is not taken for a kernel.
+/// The reason that a file is not accepted as a kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// It can't be read.
@@ -76,7 +76,7 @@ impl Architecture {
 mod tests {
     use super::*;
 
-    /// What is made of a head of zeros with `magic` at `offset`.
+    /// The verdict on a head of zeros with `magic` at `offset`.
     fn check(offset: usize, magic: &[u8]) -> Option<Architecture> {
         let mut head = vec![0; HEAD_BYTES];
         head[offset..offset + magic.len()].copy_from_slice(magic);

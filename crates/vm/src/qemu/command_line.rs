@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Accelerator, Architecture};
 use crate::mux::PORT_NAME;
 
-/// How host and guest talk.
+/// The transport between host and guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Transport {
     /// Through the host kernel's vsock, to this context id.

@@ -22,7 +22,7 @@ use super::command_line::{Descriptors, Disk, Launch, Transport, arguments};
 /// The user `nobody`, and its group.
 const NOBODY: u32 = 65_534;
 
-/// Why the launcher gives up, for standard error.
+/// The launcher's error, printed to standard error.
 #[derive(Debug, thiserror::Error)]
 enum LaunchError {
     #[error("the launcher is started by the host process only: {0}")]

@@ -149,7 +149,7 @@ async fn spawn(
         drop(command);
         let mut child = match spawned {
             Ok((pidfd, child)) => {
-                // Who does not wait any more has dropped the machine, and with it the pidfd:
+                // A caller that no longer waits has dropped the machine, and with it the pidfd:
                 // then the child has nobody to talk to, and ends by that.
                 let _ = started.send(Ok(pidfd));
                 child

@@ -42,7 +42,7 @@ use version::Version;
 /// The word that makes a binary the launcher; see [`launcher_main`].
 pub const LAUNCHER_COMMAND: &str = "vmm-launcher";
 
-/// How long a guest may take under KVM until its init runs, before it counts as stuck: ten times what
+/// The time that a guest has under KVM until its init runs; after it, the guest counts as stuck: ten times what
 /// it takes where KVM works. (Nested virtualization is known to offer a KVM in which no guest gets
 /// anywhere.)
 const KVM_PROBE: Duration = Duration::from_secs(5);
@@ -54,7 +54,7 @@ const PROBE_PAUSE: Duration = Duration::from_millis(10);
 /// The kernel's interface to vsock for VMMs.
 const VHOST_VSOCK: &str = "/dev/vhost-vsock";
 
-/// How the launcher is started.
+/// The command line of the launcher.
 #[derive(Debug, Clone)]
 pub struct LauncherCommand {
     /// The program, e.g. `/proc/self/exe`.

@@ -1,4 +1,4 @@
-//! How long to wait before the guest is booted again.
+//! The pause before the guest is booted again.
 
 use std::time::Duration;
 
