@@ -69,7 +69,7 @@ pub enum PrincipalsError {
         path: PathBuf,
         /// The name of the principal.
         name: String,
-        /// What is wrong with it.
+        /// The problem with it.
         reason: String,
     },
 }

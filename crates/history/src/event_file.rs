@@ -28,7 +28,7 @@ pub enum EventFileError {
     Open {
         /// The file.
         path: PathBuf,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: io::Error,
     },
     /// The thread that writes cannot be started.

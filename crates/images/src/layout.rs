@@ -29,7 +29,7 @@ pub enum LayoutError {
         path: PathBuf,
         /// The file in it.
         name: String,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: io::Error,
     },
     /// It has no such file: nothing that an OCI layout would be without.

@@ -34,7 +34,7 @@ pub enum OpenImageError {
     Attach {
         /// The mount point.
         path: PathBuf,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: io::Error,
     },
     /// What it shows is no root file system.

@@ -70,7 +70,7 @@ pub enum RecordError {
     Io {
         /// Which.
         path: PathBuf,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: io::Error,
     },
     /// A file is not what an import wrote.

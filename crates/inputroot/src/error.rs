@@ -28,7 +28,7 @@ pub enum PresentError {
     StoreImage {
         /// The system call.
         step: &'static str,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The image could not be attached to a loop device.
@@ -42,7 +42,7 @@ pub enum PresentError {
     Staging {
         /// The system call and its object.
         step: String,
-        /// What the kernel answered.
+        /// The kernel's error.
         errno: Errno,
     },
     /// Every input is a mount, and the kernel allows fewer.
@@ -64,7 +64,7 @@ pub enum PresentError {
     /// A descriptor could not be duplicated.
     #[error("duplicating a descriptor: {source}")]
     Descriptor {
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The thread that makes mounts is gone.

@@ -73,7 +73,7 @@ pub enum ActionError {
         action: Digest,
         /// The name of the field.
         field: &'static str,
-        /// What is wrong with it.
+        /// The problem with it.
         source: DigestError,
     },
     /// The timeout is negative, or longer than any.
@@ -91,7 +91,7 @@ pub enum ActionError {
     Command {
         /// The digest of the command.
         command: Digest,
-        /// What is wrong with it.
+        /// The problem with it.
         source: CommandError,
     },
 }

@@ -25,7 +25,7 @@ pub struct RelPath(Box<str>);
 pub struct PathError {
     /// The path as it was given; its first 128 characters when it is longer.
     pub path: String,
-    /// What is wrong with it.
+    /// The problem with it.
     pub problem: PathProblem,
 }
 

@@ -67,7 +67,7 @@ pub enum AssembleError<E> {
     Malformed {
         /// The digest of the blob.
         digest: Digest,
-        /// What is wrong with it.
+        /// The problem with it.
         source: DirectoryError,
     },
     /// A directory could not be read.

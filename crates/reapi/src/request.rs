@@ -17,7 +17,7 @@ pub(crate) enum RequestError {
     Digest {
         /// The field.
         field: &'static str,
-        /// What is wrong with it.
+        /// The problem with it.
         source: DigestError,
     },
     /// A digest's encoding is not a `Digest` message.

@@ -31,7 +31,7 @@ pub struct ReadError {
     pub step: &'static str,
     /// The path on the host.
     pub path: PathBuf,
-    /// The operating system's answer.
+    /// The operating system's error.
     pub source: io::Error,
 }
 

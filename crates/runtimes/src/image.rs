@@ -39,7 +39,7 @@ pub enum ImageError {
     Read {
         /// The file.
         path: PathBuf,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: io::Error,
     },
     /// The file is something else.
@@ -100,7 +100,7 @@ pub enum ImageError {
     MountPoint {
         /// The directory.
         path: PathBuf,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: io::Error,
     },
 }

@@ -104,7 +104,7 @@ pub enum Error {
         origin: Origin,
         /// The setting.
         key: String,
-        /// What is wrong with it.
+        /// The problem with it.
         reason: String,
     },
 }

@@ -57,7 +57,7 @@ pub enum LoopError {
     Open {
         /// The device file.
         path: PathBuf,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The kernel offers no free device.

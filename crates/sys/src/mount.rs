@@ -23,7 +23,7 @@ pub use rustix::mount::MountAttrFlags as MountAttributes;
 pub struct MountError {
     /// The system call, with the parameter that it was about.
     pub call: String,
-    /// What the kernel answered.
+    /// The kernel's error.
     pub errno: Errno,
     /// What the file system had to say about it; often empty.
     pub explanation: String,

@@ -33,7 +33,7 @@ pub enum ChooseError {
     Start {
         /// The strategy.
         name: StrategyName,
-        /// What went wrong.
+        /// The problem.
         source: PresentError,
     },
 }

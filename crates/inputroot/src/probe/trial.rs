@@ -38,7 +38,7 @@ pub enum TrialError {
     Io {
         /// What was tried.
         step: &'static str,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
     },
     /// It seems to work, and does not do what it should.

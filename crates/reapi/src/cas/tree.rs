@@ -39,7 +39,7 @@ pub(crate) enum TreeRefused {
     Malformed {
         /// The blob.
         digest: Digest,
-        /// What is wrong with it.
+        /// The problem with it.
         source: DirectoryError,
     },
     /// The tree has too many directories.

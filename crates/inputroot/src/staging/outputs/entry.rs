@@ -18,7 +18,7 @@ pub enum OutputError {
         step: &'static str,
         /// What it was about, below the input root.
         path: String,
-        /// What the kernel answered.
+        /// The kernel's error.
         errno: Errno,
     },
     /// There is no directory at the path.
