@@ -8,7 +8,8 @@ use std::time::Duration;
 use prost::Message;
 
 use crate::command::{CommandError, CommandSpec};
-use crate::digest::{Digest, DigestError};
+use crate::digest::Digest;
+use crate::digest_error::DigestError;
 use crate::platform::WorkerPlatform;
 use crate::proto;
 

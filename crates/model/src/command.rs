@@ -8,7 +8,8 @@ use prost::Message;
 use crate::outputs::{OutputError, OutputPath, outputs};
 use crate::path::{PathError, RelPath};
 use crate::platform::WorkerPlatform;
-use crate::properties::{Properties, PropertyError, shown};
+use crate::properties::Properties;
+use crate::property_error::{PropertyError, shown};
 use crate::proto;
 
 pub use proto::command::OutputDirectoryFormat;

@@ -8,6 +8,7 @@ use std::fmt;
 
 use sha2::Digest as _;
 
+use crate::digest_error::DigestError;
 use crate::digest_function::DigestFunction;
 use crate::proto;
 
@@ -24,26 +25,6 @@ const EMPTY_BLAKE3: [u8; HASH_BYTES] = [
     0xaf, 0x13, 0x49, 0xb9, 0xf5, 0xf9, 0xa1, 0xa6, 0xa0, 0x40, 0x4d, 0xea, 0x36, 0xdc, 0xc9, 0x49,
     0x9b, 0xcb, 0x25, 0xc9, 0xad, 0xc1, 0x12, 0xb7, 0xcc, 0x9a, 0x93, 0xca, 0xe4, 0x1f, 0x32, 0x62,
 ];
-
-/// Why something is not a digest.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DigestError {
-    /// The digest function is none that this server speaks.
-    #[error("digest function {0} is not supported; use SHA256 or BLAKE3")]
-    UnsupportedFunction(i32),
-    /// The hash has another length than the function's.
-    #[error("a hash has {HEX_CHARS} hexadecimal characters, not {0}")]
-    HashLength(usize),
-    /// The hash has a character outside `0-9a-f`; REAPI wants lower case.
-    #[error("a hash consists of lower-case hexadecimal characters only")]
-    HashCharacter,
-    /// The size is negative, or beyond what `int64` holds.
-    #[error("the size {0} is not a size")]
-    Size(i128),
-    /// A message that must carry a digest has none.
-    #[error("the digest is missing")]
-    Missing,
-}
 
 /// The name of a blob: function, hash and size.
 ///

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::digest::DigestError;
+use crate::digest_error::DigestError;
 use crate::proto;
 
 /// A hash function that blobs are addressed by.

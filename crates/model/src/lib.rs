@@ -11,6 +11,7 @@
 mod blob_hasher;
 mod byte_size;
 mod digest;
+mod digest_error;
 mod digest_function;
 mod instance_name;
 mod path;
@@ -24,6 +25,7 @@ mod command;
 mod outputs;
 mod platform;
 mod properties;
+mod property_error;
 pub mod result;
 
 pub use action::{ActionError, ActionMessage, ActionSpec};
@@ -31,7 +33,8 @@ pub use blob_hasher::BlobHasher;
 pub use byte_size::{ByteSize, ByteSizeError};
 pub use chain::Chain;
 pub use command::{CommandError, CommandSpec, OutputDirectoryFormat, OutputNodeProperties};
-pub use digest::{Digest, DigestError};
+pub use digest::Digest;
+pub use digest_error::DigestError;
 pub use digest_function::DigestFunction;
 pub use directory::{Directory, DirectoryError, Entry, MAX_NAME_BYTES, MAX_SYMLINK_TARGET_BYTES};
 pub use instance_name::{InstanceName, InstanceNameError};
@@ -41,7 +44,8 @@ pub use platform::{
     DeclaredProperty, DeclaredPropertyError, UnknownProperties, UnknownPropertiesError,
     WorkerPlatform,
 };
-pub use properties::{Limits, Properties, PropertyError};
+pub use properties::{Limits, Properties};
+pub use property_error::PropertyError;
 pub use tree::{
     AssembleError, Found, InputTree, LoadError, Loaded, TooLarge, TreeDirectory, TreeLimits,
 };

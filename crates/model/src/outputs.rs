@@ -1,7 +1,7 @@
 //! The outputs that a command declares, resolved and checked against each other.
 
 use crate::path::{PathError, RelPath};
-use crate::properties::shown;
+use crate::property_error::shown;
 use crate::proto;
 
 /// The most memory for output paths. A short path means a long one below a long working directory,

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use crate::properties::{PropertyError, shown};
+use crate::property_error::{PropertyError, shown};
 
 /// The number of ignored names that are kept of one action. Real clients send a handful.
 const MAX_IGNORED: usize = 16;

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use crate::byte_size::ByteSize;
 use crate::platform::WorkerPlatform;
+use crate::property_error::{PropertyError, shown};
 use crate::proto;
 
 /// The names of the memory limit, in bytes with an optional suffix. In each list the first name is
@@ -54,56 +55,6 @@ pub struct Limits {
     pub cpu_cores: Option<u32>,
     /// The most processes and threads at a time.
     pub pids_max: Option<u32>,
-}
-
-/// Why a platform property is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PropertyError {
-    /// The value is none that the property can have.
-    #[error("platform property {name}: {value:?} is not {expected}")]
-    Value {
-        /// The name of the property.
-        name: String,
-        /// The value as it was sent; its first 128 characters when it is longer.
-        value: String,
-        /// What it should be.
-        expected: &'static str,
-    },
-    /// The property, or another name of it, was set to something else before.
-    #[error("platform property {name}: {value:?} contradicts an earlier value")]
-    Contradiction {
-        /// The name of the later property.
-        name: String,
-        /// Its value; its first 128 characters when it is longer.
-        value: String,
-    },
-    /// A name that looks like one of a limit and is not one.
-    #[error("platform property {name}: there is no such limit; did you mean {suggestion}?")]
-    UnknownLimit {
-        /// The name as it was sent; its first 128 characters when it is longer.
-        name: String,
-        /// The name of the limit that is most like it.
-        suggestion: &'static str,
-    },
-    /// The property asks for a machine that this worker is not.
-    #[error(
-        "platform property {name}: this worker is not {value:?} (it offers {offered}; its operator \
-         can declare more with --platform)"
-    )]
-    OtherMachine {
-        /// The name of the property.
-        name: String,
-        /// The value as it was sent; its first 128 characters when it is longer.
-        value: String,
-        /// The values that this worker offers.
-        offered: String,
-    },
-    /// The property has no meaning to this server, whose operator wants such ones refused.
-    #[error("platform property {name} is unknown, and this server refuses unknown properties")]
-    Unknown {
-        /// The name of the property; its first 128 characters when it is longer.
-        name: String,
-    },
 }
 
 impl Properties {
@@ -169,11 +120,6 @@ fn refuse_unknown_limit(name: &str) -> Result<(), PropertyError> {
     let suggestion =
         [MEMORY[0], CPU[0], PIDS[0]].into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     Err(PropertyError::UnknownLimit { name, suggestion: suggestion.unwrap_or(MEMORY[0]) })
-}
-
-/// A client's text for an error's text or the log: of bounded length, whatever was sent.
-pub(crate) fn shown(text: &str) -> String {
-    text.chars().take(128).collect()
 }
 
 /// A property whose value is about to be read.

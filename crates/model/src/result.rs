@@ -9,7 +9,8 @@ use bytes::{BufMut, Bytes};
 use prost::Message;
 use prost::encoding::encode_varint;
 
-use crate::digest::{Digest, DigestError};
+use crate::digest::Digest;
+use crate::digest_error::DigestError;
 use crate::digest_function::DigestFunction;
 use crate::directory::{Directory, DirectoryError, Entry};
 use crate::proto;

@@ -4,7 +4,8 @@
 //! string of its own; 10,000 entries take 0.65 ms here.
 
 use super::{Content, MAX_NAME_BYTES, MAX_SYMLINK_TARGET_BYTES, Node};
-use crate::digest::{Digest, DigestError};
+use crate::digest::Digest;
+use crate::digest_error::DigestError;
 use crate::digest_function::DigestFunction;
 use crate::wire::{Reader, Span, Value, WireError};
 
