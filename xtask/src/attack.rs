@@ -136,9 +136,12 @@ pub(crate) struct Programs {
 
 /// Builds them.
 pub(crate) fn build() -> Result<Programs> {
+    let checkout = Checkout::own()?;
+    let alone = ["--no-default-features"];
     Ok(Programs {
         driver: binaries::build("attack", "actiond-attack")?,
-        attacker: binaries::build_static(&Checkout::own()?, "attack", "actiond-attacker")?,
+        // Without the driver's dependencies, which cargo would compile with other features for it alone.
+        attacker: binaries::build_static(&checkout, "attack", "actiond-attacker", &alone)?,
     })
 }
 

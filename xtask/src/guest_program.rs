@@ -26,7 +26,7 @@ pub(crate) fn build(arch: Arch) -> Result<PathBuf> {
 
 /// The one for this machine's processor, in some checkout.
 pub(crate) fn build_native(checkout: &Checkout) -> Result<PathBuf> {
-    binaries::build_static(checkout, PACKAGE, PROGRAM)
+    binaries::build_static(checkout, PACKAGE, PROGRAM, &[])
 }
 
 fn build_cross(arch: Arch) -> Result<PathBuf> {

@@ -26,6 +26,8 @@ mod leftovers;
 mod lint;
 #[cfg(test)]
 mod module_circles;
+#[cfg(test)]
+mod one_build;
 mod profile;
 mod proto;
 mod reproducible;

@@ -6,12 +6,13 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest as _, Sha256};
 
-use crate::process;
+use crate::{binaries::Unoptimized, process};
 
 /// The segment of all payloads (`crates/embedded` has these names for reading).
 pub(super) const SEGMENT: &str = "__ACTIOND";
@@ -104,15 +105,9 @@ impl Payloads {
 
     /// The paths of what was extracted, in our order.
     fn extract(&self, program: &Path, root: &Path) -> Result<Vec<PathBuf>> {
-        let said = process::output(
-            process::cargo()
-                .args(["run", "--locked", "--quiet", "--package", "actiond"])
-                .args(["--bin", "darwin-actiond", "--", "extract"])
-                .arg("--program")
-                .arg(program)
-                .arg("--root")
-                .arg(root),
-        )?;
+        let mut extract = Command::new(Unoptimized::DarwinActiond.build()?);
+        extract.args(["extract", "--program"]).arg(program).arg("--root").arg(root);
+        let said = process::output(&mut extract)?;
         let path = |payload: &Payload| {
             let mut lines = said.lines().filter_map(|line| line.split_once(' '));
             let found = lines.find(|(name, _)| *name == payload.name);

@@ -8,7 +8,12 @@ use std::{
 use anyhow::Result;
 
 use super::{Runtimes, payloads::Payloads};
-use crate::{binaries, kernel::Arch, process, reproducible::Checkout};
+use crate::{
+    binaries::{self, Unoptimized},
+    kernel::Arch,
+    process,
+    reproducible::Checkout,
+};
 
 /// What a release consists of.
 pub(crate) struct Release {
@@ -75,7 +80,6 @@ fn documents(output: &Path) -> Result<PathBuf> {
     if folder.exists() {
         std::fs::remove_dir_all(&folder)?;
     }
-    let program = ["run", "--locked", "--quiet", "--package", "actiond", "--example", "documents"];
-    process::run(process::cargo().args(program).arg("--").arg(&folder))?;
+    process::run(Command::new(Unoptimized::Documents.build()?).arg(&folder))?;
     Ok(folder)
 }

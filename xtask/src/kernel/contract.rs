@@ -5,15 +5,12 @@
 //! runs each line of the file `programs`. The same tests run with EROFS, as the guest falls back to
 //! it, so that both strategies of the guest are seen to hold in its kernel.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
 use super::{Arch, Flavour, vm};
-use crate::{process, workspace};
+use crate::{binaries, process, workspace};
 
 /// What is run: the name of the test target (none: the library's own tests) and its arguments. In
 /// the VM there is no python3, which the test of mappings needs; `test/vm/reading.c` has its cases.
@@ -96,25 +93,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 
 /// Builds a test binary that needs no other file.
 fn build(program: &Program) -> Result<PathBuf> {
-    let triple = workspace::host_triple()?;
     let mut build = process::cargo();
     build.args(["rustc", "--locked", "--package", "inputroot", "--profile", "test"]);
     match program.target {
         Some(target) => build.args(["--test", target]),
         None => build.arg("--lib"),
     };
-    build.args(["--target", &triple, "--message-format", "json-render-diagnostics"]);
+    build.args(["--message-format", "json-render-diagnostics"]);
     build.args(["--", "-C", "target-feature=+crt-static", "-C", "strip=debuginfo"]);
-    executable(&process::output(&mut build)?).context("cargo built no test")
-}
-
-/// The last executable that cargo's messages name, one JSON object a line.
-fn executable(messages: &str) -> Option<PathBuf> {
-    let mut paths = messages.lines().filter_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        message["executable"].as_str().map(|path| Path::new(path).to_owned())
-    });
-    paths.next_back()
+    binaries::executable(&process::output(&mut build)?).context("cargo built no test")
 }
 
 #[cfg(test)]
@@ -135,14 +122,5 @@ mod tests {
         }
         let skipped = vec!["SKIPPED: bind: why".to_owned()];
         assert_eq!(tally, Tally { passed: 2, of_actiondfs: 1, skipped });
-    }
-
-    #[test]
-    fn the_executable_is_found_in_cargos_messages() {
-        let messages = "{\"reason\":\"compiler-artifact\",\"executable\":null}\n\
-                        {\"reason\":\"compiler-artifact\",\"executable\":\"/t/a-1\"}\n\
-                        {\"reason\":\"build-finished\",\"success\":true}\n";
-        assert_eq!(executable(messages), Some("/t/a-1".into()));
-        assert_eq!(executable(""), None);
     }
 }
