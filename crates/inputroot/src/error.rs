@@ -4,6 +4,7 @@ use std::io;
 
 use model::RelPath;
 use rustix::io::Errno;
+use sys::loop_device::LoopError;
 
 use crate::erofs::ImageError;
 
@@ -33,7 +34,7 @@ pub enum PresentError {
     },
     /// The image could not be attached to a loop device.
     #[error("attaching the image of the input root: {0}")]
-    Loop(#[from] sys::loop_device::LoopError),
+    Loop(#[from] LoopError),
     /// A mount was refused.
     #[error("mounting the input root: {0}")]
     Mount(#[from] sys::mount::MountError),
@@ -73,16 +74,31 @@ pub enum PresentError {
 }
 
 impl PresentError {
-    /// Whether the disk, or what of it we may use, is full.
-    pub fn is_out_of_space(&self) -> bool {
-        let full = |error: &io::Error| {
-            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        };
+    /// What the kernel answered, if a system call failed.
+    pub fn errno(&self) -> Option<Errno> {
         match self {
-            Self::Staging { errno, .. } => full(&(*errno).into()),
-            Self::StoreImage { source, .. } => full(source),
-            _ => false,
+            Self::StoreImage { source, .. }
+            | Self::Thread { source }
+            | Self::Descriptor { source }
+            | Self::Loop(
+                LoopError::Open { source, .. }
+                | LoopError::NoneFree(source)
+                | LoopError::Configure(source),
+            ) => Errno::from_io_error(source),
+            Self::Mount(error) => Some(error.errno),
+            Self::Staging { errno, .. } => Some(*errno),
+            // Others were faster, which may be otherwise the next time.
+            Self::Loop(LoopError::Contended) => Some(Errno::AGAIN),
+            Self::Obstructed { .. }
+            | Self::Image(_)
+            | Self::TooManyMounts { .. }
+            | Self::MounterGone => None,
         }
+    }
+
+    /// Whether the tree is one that cannot be presented here, however often it is tried.
+    pub fn is_about_tree(&self) -> bool {
+        matches!(self, Self::Obstructed { .. } | Self::Image(_) | Self::TooManyMounts { .. })
     }
 
     /// For `map_err`: a failed step on the staging directory.

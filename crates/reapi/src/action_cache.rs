@@ -35,7 +35,13 @@ impl From<ResultRefused> for Status {
 }
 
 fn lookup_failed(error: &CacheError) -> Status {
-    status::of_act(Code::Internal, "the action cache", error)
+    let code = match error {
+        CacheError::Read { source, .. } | CacheError::ReadTree { source, .. } => {
+            status::store(&**source).code()
+        }
+        CacheError::WouldWait => Code::Unavailable,
+    };
+    status::of_act(code, "the action cache", error)
 }
 
 fn not_cached(action: &Digest) -> Status {

@@ -33,7 +33,7 @@ pub(crate) fn store<E: Borrow<StoreError>>(error: E) -> Status {
         StoreError::TooLargeToRead { .. } => Code::FailedPrecondition,
         StoreError::Closed | StoreError::WouldWait => Code::Unavailable,
         StoreError::Full(_) => Code::ResourceExhausted,
-        StoreError::Io { .. } if error.is_out_of_space() => Code::ResourceExhausted,
+        StoreError::Io { .. } if error.is_exhausted() => Code::ResourceExhausted,
         StoreError::Io { .. } | StoreError::SyncFailed => Code::Internal,
     };
     of_act(code, "the store", error)
@@ -92,9 +92,13 @@ mod tests {
             Code::FailedPrecondition,
         );
         check(StoreError::Closed, Code::Unavailable);
-        check(io_error(28), Code::ResourceExhausted);
-        check(io_error(122), Code::ResourceExhausted);
-        check(io_error(5), Code::Internal);
+        // ENOSPC, EDQUOT, EMFILE, ENFILE, ENOMEM, EAGAIN; then EIO and EROFS.
+        for errno in [28, 122, 24, 23, 12, 11] {
+            check(io_error(errno), Code::ResourceExhausted);
+        }
+        for errno in [5, 30] {
+            check(io_error(errno), Code::Internal);
+        }
         assert_eq!(store(io_error(5)).message().matches("Input/output error").count(), 1);
         assert_eq!(unpacking(io::Error::other(io_error(28))).code(), Code::ResourceExhausted);
         assert_eq!(unpacking(io::Error::other("bad")).code(), Code::InvalidArgument);

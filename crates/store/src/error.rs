@@ -3,6 +3,7 @@
 use std::io;
 
 use model::Digest;
+use rustix::io::Errno;
 
 /// Why an operation on the CAS or on the action cache failed.
 ///
@@ -86,6 +87,16 @@ pub enum Shortage {
     },
 }
 
+/// Whether an errno says that something has run out that may be there again later: space on a disk,
+/// a quota, descriptors, memory, processes. Clients try again then; after any other errno the server
+/// is at fault, and trying again does not help.
+pub fn is_exhaustion(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::NOSPC | Errno::DQUOT | Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN
+    )
+}
+
 impl StoreError {
     pub(crate) fn io(
         step: &'static str,
@@ -95,13 +106,11 @@ impl StoreError {
         Self::Io { step, what: what.into(), source: source.into() }
     }
 
-    /// Whether the disk, or what of it we may use, is full.
-    pub fn is_out_of_space(&self) -> bool {
+    /// Whether something has run out that may be there again later; see [`is_exhaustion`].
+    pub fn is_exhausted(&self) -> bool {
         match self {
             Self::Full(_) => true,
-            Self::Io { source, .. } => {
-                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-            }
+            Self::Io { source, .. } => Errno::from_io_error(source).is_some_and(is_exhaustion),
             _ => false,
         }
     }

@@ -51,7 +51,7 @@ pub use adopt::{AdoptError, Adopted};
 pub use blob_path::BlobPath;
 pub use cas::{Cas, Deleted, READ_BYTES_MAX};
 pub use empty_directory::empty_directory;
-pub use error::{Shortage, StoreError};
+pub use error::{Shortage, StoreError, is_exhaustion};
 pub use pins::{Pin, PinSet};
 pub use root::OpenError;
 pub use size::{SizeError, StoreSize};

@@ -41,7 +41,7 @@ fn a_full_disk_is_an_error_that_leaves_no_trace_and_passes() {
         }
         assert!(stored.len() < 100, "the disk never fills up");
     };
-    assert!(error.is_out_of_space(), "{error}");
+    assert!(error.is_exhausted(), "{error}");
     assert_eq!(store.stats().blobs, stored.len() as u64 + 2, "and the empty ones");
     for digest in &stored {
         assert!(cas.read(digest).expect("read").is_some());
@@ -49,11 +49,11 @@ fn a_full_disk_is_an_error_that_leaves_no_trace_and_passes() {
 
     let mut writer = cas.writer(SHA256, None);
     let written = (1000..1100).try_for_each(|number| writer.write(&content(number)));
-    assert!(written.is_err_and(|error| error.is_out_of_space()));
+    assert!(written.is_err_and(|error| error.is_exhausted()));
     drop(writer);
     let action = stored[0];
     let result = store.action_cache().put("", &action, &content(0).repeat(40));
-    assert!(result.is_err_and(|error: StoreError| error.is_out_of_space()));
+    assert!(result.is_err_and(|error: StoreError| error.is_exhausted()));
     assert!(store.action_cache().get("", &action).expect("read").is_none());
 
     cas.delete(&stored[0]).expect("deleted");

@@ -1,22 +1,24 @@
 //! Standard output and error on their way into the store.
 //!
-//! What fits the inline bound stays in memory and becomes a blob at the end;
-//! more goes to a blob as it comes. A stream over its bound stops the action.
+//! What fits the inline bound stays in memory and becomes a blob at the end; more goes to a blob as
+//! it comes. A stream over its bound stops the action.
 
 use std::ops::ControlFlow;
 
 use model::{Digest, DigestFunction};
 use sandbox::OutputSink;
-use store::{BlobWriter, Cas, StoreError};
+use store::StoreError;
+
+use crate::boundary::{BlobSink, Destination};
 
 /// One stream of one action.
 pub(crate) struct Capture<'a> {
-    cas: &'a Cas,
+    destination: &'a dyn Destination,
     function: DigestFunction,
     inline_bytes: usize,
     limit_bytes: u64,
     head: Vec<u8>,
-    spilled: Option<BlobWriter>,
+    spilled: Option<Box<dyn BlobSink>>,
     refused: Option<Refusal>,
 }
 
@@ -41,13 +43,13 @@ pub(crate) struct Captured {
 impl<'a> Capture<'a> {
     /// A stream of which `inline_bytes` stay in memory and `limit_bytes` are taken.
     pub(crate) fn new(
-        cas: &'a Cas,
+        destination: &'a dyn Destination,
         function: DigestFunction,
         inline_bytes: usize,
         limit_bytes: u64,
     ) -> Self {
         Self {
-            cas,
+            destination,
             function,
             inline_bytes,
             limit_bytes,
@@ -69,7 +71,7 @@ impl<'a> Capture<'a> {
             Some(_) if matches!(self.refused, Some(Refusal::Store(_))) => Ok(None),
             Some(writer) => writer.commit().map(Some),
             None if self.head.is_empty() => Ok(None),
-            None => self.cas.put(self.function, &self.head).map(Some),
+            None => self.destination.put(self.function, &self.head).map(Some),
         };
         match stored {
             Ok(digest) => (Captured { inline: self.head, digest }, Ok(())),
@@ -85,7 +87,7 @@ impl<'a> Capture<'a> {
             self.head.extend_from_slice(bytes);
             return Ok(());
         }
-        let mut writer = self.cas.writer(self.function, None);
+        let mut writer = self.destination.writer(self.function);
         writer.write(&self.head)?;
         writer.write(bytes)?;
         self.head = Vec::new();
@@ -94,7 +96,7 @@ impl<'a> Capture<'a> {
     }
 
     fn taken(&self) -> u64 {
-        self.spilled.as_ref().map_or(self.head.len() as u64, BlobWriter::written)
+        self.spilled.as_ref().map_or(self.head.len() as u64, |writer| writer.written())
     }
 }
 

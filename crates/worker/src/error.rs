@@ -4,6 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use model::{Chain, Digest};
+use rustix::io::Errno;
+use store::{StoreError, is_exhaustion};
 
 /// Why an action has no good result. `reapi` maps each variant to one status
 /// code of `ExecuteResponse.status`.
@@ -84,11 +86,26 @@ impl ActionError {
         Self::Internal(format!("{act}: {}", Chain(error)))
     }
 
-    /// The store refused a write. A full disk is not the client's fault and may pass, so it is
-    /// [`ActionError::ResourceExhausted`].
-    pub(crate) fn not_stored(act: &str, error: &store::StoreError) -> Self {
+    /// An error of the server's own at which the kernel answered `errno`. A full disk or a lack of
+    /// memory is not the client's fault and may pass, so it is [`ActionError::ResourceExhausted`];
+    /// all else is [`ActionError::Internal`].
+    pub(crate) fn of_errno(
+        act: &str,
+        error: &(dyn std::error::Error + 'static),
+        errno: Option<Errno>,
+    ) -> Self {
         match Self::internal(act, error) {
-            Self::Internal(text) if error.is_out_of_space() => Self::ResourceExhausted(text),
+            Self::Internal(text) if errno.is_some_and(is_exhaustion) => {
+                Self::ResourceExhausted(text)
+            }
+            other => other,
+        }
+    }
+
+    /// The store refused to read or to write.
+    pub(crate) fn of_store(act: &str, error: &StoreError) -> Self {
+        match Self::internal(act, error) {
+            Self::Internal(text) if error.is_exhausted() => Self::ResourceExhausted(text),
             other => other,
         }
     }
@@ -124,7 +141,7 @@ pub enum CacheError {
         action: Digest,
         /// What the store said.
         #[source]
-        source: Box<store::StoreError>,
+        source: Box<StoreError>,
     },
     /// A tree that the entry names could not be read from the store.
     #[error("reading the output tree {tree} of the cached result of {action}")]
@@ -135,7 +152,7 @@ pub enum CacheError {
         tree: Digest,
         /// What the store said.
         #[source]
-        source: Box<store::StoreError>,
+        source: Box<StoreError>,
     },
 }
 

@@ -133,7 +133,7 @@ impl KnownTree {
 
 /// A whole blob of the client's, such as an Action.
 pub(crate) fn read(cas: &Cas, digest: &Digest) -> Result<Option<bytes::Bytes>, ActionError> {
-    cas.read(digest).map_err(|error| ActionError::internal("reading an input", &error))
+    cas.read(digest).map_err(|error| ActionError::of_store("reading an input", &error))
 }
 
 /// The missing directories, and the missing files of those that were found:

@@ -17,6 +17,7 @@
 //! └──────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
+//! - `boundary`: what slots need of the crates below, as traits, for tests without root.
 //! - `config`: every bound, with its reason.
 //! - `disk`: the part of the disk that actions may not take.
 //! - `error`: what can go wrong, typed by what a client can do about it.
@@ -34,6 +35,7 @@
 //! - `timeline`: when each phase began and ended.
 //! - `worker`: the whole, wired.
 
+mod boundary;
 mod cache;
 mod cancel;
 mod capture;
@@ -51,6 +53,9 @@ mod report;
 mod slot;
 mod timeline;
 mod worker;
+
+#[cfg(test)]
+mod fakes;
 
 pub use config::{OutputLimits, WorkerConfig};
 pub use error::{ActionError, CacheError, StartError, SubmitError};

@@ -137,6 +137,12 @@ impl Operation {
         is_done(&self.history.borrow())
     }
 
+    /// The answer, if there is one.
+    #[cfg(test)]
+    pub(crate) fn answer(&self) -> Option<Done> {
+        self.history.borrow().last().and_then(|state| state.done.clone())
+    }
+
     /// Since when nobody has been listening.
     pub(crate) fn orphaned_since(&self) -> Option<Instant> {
         self.audience.lock().empty_since

@@ -11,21 +11,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use events::{Event, Listeners, Origin};
-use inputroot::{InputRoots, PresentError, PresentRequest, Presented};
+use inputroot::{PresentError, PresentRequest};
 use model::{
     ActionMessage, ActionSpec, Chain, CommandSpec, Digest, Found, InputTree, RelPath, proto,
 };
 use prost::Message;
 use runtimes::Runtimes;
-use sandbox::{
-    Exit, ExitStatus, Pool, RunError, Sandbox, Spec, StopConditions, Stopped, Streams, Supervisor,
-};
-use store::{Store, StoreError};
+use rustix::io::Errno;
+use sandbox::{Exit, ExitStatus, RunError, Spec, StopConditions, Stopped, Streams, Supervisor};
+use store::{Store, StoreError, is_exhaustion};
 
+use crate::boundary::{Destination, InputRoot, InputRoots, Sandbox, Sandboxes};
 use crate::cancel::StopEvent;
 use crate::capture::{Capture, Refusal};
 use crate::config::WorkerConfig;
-use crate::disk::DiskReserve;
 use crate::error::ActionError;
 use crate::ignored_properties::IgnoredProperties;
 use crate::inputs::{self, Inputs, PinnedTree};
@@ -36,6 +35,9 @@ use crate::queue::Queue;
 use crate::registry::Registry;
 use crate::report;
 use crate::timeline::{Moment, Timeline};
+
+#[cfg(test)]
+mod tests;
 
 /// An action that waits for a slot.
 #[derive(Debug)]
@@ -50,12 +52,14 @@ pub(crate) struct Job {
 pub(crate) struct Shared {
     pub(crate) config: WorkerConfig,
     pub(crate) store: Arc<Store>,
-    pub(crate) disk: DiskReserve,
+    /// Where streams, outputs and results go: `store`, but for tests.
+    pub(crate) destination: Arc<dyn Destination>,
+    pub(crate) disk: Box<dyn Supervisor + Send + Sync>,
     pub(crate) inputs: Inputs,
     pub(crate) ignored_properties: IgnoredProperties,
     pub(crate) input_roots: Box<dyn InputRoots>,
     pub(crate) runtimes: Runtimes,
-    pub(crate) sandboxes: Pool,
+    pub(crate) sandboxes: Box<dyn Sandboxes>,
     pub(crate) registry: Registry,
     pub(crate) queue: Queue<Job>,
     pub(crate) listeners: Listeners,
@@ -71,8 +75,8 @@ pub(crate) struct Slot {
 #[derive(Default)]
 struct Leftovers {
     inputs: Option<PinnedTree>,
-    presented: Option<Presented>,
-    sandbox: Option<Sandbox>,
+    presented: Option<Box<dyn InputRoot>>,
+    sandbox: Option<Box<dyn Sandbox>>,
 }
 
 impl Slot {
@@ -135,15 +139,15 @@ impl Slot {
         let sandbox = shared.sandboxes.acquire(&view).map_err(|e| set_up_failed(command, e))?;
         let sandbox = leftovers.sandbox.insert(sandbox);
         timeline.mark(Moment::SandboxReady);
-        let mut ran = self.run_command(&action, presented, sandbox, timeline)?;
+        let mut ran = self.run_command(&action, &**presented, &mut **sandbox, timeline)?;
 
         timeline.mark(Moment::OutputUploadStart);
         if wants_outputs(ran.error.as_ref()) {
             let collection = Collection {
-                cas: shared.store.cas(),
+                destination: &*shared.destination,
                 function: action.action.function(),
                 limits: shared.config.outputs,
-                view: &presented.outputs(),
+                view: &*presented.outputs(),
                 cancelled: &|| operation.cancellation.is_requested(),
             };
             match collection.collect(command, &mut ran.result) {
@@ -173,15 +177,15 @@ impl Slot {
     fn run_command(
         &self,
         action: &ActionSpec,
-        presented: &Presented,
-        sandbox: &mut Sandbox,
+        presented: &dyn InputRoot,
+        sandbox: &mut dyn Sandbox,
         timeline: &mut Timeline,
     ) -> Result<Ran, ActionError> {
         let (config, command) = (&self.shared.config, &action.command);
         let timeout = action.timeout.or(config.default_timeout);
         let capture = || {
             let (inline, limit) = (config.inline_bytes, config.stream_limit_bytes);
-            Capture::new(self.shared.store.cas(), action.action.function(), inline, limit)
+            Capture::new(&*self.shared.destination, action.action.function(), inline, limit)
         };
         let (mut stdout, mut stderr) = (capture(), capture());
         let spec = Spec {
@@ -194,7 +198,7 @@ impl Slot {
         let stop = StopConditions {
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             cancelled: Some(self.stop.as_fd()),
-            supervisor: Some(&self.shared.disk),
+            supervisor: Some(&*self.shared.disk),
         };
         let streams = Streams { stdout: &mut stdout, stderr: &mut stderr };
         let exit = sandbox.run(&spec, streams, &stop).map_err(|e| set_up_failed(command, e))?;
@@ -221,7 +225,7 @@ impl Slot {
             [("standard output", stdout_stored), ("standard error", stderr_stored)]
         {
             if let Err(error) = stored {
-                let error = ActionError::not_stored(&format!("storing the {stream}"), &error);
+                let error = ActionError::of_store(&format!("storing the {stream}"), &error);
                 losses.push(stream, error);
             }
         }
@@ -264,9 +268,7 @@ impl Slot {
                 let text = format!("the action wrote more than {limit} bytes to its {stream}");
                 ActionError::ResourceExhausted(text)
             }
-            Refusal::Store(error) => {
-                ActionError::not_stored(&format!("storing its {stream}"), error)
-            }
+            Refusal::Store(error) => ActionError::of_store(&format!("storing its {stream}"), error),
         }
     }
 
@@ -300,8 +302,8 @@ impl Slot {
         let mut entry = result.clone();
         entry.stdout_raw.clear();
         entry.stderr_raw.clear();
-        let cache = self.shared.store.action_cache();
-        cache.put(operation.instance.as_str(), &operation.action, &entry.encode_to_vec())
+        let entry = entry.encode_to_vec();
+        self.shared.destination.cache(operation.instance.as_str(), &operation.action, &entry)
     }
 
     fn answer(
@@ -320,7 +322,7 @@ impl Slot {
 
     fn put_away(&self, leftovers: Leftovers) {
         if let Some(sandbox) = leftovers.sandbox {
-            self.shared.sandboxes.release(sandbox);
+            sandbox.release();
         }
         if let Some(presented) = leftovers.presented {
             presented.discard();
@@ -415,17 +417,21 @@ fn unsupported(error: runtimes::ViewError) -> ActionError {
 }
 
 fn not_presented(error: PresentError) -> ActionError {
-    let act = "presenting the inputs";
-    if error.is_out_of_space() {
-        return ActionError::ResourceExhausted(format!("{act}: {}", Chain(&error)));
+    if error.is_about_tree() {
+        return ActionError::Unsupported(Chain(&error).to_string());
     }
-    ActionError::internal(act, &error)
+    ActionError::of_errno("presenting the inputs", &error, error.errno())
 }
 
-/// A command that cannot be started is the client's to mend, all else is ours.
+/// A command that cannot be started is the client's to mend, unless the machine lacks what it takes
+/// to start any; all else is ours.
 fn set_up_failed(command: &CommandSpec, error: RunError) -> ActionError {
     let (step, errno) = (error.step().to_string(), error.errno_text());
-    if error.is_about_command() {
+    if is_exhaustion(error.errno()) {
+        let text = format!("setting up the sandbox failed: {step}: {errno}");
+        return ActionError::ResourceExhausted(text);
+    }
+    if error.is_about_command() && error.errno() != Errno::IO {
         let program = command.arguments.first().map(|word| word.to_string_lossy().into_owned());
         return ActionError::CommandNotRunnable {
             program: program.unwrap_or_default(),

@@ -66,16 +66,17 @@ impl Worker {
     ) -> Result<Self, StartError> {
         let work = store.work_dirfd().try_clone_to_owned().map_err(StartError::Disk)?;
         let shared = Arc::new(Shared {
-            disk: DiskReserve::of(work),
+            disk: Box::new(DiskReserve::of(work)),
+            destination: Arc::<Store>::clone(&store),
             inputs: Inputs::new(config.tree, config.tree_cache_bytes),
             ignored_properties: IgnoredProperties::default(),
-            sandboxes: sandbox::Pool::new(sandbox),
+            sandboxes: Box::new(Arc::new(sandbox::Pool::new(sandbox))),
             registry: Registry::new(config.finished_operations),
             queue: Queue::new(config.queue_limit),
             listeners,
             config,
             store,
-            input_roots,
+            input_roots: Box::new(input_roots),
             runtimes,
         });
         let worker = Self { shared, threads: Arc::default() };
@@ -160,7 +161,7 @@ impl Worker {
         }
         let action = view.blob(&request.action).map_err(|error| match error {
             StoreError::WouldWait => NotPrepared::WouldWait,
-            error => NotPrepared::Failed(ActionError::internal("reading the Action", &error)),
+            error => NotPrepared::Failed(ActionError::of_store("reading the Action", &error)),
         })?;
         self.to_run(request.action, action).map_err(NotPrepared::Failed)
     }

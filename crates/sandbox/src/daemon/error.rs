@@ -16,7 +16,8 @@ pub struct RunError {
 }
 
 impl RunError {
-    pub(crate) fn new(step: StepName, errno: Errno) -> Self {
+    /// A failure of `step` that the errno says all about.
+    pub fn new(step: StepName, errno: Errno) -> Self {
         Self { step, errno, detail: String::new() }
     }
 

@@ -2,8 +2,8 @@
 
 use model::result::TreeBuilder;
 use model::{Digest, DigestFunction, OutputDirectoryFormat, OutputKind, OutputPath, proto};
-use store::Cas;
 
+use crate::boundary::Destination;
 use crate::error::ActionError;
 use crate::losses::quoted;
 use crate::outputs::storing::Stored;
@@ -11,7 +11,7 @@ use crate::outputs::survey::{File, Node};
 
 /// Makes the messages, and stores those that are blobs themselves.
 pub(super) struct Messages<'a> {
-    pub(super) cas: &'a Cas,
+    pub(super) destination: &'a dyn Destination,
     pub(super) function: DigestFunction,
     pub(super) format: OutputDirectoryFormat,
     pub(super) stored: &'a Stored,
@@ -117,9 +117,9 @@ impl Messages<'_> {
     }
 
     fn put(&self, path: &str, digest: &Digest, message: &[u8]) -> Result<(), ActionError> {
-        self.cas.put_expected(digest, message).map_err(|error| {
+        self.destination.put_expected(digest, message).map_err(|error| {
             let act = format!("storing the output directory {}", quoted(path));
-            ActionError::not_stored(&act, &error)
+            ActionError::of_store(&act, &error)
         })
     }
 }

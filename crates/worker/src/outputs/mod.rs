@@ -13,11 +13,12 @@
 mod messages;
 mod storing;
 mod survey;
+#[cfg(test)]
+mod tests;
 
-use inputroot::OutputView;
 use model::{CommandSpec, DigestFunction, OutputPath, proto};
-use store::Cas;
 
+use crate::boundary::{Destination, Outputs};
 use crate::config::OutputLimits;
 use crate::error::ActionError;
 use crate::losses::Losses;
@@ -27,10 +28,10 @@ use survey::{Survey, check_kind};
 
 /// Where outputs are collected from, where to, and how much of them.
 pub(crate) struct Collection<'a> {
-    pub(crate) cas: &'a Cas,
+    pub(crate) destination: &'a dyn Destination,
     pub(crate) function: DigestFunction,
     pub(crate) limits: OutputLimits,
-    pub(crate) view: &'a OutputView,
+    pub(crate) view: &'a dyn Outputs,
     /// Whether nobody wants them any more; asked before each file.
     pub(crate) cancelled: &'a (dyn Fn() -> bool + Sync),
 }
@@ -58,7 +59,7 @@ impl Collection<'_> {
         let (stored, not_stored) = storing.finish()?;
         losses.append(not_stored);
         let messages = Messages {
-            cas: self.cas,
+            destination: self.destination,
             function: self.function,
             format: command.output_directory_format,
             stored: &stored,

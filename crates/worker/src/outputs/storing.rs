@@ -9,6 +9,7 @@ use std::thread;
 
 use inputroot::StagedFile;
 use model::RelPath;
+use rustix::io::Errno;
 use store::{AdoptError, Adopted};
 
 use crate::error::ActionError;
@@ -111,14 +112,14 @@ impl<'a> Storing<'a> {
     }
 
     fn store(&self, path: &RelPath, file: &StagedFile) -> Result<Adopted, ActionError> {
-        let Collection { cas, function, limits, .. } = *self.collection;
+        let Collection { destination, function, limits, .. } = *self.collection;
         if self.faults.load(Ordering::Relaxed) >= FAULTS_MAX {
             let path = quoted(path.as_str());
             let text = format!("output {path} was not tried after {FAULTS_MAX} failures");
             return Err(ActionError::Internal(text));
         }
         let room = limits.total_bytes.saturating_sub(self.bytes.load(Ordering::Relaxed));
-        let adopted = file.adopt(cas, function, limits.file_bytes.min(room));
+        let adopted = destination.adopt(function, file, limits.file_bytes.min(room));
         let adopted = adopted.map_err(|error| {
             let is_limit = matches!(error, AdoptError::TooLarge { .. });
             self.faults.fetch_add(usize::from(!is_limit), Ordering::Relaxed);
@@ -180,8 +181,14 @@ fn not_stored(path: &RelPath, error: &AdoptError) -> ActionError {
             ActionError::ResourceExhausted(text)
         }
         AdoptError::Store(source) => {
-            ActionError::not_stored(&format!("storing output {path}"), source)
+            ActionError::of_store(&format!("storing output {path}"), source)
         }
-        _ => ActionError::internal(&format!("storing output {path}"), error),
+        AdoptError::Io { source, .. } => {
+            let errno = Errno::from_io_error(source);
+            ActionError::of_errno(&format!("storing output {path}"), error, errno)
+        }
+        AdoptError::NotAFile { .. } | AdoptError::Changed { .. } => {
+            ActionError::internal(&format!("storing output {path}"), error)
+        }
     }
 }

@@ -10,9 +10,10 @@
 use std::collections::BTreeMap;
 use std::iter::successors;
 
-use inputroot::{NamedEntry, OutputEntry, OutputError, OutputFile, OutputView};
+use inputroot::{NamedEntry, OutputEntry, OutputError, OutputFile};
 use model::{Digest, OutputKind, OutputPath, RelPath};
 
+use crate::boundary::Outputs;
 use crate::config::OutputLimits;
 use crate::error::ActionError;
 use crate::losses::{Losses, quoted};
@@ -42,7 +43,7 @@ pub(super) struct Found(BTreeMap<RelPath, Node>);
 
 /// A look at the outputs, as far as it got.
 pub(super) struct Survey<'a> {
-    view: &'a OutputView,
+    view: &'a dyn Outputs,
     limits: OutputLimits,
     storing: Storing<'a>,
     /// Files, directories and symlinks that were found.
@@ -73,7 +74,7 @@ impl Found {
 }
 
 impl<'a> Survey<'a> {
-    pub(super) fn new(view: &'a OutputView, limits: OutputLimits, storing: Storing<'a>) -> Self {
+    pub(super) fn new(view: &'a dyn Outputs, limits: OutputLimits, storing: Storing<'a>) -> Self {
         Self {
             view,
             limits,
@@ -239,7 +240,7 @@ fn kind_of_entry(entry: &OutputEntry) -> Kind {
 pub(super) fn check_kind(
     output: &OutputPath,
     node: &Node,
-    view: &OutputView,
+    view: &dyn Outputs,
 ) -> Result<(), ActionError> {
     if output.kind == OutputKind::Any {
         return Ok(());
@@ -254,7 +255,7 @@ pub(super) fn check_kind(
 
 /// What the symlink at `path` leads to inside the input root, without having the kernel follow it:
 /// one that leads out of it, through another directory symlink or nowhere, is [`Kind::Other`].
-fn symlink_kind(view: &OutputView, path: &RelPath, mut target: String) -> Kind {
+fn symlink_kind(view: &dyn Outputs, path: &RelPath, mut target: String) -> Kind {
     /// As many as Linux follows (`MAXSYMLINKS`).
     const MAX_LINKS: usize = 40;
     let mut link = path.clone();
@@ -308,5 +309,9 @@ fn special(path: &RelPath) -> ActionError {
 }
 
 fn unreadable(path: &RelPath, error: &OutputError) -> ActionError {
-    ActionError::internal(&format!("reading output {}", quoted(path.as_str())), error)
+    let errno = match error {
+        OutputError::Read { errno, .. } => Some(*errno),
+        OutputError::NotADirectory { .. } | OutputError::TooManyEntries { .. } => None,
+    };
+    ActionError::of_errno(&format!("reading output {}", quoted(path.as_str())), error, errno)
 }

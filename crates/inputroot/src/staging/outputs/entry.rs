@@ -73,6 +73,11 @@ pub struct StagedFile {
 }
 
 impl StagedFile {
+    /// The file `name` in `directory`, which is all of it.
+    pub fn new(directory: Arc<OwnedFd>, name: CString) -> Self {
+        Self { directory, name, must_copy: false }
+    }
+
     /// The directory that holds the file.
     pub fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
