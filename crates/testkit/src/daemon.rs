@@ -36,6 +36,8 @@ pub struct DaemonBuilder {
     /// Whether it is a VM that stands for a daemon on this machine, as no case knows.
     stands_for_serve: bool,
     listen: SocketAddr,
+    /// Options of that place beside the rights of anonymous callers.
+    listen_options: &'static str,
     flags: Vec<OsString>,
     root: Option<Arc<Root>>,
 }
@@ -69,6 +71,7 @@ impl DaemonBuilder {
             verb: "serve",
             stands_for_serve: false,
             listen: LOOPBACK,
+            listen_options: "",
             flags,
             root,
         }
@@ -121,6 +124,12 @@ impl DaemonBuilder {
         Self { listen, ..self }
     }
 
+    /// Speaks no TLS at its first place, whatever the flags say.
+    #[must_use]
+    pub fn without_tls(self) -> Self {
+        Self { listen_options: "&tls=off", ..self }
+    }
+
     /// Lets actions use the toolchains of this machine; those of a VM have its runtimes.
     #[must_use]
     pub fn host_rootfs(self) -> Self {
@@ -160,7 +169,8 @@ impl DaemonBuilder {
             ("serve", false) => "?anonymous=client",
             _ => "",
         };
-        command.arg(self.verb).arg(format!("--listen={}{rights}", self.listen));
+        let options = self.listen_options;
+        command.arg(self.verb).arg(format!("--listen={}{rights}{options}", self.listen));
         command.arg("--root").arg(root.path());
         command.args(&self.flags);
         // Not what the machine's or the user's file says.
@@ -312,6 +322,7 @@ impl Daemon {
             verb: self.builder.verb,
             stands_for_serve: self.builder.stands_for_serve,
             listen: self.builder.listen,
+            listen_options: self.builder.listen_options,
             flags: self.builder.flags.clone(),
             root: Some(Arc::clone(&self.root)),
         }

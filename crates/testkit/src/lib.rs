@@ -27,6 +27,8 @@
 //! - [`tree`]: input trees as messages.
 //! - [`action`]: an action, word by word.
 //! - [`run`]: what came of an action.
+//! - [`pki`]: certificates of one test.
+//! - [`tls`]: clients that speak TLS.
 //! - [`gate`]: actions that run until the test ends them.
 //! - [`wait`]: waits for a state.
 
@@ -37,7 +39,9 @@ pub mod elf;
 pub mod gate;
 pub mod harness;
 mod outcome;
+pub mod pki;
 pub mod run;
+pub mod tls;
 pub mod tree;
 pub mod vm;
 pub mod wait;
