@@ -1,20 +1,24 @@
-//! Where to listen, as flags have it.
+//! The places to listen at, as flags name them.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::rights::Rights;
+use crate::rights::{Rights, RightsError};
 
-/// `ADDRESS:PORT` or `unix:PATH`, and after a `?` what anonymous callers may do:
-/// `127.0.0.1:8980?anonymous=read`.
+/// `ADDRESS:PORT` or `unix:/PATH`. Options follow a `?` and are separated by `&`:
+///
+/// - `anonymous=RIGHTS`: the rights of callers without credentials, as in `127.0.0.1:8980?anonymous=read`.
+/// - `tls=off`: no TLS at this port, though the others have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     /// The place.
     pub place: Place,
-    /// The rights of anonymous callers, where they are given.
+    /// The rights of callers without credentials, if the text names them.
     pub anonymous: Option<Rights>,
+    /// Whether clients speak TLS here, if the server has a certificate.
+    pub tls: bool,
 }
 
 /// A place to listen at.
@@ -28,26 +32,42 @@ pub enum Place {
 
 /// A text that is not a [`Listen`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not ADDRESS:PORT or unix:/PATH, with ?anonymous=RIGHTS or without")]
-pub struct ListenError;
+pub enum ListenError {
+    /// The part before the `?` is not a place.
+    #[error("not ADDRESS:PORT or unix:/PATH")]
+    Place,
+    /// An option is unknown, or its value is wrong.
+    #[error("the options after ? are anonymous=RIGHTS and tls=off, separated by &")]
+    Option,
+    /// The rights are wrong.
+    #[error("anonymous= is {0}")]
+    Anonymous(RightsError),
+}
 
 impl FromStr for Listen {
     type Err = ListenError;
 
     fn from_str(text: &str) -> Result<Self, ListenError> {
-        let (place, anonymous) = match text.split_once('?') {
-            Some((place, options)) => {
-                let rights = options.strip_prefix("anonymous=").ok_or(ListenError)?;
-                (place, Some(rights.parse().map_err(|_| ListenError)?))
-            }
+        let (place, options) = match text.split_once('?') {
+            Some((place, options)) => (place, Some(options)),
             None => (text, None),
         };
         let place = match place.strip_prefix("unix:") {
             Some(path) if path.starts_with('/') => Place::Unix(path.into()),
-            Some(_) => return Err(ListenError),
-            None => Place::Tcp(place.parse().map_err(|_| ListenError)?),
+            Some(_) => return Err(ListenError::Place),
+            None => Place::Tcp(place.parse().map_err(|_| ListenError::Place)?),
         };
-        Ok(Self { place, anonymous })
+        let mut listen = Self { place, anonymous: None, tls: true };
+        for option in options.into_iter().flat_map(|options| options.split('&')) {
+            match option.split_once('=') {
+                Some(("anonymous", rights)) if listen.anonymous.is_none() => {
+                    listen.anonymous = Some(rights.parse().map_err(ListenError::Anonymous)?);
+                }
+                Some(("tls", "off")) => listen.tls = false,
+                _ => return Err(ListenError::Option),
+            }
+        }
+        Ok(listen)
     }
 }
 
@@ -60,7 +80,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// The mode of sockets in the file system, in octal digits.
+/// The mode of sockets in the file system, which flags have in octal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SocketMode(pub u32);
 
@@ -85,21 +105,33 @@ mod tests {
 
     #[test]
     fn places() {
-        let check = |text: &str, anonymous: Option<Rights>| {
+        let check = |text: &str, anonymous: Option<&str>, tls| {
             let listen: Listen = text.parse().unwrap();
-            assert_eq!(listen.anonymous, anonymous, "{text}");
+            let anonymous = anonymous.map(|rights| rights.parse().unwrap());
+            assert_eq!((listen.anonymous, listen.tls), (anonymous, tls), "{text}");
             assert_eq!(listen.place.to_string(), text.split('?').next().unwrap());
         };
-        check("127.0.0.1:8980", None);
-        check("[::1]:0", None);
-        check("0.0.0.0:8980?anonymous=read", Some("read".parse().unwrap()));
-        check("unix:/run/actiond.sock", None);
-        check("unix:/run/a?anonymous=none", Some(Rights::NONE));
-        for bad in
-            ["", "8980", "localhost:8980", "unix:", "unix:relative", "127.0.0.1:1?", "[::1]:1?x=y"]
-        {
-            assert_eq!(bad.parse::<Listen>(), Err(ListenError), "{bad:?}");
+        check("127.0.0.1:8980", None, true);
+        check("[::1]:0", None, true);
+        check("0.0.0.0:8980?anonymous=read", Some("read"), true);
+        check("127.0.0.1:8980?tls=off", None, false);
+        check("127.0.0.1:8980?tls=off&anonymous=read+execute", Some("read+execute"), false);
+        check("unix:/run/actiond.sock", None, true);
+        check("unix:/run/a?anonymous=none", Some("none"), true);
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        let check = |text: &str, expected| {
+            assert_eq!(text.parse::<Listen>(), Err(expected), "{text:?}");
+        };
+        for bad in ["", "8980", "localhost:8980", "unix:", "unix:relative"] {
+            check(bad, ListenError::Place);
         }
+        for bad in ["?", "?x=y", "?tls", "?tls=on", "?tls=off&", "?anonymous=read&anonymous=all"] {
+            check(&format!("127.0.0.1:1{bad}"), ListenError::Option);
+        }
+        check("127.0.0.1:1?anonymous=", ListenError::Anonymous(RightsError));
     }
 
     #[test]

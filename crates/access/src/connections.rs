@@ -1,4 +1,13 @@
 //! Connections of all listeners as one stream, bounded in number.
+//!
+//! ```text
+//! accept ──► TLS handshake ──► permit ──► connection ──► first bytes of HTTP/2 ──► calls
+//!            10 s, 256 open,   one of     the stream's   20 s
+//!            oldest gives way  512        item
+//! ```
+//!
+//! A client that stops halfway, on purpose or not, loses its place: each step before the first call has a
+//! deadline, and a flood of handshakes displaces handshakes, not connections.
 
 use std::io;
 use std::pin::Pin;
@@ -7,18 +16,28 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, Sleep};
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
+use crate::certificate::CertificateNames;
 use crate::listener::{Accepted, Listener};
 use crate::rights::Rights;
+use crate::stream::ClientStream;
+use crate::tls::Tls;
 
 /// Connections at a time. Bazel opens up to 100; the rest is room for several clients on one
 /// machine. The server guarantees some memory to each.
 const MAX_CONNECTIONS: usize = 512;
+
+/// The bytes with which every client of HTTP/2 begins (RFC 9113, 3.4).
+const PREFACE_BYTES: usize = 24;
+
+/// The time for a client to send them. Clients do it at once.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What a connection over the limit is told: no settings, and a GOAWAY (RFC 9113, 6.8) of stream 0
 /// with ENHANCE_YOUR_CALM and words that clients show.
@@ -36,18 +55,31 @@ const MAX_REFUSALS: usize = 64;
 pub struct Caller {
     /// The rights of a call without credentials.
     pub anonymous: Rights,
+    /// The names in the client's certificate, if it has shown one.
+    pub certificate: Option<Arc<CertificateNames>>,
+}
+
+/// A listener, and what is asked of those who connect to it.
+#[derive(Debug)]
+pub struct Door {
+    /// The listener.
+    pub listener: Listener,
+    /// The rights of callers without credentials. At a socket in the file system, the owner of this
+    /// process and root have all rights.
+    pub anonymous: Rights,
+    /// TLS, for a TCP listener.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// The connections of several listeners.
 pub struct Connections {
-    listeners: Vec<(Listener, Rights)>,
+    doors: Vec<Door>,
 }
 
 impl Connections {
-    /// The connections of `listeners`, each with the rights of its anonymous callers. The owner of
-    /// this process, and root, have all rights at a socket in the file system.
-    pub fn new(listeners: Vec<(Listener, Rights)>) -> Self {
-        Self { listeners }
+    /// The connections of those who come in by `doors`.
+    pub fn new(doors: Vec<Door>) -> Self {
+        Self { doors }
     }
 
     /// The connections, as they come. Dropping the stream closes the listeners. Must be called
@@ -65,16 +97,9 @@ impl Connections {
         // The server takes them up at once: one place is enough.
         let (sender, receiver) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
-        for (listener, anonymous) in self.listeners {
-            let (limits, sender) = (Arc::clone(&limits), sender.clone());
-            tasks.spawn(async move {
-                loop {
-                    let connection = limits.next(&listener, anonymous).await;
-                    if sender.send(connection).await.is_err() {
-                        return;
-                    }
-                }
-            });
+        for door in self.doors {
+            let entry = Entry { limits: Arc::clone(&limits), sender: sender.clone() };
+            tasks.spawn(entry.keep_open(door));
         }
         futures_util::stream::unfold((receiver, tasks), |(mut receiver, tasks)| async move {
             let connection = receiver.recv().await?;
@@ -89,27 +114,71 @@ struct Limits {
     refusals: Arc<Semaphore>,
 }
 
-impl Limits {
-    /// The next connection that there is room for; others are refused.
-    async fn next(&self, listener: &Listener, anonymous: Rights) -> Connection {
-        loop {
-            let (stream, anonymous) = match listener.accept().await {
-                Accepted::Tcp(stream) => (ClientStream::Tcp(stream), anonymous),
-                Accepted::Unix(stream) => {
-                    let rights = if is_owner(&stream) { Rights::ALL } else { anonymous };
-                    (ClientStream::Unix(stream), rights)
+/// The way of accepted streams to the server.
+#[derive(Clone)]
+struct Entry {
+    limits: Arc<Limits>,
+    sender: mpsc::Sender<Connection>,
+}
+
+impl Entry {
+    /// Accepts streams until the server takes no more connections.
+    async fn keep_open(self, door: Door) {
+        #[cfg(feature = "tls")]
+        let mut handshakes = crate::handshakes::Handshakes::default();
+        while !self.sender.is_closed() {
+            let anonymous = door.anonymous;
+            match (door.listener.accept().await, &door.tls) {
+                (Accepted::Tcp(stream), None) => {
+                    let caller = Caller { anonymous, certificate: None };
+                    self.admit(ClientStream::Tcp(stream), caller).await;
                 }
-            };
-            if let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() {
-                return Connection { stream, caller: Caller { anonymous }, _permit: permit };
+                #[cfg(feature = "tls")]
+                (Accepted::Tcp(stream), Some(tls)) => {
+                    let (entry, tls) = (self.clone(), Arc::clone(tls));
+                    handshakes.start(entry.admit_with_tls(stream, tls, anonymous));
+                }
+                // There are no values of `Tls`.
+                #[cfg(not(feature = "tls"))]
+                (Accepted::Tcp(_), Some(_)) => {}
+                (Accepted::Unix(stream), _) => {
+                    let anonymous = if is_owner(&stream) { Rights::ALL } else { anonymous };
+                    let caller = Caller { anonymous, certificate: None };
+                    self.admit(ClientStream::Unix(stream), caller).await;
+                }
             }
-            if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
-                tokio::spawn(async move {
-                    // A client that is gone already needs no refusal.
-                    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, refuse(stream)).await;
-                    drop(permit);
-                });
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    async fn admit_with_tls(self, stream: tokio::net::TcpStream, tls: Arc<Tls>, anonymous: Rights) {
+        let peer = stream.peer_addr().ok();
+        match tls.accept(stream).await {
+            Ok((stream, names)) => {
+                let caller = Caller { anonymous, certificate: names.map(Arc::new) };
+                self.admit(ClientStream::Tls(Box::new(stream)), caller).await;
             }
+            // Anybody can cause these lines, so they are not for the usual log.
+            Err(error) => {
+                let error = chain::Chain(&error).to_string();
+                tracing::debug!(?peer, error, "a TLS handshake failed");
+            }
+        }
+    }
+
+    /// Hands the stream to the server if there is room for it, and refuses it otherwise.
+    async fn admit(&self, stream: ClientStream, caller: Caller) {
+        if let Ok(permit) = Arc::clone(&self.limits.connections).try_acquire_owned() {
+            // Without a receiver, the server is about to end.
+            let _ = self.sender.send(Connection::new(stream, caller, permit)).await;
+            return;
+        }
+        if let Ok(permit) = Arc::clone(&self.limits.refusals).try_acquire_owned() {
+            tokio::spawn(async move {
+                // A client that is gone already needs no refusal.
+                let _ = tokio::time::timeout(REFUSAL_TIMEOUT, refuse(stream)).await;
+                drop(permit);
+            });
         }
     }
 }
@@ -134,7 +203,22 @@ async fn refuse(mut stream: ClientStream) -> io::Result<()> {
 pub struct Connection {
     stream: ClientStream,
     caller: Caller,
+    preface: Option<Preface>,
     _permit: OwnedSemaphorePermit,
+}
+
+/// The first bytes of a client that are not all there.
+struct Preface {
+    missing_bytes: usize,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl Connection {
+    fn new(stream: ClientStream, caller: Caller, permit: OwnedSemaphorePermit) -> Self {
+        let deadline = Box::pin(tokio::time::sleep_until(Instant::now() + PREFACE_TIMEOUT));
+        let preface = Some(Preface { missing_bytes: PREFACE_BYTES, deadline });
+        Self { stream, caller, preface, _permit: permit }
+    }
 }
 
 impl Connected for Connection {
@@ -145,68 +229,25 @@ impl Connected for Connection {
     }
 }
 
-enum ClientStream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-/// Calls a method of whichever stream it is.
-macro_rules! delegate {
-    ($stream:expr, $inner:ident => $call:expr) => {
-        match $stream {
-            ClientStream::Tcp($inner) => $call,
-            ClientStream::Unix($inner) => $call,
-        }
-    };
-}
-
-impl AsyncRead for ClientStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        delegate!(self.get_mut(), inner => Pin::new(inner).poll_read(context, buffer))
-    }
-}
-
-impl AsyncWrite for ClientStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        delegate!(self.get_mut(), inner => Pin::new(inner).poll_write(context, data))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        delegate!(self.get_mut(), inner => Pin::new(inner).poll_write_vectored(context, slices))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        delegate!(self, inner => inner.is_write_vectored())
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self.get_mut(), inner => Pin::new(inner).poll_flush(context))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self.get_mut(), inner => Pin::new(inner).poll_shutdown(context))
-    }
-}
-
 impl AsyncRead for Connection {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(context, buffer)
+        let Self { stream, preface, .. } = self.get_mut();
+        let filled = buffer.filled().len();
+        let polled = Pin::new(stream).poll_read(context, buffer);
+        let Some(missing) = preface else { return polled };
+        missing.missing_bytes =
+            missing.missing_bytes.saturating_sub(buffer.filled().len() - filled);
+        if missing.missing_bytes == 0 {
+            *preface = None;
+        } else if polled.is_pending() && missing.deadline.as_mut().poll(context).is_ready() {
+            let text = "the client did not begin to speak HTTP/2";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)));
+        }
+        polled
     }
 }
 
@@ -245,10 +286,15 @@ mod tests {
     use super::*;
     use crate::address::{Place, SocketMode};
     use std::os::unix::fs::PermissionsExt as _;
+    use tokio::net::TcpStream;
     use tokio_stream::StreamExt as _;
 
     async fn listen(text: &str) -> Listener {
         Listener::bind(&text.parse().unwrap(), SocketMode(0o600)).await.unwrap()
+    }
+
+    fn door(listener: Listener, anonymous: Rights) -> Door {
+        Door { listener, anonymous, tls: None }
     }
 
     #[test]
@@ -264,7 +310,7 @@ mod tests {
     async fn a_connection_over_the_limit_is_told_so() {
         let listener = listen("127.0.0.1:0").await;
         let Place::Tcp(address) = *listener.place() else { panic!("a TCP listener") };
-        let connections = Connections::new(vec![(listener, Rights::CLIENT)]);
+        let connections = Connections::new(vec![door(listener, Rights::CLIENT)]);
         let mut incoming = std::pin::pin!(connections.limited_to(2));
         let mut open = Vec::new();
         for _ in 0..2 {
@@ -285,6 +331,64 @@ mod tests {
         served.unwrap().unwrap();
     }
 
+    /// At a socket in the file system, for what is written there can be read at once: the clock of this
+    /// test must not go on before.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_loses_its_connection() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let listener = listen(&format!("unix:{}", path.display())).await;
+        let connections = Connections::new(vec![door(listener, Rights::CLIENT)]);
+        let mut incoming = std::pin::pin!(connections.into_stream());
+        let mut buffer = [0; 64];
+        let mut client = UnixStream::connect(&path).await.unwrap();
+        let mut halting = incoming.next().await.unwrap().unwrap();
+        client.write_all(b"PRI * HTTP/2.0").await.unwrap();
+        assert_eq!(halting.read(&mut buffer).await.unwrap(), 14);
+        let ended = halting.read(&mut buffer).await.unwrap_err();
+        assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+        // One that has begun may be silent for longer.
+        let mut client = UnixStream::connect(&path).await.unwrap();
+        let mut begun = incoming.next().await.unwrap().unwrap();
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        assert_eq!(begun.read(&mut buffer).await.unwrap(), PREFACE_BYTES);
+        let silence = tokio::time::timeout(10 * PREFACE_TIMEOUT, begun.read(&mut buffer)).await;
+        assert!(silence.is_err(), "{silence:?}");
+    }
+
+    #[cfg(feature = "tls")]
+    #[tokio::test]
+    async fn clients_that_stop_in_the_handshake_keep_nobody_out() {
+        use crate::handshakes::MAX_HANDSHAKES;
+        use testkit::pki::{Authority, Request};
+        use testkit::tls::TlsClient;
+
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::new("servers").unwrap();
+        let identity = authority.sign(Request::server(&["127.0.0.1"]).unwrap()).unwrap();
+        let files = identity.write(directory.path(), "server").unwrap();
+        let (certificate, key) = (files.certificate, files.key);
+        let tls = Tls::open(crate::TlsFiles { certificate, key, client_ca: None }).unwrap();
+        let listener = listen("127.0.0.1:0").await;
+        let Place::Tcp(address) = *listener.place() else { panic!("a TCP listener") };
+        let door = Door { tls: Some(Arc::new(tls)), ..door(listener, Rights::CLIENT) };
+        // One connection only: those that stop halfway don't take it.
+        let mut incoming = std::pin::pin!(Connections::new(vec![door]).limited_to(1));
+        let client = TlsClient::new(&authority, None).unwrap();
+        let come = async {
+            let mut halting = Vec::new();
+            for _ in 0..MAX_HANDSHAKES + 20 {
+                halting.push(TcpStream::connect(address).await.unwrap());
+            }
+            (client.stream(address, "127.0.0.1").await.unwrap(), halting)
+        };
+        let ((_stream, halting), served) = tokio::join!(come, incoming.next());
+        assert_eq!(served.unwrap().unwrap().connect_info().certificate, None);
+        // The oldest gave way.
+        let mut oldest = halting.into_iter().next().unwrap();
+        assert!(matches!(oldest.read(&mut [0; 1]).await, Ok(0) | Err(_)));
+    }
+
     #[tokio::test]
     async fn listeners_share_a_stream_and_keep_their_rights() {
         let directory = tempfile::tempdir().unwrap();
@@ -294,8 +398,8 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let tcp = listen("127.0.0.1:0").await;
         let Place::Tcp(address) = *tcp.place() else { panic!("a TCP listener") };
-        let listeners = vec![(tcp, "read".parse().unwrap()), (unix, Rights::NONE)];
-        let mut incoming = Box::pin(Connections::new(listeners).into_stream());
+        let doors = vec![door(tcp, "read".parse().unwrap()), door(unix, Rights::NONE)];
+        let mut incoming = Box::pin(Connections::new(doors).into_stream());
         let _client = TcpStream::connect(address).await.unwrap();
         let caller = incoming.next().await.unwrap().unwrap().connect_info();
         assert_eq!(caller.anonymous, "read".parse().unwrap());

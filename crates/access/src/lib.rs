@@ -1,16 +1,19 @@
 //! How clients come in, and what they may do.
 //!
 //! ```text
-//! listeners (TCP, unix, inherited) ──► accept ──► connection with its caller
-//!                                                    │
-//! call ──► principal: token or anonymous ──► rights ─┴─► handler or refusal
+//! listener (TCP, unix, inherited) ──► accept ──► TLS ──► connection with its caller
+//!                                                           │
+//! call ──► principal: token, certificate or anonymous ──► rights ──► service or refusal
 //! ```
 //!
-//! A connection knows what its listener grants to anonymous callers. A call may carry a bearer token.
-//! [`Policy`] decides by these before the call reaches a service. No log and no error contains a secret:
-//! tokens are kept as hashes, and the header is taken out of the request.
+//! A connection knows the names in the client's certificate, and which rights its listener grants to
+//! callers without credentials. A call can carry a bearer token. [`Policy`] decides by these before the
+//! call reaches a service. No log line and no error contains a secret: the file of principals has hashes
+//! of tokens, and no service sees the header with the token.
 //!
-//! This crate does not know what the services do; it knows their names.
+//! This crate knows the services by their names only.
+//!
+//! TLS is behind the feature `tls`, for its primitives take a while to build.
 
 mod accept;
 
@@ -19,7 +22,11 @@ mod address;
 #[cfg(target_os = "linux")]
 mod authorize;
 #[cfg(target_os = "linux")]
+mod certificate;
+#[cfg(target_os = "linux")]
 mod connections;
+#[cfg(all(target_os = "linux", feature = "tls"))]
+mod handshakes;
 #[cfg(target_os = "linux")]
 mod listener;
 #[cfg(target_os = "linux")]
@@ -28,15 +35,24 @@ mod policy;
 mod principals;
 #[cfg(target_os = "linux")]
 mod rights;
+#[cfg(target_os = "linux")]
+mod stream;
+#[cfg(target_os = "linux")]
+mod tls;
+#[cfg(target_os = "linux")]
+mod trusted_file;
 
 pub use accept::accept_tcp;
 #[cfg(target_os = "linux")]
 pub use {
     address::{Listen, ListenError, Place, SocketMode, SocketModeError},
     authorize::Authorize,
-    connections::{Caller, Connection, Connections},
+    certificate::CertificateNames,
+    connections::{Caller, Connection, Connections, Door},
     listener::{BindError, Listener, inherited, inherited_count},
-    policy::Policy,
+    policy::{NewPrincipals, Policy},
     principals::{Principals, PrincipalsError, hash_of_token},
     rights::{Right, Rights, RightsError},
+    tls::{NewCertificates, Tls, TlsError, TlsFiles},
+    trusted_file::TrustedFileError,
 };

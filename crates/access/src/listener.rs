@@ -1,4 +1,4 @@
-//! Sockets that listen: made here, or by systemd before this process started.
+//! Listening sockets, made by this process or inherited from systemd.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -26,8 +26,10 @@ const MAX_INHERITED: u32 = 64;
 pub struct Listener {
     pub(crate) socket: Socket,
     place: Place,
-    /// The rights of anonymous callers, where they are given.
+    /// The rights of callers without credentials, if its flag names them.
     anonymous: Option<Rights>,
+    /// Whether clients speak TLS here, if the server has a certificate.
+    may_have_tls: bool,
     /// Removes the socket's file at the end.
     _file: Option<SocketFile>,
 }
@@ -84,19 +86,20 @@ impl Listener {
     /// # Errors
     /// [`BindError::Bind`].
     pub async fn bind(listen: &Listen, mode: SocketMode) -> Result<Self, BindError> {
-        let Listen { place, anonymous } = listen;
-        let anonymous = *anonymous;
+        let Listen { place, anonymous, tls } = listen;
+        let (anonymous, may_have_tls) = (*anonymous, *tls);
         let failed = |source| BindError::Bind { place: place.clone(), source };
         match place {
             Place::Tcp(address) => {
                 let listener = TcpListener::bind(address).await.map_err(failed)?;
                 let place = Place::Tcp(listener.local_addr().map_err(failed)?);
-                Ok(Self { socket: Socket::Tcp(listener), place, anonymous, _file: None })
+                let socket = Socket::Tcp(listener);
+                Ok(Self { socket, place, anonymous, may_have_tls, _file: None })
             }
             Place::Unix(path) => {
                 let (socket, file) = bind_unix(path, mode).map_err(failed)?;
-                let socket = Socket::Unix(socket);
-                Ok(Self { socket, place: place.clone(), anonymous, _file: Some(file) })
+                let (socket, place) = (Socket::Unix(socket), place.clone());
+                Ok(Self { socket, place, anonymous, may_have_tls: false, _file: Some(file) })
             }
         }
     }
@@ -120,7 +123,8 @@ impl Listener {
             }
             _ => return Err(io::Error::other("not a TCP or unix socket")),
         };
-        Ok(Self { socket, place, anonymous: None, _file: None })
+        let may_have_tls = matches!(place, Place::Tcp(_));
+        Ok(Self { socket, place, anonymous: None, may_have_tls, _file: None })
     }
 
     /// The place that clients can connect to.
@@ -128,9 +132,14 @@ impl Listener {
         &self.place
     }
 
-    /// The rights of anonymous callers, where they were given.
+    /// The rights of callers without credentials, if its flag names them.
     pub fn anonymous(&self) -> Option<Rights> {
         self.anonymous
+    }
+
+    /// Whether clients speak TLS here, if the server has a certificate: at TCP ports without `tls=off`.
+    pub fn may_have_tls(&self) -> bool {
+        self.may_have_tls
     }
 
     /// Whether only processes of this machine can connect.

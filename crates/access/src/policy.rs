@@ -1,60 +1,90 @@
-//! The decision: may this call go on?
+//! The decision whether a call may go on.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use tonic::Status;
-use tonic::codegen::http::{HeaderMap, header};
+use tonic::codegen::http::{HeaderMap, HeaderValue, header};
 
 use crate::connections::Caller;
 use crate::principals::{MAX_TOKEN_BYTES, Principal, Principals, PrincipalsError};
 use crate::rights::{Needed, Right, Rights, needed};
 
-/// Decides by the caller's token, else by what its connection grants to anonymous callers.
+/// Decides by the caller's token, else by its certificate, else by what its connection grants to callers
+/// without credentials.
 pub struct Policy {
     token_file: Option<PathBuf>,
+    has_certificates: bool,
     principals: RwLock<Arc<Principals>>,
     /// The rights of calls whose connection does not tell of its caller.
     unknown_connection: Rights,
+}
+
+/// Principals that were read and checked, and are not in use yet.
+pub struct NewPrincipals(Option<Principals>);
+
+/// The caller, as far as it is known.
+enum Identity {
+    Principal(Principal),
+    Anonymous(Rights),
 }
 
 impl Policy {
     /// A policy with the principals of `token_file`, if there is one.
     ///
     /// # Errors
-    /// When the file can't be used.
+    /// [`PrincipalsError`] for a file that can't be used.
     pub fn open(token_file: Option<PathBuf>) -> Result<Self, PrincipalsError> {
         let principals = match &token_file {
             Some(path) => Principals::read(path)?,
             None => Principals::default(),
         };
         let principals = RwLock::new(Arc::new(principals));
-        Ok(Self { token_file, principals, unknown_connection: Rights::NONE })
+        let unknown_connection = Rights::NONE;
+        Ok(Self { token_file, has_certificates: false, principals, unknown_connection })
+    }
+
+    /// The same policy for a server that asks its clients for certificates.
+    #[must_use]
+    pub fn with_certificates(self) -> Self {
+        Self { has_certificates: true, ..self }
     }
 
     /// A policy that grants every caller the same rights, for a server behind another one that
     /// has decided already.
     pub fn same_for_all(rights: Rights) -> Self {
-        let principals = RwLock::default();
-        Self { token_file: None, principals, unknown_connection: rights }
+        Self {
+            token_file: None,
+            has_certificates: false,
+            principals: RwLock::default(),
+            unknown_connection: rights,
+        }
     }
 
-    /// Whether there are principals, beside anonymous ones.
+    /// Whether callers can be principals, by tokens or certificates.
     pub fn has_principals(&self) -> bool {
+        self.token_file.is_some() || self.has_certificates
+    }
+
+    /// Whether callers send tokens, which must not travel in the clear.
+    pub fn has_tokens(&self) -> bool {
         self.token_file.is_some()
     }
 
-    /// Reads the token file again. Calls that were let in go on.
+    /// Reads the file of principals again, without effect until [`Self::replace`].
     ///
     /// # Errors
-    /// When the file can't be used. The principals then stay as they were.
-    pub fn reload(&self) -> Result<(), PrincipalsError> {
-        if let Some(path) = &self.token_file {
-            let principals = Arc::new(Principals::read(path)?);
-            *self.principals.write() = principals;
+    /// [`PrincipalsError`] for a file that can't be used.
+    pub fn read_again(&self) -> Result<NewPrincipals, PrincipalsError> {
+        self.token_file.as_deref().map(Principals::read).transpose().map(NewPrincipals)
+    }
+
+    /// Uses the new principals for new calls. Calls that were let in go on.
+    pub fn replace(&self, new: NewPrincipals) {
+        if let NewPrincipals(Some(principals)) = new {
+            *self.principals.write() = Arc::new(principals);
         }
-        Ok(())
     }
 
     /// Lets a call in, or says why not.
@@ -77,39 +107,57 @@ impl Policy {
                 Status::unimplemented(format!("no such method: {}", shown(path)))
             }
         };
-        let granted = match headers.get(header::AUTHORIZATION) {
-            // A token that is wrong is an error even where anonymous callers may do the same:
-            // the client believes that it is somebody.
-            Some(value) if self.has_principals() => {
-                let principal = value.to_str().ok().and_then(|value| self.principal(value));
-                let Some(principal) = principal else {
-                    tracing::debug!(method = shown(path), "a call with an unknown token");
-                    return Err(Status::unauthenticated("the token is not known here"));
-                };
-                if !principal.rights.has_one_of(needed) {
-                    let name = &principal.name;
-                    tracing::debug!(principal = &**name, method = shown(path), "a call was denied");
-                    return Err(refusal(&format!("principal {name}")));
-                }
-                return Ok(());
+        match self.identify(headers, caller) {
+            Err(status) => {
+                tracing::debug!(method = shown(path), "a call with an unknown token");
+                Err(status)
             }
-            _ => caller.map_or(self.unknown_connection, |caller| caller.anonymous),
-        };
-        if granted.has_one_of(needed) {
-            return Ok(());
+            Ok(Identity::Principal(Principal { name, rights })) => {
+                if rights.has_one_of(needed) {
+                    return Ok(());
+                }
+                tracing::debug!(principal = &*name, method = shown(path), "a call was denied");
+                Err(refusal(&format!("principal {name}")))
+            }
+            Ok(Identity::Anonymous(rights)) if rights.has_one_of(needed) => Ok(()),
+            Ok(Identity::Anonymous(_)) if self.has_principals() => {
+                Err(Status::unauthenticated(self.credentials_wanted()))
+            }
+            Ok(Identity::Anonymous(_)) => Err(refusal("anonymous callers")),
         }
-        if self.has_principals() {
-            return Err(Status::unauthenticated("this call needs a bearer token"));
-        }
-        Err(refusal("anonymous callers"))
     }
 
-    fn principal(&self, value: &str) -> Option<Principal> {
-        let (scheme, token) = value.split_once(' ')?;
+    fn identify(&self, headers: &HeaderMap, caller: Option<&Caller>) -> Result<Identity, Status> {
+        // A wrong token is an error even where callers without one may do the same: the client
+        // believes that it is somebody.
+        if let Some(value) = headers.get(header::AUTHORIZATION).filter(|_| self.has_tokens()) {
+            return match self.by_token(value) {
+                Some(principal) => Ok(Identity::Principal(principal)),
+                None => Err(Status::unauthenticated("the token is not known here")),
+            };
+        }
+        let Some(caller) = caller else { return Ok(Identity::Anonymous(self.unknown_connection)) };
+        let names = caller.certificate.as_deref();
+        let principal = names.and_then(|names| self.principals.read().by_certificate(names));
+        Ok(principal.map_or(Identity::Anonymous(caller.anonymous), Identity::Principal))
+    }
+
+    fn by_token(&self, value: &HeaderValue) -> Option<Principal> {
+        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("bearer") || token.len() > MAX_TOKEN_BYTES {
             return None;
         }
         self.principals.read().by_token(token.trim()).cloned()
+    }
+
+    fn credentials_wanted(&self) -> &'static str {
+        match (self.has_tokens(), self.has_certificates) {
+            (true, true) => {
+                "this call needs a bearer token, or a client certificate that is listed"
+            }
+            (false, true) => "this call needs a client certificate that is listed",
+            _ => "this call needs a bearer token",
+        }
     }
 }
 
@@ -125,6 +173,7 @@ fn shown(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::certificate::CertificateNames;
     use tonic::Code;
 
     const READ: &str = "/google.bytestream.ByteStream/Read";
@@ -136,7 +185,7 @@ mod tests {
         if let Some(token) = token {
             headers.insert(header::AUTHORIZATION, token.parse().unwrap());
         }
-        let caller = Caller { anonymous };
+        let caller = Caller { anonymous, certificate: None };
         policy.check(path, &headers, Some(&caller)).err().map_or(Code::Ok, |status| status.code())
     }
 
@@ -194,14 +243,37 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_replaces_the_tokens_or_changes_nothing() {
+    fn new_principals_replace_the_old_ones_or_change_nothing() {
         let (file, policy) = with_reader();
         write(&file, "new");
-        policy.reload().unwrap();
+        let new = policy.read_again().unwrap();
+        assert_eq!(code(&policy, READ, Some("Bearer secret"), Rights::NONE), Code::Ok);
+        policy.replace(new);
         assert_eq!(code(&policy, READ, Some("Bearer secret"), Rights::NONE), Code::Unauthenticated);
         assert_eq!(code(&policy, READ, Some("Bearer new"), Rights::NONE), Code::Ok);
         std::fs::write(file.path(), "nonsense").unwrap();
-        assert!(policy.reload().is_err());
+        assert!(policy.read_again().is_err());
         assert_eq!(code(&policy, READ, Some("Bearer new"), Rights::NONE), Code::Ok);
+    }
+
+    #[test]
+    fn a_certificate_grants_what_its_principal_may() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "[[certificate]]\nname = 'ci'\ndns = 'ci.example'\nrights = ['read']\n";
+        std::fs::write(file.path(), text).unwrap();
+        let listed = Policy::open(Some(file.path().to_owned())).unwrap().with_certificates();
+        let unlisted = Policy::open(None).unwrap().with_certificates();
+        let check = |policy: &Policy, path, dns_name: &str, expected| {
+            let names = CertificateNames::new([].into_iter(), [dns_name].into_iter(), &[]);
+            let caller = Caller { anonymous: Rights::NONE, certificate: Some(names.into()) };
+            let code = policy.check(path, &HeaderMap::new(), Some(&caller));
+            assert_eq!(code.err().map_or(Code::Ok, |it| it.code()), expected, "{path} {dns_name}");
+        };
+        check(&listed, READ, "ci.example", Code::Ok);
+        check(&listed, WRITE, "ci.example", Code::PermissionDenied);
+        check(&listed, READ, "other.example", Code::Unauthenticated);
+        check(&unlisted, WRITE, "other.example", Code::Ok);
+        check(&unlisted, DELETE, "other.example", Code::PermissionDenied);
+        assert_eq!(code(&unlisted, READ, None, Rights::NONE), Code::Unauthenticated);
     }
 }

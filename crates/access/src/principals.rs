@@ -1,57 +1,64 @@
-//! The principals that the operator knows, and the tokens by which they are known.
+//! The file of principals: the clients that the operator knows by a token or a certificate, and what
+//! they may do.
 //!
-//! The file has hashes, so that a reader of the file can't act as a principal. Tokens are random
-//! and long, so one round of SHA-256 is enough: there is nothing to guess.
+//! ```toml
+//! [[token]]
+//! name = "ci"
+//! sha256 = "2bb80d53…"            # of a random token
+//! rights = ["read", "execute"]
+//!
+//! [[certificate]]
+//! name = "builder"
+//! dns = "builder.example"         # or uri, or common_name
+//! rights = ["client"]
+//! ```
+//!
+//! The file contains hashes of tokens, so a reader of the file can't act as a principal. Tokens are random
+//! and long, so one round of SHA-256 is enough: nobody can guess one.
 
 use std::collections::HashMap;
-use std::io::{self, Read as _};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
+use crate::certificate::{CertificateNames, Name};
 use crate::rights::Rights;
-
-/// The largest token file: about 8,000 principals.
-const MAX_FILE_BYTES: u64 = 1 << 20;
+use crate::trusted_file::{self, Content, TrustedFileError};
 
 /// The longest token that is looked at; ours have 64 characters.
 pub(crate) const MAX_TOKEN_BYTES: usize = 1024;
 
-/// A principal: a name for the log, and what it may do.
+/// A principal: a name for the log, and its rights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Principal {
     pub(crate) name: Arc<str>,
     pub(crate) rights: Rights,
 }
 
-/// All principals, by the SHA-256 of their tokens.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Principals(HashMap<[u8; 32], Principal>);
+/// All principals, by the SHA-256 of their tokens and by the names in their certificates.
+#[derive(Default, PartialEq, Eq)]
+pub struct Principals {
+    tokens: HashMap<[u8; 32], Principal>,
+    certificates: HashMap<Name, Principal>,
+}
 
-/// Why a token file can't be used. No variant has a part of the file's content.
+impl fmt::Debug for Principals {
+    /// Shows no hash.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.tokens.values().chain(self.certificates.values()).map(|it| &it.name);
+        f.debug_list().entries(names).finish()
+    }
+}
+
+/// The reason why a file of principals can't be used. No variant contains a part of a token or a hash.
 #[derive(Debug, thiserror::Error)]
 pub enum PrincipalsError {
-    /// The file could not be read.
-    #[error("reading the token file {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        #[source]
-        source: io::Error,
-    },
-    /// The file is larger than 1 MiB.
-    #[error("the token file {} is larger than {MAX_FILE_BYTES} bytes", .0.display())]
-    TooLarge(PathBuf),
-    /// Another user can grant itself rights.
-    #[error(
-        "the token file {} can be changed by other users; it must belong to root or to the user \
-         that starts the server, and only its owner may write to it",
-        .0.display()
-    )]
-    NotOurs(PathBuf),
+    /// The file can't be trusted.
+    #[error(transparent)]
+    File(#[from] TrustedFileError),
     /// The text is not TOML, or has another form.
     #[error("{}:{line}: {message}", path.display())]
     Syntax {
@@ -62,9 +69,9 @@ pub enum PrincipalsError {
         /// What the parser says.
         message: String,
     },
-    /// One token is wrong.
-    #[error("{}: token {name:?}: {reason}", path.display())]
-    Token {
+    /// One principal is wrong.
+    #[error("{}: principal {name:?}: {reason}", path.display())]
+    Principal {
         /// The file.
         path: PathBuf,
         /// The name of the principal.
@@ -74,11 +81,14 @@ pub enum PrincipalsError {
     },
 }
 
+/// The file, before it is checked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TokenFile {
+struct File {
     #[serde(default)]
     token: Vec<TokenEntry>,
+    #[serde(default)]
+    certificate: Vec<CertificateEntry>,
 }
 
 #[derive(Deserialize)]
@@ -89,75 +99,128 @@ struct TokenEntry {
     rights: Vec<String>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CertificateEntry {
+    name: String,
+    uri: Option<String>,
+    dns: Option<String>,
+    common_name: Option<String>,
+    rights: Vec<String>,
+}
+
 /// The hash under which a token file has `token`.
 pub fn hash_of_token(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
 impl Principals {
-    /// Reads a token file.
+    /// Reads the file at `path`.
     ///
     /// # Errors
-    /// When it can't be read or is wrong.
+    /// [`PrincipalsError`] for a file that can't be trusted, or is wrong.
     pub fn read(path: &Path) -> Result<Self, PrincipalsError> {
-        let failed = |source| PrincipalsError::Read { path: path.to_owned(), source };
-        let file = std::fs::File::open(path).map_err(failed)?;
-        let status = rustix::fs::fstat(&file).map_err(|errno| failed(errno.into()))?;
-        let is_ours = status.st_uid == 0 || status.st_uid == rustix::process::geteuid().as_raw();
-        if !is_ours || status.st_mode & 0o022 != 0 {
-            return Err(PrincipalsError::NotOurs(path.to_owned()));
-        }
-        let mut text = String::new();
-        file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
-        if text.len() as u64 > MAX_FILE_BYTES {
-            return Err(PrincipalsError::TooLarge(path.to_owned()));
-        }
-        Self::parse(path, &text)
+        let bytes = trusted_file::read(path, Content::Public)?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| PrincipalsError::Syntax {
+            path: path.to_owned(),
+            line: line_of(&bytes, error.valid_up_to()),
+            message: "not UTF-8".to_owned(),
+        })?;
+        Self::parse(path, text)
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, PrincipalsError> {
-        let file: TokenFile = toml::from_str(text).map_err(|error| {
-            let start = error.span().map_or(0, |span| span.start);
-            let line = 1 + text.bytes().take(start).filter(|&byte| byte == b'\n').count();
-            let message = error.message().to_owned();
-            PrincipalsError::Syntax { path: path.to_owned(), line, message }
+        let file: File = toml::from_str(text).map_err(|error| PrincipalsError::Syntax {
+            path: path.to_owned(),
+            line: line_of(text.as_bytes(), error.span().map_or(0, |span| span.start)),
+            message: error.message().to_owned(),
         })?;
-        let mut principals = HashMap::with_capacity(file.token.len());
-        for TokenEntry { name, sha256, rights } in file.token {
-            let refuse = |reason: String| PrincipalsError::Token {
+        let mut principals = Self::default();
+        for entry in file.token {
+            let name = entry.name.clone();
+            principals.add_token(entry).map_err(|reason| PrincipalsError::Principal {
                 path: path.to_owned(),
-                name: name.clone(),
+                name,
                 reason,
-            };
-            let is_name =
-                (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic());
-            if !is_name {
-                return Err(refuse("a name has 1 to 64 printable characters".to_owned()));
-            }
-            let mut hash = [0; 32];
-            hex::decode_to_slice(&sha256, &mut hash)
-                .map_err(|_| refuse("sha256 is not a hash of 64 hexadecimal digits".to_owned()))?;
-            let rights: Rights =
-                rights.join("+").parse().map_err(|error| refuse(format!("rights: {error}")))?;
-            let principal = Principal { name: name.as_str().into(), rights };
-            if principals.insert(hash, principal).is_some() {
-                return Err(refuse("another principal has the same token".to_owned()));
-            }
+            })?;
         }
-        Ok(Self(principals))
+        for entry in file.certificate {
+            let name = entry.name.clone();
+            principals.add_certificate(entry).map_err(|reason| PrincipalsError::Principal {
+                path: path.to_owned(),
+                name,
+                reason,
+            })?;
+        }
+        Ok(principals)
     }
 
-    /// The principal whose token this is. The look-up compares hashes, so its time says nothing
-    /// about tokens.
-    pub(crate) fn by_token(&self, token: &str) -> Option<&Principal> {
-        self.0.get(&hash_of_token(token))
+    fn add_token(&mut self, entry: TokenEntry) -> Result<(), String> {
+        let mut hash = [0; 32];
+        hex::decode_to_slice(&entry.sha256, &mut hash)
+            .map_err(|_| "sha256 is not a hash of 64 hexadecimal digits".to_owned())?;
+        let principal = Principal::new(&entry.name, &entry.rights)?;
+        let other = self.tokens.insert(hash, principal);
+        if other.is_some() {
+            Err("another principal has the same token".to_owned())
+        } else {
+            Ok(())
+        }
     }
+
+    fn add_certificate(&mut self, entry: CertificateEntry) -> Result<(), String> {
+        let principal = Principal::new(&entry.name, &entry.rights)?;
+        let certificate_name = match (entry.uri, entry.dns, entry.common_name) {
+            (Some(uri), None, None) => Name::Uri(uri),
+            (None, Some(dns), None) => Name::Dns(dns.to_ascii_lowercase()),
+            (None, None, Some(common_name)) => Name::Common(common_name),
+            _ => return Err("it needs one of uri, dns and common_name".to_owned()),
+        };
+        let other = self.certificates.insert(certificate_name, principal);
+        if other.is_some() {
+            return Err("another principal has a certificate with the same name".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The principal with this token. The look-up compares hashes, so its time reveals nothing about
+    /// tokens.
+    pub(crate) fn by_token(&self, token: &str) -> Option<&Principal> {
+        self.tokens.get(&hash_of_token(token))
+    }
+
+    /// The principal with a certificate of these names. Where the file lists no certificate at all,
+    /// whoever the CA has signed for is a client.
+    pub(crate) fn by_certificate(&self, names: &CertificateNames) -> Option<Principal> {
+        if self.certificates.is_empty() {
+            let name = names.shown().into();
+            return Some(Principal { name, rights: Rights::CLIENT });
+        }
+        names.iter().find_map(|name| self.certificates.get(name)).cloned()
+    }
+}
+
+impl Principal {
+    fn new(name: &str, rights: &[String]) -> Result<Self, String> {
+        let is_name =
+            (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_name {
+            return Err("a name has 1 to 64 printable characters".to_owned());
+        }
+        let rights: Rights =
+            rights.join("+").parse().map_err(|error| format!("rights: {error}"))?;
+        Ok(Self { name: name.into(), rights })
+    }
+}
+
+/// The line of that byte, from 1.
+fn line_of(text: &[u8], offset: usize) -> usize {
+    1 + text.iter().take(offset).filter(|&&byte| byte == b'\n').count()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
 
     fn parse(text: &str) -> Result<Principals, String> {
         Principals::parse(Path::new("tokens.toml"), text).map_err(|error| error.to_string())
@@ -198,16 +261,53 @@ mod tests {
         check("token = ", ":1:");
     }
 
+    fn names(uris: &[&str], dns_names: &[&str]) -> CertificateNames {
+        let (uris, dns_names) = (uris.iter().copied(), dns_names.iter().copied());
+        CertificateNames::new(uris, dns_names, &[])
+    }
+
     #[test]
-    fn a_file_that_others_can_write_is_refused() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), entry("a", "x", "['read']")).unwrap();
-        let with = |mode| {
-            let permissions = std::fs::Permissions::from_mode(mode);
-            std::fs::set_permissions(file.path(), permissions).unwrap();
-            Principals::read(file.path())
+    fn a_certificate_leads_to_its_principal() {
+        let text = "[[certificate]]\nname = 'a'\nuri = 'spiffe://x/a'\nrights = ['read']\n\
+                    [[certificate]]\nname = 'b'\ndns = 'B.example'\nrights = ['all']\n";
+        let principals = parse(text).unwrap();
+        let check = |names: CertificateNames, expected: Option<&str>| {
+            let principal = principals.by_certificate(&names);
+            assert_eq!(principal.as_ref().map(|it| &*it.name), expected, "{names:?}");
         };
-        assert!(with(0o600).is_ok());
-        assert!(matches!(with(0o666), Err(PrincipalsError::NotOurs(_))));
+        check(names(&["spiffe://x/a"], &["b.example"]), Some("a"));
+        check(names(&["spiffe://x/c"], &["b.EXAMPLE"]), Some("b"));
+        check(names(&["spiffe://x/c"], &["sub.b.example", "*.example"]), None);
+        check(names(&["b.example"], &["spiffe://x/a"]), None);
+        check(CertificateNames::default(), None);
+    }
+
+    #[test]
+    fn without_a_list_of_certificates_each_is_a_client() {
+        let principals = parse("").unwrap();
+        let principal = principals.by_certificate(&names(&[], &["a.example"])).unwrap();
+        assert_eq!((&*principal.name, principal.rights), ("a.example", Rights::CLIENT));
+    }
+
+    #[test]
+    fn certificates_are_checked() {
+        let check = |fields: &str, expected: &str| {
+            let text = format!("[[certificate]]\nname = 'a'\nrights = ['read']\n{fields}");
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        };
+        check("", "one of uri, dns and common_name");
+        check("uri = 'a'\ndns = 'b'", "one of uri, dns and common_name");
+        check("email = 'a'", "tokens.toml:4:");
+        check("dns = 'a'\n[[certificate]]\nname = 'b'\nrights = []\ndns = 'A'", "rights");
+        let same = "dns = 'a'\n[[certificate]]\nname = 'b'\nrights = ['read']\ndns = 'A'";
+        check(same, "same name");
+    }
+
+    #[test]
+    fn no_form_shows_a_hash() {
+        let text = entry("ci", "secret", "['read']");
+        let shown = format!("{:?}", parse(&text).unwrap());
+        assert_eq!(shown, "[\"ci\"]");
     }
 }

@@ -75,8 +75,9 @@ pub struct ServeArgs {
     pub config: Option<PathBuf>,
 
     /// Where to listen: ADDRESS:PORT or unix:PATH, as often as needed; after it
-    /// ?anonymous=RIGHTS says what callers without a token may do, such as read or
-    /// read+execute [default: 127.0.0.1:8980, or the sockets of systemd]
+    /// ?anonymous=RIGHTS says what callers without credentials may do, such as read or
+    /// read+execute, and ?tls=off leaves TLS out there [default: 127.0.0.1:8980, or the
+    /// sockets of systemd]
     #[arg(long, value_name = "PLACE")]
     pub listen: Vec<Listen>,
 
@@ -84,13 +85,27 @@ pub struct ServeArgs {
     #[arg(long, value_name = "MODE", default_value = "600")]
     pub listen_mode: SocketMode,
 
-    /// File of the principals: their names, the hashes of their tokens, and their
-    /// rights
+    /// Certificate of the server in PEM, followed by intermediate ones: TCP ports then
+    /// speak TLS
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of that certificate in PEM
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Certificates of the CAs of clients in PEM: every client at a TLS port then needs a
+    /// certificate from one of them
+    #[arg(long, value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// File of the principals: their names, the hashes of their tokens or the names in
+    /// their certificates, and their rights
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
-    /// Listen beyond the loopback device without TLS, so that everybody on the way
-    /// can read and change what is sent
+    /// Listen beyond the loopback device without TLS or without asking who calls, so that
+    /// others on the network can read and change what is sent, or run actions
     #[arg(long)]
     pub insecure: bool,
 

@@ -12,7 +12,7 @@ use clap::{CommandFactory as _, Parser as _};
 use settings::{Layers, Resolved};
 
 use crate::cli::{Cli, Command, ConfigArgs, ConfigVerb, ServeArgs};
-use crate::logging;
+use crate::{doors, logging};
 
 /// The verb whose flags are the settings.
 const VERB: &str = "serve";
@@ -46,6 +46,7 @@ impl Configuration {
         match Cli::try_parse_from(words)?.command {
             Command::Serve(arguments) => {
                 logging::check(&arguments.log.log)?;
+                doors::tls_files(&arguments)?;
                 Ok(Self { arguments: *arguments, resolved, flags })
             }
             _ => anyhow::bail!("the words of {VERB} are another verb's"),

@@ -1,71 +1,149 @@
-//! The listeners of `serve`, and what anonymous callers may do at each.
+//! The listeners of `serve`: TLS, and the rights of anonymous callers at each.
 
-use access::{Connections, Listen, Listener, Place, Policy, Rights};
-use anyhow::Context as _;
+use std::fmt;
+use std::sync::Arc;
+
+use access::{Connections, Door, Listen, Listener, Place, Policy, Rights, Tls, TlsFiles};
+use anyhow::{Context as _, bail, ensure};
 
 use crate::cli::ServeArgs;
 
-/// Where `serve` listens when nobody says otherwise.
+/// The place where `serve` listens if neither a flag nor systemd names one.
 const DEFAULT: &str = "127.0.0.1:8980";
 
-/// Opens all listeners.
+/// The listeners, the policy for those who come in, and what both are read from.
+pub(crate) struct Doors {
+    pub(crate) connections: Connections,
+    pub(crate) places: Vec<OpenPlace>,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) tls: Option<Arc<Tls>>,
+}
+
+/// A place where the server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OpenPlace {
+    pub(crate) place: Place,
+    pub(crate) protection: Protection,
+}
+
+/// The protection of the bytes at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protection {
+    /// None, or the machine's own.
+    Plain,
+    /// TLS with the server's certificate.
+    Tls,
+    /// TLS with certificates of server and clients.
+    MutualTls,
+}
+
+impl fmt::Display for OpenPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let suffix = match self.protection {
+            Protection::Plain => "",
+            Protection::Tls => " with TLS",
+            Protection::MutualTls => " with TLS and client certificates",
+        };
+        write!(f, "{}{suffix}", self.place)
+    }
+}
+
+/// The files that the flags of TLS name.
 ///
 /// # Errors
-/// When a place can't be listened at, or must not be.
-pub(crate) async fn open(
-    arguments: &ServeArgs,
-    policy: &Policy,
-) -> anyhow::Result<(Connections, Vec<Place>)> {
+/// When one flag lacks another.
+pub(crate) fn tls_files(arguments: &ServeArgs) -> anyhow::Result<Option<TlsFiles>> {
+    let client_ca = arguments.tls_client_ca.clone();
+    match (arguments.tls_cert.clone(), arguments.tls_key.clone()) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key, client_ca })),
+        (None, None) if client_ca.is_none() => Ok(None),
+        (None, None) => bail!("--tls-client-ca needs --tls-cert and --tls-key"),
+        (Some(_), None) => bail!("--tls-cert needs --tls-key, the file of its private key"),
+        (None, Some(_)) => bail!("--tls-key needs --tls-cert, the file of its certificate"),
+    }
+}
+
+/// Reads certificates and principals, and opens all listeners.
+///
+/// # Errors
+/// When a file can't be used, or the server can't listen at a place, or must not.
+pub(crate) async fn open(arguments: &ServeArgs) -> anyhow::Result<Doors> {
+    let tls = tls_files(arguments)?.map(Tls::open).transpose().context("reading certificates")?;
+    let tls = tls.map(Arc::new);
+    let policy =
+        Policy::open(arguments.token_file.clone()).context("reading the file of principals")?;
+    let asks_for_certificates = tls.as_ref().is_some_and(|tls| tls.asks_for_certificates());
+    let policy = if asks_for_certificates { policy.with_certificates() } else { policy };
+    let mut doors = Vec::new();
+    let mut places = Vec::new();
+    for listener in listeners(arguments).await? {
+        let place = listener.place().clone();
+        let tls = tls.clone().filter(|_| listener.may_have_tls());
+        let protection = match &tls {
+            None => Protection::Plain,
+            Some(tls) if tls.asks_for_certificates() => Protection::MutualTls,
+            Some(_) => Protection::Tls,
+        };
+        let facts = Facts {
+            is_tcp: matches!(place, Place::Tcp(_)),
+            is_local: listener.is_local(),
+            protection,
+            given: listener.anonymous(),
+            has_tokens: policy.has_tokens(),
+            has_principals: policy.has_principals(),
+        };
+        let anonymous =
+            facts.anonymous(arguments.insecure).with_context(|| format!("listening on {place}"))?;
+        places.push(OpenPlace { place, protection });
+        doors.push(Door { listener, anonymous, tls });
+    }
+    Ok(Doors { connections: Connections::new(doors), places, policy: Arc::new(policy), tls })
+}
+
+async fn listeners(arguments: &ServeArgs) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = access::inherited().context("taking over the sockets of systemd")?;
     let default = [DEFAULT.parse::<Listen>().context("the default place")?];
     let nothing_given = arguments.listen.is_empty() && listeners.is_empty();
     for listen in if nothing_given { &default } else { &*arguments.listen } {
         listeners.push(Listener::bind(listen, arguments.listen_mode).await?);
     }
-    let mut doors = Vec::with_capacity(listeners.len());
-    let mut places = Vec::with_capacity(listeners.len());
-    for listener in listeners {
-        let door = Door {
-            is_tcp: matches!(listener.place(), Place::Tcp(_)),
-            is_local: listener.is_local(),
-            given: listener.anonymous(),
-        };
-        let place = listener.place().clone();
-        let rights = door
-            .anonymous(policy.has_principals(), arguments.insecure)
-            .with_context(|| format!("listening on {place}"))?;
-        places.push(place);
-        doors.push((listener, rights));
-    }
-    Ok((Connections::new(doors), places))
+    Ok(listeners)
 }
 
-/// What the rights of anonymous callers depend on.
+/// The facts that decide about the rights of anonymous callers at a place.
 #[derive(Debug, Clone, Copy)]
-struct Door {
+struct Facts {
     is_tcp: bool,
     is_local: bool,
+    protection: Protection,
+    /// The rights that the flag names.
     given: Option<Rights>,
+    has_tokens: bool,
+    has_principals: bool,
 }
 
-impl Door {
-    /// The rights of anonymous callers.
-    fn anonymous(self, has_principals: bool, insecure: bool) -> anyhow::Result<Rights> {
+impl Facts {
+    /// The rights of anonymous callers; an error where the server must not listen without `--insecure`.
+    fn anonymous(self, insecure: bool) -> anyhow::Result<Rights> {
+        let is_plain = self.protection == Protection::Plain;
         if !self.is_local && !insecure {
-            anyhow::ensure!(
-                !has_principals,
-                "tokens would travel in the clear beyond the loopback device; let something that \
-                 speaks TLS stand before a local address, or give --insecure"
+            ensure!(
+                !(is_plain && self.has_tokens),
+                "tokens would travel in the clear beyond the loopback device; give --tls-cert and \
+                 --tls-key, let something that speaks TLS stand before a local address, or give \
+                 --insecure"
             );
-            anyhow::ensure!(
-                self.given.is_some(),
-                "everybody who can connect could run actions and write results; say what they may \
-                 do with ?anonymous=RIGHTS, or give --insecure"
+            ensure!(
+                self.given.is_some() || (!is_plain && self.has_principals),
+                "everybody who can connect could run actions and write results; give --tls-cert \
+                 with --tls-client-ca or --token-file, say what they may do with \
+                 ?anonymous=RIGHTS, or give --insecure"
             );
         }
         // Where there are principals, a client at a port has to be one. The mode of its file
         // guards a socket in the file system.
-        let default = if has_principals && self.is_tcp { Rights::NONE } else { Rights::CLIENT };
+        let default =
+            if self.has_principals && self.is_tcp { Rights::NONE } else { Rights::CLIENT };
         Ok(self.given.unwrap_or(default))
     }
 }
@@ -74,25 +152,62 @@ impl Door {
 mod tests {
     use super::*;
 
+    const LOOPBACK: Facts = Facts {
+        is_tcp: true,
+        is_local: true,
+        protection: Protection::Plain,
+        given: None,
+        has_tokens: false,
+        has_principals: false,
+    };
+
+    #[track_caller]
+    fn check(facts: Facts, insecure: bool, expected: Option<Rights>) {
+        assert_eq!(facts.anonymous(insecure).ok(), expected, "{facts:?} {insecure}");
+    }
+
+    fn with_tokens(facts: Facts) -> Facts {
+        Facts { has_tokens: true, has_principals: true, ..facts }
+    }
+
+    fn with_certificates(facts: Facts) -> Facts {
+        Facts { protection: Protection::MutualTls, has_principals: true, ..facts }
+    }
+
     #[test]
-    fn anonymous_rights() {
-        let read: Rights = "read".parse().unwrap();
-        let door = |is_tcp, is_local, given| Door { is_tcp, is_local, given };
-        let check = |door: Door, has_principals, insecure, expected: Option<Rights>| {
-            let rights = door.anonymous(has_principals, insecure).ok();
-            assert_eq!(rights, expected, "{door:?} {has_principals} {insecure}");
-        };
-        let loopback = door(true, true, None);
-        check(loopback, false, false, Some(Rights::CLIENT));
-        check(loopback, true, false, Some(Rights::NONE));
-        check(door(true, true, Some(read)), true, false, Some(read));
-        check(door(false, true, None), true, false, Some(Rights::CLIENT));
-        let beyond = door(true, false, None);
-        check(beyond, false, false, None);
-        check(beyond, true, false, None);
-        check(beyond, false, true, Some(Rights::CLIENT));
-        check(beyond, true, true, Some(Rights::NONE));
-        check(door(true, false, Some(read)), false, false, Some(read));
-        check(door(true, false, Some(read)), true, false, None);
+    fn anonymous_rights_on_this_machine() {
+        let given = Some("read".parse().unwrap());
+        check(LOOPBACK, false, Some(Rights::CLIENT));
+        check(with_tokens(LOOPBACK), false, Some(Rights::NONE));
+        check(with_certificates(LOOPBACK), false, Some(Rights::NONE));
+        check(with_tokens(Facts { given, ..LOOPBACK }), false, given);
+        check(with_tokens(Facts { is_tcp: false, ..LOOPBACK }), false, Some(Rights::CLIENT));
+        check(Facts { protection: Protection::Tls, ..LOOPBACK }, false, Some(Rights::CLIENT));
+    }
+
+    #[test]
+    fn a_port_beyond_the_loopback_needs_a_decision() {
+        let given = Some("read".parse().unwrap());
+        let beyond = Facts { is_local: false, ..LOOPBACK };
+        check(beyond, false, None);
+        check(beyond, true, Some(Rights::CLIENT));
+        check(Facts { given, ..beyond }, false, given);
+        // Tokens in the clear.
+        check(with_tokens(beyond), false, None);
+        check(with_tokens(Facts { given, ..beyond }), false, None);
+        check(with_tokens(beyond), true, Some(Rights::NONE));
+        // `tls=off` where the other ports have certificates.
+        check(Facts { has_principals: true, ..beyond }, false, None);
+    }
+
+    #[test]
+    fn tls_beyond_the_loopback_needs_principals() {
+        let given = Some("read".parse().unwrap());
+        let beyond = Facts { is_local: false, protection: Protection::Tls, ..LOOPBACK };
+        check(beyond, false, None);
+        check(beyond, true, Some(Rights::CLIENT));
+        check(Facts { given, ..beyond }, false, given);
+        check(with_tokens(beyond), false, Some(Rights::NONE));
+        check(with_certificates(beyond), false, Some(Rights::NONE));
     }
 }

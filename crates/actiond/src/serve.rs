@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use access::Policy;
+use access::{Policy, Tls, TlsError};
 use anyhow::Context as _;
 use events::Listeners;
 use images::Images;
@@ -33,6 +33,7 @@ use worker::{OutputLimits, Worker, WorkerConfig};
 
 use crate::cli::{HELPER_COMMAND, ServeArgs};
 use crate::configuration::{Changes, Configuration};
+use crate::doors::{Doors, OpenPlace};
 use crate::observers::{Observers, serve_http};
 use crate::service_manager::ServiceManager;
 use crate::{bazelrc, doctor, doors, logging, privileges, runtime_source, surroundings};
@@ -199,9 +200,7 @@ async fn serve(
     let mut signals = Signals::listen()?;
     let mut signals_to_reload = signal(SignalKind::hangup()).context("listening for signals")?;
     let arguments = configuration.arguments.clone();
-    let policy = Policy::open(arguments.token_file.clone()).context("reading the tokens")?;
-    let policy = Arc::new(policy);
-    let (connections, places) = doors::open(&arguments, &policy).await?;
+    let Doors { connections, places, policy, tls } = doors::open(&arguments).await?;
     let health = Health::serving();
     let services = Services { store, worker: worker.clone(), health: health.clone() };
     let (close, closing) = oneshot::channel::<()>();
@@ -220,7 +219,7 @@ async fn serve(
         eprintln!("linux-actiond: serving on {place}");
     }
     if arguments.print_bazelrc {
-        let place = places.first().context("there is a place to listen at")?;
+        let OpenPlace { place, .. } = places.first().context("there is a place to listen at")?;
         let lines = bazelrc::lines(place, arguments.allow_host_rootfs.is_some());
         println!("linux-actiond: for the .bazelrc of a workspace:\n\n{lines}\n");
     }
@@ -229,7 +228,7 @@ async fn serve(
 
     tokio::select! {
         () = signals.next() => {}
-        () = reload_when_asked(configuration, &policy, &mut signals_to_reload) => {}
+        () = reload_when_asked(configuration, &policy, tls.as_deref(), &mut signals_to_reload) => {}
         () = manager.keep_alive() => {}
         ended = &mut server => return Err(server_ended(ended)),
     }
@@ -248,11 +247,15 @@ async fn serve(
     Ok(if drained { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Reads the configuration again at each SIGHUP; never ends. A mistake in it leaves everything as it
-/// was.
-async fn reload_when_asked(configuration: &mut Configuration, policy: &Policy, asked: &mut Signal) {
+/// Reads the configuration, principals and certificates again at each SIGHUP; never ends.
+async fn reload_when_asked(
+    configuration: &mut Configuration,
+    policy: &Policy,
+    tls: Option<&Tls>,
+    asked: &mut Signal,
+) {
     while asked.recv().await.is_some() {
-        match reload(configuration, policy) {
+        match reload(configuration, policy, tls) {
             Ok(Changes { now, after_restart }) => {
                 tracing::info!(?now, ?after_restart, "the configuration was read again");
             }
@@ -265,10 +268,20 @@ async fn reload_when_asked(configuration: &mut Configuration, policy: &Policy, a
     std::future::pending().await
 }
 
-fn reload(configuration: &mut Configuration, policy: &Policy) -> anyhow::Result<Changes> {
-    policy.reload()?;
+/// Reads everything first, and changes something only if all of it is right.
+fn reload(
+    configuration: &mut Configuration,
+    policy: &Policy,
+    tls: Option<&Tls>,
+) -> anyhow::Result<Changes> {
+    let principals = policy.read_again()?;
+    let certificates = tls.map(|tls| Ok::<_, TlsError>((tls, tls.read_again()?))).transpose()?;
     let changes = configuration.reload()?;
     logging::set_filter(&configuration.arguments.log.log)?;
+    policy.replace(principals);
+    if let Some((tls, certificates)) = certificates {
+        tls.replace(certificates);
+    }
     Ok(changes)
 }
 
