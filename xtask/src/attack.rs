@@ -14,13 +14,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    binaries,
-    daemon::Daemon,
-    kernel::{Arch, Flavour},
-    process,
-    reproducible::Checkout,
-    setup, state_volume,
-    vm::Artifacts,
+    arch::Arch, binaries, daemon::Daemon, kernel::Flavour, process, reproducible::Checkout, setup,
+    state_volume, vm::Artifacts,
 };
 
 /// Every way to present inputs (`--input-root-strategy`).

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::{
+    arch::Arch,
     binaries::{self, STATIC},
-    kernel::Arch,
     process,
     reproducible::Checkout,
     setup::{self, Need},

@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{guest_program, kernel::Arch};
+use crate::{arch::Arch, guest_program};
 
 /// Where the guest mounts what it needs (see `crates/guest`).
 const FOLDERS: [&str; 9] =

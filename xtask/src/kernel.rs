@@ -15,9 +15,10 @@ mod vm;
 
 use anyhow::Result;
 
+use crate::arch::Arch;
 use crate::process;
 pub(crate) use build::Kernel;
-pub(crate) use recipe::{Arch, Flavour};
+pub(crate) use recipe::Flavour;
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every test of the workspace as root, then the attacks and the end-to-end tests, then
 //! a part of all that against a VM, and actiondfs in its kernel; and the program for macOS.
 //!
-//! Cargo builds as the user. Each test binary is then started by cargo through [`run_one`], which
+//! Cargo builds as the user. Each test binary is then started by cargo through [`cargo_test`], which
 //! gives it root and a state volume: that is what the daemon needs, and what a user's own file
 //! system should not be used for.
 //!
@@ -10,18 +10,18 @@
 
 mod steps;
 
-use std::{ffi::OsString, path::PathBuf, process::Command};
+use std::ffi::OsString;
 
 use anyhow::Result;
 
 use crate::{
+    arch::Arch,
     attack,
     binaries::Binaries,
-    darwin, dist, e2e,
-    kernel::{Arch, Flavour},
-    process, setup, state_volume,
+    cargo_test, darwin, dist, e2e,
+    kernel::Flavour,
+    setup,
     vm::{self, Artifacts},
-    workspace,
 };
 use steps::Steps;
 
@@ -34,17 +34,10 @@ pub(crate) struct Arguments {
     only: Vec<OsString>,
 }
 
-#[derive(clap::Args)]
-pub(crate) struct RunnerArguments {
-    binary: PathBuf,
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    arguments: Vec<OsString>,
-}
-
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::run()?;
     if !arguments.only.is_empty() {
-        return cargo_test(&arguments.only, |_| ());
+        return cargo_test::run(&arguments.only, |_| ());
     }
     let mut steps = Steps::begin();
     let result = run_all(arguments, &mut steps);
@@ -109,33 +102,15 @@ fn run_all(arguments: &Arguments, steps: &mut Steps) -> Result<()> {
         second.push(Part::Release);
     }
     steps.take_beside(&first, "building the tests", || {
-        cargo_test(&[&all()[..], &["--no-run".into()]].concat(), |_| ())
+        cargo_test::run(&[&all()[..], &["--no-run".into()]].concat(), |_| ())
     })?;
     let vm = artifacts()?;
     steps.take_beside(&second, "tests of the workspace", || {
-        cargo_test(&all(), |cargo| {
+        cargo_test::run(&all(), |cargo| {
             vm.tell(cargo);
         })
     })?;
     steps.take("attacks", || attack::run(&attack::Arguments::all()))?;
     steps.take("clients", || e2e::run(&arguments.e2e))?;
     steps.take("VMs", || e2e::in_vm::run_part(&vm, &arguments.e2e))
-}
-
-/// `cargo test` with these arguments; `prepare` can add variables.
-pub(crate) fn cargo_test(arguments: &[OsString], prepare: impl FnOnce(&mut Command)) -> Result<()> {
-    let triple = workspace::host_triple()?.to_uppercase().replace('-', "_");
-    let runner = format!("{} run-test", process::this_program()?.display());
-    let mut cargo = process::cargo();
-    cargo.args(["test", "--locked"]).args(arguments);
-    cargo.env(format!("CARGO_TARGET_{triple}_RUNNER"), runner);
-    prepare(&mut cargo);
-    process::run(&mut cargo)
-}
-
-/// Becomes one test binary, as root and with a state volume.
-pub(crate) fn run_one(arguments: &RunnerArguments) -> Result<()> {
-    Err(process::become_program(
-        state_volume::command(&arguments.binary)?.args(&arguments.arguments),
-    ))
 }

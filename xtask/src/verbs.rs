@@ -5,9 +5,11 @@
 //! [`state_volume`] makes the file system that tests keep their state on, [`daemon`] is the
 //! daemon under test.
 
+mod arch;
 mod attack;
 mod bench;
 mod binaries;
+mod cargo_test;
 mod conformance;
 mod daemon;
 mod daemon_log;
@@ -87,7 +89,7 @@ enum Verb {
     Initramfs(initramfs::Arguments),
     /// Run one test binary as root with a state volume of its own (cargo's runner).
     #[command(hide = true)]
-    RunTest(test::RunnerArguments),
+    RunTest(cargo_test::RunnerArguments),
     /// Make one of the things that `test` makes beside its steps.
     #[command(hide = true)]
     TestPart(test::PartArguments),
@@ -146,7 +148,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Timings(arguments) => timings::run(&arguments),
         Verb::Kernel(arguments) => kernel::run(&arguments),
         Verb::Initramfs(arguments) => initramfs::run(&arguments),
-        Verb::RunTest(arguments) => test::run_one(&arguments),
+        Verb::RunTest(arguments) => cargo_test::run_one(&arguments),
         Verb::TestPart(arguments) => test::run_part(&arguments),
         Verb::InStateVolume(arguments) => state_volume::enter(&arguments),
         Verb::E2eInside(arguments) => e2e::run_inside(&arguments),

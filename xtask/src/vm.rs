@@ -13,8 +13,9 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
+    arch::Arch,
     guest_program, initramfs,
-    kernel::{Arch, Flavour, Kernel},
+    kernel::{Flavour, Kernel},
     runtimes,
     setup::{self, Need},
     state_volume, workspace,

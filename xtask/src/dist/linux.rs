@@ -9,8 +9,8 @@ use anyhow::Result;
 
 use super::{Runtimes, payloads::Payloads};
 use crate::{
+    arch::Arch,
     binaries::{self, Unoptimized},
-    kernel::Arch,
     process,
     reproducible::Checkout,
 };

@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Context, Result, ensure};
 
 use super::{Runtimes, payloads::Payloads};
-use crate::{darwin, kernel::Arch, process, reproducible::Checkout, workspace};
+use crate::{arch::Arch, darwin, process, reproducible::Checkout, workspace};
 
 const PROGRAM: &str = "darwin-actiond";
 

@@ -9,8 +9,9 @@ use anyhow::{Context, Result};
 
 use super::Runtimes;
 use crate::{
+    arch::Arch,
     guest_program, initramfs,
-    kernel::{Arch, Flavour, Kernel},
+    kernel::{Flavour, Kernel},
     runtimes, workspace,
 };
 

@@ -10,10 +10,12 @@ use anyhow::Result;
 
 use super::{Materials, bazel, client_command, provide_root};
 use crate::{
+    arch::Arch,
     attack,
     binaries::Binaries,
-    kernel::{self, Arch, Flavour},
-    process, setup, test,
+    cargo_test,
+    kernel::{self, Flavour},
+    process, setup,
     vm::Artifacts,
     workspace,
 };
@@ -47,7 +49,7 @@ pub(super) fn run(arch: Arch, all: bool) -> Result<()> {
     if arch != Arch::host() {
         return run_suites(&artifacts, SUITES_EACH_TIME);
     }
-    test::cargo_test(&words(&["--workspace", "--test", "vm"]), |cargo| {
+    cargo_test::run(&words(&["--workspace", "--test", "vm"]), |cargo| {
         artifacts.tell(cargo);
     })?;
     if all {
@@ -78,7 +80,7 @@ pub(crate) fn run_part(artifacts: &Artifacts, arguments: &super::Arguments) -> R
 /// A guest behind vsock, without a host that has one.
 fn run_vsock(artifacts: &Artifacts) -> Result<()> {
     let device = vsock_device()?;
-    test::cargo_test(&words(&["--package", "actiond", "--test", "vsock"]), |cargo| {
+    cargo_test::run(&words(&["--package", "actiond", "--test", "vsock"]), |cargo| {
         artifacts.tell(cargo).env("ACTIOND_TEST_VHOST_DEVICE_VSOCK", device);
     })
 }
@@ -104,7 +106,7 @@ fn run_suites(artifacts: &Artifacts, suites: &[&str]) -> Result<()> {
         arguments.extend(words(&["--test", suite]));
     }
     arguments.extend(words(&["--", THREADS]));
-    test::cargo_test(&arguments, |cargo| {
+    cargo_test::run(&arguments, |cargo| {
         artifacts.put_into(cargo);
     })
 }

@@ -29,10 +29,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
+    arch::Arch,
     binaries::Binaries,
     daemon::Daemon,
     dist::{self, Release},
-    kernel::Arch,
     process, setup, state_volume,
     vm::{self, Artifacts},
 };

@@ -13,7 +13,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::fs::FlockOperation;
 
-use super::recipe::{Arch, Flavour, Recipe};
+use super::recipe::{Flavour, Recipe};
+use crate::arch::Arch;
 use crate::{
     process,
     setup::{self, Need},

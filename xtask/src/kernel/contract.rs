@@ -9,7 +9,8 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Arch, Flavour, vm};
+use super::{Flavour, vm};
+use crate::arch::Arch;
 use crate::{binaries, process, workspace};
 
 /// What is run: the name of the test target (none: the library's own tests) and its arguments. In

@@ -11,7 +11,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{Arch, Kernel};
+use super::Kernel;
+use crate::arch::Arch;
 
 /// A VM to boot.
 pub(super) struct Machine<'a> {
