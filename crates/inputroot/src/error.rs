@@ -25,7 +25,7 @@ pub enum PresentError {
     #[error(transparent)]
     Image(#[from] ImageError),
     /// The image could not be stored.
-    #[error("storing the image of the input root: {step}: {source}")]
+    #[error("storing the image of the input root: {step}")]
     StoreImage {
         /// The system call.
         step: &'static str,
@@ -33,18 +33,18 @@ pub enum PresentError {
         source: io::Error,
     },
     /// The image could not be attached to a loop device.
-    #[error("attaching the image of the input root: {0}")]
+    #[error("attaching the image of the input root")]
     Loop(#[from] LoopError),
     /// A mount was refused.
-    #[error("mounting the input root: {0}")]
+    #[error("mounting the input root")]
     Mount(#[from] sys::mount::MountError),
     /// A directory for what the action writes could not be made.
-    #[error("preparing the staging directory: {step}: {errno}")]
+    #[error("preparing the staging directory: {step}")]
     Staging {
         /// The system call and its object.
         step: String,
         /// The kernel's error.
-        errno: Errno,
+        source: Errno,
     },
     /// Every input is a mount, and the kernel allows fewer.
     #[error(
@@ -57,15 +57,9 @@ pub enum PresentError {
         max_mounts: usize,
     },
     /// A thread could not be started.
-    #[error("starting a thread: {source}")]
+    #[error("starting a thread")]
     Thread {
         /// What the system answered.
-        source: io::Error,
-    },
-    /// A descriptor could not be duplicated.
-    #[error("duplicating a descriptor: {source}")]
-    Descriptor {
-        /// The kernel's error.
         source: io::Error,
     },
     /// The thread that makes mounts is gone.
@@ -79,14 +73,13 @@ impl PresentError {
         match self {
             Self::StoreImage { source, .. }
             | Self::Thread { source }
-            | Self::Descriptor { source }
             | Self::Loop(
                 LoopError::Open { source, .. }
                 | LoopError::NoneFree(source)
                 | LoopError::Configure(source),
             ) => Errno::from_io_error(source),
             Self::Mount(error) => Some(error.errno),
-            Self::Staging { errno, .. } => Some(*errno),
+            Self::Staging { source, .. } => Some(*source),
             // Others were faster, which may be otherwise the next time.
             Self::Loop(LoopError::Contended) => Some(Errno::AGAIN),
             Self::Obstructed { .. }
@@ -104,7 +97,7 @@ impl PresentError {
     /// For `map_err`: a failed step on the staging directory.
     pub(crate) fn staging(step: impl Into<String>) -> impl FnOnce(Errno) -> Self {
         let step = step.into();
-        move |errno| Self::Staging { step, errno }
+        move |source| Self::Staging { step, source }
     }
 
     /// For `map_err`: a failed step of storing the image.

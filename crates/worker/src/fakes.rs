@@ -83,7 +83,7 @@ impl FakeOutputs {
             Left::Special => OutputEntry::Special,
             Left::Unreadable(errno) => {
                 let path = String::from_utf8_lossy(path).into_owned();
-                return Err(OutputError::Read { step: "fstatat", path, errno: *errno });
+                return Err(OutputError::Read { step: "fstatat", path, source: *errno });
             }
         })
     }
@@ -101,7 +101,7 @@ impl Outputs for FakeOutputs {
     fn read_dir(&self, path: &RelPath, max_entries: usize) -> Result<Vec<NamedEntry>, OutputError> {
         let shown = || path.as_str().to_owned();
         if let Some(errno) = self.unlisted {
-            return Err(OutputError::Read { step: "getdents64", path: shown(), errno });
+            return Err(OutputError::Read { step: "getdents64", path: shown(), source: errno });
         }
         let mut listing = Vec::new();
         for (below, left) in self.left.iter() {

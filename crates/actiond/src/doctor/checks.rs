@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use inputroot::StrategyName;
+use model::Chain;
 use rustix::fs::CWD;
 use rustix::process::{Resource, getrlimit};
 use sandbox::Controllers;
@@ -140,7 +141,7 @@ fn trials(parent: &Path) -> anyhow::Result<Vec<Finding>> {
 fn input_roots(store: &Store) -> Vec<Finding> {
     let finding = |report: inputroot::StrategyReport| Finding {
         feature: format!("input roots: {}", report.name),
-        state: report.outcome.map(str::to_owned).map_err(|error| error.to_string()),
+        state: report.outcome.map(str::to_owned).map_err(|error| Chain(&error).to_string()),
         weight: Weight::OneOf,
         cost: "another strategy is used; the first of those that work is the fastest",
         remedy: match report.name {

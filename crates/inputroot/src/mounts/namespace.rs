@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use chain::Chain;
 use rustix::fs::{AtFlags, Mode};
 use sys::mount::MountError;
 
@@ -126,6 +127,7 @@ impl Drop for Attached {
                 .map_err(PresentError::staging("rmdir(mount point)"))
         });
         if let Err(error) | Ok(Err(error)) = detached {
+            let error = Chain(&error);
             tracing::warn!(%error, "the image of an input root could not be unmounted");
         }
     }

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 
+use chain::Chain;
 use store::Store;
 
 use super::names::StrategyName;
@@ -29,7 +30,7 @@ pub enum ChooseError {
     #[error("no input root strategy works here: {}", list(.0))]
     NoneWorks(Vec<StrategyReport>),
     /// The one that passed its trial does not come up with the store.
-    #[error("starting the input root strategy {name}: {source}")]
+    #[error("starting the input root strategy {name}")]
     Start {
         /// The strategy.
         name: StrategyName,
@@ -41,7 +42,7 @@ pub enum ChooseError {
 fn list(reports: &[StrategyReport]) -> String {
     let failed = reports.iter().filter_map(|report| {
         let error = report.outcome.as_ref().err()?;
-        Some(format!("{}: {error}", report.name))
+        Some(format!("{}: {}", report.name, Chain(error)))
     });
     failed.collect::<Vec<_>>().join("; ")
 }

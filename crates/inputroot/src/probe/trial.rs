@@ -31,10 +31,10 @@ pub enum TrialError {
     #[error(transparent)]
     Present(#[from] PresentError),
     /// Its outputs cannot be read.
-    #[error("reading the outputs: {0}")]
+    #[error("reading the outputs")]
     Outputs(#[from] OutputError),
     /// The files for the trial could not be made, or the input root could not be used.
-    #[error("{step}: {source}")]
+    #[error("{step}")]
     Io {
         /// What was tried.
         step: &'static str,

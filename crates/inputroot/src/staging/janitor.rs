@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use chain::Chain;
 use parking_lot::Mutex;
 
 use super::pool::{Staging, StagingPool};
@@ -100,6 +101,7 @@ fn work(waiting: &Mutex<Receiver<Retired>>, pool: &StagingPool) {
         let name = staging.name().to_owned();
         if let Err(error) = pool.give_back(staging) {
             // The directory stays until the next start and is not used again.
+            let error = Chain(&error);
             tracing::warn!(staging = ?name, %error, "a staging directory could not be put away");
         }
     }

@@ -66,9 +66,9 @@ impl Staging {
 /// Why a staging directory was not put away.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GiveBackError {
-    #[error("emptying it: {0}")]
+    #[error("emptying it")]
     Empty(#[from] Errno),
-    #[error("replacing it: {0}")]
+    #[error("replacing it")]
     Replace(#[from] PresentError),
 }
 

@@ -310,7 +310,7 @@ fn special(path: &RelPath) -> ActionError {
 
 fn unreadable(path: &RelPath, error: &OutputError) -> ActionError {
     let errno = match error {
-        OutputError::Read { errno, .. } => Some(*errno),
+        OutputError::Read { source, .. } => Some(*source),
         OutputError::NotADirectory { .. } | OutputError::TooManyEntries { .. } => None,
     };
     ActionError::of_errno(&format!("reading output {}", quoted(path.as_str())), error, errno)

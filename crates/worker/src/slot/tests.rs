@@ -239,9 +239,8 @@ fn an_errno_while_presenting_the_inputs() {
             mount("open_tree").into(),
             mount("fsmount(actiondfs)").into(),
             // What the action will write to.
-            PresentError::Staging { step: "mkdir(staging/1/upper)".to_owned(), errno },
+            PresentError::Staging { step: "mkdir(staging/1/upper)".to_owned(), source: errno },
             PresentError::Thread { source: errno.into() },
-            PresentError::Descriptor { source: errno.into() },
         ];
         for failure in failures {
             let shown = failure.to_string();

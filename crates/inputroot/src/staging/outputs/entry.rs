@@ -12,14 +12,14 @@ use store::{AdoptError, Adopted, Cas};
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
     /// A system call failed.
-    #[error("{step}({path}): {errno}")]
+    #[error("{step}({path})")]
     Read {
         /// The system call.
         step: &'static str,
         /// What it was about, below the input root.
         path: String,
         /// The kernel's error.
-        errno: Errno,
+        source: Errno,
     },
     /// There is no directory at the path.
     #[error("{path} is no directory")]

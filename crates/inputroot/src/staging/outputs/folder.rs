@@ -31,9 +31,11 @@ pub(super) fn open_beneath(
     match rustix::fs::openat2(&**root, text, flags, Mode::empty(), resolve) {
         Ok(directory) => Ok(Some(Arc::new(directory))),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-        Err(errno) => {
-            Err(OutputError::Read { step: "openat2", path: path.as_str().to_owned(), errno })
-        }
+        Err(errno) => Err(OutputError::Read {
+            step: "openat2",
+            path: path.as_str().to_owned(),
+            source: errno,
+        }),
     }
 }
 
@@ -234,7 +236,7 @@ impl<'a> Folder<'a> {
 
     fn failed(&self, step: &'static str, name: &CStr, errno: Errno) -> OutputError {
         let path = format!("{}/{}", self.path.as_str(), name.to_string_lossy());
-        OutputError::Read { step, path, errno }
+        OutputError::Read { step, path, source: errno }
     }
 }
 

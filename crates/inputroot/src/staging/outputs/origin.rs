@@ -18,8 +18,9 @@ pub(super) fn tree_directory(
     upper: &OwnedFd,
     path: &RelPath,
 ) -> Result<Option<u32>, OutputError> {
-    let failed =
-        |step| move |errno| OutputError::Read { step, path: path.as_str().to_owned(), errno };
+    let failed = |step| {
+        move |errno| OutputError::Read { step, path: path.as_str().to_owned(), source: errno }
+    };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut index = 0;
     // Nothing below a directory that is only in the tree is in the upper layer.
