@@ -20,7 +20,7 @@ pub(crate) const MODIFIED_SECONDS: u64 = 946_684_800;
 /// Permission bits of every directory.
 pub(crate) const DIRECTORY_MODE: u16 = 0o755;
 
-/// What an action may do to the contents of its inputs.
+/// The rights of an action over the contents of its inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Access {
     /// Input files belong to root: the action can read, execute, move and remove them, but not

@@ -1,4 +1,4 @@
-//! What can go wrong while an input root is presented.
+//! The errors of presenting an input root.
 
 use std::io;
 
@@ -59,7 +59,7 @@ pub enum PresentError {
     /// A thread could not be started.
     #[error("starting a thread")]
     Thread {
-        /// What the system answered.
+        /// The system's error.
         source: io::Error,
     },
     /// The thread that makes mounts is gone.

@@ -1,7 +1,7 @@
 //! Every strategy passes the same tests, against the real kernel, seen as the action sees it.
 //!
-//! What an action does is done on a thread with the action's user and no capability, below a
-//! descriptor of the input root. That nothing is left behind is tested in `tests/nothing_left.rs`,
+//! A thread with the action's user and no capability plays the action, below a descriptor of the
+//! input root. That nothing is left behind is tested in `tests/nothing_left.rs`,
 //! in a process of its own.
 
 mod actiondfs_only;

@@ -1,4 +1,4 @@
-//! What the daemon takes for a valid directory, actiondfs reads, and reads the same.
+//! actiondfs reads every directory that the daemon accepts, and reads the same in it.
 //!
 //! There are two readers of `Directory` messages: the daemon's, which decides whether an action is
 //! valid, and the kernel's, which shows its inputs. Where the first says yes and the second no, a
@@ -110,7 +110,7 @@ fn build(folder: &Path) -> std::path::PathBuf {
     program
 }
 
-/// What the program says of each message.
+/// The program's answer to each message.
 fn kernel_reads(messages: &[(Vec<u8>, bool)]) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("messages");
@@ -133,7 +133,7 @@ fn kernel_reads(messages: &[(Vec<u8>, bool)]) -> Vec<String> {
     answers
 }
 
-/// What the program has to say of it.
+/// The answer that the program must give.
 fn expected(directory: &Directory) -> String {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let entry = |entry: Entry<'_>| match entry {

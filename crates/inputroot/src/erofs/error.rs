@@ -1,4 +1,4 @@
-//! What can go wrong with an image.
+//! The errors of building an image.
 
 /// Why a tree has no image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -296,7 +296,7 @@ impl Redirect {
     }
 }
 
-/// What lies behind the inode of a file with content, up to the next slot.
+/// The part of a file with content behind its inode, up to the next slot.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct FileBody {

@@ -14,7 +14,7 @@ use super::variant::Variant;
 use crate::error::PresentError;
 use crate::strategies::{InputRoots, Places};
 
-/// What the trial of a strategy gave.
+/// The outcome of a strategy's trial.
 #[derive(Debug)]
 pub struct StrategyReport {
     /// The strategy.

@@ -36,7 +36,7 @@ pub enum TrialError {
     /// The files for the trial could not be made, or the input root could not be used.
     #[error("{step}")]
     Io {
-        /// What was tried.
+        /// The step.
         step: &'static str,
         /// The kernel's error.
         source: io::Error,

@@ -19,7 +19,7 @@ const MAX_WAITING: usize = 32;
 /// The limit is the file system's journal, of which there is one.
 const MAX_THREADS: usize = 4;
 
-/// What is left of an input root.
+/// The remains of an input root.
 #[derive(Debug, Default)]
 pub(crate) struct Retired {
     /// Closed first: until then they use the directories.
@@ -70,7 +70,7 @@ impl Drop for Janitor {
     }
 }
 
-/// What goes to the janitor when it is dropped.
+/// Remains of an input root that go to the janitor when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Leftovers {
     pub(crate) retired: Retired,

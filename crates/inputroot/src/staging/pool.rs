@@ -32,7 +32,7 @@ const MAX_IDLE: usize = 64;
 
 const UPPER: &std::ffi::CStr = c"upper";
 const WORK: &std::ffi::CStr = c"work";
-/// What overlayfs leaves in a work directory, from the inside out. No action can reach it, so whole
+/// The leftovers of overlayfs in a work directory, from the inside out. No action can reach it, so whole
 /// paths can be trusted.
 const LEFT_BY_OVERLAY: [(&std::ffi::CStr, AtFlags); 4] = [
     (c"work/incompat/volatile/dirty", AtFlags::empty()),
@@ -51,7 +51,7 @@ pub(crate) struct Staging {
     name: CString,
     /// Inode flags that the upper directory was made with, on file systems that have some.
     flags: Option<IFlags>,
-    /// What the action writes; shared with the views on its outputs.
+    /// Holds what the action writes; shared with the views on its outputs.
     pub(crate) upper: Arc<OwnedFd>,
     pub(crate) work: OwnedFd,
 }

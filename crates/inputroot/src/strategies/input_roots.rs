@@ -24,7 +24,7 @@ pub trait InputRoots: Send + Sync {
     ) -> Result<Presented, PresentError>;
 }
 
-/// What an action needs of its input root.
+/// The demands of an action on its input root.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PresentRequest<'a> {
     /// Whether the action may write to its input files, in its own view only.
@@ -47,7 +47,7 @@ pub enum Attachment {
 /// the mount on the spot.
 #[derive(Debug)]
 pub struct Presented {
-    // In this order: nothing may use the directories any more when the leftovers are put away.
+    // Dropped in this order: the janitor gets the leftovers when nothing uses the directories.
     attachment: Attachment,
     outputs: OutputView,
     leftovers: Leftovers,
@@ -58,7 +58,7 @@ impl Presented {
         Self { attachment: Attachment::Mount(mount), outputs, leftovers }
     }
 
-    /// How it gets into a sandbox; good for one sandbox only.
+    /// The mount for a sandbox; good for one sandbox only.
     pub fn attachment(&self) -> &Attachment {
         &self.attachment
     }

@@ -1,4 +1,4 @@
-//! What only actiondfs promises, or is exposed to: the kernel itself reads what is in the store.
+//! Promises and dangers of actiondfs alone: the kernel itself reads the store.
 //!
 //! `kernel/actiondfs/test/vm` has hundreds of cases of the kind. These are here to see that the
 //! strategy sets up what those were tested with.

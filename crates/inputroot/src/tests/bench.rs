@@ -28,8 +28,8 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// `None`, and a word about it, where the kernel or the file system cannot do it. Who asks for
-    /// the tests of actiondfs, which are ignored otherwise, has a kernel that must.
+    /// Returns `None` and prints the reason where the kernel or the file system lacks the mechanism.
+    /// The tests of actiondfs are ignored by default, so whoever runs them has a kernel with it.
     pub(super) fn open(variant: Variant) -> Option<Self> {
         let bench = Self::open_in(&std::env::temp_dir(), variant);
         assert!(bench.is_some() || variant != Variant::ActiondFs, "no actiondfs in this kernel");

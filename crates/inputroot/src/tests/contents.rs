@@ -1,4 +1,4 @@
-//! What is in the tree is what the action sees.
+//! The action sees the tree as it is.
 
 use model::DigestFunction;
 use rustix::io::Errno;

@@ -24,7 +24,7 @@ use crate::tree_fixture::TreeFixture;
 
 const ROUNDS: usize = 300;
 
-/// A journaled ext4 in a sparse file, mounted for nobody but this process.
+/// A journaled ext4 in a sparse file, mounted for this process only.
 struct JournaledState {
     mount: OwnedFd,
     _image: TempDir,
@@ -140,7 +140,7 @@ fn roots(tree: &Arc<InputTree>, places: &Places) {
             let start = Instant::now();
             root.discard();
             discarded.push(start.elapsed());
-            // What the janitor does meanwhile is measured below.
+            // The work of the janitor is measured below.
             std::thread::sleep(Duration::from_millis(2));
         }
         let mode = if mutable { "mutable" } else { "strict" };

@@ -1,4 +1,4 @@
-//! What a mutating action can do; that the blobs stay as they were is checked after every test.
+//! The rights of a mutating action. After every test, the bench checks that the blobs are as they were.
 
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;

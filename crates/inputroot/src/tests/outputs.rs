@@ -1,4 +1,4 @@
-//! What the worker finds when the action is over.
+//! The outputs that the worker finds when the action is over.
 
 use rustix::fs::{AtFlags, FileType, Mode};
 
@@ -169,7 +169,7 @@ pub(super) fn what_a_strict_action_moved(bench: &Bench) {
     presented.discard();
 }
 
-/// What the store would take for the file's content.
+/// The content that the store would take for the file.
 fn content_of(bench: &Bench, view: &OutputView, at: &str) -> Vec<u8> {
     match view.entry(&path(at)).unwrap() {
         Some(OutputEntry::File(OutputFile::Input { digest, .. })) => bench.blob(&digest),

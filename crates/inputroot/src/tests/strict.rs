@@ -1,4 +1,4 @@
-//! What an action cannot do to its inputs, and what it can do beside them.
+//! The limits of an action on its inputs, and its rights beside them.
 
 use std::process::{Command, Stdio};
 

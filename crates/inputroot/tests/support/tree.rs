@@ -7,7 +7,7 @@ use std::sync::Arc;
 use model::proto::{self, Message};
 use model::{Digest, DigestFunction, Directory, InputTree, LoadError, TreeLimits};
 
-/// What a test wants in a tree.
+/// A tree for a test.
 pub(crate) struct TreeFixture {
     function: DigestFunction,
     root: Folder,

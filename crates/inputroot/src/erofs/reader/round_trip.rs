@@ -20,9 +20,9 @@ pub enum RoundTripError {
     /// The image shows something else.
     #[error("the image shows {shown}, and the tree has {expected}")]
     Differs {
-        /// What the image shows.
+        /// The value in the image.
         shown: String,
-        /// What the tree has.
+        /// The value in the tree.
         expected: String,
     },
 }

@@ -1,4 +1,4 @@
-//! What an image shows, and why one cannot be read.
+//! The tree in an image, and the errors of images that cannot be read.
 
 /// Why an image cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +52,7 @@ pub(crate) struct Entry<'a> {
     pub(crate) node: Node<'a>,
 }
 
-/// What a name stands for.
+/// The file behind a name.
 #[derive(Debug)]
 pub(crate) enum Node<'a> {
     /// A file without content of its own.
@@ -68,7 +68,7 @@ pub(crate) enum Node<'a> {
     Directory(usize),
 }
 
-/// What `stat` shows of an inode.
+/// The attributes that `stat` shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Attributes {
     pub(crate) permissions: u16,

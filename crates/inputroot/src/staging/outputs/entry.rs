@@ -1,4 +1,4 @@
-//! What an action can leave at a path.
+//! The kinds of outputs.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,7 +16,7 @@ pub enum OutputError {
     Read {
         /// The system call.
         step: &'static str,
-        /// What it was about, below the input root.
+        /// The path, below the input root.
         path: String,
         /// The kernel's error.
         source: Errno,
@@ -37,7 +37,7 @@ pub enum OutputError {
     },
 }
 
-/// What is at a path after the action.
+/// An output at a path, after the action.
 #[derive(Debug)]
 pub enum OutputEntry {
     /// A regular file.
@@ -110,6 +110,6 @@ impl StagedFile {
 pub struct NamedEntry {
     /// Its name in the directory.
     pub name: Vec<u8>,
-    /// What it is.
+    /// The entry.
     pub entry: OutputEntry,
 }

@@ -94,7 +94,7 @@ impl<'a> Folder<'a> {
         })
     }
 
-    /// What is under `name`; `kind` is what a listing said about it.
+    /// The entry `name`; `kind` is its type in a listing.
     pub(super) fn entry(
         &self,
         name: &CStr,

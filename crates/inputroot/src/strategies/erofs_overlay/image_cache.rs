@@ -18,7 +18,7 @@ const MAX_IMAGES: usize = 256;
 /// Bounds the images' memory, which is pinned for images on loop devices.
 const MAX_BYTES: u64 = 256 << 20;
 
-/// What determines an image.
+/// The properties that determine an image.
 pub(crate) type Key = (Digest, Access);
 
 /// The images used last, up to a number and a size.
