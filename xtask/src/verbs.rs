@@ -19,6 +19,7 @@ mod dist;
 mod e2e;
 #[cfg(test)]
 mod error_rule;
+mod fuzz;
 mod guest_program;
 mod initramfs;
 mod kernel;
@@ -79,6 +80,8 @@ enum Verb {
     Attack(attack::Arguments),
     /// Check the daemon, or another server, against the Remote Execution API.
     Conformance(conformance::Arguments),
+    /// Feed random input to the parsers, guided by coverage.
+    Fuzz(fuzz::Arguments),
     /// Compile the .proto files to the code in `crates/proto`.
     Proto,
     /// Make tables of the times in a daemon's log.
@@ -144,6 +147,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Profile(arguments) => profile::run(&arguments),
         Verb::Attack(arguments) => attack::run(&arguments),
         Verb::Conformance(arguments) => conformance::run(&arguments),
+        Verb::Fuzz(arguments) => fuzz::run(&arguments),
         Verb::Proto => proto::run(),
         Verb::Timings(arguments) => timings::run(&arguments),
         Verb::Kernel(arguments) => kernel::run(&arguments),

@@ -1,0 +1,172 @@
+//! `cargo xtask fuzz`: runs the fuzz targets in `fuzz/src/bin`, guided by coverage.
+//!
+//! libFuzzer steers by counters on the edges of the code under test. The LLVM pass that inserts them
+//! is in the stable compiler; only the sanitizers, which find mistakes of unsafe code, need a nightly
+//! one. libFuzzer itself comes with `libfuzzer-sys` and needs a C++ compiler.
+//!
+//! A target starts with the inputs in `fuzz/corpus`, and keeps those that reached new code in the
+//! target folder, for the next run. An input that made it fail is there too.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    process,
+    setup::{self, Need},
+    workspace,
+};
+
+const CXX: Need = Need { program: "c++", package: "g++", why: "compiles libFuzzer" };
+
+/// What `cargo fuzz` passes as well, but for sanitizers: counters on edges, a table of the code that
+/// they count, and calls that show the operands of comparisons to the fuzzer.
+const RUSTFLAGS: [&str; 8] = [
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "--cfg",
+    "fuzzing",
+    "-Ccodegen-units=1",
+];
+
+/// The memory that a target may take. No input is near it, so that one which makes a parser hoard
+/// memory is found.
+const MAX_MEMORY: &str = "-rss_limit_mb=512";
+/// The longest that one input may take, in seconds: busy machines stall a process for some.
+const MAX_INPUT_TIME: &str = "-timeout=20";
+/// The longest input, in bytes. Mutations of longer ones rarely hit what matters.
+const MAX_INPUT_BYTES: &str = "-max_len=8192";
+
+#[derive(clap::Args)]
+#[group(skip)]
+pub(crate) struct Arguments {
+    /// How long each target runs.
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    seconds: u32,
+    /// The targets; default: all of them.
+    #[arg(value_name = "TARGET")]
+    targets: Vec<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let known = targets()?;
+    let chosen = if arguments.targets.is_empty() { &known } else { &arguments.targets };
+    for name in chosen {
+        ensure!(known.contains(name), "no fuzz target {name}: there are {}", known.join(", "));
+    }
+    setup::ensure(&[CXX])?;
+    let programs = build()?;
+    for name in chosen {
+        fuzz(&programs, name, arguments.seconds)?;
+    }
+    Ok(())
+}
+
+/// The names of all targets: a file in `fuzz/src/bin` each.
+fn targets() -> Result<Vec<String>> {
+    let folder = workspace::root().join("fuzz/src/bin");
+    let entries = fs::read_dir(&folder).with_context(|| format!("no {}", folder.display()))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        names.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Builds all targets; returns the folder that holds them.
+fn build() -> Result<PathBuf> {
+    let (triple, target) = (workspace::host_triple()?, workspace::target().join("fuzz"));
+    let mut cargo = process::cargo();
+    cargo
+        .args(["build", "--release", "--locked", "--bins", "--target", &triple, "--target-dir"])
+        .arg(&target)
+        .arg("--manifest-path")
+        .arg(workspace::root().join("fuzz/Cargo.toml"))
+        // With a target named, these are not for build scripts and macros.
+        .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\u{1f}"));
+    process::run(&mut cargo)?;
+    Ok(target.join(triple).join("release"))
+}
+
+fn fuzz(programs: &Path, name: &str, seconds: u32) -> Result<()> {
+    let work = workspace::target().join("fuzz").join("work").join(name);
+    let found = work.join("found");
+    fs::create_dir_all(&found)?;
+    // For what a target leaves behind.
+    let temporary = work.join("tmp");
+    fs::create_dir_all(&temporary)?;
+    let log = work.join("log");
+    let mut program = Command::new(programs.join(name));
+    program
+        .arg(format!("-max_total_time={seconds}"))
+        .args([MAX_MEMORY, MAX_INPUT_TIME, MAX_INPUT_BYTES])
+        .arg(format!("-artifact_prefix={}/", work.display()))
+        // The first folder takes what is new.
+        .arg(&found)
+        .env("TMPDIR", &temporary)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(&log)?);
+    let seeds = workspace::root().join("fuzz/corpus").join(name);
+    if seeds.is_dir() {
+        program.arg(&seeds);
+    }
+    let status = program.status().with_context(|| format!("cannot run the target {name}"))?;
+    fs::remove_dir_all(&temporary)?;
+    let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
+    if !status.success() {
+        let panicked = text.lines().find(|line| line.contains("panicked at")).unwrap_or_default();
+        bail!("{name} failed ({status}); {} has its last words. {panicked}", log.display());
+    }
+    let Summary { runs, coverage } = Summary::of(&text)
+        .with_context(|| format!("{name} did not say what it did; see {}", log.display()))?;
+    println!("fuzz: {name}: {runs} inputs, {coverage} edges");
+    Ok(())
+}
+
+/// What a run came to.
+#[derive(Debug, PartialEq, Eq)]
+struct Summary {
+    runs: u64,
+    /// How many edges of the code were reached.
+    coverage: u64,
+}
+
+impl Summary {
+    /// Reads libFuzzer's line `#RUNS DONE cov: EDGES ft: …`.
+    fn of(log: &str) -> Option<Self> {
+        let done = log.lines().rev().find(|line| line.contains("DONE"))?;
+        let mut words = done.split_whitespace();
+        let runs = words.next()?.strip_prefix('#')?.parse().ok()?;
+        let coverage = words.skip_while(|word| *word != "cov:").nth(1)?.parse().ok()?;
+        Some(Self { runs, coverage })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_files() {
+        assert!(targets().unwrap().iter().any(|name| name == "erofs_image"));
+    }
+
+    #[test]
+    fn the_summary_is_read_from_the_log() {
+        let log = "INFO: Seed: 1\n#2\tINITED cov: 3 ft: 4\n\
+                   #271844\tDONE   cov: 153 ft: 490 corp: 147/10821b lim: 1730 exec/s: 30204\n\
+                   ###### Recommended dictionary. ######\n";
+        assert_eq!(Summary::of(log), Some(Summary { runs: 271_844, coverage: 153 }));
+        assert_eq!(Summary::of("Done 12 runs in 9 second(s)"), None);
+    }
+}
