@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use ::proto::shape::decoded_bytes;
 use prost::Message;
 
 use crate::command::{CommandError, CommandSpec};
@@ -15,6 +16,9 @@ use crate::proto;
 
 /// The largest `Action` message; it holds two digests and a list of platform properties.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
+/// The most memory for a decoded `Action`: a thousand platform properties, of which real actions have
+/// a dozen. It is held for as long as the action waits.
+const MAX_DECODED_BYTES: u64 = 256 << 10;
 /// The longest timeout in seconds: what protobuf's `Duration` may hold, 10,000 years.
 const MAX_TIMEOUT_SECONDS: u64 = 315_576_000_000;
 
@@ -56,6 +60,12 @@ pub enum ActionError {
     /// The message is larger than 1 MiB.
     #[error("action {action} takes more than {MAX_MESSAGE_BYTES} bytes")]
     TooLarge {
+        /// The digest of the action.
+        action: Digest,
+    },
+    /// The message takes more than 256 KiB of memory once it is decoded.
+    #[error("action {action} takes more than {MAX_DECODED_BYTES} bytes of memory")]
+    TooManyFields {
         /// The digest of the action.
         action: Digest,
     },
@@ -101,8 +111,9 @@ impl ActionMessage {
     /// Parses and validates the `Action` message that `action` names; its digests are of the same
     /// function.
     pub fn parse(action: Digest, message: &[u8]) -> Result<Self, ActionError> {
-        if message.len() > MAX_MESSAGE_BYTES {
-            return Err(ActionError::TooLarge { action });
+        Self::check_size(action, message.len() as u64)?;
+        if decoded_bytes::<proto::Action>(message, MAX_DECODED_BYTES) > MAX_DECODED_BYTES {
+            return Err(ActionError::TooManyFields { action });
         }
         let decoded = proto::Action::decode(message)
             .map_err(|source| ActionError::Decode { action, source })?;
@@ -118,6 +129,31 @@ impl ActionMessage {
             do_not_cache: decoded.do_not_cache,
             platform: decoded.platform,
         })
+    }
+
+    /// Refuses an action of that many bytes if no `Action` message may be so large; to be asked
+    /// before the message is read.
+    pub fn check_size(action: Digest, size_bytes: u64) -> Result<(), ActionError> {
+        if size_bytes > MAX_MESSAGE_BYTES as u64 {
+            return Err(ActionError::TooLarge { action });
+        }
+        Ok(())
+    }
+
+    /// The memory that the message takes, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        let properties = self.platform.iter().flat_map(|platform| &platform.properties);
+        let text = |property: &proto::platform::Property| {
+            size_of_val(property) + property.name.capacity() + property.value.capacity()
+        };
+        (size_of::<Self>() + properties.map(text).sum::<usize>()) as u64
+    }
+
+    /// Refuses a command of that many bytes if no `Command` message may be so large; to be asked
+    /// before [`ActionMessage::command`] is read.
+    pub fn check_command_size(&self) -> Result<(), ActionError> {
+        CommandSpec::check_size(self.command.size_bytes())
+            .map_err(|source| ActionError::Command { command: self.command, source })
     }
 
     /// Completes the action with the `Command` message that [`ActionMessage::command`] names, if
@@ -250,6 +286,30 @@ mod tests {
 
         let empty = with(b"");
         assert!(matches!(empty, Err(ActionError::Command { .. })));
+    }
+
+    #[test]
+    fn an_action_that_grows_when_it_is_decoded_is_refused() {
+        let with_properties = |count| proto::Action {
+            platform: Some(proto::Platform { properties: vec![Default::default(); count] }),
+            ..message(DigestFunction::Sha256)
+        };
+        let parsed = parse(&with_properties(1000)).unwrap();
+        assert!((10_000..MAX_DECODED_BYTES).contains(&parsed.memory_bytes()));
+        let refused = parse(&with_properties(100_000));
+        assert!(matches!(refused, Err(ActionError::TooManyFields { .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn sizes_are_checked_before_reading() {
+        let large = |size_bytes| Digest::new(DigestFunction::Sha256, [7; 32], size_bytes);
+        let action = large(MAX_MESSAGE_BYTES as u64 + 1);
+        let refused = ActionMessage::check_size(action, action.size_bytes());
+        assert_eq!(refused, Err(ActionError::TooLarge { action }));
+        let mut message = parse(&message(DigestFunction::Sha256)).unwrap();
+        assert_eq!(message.check_command_size(), Ok(()));
+        message.command = large(1 << 30);
+        assert!(matches!(message.check_command_size(), Err(ActionError::Command { .. })));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::ffi::CString;
 
+use ::proto::shape::decoded_bytes;
 use prost::Message;
 
 use crate::outputs::{OutputError, OutputPath, outputs};
@@ -17,6 +18,10 @@ pub use proto::command::OutputDirectoryFormat;
 /// The largest `Command` message. Linux passes at most 6 MiB of arguments and environment to a
 /// program; the rest leaves room for 100,000 outputs.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
+/// The most memory for a decoded `Command`: a string takes 24 bytes beside its text, so that half a
+/// million arguments or outputs fit. Every running action holds one.
+const MAX_DECODED_BYTES: u64 = 64 << 20;
+
 /// A validated REAPI `Command`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandSpec {
@@ -51,7 +56,10 @@ pub struct OutputNodeProperties {
 pub enum CommandError {
     /// The message is larger than 16 MiB.
     #[error("the command takes {0} bytes, more than {MAX_MESSAGE_BYTES}")]
-    TooLarge(usize),
+    TooLarge(u64),
+    /// The message takes more than 64 MiB of memory once it is decoded.
+    #[error("the command takes more than {MAX_DECODED_BYTES} bytes of memory")]
+    TooManyFields,
     /// The bytes are not a `Command` message.
     #[error("not a Command message")]
     Decode(#[from] prost::DecodeError),
@@ -82,6 +90,20 @@ pub enum CommandError {
 }
 
 impl CommandSpec {
+    /// Refuses a `Command` message of that size if none may be so large; to be asked before the
+    /// message is read.
+    pub fn check_size(size_bytes: u64) -> Result<(), CommandError> {
+        if size_bytes > MAX_MESSAGE_BYTES as u64 {
+            return Err(CommandError::TooLarge(size_bytes));
+        }
+        Ok(())
+    }
+
+    /// The memory that reading and parsing a `Command` message of that size takes at most.
+    pub fn parse_bytes_max(size_bytes: u64) -> u64 {
+        size_bytes.saturating_mul(48).min(MAX_DECODED_BYTES) + size_bytes
+    }
+
     /// Parses and validates a `Command` message. `platform` is the one of the `Action`, which since
     /// API 2.2 stands for the command's own; it must be satisfied by `worker`.
     pub fn parse(
@@ -89,8 +111,9 @@ impl CommandSpec {
         platform: Option<&proto::Platform>,
         worker: &WorkerPlatform,
     ) -> Result<Self, CommandError> {
-        if message.len() > MAX_MESSAGE_BYTES {
-            return Err(CommandError::TooLarge(message.len()));
+        Self::check_size(message.len() as u64)?;
+        if decoded_bytes::<proto::Command>(message, MAX_DECODED_BYTES) > MAX_DECODED_BYTES {
+            return Err(CommandError::TooManyFields);
         }
         let command = proto::Command::decode(message)?;
         let properties = properties(&command, platform, worker)?;
@@ -289,7 +312,7 @@ mod tests {
         assert!(matches!(parse(b"\xff\xff"), Err(CommandError::Decode(_))));
         assert_eq!(
             parse(&vec![0; MAX_MESSAGE_BYTES + 1]),
-            Err(CommandError::TooLarge(MAX_MESSAGE_BYTES + 1))
+            Err(CommandError::TooLarge(MAX_MESSAGE_BYTES as u64 + 1))
         );
     }
 }

@@ -105,6 +105,25 @@ impl Directory {
         Ok(Self::count(message, function, nodes))
     }
 
+    /// Refuses a `Directory` message of that size if none may be so large; to be asked before the
+    /// message is read.
+    pub fn check_size(size_bytes: u64) -> Result<(), DirectoryError> {
+        parser::check_size(size_bytes)
+    }
+
+    /// The memory that reading and parsing a `Directory` message of that size takes at most.
+    pub fn parse_bytes_max(size_bytes: u64) -> u64 {
+        let entries = (size_bytes / parser::MIN_ENTRY_BYTES).min(parser::MAX_ENTRIES as u64);
+        // A growing list may have room for twice its entries.
+        size_bytes + 2 * entries * size_of::<Node>() as u64
+    }
+
+    /// The memory that parsing `message` takes at most, beside the message.
+    pub fn entries_bytes(message: &[u8]) -> u64 {
+        // A growing list may have room for twice its entries.
+        2 * parser::count(message) * size_of::<Node>() as u64
+    }
+
     /// The directory without entries, whose message is the empty blob.
     pub fn empty(function: DigestFunction) -> Self {
         Self::count(Bytes::new(), function, Vec::new())

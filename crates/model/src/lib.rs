@@ -22,6 +22,7 @@ mod tree;
 
 mod action;
 mod command;
+mod encoded_result;
 mod outputs;
 mod platform;
 mod properties;
@@ -37,6 +38,7 @@ pub use digest::Digest;
 pub use digest_error::DigestError;
 pub use digest_function::DigestFunction;
 pub use directory::{Directory, DirectoryError, Entry, MAX_NAME_BYTES, MAX_SYMLINK_TARGET_BYTES};
+pub use encoded_result::{EncodedResult, Part, ResultError};
 pub use instance_name::{InstanceName, InstanceNameError};
 pub use outputs::{OutputError, OutputKind, OutputPath};
 pub use path::{MAX_PATH_BYTES, MAX_PATH_DEPTH, PathError, PathProblem, RelPath};

@@ -85,11 +85,22 @@ pub fn referenced_digests(
             references.root_directories.push(read(root.as_ref())?);
         }
     }
-    tidy(&mut references.blobs);
-    tidy(&mut references.trees);
-    tidy(&mut references.root_directories);
+    references.tidy();
     Ok(references)
 }
+
+impl References {
+    /// Sorts each list and leaves out what it has twice, and the empty blob.
+    pub(crate) fn tidy(&mut self) {
+        tidy(&mut self.blobs);
+        tidy(&mut self.trees);
+        tidy(&mut self.root_directories);
+    }
+}
+
+/// The largest `Tree` message that a cached result may name: as large as the largest Directory. A
+/// result with a larger one is never served, and its tree is not read.
+pub const MAX_TREE_BYTES: u64 = 64 << 20;
 
 /// Lists every digest inside a `Tree` message.
 pub fn tree_digests(message: &Bytes, function: DigestFunction) -> Result<TreeDigests, TreeError> {

@@ -24,13 +24,16 @@ pub struct TreeLimits {
     pub max_entries: u64,
     /// The most levels below the root.
     pub max_depth: usize,
+    /// The most memory for its directories, each counted once, in bytes. Names and targets of
+    /// symlinks can be long, so the number of entries alone does not bound it.
+    pub max_memory_bytes: u64,
 }
 
 impl Default for TreeLimits {
     /// 1,000,000 entries, several times the largest trees that are seen in practice (whole system
-    /// images), and the depth that a [`RelPath`] can have.
+    /// images), the depth that a [`RelPath`] can have, and 256 MiB, enough for a million usual names.
     fn default() -> Self {
-        Self { max_entries: 1_000_000, max_depth: MAX_PATH_DEPTH }
+        Self { max_entries: 1_000_000, max_depth: MAX_PATH_DEPTH, max_memory_bytes: 256 << 20 }
     }
 }
 
@@ -89,6 +92,9 @@ pub enum TooLarge {
     /// It has more levels than this.
     #[error("more than {0} levels of directories")]
     Depth(usize),
+    /// Its directories take more memory than this.
+    #[error("more than {0} bytes of directories")]
+    Memory(u64),
 }
 
 /// One directory at its place in a tree.
@@ -224,6 +230,7 @@ struct Survey<'a, E> {
     directory_count: usize,
     file_count: usize,
     entry_count: u64,
+    memory_bytes: u64,
 }
 
 /// The directories of one level, each with how often it occurs there.
@@ -243,6 +250,7 @@ impl<'a, E> Survey<'a, E> {
             directory_count: 1,
             file_count: 0,
             entry_count: 0,
+            memory_bytes: 0,
         }
     }
 
@@ -289,8 +297,13 @@ impl<'a, E> Survey<'a, E> {
         } else {
             (self.load)(digest).map_err(|error| AssembleError::from_load(*digest, error))?
         };
-        if loaded.is_none() {
-            self.missing.push(*digest);
+        match &loaded {
+            Some(directory) => self.memory_bytes += directory.memory_bytes() as u64,
+            None => self.missing.push(*digest),
+        }
+        if self.memory_bytes > self.limits.max_memory_bytes {
+            let limit = TooLarge::Memory(self.limits.max_memory_bytes);
+            return Err(AssembleError::TooLarge(limit));
         }
         Ok(slot.insert(loaded).clone())
     }

@@ -66,6 +66,11 @@ impl<'a> Reader<'a> {
         Self { message: &message[..end], at: span.start as usize }
     }
 
+    /// How far the reader is, in bytes from the start of the message.
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
     /// The next field's number and content; `None` at the end.
     #[inline]
     pub(crate) fn next_field(&mut self) -> Result<Option<(u32, Value)>, WireError> {

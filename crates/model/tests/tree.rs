@@ -204,7 +204,8 @@ fn an_exponential_tree_is_refused_without_being_built() {
 fn no_count_overflows_under_the_widest_limits() {
     let mut blobs = Blobs::default();
     let root = doubling(&mut blobs, 120);
-    let limits = TreeLimits { max_entries: u64::MAX, max_depth: usize::MAX };
+    let limits =
+        TreeLimits { max_entries: u64::MAX, max_depth: usize::MAX, max_memory_bytes: u64::MAX };
     let refused = blobs.assemble_within(root, limits);
     assert!(matches!(refused, Err(AssembleError::TooLarge(_))));
 }
@@ -214,7 +215,7 @@ fn limits_hold_exactly() {
     let mut blobs = Blobs::default();
     let root = sample(&mut blobs);
     let within = |max_entries, max_depth| {
-        let limits = TreeLimits { max_entries, max_depth };
+        let limits = TreeLimits { max_entries, max_depth, ..TreeLimits::default() };
         blobs.assemble_within(root, limits)
     };
     assert!(within(12, 2).is_ok());

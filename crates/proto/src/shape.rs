@@ -68,44 +68,62 @@ pub(crate) const OTHER: Shape = Shape {
 
 /// The memory that decoding `message` as an `M` takes at most, beside the bytes themselves.
 ///
-/// Stops at the first malformed field, where the decoder fails.
-pub fn decoded_bytes<M: Shaped>(message: &[u8]) -> u64 {
-    let mut total = M::SHAPE.size_bytes as u64;
+/// Stops at the first malformed field, where the decoder fails, and once it is more than `limit`:
+/// then the message is not decoded at all.
+pub fn decoded_bytes<M: Shaped>(message: &[u8], limit: u64) -> u64 {
+    let mut count = Count { total: M::SHAPE.size_bytes as u64, limit };
     // The decoder fails at the same place.
-    let _ = add(M::SHAPE, message, &mut total);
-    total
+    let _ = count.add(M::SHAPE, message);
+    count.total
 }
 
-fn add(shape: &Shape, mut rest: &[u8], total: &mut u64) -> Option<()> {
-    while !rest.is_empty() {
-        let (number, wire_type) = decode_key(&mut rest).ok()?;
-        let content = match wire_type {
-            WireType::Varint => decode_varint(&mut rest).ok().map(|_| &[][..])?,
-            WireType::SixtyFourBit => take(&mut rest, 8)?,
-            WireType::ThirtyTwoBit => take(&mut rest, 4)?,
-            WireType::LengthDelimited => {
-                let length = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
-                take(&mut rest, length)?
+struct Count {
+    total: u64,
+    limit: u64,
+}
+
+impl Count {
+    fn add(&mut self, shape: &Shape, mut rest: &[u8]) -> Option<()> {
+        while !rest.is_empty() && self.total <= self.limit {
+            let (number, wire_type) = decode_key(&mut rest).ok()?;
+            let content = match wire_type {
+                WireType::Varint => decode_varint(&mut rest).ok().map(|_| &[][..])?,
+                WireType::SixtyFourBit => take(&mut rest, 8)?,
+                WireType::ThirtyTwoBit => take(&mut rest, 4)?,
+                WireType::LengthDelimited => {
+                    let length = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
+                    take(&mut rest, length)?
+                }
+                // No message has groups; the decoder skips them, and nothing of them is kept.
+                WireType::StartGroup | WireType::EndGroup => continue,
+            };
+            let Some(field) = shape.fields.iter().find(|field| field.number == number) else {
+                continue;
+            };
+            let items = if field.repeated { GROWTH } else { 0 };
+            self.total += match &field.kind {
+                // Packed ones take a byte each on the wire at least.
+                Kind::Number => items * NUMBER_BYTES * content.len().max(1) as u64,
+                Kind::Text => items * size_of::<String>() as u64 + allocation_bytes(content.len()),
+                Kind::Bytes => items * size_of::<prost::bytes::Bytes>() as u64,
+                Kind::Message(inner) => items * inner.size_bytes as u64,
+            };
+            if let Kind::Message(inner) = field.kind {
+                self.add(inner, content)?;
             }
-            // No message has groups; the decoder skips them, and nothing of them is kept.
-            WireType::StartGroup | WireType::EndGroup => continue,
-        };
-        let Some(field) = shape.fields.iter().find(|field| field.number == number) else {
-            continue;
-        };
-        let items = if field.repeated { GROWTH } else { 0 };
-        *total += match &field.kind {
-            // Packed ones take a byte each on the wire at least.
-            Kind::Number => items * NUMBER_BYTES * content.len().max(1) as u64,
-            Kind::Text => items * size_of::<String>() as u64 + content.len() as u64,
-            Kind::Bytes => items * size_of::<prost::bytes::Bytes>() as u64,
-            Kind::Message(inner) => items * inner.size_bytes as u64,
-        };
-        if let Kind::Message(inner) = field.kind {
-            add(inner, content, total)?;
         }
+        Some(())
     }
-    Some(())
+}
+
+/// What the C library's allocator takes for that many bytes.
+fn allocation_bytes(size_bytes: usize) -> u64 {
+    const OVERHEAD_BYTES: u64 = 16;
+    const MIN_BYTES: u64 = 32;
+    match size_bytes as u64 {
+        0 => 0,
+        size_bytes => (size_bytes + OVERHEAD_BYTES).max(MIN_BYTES),
+    }
 }
 
 fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
@@ -128,14 +146,16 @@ mod tests {
         let bytes = result.encode_to_vec();
         let size = 1000 * size_of::<OutputFile>() as u64;
         assert_eq!(bytes.len(), 2000);
-        let counted = decoded_bytes::<ActionResult>(&bytes);
+        let counted = decoded_bytes::<ActionResult>(&bytes, u64::MAX);
         assert!((size..3 * size).contains(&counted), "{counted}");
+        let counted = decoded_bytes::<ActionResult>(&bytes, size / 2);
+        assert!((size / 2..size).contains(&counted), "counting ends early: {counted}");
     }
 
     #[test]
     fn nested_and_repeated_strings_count() {
         let command = Command { arguments: vec!["a".into(); 100], ..Default::default() };
-        let counted = decoded_bytes::<Command>(&command.encode_to_vec());
+        let counted = decoded_bytes::<Command>(&command.encode_to_vec(), u64::MAX);
         assert!(counted >= 100 * size_of::<String>() as u64, "{counted}");
     }
 
@@ -144,13 +164,15 @@ mod tests {
         use crate::encoded::reapi::batch_update_blobs_request::Request;
         let request = Request { data: vec![0x0a; 1 << 20].into(), ..Default::default() };
         let message = BatchUpdateBlobsRequest { requests: vec![request], ..Default::default() };
-        assert!(decoded_bytes::<BatchUpdateBlobsRequest>(&message.encode_to_vec()) < 1000);
+        assert!(
+            decoded_bytes::<BatchUpdateBlobsRequest>(&message.encode_to_vec(), u64::MAX) < 1000
+        );
     }
 
     #[test]
     fn malformed_bytes_are_counted_up_to_the_fault() {
         for bytes in [&[0xff; 20][..], &[0x0a, 200, 1], &[0x0a], &[0x12, 0, 0x0b, 0x0c]] {
-            assert!(decoded_bytes::<ActionResult>(bytes) < 10_000, "{bytes:?}");
+            assert!(decoded_bytes::<ActionResult>(bytes, u64::MAX) < 10_000, "{bytes:?}");
         }
     }
 }

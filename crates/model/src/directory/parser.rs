@@ -14,7 +14,10 @@ use crate::wire::{Reader, Span, Value, WireError};
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 /// The most entries of one directory. An entry can be as small as 8 bytes of message and always
 /// takes 56 of memory: without this bound the one above would allow half a gigabyte.
-const MAX_ENTRIES: usize = 1 << 20;
+pub(super) const MAX_ENTRIES: usize = 1 << 20;
+
+/// The shortest entry: a symlink with a name of one byte and no target.
+pub(super) const MIN_ENTRY_BYTES: u64 = 5;
 
 /// The field numbers of a `Directory`'s lists, which are also the kinds of entries.
 const FILES: u32 = 1;
@@ -26,7 +29,7 @@ const SYMLINKS: u32 = 3;
 pub enum DirectoryError {
     /// The message is larger than 64 MiB.
     #[error("the directory takes {0} bytes, more than {MAX_MESSAGE_BYTES}")]
-    MessageTooLarge(usize),
+    MessageTooLarge(u64),
     /// There are more than 2^20 entries.
     #[error("the directory has more than {MAX_ENTRIES} entries")]
     TooManyEntries,
@@ -71,11 +74,32 @@ pub enum DirectoryError {
     SymlinkTarget(String),
 }
 
+/// Refuses a message of that size if none may be so large.
+pub(super) fn check_size(size_bytes: u64) -> Result<(), DirectoryError> {
+    if size_bytes > MAX_MESSAGE_BYTES as u64 {
+        return Err(DirectoryError::MessageTooLarge(size_bytes));
+    }
+    Ok(())
+}
+
+/// How many entries a message has at most: up to the first fault, and to the bound.
+pub(super) fn count(message: &[u8]) -> u64 {
+    if check_size(message.len() as u64).is_err() {
+        return 0;
+    }
+    let mut reader = Reader::new(message);
+    let mut entries = 0;
+    while entries < MAX_ENTRIES as u64
+        && let Ok(Some((field, _))) = reader.next_field()
+    {
+        entries += u64::from((FILES..=SYMLINKS).contains(&field));
+    }
+    entries
+}
+
 /// Parses a message, gives its entries sorted by name.
 pub(super) fn parse(message: &[u8], function: DigestFunction) -> Result<Vec<Node>, DirectoryError> {
-    if message.len() > MAX_MESSAGE_BYTES {
-        return Err(DirectoryError::MessageTooLarge(message.len()));
-    }
+    check_size(message.len() as u64)?;
     let mut parser = Parser {
         message,
         function,

@@ -88,7 +88,7 @@ impl<Req: Message + Default + Shaped + 'static> Decoder for ExactDecoder<Req> {
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Req>, Status> {
         // tonic hands out a whole message in one piece.
-        let bytes = decoded_bytes::<Req>(buffer.chunk());
+        let bytes = decoded_bytes::<Req>(buffer.chunk(), u64::MAX);
         self.loan.grow_by(bytes)?;
         let message = Req::decode(buffer).map_err(FrameError::Malformed)?;
         Ok(Some(message))
