@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use model::proto::{ActionResult, GetActionResultRequest, UpdateActionResultRequest};
 use model::result::referenced_digests;
-use model::{Digest, DigestError};
+use model::{Digest, DigestError, EncodedResult};
 use prost::Message as _;
 use store::Store;
 use tonic::body::Body;
@@ -13,8 +13,9 @@ use tonic::codegen::{BoxFuture, http};
 use tonic::{Code, Request, Response, Status};
 use worker::{CacheError, Worker};
 
-use crate::grpc::{Call, Methods};
-use crate::inline::Wanted;
+use crate::grpc::{Call, Encoded, Methods};
+use crate::inline::{MAX_INLINED_BYTES, Wanted};
+use crate::memory::Loan;
 use crate::{blocking, request, status};
 
 /// Why an update is refused.
@@ -65,11 +66,13 @@ impl Methods for ActionCache {
     const NAME: &'static str = "build.bazel.remote.execution.v2.ActionCache";
 
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
+        let loan = call.loan();
         match method {
-            "GetActionResult" => call.unary(move |request| self.clone().get_action_result(request)),
-            "UpdateActionResult" => {
-                call.unary(move |request| self.clone().update_action_result(request))
-            }
+            "GetActionResult" => call
+                .unary(move |request| self.clone().get_action_result(request, Arc::clone(&loan))),
+            "UpdateActionResult" => call.unary(move |request| {
+                self.clone().update_action_result(request, Arc::clone(&loan))
+            }),
             _ => call.unimplemented(),
         }
     }
@@ -80,7 +83,8 @@ impl ActionCache {
     async fn get_action_result(
         self,
         request: Request<GetActionResultRequest>,
-    ) -> Result<Response<ActionResult>, Status> {
+        loan: Arc<Loan>,
+    ) -> Result<Response<Encoded>, Status> {
         let message = request.into_inner();
         let instance = request::instance_name(&message.instance_name)?;
         let action = request::action(
@@ -88,39 +92,41 @@ impl ActionCache {
             message.digest_function,
             self.store.cas(),
         )?;
-        let wanted = Wanted {
-            stdout: message.inline_stdout,
-            stderr: message.inline_stderr,
-            output_files: message.inline_output_files,
-        };
+        let wanted =
+            Wanted::new(message.inline_stdout, message.inline_stderr, message.inline_output_files);
+        let answer = |result: &EncodedResult| Response::new(Encoded(result.message().clone()));
         if wanted.is_nothing()
             && let Ok(result) =
                 self.worker.cached_result(&self.store.resident(), &instance, &action)
         {
             // Going to another thread and back would cost more than all else.
-            return result.map(Response::new).ok_or_else(|| not_cached(&action));
+            return result.as_ref().map(answer).ok_or_else(|| not_cached(&action));
         }
         let (store, worker) = (Arc::clone(&self.store), self.worker.clone());
-        let result = blocking::run(move || {
+        let result = blocking::run_for_caller(move |caller| {
             let cached = worker.cached_result(&store.blocking(), &instance, &action);
             let cached = cached.map_err(|error| lookup_failed(&error))?;
-            let mut result = cached.ok_or_else(|| not_cached(&action))?;
-            if !wanted.is_nothing() {
-                wanted.fill(store.cas(), action.function(), &mut result)?;
+            let result = cached.ok_or_else(|| not_cached(&action))?;
+            let result_bytes = result.message().len() as u64;
+            if wanted.is_nothing() {
+                loan.grow_by(result_bytes)?;
+                return Ok(result);
             }
-            Ok(result)
+            loan.grow_by(2 * result_bytes + MAX_INLINED_BYTES)?;
+            wanted.fill(store.cas(), action.function(), &result, caller)
         })
         .await?;
-        Ok(Response::new(result))
+        Ok(answer(&result))
     }
 
-    /// Takes a client's result, if all its digests are such. Whether the blobs
-    /// are there is checked by every lookup. The result of a failed action is
-    /// acknowledged and forgotten: clients send them, and a cache may forget,
+    /// Takes a client's result, if its paths are paths, its digests are such, and the data inside of
+    /// it is what they say. Whether the blobs are there is checked by every lookup. The result of a
+    /// failed action is acknowledged and forgotten: clients send them, and a cache may forget,
     /// but a failure is never served as cached.
     async fn update_action_result(
         self,
         request: Request<UpdateActionResultRequest>,
+        loan: Arc<Loan>,
     ) -> Result<Response<ActionResult>, Status> {
         let message = request.into_inner();
         let instance = request::instance_name(&message.instance_name)?;
@@ -131,10 +137,13 @@ impl ActionCache {
         if result.exit_code != 0 {
             return Ok(Response::new(result));
         }
+        // The message, and the entry that is made of it.
+        loan.grow_by(2 * result.encoded_len() as u64)?;
         let store = Arc::clone(&self.store);
         let result = blocking::run(move || {
-            let put = store.action_cache().put(instance.as_str(), &action, &result.encode_to_vec());
-            put.map(|()| result).map_err(status::store)
+            let (entry, cache) = (result.encode_to_vec(), store.action_cache());
+            cache.put(instance.as_str(), &action, &entry).map_err(status::store)?;
+            Ok(result)
         })
         .await?;
         Ok(Response::new(result))

@@ -10,10 +10,11 @@ use store::Store;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, BoxStream, http};
 use tonic::{Code, Request, Response, Status};
-use worker::{ExecuteRequest, OperationState, SubmitError, Subscription, Worker};
+use worker::{Done, ExecuteRequest, OperationState, SubmitError, Subscription, Worker};
 
 use crate::grpc::{Call, Methods};
-use crate::inline::Wanted;
+use crate::inline::{MAX_INLINED_BYTES, Wanted};
+use crate::memory::Loan;
 use crate::operation::{UnknownOperation, message};
 use crate::{blocking, origin, request, status};
 
@@ -21,10 +22,18 @@ use crate::{blocking, origin, request, status};
 /// clients and proxies between take silence for a broken connection.
 const REPEAT: Duration = Duration::from_secs(30);
 
+/// Actions up to this size are read without borrowing: real ones take some hundred bytes.
+const SMALL_ACTION_BYTES: u64 = 4 << 10;
+
+/// The largest Action that the worker reads.
+const MAX_ACTION_BYTES: u64 = 1 << 20;
+
 /// The status of an action that was not taken on.
 fn not_taken_on(error: &SubmitError) -> Status {
     let code = match error {
-        SubmitError::QueueFull { .. } => Code::ResourceExhausted,
+        SubmitError::QueueFull { .. } | SubmitError::QueueTooLarge { .. } => {
+            Code::ResourceExhausted
+        }
         SubmitError::Draining | SubmitError::WouldWait => Code::Unavailable,
     };
     status::of_act(code, "the action was not taken on", error)
@@ -44,11 +53,17 @@ impl Execution {
 
     /// Each state of an operation as it comes, the current one at once. Dropping
     /// the stream tells the worker that the client is gone.
-    fn follow(&self, subscription: Subscription, wanted: Wanted) -> BoxStream<Operation> {
+    fn follow(
+        &self,
+        subscription: Subscription,
+        wanted: Wanted,
+        loan: Arc<Loan>,
+    ) -> BoxStream<Operation> {
         let following = Following {
             subscription,
             store: Arc::clone(&self.store),
             wanted: Arc::new(wanted),
+            loan,
             last: None,
         };
         Box::pin(futures_util::stream::unfold(following, |mut following| async move {
@@ -63,9 +78,17 @@ impl Methods for Execution {
 
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
         match method {
-            "Execute" => call.server_streaming(move |request| self.clone().execute(request)),
+            "Execute" => {
+                let loan = call.loan();
+                call.server_streaming(move |request| {
+                    self.clone().execute(request, Arc::clone(&loan))
+                })
+            }
             "WaitExecution" => {
-                call.server_streaming(move |request| self.clone().wait_execution(request))
+                let loan = call.loan();
+                call.server_streaming(move |request| {
+                    self.clone().wait_execution(request, Arc::clone(&loan))
+                })
             }
             _ => call.unimplemented(),
         }
@@ -76,6 +99,7 @@ impl Execution {
     async fn execute(
         self,
         request: Request<proto::build::bazel::remote::execution::v2::ExecuteRequest>,
+        loan: Arc<Loan>,
     ) -> Result<Response<BoxStream<Operation>>, Status> {
         let origin = Arc::new(origin::of(request.metadata()));
         let message = request.into_inner();
@@ -91,11 +115,11 @@ impl Execution {
             skip_cache_lookup: message.skip_cache_lookup,
             origin,
         };
-        let wanted = Wanted {
-            stdout: message.inline_stdout,
-            stderr: message.inline_stderr,
-            output_files: message.inline_output_files,
-        };
+        let wanted =
+            Wanted::new(message.inline_stdout, message.inline_stderr, message.inline_output_files);
+        if action.size_bytes() > SMALL_ACTION_BYTES {
+            loan.grow_by(2 * action.size_bytes().min(MAX_ACTION_BYTES))?;
+        }
         // Going to another thread and back costs more than what is done there, mostly.
         let subscription = match self.worker.execute(&self.store.resident(), &request) {
             Err(SubmitError::WouldWait) => {
@@ -108,16 +132,17 @@ impl Execution {
             }
             submitted => submitted.map_err(|error| not_taken_on(&error))?,
         };
-        Ok(Response::new(self.follow(subscription, wanted)))
+        Ok(Response::new(self.follow(subscription, wanted, loan)))
     }
 
     async fn wait_execution(
         self,
         request: Request<WaitExecutionRequest>,
+        loan: Arc<Loan>,
     ) -> Result<Response<BoxStream<Operation>>, Status> {
         let name = &request.get_ref().name;
         let subscription = self.worker.attach(name).ok_or_else(|| UnknownOperation::new(name))?;
-        Ok(Response::new(self.follow(subscription, Wanted::default())))
+        Ok(Response::new(self.follow(subscription, Wanted::default(), loan)))
     }
 }
 
@@ -126,6 +151,7 @@ struct Following {
     subscription: Subscription,
     store: Arc<Store>,
     wanted: Arc<Wanted>,
+    loan: Arc<Loan>,
     last: Option<Arc<OperationState>>,
 }
 
@@ -134,21 +160,26 @@ impl Following {
     async fn next(&mut self) -> Option<Result<Operation, Status>> {
         let state = self.next_state().await?;
         self.last = Some(Arc::clone(&state));
+        Some(self.message(state).await)
+    }
+
+    async fn message(&self, state: Arc<OperationState>) -> Result<Operation, Status> {
         let name = self.subscription.operation_name();
-        if state.done.is_none() || self.wanted.is_nothing() {
-            return Some(Ok(message(name, &state)));
-        }
-        let (store, wanted, name) =
-            (Arc::clone(&self.store), Arc::clone(&self.wanted), name.to_owned());
-        let inlined = blocking::run(move || {
-            let mut state = (*state).clone();
-            let function = state.action.function();
-            if let Some(result) = state.done.as_mut().and_then(|done| done.result.as_mut()) {
-                wanted.fill(store.cas(), function, result)?;
-            }
-            Ok(message(&name, &state))
-        });
-        Some(inlined.await)
+        let Some(done) = &state.done else { return Ok(message(name, &state)) };
+        // The answer, which may be forgotten elsewhere by now, and the message with it.
+        self.loan.grow_by(2 * done.memory_bytes())?;
+        let Some(result) = done.result.clone().filter(|_| !self.wanted.is_nothing()) else {
+            return Ok(message(name, &state));
+        };
+        self.loan.grow_by(result.message().len() as u64 + MAX_INLINED_BYTES)?;
+        let (store, wanted) = (Arc::clone(&self.store), Arc::clone(&self.wanted));
+        let function = state.action.function();
+        let filled = blocking::run_for_caller(move |caller| {
+            wanted.fill(store.cas(), function, &result, caller)
+        })
+        .await?;
+        let done = Done { result: Some(filled), ..done.clone() };
+        Ok(message(name, &OperationState { done: Some(done), ..(*state).clone() }))
     }
 
     /// The next state, or the last one again after a while of silence.
@@ -171,6 +202,8 @@ mod tests {
     fn codes_of_actions_that_are_not_taken_on() {
         let full = SubmitError::QueueFull { limit: 1 };
         assert_eq!(not_taken_on(&full).code(), Code::ResourceExhausted);
+        let large = SubmitError::QueueTooLarge { limit_bytes: 1 };
+        assert_eq!(not_taken_on(&large).code(), Code::ResourceExhausted);
         assert_eq!(not_taken_on(&SubmitError::Draining).code(), Code::Unavailable);
     }
 }

@@ -1,76 +1,98 @@
 //! Small blobs of a result, sent inside it: saves clients a round trip each.
 
 use bytes::Bytes;
-use model::{Digest, DigestFunction, proto};
+use model::{Digest, DigestFunction, EncodedResult, Part, ResultError};
 use store::Cas;
-use tonic::Status;
+use tonic::{Code, Status};
 
+use crate::blocking::Caller;
 use crate::status;
 
 /// Bytes inlined into one result at most: the result still fits into the 4 MiB
 /// that gRPC clients take by default.
-const MAX_INLINED_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_INLINED_BYTES: u64 = 1 << 20;
 
 /// What a client would like to have inside the result.
 #[derive(Default)]
 pub(crate) struct Wanted {
-    pub(crate) stdout: bool,
-    pub(crate) stderr: bool,
-    pub(crate) output_files: Vec<String>,
+    stdout: bool,
+    stderr: bool,
+    /// Sorted.
+    output_files: Vec<String>,
+}
+
+/// Why a result could not be filled.
+enum FillError {
+    Result(ResultError),
+    Status(Status),
+}
+
+impl From<ResultError> for FillError {
+    fn from(error: ResultError) -> Self {
+        Self::Result(error)
+    }
+}
+
+impl From<FillError> for Status {
+    fn from(error: FillError) -> Self {
+        match error {
+            FillError::Result(error) => status::of(Code::Internal, &error),
+            FillError::Status(status) => status,
+        }
+    }
 }
 
 impl Wanted {
+    pub(crate) fn new(stdout: bool, stderr: bool, mut output_files: Vec<String>) -> Self {
+        // In place: the list was borrowed for when it was decoded.
+        output_files.sort_unstable();
+        Self { stdout, stderr, output_files }
+    }
+
     /// Whether nothing is wanted.
     pub(crate) fn is_nothing(&self) -> bool {
         !self.stdout && !self.stderr && self.output_files.is_empty()
     }
 
-    /// Puts it there, as far as it fits. The API calls this a hint: what does
-    /// not fit stays a digest.
+    /// The result with what is wanted inside, as far as it fits, while `caller` waits for it. The
+    /// API calls this a hint: what does not fit stays a digest.
     pub(crate) fn fill(
         &self,
         cas: &Cas,
         function: DigestFunction,
-        result: &mut proto::ActionResult,
-    ) -> Result<(), Status> {
-        let mut inliner = Inliner { cas, function, left_bytes: MAX_INLINED_BYTES };
-        if self.stdout {
-            inliner.fill(result.stdout_digest.as_ref(), &mut result.stdout_raw)?;
-        }
-        if self.stderr {
-            inliner.fill(result.stderr_digest.as_ref(), &mut result.stderr_raw)?;
-        }
-        for file in &mut result.output_files {
-            if self.output_files.contains(&file.path) {
-                inliner.fill(file.digest.as_ref(), &mut file.contents)?;
+        result: &EncodedResult,
+        caller: &Caller,
+    ) -> Result<EncodedResult, Status> {
+        let mut left_bytes = MAX_INLINED_BYTES;
+        let filled = result.with_contents(function, |part, digest| {
+            let fits = (1..=left_bytes).contains(&digest.size_bytes());
+            if !fits || !self.wants(part) {
+                return Ok(None);
+            }
+            let blob = read(cas, digest, caller).map_err(FillError::Status)?;
+            if blob.is_some() {
+                left_bytes -= digest.size_bytes();
+            }
+            Ok(blob)
+        });
+        filled.map_err(|error: FillError| error.into())
+    }
+
+    fn wants(&self, part: Part<'_>) -> bool {
+        match part {
+            Part::Stdout => self.stdout,
+            Part::Stderr => self.stderr,
+            Part::File(path) => {
+                self.output_files.binary_search_by(|wanted| wanted.as_str().cmp(path)).is_ok()
             }
         }
-        Ok(())
     }
 }
 
-struct Inliner<'a> {
-    cas: &'a Cas,
-    function: DigestFunction,
-    left_bytes: u64,
-}
-
-impl Inliner<'_> {
-    /// Fills `field` with the blob, unless it is filled, too large, or no longer
-    /// there.
-    fn fill(&mut self, digest: Option<&proto::Digest>, field: &mut Bytes) -> Result<(), Status> {
-        let digest = digest.and_then(|digest| Digest::from_proto(digest, self.function).ok());
-        let Some(digest) = digest.filter(|digest| field.is_empty() && self.fits(digest)) else {
-            return Ok(());
-        };
-        if let Some(blob) = self.cas.read(&digest).map_err(status::store)? {
-            self.left_bytes -= digest.size_bytes();
-            *field = blob;
-        }
-        Ok(())
+/// The blob; `None` if it is no longer there.
+fn read(cas: &Cas, digest: &Digest, caller: &Caller) -> Result<Option<Bytes>, Status> {
+    if caller.is_gone() {
+        return Err(Status::cancelled("the client left"));
     }
-
-    fn fits(&self, digest: &Digest) -> bool {
-        (1..=self.left_bytes).contains(&digest.size_bytes())
-    }
+    cas.read(digest).map_err(status::store)
 }

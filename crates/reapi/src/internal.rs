@@ -13,7 +13,9 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http};
 use tonic::{Request, Response, Status};
 
+use crate::cas::OUTCOME_BYTES;
 use crate::grpc::{Call, Methods};
+use crate::memory::Loan;
 use crate::{blocking, request, status};
 
 /// The service.
@@ -34,7 +36,10 @@ impl Methods for InternalCas {
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
         match method {
             "DeleteBlobs" => {
-                call.unary(move |request| delete_blobs(Arc::clone(&self.store), request))
+                let loan = call.loan();
+                call.unary(move |request| {
+                    delete_blobs(Arc::clone(&self.store), Arc::clone(&loan), request)
+                })
             }
             _ => call.unimplemented(),
         }
@@ -45,11 +50,13 @@ impl Methods for InternalCas {
 /// while an action or a result needs it.
 async fn delete_blobs(
     store: Arc<Store>,
+    loan: Arc<Loan>,
     request: Request<DeleteBlobsRequest>,
 ) -> Result<Response<DeleteBlobsResponse>, Status> {
     let message = request.into_inner();
     request::instance_name(&message.instance_name)?;
     let function = request::function(message.digest_function)?;
+    loan.grow_by(OUTCOME_BYTES * message.blob_digests.len() as u64)?;
     let responses = blocking::run(move || {
         let outcome = |encoded: Bytes| DeleteBlobsOutcome {
             status: Some(status::to_rpc(delete_one(&store, function, &encoded))),

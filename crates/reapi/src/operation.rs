@@ -8,6 +8,7 @@ use model::proto::{
 };
 use model::{Digest, DigestFunction};
 use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint};
 use proto::google::longrunning::{Operation, operation};
 use proto::google::protobuf::Any;
 use proto::google::rpc::precondition_failure::Violation;
@@ -46,11 +47,11 @@ impl From<UnknownOperation> for Status {
 pub(crate) fn message(name: &str, state: &OperationState) -> Operation {
     Operation {
         name: name.to_owned(),
-        metadata: Some(any("ExecuteOperationMetadata", &metadata(state))),
+        metadata: Some(any("ExecuteOperationMetadata", metadata(state).encode_to_vec())),
         done: state.done.is_some(),
         result: state.done.as_ref().map(|done| {
             // Never `Operation.error`: the API says that it is not for this.
-            operation::Result::Response(any("ExecuteResponse", &response(done)))
+            operation::Result::Response(any("ExecuteResponse", response(done)))
         }),
     }
 }
@@ -72,22 +73,35 @@ fn metadata(state: &OperationState) -> ExecuteOperationMetadata {
     }
 }
 
-fn response(done: &Done) -> ExecuteResponse {
-    ExecuteResponse {
-        result: done.result.clone(),
+/// The number of `ExecuteResponse.result`.
+const RESULT: u32 = 1;
+
+/// An encoded `ExecuteResponse`. The result, which may be large, is encoded already.
+fn response(done: &Done) -> Vec<u8> {
+    let others = ExecuteResponse {
         cached_result: done.cached,
         status: Some(done.error.as_ref().map_or_else(RpcStatus::default, of_action)),
         message: done.message.clone(),
         ..ExecuteResponse::default()
+    };
+    let result = done.result.as_ref().map(|result| &result.message()[..]);
+    let result_bytes = result.map_or(0, |result| RESULT_KEY_BYTES_MAX + result.len());
+    let mut response = Vec::with_capacity(result_bytes + others.encoded_len());
+    if let Some(result) = result {
+        encode_key(RESULT, WireType::LengthDelimited, &mut response);
+        encode_varint(result.len() as u64, &mut response);
+        response.extend_from_slice(result);
     }
+    others.encode_raw(&mut response);
+    response
 }
 
-/// Packs a REAPI message.
-fn any(name: &str, message: &impl Message) -> Any {
-    Any {
-        type_url: format!("type.googleapis.com/build.bazel.remote.execution.v2.{name}"),
-        value: message.encode_to_vec(),
-    }
+/// A key of one byte and a length of up to ten.
+const RESULT_KEY_BYTES_MAX: usize = 11;
+
+/// Packs an encoded REAPI message.
+fn any(name: &str, value: Vec<u8>) -> Any {
+    Any { type_url: format!("type.googleapis.com/build.bazel.remote.execution.v2.{name}"), value }
 }
 
 /// What `ExecuteResponse.status` says of an action that came to nothing good.
@@ -134,10 +148,33 @@ fn subject(digest: &Digest) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::EncodedResult;
     use std::time::Duration;
 
     fn digest(function: DigestFunction) -> Digest {
         Digest::of(function, b"abc")
+    }
+
+    #[test]
+    fn a_response_is_what_the_generated_code_writes() {
+        use model::proto::ActionResult;
+        for (error, exit_code) in [(None, 3), (Some(ActionError::Cancelled), 0)] {
+            let result = ActionResult { exit_code, ..ActionResult::default() };
+            let done = Done {
+                result: Some(EncodedResult::of(&result)),
+                cached: true,
+                error,
+                message: "why".to_owned(),
+            };
+            let decoded = ExecuteResponse::decode(response(&done).as_slice()).unwrap();
+            assert_eq!(decoded.result, Some(result));
+            assert_eq!((decoded.cached_result, decoded.message.as_str()), (true, "why"));
+            let code = if done.error.is_some() { Code::Cancelled } else { Code::Ok };
+            assert_eq!(decoded.status.unwrap().code, i32::from(code));
+            let without = Done { result: None, ..done };
+            let decoded = ExecuteResponse::decode(response(&without).as_slice()).unwrap();
+            assert_eq!(decoded.result, None);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::future::ready;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::google::longrunning::{
@@ -12,10 +13,11 @@ use proto::google::longrunning::{
 };
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use worker::{Subscription, Worker};
 
 use crate::grpc::{Call, Methods};
+use crate::memory::Loan;
 use crate::operation::{UnknownOperation, message};
 
 /// The longest a call waits; the client may ask again. Without a bound, calls of
@@ -42,9 +44,10 @@ impl Operations {
     }
 
     /// An operation's present state.
-    async fn look(&self, name: &str) -> Result<Operation, UnknownOperation> {
+    async fn look(&self, name: &str, loan: &Loan) -> Result<Operation, Status> {
         let state = self.attach(name)?.next().await;
         let state = state.ok_or_else(|| UnknownOperation::new(name))?;
+        loan.grow_by(state.memory_bytes())?;
         Ok(message(name, &state))
     }
 }
@@ -53,11 +56,18 @@ impl Methods for Operations {
     const NAME: &'static str = "google.longrunning.Operations";
 
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
+        let loan = call.loan();
         match method {
-            "GetOperation" => call.unary(move |request| self.clone().get_operation(request)),
-            "WaitOperation" => call.unary(move |request| self.clone().wait_operation(request)),
+            "GetOperation" => {
+                call.unary(move |request| self.clone().get_operation(request, Arc::clone(&loan)))
+            }
+            "WaitOperation" => {
+                call.unary(move |request| self.clone().wait_operation(request, Arc::clone(&loan)))
+            }
             "CancelOperation" => call.unary(move |request| ready(self.cancel_operation(&request))),
-            "ListOperations" => call.unary(move |request| self.clone().list_operations(request)),
+            "ListOperations" => {
+                call.unary(move |request| self.clone().list_operations(request, Arc::clone(&loan)))
+            }
             _ => call.unimplemented(),
         }
     }
@@ -67,13 +77,15 @@ impl Operations {
     async fn get_operation(
         self,
         request: Request<GetOperationRequest>,
+        loan: Arc<Loan>,
     ) -> Result<Response<Operation>, Status> {
-        Ok(Response::new(self.look(&request.get_ref().name).await?))
+        Ok(Response::new(self.look(&request.get_ref().name, &loan).await?))
     }
 
     async fn wait_operation(
         self,
         request: Request<WaitOperationRequest>,
+        loan: Arc<Loan>,
     ) -> Result<Response<Operation>, Status> {
         let request = request.get_ref();
         let mut subscription = self.attach(&request.name)?;
@@ -86,6 +98,8 @@ impl Operations {
         // Running out of time is fine: the answer is the state by then.
         let _ = tokio::time::timeout(wait(request), end).await;
         let state = latest.ok_or_else(|| UnknownOperation::new(&request.name))?;
+        // The state, which may be forgotten elsewhere by now, and the message.
+        loan.grow_by(2 * state.memory_bytes())?;
         Ok(Response::new(message(&request.name, &state)))
     }
 
@@ -103,15 +117,18 @@ impl Operations {
     async fn list_operations(
         self,
         request: Request<ListOperationsRequest>,
+        loan: Arc<Loan>,
     ) -> Result<Response<ListOperationsResponse>, Status> {
         let request = request.into_inner();
         let mut names = self.worker.operation_names();
         let next_page_token = page(&mut names, request.page_size, &request.page_token);
         let mut operations = Vec::new();
         for name in names {
-            // One that was forgotten meanwhile is left out.
-            if let Ok(operation) = self.look(&name).await {
-                operations.push(operation);
+            match self.look(&name, &loan).await {
+                Ok(operation) => operations.push(operation),
+                // It was forgotten meanwhile.
+                Err(status) if status.code() == Code::NotFound => {}
+                Err(status) => return Err(status),
             }
         }
         Ok(Response::new(ListOperationsResponse {

@@ -38,6 +38,10 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Largest frame that clients may send: fewer of them mean fewer headers to read.
 const MAX_FRAME_BYTES: u32 = 256 << 10;
 
+/// Messages of the health and reflection services, which name a service or a file. Their strings are
+/// copied without being borrowed for.
+const MAX_NAME_MESSAGE_BYTES: usize = 16 << 10;
+
 /// Streams of one connection. Bazel opens 100, others as many as they have
 /// actions; a client with more waits by itself.
 const MAX_STREAMS: u32 = 1024;
@@ -131,9 +135,12 @@ fn routes(
     let execution = Execution::new(Arc::clone(&store), worker.clone());
     let mut routes = Routes::builder();
     routes
-        .add_service(tonic_health::pb::health_server::HealthServer::new(
-            tonic_health::server::HealthService::from_health_reporter(health.0),
-        ))
+        .add_service(
+            tonic_health::pb::health_server::HealthServer::new(
+                tonic_health::server::HealthService::from_health_reporter(health.0),
+            )
+            .max_decoding_message_size(MAX_NAME_MESSAGE_BYTES),
+        )
         .add_service(Endpoint(Capabilities))
         .add_service(Endpoint(ContentAddressableStorage::new(Arc::clone(&store))))
         .add_service(Endpoint(ByteStream::new(Arc::clone(&store))))
@@ -141,7 +148,7 @@ fn routes(
         .add_service(Endpoint(execution))
         .add_service(Endpoint(Operations::new(worker)))
         .add_service(Endpoint(InternalCas::new(store)))
-        .add_service(reflection::v1()?)
-        .add_service(reflection::v1alpha()?);
+        .add_service(reflection::v1()?.max_decoding_message_size(MAX_NAME_MESSAGE_BYTES))
+        .add_service(reflection::v1alpha()?.max_decoding_message_size(MAX_NAME_MESSAGE_BYTES));
     Ok(routes.routes())
 }

@@ -15,6 +15,9 @@ use crate::store::Store;
 
 /// The store as one kind of thread may read it.
 pub trait StoreView {
+    /// Whether the thread may wait.
+    const MAY_WAIT: bool;
+
     /// The content of a blob of up to [`READ_BYTES_MAX`](crate::READ_BYTES_MAX) bytes; `None` if it
     /// is not in the store.
     fn blob(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError>;
@@ -62,6 +65,8 @@ impl Store {
 }
 
 impl StoreView for Blocking<'_> {
+    const MAY_WAIT: bool = true;
+
     fn blob(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
         self.cas.read(digest)
     }
@@ -85,6 +90,8 @@ impl StoreView for Blocking<'_> {
 }
 
 impl StoreView for Resident<'_> {
+    const MAY_WAIT: bool = false;
+
     fn blob(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
         self.cas.read_resident(digest)
     }

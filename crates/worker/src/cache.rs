@@ -2,20 +2,20 @@
 //! inside its trees too, is in the store.
 
 use bytes::Bytes;
-use model::proto;
-use model::result::{References, referenced_digests, tree_digests};
-use model::{Digest, DigestFunction, InstanceName};
-use prost::Message;
+use model::result::{MAX_TREE_BYTES, References, tree_digests};
+use model::{Chain, Digest, DigestFunction, Directory, EncodedResult, InstanceName};
 use store::{StoreError, StoreView};
 
 use crate::error::CacheError;
+use crate::reading::Reading;
 
 /// The cached result of an action that succeeded, if it is complete.
 pub(crate) fn lookup(
     view: &impl StoreView,
+    reading: &Reading,
     instance: &InstanceName,
     action: &Digest,
-) -> Result<Option<proto::ActionResult>, CacheError> {
+) -> Result<Option<EncodedResult>, CacheError> {
     let read = |source| match source {
         StoreError::WouldWait => CacheError::WouldWait,
         source => CacheError::Read { action: *action, source: Box::new(source) },
@@ -38,7 +38,7 @@ pub(crate) fn lookup(
                 CacheError::ReadTree { action: *action, tree: *tree, source: Box::new(source) }
             }
         };
-        if !is_tree_complete(view, action.function(), tree).map_err(read)? {
+        if !is_tree_complete(view, reading, action.function(), tree).map_err(read)? {
             return miss();
         }
     }
@@ -50,24 +50,32 @@ pub(crate) fn lookup(
 fn complete_but_for_trees(
     view: &impl StoreView,
     action: &Digest,
-    bytes: Bytes,
-) -> Option<(proto::ActionResult, References)> {
-    let Ok(result) = proto::ActionResult::decode(bytes) else {
-        tracing::warn!(%action, "the cached result is no ActionResult and is ignored");
-        return None;
-    };
-    let references = referenced_digests(&result, action.function()).ok()?;
+    message: Bytes,
+) -> Option<(EncodedResult, References)> {
+    let (result, references) = EncodedResult::parse(message, action.function())
+        .inspect_err(|error| {
+            tracing::warn!(%action, error = %Chain(error), "the cached result is malformed");
+        })
+        .ok()?;
     let mut named = references.blobs.iter().chain(&references.root_directories);
-    let complete = result.exit_code == 0 && named.all(|digest| view.cas().contains(digest));
+    let complete = result.exit_code() == 0 && named.all(|digest| view.cas().contains(digest));
     complete.then_some((result, references))
 }
 
 /// Whether a Tree and all files in it are in the store.
-fn is_tree_complete(
-    view: &impl StoreView,
+fn is_tree_complete<V: StoreView>(
+    view: &V,
+    reading: &Reading,
     function: DigestFunction,
     tree: &Digest,
 ) -> Result<bool, StoreError> {
+    let size_bytes = tree.size_bytes();
+    if size_bytes > MAX_TREE_BYTES {
+        return Ok(false);
+    }
+    // The message, the directory of it that is parsed, and the digests in it.
+    let bytes_max = 2 * size_bytes + Directory::parse_bytes_max(size_bytes);
+    let _permit = if V::MAY_WAIT { reading.permit(bytes_max) } else { None };
     let Some(bytes) = view.blob(tree)? else {
         return Ok(false);
     };

@@ -16,12 +16,18 @@ pub struct WorkerConfig {
     /// RESOURCE_EXHAUSTED, which clients retry. Default 10,000: far above the
     /// `--jobs` of any build tool, at about 1 KiB each.
     pub queue_limit: usize,
+    /// Memory of the actions that wait, in bytes. More are refused like those over `queue_limit`.
+    /// Default 32 MiB: three times what 10,000 usual actions take.
+    pub queue_bytes: u64,
     /// How long an action goes on with nobody listening. Default 60 s: Bazel
     /// breaks and re-makes its stream once a minute at most.
     pub orphan_grace: Duration,
     /// Finished operations that `WaitExecution` still finds. Default 1,000: a
     /// client asks for them within seconds of a broken stream.
     pub finished_operations: usize,
+    /// Memory of the finished operations, in bytes; the oldest are forgotten over it. Default
+    /// 16 MiB: 1,000 results with some output in them.
+    pub finished_bytes: u64,
     /// Timeout of an action that asks for none. Default: none.
     pub default_timeout: Option<Duration>,
     /// The longest timeout an action may ask for. Default: none.
@@ -75,8 +81,10 @@ impl Default for WorkerConfig {
         Self {
             jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             queue_limit: 10_000,
+            queue_bytes: 32 << 20,
             orphan_grace: Duration::from_secs(60),
             finished_operations: 1_000,
+            finished_bytes: 16 << 20,
             default_timeout: None,
             max_timeout: None,
             inline_bytes: 64 << 10,

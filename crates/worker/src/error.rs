@@ -81,6 +81,24 @@ impl ActionError {
         }
     }
 
+    /// The memory that it takes beside its own size, in bytes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let bytes = match self {
+            Self::MissingBlobs(digests) => size_of_val(digests.as_slice()),
+            Self::Invalid(text)
+            | Self::Unsupported(text)
+            | Self::WrongKind(text)
+            | Self::ResourceExhausted(text)
+            | Self::Internal(text) => text.len(),
+            Self::CommandNotRunnable { program, step, errno } => {
+                program.len() + step.len() + errno.len()
+            }
+            Self::SetUp { step, errno } => step.len() + errno.len(),
+            Self::TimedOut { .. } | Self::Cancelled => 0,
+        };
+        bytes as u64
+    }
+
     /// An error of the server's own, with the act that failed.
     pub(crate) fn internal(act: &str, error: &(dyn std::error::Error + 'static)) -> Self {
         Self::Internal(format!("{act}: {}", Chain(error)))
@@ -122,6 +140,12 @@ pub enum SubmitError {
     QueueFull {
         /// The bound, [`crate::WorkerConfig::queue_limit`].
         limit: usize,
+    },
+    /// The actions that wait take too much memory; try again later.
+    #[error("the actions that are waiting already take {limit_bytes} bytes")]
+    QueueTooLarge {
+        /// The bound, [`crate::WorkerConfig::queue_bytes`].
+        limit_bytes: u64,
     },
     /// The server is about to end and takes nothing new.
     #[error("the server is shutting down")]

@@ -18,6 +18,7 @@ use quick_cache::sync::Cache;
 use store::{Cas, Pin};
 
 use crate::error::ActionError;
+use crate::reading::Reading;
 
 /// The caches between input root digests and trees.
 pub(crate) struct Inputs {
@@ -65,11 +66,16 @@ impl Inputs {
     /// # Errors
     /// [`ActionError::MissingBlobs`] with every blob known to be missing, at any
     /// depth; [`ActionError::Invalid`] for a directory that breaks the rules.
-    pub(crate) fn load(&self, cas: &Cas, root: Digest) -> Result<PinnedTree, ActionError> {
+    pub(crate) fn load(
+        &self,
+        cas: &Cas,
+        reading: &Reading,
+        root: Digest,
+    ) -> Result<PinnedTree, ActionError> {
         let known = match self.trees.get(&root) {
             Some(known) => known,
             None => {
-                let tree = Arc::new(self.assemble(cas, root)?);
+                let tree = Arc::new(self.assemble(cas, reading, root)?);
                 let (complete_at, asked_at) = (AtomicU64::new(NEVER), AtomicU64::new(0));
                 let known = Arc::new(KnownTree { tree, complete_at, asked_at });
                 self.trees.insert(root, Arc::clone(&known));
@@ -82,10 +88,15 @@ impl Inputs {
         Ok(PinnedTree { tree: Arc::clone(&known.tree), _pin: pin })
     }
 
-    fn assemble(&self, cas: &Cas, root: Digest) -> Result<InputTree, ActionError> {
+    fn assemble(
+        &self,
+        cas: &Cas,
+        reading: &Reading,
+        root: Digest,
+    ) -> Result<InputTree, ActionError> {
         let mut found = Vec::new();
         let mut load = |digest: &Digest| {
-            let directory = self.directory(cas, digest)?;
+            let directory = self.directory(cas, reading, digest)?;
             found.extend(directory.clone());
             Ok(directory)
         };
@@ -101,10 +112,12 @@ impl Inputs {
         })
     }
 
-    fn directory(&self, cas: &Cas, digest: &Digest) -> Loaded<ActionError> {
+    fn directory(&self, cas: &Cas, reading: &Reading, digest: &Digest) -> Loaded<ActionError> {
         if let Some(directory) = self.directories.get(digest) {
             return Ok(Some(directory));
         }
+        Directory::check_size(digest.size_bytes())?;
+        let _permit = reading.permit(Directory::parse_bytes_max(digest.size_bytes()));
         let Some(bytes) = read(cas, digest).map_err(LoadError::Failed)? else {
             return Ok(None);
         };
@@ -205,7 +218,7 @@ mod tests {
         }
 
         fn load(&self, root: &Digest) -> Result<PinnedTree, ActionError> {
-            self.inputs.load(self.store.cas(), *root)
+            self.inputs.load(self.store.cas(), &Reading::default(), *root)
         }
 
         fn missing(&self, root: &Digest) -> Vec<Digest> {
@@ -283,6 +296,17 @@ mod tests {
         assert_eq!(fixture.missing(&root), [file]);
         fixture.put(b"file");
         assert!(fixture.load(&root).is_ok());
+    }
+
+    #[test]
+    fn a_directory_that_is_too_large_is_refused_unread() {
+        let fixture = fixture();
+        // Were it read, it would be missing.
+        let huge = Digest::new(FUNCTION, [7; 32], (64 << 20) + 1);
+        for root in [huge, fixture.put(&directory(&[], &[("huge", huge)]))] {
+            let refused = fixture.load(&root).map(|_| ());
+            assert!(matches!(refused, Err(ActionError::Invalid(_))), "{refused:?}");
+        }
     }
 
     #[test]

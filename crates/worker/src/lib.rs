@@ -26,6 +26,7 @@
 //! - `registry`: which operations exist; equal actions in flight are one.
 //! - `report`: what listeners are told of an operation.
 //! - `queue`: the bounded queue between requests and slots.
+//! - `reading`: how much of clients' messages is read at a time.
 //! - `inputs`: from an input root digest to a checked, pinned tree.
 //! - `cache`: looking up and storing results; a hit is complete or no hit.
 //! - `capture`: standard output and error on their way into the store.
@@ -48,6 +49,7 @@ mod losses;
 mod operation;
 mod outputs;
 mod queue;
+mod reading;
 mod registry;
 mod report;
 mod slot;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use model::{Digest, InstanceName, proto};
+use model::{Digest, EncodedResult, InstanceName, proto};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -28,10 +28,13 @@ pub enum Stage {
 }
 
 /// The answer.
+///
+/// The result stays encoded: decoded it could take a hundred times as much, for as long as the
+/// operation is remembered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Done {
     /// What the action left; also partial, beside an error.
-    pub result: Option<proto::ActionResult>,
+    pub result: Option<EncodedResult>,
     /// Whether the result was in the action cache.
     pub cached: bool,
     /// Why there is no good result.
@@ -44,6 +47,13 @@ impl Done {
     /// The answer of an action that came to nothing.
     pub(crate) fn failed(error: ActionError) -> Self {
         Self { result: None, cached: false, error: Some(error), message: String::new() }
+    }
+
+    /// The memory that it takes beside its own size, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        let result = self.result.as_ref().map_or(0, |result| result.message().len());
+        let error = self.error.as_ref().map_or(0, ActionError::memory_bytes);
+        (result + self.message.len()) as u64 + error
     }
 }
 
@@ -65,6 +75,12 @@ impl OperationState {
     pub(crate) fn looked_up(action: Digest) -> Self {
         let metadata = proto::ExecutedActionMetadata::default();
         Self { stage: Stage::CacheCheck, action, metadata, done: None }
+    }
+
+    /// The memory that it takes, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        let done = self.done.as_ref().map_or(0, Done::memory_bytes);
+        (size_of::<Self>() + self.metadata.worker.len()) as u64 + done
     }
 
     /// An action that waits for a slot.
@@ -130,6 +146,15 @@ impl Operation {
             }
             open
         })
+    }
+
+    /// The memory that it takes, in bytes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let history = self.history.borrow();
+        let states: u64 = history.iter().map(|state| state.memory_bytes()).sum();
+        // The name is also a key of the registry, and stands in its list.
+        let names = 3 * self.name.len() + self.instance.as_str().len();
+        (size_of::<Self>() + names) as u64 + states
     }
 
     /// Whether there is an answer.

@@ -1,4 +1,4 @@
-//! The bounded queue between requests and slots: first come, first served.
+//! The queue between requests and slots: first come, first served, bounded in items and in bytes.
 
 use std::collections::VecDeque;
 
@@ -10,11 +10,14 @@ pub(crate) struct Queue<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
     limit: usize,
+    limit_bytes: u64,
 }
 
 #[derive(Debug)]
 struct State<T> {
-    waiting: VecDeque<T>,
+    /// The items, each with the memory that it takes.
+    waiting: VecDeque<(T, u64)>,
+    waiting_bytes: u64,
     /// Takers that hold an item they have not finished yet.
     busy: usize,
     closed: bool,
@@ -25,19 +28,21 @@ struct State<T> {
 pub(crate) enum PushError {
     /// As many items as the bound allows are waiting.
     Full,
+    /// The waiting items take as many bytes as the bound allows.
+    TooManyBytes,
     /// The queue is closed.
     Closed,
 }
 
 impl<T> Queue<T> {
-    /// An empty queue that holds up to `limit` waiting items.
-    pub(crate) fn new(limit: usize) -> Self {
-        let state = State { waiting: VecDeque::new(), busy: 0, closed: false };
-        Self { state: Mutex::new(state), changed: Condvar::new(), limit }
+    /// An empty queue that holds up to `limit` waiting items of up to `limit_bytes` together.
+    pub(crate) fn new(limit: usize, limit_bytes: u64) -> Self {
+        let state = State { waiting: VecDeque::new(), waiting_bytes: 0, busy: 0, closed: false };
+        Self { state: Mutex::new(state), changed: Condvar::new(), limit, limit_bytes }
     }
 
-    /// Appends an item.
-    pub(crate) fn push(&self, item: T) -> Result<(), PushError> {
+    /// Appends an item that takes `bytes` of memory.
+    pub(crate) fn push(&self, item: T, bytes: u64) -> Result<(), PushError> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(PushError::Closed);
@@ -45,7 +50,11 @@ impl<T> Queue<T> {
         if state.waiting.len() >= self.limit {
             return Err(PushError::Full);
         }
-        state.waiting.push_back(item);
+        if state.waiting_bytes + bytes > self.limit_bytes {
+            return Err(PushError::TooManyBytes);
+        }
+        state.waiting_bytes += bytes;
+        state.waiting.push_back((item, bytes));
         self.changed.notify_one();
         Ok(())
     }
@@ -55,7 +64,8 @@ impl<T> Queue<T> {
     pub(crate) fn pop(&self) -> Option<T> {
         let mut state = self.state.lock();
         loop {
-            if let Some(item) = state.waiting.pop_front() {
+            if let Some((item, bytes)) = state.waiting.pop_front() {
+                state.waiting_bytes -= bytes;
                 state.busy += 1;
                 return Some(item);
             }
@@ -90,12 +100,12 @@ mod tests {
 
     #[test]
     fn items_come_out_in_order_and_the_bound_holds() {
-        let queue = Queue::new(2);
-        queue.push(1).unwrap();
-        queue.push(2).unwrap();
-        assert_eq!(queue.push(3), Err(PushError::Full));
+        let queue = Queue::new(2, 100);
+        queue.push(1, 1).unwrap();
+        queue.push(2, 1).unwrap();
+        assert_eq!(queue.push(3, 1), Err(PushError::Full));
         assert_eq!(queue.pop(), Some(1));
-        queue.push(3).unwrap();
+        queue.push(3, 1).unwrap();
         assert_eq!((queue.pop(), queue.pop()), (Some(2), Some(3)));
         assert!(!queue.is_idle());
         for _ in 0..3 {
@@ -105,11 +115,22 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_is_bounded_in_bytes() {
+        let queue = Queue::new(10, 100);
+        queue.push(1, 60).unwrap();
+        assert_eq!(queue.push(2, 41), Err(PushError::TooManyBytes));
+        queue.push(2, 40).unwrap();
+        assert_eq!(queue.push(3, 1), Err(PushError::TooManyBytes));
+        assert_eq!(queue.pop(), Some(1));
+        queue.push(3, 60).unwrap();
+    }
+
+    #[test]
     fn a_closed_queue_serves_what_waits_and_takes_nothing_new() {
-        let queue = Queue::new(2);
-        queue.push(1).unwrap();
+        let queue = Queue::new(2, 100);
+        queue.push(1, 1).unwrap();
         queue.close();
-        assert_eq!(queue.push(2), Err(PushError::Closed));
+        assert_eq!(queue.push(2, 1), Err(PushError::Closed));
         assert_eq!(queue.pop(), Some(1));
         assert_eq!(queue.pop(), None);
     }

@@ -15,6 +15,7 @@ use crate::operation::{Operation, OperationState};
 pub(crate) struct Registry {
     state: Mutex<State>,
     finished_limit: usize,
+    finished_limit_bytes: u64,
     /// Distinguishes this server's operations from those of one before it.
     epoch: u64,
     counter: AtomicU64,
@@ -27,7 +28,9 @@ type Key = (InstanceName, Digest);
 struct State {
     by_name: HashMap<String, Arc<Operation>>,
     shared: HashMap<Key, Arc<Operation>>,
-    finished: VecDeque<String>,
+    /// The names of finished operations, the oldest first, each with the memory that it takes.
+    finished: VecDeque<(String, u64)>,
+    finished_bytes: u64,
 }
 
 /// What became of a request to run an action.
@@ -40,12 +43,14 @@ pub(crate) enum Admission {
 }
 
 impl Registry {
-    /// An empty registry that remembers `finished_limit` finished operations.
-    pub(crate) fn new(finished_limit: usize) -> Self {
+    /// An empty registry that remembers `finished_limit` finished operations, which take up to
+    /// `finished_limit_bytes` of memory together.
+    pub(crate) fn new(finished_limit: usize, finished_limit_bytes: u64) -> Self {
         let since_1970 = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         Self {
             state: Mutex::default(),
             finished_limit,
+            finished_limit_bytes,
             epoch: since_1970.as_nanos() as u64,
             counter: AtomicU64::new(1),
         }
@@ -86,17 +91,27 @@ impl Registry {
     }
 
     /// The operation has its answer: nobody joins it any more, and it is
-    /// forgotten after `finished_limit` others.
+    /// forgotten once the newer ones reach one of the bounds. One that is over
+    /// the bound in bytes by itself is forgotten at once: those that listen
+    /// still get its answer, and a client that asks again finds it in the cache.
     pub(crate) fn finish(&self, operation: &Arc<Operation>) {
+        let bytes = operation.memory_bytes();
         let mut state = self.state.lock();
         let key = (operation.instance.clone(), operation.action);
         if state.shared.get(&key).is_some_and(|shared| Arc::ptr_eq(shared, operation)) {
             state.shared.remove(&key);
         }
-        state.finished.push_back(operation.name.clone());
-        if state.finished.len() > self.finished_limit
-            && let Some(oldest) = state.finished.pop_front()
+        if bytes > self.finished_limit_bytes {
+            state.by_name.remove(&operation.name);
+            return;
+        }
+        state.finished.push_back((operation.name.clone(), bytes));
+        state.finished_bytes += bytes;
+        while (state.finished.len() > self.finished_limit
+            || state.finished_bytes > self.finished_limit_bytes)
+            && let Some((oldest, bytes)) = state.finished.pop_front()
         {
+            state.finished_bytes -= bytes;
             state.by_name.remove(&oldest);
         }
     }
@@ -106,7 +121,13 @@ impl Registry {
         self.finish(operation);
         let mut state = self.state.lock();
         state.by_name.remove(&operation.name);
-        state.finished.retain(|name| *name != operation.name);
+        let mut bytes_of_it = 0;
+        state.finished.retain(|(name, bytes)| {
+            let stays = *name != operation.name;
+            bytes_of_it += if stays { 0 } else { *bytes };
+            stays
+        });
+        state.finished_bytes -= bytes_of_it;
     }
 
     /// Operations without an answer that nobody has listened to for `grace`, and
@@ -166,7 +187,7 @@ mod tests {
 
     #[test]
     fn equal_actions_in_flight_are_one() {
-        let registry = Registry::new(10);
+        let registry = Registry::new(10, u64::MAX);
         let (first, joined) = admit(&registry, "a", true);
         assert!(!joined);
         assert!(admit(&registry, "a", true).1);
@@ -180,7 +201,7 @@ mod tests {
 
     #[test]
     fn nobody_joins_what_is_being_cancelled() {
-        let registry = Registry::new(10);
+        let registry = Registry::new(10, u64::MAX);
         let (first, _) = admit(&registry, "a", true);
         first.cancellation.request();
         let (second, joined) = admit(&registry, "a", true);
@@ -192,7 +213,7 @@ mod tests {
 
     #[test]
     fn finished_operations_are_remembered_up_to_the_bound() {
-        let registry = Registry::new(1);
+        let registry = Registry::new(1, u64::MAX);
         let (first, _) = admit(&registry, "a", true);
         let (second, _) = admit(&registry, "b", true);
         finish(&registry, &first);
@@ -203,8 +224,36 @@ mod tests {
     }
 
     #[test]
+    fn finished_operations_are_remembered_up_to_the_bound_in_bytes() {
+        let registry = Registry::new(100, 64 << 10);
+        let finish_with = |name, message_bytes| {
+            let (operation, _) = admit(&registry, name, true);
+            let message = "m".repeat(message_bytes);
+            let error = ActionError::Invalid("why".into());
+            let done = Done { message, ..Done::failed(error) };
+            operation.complete(Default::default(), done);
+            registry.finish(&operation);
+            operation
+        };
+        let small = finish_with("a", 10);
+        let large = finish_with("b", 40 << 10);
+        assert!(registry.find(&small.name).is_some() && registry.find(&large.name).is_some());
+        let other = finish_with("c", 40 << 10);
+        assert!(registry.find(&small.name).is_none() && registry.find(&large.name).is_none());
+        assert!(registry.find(&other.name).is_some());
+        let huge = finish_with("d", 65 << 10);
+        assert!(registry.find(&huge.name).is_none(), "it is over the bound by itself");
+        assert!(registry.find(&other.name).is_some(), "others do not pay for it");
+        let before = registry.state.lock().finished_bytes;
+        let again = finish_with("e", 10);
+        assert!(registry.find(&again.name).is_some());
+        registry.withdraw(&again);
+        assert_eq!(registry.state.lock().finished_bytes, before);
+    }
+
+    #[test]
     fn orphans_are_those_that_nobody_listens_to() {
-        let registry = Registry::new(10);
+        let registry = Registry::new(10, u64::MAX);
         let (heard, _) = admit(&registry, "a", true);
         let (unheard, _) = admit(&registry, "b", true);
         let _listening = heard.subscribe();

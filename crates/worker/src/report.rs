@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use events::{Event, Failure, Finished, Origin, Queued};
-use model::proto::ActionResult;
+use model::EncodedResult;
 
 use crate::operation::{Done, Operation};
 use crate::timeline::Timeline;
@@ -37,12 +37,12 @@ pub(crate) fn finished(
         origin: Arc::clone(origin),
         queued_at: queued_at(timeline),
         cached: done.cached,
-        exit_code: result.map(|result| result.exit_code),
+        exit_code: result.map(EncodedResult::exit_code),
         error: done.error.as_ref().map(failure),
         stages: timeline.stages(),
         usage: timeline.usage(),
-        outputs: result.map_or(0, outputs),
-        output_bytes: result.map_or(0, output_bytes),
+        outputs: result.map_or(0, EncodedResult::outputs),
+        output_bytes: result.map_or(0, EncodedResult::output_bytes),
         worker: timeline.metadata().worker.clone(),
     }))
 }
@@ -52,14 +52,4 @@ fn queued_at(timeline: &Timeline) -> SystemTime {
     let seconds = Duration::from_secs(u64::try_from(time.seconds).unwrap_or(0));
     let nanos = Duration::from_nanos(u64::try_from(time.nanos).unwrap_or(0));
     SystemTime::UNIX_EPOCH + seconds + nanos
-}
-
-fn outputs(result: &ActionResult) -> u64 {
-    let symlinks = &result.output_symlinks;
-    (result.output_files.len() + result.output_directories.len() + symlinks.len()) as u64
-}
-
-fn output_bytes(result: &ActionResult) -> u64 {
-    let sizes = result.output_files.iter().filter_map(|file| file.digest.as_ref());
-    sizes.fold(0, |sum, digest| sum.saturating_add_signed(digest.size_bytes.max(0)))
 }

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use events::{Event, Listeners, Origin};
 use inputroot::{PresentError, PresentRequest};
 use model::{
-    ActionMessage, ActionSpec, Chain, CommandSpec, Digest, Found, InputTree, RelPath, proto,
+    ActionMessage, ActionSpec, Chain, CommandSpec, Digest, EncodedResult, Found, InputTree,
+    RelPath, proto,
 };
 use prost::Message;
 use runtimes::Runtimes;
@@ -32,6 +33,7 @@ use crate::losses::Losses;
 use crate::operation::{Done, Operation, Stage};
 use crate::outputs::Collection;
 use crate::queue::Queue;
+use crate::reading::Reading;
 use crate::registry::Registry;
 use crate::report;
 use crate::timeline::{Moment, Timeline};
@@ -48,6 +50,17 @@ pub(crate) struct Job {
     pub(crate) timeline: Timeline,
 }
 
+impl Job {
+    /// The memory that it takes while it waits, in bytes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let Origin { tool, invocation, mnemonic, target, configuration } = &*self.origin;
+        let names = [tool, invocation, mnemonic, target, configuration];
+        let names: usize = names.into_iter().map(String::len).sum();
+        let held = size_of::<Self>() + size_of::<Origin>() + names;
+        held as u64 + self.operation.memory_bytes() + self.action.memory_bytes()
+    }
+}
+
 /// What all slots share.
 pub(crate) struct Shared {
     pub(crate) config: WorkerConfig,
@@ -55,6 +68,7 @@ pub(crate) struct Shared {
     /// Where streams, outputs and results go: `store`, but for tests.
     pub(crate) destination: Arc<dyn Destination>,
     pub(crate) disk: Box<dyn Supervisor + Send + Sync>,
+    pub(crate) reading: Reading,
     pub(crate) inputs: Inputs,
     pub(crate) ignored_properties: IgnoredProperties,
     pub(crate) input_roots: Box<dyn InputRoots>,
@@ -99,15 +113,17 @@ impl Slot {
         let cacheable = !action.do_not_cache;
         timeline.mark(Moment::WorkerStart);
         let mut leftovers = Leftovers::default();
-        let done = if operation.cancellation.attach(&self.stop) {
+        let ran = if operation.cancellation.attach(&self.stop) {
             self.execute(&operation, action, &mut timeline, &mut leftovers)
-                .unwrap_or_else(Done::failed)
         } else {
-            Done::failed(ActionError::Cancelled)
+            Err(ActionError::Cancelled)
         };
         operation.cancellation.detach();
         timeline.mark(Moment::WorkerCompleted);
-        let done = self.publish(&operation, cacheable, &timeline, done);
+        let done = match ran {
+            Ok(ran) => self.publish(&operation, cacheable, &timeline, ran),
+            Err(error) => Done::failed(error),
+        };
         self.answer(&operation, &origin, timeline, done);
         self.put_away(leftovers);
     }
@@ -119,7 +135,7 @@ impl Slot {
         action: ActionMessage,
         timeline: &mut Timeline,
         leftovers: &mut Leftovers,
-    ) -> Result<Done, ActionError> {
+    ) -> Result<Ran, ActionError> {
         let shared = &*self.shared;
         timeline.mark(Moment::InputFetchStart);
         let (action, pinned) = self.load(action)?;
@@ -156,22 +172,33 @@ impl Slot {
             }
         }
         timeline.mark(Moment::OutputUploadCompleted);
-        Ok(ran.done())
+        Ok(ran)
     }
 
     /// The whole action and its inputs, all present. What is missing of either
     /// is told in one list.
     fn load(&self, action: ActionMessage) -> Result<(ActionSpec, PinnedTree), ActionError> {
-        let cas = self.shared.store.cas();
-        let command = inputs::read(cas, &action.command)?;
-        let pinned = self.shared.inputs.load(cas, action.input_root);
-        let Some(command) = command else {
-            return Err(also_missing(action.command, pinned.err()));
+        let (cas, reading) = (self.shared.store.cas(), &self.shared.reading);
+        let (command, input_root) = (action.command, action.input_root);
+        let action = self.with_command(action)?;
+        let pinned = self.shared.inputs.load(cas, reading, input_root);
+        let Some(action) = action else {
+            return Err(also_missing(command, pinned.err()));
         };
-        let action = action.with_command(&command, &self.shared.config.platform);
-        let action = action.map_err(|error| ActionError::Invalid(Chain(&error).to_string()))?;
         self.shared.ignored_properties.tell(&action.command.properties.ignored);
         Ok((action, pinned?))
+    }
+
+    /// The action with its command; `None` if that is missing.
+    fn with_command(&self, action: ActionMessage) -> Result<Option<ActionSpec>, ActionError> {
+        let invalid = |error| ActionError::Invalid(Chain(&error).to_string());
+        action.check_command_size().map_err(invalid)?;
+        let bytes_max = CommandSpec::parse_bytes_max(action.command.size_bytes());
+        let _permit = self.shared.reading.permit(bytes_max);
+        let Some(command) = inputs::read(self.shared.store.cas(), &action.command)? else {
+            return Ok(None);
+        };
+        action.with_command(&command, &self.shared.config.platform).map(Some).map_err(invalid)
     }
 
     fn run_command(
@@ -279,31 +306,34 @@ impl Slot {
         operation: &Operation,
         cacheable: bool,
         timeline: &Timeline,
-        mut done: Done,
+        ran: Ran,
     ) -> Done {
-        let Some(result) = &mut done.result else {
-            return done;
-        };
+        let (mut result, error, message) = ran.judged();
         result.execution_metadata = Some(timeline.metadata().clone());
-        let good = done.error.is_none() && result.exit_code == 0 && cacheable;
+        // The streams are blobs too, and what is cached names them only.
+        let streams = proto::ActionResult {
+            stdout_raw: std::mem::take(&mut result.stdout_raw),
+            stderr_raw: std::mem::take(&mut result.stderr_raw),
+            ..Default::default()
+        };
+        let result = EncodedResult::of(&result);
+        let good = error.is_none() && result.exit_code() == 0 && cacheable;
         // An action may swallow what it was told of a full disk.
         if good
             && self.shared.disk.allows()
-            && let Err(error) = self.cache(operation, result)
+            && let Err(error) = self.cache(operation, &result)
         {
             // The result is good all the same.
             let action = operation.action;
             tracing::warn!(%action, error = &error as &dyn std::error::Error, "not cached");
         }
-        done
+        let result = result.with_fields(&streams.encode_to_vec());
+        Done { result: Some(result), cached: false, error, message }
     }
 
-    fn cache(&self, operation: &Operation, result: &proto::ActionResult) -> Result<(), StoreError> {
-        let mut entry = result.clone();
-        entry.stdout_raw.clear();
-        entry.stderr_raw.clear();
-        let entry = entry.encode_to_vec();
-        self.shared.destination.cache(operation.instance.as_str(), &operation.action, &entry)
+    fn cache(&self, operation: &Operation, result: &EncodedResult) -> Result<(), StoreError> {
+        let instance = operation.instance.as_str();
+        self.shared.destination.cache(instance, &operation.action, result.message())
     }
 
     fn answer(
@@ -343,15 +373,15 @@ struct Ran {
 }
 
 impl Ran {
-    /// The answer: what the action itself failed of comes before what could not be stored of it.
-    fn done(self) -> Done {
+    /// The result, why it is not good, and words about that: what the action itself failed of comes
+    /// before what could not be stored of it.
+    fn judged(self) -> (proto::ActionResult, Option<ActionError>, String) {
         let Self { result, error, explanation, losses } = self;
         let has_failed = error.is_some() || result.exit_code != 0;
         let error = if has_failed { error } else { losses.first().cloned() };
         let lost = losses.message(!has_failed);
         let words = [explanation, lost].into_iter().filter(|words| !words.is_empty());
-        let message = words.collect::<Vec<_>>().join("\n");
-        Done { result: Some(result), cached: false, error, message }
+        (result, error, words.collect::<Vec<_>>().join("\n"))
     }
 }
 

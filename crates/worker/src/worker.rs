@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use events::{Event, Listeners, Origin};
 use inputroot::InputRoots;
-use model::{ActionMessage, Chain, Digest, InstanceName, proto};
+use model::{ActionMessage, Chain, Digest, EncodedResult, InstanceName, proto};
 use parking_lot::Mutex;
 use runtimes::Runtimes;
 use store::{Store, StoreError, StoreView};
@@ -20,6 +20,7 @@ use crate::ignored_properties::IgnoredProperties;
 use crate::inputs::Inputs;
 use crate::operation::{Done, Operation, OperationState, Subscription};
 use crate::queue::{PushError, Queue};
+use crate::reading::Reading;
 use crate::registry::{Admission, Registry};
 use crate::report;
 use crate::slot::{Job, Shared, Slot};
@@ -71,8 +72,9 @@ impl Worker {
             inputs: Inputs::new(config.tree, config.tree_cache_bytes),
             ignored_properties: IgnoredProperties::default(),
             sandboxes: Box::new(Arc::new(sandbox::Pool::new(sandbox))),
-            registry: Registry::new(config.finished_operations),
-            queue: Queue::new(config.queue_limit),
+            reading: Reading::default(),
+            registry: Registry::new(config.finished_operations, config.finished_bytes),
+            queue: Queue::new(config.queue_limit, config.queue_bytes),
             listeners,
             config,
             store,
@@ -132,7 +134,7 @@ impl Worker {
         let timeline = Timeline::queued_now(&self.shared.config.worker_name);
         match self.prepare(view, request) {
             Ok(Prepared::Cached(result)) => {
-                Ok(self.answer_at_once(request, timeline, cached(*result)))
+                Ok(self.answer_at_once(request, timeline, cached(result)))
             }
             Ok(Prepared::ToRun(action)) => self.enqueue(request, *action, timeline),
             Err(NotPrepared::WouldWait) => Err(SubmitError::WouldWait),
@@ -148,8 +150,8 @@ impl Worker {
         request: &ExecuteRequest,
     ) -> Result<Prepared, NotPrepared> {
         if !request.skip_cache_lookup {
-            match cache::lookup(view, &request.instance, &request.action) {
-                Ok(Some(result)) => return Ok(Prepared::Cached(Box::new(result))),
+            match cache::lookup(view, &self.shared.reading, &request.instance, &request.action) {
+                Ok(Some(result)) => return Ok(Prepared::Cached(result)),
                 Ok(None) => {}
                 Err(CacheError::WouldWait) => return Err(NotPrepared::WouldWait),
                 // The action can still be run.
@@ -159,6 +161,9 @@ impl Worker {
                 ),
             }
         }
+        // Larger ones are not even read.
+        ActionMessage::check_size(request.action, request.action.size_bytes())
+            .map_err(|error| NotPrepared::Failed(invalid(&error)))?;
         let action = view.blob(&request.action).map_err(|error| match error {
             StoreError::WouldWait => NotPrepared::WouldWait,
             error => NotPrepared::Failed(ActionError::of_store("reading the Action", &error)),
@@ -169,8 +174,7 @@ impl Worker {
     /// Parses the Action blob; fails if it is missing or malformed.
     fn to_run(&self, action: Digest, bytes: Option<Bytes>) -> Result<Prepared, ActionError> {
         let bytes = bytes.ok_or_else(|| ActionError::MissingBlobs(vec![action]))?;
-        let action = ActionMessage::parse(action, &bytes)
-            .map_err(|error| ActionError::Invalid(Chain(&error).to_string()))?;
+        let action = ActionMessage::parse(action, &bytes).map_err(|error| invalid(&error))?;
         self.check_timeout(action.timeout)?;
         Ok(Prepared::ToRun(Box::new(action)))
     }
@@ -223,7 +227,8 @@ impl Worker {
         shared.listeners.tell(&report::queued(&operation, &request.origin));
         let origin = Arc::clone(&request.origin);
         let job = Job { operation: Arc::clone(&operation), origin, action, timeline };
-        match shared.queue.push(job) {
+        let bytes = job.memory_bytes();
+        match shared.queue.push(job, bytes) {
             Ok(()) => Ok(subscription),
             Err(refused) => {
                 // Somebody may have joined it in the meantime.
@@ -233,6 +238,9 @@ impl Worker {
                 shared.listeners.tell(&Event::Withdrawn { operation });
                 Err(match refused {
                     PushError::Full => SubmitError::QueueFull { limit: shared.config.queue_limit },
+                    PushError::TooManyBytes => {
+                        SubmitError::QueueTooLarge { limit_bytes: shared.config.queue_bytes }
+                    }
                     PushError::Closed => SubmitError::Draining,
                 })
             }
@@ -264,8 +272,8 @@ impl Worker {
         view: &impl StoreView,
         instance: &InstanceName,
         action: &Digest,
-    ) -> Result<Option<proto::ActionResult>, CacheError> {
-        let result = cache::lookup(view, instance, action);
+    ) -> Result<Option<EncodedResult>, CacheError> {
+        let result = cache::lookup(view, &self.shared.reading, instance, action);
         if let Ok(found) = &result {
             self.shared.listeners.tell(&Event::LookedUp { hit: found.is_some() });
         }
@@ -334,10 +342,14 @@ enum NotPrepared {
 }
 
 enum Prepared {
-    Cached(Box<proto::ActionResult>),
+    Cached(EncodedResult),
     ToRun(Box<ActionMessage>),
 }
 
-fn cached(result: proto::ActionResult) -> Done {
+fn invalid(error: &model::ActionError) -> ActionError {
+    ActionError::Invalid(Chain(error).to_string())
+}
+
+fn cached(result: EncodedResult) -> Done {
     Done { result: Some(result), cached: true, error: None, message: String::new() }
 }

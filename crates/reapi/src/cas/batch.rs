@@ -19,16 +19,15 @@ use proto::google::rpc::Status as RpcStatus;
 use store::Store;
 use tonic::{Code, Response, Status};
 
-use crate::memory::{Account, Loan};
+use crate::memory::Loan;
 use crate::{blocking, request, status};
 
 /// Data in one batch, in bytes: the most that fits into the messages which gRPC
 /// clients take by default, and what other servers announce.
 pub(crate) const MAX_BATCH_TOTAL_SIZE_BYTES: u64 = 4 << 20;
 
-/// One compressed blob of a batch, unpacked, in bytes. What compresses better
-/// than 16 to 1 is better uploaded as a stream.
-const MAX_UNPACKED_BYTES: u64 = 16 * MAX_BATCH_TOTAL_SIZE_BYTES;
+/// Memory for the outcome of one blob: the message, and the text of an error.
+pub(crate) const OUTCOME_BYTES: u64 = 256;
 
 /// Why a batch, or a blob of one, is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,15 +54,17 @@ impl From<BatchRefused> for Status {
 /// Stores every blob of the batch that is what its digest says.
 pub(super) async fn update(
     store: Arc<Store>,
-    account: Arc<Account>,
+    loan: Arc<Loan>,
     message: BatchUpdateBlobsRequest,
 ) -> Result<Response<BatchUpdateBlobsResponse>, Status> {
     request::instance_name(&message.instance_name)?;
     let function = request::function(message.digest_function)?;
     check_total(message.requests.iter().map(|item| item.data.len() as u64))?;
+    loan.grow_by(OUTCOME_BYTES * message.requests.len() as u64)?;
     let responses = blocking::run(move || {
+        let mut unpacked = Unpacked { loan: &loan, bytes: 0 };
         let outcome = |item: BatchUpdateItem| BatchUpdateOutcome {
-            status: Some(status::to_rpc(update_one(&store, &account, function, &item))),
+            status: Some(status::to_rpc(update_one(&store, &mut unpacked, function, &item))),
             digest: item.digest,
         };
         Ok(message.requests.into_iter().map(outcome).collect())
@@ -74,34 +75,46 @@ pub(super) async fn update(
 
 fn update_one(
     store: &Store,
-    account: &Arc<Account>,
+    unpacked: &mut Unpacked<'_>,
     function: DigestFunction,
     item: &BatchUpdateItem,
 ) -> Result<(), Status> {
     let digest = request::encoded_digest("digest", &item.digest, function)?;
-    let unpacked = account.loan();
     let data = match Compressor::try_from(item.compressor) {
         Ok(Compressor::Identity) => item.data.clone(),
-        Ok(Compressor::Zstd) => decompress(&item.data, digest.size_bytes(), &unpacked)?,
+        Ok(Compressor::Zstd) => unpacked.unpack(&item.data, digest.size_bytes())?,
         _ => return Err(BatchRefused::Compressor(item.compressor).into()),
     };
     store.cas().put_expected(&digest, &data).map(|_| ()).map_err(status::store)
 }
 
-/// Unpacks a blob of a known size, which bounds the memory.
-fn decompress(data: &[u8], size_bytes: u64, unpacked: &Loan) -> Result<Bytes, Status> {
-    if size_bytes > MAX_UNPACKED_BYTES {
-        return Err(BatchRefused::TooLarge { size_bytes, max_bytes: MAX_UNPACKED_BYTES }.into());
+/// The compressed blobs of a batch. Unpacked they are together within the bound of a batch: a few
+/// bytes can stand for gigabytes.
+struct Unpacked<'a> {
+    loan: &'a Loan,
+    bytes: u64,
+}
+
+impl Unpacked<'_> {
+    /// Unpacks a blob of a known size, which bounds the memory.
+    fn unpack(&mut self, data: &[u8], size_bytes: u64) -> Result<Bytes, Status> {
+        let (total_bytes, max_bytes) =
+            (self.bytes.saturating_add(size_bytes), MAX_BATCH_TOTAL_SIZE_BYTES);
+        if total_bytes > max_bytes {
+            return Err(BatchRefused::TooLarge { size_bytes: total_bytes, max_bytes }.into());
+        }
+        // One is held at a time, but its memory may be given back late.
+        self.loan.grow_by(size_bytes)?;
+        self.bytes = total_bytes;
+        let capacity = size_bytes as usize;
+        zstd::bulk::decompress(data, capacity).map(Bytes::from).map_err(status::unpacking)
     }
-    unpacked.grow_to(size_bytes)?;
-    let capacity = size_bytes as usize;
-    zstd::bulk::decompress(data, capacity).map(Bytes::from).map_err(status::unpacking)
 }
 
 /// Reads every blob of the batch that is there.
 pub(super) async fn read(
     store: Arc<Store>,
-    account: Arc<Account>,
+    loan: Arc<Loan>,
     message: BatchReadBlobsRequest,
 ) -> Result<Response<BatchReadBlobsResponse>, Status> {
     request::instance_name(&message.instance_name)?;
@@ -111,7 +124,7 @@ pub(super) async fn read(
             .map_or(0, |digest| digest.size_bytes())
     };
     let total_bytes = check_total(message.digests.iter().map(size))?;
-    let _read = account.lend(total_bytes)?;
+    loan.grow_by(total_bytes + OUTCOME_BYTES * message.digests.len() as u64)?;
     let responses = blocking::run(move || {
         let item = |encoded: Bytes| {
             let (data, status) = match read_one(&store, function, &encoded) {
@@ -140,4 +153,25 @@ fn check_total(sizes: impl Iterator<Item = u64>) -> Result<u64, BatchRefused> {
         return Err(BatchRefused::TooLarge { size_bytes, max_bytes });
     }
     Ok(size_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Budget;
+
+    #[test]
+    fn what_is_unpacked_is_bounded_by_the_batch() {
+        let loan = Budget::new(64 << 20).account().loan();
+        let mut unpacked = Unpacked { loan: &loan, bytes: 0 };
+        let content = vec![0; 3 << 20];
+        let packed = zstd::bulk::compress(&content, 1).unwrap();
+        let mut unpack = |size_bytes| {
+            let data = unpacked.unpack(&packed, size_bytes);
+            data.map(|data| data.len()).map_err(|status| status.code())
+        };
+        assert_eq!(unpack(3 << 20), Ok(3 << 20));
+        assert_eq!(unpack(3 << 20), Err(Code::InvalidArgument));
+        assert_eq!(unpack(u64::MAX), Err(Code::InvalidArgument));
+    }
 }

@@ -4,7 +4,7 @@ mod batch;
 mod missing;
 mod tree;
 
-pub(crate) use batch::MAX_BATCH_TOTAL_SIZE_BYTES;
+pub(crate) use batch::{MAX_BATCH_TOTAL_SIZE_BYTES, OUTCOME_BYTES};
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -33,16 +33,16 @@ impl Methods for ContentAddressableStorage {
 
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
         let store = self.store;
-        let account = call.account();
+        let (account, loan) = (call.account(), call.loan());
         match method {
             "FindMissingBlobs" => call.unary(move |request: Request<_>| {
                 std::future::ready(missing::find_missing_blobs(&store, request.into_inner()))
             }),
             "BatchUpdateBlobs" => call.unary(move |request: Request<_>| {
-                batch::update(Arc::clone(&store), Arc::clone(&account), request.into_inner())
+                batch::update(Arc::clone(&store), Arc::clone(&loan), request.into_inner())
             }),
             "BatchReadBlobs" => call.unary(move |request: Request<_>| {
-                batch::read(Arc::clone(&store), Arc::clone(&account), request.into_inner())
+                batch::read(Arc::clone(&store), Arc::clone(&loan), request.into_inner())
             }),
             "GetTree" => call.server_streaming(move |request: Request<_>| {
                 tree::get_tree(Arc::clone(&store), Arc::clone(&account), request.into_inner())

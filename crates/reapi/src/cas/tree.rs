@@ -74,7 +74,7 @@ pub(super) async fn get_tree(
     }
     let skip = skipped(&message.page_token)?;
     let page_size = usize::try_from(message.page_size).ok().filter(|&size| size > 0);
-    let walk = Walk::at(root, store, account.loan(), skip, page_size.unwrap_or(usize::MAX));
+    let walk = Walk::at(root, store, account, skip, page_size.unwrap_or(usize::MAX));
     Ok(Response::new(pages(walk)))
 }
 
@@ -112,18 +112,30 @@ struct Walk {
     /// Directories at the start that the client has already.
     skip: usize,
     page_size: usize,
+    account: Arc<Account>,
     /// For what was seen: a client may stop reading in the middle of a large tree.
     memory: Loan,
+    /// For the blobs of the page that was made last.
+    page: Loan,
 }
 
 impl Walk {
-    fn at(root: Digest, store: Arc<Store>, memory: Loan, skip: usize, page_size: usize) -> Self {
-        let waiting = VecDeque::from([root]);
-        Self { store, waiting, seen: HashSet::from([root]), read: 0, skip, page_size, memory }
+    fn at(
+        root: Digest,
+        store: Arc<Store>,
+        account: Arc<Account>,
+        skip: usize,
+        page_size: usize,
+    ) -> Self {
+        let (waiting, seen) = (VecDeque::from([root]), HashSet::from([root]));
+        let (memory, page) = (account.loan(), account.loan());
+        Self { store, waiting, seen, read: 0, skip, page_size, account, memory, page }
     }
 
     /// The next page; `None` at the end.
     fn next_page(&mut self) -> Result<Option<GetTreeResponse>, Status> {
+        // The page before is encoded by now.
+        self.page = self.account.loan();
         let mut directories = Vec::new();
         let mut bytes = 0;
         while bytes < PAGE_BYTES && directories.len() < self.page_size {
@@ -146,10 +158,10 @@ impl Walk {
     /// The next Directory that is there.
     fn next_directory(&mut self) -> Result<Option<Bytes>, Status> {
         while let Some(digest) = self.waiting.pop_front() {
+            Directory::check_size(digest.size_bytes()).map_err(malformed(digest))?;
+            self.page.grow_by(digest.size_bytes())?;
             if let Some(blob) = self.store.cas().read(&digest).map_err(status::store)? {
                 self.visit(digest, blob.clone())?;
-                let seen_bytes = self.seen.len() as u64 * DIRECTORY_MEMORY_BYTES;
-                self.memory.grow_to(seen_bytes)?;
                 self.read += 1;
                 return Ok(Some(blob));
             }
@@ -158,9 +170,11 @@ impl Walk {
     }
 
     /// Puts the directory's children in line.
-    fn visit(&mut self, digest: Digest, blob: Bytes) -> Result<(), TreeRefused> {
-        let directory = Directory::parse(blob, digest.function())
-            .map_err(|source| TreeRefused::Malformed { digest, source })?;
+    fn visit(&mut self, digest: Digest, blob: Bytes) -> Result<(), Status> {
+        let _parsed = self.account.lend(Directory::entries_bytes(&blob))?;
+        let directory = Directory::parse(blob, digest.function()).map_err(malformed(digest))?;
+        let seen = self.seen.len() + directory.directory_count();
+        self.memory.grow_to(seen as u64 * DIRECTORY_MEMORY_BYTES)?;
         for entry in directory.entries() {
             if let Entry::Directory { digest, .. } = entry
                 && self.seen.insert(digest)
@@ -168,8 +182,12 @@ impl Walk {
                 self.waiting.push_back(digest);
             }
         }
-        if self.seen.len() > MAX_DIRECTORIES { Err(TreeRefused::TooLarge) } else { Ok(()) }
+        if self.seen.len() > MAX_DIRECTORIES { Err(TreeRefused::TooLarge.into()) } else { Ok(()) }
     }
+}
+
+fn malformed(digest: Digest) -> impl Fn(DirectoryError) -> TreeRefused {
+    move |source| TreeRefused::Malformed { digest, source }
 }
 
 #[cfg(test)]
@@ -182,9 +200,9 @@ mod tests {
 
     const FUNCTION: DigestFunction = DigestFunction::Sha256;
 
-    /// The first page of the tree of one Directory with that many children, none of
-    /// which is there, for a client that has its guaranteed memory and no more.
-    fn first_page(children: usize) -> Result<usize, tonic::Code> {
+    /// The first page of the tree of one Directory with that many children, none of which is there,
+    /// for a client that has memory for the Directory and for `affordable` ones that were seen.
+    fn first_page(children: usize, affordable: u64) -> Result<usize, Code> {
         // In memory where that is: a store syncs, and no test here is about the disk.
         let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let store = Store::open(root.path(), StoreOptions::default()).unwrap();
@@ -193,18 +211,36 @@ mod tests {
             digest: Some(Digest::of(FUNCTION, &number.to_le_bytes()).to_proto()),
         };
         let directories = (0..children).map(node).collect();
-        let directory = proto::Directory { directories, ..Default::default() };
-        let digest = store.cas().put(FUNCTION, &directory.encode_to_vec()).unwrap();
-        let memory = Budget::new(0).account().loan();
-        let mut walk = Walk::at(digest, store, memory, 0, usize::MAX);
+        let message = proto::Directory { directories, ..Default::default() }.encode_to_vec();
+        let digest = store.cas().put(FUNCTION, &message).unwrap();
+        let blob_bytes = digest.size_bytes() + Directory::entries_bytes(&message);
+        let account = Budget::new(blob_bytes + affordable * DIRECTORY_MEMORY_BYTES).account();
+        let mut walk = Walk::at(digest, store, account, 0, usize::MAX);
         let page = walk.next_page().map_err(|status| status.code())?;
         Ok(page.map_or(0, |page| page.directories.len()))
     }
 
     #[test]
     fn what_a_walk_remembers_is_borrowed() {
-        let affordable = (GUARANTEED_BYTES / DIRECTORY_MEMORY_BYTES) as usize - 1;
-        assert_eq!(first_page(affordable), Ok(1));
-        assert_eq!(first_page(affordable + 1), Err(tonic::Code::ResourceExhausted));
+        // More than every client is guaranteed.
+        let children = (GUARANTEED_BYTES / DIRECTORY_MEMORY_BYTES) as usize + 1;
+        assert_eq!(first_page(children, children as u64 + 1), Ok(1));
+        assert_eq!(first_page(children, children as u64), Err(Code::ResourceExhausted));
+    }
+
+    #[test]
+    fn a_directory_is_borrowed_for_before_it_is_read() {
+        let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let store = Store::open(root.path(), StoreOptions::default()).unwrap();
+        let walk = |size_bytes| {
+            // Were it looked for, it would be missing and left out.
+            let absent = Digest::new(FUNCTION, [7; 32], size_bytes);
+            let account = Budget::new(0).account();
+            let mut walk = Walk::at(absent, Arc::clone(&store), account, 0, usize::MAX);
+            walk.next_page().map(|page| page.is_some()).map_err(|status| status.code())
+        };
+        assert_eq!(walk(1000), Ok(false));
+        assert_eq!(walk(GUARANTEED_BYTES + 1), Err(Code::ResourceExhausted));
+        assert_eq!(walk((64 << 20) + 1), Err(Code::InvalidArgument));
     }
 }

@@ -10,8 +10,8 @@ use proto::shape::{Shaped, decoded_bytes};
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-use crate::frame::FrameError;
-use crate::memory::Loan;
+use crate::frame::{FrameError, PREFIX_BYTES};
+use crate::memory::{Exhausted, Loan, MAX_BORROWED_BYTES};
 
 /// What a message's buffer starts with. Larger messages reserve what they need
 /// in one step; see [`ExactEncoder`].
@@ -56,6 +56,19 @@ where
 /// batch of blobs several times.
 pub(super) struct ExactEncoder<Res>(PhantomData<Res>);
 
+/// Shorter messages are encoded without borrowing: with all streams of a connection they are a few
+/// MiB.
+const MIN_LENT_BYTES: usize = 4 << 10;
+
+/// Borrows for the encoded form of an answer. The encoder could not: tonic makes INTERNAL of all
+/// that goes wrong there.
+pub(super) fn borrow_to_encode(loan: &Loan, answer: &impl Message) -> Result<(), Exhausted> {
+    match PREFIX_BYTES + answer.encoded_len() {
+        bytes if bytes >= MIN_LENT_BYTES => loan.grow_by(bytes as u64),
+        _ => Ok(()),
+    }
+}
+
 impl<Res: Message + 'static> Encoder for ExactEncoder<Res> {
     type Item = Res;
     type Error = Status;
@@ -88,7 +101,7 @@ impl<Req: Message + Default + Shaped + 'static> Decoder for ExactDecoder<Req> {
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Req>, Status> {
         // tonic hands out a whole message in one piece.
-        let bytes = decoded_bytes::<Req>(buffer.chunk(), u64::MAX);
+        let bytes = decoded_bytes::<Req>(buffer.chunk(), MAX_BORROWED_BYTES);
         self.loan.grow_by(bytes)?;
         let message = Req::decode(buffer).map_err(FrameError::Malformed)?;
         Ok(Some(message))

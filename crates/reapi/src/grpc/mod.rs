@@ -6,8 +6,10 @@
 
 mod chunked;
 mod codec;
+mod encoded;
 
 pub(crate) use chunked::Chunk;
+pub(crate) use encoded::Encoded;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -16,7 +18,7 @@ use std::task::{Context, Poll};
 
 use prost::Message;
 use proto::shape::Shaped;
-use tokio_stream::Stream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::{
@@ -26,7 +28,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::frame::MAX_MESSAGE_BYTES;
 use crate::memory::{Account, Budget, Loan};
-use codec::ExactCodec;
+use codec::{ExactCodec, borrow_to_encode};
 
 /// The methods of one service.
 pub(crate) trait Methods: Clone + Send + Sync + 'static {
@@ -73,8 +75,9 @@ impl Call {
         account.map_or_else(|| Budget::of_this_machine().account(), Arc::clone)
     }
 
-    /// The loan for what is received of the call.
-    fn received(&self) -> Arc<Loan> {
+    /// What the call borrowed. Handlers add what they are about to hold for it; all of it is given
+    /// back when the answer is out.
+    pub(crate) fn loan(&self) -> Arc<Loan> {
         let loan = self.request.extensions().get::<Arc<Loan>>();
         loan.map_or_else(|| Arc::new(self.account().loan()), Arc::clone)
     }
@@ -82,7 +85,7 @@ impl Call {
     /// One message in, one out.
     pub(crate) fn unary<Req, Res, F, Fut>(
         self,
-        handler: F,
+        mut handler: F,
     ) -> BoxFuture<http::Response<Body>, Infallible>
     where
         Req: Message + Default + Shaped + 'static,
@@ -91,7 +94,16 @@ impl Call {
         Fut: Future<Output = Result<Response<Res>, Status>> + Send + 'static,
     {
         Box::pin(async move {
-            let loan = self.received();
+            let loan = self.loan();
+            let borrowed = Arc::clone(&loan);
+            let handler = move |request| {
+                let (answer, loan) = (handler(request), Arc::clone(&borrowed));
+                async move {
+                    let answer = answer.await?;
+                    borrow_to_encode(&loan, answer.get_ref())?;
+                    Ok(answer)
+                }
+            };
             Ok(server::<Req, Res>(loan).unary(Unary(handler), self.request).await)
         })
     }
@@ -99,7 +111,7 @@ impl Call {
     /// One message in, a stream out.
     pub(crate) fn server_streaming<Req, Res, F, Fut, S>(
         self,
-        handler: F,
+        mut handler: F,
     ) -> BoxFuture<http::Response<Body>, Infallible>
     where
         Req: Message + Default + Shaped + 'static,
@@ -109,7 +121,20 @@ impl Call {
         S: Stream<Item = Result<Res, Status>> + Send + 'static,
     {
         Box::pin(async move {
-            let loan = self.received();
+            let loan = self.loan();
+            let borrowed = Arc::clone(&loan);
+            let handler = move |request| {
+                let (answer, loan) = (handler(request), Arc::clone(&borrowed));
+                async move {
+                    let messages = answer.await?.into_inner();
+                    let lent = messages.map(move |message| {
+                        let message = message?;
+                        borrow_to_encode(&loan, &message)?;
+                        Ok(message)
+                    });
+                    Ok(Response::new(lent))
+                }
+            };
             Ok(server::<Req, Res>(loan)
                 .server_streaming(ServerStreaming(handler), self.request)
                 .await)
@@ -128,9 +153,8 @@ impl Call {
         S: Stream<Item = Result<Chunk, Status>> + Send + 'static,
     {
         Box::pin(async move {
-            let answer = async {
-                handler(chunked::only_message(self.received(), self.request).await?).await
-            };
+            let answer =
+                async { handler(chunked::only_message(self.loan(), self.request).await?).await };
             Ok(answer.await.map_or_else(Status::into_http, chunked::response))
         })
     }
@@ -143,7 +167,7 @@ impl Call {
         Fut: Future<Output = Result<Response<Res>, Status>> + Send + 'static,
     {
         Box::pin(async move {
-            let loan = self.received();
+            let loan = self.loan();
             let (parts, body) = self.request.into_parts();
             // tonic sees all of the call but its messages.
             let request = http::Request::from_parts(parts, Body::empty());

@@ -12,11 +12,15 @@ use crate::status;
 
 /// Borrowed by all connections together, in bytes: a hundred large messages at a
 /// time, beside what connections are guaranteed.
-const MAX_BORROWED_BYTES: u64 = 512 << 20;
+pub(crate) const MAX_BORROWED_BYTES: u64 = 512 << 20;
 
 /// What one connection can always borrow, in bytes: the largest message, or the
 /// pieces of a few streams.
 pub(crate) const GUARANTEED_BYTES: u64 = 8 << 20;
+
+/// What connections are guaranteed beyond the budget, in bytes, all together: eight of them. With more
+/// the bound of the whole would grow with the number of connections, which is the clients' choice.
+const RESERVED_BYTES: u64 = 8 * GUARANTEED_BYTES;
 
 /// How long a call waits that can wait: then its client had better know.
 const MAX_WAIT: Duration = Duration::from_secs(30);
@@ -113,7 +117,9 @@ impl Account {
     fn take(&self, bytes: u64) -> Result<(), Exhausted> {
         let own = self.held_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let all = self.budget.held_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if own <= GUARANTEED_BYTES || all <= self.budget.limit_bytes {
+        let limit_bytes = self.budget.limit_bytes;
+        let is_guaranteed = own <= GUARANTEED_BYTES && all <= limit_bytes + RESERVED_BYTES;
+        if is_guaranteed || all <= limit_bytes {
             return Ok(());
         }
         self.subtract(bytes);
@@ -142,6 +148,17 @@ impl Loan {
     /// Borrows what is missing to that many bytes.
     pub(crate) fn grow_to(&self, bytes: u64) -> Result<(), Exhausted> {
         self.grow_by(bytes.saturating_sub(self.bytes.load(Ordering::Relaxed)))
+    }
+
+    /// Moves up to that many bytes into a loan of their own.
+    pub(crate) fn split_off(&self, bytes: u64) -> Self {
+        let mut taken = 0;
+        // Never fails: there is always a next value.
+        let _ = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+            taken = held.min(bytes);
+            Some(held - taken)
+        });
+        Self { account: Arc::clone(&self.account), bytes: AtomicU64::new(taken) }
     }
 
     /// Borrows that many bytes more.
@@ -198,6 +215,30 @@ mod tests {
         assert_eq!(refused, Exhausted { asked: 1, held: 108 * MIB });
         drop(held);
         assert!(modest.lend(50 * MIB).is_ok());
+    }
+
+    #[test]
+    fn the_guaranteed_parts_have_a_bound_together() {
+        let budget = Budget::new(100 * MIB);
+        let greedy = budget.account();
+        let _held = greedy.lend(100 * MIB).unwrap();
+        let others: Vec<_> = (0..20).map(|_| budget.account()).collect();
+        let loans = others.iter().filter_map(|account| account.lend(GUARANTEED_BYTES).ok());
+        assert_eq!(loans.collect::<Vec<_>>().len(), 8);
+    }
+
+    #[test]
+    fn a_part_of_a_loan_lives_on_by_itself() {
+        let account = Budget::new(100 * MIB).account();
+        let loan = account.lend(10).unwrap();
+        let part = loan.split_off(7);
+        let rest = loan.split_off(7);
+        drop(loan);
+        assert_eq!(account.held_bytes.load(Ordering::Relaxed), 10);
+        drop(part);
+        assert_eq!(account.held_bytes.load(Ordering::Relaxed), 3);
+        drop(rest);
+        assert_eq!(account.held_bytes.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]

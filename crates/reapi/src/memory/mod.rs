@@ -14,8 +14,12 @@
 //! again, and does not wait: to let the rest of a message wait in the connection's
 //! HTTP/2 window would block those that are nearly whole. A download waits, and
 //! both take smaller pieces when the budget is half used up. The guarantee keeps one
-//! client from starving others. So what is held has a bound:
-//! limit + connections × [`GUARANTEED_BYTES`].
+//! client from starving others, up to a reserve. So what is held has a bound: limit and
+//! reserve.
+//!
+//! A call borrows before it allocates: for a request when its length is known, for its
+//! decoded form when that was counted, for blobs by the sizes in their digests, and for
+//! an answer before it is encoded.
 //!
 //! - [`budget`]: the budget, its accounts and loans.
 //! - [`connection`]: a connection with its account; its first bytes must come soon.
@@ -30,6 +34,6 @@ mod service;
 
 #[cfg(test)]
 pub(crate) use budget::GUARANTEED_BYTES;
-pub(crate) use budget::{Account, Budget, Loan};
+pub(crate) use budget::{Account, Budget, Exhausted, Loan, MAX_BORROWED_BYTES};
 pub(crate) use connection::Accounted;
 pub(crate) use service::Lending;

@@ -10,7 +10,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::HeaderMap;
 
-use super::budget::{Account, Loan};
+use super::budget::Loan;
 
 /// Smaller frames are not worth counting: with all streams of a connection they
 /// are a few MiB.
@@ -19,7 +19,9 @@ const MIN_LENT_BYTES: usize = 4 << 10;
 /// See the module.
 pub(super) struct ResponseBody {
     body: Body,
-    account: Arc<Account>,
+    /// What the call borrowed: its answer is in memory until it is encoded, and what was
+    /// encoded goes out with a part of this.
+    borrowed: Arc<Loan>,
     is_over: bool,
 }
 
@@ -36,8 +38,8 @@ impl AsRef<[u8]> for Lent {
 }
 
 impl ResponseBody {
-    pub(super) fn new(body: Body, account: Arc<Account>) -> Self {
-        Self { body, account, is_over: false }
+    pub(super) fn new(body: Body, borrowed: Arc<Loan>) -> Self {
+        Self { body, borrowed, is_over: false }
     }
 
     /// A frame that is accounted for until it is sent, or an end that says why not.
@@ -47,7 +49,8 @@ impl ResponseBody {
             Ok(bytes) => return Ok(Frame::data(bytes)),
             Err(trailers) => return Ok(trailers),
         };
-        match self.account.lend(bytes.len() as u64) {
+        let loan = self.borrowed.split_off(bytes.len() as u64);
+        match loan.grow_to(bytes.len() as u64).map(|()| loan) {
             Ok(loan) => Ok(Frame::data(Bytes::from_owner(Lent { bytes, _loan: loan }))),
             Err(exhausted) => {
                 self.is_over = true;
@@ -89,7 +92,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::Ordering;
 
-    use crate::memory::budget::{Budget, GUARANTEED_BYTES};
+    use crate::memory::budget::{Account, Budget, GUARANTEED_BYTES};
     use http_body::Body as _;
 
     struct Once(Option<Bytes>);
@@ -113,7 +116,7 @@ mod tests {
 
     fn answer(size: usize, account: &Arc<Account>) -> ResponseBody {
         let body = Body::new(Once(Some(vec![7; size].into())));
-        ResponseBody::new(body, Arc::clone(account))
+        ResponseBody::new(body, Arc::new(account.loan()))
     }
 
     #[tokio::test]

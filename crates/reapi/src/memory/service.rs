@@ -13,8 +13,8 @@ use super::request::RequestBody;
 use super::response::ResponseBody;
 
 /// Puts the bodies of all calls of a service on the account of their connection,
-/// whose own description is of type `I`. Handlers find the account, and the loan for what
-/// they received, among the request's extensions.
+/// whose own description is of type `I`. Handlers find the account, and the loan of the
+/// call, among the request's extensions.
 pub(crate) struct Lending<S, I> {
     service: S,
     budget: Arc<Budget>,
@@ -68,16 +68,14 @@ where
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let account = self.account(request.extensions_mut());
-        // What was received is in use until the call has its answer.
-        let received = Arc::new(account.loan());
-        let body = Arc::clone(&received);
-        request.extensions_mut().insert(Arc::clone(&received));
-        let request = request.map(|inner| Body::new(RequestBody::new(inner, body)));
+        let borrowed = Arc::new(account.loan());
+        let received = Arc::clone(&borrowed);
+        request.extensions_mut().insert(Arc::clone(&borrowed));
+        let request = request.map(|inner| Body::new(RequestBody::new(inner, received)));
         let answer = self.service.call(request);
         Box::pin(async move {
             let response = answer.await?;
-            drop(received);
-            Ok(response.map(|body| Body::new(ResponseBody::new(body, account))))
+            Ok(response.map(|body| Body::new(ResponseBody::new(body, borrowed))))
         })
     }
 }

@@ -36,6 +36,8 @@ struct Scene {
 #[derive(Debug)]
 struct End {
     done: Done,
+    /// The result in `done`, decoded.
+    result: Option<proto::ActionResult>,
     is_cached: bool,
     released: usize,
     discarded: usize,
@@ -47,7 +49,7 @@ impl End {
     }
 
     fn result(&self) -> &proto::ActionResult {
-        self.done.result.as_ref().expect("a result")
+        self.result.as_ref().expect("a result")
     }
 }
 
@@ -79,8 +81,9 @@ impl Scene {
             }),
             disk: Box::new(FakeDisk(AtomicBool::new(self.disk_is_full))),
             runtimes: Runtimes::open(&RuntimeOptions::default()).unwrap(),
-            registry: Registry::new(1),
-            queue: Queue::new(1),
+            reading: Reading::default(),
+            registry: Registry::new(1, u64::MAX),
+            queue: Queue::new(1, u64::MAX),
             listeners: Listeners::new([]),
             config: self.config,
             store: Arc::clone(store),
@@ -95,13 +98,16 @@ impl Scene {
             Arc::new(Operation::new("operations/1".into(), InstanceName::default(), first));
         let job =
             Job { operation: Arc::clone(&operation), origin: Arc::default(), action, timeline };
-        shared.queue.push(job).unwrap();
+        let bytes = job.memory_bytes();
+        shared.queue.push(job, bytes).unwrap();
         shared.queue.close();
         Slot { shared: Arc::new(shared), stop: StopEvent::new().unwrap() }.serve();
         let done = operation.answer().expect("an answer");
         let is_cached = store.blocking().cached_result("", &digest).unwrap().is_some();
         let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
-        End { done, is_cached, released: count(&released), discarded: count(&discarded) }
+        let result = done.result.as_ref().map(|result| result.message().clone());
+        let result = result.map(|result| proto::ActionResult::decode(result).unwrap());
+        End { done, result, is_cached, released: count(&released), discarded: count(&discarded) }
     }
 }
 
