@@ -15,6 +15,9 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     a_failed_result_is_never_served,
     small_blobs_are_inlined_when_asked_for,
     malformed_updates_are_refused,
+    paths_that_leave_the_working_directory_are_refused,
+    data_in_an_update_is_verified_and_not_kept,
+    many_wanted_files_of_many_files_are_answered,
     results_outlive_the_server,
 }
 
@@ -187,6 +190,87 @@ async fn small_blobs_are_inlined_when_asked_for(kit: Kit) -> Outcome {
     let got = client.action_cache().get_action_result(message).await?.into_inner();
     assert_eq!(got.stdout_raw, b""[..]);
     assert_eq!(got.stdout_digest, Some(large.to_proto()));
+    Ok(())
+}
+
+async fn paths_that_leave_the_working_directory_are_refused(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    let action = client.digest(b"action");
+    for path in ["../../etc/cron.d/x", "/etc/cron.d/x", "a//b", "a/./b", "a\0b", ""] {
+        let mut bad = result(&client, "content").await?;
+        bad.output_files[0].path = path.to_owned();
+        let symlink = proto::OutputSymlink {
+            path: path.to_owned(),
+            target: "content".to_owned(),
+            ..Default::default()
+        };
+        let link = ActionResult { output_symlinks: vec![symlink], ..Default::default() };
+        // Of a failed action as well.
+        let failed = ActionResult { exit_code: 1, ..bad.clone() };
+        for bad in [bad, link, failed] {
+            let status = store(&client, action, bad).await.unwrap_err();
+            assert_eq!(status.code(), Code::InvalidArgument, "{path:?}");
+            assert!(status.message().contains(path.trim_end_matches("\0b")), "{status}");
+        }
+        assert_eq!(client.cached(&action).await?, None, "{path:?}");
+    }
+    Ok(())
+}
+
+async fn data_in_an_update_is_verified_and_not_kept(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    let action = client.digest(b"action");
+    let mut good = result(&client, "content").await?;
+    good.output_files[0].contents = "content".into();
+    let mut lie = good.clone();
+    lie.output_files[0].contents = "another content".into();
+    let stream = ActionResult {
+        stdout_raw: "not out".into(),
+        stdout_digest: Some(client.put("out").await?.to_proto()),
+        ..good.clone()
+    };
+    for lie in [lie, stream] {
+        let status = store(&client, action, lie).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(client.cached(&action).await?, None);
+    }
+    // A stream without a digest becomes a blob.
+    good.stderr_raw = "err".into();
+    store(&client, action, good.clone()).await?;
+    good.output_files[0].contents.clear();
+    good.stderr_raw.clear();
+    good.stderr_digest = Some(client.digest(b"err").to_proto());
+    assert_eq!(client.cached(&action).await?, Some(good));
+    assert_eq!(client.get(&client.digest(b"err")).await?, b"err");
+    Ok(())
+}
+
+/// Both lists have the length at which comparing each with each would take minutes.
+async fn many_wanted_files_of_many_files_are_answered(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    let action = client.digest(b"action");
+    let digest = client.put("x").await?.to_proto();
+    let file = |number| OutputFile {
+        path: format!("{number:05}"),
+        digest: Some(digest.clone()),
+        ..Default::default()
+    };
+    let output_files: Vec<OutputFile> = (0..30_000).map(file).collect();
+    let result = ActionResult { output_files, ..Default::default() };
+    store(&client, action, result).await?;
+    let absent = (0..100_000).map(|number| format!("no{number}"));
+    let message = proto::GetActionResultRequest {
+        action_digest: Some(action.to_proto()),
+        inline_output_files: absent.chain(["29999".to_owned(), "00000".to_owned()]).collect(),
+        ..Default::default()
+    };
+    let got = client.action_cache().get_action_result(message).await?.into_inner();
+    let filled = got.output_files.iter().filter(|file| !file.contents.is_empty());
+    let paths: Vec<&str> = filled.map(|file| file.path.as_str()).collect();
+    assert_eq!(paths, ["00000", "29999"]);
     Ok(())
 }
 

@@ -4,8 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use model::proto::{ActionResult, GetActionResultRequest, UpdateActionResultRequest};
-use model::result::referenced_digests;
-use model::{Digest, DigestError, EncodedResult};
+use model::{Digest, EncodedResult};
 use prost::Message as _;
 use store::Store;
 use tonic::body::Body;
@@ -16,24 +15,8 @@ use worker::{CacheError, Worker};
 use crate::grpc::{Call, Encoded, Methods};
 use crate::inline::{MAX_INLINED_BYTES, Wanted};
 use crate::memory::Loan;
+use crate::uploaded_result::{self, ResultRefused};
 use crate::{blocking, request, status};
-
-/// Why an update is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-enum ResultRefused {
-    /// There is no result in it.
-    #[error("action_result: the result is missing")]
-    Missing,
-    /// The result names a blob by something that is no digest.
-    #[error("action_result")]
-    Digest(#[from] DigestError),
-}
-
-impl From<ResultRefused> for Status {
-    fn from(error: ResultRefused) -> Self {
-        status::of(Code::InvalidArgument, &error)
-    }
-}
 
 fn lookup_failed(error: &CacheError) -> Status {
     let code = match error {
@@ -133,7 +116,7 @@ impl ActionCache {
         let function = request::function(message.digest_function)?;
         let action = request::digest("action_digest", message.action_digest.as_ref(), function)?;
         let result = message.action_result.ok_or(ResultRefused::Missing)?;
-        referenced_digests(&result, function).map_err(ResultRefused::Digest)?;
+        uploaded_result::check(&result, function)?;
         if result.exit_code != 0 {
             return Ok(Response::new(result));
         }
@@ -141,9 +124,11 @@ impl ActionCache {
         loan.grow_by(2 * result.encoded_len() as u64)?;
         let store = Arc::clone(&self.store);
         let result = blocking::run(move || {
-            let (entry, cache) = (result.encode_to_vec(), store.action_cache());
+            let kept = uploaded_result::without_data(result, function, store.cas());
+            let kept = kept.map_err(status::store)?;
+            let (entry, cache) = (kept.encode_to_vec(), store.action_cache());
             cache.put(instance.as_str(), &action, &entry).map_err(status::store)?;
-            Ok(result)
+            Ok(kept)
         })
         .await?;
         Ok(Response::new(result))

@@ -21,6 +21,7 @@
 //!   `reflection`: a service each.
 //! - [`operation`]: operations as clients see them.
 //! - [`inline`]: small blobs sent inside a result.
+//! - [`uploaded_result`]: results that clients upload.
 //! - [`grpc`]: hand-made services, where the generated ones would copy blobs.
 //! - [`memory`]: what clients can make the server hold.
 //! - [`frame`]: the messages of a gRPC stream.
@@ -48,5 +49,6 @@ mod request;
 mod resource_name;
 mod server;
 mod status;
+mod uploaded_result;
 
 pub use server::{Health, ServeError, Services, serve};
