@@ -10,6 +10,12 @@ use crate::{
     e2e::{Place, steps::step},
 };
 
+/// How Bazel ends when the server refuses an action.
+const REFUSED: i32 = 34;
+
+/// The targets of `//trees`, which only work in a directory of their own.
+const TREES: [&str; 6] = ["unpacked", "copied", "installed", "unzipped", "replaced", "owned"];
+
 /// Test runs of `//...`: eight tests, one of them in two shards.
 const TEST_RUNS: usize = 9;
 
@@ -45,6 +51,14 @@ fn steps(server: &mut Daemon, bazel: &mut Bazel) -> Result<()> {
         );
         ensure!(report.cache_hits() == 0, "an empty cache had hits");
         Ok(format!("{actions} actions, {TEST_RUNS} test runs"))
+    })?;
+
+    step("declared directories are the actions' own, as under linux-sandbox", || {
+        for name in TREES {
+            let kept = fs::read_to_string(bazel.output(&format!("trees/{name}/kept"))?);
+            ensure!(kept.with_context(|| name)? == "kept\n", "{name} has other content");
+        }
+        Ok(TREES.join(", "))
     })?;
 
     step("a second clean build is served from the action cache", || {
@@ -118,7 +132,34 @@ fn steps(server: &mut Daemon, bazel: &mut Bazel) -> Result<()> {
         let log = fs::read_to_string(bazel.test_log("testing/endless_test/test.log")?)?;
         ensure!(log.contains("still here"), "the output is lost:\n{log}");
         Ok("TIMEOUT, with the log".into())
+    })?;
+
+    step("limits hold on a target and on a platform, and a misspelled one is named", || {
+        let small = "--extra_execution_platforms=//limits:small";
+        for words in [&["//limits:limited"][..], &[small, "//limits:limited_by_platform"]] {
+            bazel.fails_with(1, "build", words)?;
+        }
+        bazel.fails_with(1, "build", &["//limits:crowded"])?;
+        let report = bazel.build(&["//limits:unlimited", "//limits:limited_by_platform"])?;
+        ensure!(report.remote() > 0, "without the platform nothing ran: {report:?}");
+        let words = ["--noverbose_failures", "//limits:misspelled"];
+        let invocation = bazel.fails_with(REFUSED, "build", &words)?;
+        ensure_told_once(invocation.stderr(), "did you mean limits_memory?")?;
+        Ok("64 MiB, 16 processes".into())
+    })?;
+
+    step("an output that cannot be stored is told once, as any other refusal", || {
+        let words = ["--noverbose_failures", "//trees:with_pipe"];
+        let invocation = bazel.fails_with(REFUSED, "build", &words)?;
+        ensure_told_once(invocation.stderr(), "is a socket, a pipe or a device")?;
+        Ok("a pipe in a declared directory".into())
     })
+}
+
+fn ensure_told_once(stderr: &str, words: &str) -> Result<()> {
+    let told = stderr.matches(words).count();
+    ensure!(told == 1, "{words:?} is told {told} times:\n{stderr}");
+    Ok(())
 }
 
 fn ensure_every_test(
