@@ -98,6 +98,38 @@ impl Server {
         }
     }
 
+    /// Skips unless clients may store results.
+    pub(crate) fn updates_results(&self) -> anyhow::Result<()> {
+        match &self.cache()?.action_cache_update_capabilities {
+            Some(update) if update.update_enabled => Ok(()),
+            _ => skip("action_cache_update_capabilities.update_enabled is false"),
+        }
+    }
+
+    /// Skips unless the digest function in use may be left out of requests.
+    pub(crate) fn infers(&self) -> anyhow::Result<()> {
+        match self.client.function() {
+            DigestFunction::Sha256 => Ok(()),
+            function => skip(format!("{function} may not be left out of requests")),
+        }
+    }
+
+    /// The same server, asked with another digest function.
+    pub(crate) fn with_function(&self, function: DigestFunction) -> Self {
+        Self { client: self.client.with_function(function), ..self.clone() }
+    }
+
+    /// The announced digest functions of actions that this program can compute.
+    pub(crate) fn execution_functions(&self) -> anyhow::Result<Vec<DigestFunction>> {
+        let execution = self.execution()?;
+        let known = DigestFunction::ALL.into_iter();
+        let announced = |function: &DigestFunction| {
+            let value = function.to_proto();
+            execution.digest_functions.contains(&value) || execution.digest_function == value
+        };
+        Ok(known.filter(announced).collect())
+    }
+
     /// Skips unless blobs travel as zstd streams.
     pub(crate) fn streams_zstd(&self) -> anyhow::Result<()> {
         has_zstd(&self.cache()?.supported_compressors, "supported_compressors")

@@ -1,9 +1,9 @@
 //! `ContentAddressableStorage`: asking for blobs, and moving small ones in batches.
 
 use anyhow::ensure;
+use testkit::Digest;
 use testkit::proto::batch_update_blobs_request::Request as Upload;
 use testkit::proto::{self, compressor::Value as Compressor};
-use testkit::{Digest, DigestFunction};
 use tonic::{Code, Status};
 
 use crate::check::{Check, Outcome, must, should, skip};
@@ -417,16 +417,8 @@ async fn a_hash_in_upper_case_is_no_digest(server: Server) -> Outcome {
     }
 }
 
-/// Skips unless the server's function may be left out of requests.
-fn inferable(server: &Server) -> Outcome {
-    match server.client.function() {
-        DigestFunction::Sha256 => Ok(()),
-        function => skip(format!("{function} may not be left out of requests")),
-    }
-}
-
 async fn the_digest_function_is_inferred_when_asking(server: Server) -> Outcome {
-    inferable(&server)?;
+    server.infers()?;
     let stored = server.client.put(unique("stored")).await?;
     let absent = server.client.digest(unique("absent"));
     let message = proto::FindMissingBlobsRequest {
@@ -439,7 +431,7 @@ async fn the_digest_function_is_inferred_when_asking(server: Server) -> Outcome 
 }
 
 async fn the_digest_function_is_inferred_when_storing(server: Server) -> Outcome {
-    inferable(&server)?;
+    server.infers()?;
     let data = unique("stored");
     let digest = server.client.digest(&data);
     let message = proto::BatchUpdateBlobsRequest {
@@ -454,7 +446,7 @@ async fn the_digest_function_is_inferred_when_storing(server: Server) -> Outcome
 }
 
 async fn the_digest_function_is_inferred_when_reading(server: Server) -> Outcome {
-    inferable(&server)?;
+    server.infers()?;
     let data = unique("stored");
     let digest = server.client.put(data.clone()).await?;
     let message = proto::BatchReadBlobsRequest {

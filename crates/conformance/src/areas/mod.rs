@@ -2,10 +2,17 @@
 //!
 //! A new check is a function in its area's module and a line in that module's `CHECKS`.
 
+mod action_cache;
 mod byte_stream;
 mod capabilities;
 mod cas;
 mod compression;
+mod execution;
+mod get_tree;
+mod inputs;
+mod operations;
+mod outputs;
+mod splitting;
 
 use crate::check::Check;
 
@@ -21,6 +28,13 @@ pub(crate) const AREAS: &[Area] = &[
     Area { name: "cas", checks: cas::CHECKS },
     Area { name: "byte_stream", checks: byte_stream::CHECKS },
     Area { name: "compression", checks: compression::CHECKS },
+    Area { name: "get_tree", checks: get_tree::CHECKS },
+    Area { name: "splitting", checks: splitting::CHECKS },
+    Area { name: "action_cache", checks: action_cache::CHECKS },
+    Area { name: "execution", checks: execution::CHECKS },
+    Area { name: "inputs", checks: inputs::CHECKS },
+    Area { name: "outputs", checks: outputs::CHECKS },
+    Area { name: "operations", checks: operations::CHECKS },
 ];
 
 /// A check with its area's name.
