@@ -19,8 +19,8 @@ use tonic::{Code, Response, Status};
 use crate::memory::{Account, Loan};
 use crate::{blocking, request, status};
 
-/// Data of one message: a quarter of what gRPC clients take by default, so that
-/// one more Directory of usual size does not go over it.
+/// Data of one message: a quarter of what gRPC clients take by default. A larger Directory has a
+/// message of its own.
 const PAGE_BYTES: usize = 1 << 20;
 
 /// Directories of one tree: more than any checked-out source tree has; it bounds
@@ -138,7 +138,7 @@ impl Walk {
         self.page = self.account.loan();
         let mut directories = Vec::new();
         let mut bytes = 0;
-        while bytes < PAGE_BYTES && directories.len() < self.page_size {
+        while directories.len() < self.page_size && self.next_fits(bytes) {
             let Some(blob) = self.next_directory()? else {
                 break;
             };
@@ -150,9 +150,27 @@ impl Walk {
         if directories.is_empty() {
             return Ok(None);
         }
-        let over = self.waiting.is_empty();
+        let over = self.peek().is_none();
         let next_page_token = if over { String::new() } else { self.read.to_string() };
         Ok(Some(GetTreeResponse { directories, next_page_token }))
+    }
+
+    /// The next Directory that is there, without reading it. Those that are missing are left out, so
+    /// that the last page is known to be the last.
+    fn peek(&mut self) -> Option<&Digest> {
+        let cas = self.store.cas();
+        while self.waiting.front().is_some_and(|digest| !cas.contains(digest)) {
+            self.waiting.pop_front();
+        }
+        self.waiting.front()
+    }
+
+    /// Whether the next Directory belongs to a page that has so many bytes.
+    fn next_fits(&mut self, page_bytes: usize) -> bool {
+        page_bytes == 0
+            || self
+                .peek()
+                .is_none_or(|next| page_bytes as u64 + next.size_bytes() <= PAGE_BYTES as u64)
     }
 
     /// The next Directory that is there.
