@@ -21,7 +21,7 @@ use tonic::codegen::{BoxFuture, http};
 use tonic::{Request, Response, Status};
 
 use crate::grpc::{Call, Methods};
-use crate::resource_name;
+use crate::{resource_name, status};
 use upload_messages::UploadMessages;
 
 /// The service.
@@ -35,16 +35,18 @@ impl ByteStream {
         Self { store }
     }
 
-    /// There are no partial uploads to be resumed: a write is whole, or it left
-    /// no trace.
+    /// There are no partial uploads to be resumed: a write is whole, or it left no trace. The size of
+    /// a blob that came compressed is that of its content, for offsets are told in it.
     fn query_write_status(
         &self,
         request: &QueryWriteStatusRequest,
     ) -> Result<QueryWriteStatusResponse, Status> {
         let resource = resource_name::parse_write(&request.resource_name)?;
-        let complete = self.store.cas().contains(&resource.digest);
-        let committed_size = if complete { write::committed_size(&resource) } else { 0 };
-        Ok(QueryWriteStatusResponse { committed_size, complete })
+        if !self.store.cas().contains(&resource.digest) {
+            return Err(status::blob_not_found(&resource.digest));
+        }
+        let committed_size = resource.digest.size_bytes() as i64;
+        Ok(QueryWriteStatusResponse { committed_size, complete: true })
     }
 }
 

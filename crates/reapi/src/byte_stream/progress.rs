@@ -41,9 +41,6 @@ pub(crate) enum WriteRefused {
     /// A message came after the one with `finish_write`.
     #[error("a message came after the write was finished")]
     AfterFinish,
-    /// The stream ended without `finish_write`.
-    #[error("the stream ended without finish_write; nothing was stored")]
-    Unfinished,
 }
 
 impl From<WriteRefused> for Status {
@@ -141,7 +138,7 @@ mod tests {
     #[test]
     fn codes() {
         assert_eq!(Status::from(WriteRefused::Start(3)).code(), Code::OutOfRange);
-        assert_eq!(Status::from(WriteRefused::Unfinished).code(), Code::InvalidArgument);
+        assert_eq!(Status::from(WriteRefused::AfterFinish).code(), Code::InvalidArgument);
     }
 
     #[test]

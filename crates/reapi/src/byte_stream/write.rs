@@ -43,7 +43,7 @@ pub(super) async fn write(
 
 /// What a client is told when the blob is there: its size, or the -1 that REAPI
 /// wants for a compressed upload whose length was never known.
-pub(super) fn committed_size(resource: &Resource) -> i64 {
+fn committed_size(resource: &Resource) -> i64 {
     match resource.compression {
         Compression::Identity => resource.digest.size_bytes() as i64,
         Compression::Zstd => -1,
@@ -84,7 +84,9 @@ async fn receive(
         if progress.finished() {
             break;
         }
-        message = messages.message().await?.ok_or(WriteRefused::Unfinished)?;
+        // The client may end its stream early, and is told that nothing is kept of it.
+        let Some(next) = messages.message().await? else { return Ok(0) };
+        message = next;
     }
     refuse_surplus(&mut progress, messages)?;
     upload.commit().await?;
