@@ -58,7 +58,7 @@ async fn only_what_works_is_announced(kit: Kit) -> Outcome {
     assert!(execution.supported_node_properties.is_empty());
     let cache = capabilities.cache_capabilities.context("cache capabilities")?;
     assert!(cache.action_cache_update_capabilities.is_some_and(|update| update.update_enabled));
-    assert_eq!(cache.max_batch_total_size_bytes, 4 << 20);
+    assert_eq!(cache.max_batch_total_size_bytes, (4 << 20) - (64 << 10));
     let allowed = symlink_absolute_path_strategy::Value::Allowed;
     assert_eq!(cache.symlink_absolute_path_strategy, allowed as i32);
     let zstd = [proto::compressor::Value::Zstd as i32];

@@ -34,6 +34,9 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
 
 const MIB: usize = 1 << 20;
 
+/// The data of one batch.
+const BATCH_BYTES: usize = 4 * MIB - (64 << 10);
+
 /// Calls at once.
 const CALLS: usize = 100;
 /// Connections that they come by.
@@ -203,11 +206,11 @@ async fn batches_at_their_bounds(kit: Kit) -> Outcome {
         proto::BatchUpdateBlobsRequest { requests, ..Default::default() }.encode_to_vec()
     };
     let update = format!("{CAS}/BatchUpdateBlobs");
-    let content = vec![7; 4 * MIB];
+    let content = vec![7; BATCH_BYTES];
     let whole = item(client.digest(&content), content.clone(), compressor::Value::Identity);
     flood(&daemon, "a full batch", &update, &batch(vec![whole])).await?;
     let packed: Vec<_> = (0..64_u8)
-        .map(|number| vec![number; 4 * MIB])
+        .map(|number| vec![number; BATCH_BYTES])
         .map(|content| {
             let data = zstd::bulk::compress(&content, 1)?;
             Ok(item(client.digest(&content), data, compressor::Value::Zstd))

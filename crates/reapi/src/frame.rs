@@ -17,9 +17,9 @@ use crate::status;
 /// Bytes before a message: a flag, and the length.
 pub(crate) const PREFIX_BYTES: usize = 5;
 
-/// The largest request message. A batch holds at most 4 MiB of data; the rest is room for its
-/// digests and for clients that fill their ByteStream messages to 4 MiB.
-pub(crate) const MAX_MESSAGE_BYTES: usize = 5 << 20;
+/// The largest request message. A batch holds at most 4 MiB of data; the rest is room for the digests
+/// of 25,000 blobs, and for clients that fill their ByteStream messages to 4 MiB.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 6 << 20;
 
 /// Why a message cannot be taken off the wire.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -45,8 +45,8 @@ impl From<FrameError> for Status {
     fn from(error: FrameError) -> Self {
         let code = match error {
             FrameError::Compressed | FrameError::CutShort => Code::Internal,
-            FrameError::TooLarge { .. } => Code::OutOfRange,
-            FrameError::Malformed(_) => Code::InvalidArgument,
+            // As REAPI has it for batches over the limit.
+            FrameError::TooLarge { .. } | FrameError::Malformed(_) => Code::InvalidArgument,
         };
         status::of(code, &error)
     }
@@ -197,9 +197,9 @@ mod tests {
         };
         check(&framed(1, b"x"), Err(FrameError::Compressed), Code::Internal);
         let huge = FrameError::TooLarge { size_bytes: 0xffff_ffff };
-        check(&[0, 0xff, 0xff, 0xff, 0xff], Err(huge), Code::OutOfRange);
+        check(&[0, 0xff, 0xff, 0xff, 0xff], Err(huge), Code::InvalidArgument);
         let over = FrameError::TooLarge { size_bytes: MAX_MESSAGE_BYTES + 1 };
-        check(&[0, 0, 0x50, 0, 1], Err(over), Code::OutOfRange);
-        check(&[0, 0, 0x50, 0, 0], Ok(MAX_MESSAGE_BYTES), Code::Ok);
+        check(&[0, 0, 0x60, 0, 1], Err(over), Code::InvalidArgument);
+        check(&[0, 0, 0x60, 0, 0], Ok(MAX_MESSAGE_BYTES), Code::Ok);
     }
 }

@@ -312,7 +312,7 @@ impl Action {
 
 /// Blobs in groups that fit into one batch.
 fn batches(blobs: impl Iterator<Item = Vec<u8>>) -> Vec<Vec<Vec<u8>>> {
-    const MAX_BYTES: usize = 4 << 20;
+    const MAX_BYTES: usize = 3 << 20;
     let mut batches = vec![Vec::new()];
     let mut bytes = 0;
     for blob in blobs {

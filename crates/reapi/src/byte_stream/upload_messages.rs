@@ -324,8 +324,8 @@ mod tests {
             }
         };
         check(&[1, 0, 0, 0, 1, 0], Code::Internal);
-        check(&[0, 0, 0x50, 0, 1], Code::OutOfRange);
-        check(&[0, 0xff, 0xff, 0xff, 0xff], Code::OutOfRange);
+        check(&[0, 0, 0x60, 0, 1], Code::InvalidArgument);
+        check(&[0, 0xff, 0xff, 0xff, 0xff], Code::InvalidArgument);
         check(&framed(&[0xff; 20]), Code::InvalidArgument);
         check(&framed(&[0x0a, 200, 1]), Code::InvalidArgument);
         check(&framed(&[0x0a, 1, 0xff]), Code::InvalidArgument);

@@ -22,9 +22,15 @@ use tonic::{Code, Response, Status};
 use crate::memory::Loan;
 use crate::{blocking, request, status};
 
-/// Data in one batch, in bytes: the most that fits into the messages which gRPC
-/// clients take by default, and what other servers announce.
-pub(crate) const MAX_BATCH_TOTAL_SIZE_BYTES: u64 = 4 << 20;
+/// The message that gRPC clients take by default, in bytes.
+const CLIENT_MESSAGE_BYTES: u64 = 4 << 20;
+
+/// Data in one batch, in bytes: with the digest of a blob or a few hundred it fits into the messages
+/// which gRPC clients take by default.
+pub(crate) const MAX_BATCH_TOTAL_SIZE_BYTES: u64 = CLIENT_MESSAGE_BYTES - (64 << 10);
+
+/// Blobs of one batch that are read: the answer for that many, none of which is here, still fits.
+const MAX_BLOBS_READ: usize = 40_000;
 
 /// Memory for the outcome of one blob: the message, and the text of an error.
 pub(crate) const OUTCOME_BYTES: u64 = 256;
@@ -40,6 +46,9 @@ pub(crate) enum BatchRefused {
         /// The limit.
         max_bytes: u64,
     },
+    /// So many blobs are to be read that their statuses alone would not fit into an answer.
+    #[error("{0} blobs are over the limit of {MAX_BLOBS_READ} in one BatchReadBlobs")]
+    TooMany(usize),
     /// The compressor is not among the announced ones.
     #[error("compressor {0} is not supported; use IDENTITY or ZSTD")]
     Compressor(i32),
@@ -123,14 +132,15 @@ pub(super) async fn read(
         request::encoded_digest("digests", encoded, function)
             .map_or(0, |digest| digest.size_bytes())
     };
+    if message.digests.len() > MAX_BLOBS_READ {
+        return Err(BatchRefused::TooMany(message.digests.len()).into());
+    }
     let total_bytes = check_total(message.digests.iter().map(size))?;
     loan.grow_by(total_bytes + OUTCOME_BYTES * message.digests.len() as u64)?;
     let responses = blocking::run(move || {
+        let mut answer = Answer::for_blobs(message.digests.len());
         let item = |encoded: Bytes| {
-            let (data, status) = match read_one(&store, function, &encoded) {
-                Ok(data) => (data, RpcStatus::default()),
-                Err(status) => (Bytes::new(), status::to_rpc(Err(status))),
-            };
+            let (data, status) = answer.take(read_one(&store, function, &encoded));
             let compressor = Compressor::Identity.into();
             BatchReadItem { digest: encoded, data, status: Some(status), compressor }
         };
@@ -138,6 +148,45 @@ pub(super) async fn read(
     })
     .await?;
     Ok(Response::new(BatchReadBlobsResponse { responses }))
+}
+
+/// The room for data and words in an answer that default clients take.
+struct Answer {
+    left_bytes: usize,
+}
+
+/// What an item of an answer takes beside its data and its words, in bytes: the digest, the code, and
+/// the keys and lengths of all fields.
+const READ_ITEM_BYTES: usize = 100;
+
+impl Answer {
+    fn for_blobs(count: usize) -> Self {
+        Self { left_bytes: CLIENT_MESSAGE_BYTES as usize - READ_ITEM_BYTES * count }
+    }
+
+    /// The data and the status of the next blob. One that finds no room is RESOURCE_EXHAUSTED, so
+    /// that the client asks for it again.
+    fn take(&mut self, read: Result<Bytes, Status>) -> (Bytes, RpcStatus) {
+        let read = read.and_then(|data| {
+            if self.fits(data.len()) { Ok(data) } else { Err(Status::resource_exhausted("")) }
+        });
+        match read {
+            Ok(data) => (data, RpcStatus::default()),
+            Err(error) => {
+                let mut status = status::to_rpc(Err(error));
+                if !self.fits(status.message.len()) {
+                    status.message.clear();
+                }
+                (Bytes::new(), status)
+            }
+        }
+    }
+
+    fn fits(&mut self, bytes: usize) -> bool {
+        let left_bytes = self.left_bytes.checked_sub(bytes);
+        self.left_bytes = left_bytes.unwrap_or(self.left_bytes);
+        left_bytes.is_some()
+    }
 }
 
 fn read_one(store: &Store, function: DigestFunction, encoded: &[u8]) -> Result<Bytes, Status> {
@@ -159,6 +208,8 @@ fn check_total(sizes: impl Iterator<Item = u64>) -> Result<u64, BatchRefused> {
 mod tests {
     use super::*;
     use crate::memory::Budget;
+    use model::Digest;
+    use prost::Message as _;
 
     #[test]
     fn what_is_unpacked_is_bounded_by_the_batch() {
@@ -173,5 +224,34 @@ mod tests {
         assert_eq!(unpack(3 << 20), Ok(3 << 20));
         assert_eq!(unpack(3 << 20), Err(Code::InvalidArgument));
         assert_eq!(unpack(u64::MAX), Err(Code::InvalidArgument));
+    }
+
+    /// The items of an answer for that many blobs, which must fit.
+    fn answer(blobs: usize, read: impl Fn() -> Result<Bytes, Status>) -> Vec<BatchReadItem> {
+        let digest = Digest::new(DigestFunction::Sha256, [7; 32], 1 << 20).to_proto();
+        let digest = Bytes::from(digest.encode_to_vec());
+        let mut answer = Answer::for_blobs(blobs);
+        let item = |_| {
+            let (data, status) = answer.take(read());
+            BatchReadItem { digest: digest.clone(), data, status: Some(status), compressor: 0 }
+        };
+        let message = BatchReadBlobsResponse { responses: (0..blobs).map(item).collect() };
+        assert!(message.encoded_len() as u64 <= CLIENT_MESSAGE_BYTES, "{}", message.encoded_len());
+        message.responses
+    }
+
+    #[test]
+    fn answers_fit_default_clients() {
+        let whole = |items: &[BatchReadItem]| items.iter().filter(|it| !it.data.is_empty()).count();
+        let data = |bytes| move || Ok(Bytes::from(vec![0; bytes]));
+        assert_eq!(whole(&answer(1, data(MAX_BATCH_TOTAL_SIZE_BYTES as usize))), 1);
+        assert_eq!(whole(&answer(500, data(MAX_BATCH_TOTAL_SIZE_BYTES as usize / 500))), 500);
+        let small = answer(20_000, data(200));
+        assert!((10_000..20_000).contains(&whole(&small)), "{}", whole(&small));
+        let last = small.last().unwrap().status.clone().unwrap();
+        assert_eq!(Code::from(last.code), Code::ResourceExhausted);
+        let missing = answer(MAX_BLOBS_READ, || Err(Status::not_found("m".repeat(120))));
+        let codes = missing.iter().map(|it| it.status.as_ref().unwrap().code);
+        assert!(codes.into_iter().all(|code| Code::from(code) == Code::NotFound));
     }
 }

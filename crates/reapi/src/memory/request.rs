@@ -12,7 +12,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::budget::Loan;
-use crate::frame::{Frames, MAX_MESSAGE_BYTES, Part};
+use crate::frame::{FrameError, Frames, MAX_MESSAGE_BYTES, Part};
 use crate::status;
 
 /// How long a request may be silent that is not yet whole: longer than a network
@@ -60,9 +60,11 @@ impl RequestBody {
     fn check(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Status> {
         self.silence = None;
         if let Some(data) = frame.data_ref() {
-            // A message over the limit is refused by the one that decodes it.
-            let largest = self.largest_message(data).min(MAX_MESSAGE_BYTES);
-            self.loan.grow_to(largest as u64)?;
+            let size_bytes = self.largest_message(data);
+            if size_bytes > MAX_MESSAGE_BYTES {
+                return Err(FrameError::TooLarge { size_bytes }.into());
+            }
+            self.loan.grow_to(size_bytes as u64)?;
         }
         Ok(frame)
     }
