@@ -42,6 +42,7 @@ mod inline;
 mod internal;
 mod memory;
 mod operation;
+mod operation_filter;
 mod operations;
 mod origin;
 mod reflection;

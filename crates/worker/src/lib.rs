@@ -62,4 +62,5 @@ mod fakes;
 pub use config::{OutputLimits, WorkerConfig};
 pub use error::{ActionError, CacheError, StartError, SubmitError};
 pub use operation::{Done, OperationState, Stage, Subscription};
+pub use registry::Forgotten;
 pub use worker::{ExecuteRequest, Worker};

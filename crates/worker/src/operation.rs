@@ -219,6 +219,11 @@ impl Subscription {
         &self.operation.name
     }
 
+    /// The instance of the action.
+    pub fn instance(&self) -> &InstanceName {
+        &self.operation.instance
+    }
+
     /// The next state; the first call does not wait. `None` after the state
     /// that holds the answer.
     pub async fn next(&mut self) -> Option<Arc<OperationState>> {

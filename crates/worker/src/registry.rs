@@ -33,6 +33,30 @@ struct State {
     finished_bytes: u64,
 }
 
+impl State {
+    fn forget(&mut self, name: &str) {
+        self.by_name.remove(name);
+        let mut bytes_of_it = 0;
+        self.finished.retain(|(finished, bytes)| {
+            let stays = finished != name;
+            bytes_of_it += if stays { 0 } else { *bytes };
+            stays
+        });
+        self.finished_bytes -= bytes_of_it;
+    }
+}
+
+/// What became of a request to forget an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forgotten {
+    /// It is forgotten.
+    Yes,
+    /// It has no answer yet, and stays.
+    Unfinished,
+    /// There is no operation of that name.
+    Unknown,
+}
+
 /// What became of a request to run an action.
 #[derive(Debug)]
 pub(crate) enum Admission {
@@ -116,18 +140,23 @@ impl Registry {
         }
     }
 
+    /// Forgets an operation by its name, if it has its answer.
+    pub(crate) fn forget(&self, name: &str) -> Forgotten {
+        let mut state = self.state.lock();
+        match state.by_name.get(name).map(|operation| operation.is_done()) {
+            None => Forgotten::Unknown,
+            Some(false) => Forgotten::Unfinished,
+            Some(true) => {
+                state.forget(name);
+                Forgotten::Yes
+            }
+        }
+    }
+
     /// Forgets an operation that was never taken on.
     pub(crate) fn withdraw(&self, operation: &Arc<Operation>) {
         self.finish(operation);
-        let mut state = self.state.lock();
-        state.by_name.remove(&operation.name);
-        let mut bytes_of_it = 0;
-        state.finished.retain(|(name, bytes)| {
-            let stays = *name != operation.name;
-            bytes_of_it += if stays { 0 } else { *bytes };
-            stays
-        });
-        state.finished_bytes -= bytes_of_it;
+        self.state.lock().forget(&operation.name);
     }
 
     /// Operations without an answer that nobody has listened to for `grace`, and
@@ -249,6 +278,19 @@ mod tests {
         assert!(registry.find(&again.name).is_some());
         registry.withdraw(&again);
         assert_eq!(registry.state.lock().finished_bytes, before);
+    }
+
+    #[test]
+    fn only_an_operation_that_is_over_is_forgotten() {
+        let registry = Registry::new(10, u64::MAX);
+        let (operation, _) = admit(&registry, "a", true);
+        assert_eq!(registry.forget(&operation.name), Forgotten::Unfinished);
+        assert!(registry.find(&operation.name).is_some());
+        finish(&registry, &operation);
+        assert_eq!(registry.forget(&operation.name), Forgotten::Yes);
+        assert!(registry.find(&operation.name).is_none());
+        assert_eq!(registry.forget(&operation.name), Forgotten::Unknown);
+        assert_eq!(registry.state.lock().finished_bytes, 0);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::inputs::Inputs;
 use crate::operation::{Done, Operation, OperationState, Subscription};
 use crate::queue::{PushError, Queue};
 use crate::reading::Reading;
-use crate::registry::{Admission, Registry};
+use crate::registry::{Admission, Forgotten, Registry};
 use crate::report;
 use crate::slot::{Job, Shared, Slot};
 use crate::timeline::Timeline;
@@ -256,6 +256,11 @@ impl Worker {
     pub fn cancel(&self, operation_name: &str) -> bool {
         let operation = self.shared.registry.find(operation_name);
         operation.inspect(|operation| self.shared.cancel(operation)).is_some()
+    }
+
+    /// Forgets an operation that is over.
+    pub fn forget(&self, operation_name: &str) -> Forgotten {
+        self.shared.registry.forget(operation_name)
     }
 
     /// The names of all operations that can still be asked for, in no order.
