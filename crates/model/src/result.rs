@@ -102,6 +102,25 @@ impl References {
 /// result with a larger one is never served, and its tree is not read.
 pub const MAX_TREE_BYTES: u64 = 64 << 20;
 
+/// The digests of the directories that are in a `Tree` message, the root included.
+pub fn tree_directories(
+    message: &Bytes,
+    function: DigestFunction,
+) -> Result<HashSet<Digest>, TreeError> {
+    let mut directories = HashSet::new();
+    let mut reader = Reader::new(message);
+    while let Some((field, value)) = reader.next_field()? {
+        match (field, value) {
+            (1 | 2, Value::Bytes(span)) => {
+                directories.insert(Digest::of(function, span.of(message)));
+            }
+            (1 | 2, _) => return Err(TreeError::FieldType(field)),
+            _ => {}
+        }
+    }
+    Ok(directories)
+}
+
 /// Lists every digest inside a `Tree` message.
 pub fn tree_digests(message: &Bytes, function: DigestFunction) -> Result<TreeDigests, TreeError> {
     if u32::try_from(message.len()).is_err() {

@@ -1,13 +1,19 @@
 //! Looks up cached results. A hit is complete or it is no hit: every blob that the result names,
-//! inside its trees too, is in the store.
+//! inside its trees and below its root directories too, is in the store.
+
+use std::collections::HashSet;
 
 use bytes::Bytes;
-use model::result::{MAX_TREE_BYTES, References, tree_digests};
-use model::{Chain, Digest, DigestFunction, Directory, EncodedResult, InstanceName};
+use model::result::{MAX_TREE_BYTES, References, TreeDigests, tree_digests, tree_directories};
+use model::{Chain, Digest, Directory, EncodedResult, Entry, InstanceName};
 use store::{StoreError, StoreView};
 
 use crate::error::CacheError;
 use crate::reading::Reading;
+
+/// Directories below the root directories of one result: more than outputs of real actions have. It
+/// bounds the time and the memory of a lookup; a larger result is a miss.
+const MAX_DIRECTORIES: usize = 100_000;
 
 /// The cached result of an action that succeeded, if it is complete.
 pub(crate) fn lookup(
@@ -31,6 +37,7 @@ pub(crate) fn lookup(
     let Some((result, references)) = complete_but_for_trees(view, action, value.clone()) else {
         return miss();
     };
+    let mut known = Vec::new();
     for tree in &references.trees {
         let read = |source| match source {
             StoreError::WouldWait => CacheError::WouldWait,
@@ -38,9 +45,15 @@ pub(crate) fn lookup(
                 CacheError::ReadTree { action: *action, tree: *tree, source: Box::new(source) }
             }
         };
-        if !is_tree_complete(view, reading, action.function(), tree).map_err(read)? {
-            return miss();
+        let has_roots = !references.root_directories.is_empty();
+        let inside = complete_tree(view, reading, tree, has_roots).map_err(read)?;
+        match inside {
+            Some(inside) => known.push(inside),
+            None => return miss(),
         }
+    }
+    if !are_roots_complete(view, reading, &references.root_directories, &known).map_err(read)? {
+        return miss();
     }
     Ok(Some(result))
 }
@@ -62,23 +75,182 @@ fn complete_but_for_trees(
     complete.then_some((result, references))
 }
 
-/// Whether a Tree and all files in it are in the store.
-fn is_tree_complete<V: StoreView>(
+/// A Tree whose files are all in the store.
+struct CompleteTree {
+    /// The directories that are in the message.
+    directories: HashSet<Digest>,
+    /// The directories that those name as their children.
+    children: Vec<Digest>,
+}
+
+/// The Tree, if it and all files in it are in the store. Its directories are hashed only where that
+/// is asked for.
+fn complete_tree<V: StoreView>(
     view: &V,
     reading: &Reading,
-    function: DigestFunction,
     tree: &Digest,
-) -> Result<bool, StoreError> {
+    with_directories: bool,
+) -> Result<Option<CompleteTree>, StoreError> {
     let size_bytes = tree.size_bytes();
     if size_bytes > MAX_TREE_BYTES {
-        return Ok(false);
+        return Ok(None);
     }
     // The message, the directory of it that is parsed, and the digests in it.
     let bytes_max = 2 * size_bytes + Directory::parse_bytes_max(size_bytes);
     let _permit = if V::MAY_WAIT { reading.permit(bytes_max) } else { None };
     let Some(bytes) = view.blob(tree)? else {
-        return Ok(false);
+        return Ok(None);
     };
-    let inside = tree_digests(&bytes, function);
-    Ok(inside.is_ok_and(|inside| inside.files.iter().all(|digest| view.cas().contains(digest))))
+    let Ok(TreeDigests { files, directories: children }) = tree_digests(&bytes, tree.function())
+    else {
+        return Ok(None);
+    };
+    if !files.iter().all(|digest| view.cas().contains(digest)) {
+        return Ok(None);
+    }
+    let directories = if with_directories {
+        tree_directories(&bytes, tree.function()).unwrap_or_default()
+    } else {
+        HashSet::new()
+    };
+    Ok(Some(CompleteTree { directories, children }))
+}
+
+/// Whether all that hangs below these root directories is in the store. The directories of a complete
+/// tree need not be read: what they name is known.
+fn are_roots_complete<V: StoreView>(
+    view: &V,
+    reading: &Reading,
+    roots: &[Digest],
+    trees: &[CompleteTree],
+) -> Result<bool, StoreError> {
+    let mut seen: HashSet<Digest> = roots.iter().copied().collect();
+    let mut waiting = roots.to_vec();
+    while let Some(digest) = waiting.pop() {
+        let known = trees.iter().find(|tree| tree.directories.contains(&digest));
+        let children = match known {
+            Some(tree) => tree.children.clone(),
+            None => match complete_directory(view, reading, &digest)? {
+                Some(children) => children,
+                None => return Ok(false),
+            },
+        };
+        if !children.iter().all(|child| view.cas().contains(child)) {
+            return Ok(false);
+        }
+        waiting.extend(children.into_iter().filter(|child| seen.insert(*child)));
+        if seen.len() > MAX_DIRECTORIES {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The children of a Directory, if it and all files in it are in the store.
+fn complete_directory<V: StoreView>(
+    view: &V,
+    reading: &Reading,
+    digest: &Digest,
+) -> Result<Option<Vec<Digest>>, StoreError> {
+    let size_bytes = digest.size_bytes();
+    if Directory::check_size(size_bytes).is_err() {
+        return Ok(None);
+    }
+    let bytes_max = 2 * size_bytes + Directory::parse_bytes_max(size_bytes);
+    let _permit = if V::MAY_WAIT { reading.permit(bytes_max) } else { None };
+    let Some(bytes) = view.blob(digest)? else {
+        return Ok(None);
+    };
+    let Ok(directory) = Directory::parse(bytes, digest.function()) else {
+        return Ok(None);
+    };
+    let mut children = Vec::new();
+    for entry in directory.entries() {
+        match entry {
+            Entry::File { digest, .. } if !view.cas().contains(&digest) => return Ok(None),
+            Entry::Directory { digest, .. } => children.push(digest),
+            Entry::File { .. } | Entry::Symlink { .. } => {}
+        }
+    }
+    Ok(Some(children))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{DigestFunction, proto};
+    use prost::Message as _;
+    use store::{Store, StoreOptions};
+
+    const FUNCTION: DigestFunction = DigestFunction::Sha256;
+
+    /// A tree of three levels, encoded, the deepest first; and its Tree message.
+    fn levels() -> (Vec<Vec<u8>>, Vec<u8>) {
+        let digest = |blob: &[u8]| Some(Digest::of(FUNCTION, blob).to_proto());
+        let mut blobs = vec![b"content".to_vec()];
+        let file = proto::FileNode {
+            name: "file".to_owned(),
+            digest: digest(&blobs[0]),
+            ..Default::default()
+        };
+        let mut directory = proto::Directory { files: vec![file], ..Default::default() };
+        let mut tree = proto::Tree::default();
+        for _ in 0..3 {
+            let blob = directory.encode_to_vec();
+            let node = proto::DirectoryNode { name: "d".to_owned(), digest: digest(&blob) };
+            blobs.push(blob);
+            tree.children.push(std::mem::take(&mut directory));
+            directory.directories.push(node);
+        }
+        tree.root = tree.children.pop();
+        (blobs, tree.encode_to_vec())
+    }
+
+    /// Whether a result is a hit that names the root, and the Tree too where `with_tree`, while the
+    /// blobs of `missing` are not stored.
+    fn is_hit(with_tree: bool, missing: &[usize]) -> bool {
+        let (blobs, tree) = levels();
+        let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let store = Store::open(root.path(), StoreOptions::default()).unwrap();
+        for (number, blob) in blobs.iter().enumerate() {
+            if !missing.contains(&number) {
+                store.cas().put(FUNCTION, blob).unwrap();
+            }
+        }
+        let tree_digest = store.cas().put(FUNCTION, &tree).unwrap();
+        let root = Digest::of(FUNCTION, blobs.last().unwrap());
+        let directory = proto::OutputDirectory {
+            path: "out".to_owned(),
+            tree_digest: with_tree.then(|| tree_digest.to_proto()),
+            root_directory_digest: Some(root.to_proto()),
+            ..Default::default()
+        };
+        let result =
+            proto::ActionResult { output_directories: vec![directory], ..Default::default() };
+        let action = Digest::of(FUNCTION, b"action");
+        store.action_cache().put("", &action, &result.encode_to_vec()).unwrap();
+        let (reading, instance) = (Reading::default(), InstanceName::default());
+        lookup(&store.blocking(), &reading, &instance, &action).unwrap().is_some()
+    }
+
+    #[test]
+    fn a_hit_is_complete_below_its_root_directories() {
+        for with_tree in [false, true] {
+            assert!(is_hit(with_tree, &[]), "{with_tree}");
+            for missing in 0..4 {
+                assert!(!is_hit(with_tree, &[missing]), "{with_tree}, without {missing}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tree_of_another_root_proves_nothing_of_this_one() {
+        let (blobs, _) = levels();
+        let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let store = Store::open(root.path(), StoreOptions::default()).unwrap();
+        let (view, reading) = (store.blocking(), Reading::default());
+        let roots = [store.cas().put(FUNCTION, blobs.last().unwrap()).unwrap()];
+        let other = CompleteTree { directories: HashSet::new(), children: Vec::new() };
+        assert!(!are_roots_complete(&view, &reading, &roots, &[other]).unwrap());
+    }
 }
