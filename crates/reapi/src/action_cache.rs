@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use model::proto::{ActionResult, GetActionResultRequest, UpdateActionResultRequest};
+use model::proto::{Action, ActionResult, GetActionResultRequest, UpdateActionResultRequest};
 use model::{Digest, EncodedResult};
 use prost::Message as _;
 use store::Store;
@@ -12,6 +12,7 @@ use tonic::codegen::{BoxFuture, http};
 use tonic::{Code, Request, Response, Status};
 use worker::{CacheError, Worker};
 
+use crate::execution::MAX_ACTION_BYTES;
 use crate::grpc::{Call, Encoded, Methods};
 use crate::inline::{MAX_INLINED_BYTES, Wanted};
 use crate::memory::Loan;
@@ -30,6 +31,17 @@ fn lookup_failed(error: &CacheError) -> Status {
 
 fn not_cached(action: &Digest) -> Status {
     Status::not_found(format!("no cached result of action {action}"))
+}
+
+/// Whether results of an action may be kept. One whose Action is not here says nothing against it:
+/// some clients upload results alone.
+fn may_be_cached(store: &Store, action: &Digest) -> Result<bool, Status> {
+    if action.size_bytes() > MAX_ACTION_BYTES {
+        return Ok(true);
+    }
+    let blob = store.cas().read(action).map_err(status::store)?;
+    let message = blob.and_then(|blob| Action::decode(blob).ok());
+    Ok(message.is_none_or(|message| !message.do_not_cache))
 }
 
 /// The service.
@@ -103,9 +115,9 @@ impl ActionCache {
     }
 
     /// Takes a client's result, if its paths are paths, its digests are such, and the data inside of
-    /// it is what they say. Whether the blobs are there is checked by every lookup. The result of a
-    /// failed action is acknowledged and forgotten: clients send them, and a cache may forget,
-    /// but a failure is never served as cached.
+    /// it is what they say. Whether the blobs are there is checked by every lookup. The result of an
+    /// action that failed, or that may not be cached, is acknowledged and not kept, for neither is ever
+    /// served; and the result before it goes, for that is how clients remove a wrong one.
     async fn update_action_result(
         self,
         request: Request<UpdateActionResultRequest>,
@@ -113,20 +125,26 @@ impl ActionCache {
     ) -> Result<Response<ActionResult>, Status> {
         let message = request.into_inner();
         let instance = request::instance_name(&message.instance_name)?;
-        let function = request::function(message.digest_function)?;
-        let action = request::digest("action_digest", message.action_digest.as_ref(), function)?;
+        let action = request::action(
+            message.action_digest.as_ref(),
+            message.digest_function,
+            self.store.cas(),
+        )?;
+        let function = action.function();
         let result = message.action_result.ok_or(ResultRefused::Missing)?;
         uploaded_result::check(&result, function)?;
-        if result.exit_code != 0 {
-            return Ok(Response::new(result));
-        }
         // The message, and the entry that is made of it.
         loan.grow_by(2 * result.encoded_len() as u64)?;
         let store = Arc::clone(&self.store);
         let result = blocking::run(move || {
+            let cache = store.action_cache();
+            if result.exit_code != 0 || !may_be_cached(&store, &action)? {
+                cache.delete(instance.as_str(), &action).map_err(status::store)?;
+                return Ok(result);
+            }
             let kept = uploaded_result::without_data(result, function, store.cas());
             let kept = kept.map_err(status::store)?;
-            let (entry, cache) = (kept.encode_to_vec(), store.action_cache());
+            let entry = kept.encode_to_vec();
             cache.put(instance.as_str(), &action, &entry).map_err(status::store)?;
             Ok(kept)
         })

@@ -26,7 +26,7 @@ const REPEAT: Duration = Duration::from_secs(30);
 const SMALL_ACTION_BYTES: u64 = 4 << 10;
 
 /// The largest Action that the worker reads.
-const MAX_ACTION_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_ACTION_BYTES: u64 = 1 << 20;
 
 /// The status of an action that was not taken on.
 fn not_taken_on(error: &SubmitError) -> Status {

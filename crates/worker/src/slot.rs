@@ -209,7 +209,7 @@ impl Slot {
         timeline: &mut Timeline,
     ) -> Result<Ran, ActionError> {
         let (config, command) = (&self.shared.config, &action.command);
-        let timeout = action.timeout.or(config.default_timeout);
+        let timeout = action.timeout.or_else(|| config.timeout_of_others());
         let capture = || {
             let (inline, limit) = (config.inline_bytes, config.stream_limit_bytes);
             Capture::new(&*self.shared.destination, action.action.function(), inline, limit)
@@ -318,6 +318,9 @@ impl Slot {
         };
         let result = EncodedResult::of(&result);
         let good = error.is_none() && result.exit_code() == 0 && cacheable;
+        if cacheable && has_failed(error.as_ref(), result.exit_code()) {
+            self.forget_success(operation);
+        }
         // An action may swallow what it was told of a full disk.
         if good
             && self.shared.disk.allows()
@@ -329,6 +332,16 @@ impl Slot {
         }
         let result = result.with_fields(&streams.encode_to_vec());
         Done { result: Some(result), cached: false, error, message }
+    }
+
+    /// Removes the cached result of an action that has failed now. Clients ask for a new run, with
+    /// `skip_cache_lookup`, where they believe that what is cached is wrong.
+    fn forget_success(&self, operation: &Operation) {
+        let (cache, action) = (self.shared.store.action_cache(), operation.action);
+        if let Err(error) = cache.delete(operation.instance.as_str(), &action) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(%action, error, "a cached result of it was not removed");
+        }
     }
 
     fn cache(&self, operation: &Operation, result: &EncodedResult) -> Result<(), StoreError> {
@@ -382,6 +395,14 @@ impl Ran {
         let lost = losses.message(!has_failed);
         let words = [explanation, lost].into_iter().filter(|words| !words.is_empty());
         (result, error, words.collect::<Vec<_>>().join("\n"))
+    }
+}
+
+/// Whether it was the command that failed, and not the server or the client that ended it.
+fn has_failed(error: Option<&ActionError>, exit_code: i32) -> bool {
+    match error {
+        None => exit_code != 0,
+        Some(error) => matches!(error, ActionError::TimedOut { .. }),
     }
 }
 
