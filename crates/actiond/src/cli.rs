@@ -189,7 +189,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "MS")]
     pub default_timeout_ms: Option<u64>,
 
-    /// Longest timeout that an action may ask for [default: none]
+    /// Longest timeout that an action may ask for, and that of actions that ask for none [default: none]
     #[arg(long, value_name = "MS")]
     pub max_timeout_ms: Option<u64>,
 

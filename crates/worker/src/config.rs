@@ -30,7 +30,8 @@ pub struct WorkerConfig {
     pub finished_bytes: u64,
     /// Timeout of an action that asks for none. Default: none.
     pub default_timeout: Option<Duration>,
-    /// The longest timeout an action may ask for. Default: none.
+    /// The longest timeout an action may ask for, and that of actions that name none unless
+    /// `default_timeout` is shorter. Default: none.
     pub max_timeout: Option<Duration>,
     /// Standard output and error up to this many bytes are sent inside the
     /// result as well as stored. Default 64 KiB each: two of them stay far
@@ -76,6 +77,13 @@ impl Default for OutputLimits {
     }
 }
 
+impl WorkerConfig {
+    /// The timeout of actions that name none: the default, and never more than the maximum.
+    pub(crate) fn timeout_of_others(&self) -> Option<Duration> {
+        [self.default_timeout, self.max_timeout].into_iter().flatten().min()
+    }
+}
+
 impl Default for WorkerConfig {
     fn default() -> Self {
         Self {
@@ -94,6 +102,30 @@ impl Default for WorkerConfig {
             platform: WorkerPlatform::default(),
             tree_cache_bytes: 32 << 20,
             worker_name: String::from("actiond"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_maximum_holds_for_actions_without_a_timeout() {
+        let seconds = Duration::from_secs;
+        for (default, max, expected) in [
+            (None, None, None),
+            (Some(5), None, Some(5)),
+            (None, Some(9), Some(9)),
+            (Some(5), Some(9), Some(5)),
+            (Some(9), Some(5), Some(5)),
+        ] {
+            let config = WorkerConfig {
+                default_timeout: default.map(seconds),
+                max_timeout: max.map(seconds),
+                ..WorkerConfig::default()
+            };
+            assert_eq!(config.timeout_of_others(), expected.map(seconds));
         }
     }
 }
