@@ -47,6 +47,7 @@ mod ignored_properties;
 mod inputs;
 mod losses;
 mod operation;
+mod output_links;
 mod outputs;
 mod queue;
 mod reading;

@@ -31,6 +31,7 @@ use crate::ignored_properties::IgnoredProperties;
 use crate::inputs::{self, Inputs, PinnedTree};
 use crate::losses::Losses;
 use crate::operation::{Done, Operation, Stage};
+use crate::output_links;
 use crate::outputs::Collection;
 use crate::queue::Queue;
 use crate::reading::Reading;
@@ -138,7 +139,8 @@ impl Slot {
     ) -> Result<Ran, ActionError> {
         let shared = &*self.shared;
         timeline.mark(Moment::InputFetchStart);
-        let (action, pinned) = self.load(action)?;
+        let (mut action, pinned) = self.load(action)?;
+        output_links::follow(&pinned.tree, &mut action.command.outputs)?;
         // Told once the inputs are pinned: who sees it may rely on them.
         operation.advance(Stage::Executing, timeline.metadata().clone());
         let command = &action.command;
