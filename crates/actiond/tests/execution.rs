@@ -31,7 +31,8 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     endless_output_is_stopped,
     blake3_actions_work,
     blake3_is_found_out_where_it_is_not_said,
-    a_command_that_is_not_there_is_named,
+    a_program_that_cannot_be_executed_is_a_failed_action,
+    a_command_without_a_program_is_refused,
     actions_under_load_keep_apart,
 }
 
@@ -361,18 +362,54 @@ async fn blake3_is_found_out_where_it_is_not_said(kit: Kit) -> Outcome {
     Ok(())
 }
 
-async fn a_command_that_is_not_there_is_named(kit: Kit) -> Outcome {
+/// As under Bazel's linux-sandbox, where it is an action that failed and not a server.
+async fn a_program_that_cannot_be_executed_is_a_failed_action(kit: Kit) -> Outcome {
     let daemon = daemon(&kit).await?;
     let client = daemon.client();
-    for program in ["/no/such/program", "no-such-program", "./no-such-input", "/etc", "data"] {
+    let loader = "/nowhere/ld-linux.so.2";
+    let cases: [(&str, i32, &[&str]); 9] = [
+        ("/no/such/program", 127, &["does not exist"]),
+        ("no-such-program", 127, &["not found in PATH (`/usr/bin:/bin`)"]),
+        ("./no-such-input", 127, &["does not exist"]),
+        ("/etc", 126, &["is a directory"]),
+        ("./data", 126, &["permission denied", "0644"]),
+        ("./text", 126, &["neither a `#!` line nor a format"]),
+        ("./script", 126, &["its interpreter `/nowhere/sh` does not exist"]),
+        ("./windows", 126, &["its interpreter `/bin/sh\\r` does not exist", "carriage return"]),
+        ("./dynamic", 126, &["dynamically linked", loader, "does not exist"]),
+    ];
+    for (program, code, reasons) in cases {
         let action = client
             .bare_action([program])
             .with_programs()
             .env("PATH", "/usr/bin:/bin")
-            .input("data", "this is no program");
+            .input("data", "this is no program")
+            .executable("text", "this is no program")
+            .executable("script", "#!/nowhere/sh -e\n")
+            .executable("windows", "#!/bin/sh\r\necho\r\n")
+            .executable("dynamic", testkit::elf::dynamic(loader))
+            .output("out");
         let run = action.run().await?;
-        assert_eq!(run.code(), Code::InvalidArgument, "{program}: {}", run.message());
-        assert!(run.message().contains(program), "{}", run.message());
+        let stderr = run.stderr().await?;
+        assert_eq!((run.code(), run.exit_code()?), (Code::Ok, code), "{program}: {stderr}");
+        assert!(stderr.starts_with(&format!("actiond: cannot run `{program}`: ")), "{stderr}");
+        assert_eq!(stderr.matches('\n').count(), 1, "{stderr}");
+        for reason in reasons {
+            assert!(stderr.contains(reason), "{program}: {stderr}");
+        }
+        assert_eq!((run.outputs()?, run.stdout().await?), (vec![], String::new()));
+        assert_eq!(client.cached(&action.encode().0).await?, None);
+        assert!(!action.run().await?.from_cache());
+    }
+    Ok(())
+}
+
+/// Nothing to run, or nothing that could be run anywhere, is a malformed request.
+async fn a_command_without_a_program_is_refused(kit: Kit) -> Outcome {
+    let daemon = daemon(&kit).await?;
+    for arguments in [vec![], vec![""], vec!["a\0b"], vec!["/bin/sh", "a\0b"]] {
+        let run = daemon.client().bare_action(arguments.clone()).run().await?;
+        assert_eq!(run.code(), Code::InvalidArgument, "{arguments:?}");
     }
     Ok(())
 }

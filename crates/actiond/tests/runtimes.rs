@@ -82,7 +82,7 @@ async fn a_library_comes_from_the_image(kit: Kit) -> Outcome {
     }
     for nothing in ["", "none"] {
         let run = with_libc(&client, "/lib/program", nothing).run().await?;
-        assert_eq!(run.code(), Code::InvalidArgument, "no runtime, so no program: {nothing:?}");
+        assert_eq!(run.exit_code()?, 127, "no runtime, so no program: {nothing:?}");
     }
     Ok(())
 }
@@ -99,7 +99,9 @@ async fn a_shell_comes_with_its_library(kit: Kit) -> Outcome {
     assert_eq!(exit_code(with_libc(&client, "/lib/program", "toy1")).await?, SHELL_LIBRARY);
     assert_eq!(exit_code(client.bare_action(["/bin/bash"])).await?, SHELL);
     let run = with_libc(&client, "/bin/bash", "toy1").run().await?;
-    assert_eq!(run.code(), Code::InvalidArgument, "no shell unless it is asked for");
+    assert_eq!(run.exit_code()?, 127, "no shell unless it is asked for");
+    let stderr = run.stderr().await?;
+    assert!(stderr.contains("`requires-bash`"), "it says what to ask for: {stderr}");
     let run = with_libc(&client, "/bin/bash", "toy2").property("requires-bash", "").run().await?;
     assert_eq!(run.code(), Code::InvalidArgument);
     assert!(run.message().contains("toy2"), "{}", run.message());

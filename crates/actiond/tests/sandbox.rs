@@ -89,7 +89,7 @@ async fn an_action_needs_no_root_file_system(kit: Kit) -> Outcome {
     let in_path = in_path.executable("bin/program", elf::exit_with(43));
     assert_eq!(in_path.run().await?.exit_code()?, 43);
     let not_executable = client.bare_action(["./program"]).input("program", elf::exit_with(1));
-    assert_eq!(not_executable.run().await?.code(), Code::InvalidArgument);
+    assert_eq!(not_executable.run().await?.exit_code()?, 126);
     Ok(())
 }
 
@@ -102,7 +102,9 @@ async fn the_host_is_not_shown_unless_the_operator_allows_it(kit: Kit) -> Outcom
     // Without the property there is nothing of the host, whatever the flags.
     let daemon = kit.daemon().host_rootfs().start().await?;
     let run = daemon.client().bare_action(["/bin/sh", "-c", "true"]).run().await?;
-    assert_eq!(run.code(), Code::InvalidArgument, "{}", run.message());
+    assert_eq!(run.exit_code()?, 127);
+    let stderr = run.stderr().await?;
+    assert!(stderr.contains("`rootfs=host`"), "it says what to ask for: {stderr}");
     Ok(())
 }
 
@@ -132,7 +134,13 @@ async fn a_libc_comes_from_the_runtime_root(kit: Kit) -> Outcome {
     let run = action.clone().property("libc", "mini2.0").run().await?;
     assert_eq!(run.code(), Code::InvalidArgument);
     assert!(run.message().contains("mini1.0"), "it names those there are: {}", run.message());
-    assert_eq!(action.run().await?.code(), Code::InvalidArgument, "nothing without the property");
+    assert_eq!(action.run().await?.exit_code()?, 127, "nothing without the property");
+    let dynamic = testkit::elf::dynamic("/lib64/ld-linux-x86-64.so.2");
+    let dynamic = daemon.client().bare_action(["./program"]).executable("program", dynamic);
+    let run = dynamic.run().await?;
+    let stderr = run.stderr().await?;
+    assert_eq!(run.exit_code()?, 126, "{stderr}");
+    assert!(stderr.contains("`libc` (mini1.0)"), "it says what to ask for: {stderr}");
     Ok(())
 }
 

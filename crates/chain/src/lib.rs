@@ -1,11 +1,16 @@
-//! An error with its causes, in one line.
+//! Text for one line of the log: an error with its causes, and words from outside.
 //!
 //! The rule of the house: a `Display` describes its own failure and never prints its source; the
 //! edges that show an error to a person (a status message, a log line, a command's last words)
-//! print the chain once, with [`Chain`].
+//! print the chain once, with [`Chain`]. What clients and actions choose goes into messages and the log
+//! as [`Printable`], escaped and cut.
+
+mod printable;
 
 use std::error::Error;
 use std::fmt;
+
+pub use printable::{Printable, is_deceptive};
 
 /// Displays an error and all of its sources, separated by `: `.
 ///

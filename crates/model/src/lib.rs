@@ -32,7 +32,7 @@ pub mod result;
 pub use action::{ActionError, ActionMessage, ActionSpec};
 pub use blob_hasher::BlobHasher;
 pub use byte_size::{ByteSize, ByteSizeError};
-pub use chain::Chain;
+pub use chain::{Chain, Printable};
 pub use command::{CommandError, CommandSpec, OutputDirectoryFormat, OutputNodeProperties};
 pub use digest::Digest;
 pub use digest_error::DigestError;

@@ -110,7 +110,7 @@ fn of_action(error: &ActionError) -> RpcStatus {
         ActionError::MissingBlobs(digests) => (Code::FailedPrecondition, vec![missing(digests)]),
         ActionError::Invalid(_)
         | ActionError::Unsupported(_)
-        | ActionError::CommandNotRunnable { .. } => (Code::InvalidArgument, Vec::new()),
+        | ActionError::WorkingDirectory { .. } => (Code::InvalidArgument, Vec::new()),
         // As the older lists of outputs demand.
         ActionError::WrongKind(_) => (Code::FailedPrecondition, Vec::new()),
         ActionError::TimedOut { .. } => (Code::DeadlineExceeded, Vec::new()),
@@ -192,7 +192,7 @@ mod tests {
         check(ActionError::Unsupported(text()), Code::InvalidArgument);
         check(ActionError::WrongKind(text()), Code::FailedPrecondition);
         check(
-            ActionError::CommandNotRunnable { program: text(), step: text(), errno: text() },
+            ActionError::WorkingDirectory { directory: model::Printable::name("d"), errno: text() },
             Code::InvalidArgument,
         );
         check(ActionError::TimedOut { after: Duration::from_secs(1) }, Code::DeadlineExceeded);

@@ -19,6 +19,7 @@
 //!
 //! The crate describes views ([`RootView`]). All that it mounts is a runtime image, once.
 
+mod advice;
 mod confined;
 mod etc;
 mod host;
@@ -36,6 +37,7 @@ use model::Properties;
 
 use crate::image::MountedImage;
 
+pub use advice::Lack;
 pub use confined::ReadError;
 pub use etc::{HOSTNAME, common_files};
 pub use image::{ImageError, ImageOptions};

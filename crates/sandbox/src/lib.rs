@@ -49,3 +49,4 @@ pub use crate::daemon::{
 };
 pub use crate::helper::helper_main;
 pub use crate::plan::step::StepName;
+pub use sys::init::{Hindrance, Obstacle, Part};

@@ -27,13 +27,15 @@
 //! at the end, and can wait.
 //!
 //! What goes wrong comes back as the label of the failed call and its errno
-//! through memory. PID 1 dies with its parent: nothing survives a killed caller.
+//! through memory, and for an execve(2) with the file that is to blame. PID 1 dies with its parent: nothing survives a killed caller.
 //!
 //! This code relies on the binary being linked without lazy binding (Rust's
 //! default, `-z relro -z now`, or static): the first call of a library function
 //! must not enter the dynamic linker here.
 
+mod executable;
 mod gate;
+mod obstacle;
 mod outcome;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -49,8 +51,10 @@ use crate::stack::Stack;
 use crate::strings::Strings;
 use crate::syscall::syscall;
 use gate::Gate;
+use obstacle::Record;
 use outcome::Outcome;
 
+pub use obstacle::{Hindrance, Obstacle, Part};
 pub use outcome::{Failure, Report, Usage};
 
 /// linux/sched.h; libc's constant is too narrow for it.
@@ -130,6 +134,8 @@ struct Shared {
     admitted: Gate,
     attached: Gate,
     outcome: Outcome,
+    /// Why the program could not be executed.
+    obstacle: Record,
 }
 
 /// A [`Run`] with the pointer arrays that execve(2) wants.
@@ -161,6 +167,7 @@ impl Init {
             admitted: Gate::default(),
             attached: Gate::default(),
             outcome: Outcome::default(),
+            obstacle: Record::default(),
         });
         let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_PIDFD;
         let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC;
@@ -215,7 +222,13 @@ impl Init {
     /// the report keep the other namespaces; there are none before Linux 6.11.
     pub fn finish(mut self) -> (Report, Vec<OwnedFd>) {
         self.wait();
-        (self.shared.outcome.report(), self.take_namespaces())
+        let obstacle = self
+            .shared
+            .run
+            .get()
+            .and_then(|ready| self.shared.obstacle.get(&ready.run.execution.candidates));
+        let report = Report { obstacle, ..self.shared.outcome.report() };
+        (report, self.take_namespaces())
     }
 
     /// Only for the dead: PID 1 opens them while it lives.
@@ -274,7 +287,8 @@ unsafe extern "C" fn action_main(shared: *const Shared) -> ! {
     let Some(ready) = shared.run.get() else { exit(1) };
     shared.walk(&ready.run.action);
     shared.outcome.start();
-    let errno = ready.execute();
+    let (errno, blamed) = ready.execute();
+    shared.obstacle.find(&ready.run.execution.candidates, blamed, errno);
     shared.outcome.fail(ready.run.execution.label, errno);
     exit(1)
 }
@@ -378,12 +392,13 @@ impl Shared {
 }
 
 impl Ready {
-    /// Returns only if no candidate could be executed. As execvp(3) does, a
-    /// candidate that is not there is passed over, and "permission denied" is
-    /// remembered over "not found".
-    fn execute(&self) -> Errno {
-        let mut result = Errno::NOENT;
-        for &candidate in self.candidates.iter().filter(|&&address| address != 0) {
+    /// Returns only if no candidate could be executed, with the number of the one that decided the
+    /// error, if one did. As execvp(3) does, a candidate that is not there is passed over, and
+    /// "permission denied" is remembered over "not found".
+    fn execute(&self) -> (Errno, Option<usize>) {
+        let mut result = (Errno::NOENT, None);
+        let candidates = self.candidates.iter().enumerate().filter(|(_, address)| **address != 0);
+        for (index, &candidate) in candidates {
             let arguments = [
                 candidate,
                 self.arguments.as_ptr() as usize,
@@ -396,8 +411,8 @@ impl Ready {
             // all owned by `self`, whose memory outlives this process.
             match unsafe { syscall(libc::SYS_execve as usize, arguments) } {
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::STALE | Errno::NODEV) => {}
-                Err(Errno::ACCESS) => result = Errno::ACCESS,
-                Err(errno) => return errno,
+                Err(Errno::ACCESS) => result = (Errno::ACCESS, result.1.or(Some(index))),
+                Err(errno) => return (errno, Some(index)),
                 Ok(_) => {}
             }
         }

@@ -2,42 +2,72 @@
 //!
 //! Actions without a root file system have only their inputs, so tests of them
 //! must bring a program. This one is made here, byte by byte, and ends with an
-//! exit code of one's choice.
+//! exit code of one's choice. Another one needs a loader of one's choice.
 
 /// The image's load address: above the lowest pages, which can't be mapped.
 const ADDRESS: u64 = 0x40_0000;
 
 /// The sizes of the ELF header and of one program header (elf(5)).
-const HEADERS: u64 = 64 + 56;
+const HEADER: u64 = 64;
+const SEGMENT: u64 = 56;
+
+/// Types of segments.
+const PT_LOAD: u32 = 1;
+const PT_INTERP: u32 = 3;
 
 /// A static program for this machine that calls `exit(code)`.
 pub fn exit_with(code: u8) -> Vec<u8> {
     let (machine, text) = text(code);
-    let size = HEADERS + text.len() as u64;
-    let mut image = Vec::new();
-    // e_ident: 64 bits, little-endian, version 1.
-    image.extend(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
-    // e_type EXEC, e_machine, e_version.
-    image.extend(2_u16.to_le_bytes());
-    image.extend(u16::to_le_bytes(machine));
-    image.extend(1_u32.to_le_bytes());
-    // e_entry, e_phoff, e_shoff.
-    for value in [ADDRESS + HEADERS, 64, 0] {
-        image.extend(value.to_le_bytes());
-    }
-    // e_flags; e_ehsize, e_phentsize, e_phnum, e_shentsize, e_shnum, e_shstrndx.
-    image.extend(0_u32.to_le_bytes());
-    for value in [64_u16, 56, 1, 0, 0, 0] {
-        image.extend(value.to_le_bytes());
-    }
-    // One program header: PT_LOAD, readable and executable, the whole file.
-    image.extend(1_u32.to_le_bytes());
-    image.extend(5_u32.to_le_bytes());
-    for value in [0, ADDRESS, ADDRESS, size, size, 0x1000] {
-        image.extend(value.to_le_bytes());
-    }
+    let size = HEADER + SEGMENT + text.len() as u64;
+    let mut image = header(machine, ADDRESS + HEADER + SEGMENT, 1);
+    image.extend(segment(PT_LOAD, 0, size));
     image.extend(text);
     image
+}
+
+/// A program for this machine that is dynamically linked: `loader` is to load it.
+pub fn dynamic(loader: &str) -> Vec<u8> {
+    let (machine, text) = text(0);
+    let path_at = HEADER + 2 * SEGMENT;
+    let path_bytes = loader.len() as u64 + 1;
+    let text_at = path_at + path_bytes;
+    let mut image = header(machine, ADDRESS + text_at, 2);
+    image.extend(segment(PT_INTERP, path_at, path_bytes));
+    image.extend(segment(PT_LOAD, 0, text_at + text.len() as u64));
+    image.extend(loader.as_bytes());
+    image.push(0);
+    image.extend(text);
+    image
+}
+
+fn header(machine: u16, entry: u64, segments: u16) -> Vec<u8> {
+    // e_ident: 64 bits, little-endian, version 1.
+    let mut header = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    // e_type EXEC, e_machine, e_version.
+    header.extend(2_u16.to_le_bytes());
+    header.extend(machine.to_le_bytes());
+    header.extend(1_u32.to_le_bytes());
+    // e_entry, e_phoff, e_shoff.
+    for value in [entry, HEADER, 0] {
+        header.extend(value.to_le_bytes());
+    }
+    // e_flags; e_ehsize, e_phentsize, e_phnum, e_shentsize, e_shnum, e_shstrndx.
+    header.extend(0_u32.to_le_bytes());
+    for value in [HEADER as u16, SEGMENT as u16, segments, 0, 0, 0] {
+        header.extend(value.to_le_bytes());
+    }
+    header
+}
+
+/// A program header: `size` bytes of the file from `offset` on, readable and executable.
+fn segment(kind: u32, offset: u64, size: u64) -> Vec<u8> {
+    let mut segment = Vec::new();
+    segment.extend(kind.to_le_bytes());
+    segment.extend(5_u32.to_le_bytes());
+    for value in [offset, ADDRESS + offset, ADDRESS + offset, size, size, 0x1000] {
+        segment.extend(value.to_le_bytes());
+    }
+    segment
 }
 
 /// The machine's number, and its instructions for `exit(code)`.
@@ -68,5 +98,18 @@ mod tests {
             let status = std::process::Command::new(&program).status().unwrap();
             assert_eq!(status.code(), Some(code.into()));
         }
+    }
+
+    #[test]
+    fn a_dynamic_program_needs_its_loader() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("program");
+        let error_with = |loader: &str| {
+            std::fs::write(&program, dynamic(loader)).unwrap();
+            std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+            std::process::Command::new(&program).status().unwrap_err().kind()
+        };
+        assert_eq!(error_with("/nowhere/ld.so"), std::io::ErrorKind::NotFound);
+        assert_eq!(error_with("/etc/passwd"), std::io::ErrorKind::PermissionDenied);
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use model::{Chain, Digest};
+use model::{Chain, Digest, Printable};
 use rustix::io::Errno;
 use store::{StoreError, is_exhaustion};
 
@@ -36,14 +36,11 @@ pub enum ActionError {
     /// The action went over a bound of the server.
     #[error("{0}")]
     ResourceExhausted(String),
-    /// The command could not be started: it is not there, not executable, or
-    /// its interpreter is missing.
-    #[error("cannot run `{program}`: {step}: {errno}")]
-    CommandNotRunnable {
-        /// The first word of the command.
-        program: String,
-        /// The step of the set-up that failed.
-        step: String,
+    /// The working directory is not there, or no directory.
+    #[error("cannot enter the working directory `{directory}`: {errno}")]
+    WorkingDirectory {
+        /// The directory, relative to the input root.
+        directory: Printable,
         /// The system's error, by name and text.
         errno: String,
     },
@@ -75,7 +72,7 @@ impl ActionError {
             Self::TimedOut { .. } => "timed_out",
             Self::Cancelled => "cancelled",
             Self::ResourceExhausted(_) => "resource_exhausted",
-            Self::CommandNotRunnable { .. } => "command_not_runnable",
+            Self::WorkingDirectory { .. } => "working_directory",
             Self::SetUp { .. } => "set_up",
             Self::Internal(_) => "internal",
         }
@@ -90,9 +87,7 @@ impl ActionError {
             | Self::WrongKind(text)
             | Self::ResourceExhausted(text)
             | Self::Internal(text) => text.len(),
-            Self::CommandNotRunnable { program, step, errno } => {
-                program.len() + step.len() + errno.len()
-            }
+            Self::WorkingDirectory { directory, errno } => directory.as_str().len() + errno.len(),
             Self::SetUp { step, errno } => step.len() + errno.len(),
             Self::TimedOut { .. } | Self::Cancelled => 0,
         };

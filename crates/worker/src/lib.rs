@@ -32,6 +32,7 @@
 //! - `capture`: standard output and error on their way into the store.
 //! - `outputs`: declared outputs on their way into the store.
 //! - `losses`: what of them could not be stored, and how that is told.
+//! - `not_started`: what a program that cannot be executed exits with and says.
 //! - `slot`: one action from start to end.
 //! - `timeline`: when each phase began and ended.
 //! - `worker`: the whole, wired.
@@ -46,6 +47,7 @@ mod error;
 mod ignored_properties;
 mod inputs;
 mod losses;
+mod not_started;
 mod operation;
 mod output_links;
 mod outputs;

@@ -14,12 +14,15 @@ use events::{Event, Listeners, Origin};
 use inputroot::{PresentError, PresentRequest};
 use model::{
     ActionMessage, ActionSpec, Chain, CommandSpec, Digest, EncodedResult, Found, InputTree,
-    RelPath, proto,
+    Printable, RelPath, proto,
 };
 use prost::Message;
 use runtimes::Runtimes;
 use rustix::io::Errno;
-use sandbox::{Exit, ExitStatus, RunError, Spec, StopConditions, Stopped, Streams, Supervisor};
+use sandbox::{
+    Exit, ExitStatus, OutputSink, RunError, Spec, StepName, StopConditions, Stopped, Streams,
+    Supervisor,
+};
 use store::{Store, StoreError, is_exhaustion};
 
 use crate::boundary::{Destination, InputRoot, InputRoots, Sandbox, Sandboxes};
@@ -30,6 +33,7 @@ use crate::error::ActionError;
 use crate::ignored_properties::IgnoredProperties;
 use crate::inputs::{self, Inputs, PinnedTree};
 use crate::losses::Losses;
+use crate::not_started::not_started;
 use crate::operation::{Done, Operation, Stage};
 use crate::output_links;
 use crate::outputs::Collection;
@@ -230,7 +234,21 @@ impl Slot {
             supervisor: Some(&*self.shared.disk),
         };
         let streams = Streams { stdout: &mut stdout, stderr: &mut stderr };
-        let exit = sandbox.run(&spec, streams, &stop).map_err(|e| set_up_failed(command, e))?;
+        let exit = match sandbox.run(&spec, streams, &stop) {
+            Ok(exit) => exit,
+            Err(error) if error.step() == StepName::Execute => {
+                let runtimes = &self.shared.runtimes;
+                let Some(end) = not_started(command, &error, runtimes) else {
+                    return Err(set_up_failed(command, error));
+                };
+                timeline.mark(Moment::ExecutionStart);
+                timeline.mark(Moment::ExecutionCompleted);
+                // A refusal can wait until the stream is stored, a few lines on.
+                let _ = stderr.write(end.text.as_bytes());
+                return Ok(Ran::new(end.exit_code, stdout, stderr, None, String::new()));
+            }
+            Err(error) => return Err(set_up_failed(command, error)),
+        };
         timeline.mark_at(Moment::ExecutionStart, exit.started);
         timeline.mark_at(Moment::ExecutionCompleted, exit.ended);
         timeline.used(&exit.usage);
@@ -247,26 +265,7 @@ impl Slot {
             })
         });
         let explanation = if error.is_none() { explain(&exit) } else { String::new() };
-        let (stdout, stdout_stored) = stdout.finish();
-        let (stderr, stderr_stored) = stderr.finish();
-        let mut losses = Losses::default();
-        for (stream, stored) in
-            [("standard output", stdout_stored), ("standard error", stderr_stored)]
-        {
-            if let Err(error) = stored {
-                let error = ActionError::of_store(&format!("storing the {stream}"), &error);
-                losses.push(stream, error);
-            }
-        }
-        let result = proto::ActionResult {
-            exit_code: exit_code(exit.status),
-            stdout_raw: stdout.inline.into(),
-            stdout_digest: stdout.digest.map(|digest| digest.to_proto()),
-            stderr_raw: stderr.inline.into(),
-            stderr_digest: stderr.digest.map(|digest| digest.to_proto()),
-            ..Default::default()
-        };
-        Ok(Ran { result, error, explanation, losses })
+        Ok(Ran::new(exit_code(exit.status), stdout, stderr, error, explanation))
     }
 
     fn why_stopped(
@@ -388,6 +387,36 @@ struct Ran {
 }
 
 impl Ran {
+    /// Stores the streams of a command that ended with this exit code.
+    fn new(
+        exit_code: i32,
+        stdout: Capture<'_>,
+        stderr: Capture<'_>,
+        error: Option<ActionError>,
+        explanation: String,
+    ) -> Self {
+        let (stdout, stdout_stored) = stdout.finish();
+        let (stderr, stderr_stored) = stderr.finish();
+        let mut losses = Losses::default();
+        for (stream, stored) in
+            [("standard output", stdout_stored), ("standard error", stderr_stored)]
+        {
+            if let Err(error) = stored {
+                let error = ActionError::of_store(&format!("storing the {stream}"), &error);
+                losses.push(stream, error);
+            }
+        }
+        let result = proto::ActionResult {
+            exit_code,
+            stdout_raw: stdout.inline.into(),
+            stdout_digest: stdout.digest.map(|digest| digest.to_proto()),
+            stderr_raw: stderr.inline.into(),
+            stderr_digest: stderr.digest.map(|digest| digest.to_proto()),
+            ..Default::default()
+        };
+        Self { result, error, explanation, losses }
+    }
+
     /// The result, why it is not good, and words about that: what the action itself failed of comes
     /// before what could not be stored of it.
     fn judged(self) -> (proto::ActionResult, Option<ActionError>, String) {
@@ -476,21 +505,17 @@ fn not_presented(error: PresentError) -> ActionError {
     ActionError::of_errno("presenting the inputs", &error, error.errno())
 }
 
-/// A command that cannot be started is the client's to mend, unless the machine lacks what it takes
-/// to start any; all else is ours.
+/// A working directory that cannot be entered is the client's to mend, unless the machine lacks what it
+/// takes to start anything; all else is ours.
 fn set_up_failed(command: &CommandSpec, error: RunError) -> ActionError {
-    let (step, errno) = (error.step().to_string(), error.errno_text());
+    let (step, errno) = (error.step(), error.errno_text());
     if is_exhaustion(error.errno()) {
         let text = format!("setting up the sandbox failed: {step}: {errno}");
         return ActionError::ResourceExhausted(text);
     }
-    if error.is_about_command() && error.errno() != Errno::IO {
-        let program = command.arguments.first().map(|word| word.to_string_lossy().into_owned());
-        return ActionError::CommandNotRunnable {
-            program: program.unwrap_or_default(),
-            step,
-            errno,
-        };
+    if step == StepName::EnterDirectory && error.errno() != Errno::IO {
+        let directory = Printable::name(&command.working_directory);
+        return ActionError::WorkingDirectory { directory, errno };
     }
-    ActionError::SetUp { step, errno }
+    ActionError::SetUp { step: step.to_string(), errno }
 }

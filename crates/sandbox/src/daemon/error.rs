@@ -1,6 +1,7 @@
 //! Why an action could not be run.
 
 use rustix::io::Errno;
+use sys::init::Obstacle;
 
 use crate::plan::step::StepName;
 use crate::protocol::message::Failed;
@@ -13,16 +14,17 @@ pub struct RunError {
     step: StepName,
     errno: Errno,
     detail: String,
+    obstacle: Option<Box<Obstacle>>,
 }
 
 impl RunError {
     /// A failure of `step` that the errno says all about.
     pub fn new(step: StepName, errno: Errno) -> Self {
-        Self { step, errno, detail: String::new() }
+        Self { step, errno, detail: String::new(), obstacle: None }
     }
 
     pub(crate) fn with_detail(step: StepName, errno: Errno, detail: impl Into<String>) -> Self {
-        Self { step, errno, detail: detail.into() }
+        Self { detail: detail.into(), ..Self::new(step, errno) }
     }
 
     /// The step that failed.
@@ -40,6 +42,12 @@ impl RunError {
         std::io::Error::from(self.errno).to_string()
     }
 
+    /// The file that kept the command from being executed, where [`Self::step`] is
+    /// [`StepName::Execute`] and there is one. Its paths are the client's words, and the helper's.
+    pub fn obstacle(&self) -> Option<&Obstacle> {
+        self.obstacle.as_deref()
+    }
+
     /// Whether the command is to blame (it names a program or a directory that is
     /// not there, say) and not this machine.
     pub fn is_about_command(&self) -> bool {
@@ -49,7 +57,9 @@ impl RunError {
 
 impl From<Failed> for RunError {
     fn from(failed: Failed) -> Self {
-        Self::with_detail(failed.step, Errno::from_raw_os_error(failed.errno), failed.detail)
+        let errno = Errno::from_raw_os_error(failed.errno);
+        let error = Self::with_detail(failed.step, errno, failed.detail);
+        Self { obstacle: failed.obstacle.map(Box::new), ..error }
     }
 }
 

@@ -39,10 +39,7 @@ trait At<T> {
 
 impl<T, E: IntoErrno> At<T> for Result<T, E> {
     fn at(self, step: StepName, detail: impl FnOnce() -> String) -> Result<T, Failed> {
-        self.map_err(|error| {
-            let detail = detail();
-            Failed { step, errno: error.into_errno().raw_os_error(), detail }
-        })
+        self.map_err(|error| Failed::new(step, error.into_errno(), detail()))
     }
 }
 

@@ -192,11 +192,7 @@ fn use_own_null() -> Result<(), Errno> {
 }
 
 fn protocol(detail: &str) -> Failed {
-    Failed {
-        step: StepName::Protocol,
-        errno: Errno::BADMSG.raw_os_error(),
-        detail: detail.to_owned(),
-    }
+    Failed::new(StepName::Protocol, Errno::BADMSG, detail)
 }
 
 impl Helper {
@@ -258,7 +254,7 @@ impl Helper {
         self.wait(&init, socket)?;
         let report;
         (report, self.remains) = init.finish();
-        Ok(response(&report))
+        Ok(response(report))
     }
 
     /// Waits until all is dead, and kills it when the daemon says so or is gone.
@@ -294,21 +290,18 @@ impl Helper {
     }
 }
 
-fn response(report: &Report) -> Response {
-    match &report.failure {
-        Some(failure) => Response::Failed(Failed {
-            step: StepName::from_number(failure.label).unwrap_or(StepName::Init),
-            errno: failure.errno.raw_os_error(),
-            detail: String::new(),
-        }),
-        // It died without being asked to: the kernel was out of memory, say.
-        None if report.started_ns == 0 && report.wait_status.is_some() => {
-            Response::Failed(Failed {
-                step: StepName::Prepare,
-                errno: Errno::CHILD.raw_os_error(),
-                detail: format!("wait status {:#x}", report.wait_status.unwrap_or(0)),
-            })
+fn response(report: Report) -> Response {
+    match (&report.failure, report.wait_status) {
+        (Some(failure), _) => {
+            let step = StepName::from_number(failure.label).unwrap_or(StepName::Init);
+            let failed = Failed::new(step, failure.errno, "");
+            Response::Failed(Failed { obstacle: report.obstacle, ..failed })
         }
-        None => Response::Finished(Finished::from(report)),
+        // It died without being asked to: the kernel was out of memory, say.
+        (None, Some(status)) if report.started_ns == 0 => {
+            let detail = format!("wait status {status:#x}");
+            Response::Failed(Failed::new(StepName::Prepare, Errno::CHILD, detail))
+        }
+        (None, _) => Response::Finished(Finished::from(&report)),
     }
 }

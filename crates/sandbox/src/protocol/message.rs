@@ -17,8 +17,9 @@
 //! trusts the daemon, but not its lengths; the daemon trusts nothing of a helper, which may have
 //! been taken over.
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use sys::init::{Report, Usage};
+use sys::init::{Obstacle, Report, Usage};
 
 use crate::plan::step::StepName;
 use crate::plan::{Run, Sizes};
@@ -77,6 +78,14 @@ pub(crate) struct Failed {
     pub(crate) errno: i32,
     /// The object of the step, such as a path; may be empty.
     pub(crate) detail: String,
+    /// The file that could not be executed, if that was the step.
+    pub(crate) obstacle: Option<Obstacle>,
+}
+
+impl Failed {
+    pub(crate) fn new(step: StepName, errno: Errno, detail: impl Into<String>) -> Self {
+        Self { step, errno: errno.raw_os_error(), detail: detail.into(), obstacle: None }
+    }
 }
 
 impl From<&Report> for Finished {

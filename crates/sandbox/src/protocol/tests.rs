@@ -4,9 +4,10 @@ use crate::plan::step::{ActionStep, Execute, InitStep, StepName, TmpfsSize};
 use crate::plan::{Run, Sizes};
 use crate::protocol::message::{Failed, Finished, Request, Response, Setup};
 use crate::protocol::packet::{self, PacketError};
+use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sys::init::Usage;
+use sys::init::{Hindrance, Obstacle, Part, Usage};
 
 /// Sends a message, and sends everything that is shorter or longer, too.
 #[track_caller]
@@ -65,7 +66,16 @@ fn responses_come_back_as_they_were() {
     let finished = Finished { wait_status: Some(0x100), started_ns: 3, ended_ns: u64::MAX, usage };
     check(Response::Finished(finished));
     check(Response::Finished(Finished { wait_status: None, ..finished }));
-    check(Response::Failed(Failed { step: StepName::Execute, errno: 2, detail: "x".to_owned() }));
+    let failed = Failed::new(StepName::Execute, Errno::NOENT, "x");
+    check(Response::Failed(failed.clone()));
+    for (part, hindrance) in [
+        (Part::Program, Hindrance::Unreachable(2)),
+        (Part::Interpreter, Hindrance::Forbidden(0o644)),
+        (Part::Loader, Hindrance::Machine(183)),
+    ] {
+        let obstacle = Obstacle { program: b"a".to_vec(), part, path: b"b\r".to_vec(), hindrance };
+        check(Response::Failed(Failed { obstacle: Some(obstacle), ..failed.clone() }));
+    }
 }
 
 /// A length in a body asks for no more memory than the body has.
@@ -84,6 +94,6 @@ fn an_error_tells_its_cause_once() {
     rustix::net::send(left.as_fd(), &[0, 255], packet::no_flags()).unwrap();
     let error = packet::receive::<Request>(&right).unwrap_err();
     assert_eq!(error.to_string(), "malformed packet");
-    let error = PacketError::from(rustix::io::Errno::PIPE);
-    assert_eq!(error.to_string(), rustix::io::Errno::PIPE.to_string());
+    let error = PacketError::from(Errno::PIPE);
+    assert_eq!(error.to_string(), Errno::PIPE.to_string());
 }

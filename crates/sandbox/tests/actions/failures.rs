@@ -1,7 +1,7 @@
 //! Commands that cannot be run, and what is said about it.
 
 use rustix::io::Errno;
-use sandbox::{ExitStatus, StepName};
+use sandbox::{ExitStatus, Hindrance, Part, StepName};
 
 use crate::support::Action;
 
@@ -26,6 +26,60 @@ fn programs_that_can_not_be_executed() {
     check(Action::new(&["./data"]).file("data", 0o755, b"not a program"), Errno::NOEXEC);
     check(Action::new(&["./script"]).file("script", 0o755, b"#!/nowhere\n"), Errno::NOENT);
     check(Action::new(&["x".repeat(300)]), Errno::NAMETOOLONG);
+}
+
+/// What is told of the file that could not be executed: the program that was tried, the part that is to
+/// blame, its path.
+#[track_caller]
+fn check_obstacle(action: Action, program: &str, part: Part, path: &str, hindrance: Hindrance) {
+    let error = action.try_run().unwrap_err();
+    let obstacle = error.obstacle().expect("an obstacle");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let found = (text(&obstacle.program), obstacle.part, text(&obstacle.path), obstacle.hindrance);
+    assert_eq!(found, (program.to_owned(), part, path.to_owned(), hindrance), "{error}");
+}
+
+#[test]
+fn the_file_to_blame_is_named() {
+    use Hindrance::*;
+    let missing = Unreachable(Errno::NOENT.raw_os_error());
+    let program = |action, path: &str, hindrance| {
+        check_obstacle(action, path, Part::Program, path, hindrance);
+    };
+    program(Action::new(&["/nowhere"]), "/nowhere", missing);
+    program(Action::new(&["nowhere"]), "/usr/bin/nowhere", missing);
+    let below_a_file = Unreachable(Errno::NOTDIR.raw_os_error());
+    program(Action::new(&["/etc/passwd/x"]), "/etc/passwd/x", below_a_file);
+    program(Action::new(&["/etc"]), "/etc", Directory);
+    program(Action::new(&["/dev/null"]), "/dev/null", Special);
+    let data = |mode, content: &[u8]| Action::new(&["./data"]).file("data", mode, content);
+    program(data(0o644, b"x"), "./data", Forbidden(0o644));
+    program(data(0o755, b"not a program"), "./data", Format);
+    program(data(0o755, b""), "./data", Format);
+
+    let interpreter = |content: &[u8], path: &str| {
+        check_obstacle(data(0o755, content), "./data", Part::Interpreter, path, missing);
+    };
+    interpreter(b"#!/nowhere\n", "/nowhere");
+    interpreter(b"#!/bin/sh\r\necho\r\n", "/bin/sh\r");
+    let by_a_script = data(0o755, b"#!./other\n").file("other", 0o755, b"#!/nowhere\n");
+    check_obstacle(by_a_script, "./data", Part::Interpreter, "/nowhere", missing);
+    let unfit = data(0o755, b"#!/etc/passwd\n");
+    check_obstacle(unfit, "./data", Part::Interpreter, "/etc/passwd", Forbidden(0o444));
+}
+
+/// The files are looked at with the action's rights, in its own root.
+#[test]
+fn the_look_at_a_program_reaches_no_further_than_the_action() {
+    let program = |target: &str| {
+        let action = Action::new(&["./link"]).symlink("link", target);
+        let error = action.try_run().unwrap_err();
+        error.obstacle().expect("an obstacle").hindrance
+    };
+    let missing = Hindrance::Unreachable(Errno::NOENT.raw_os_error());
+    assert_eq!(program("/proc/1/exe"), missing);
+    assert_eq!(program("/proc/1/root/bin/sh"), missing);
+    assert_eq!(program("/root/.profile"), missing);
 }
 
 #[test]

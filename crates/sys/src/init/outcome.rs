@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use rustix::io::Errno;
 
+use super::obstacle::Obstacle;
 use crate::syscall::syscall;
 
 /// A call that failed, and with it the whole sandbox.
@@ -43,10 +44,12 @@ pub struct Usage {
 }
 
 /// What is known when everything inside is dead.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     /// The first call that failed.
     pub failure: Option<Failure>,
+    /// The file to blame, where that call was the execve(2) and there is one.
+    pub obstacle: Option<Obstacle>,
     /// The action's wait status as wait4(2) gives it; `None` if PID 1 was killed
     /// first.
     pub wait_status: Option<i32>,
@@ -148,6 +151,7 @@ impl Outcome {
                 label: (failure >> 32) as u16,
                 errno: Errno::from_raw_os_error(failure as u32 as i32),
             }),
+            obstacle: None,
             wait_status: (wait_status != NOT_REAPED).then_some(wait_status as i32),
             started_ns: self.started_ns.load(Ordering::Relaxed),
             ended_ns: self.ended_ns.load(Ordering::Relaxed),
