@@ -17,9 +17,6 @@ use crate::observers::HttpChoice;
 #[cfg(feature = "vm")]
 use crate::serve_vm::ServeVmArgs;
 
-/// The word that makes the binary a sandbox helper; see [`sandbox::helper_main`].
-pub const HELPER_COMMAND: &str = "sandbox-helper";
-
 /// A remote execution worker and cache for one machine: every action in a
 /// sandbox of its own.
 #[derive(Debug, Parser)]

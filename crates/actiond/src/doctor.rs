@@ -36,10 +36,13 @@ pub fn run(arguments: &crate::cli::DoctorArgs) -> anyhow::Result<std::process::E
 /// Names the step that failed, the kernel's reason and the cure.
 #[cfg(target_os = "linux")]
 pub(crate) fn try_sandbox(config: &sandbox::Config) -> anyhow::Result<()> {
-    sandbox::Pool::new(config.clone()).try_out().map_err(|error| {
-        let cure = cures::of(&error);
-        anyhow::Error::new(error).context(format!("no action can run here ({cure})"))
-    })
+    sandbox::Pool::new(config.clone()).try_out().map_err(no_sandbox)
+}
+
+/// Adds to the step that failed what can be done about it.
+pub(crate) fn no_sandbox(error: sandbox::RunError) -> anyhow::Error {
+    let cure = cures::of(&error);
+    anyhow::Error::new(error).context(format!("no action can run here ({cure})"))
 }
 
 /// The root directory itself or, when it is not there yet, the nearest directory

@@ -17,8 +17,8 @@ use store::Store;
 use tokio::sync::oneshot;
 use worker::Worker;
 
-use crate::cli::HELPER_COMMAND;
 use crate::cli::{Cli, Command, ServeArgs};
+use crate::helper;
 use crate::logging;
 use crate::serve::{CLOSE_TIMEOUT, drain, limit_heaps, server_ended, with_worker};
 
@@ -34,7 +34,7 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
     let first = words.first().and_then(|word| word.to_str());
     let is_init = rustix::process::getpid().is_init();
     match first {
-        Some(word) if word == HELPER_COMMAND => sandbox::helper_main(),
+        Some(word) if word == helper::COMMAND => sandbox::helper_main(),
         Some(word) if word == WORKER_ARGUMENT => run().unwrap_or_else(|error| {
             eprintln!("worker: {error:#}");
             ExitCode::FAILURE

@@ -31,6 +31,8 @@ mod doors;
 #[cfg(all(target_os = "linux", feature = "vm"))]
 pub mod guest;
 #[cfg(target_os = "linux")]
+pub mod helper;
+#[cfg(target_os = "linux")]
 pub mod image;
 pub mod logging;
 #[cfg(target_os = "linux")]

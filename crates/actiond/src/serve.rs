@@ -31,12 +31,12 @@ use tokio::sync::oneshot;
 use web::Site;
 use worker::{OutputLimits, Worker, WorkerConfig};
 
-use crate::cli::{HELPER_COMMAND, ServeArgs};
+use crate::cli::ServeArgs;
 use crate::configuration::{Changes, Configuration};
 use crate::doors::{Doors, OpenPlace};
 use crate::observers::{Observers, serve_http};
 use crate::service_manager::ServiceManager;
-use crate::{bazelrc, doctor, doors, logging, privileges, runtime_source, surroundings};
+use crate::{bazelrc, doctor, doors, helper, logging, privileges, runtime_source, surroundings};
 
 /// Threads for file I/O at most. They never wait for clients, so this many are
 /// only busy when the disk is the bottleneck.
@@ -134,7 +134,8 @@ fn start_worker(
         runtimes.add_image(name, view);
     }
     let config = worker_config(arguments);
-    let sandbox = sandbox_config(arguments, config.jobs.get());
+    let helper = helper::command().map_err(doctor::no_sandbox)?;
+    let sandbox = sandbox_config(arguments, config.jobs.get(), helper);
     doctor::try_sandbox(&sandbox)?;
     let worker =
         Worker::start(config, Arc::clone(store), input_roots, runtimes, sandbox, listeners)
@@ -160,8 +161,12 @@ fn worker_config(arguments: &ServeArgs) -> WorkerConfig {
     }
 }
 
-fn sandbox_config(arguments: &ServeArgs, jobs: usize) -> sandbox::Config {
-    let defaults = sandbox::Config::new([HELPER_COMMAND.into()]);
+fn sandbox_config(
+    arguments: &ServeArgs,
+    jobs: usize,
+    helper: sandbox::HelperCommand,
+) -> sandbox::Config {
+    let defaults = sandbox::Config::new(helper);
     sandbox::Config {
         helpers_max: defaults.helpers_max.max(2 * jobs),
         tmp_bytes: arguments.tmp_bytes.0,

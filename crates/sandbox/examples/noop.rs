@@ -11,7 +11,7 @@ use inputroot::Attachment;
 use model::{Limits, RelPath};
 use runtimes::RootView;
 use rustix::fs::{Mode, OFlags};
-use sandbox::{Config, Pool, Sandbox, Spec, StopConditions, Streams};
+use sandbox::{Config, HelperCommand, Pool, Sandbox, Spec, StopConditions, Streams};
 use sys::mount::{FsContext, MountAttributes};
 
 const ROUNDS: usize = 1000;
@@ -22,10 +22,9 @@ const WARM_UP: usize = 50;
 fn main() {
     let at_once: usize =
         std::env::args().nth(1).map_or(1, |count| count.parse().expect("a number"));
-    let mut config = Config::new([]);
     let own = std::env::current_exe().expect("own path");
-    config.helper.program = own.with_file_name("../sandbox-helper");
-    let pool = Pool::new(config);
+    let helper = HelperCommand::new(&own.with_file_name("../sandbox-helper"), []);
+    let pool = Pool::new(Config::new(helper.expect("the helper")));
     let view = Arc::new(RootView::bare());
     let began = Instant::now();
     let rounds: Vec<Round> = std::thread::scope(|scope| {

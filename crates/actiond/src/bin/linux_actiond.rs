@@ -7,7 +7,7 @@ use actiond::cli::{Cli, Command};
 use actiond::configuration::Configuration;
 #[cfg(feature = "vm")]
 use actiond::serve_vm;
-use actiond::{cli, configuration, doctor, image, serve};
+use actiond::{configuration, doctor, helper, image, serve};
 use clap::Parser as _;
 #[cfg(feature = "vm")]
 use vm::qemu::{LAUNCHER_COMMAND, launcher_main};
@@ -15,7 +15,7 @@ use vm::qemu::{LAUNCHER_COMMAND, launcher_main};
 fn main() -> ExitCode {
     // Before anything else: these are small, and have one thread.
     match std::env::args_os().nth(1) {
-        Some(word) if word == cli::HELPER_COMMAND => return sandbox::helper_main(),
+        Some(word) if word == helper::COMMAND => return sandbox::helper_main(),
         #[cfg(feature = "vm")]
         Some(word) if word == LAUNCHER_COMMAND => {
             return launcher_main(std::env::args_os().skip(2));

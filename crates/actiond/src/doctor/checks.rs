@@ -13,7 +13,7 @@ use sys::proc_file;
 
 use super::cures;
 use super::report::{Finding, Weight};
-use crate::{cli, privileges, runtime_source};
+use crate::{helper, privileges, runtime_source};
 
 /// Makes every check, with trials in a new directory below `parent`.
 pub(super) fn all(parent: &Path) -> anyhow::Result<Vec<Finding>> {
@@ -153,7 +153,9 @@ fn input_roots(store: &Store) -> Vec<Finding> {
 }
 
 fn sandbox() -> Finding {
-    let tried = sandbox::Pool::new(sandbox::Config::new([cli::HELPER_COMMAND.into()])).try_out();
+    let command = helper::command();
+    let tried =
+        command.and_then(|command| sandbox::Pool::new(sandbox::Config::new(command)).try_out());
     Finding {
         feature: "a sandbox".to_owned(),
         remedy: tried.as_ref().err().map_or("nothing is missing", cures::of),

@@ -24,6 +24,7 @@ pub(super) fn of(error: &RunError) -> &'static str {
             "raise the limits of processes: ulimit -u, TasksMax= of the service, pids.max of the \
              container"
         }
+        (StepName::SealHelper, Errno::ACCESS) => "set the sysctl vm.memfd_noexec to 0 or 1",
         (_, Errno::PERM | Errno::ACCESS) => {
             "start the server as root; a container needs --privileged, a service no \
              CapabilityBoundingSet= and no SystemCallFilter="

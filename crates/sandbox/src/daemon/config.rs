@@ -1,20 +1,33 @@
 //! What an operator can decide about sandboxes.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::daemon::cgroup::Cgroups;
+use crate::daemon::error::RunError;
+use crate::daemon::helper_program;
 use crate::plan::Sizes;
 use crate::plan::step::TmpfsSize;
 
-/// How a helper is started; `helper_main` is what it must run.
+/// How a helper is started; `helper_main` is what it must run. The program is a copy in sealed memory,
+/// out of the reach of actions.
 #[derive(Clone, Debug)]
 pub struct HelperCommand {
-    /// The program; `/proc/self/exe` by default.
-    pub program: PathBuf,
-    /// The hidden sub-command.
-    pub args: Vec<OsString>,
+    pub(crate) program: Arc<OwnedFd>,
+    pub(crate) args: Arc<[OsString]>,
+}
+
+impl HelperCommand {
+    /// Copies `program`; `args` is the sub-command that makes it a helper.
+    ///
+    /// # Errors
+    /// [`StepName::SealHelper`](crate::StepName::SealHelper).
+    pub fn new(program: &Path, args: impl IntoIterator<Item = OsString>) -> Result<Self, RunError> {
+        let program = Arc::new(helper_program::seal(program)?);
+        Ok(Self { program, args: args.into_iter().collect() })
+    }
 }
 
 /// The bounds of every sandbox, and of their number.
@@ -45,11 +58,10 @@ const SHM_INODES: u64 = 4096;
 
 impl Config {
     /// The bounds of a build machine: a linker's temporary files fit, a runaway
-    /// process is stopped. `args` is the hidden sub-command of this program.
-    pub fn new(args: impl IntoIterator<Item = OsString>) -> Self {
-        let program = PathBuf::from("/proc/self/exe");
+    /// process is stopped.
+    pub fn new(helper: HelperCommand) -> Self {
         Self {
-            helper: HelperCommand { program, args: args.into_iter().collect() },
+            helper,
             helpers_max: 64,
             tmp_bytes: 4 << 30,
             tmp_inodes: 256 << 10,

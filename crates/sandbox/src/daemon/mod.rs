@@ -6,6 +6,7 @@ mod config;
 mod cpus;
 mod error;
 mod exit;
+mod helper_program;
 mod pool;
 mod process;
 mod sandbox;

@@ -1,6 +1,7 @@
 //! A helper as the daemon sees it: a child process and a socket.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ use crate::daemon::view;
 use crate::plan::step::StepName;
 use crate::protocol::message::{Request, Response};
 use crate::protocol::packet::{self, PacketError};
+
+/// What a helper is called in a list of processes.
+const NAME: &str = "actiond-sandbox-helper";
 
 /// How long a helper may take to end once nobody talks to it any more: it kills
 /// what runs, waits for that, and takes a few mounts down.
@@ -35,8 +39,10 @@ impl HelperProcess {
         let (ours, theirs) = packet::pair().map_err(spawn_failed)?;
         // Without a `pre_exec` the standard library spawns without copying the
         // daemon's memory.
-        let child = Command::new(&config.helper.program)
-            .args(&config.helper.args)
+        let program = sys::mount::descriptor_path(&config.helper.program);
+        let child = Command::new(program)
+            .arg0(NAME)
+            .args(&*config.helper.args)
             .env_clear()
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())

@@ -202,6 +202,8 @@ step_names! {
     Cgroup, "create a cgroup";
     /// Daemon: ends an action; a process that survives hangs in the kernel.
     Kill, "kill the action";
+    /// Daemon: copies the helper's program to sealed memory.
+    SealHelper, "copy the sandbox helper to sealed memory";
     /// Helper: sets the attributes that all its processes inherit.
     Isolate, "isolate the sandbox helper";
     /// Helper: creates its own namespaces.

@@ -1,6 +1,7 @@
 //! Ways out that must be closed.
 
-use sandbox::{ExitStatus, StepName};
+use rustix::io::Errno;
+use sandbox::{ExitStatus, Hindrance, Part, StepName};
 
 use crate::support::{Action, end_processes_with, eventually, processes_with, run_all};
 
@@ -305,6 +306,26 @@ fn executing_through_proc_leads_nowhere() {
 }
 
 #[test]
+/// Until its program is executed, the action's process is the helper's (CVE-2019-5736).
+#[test]
+fn the_helpers_program_can_not_be_executed() {
+    let check = |action: Action, part| {
+        let error = action.try_run().unwrap_err();
+        assert_eq!((error.step(), error.errno()), (StepName::Execute, Errno::ACCESS), "{error}");
+        let obstacle = error.obstacle().expect("an obstacle");
+        assert_eq!((obstacle.part, obstacle.hindrance), (part, Hindrance::Forbidden(0o500)));
+    };
+    check(Action::new(&["/proc/self/exe"]), Part::Program);
+    check(Action::new(&["/proc/thread-self/exe"]), Part::Program);
+    check(Action::new(&["./link"]).symlink("link", "/proc/self/exe"), Part::Program);
+    let mut in_path = Action::new(&["exe"]);
+    in_path.environment = vec!["PATH=/proc/self".to_owned()];
+    check(in_path, Part::Program);
+    let script = Action::new(&["./script"]).file("script", 0o755, b"#!/proc/self/exe\n");
+    check(script, Part::Interpreter);
+    Action::sh("/proc/self/exe -c 'echo its own'").run().expect_stdout("its own");
+}
+
 fn a_crash_leaves_no_core_on_the_host() {
     let outcome = Action::sh("kill -SEGV $$").run();
     assert_eq!(outcome.exit.status, ExitStatus::Signal(11));

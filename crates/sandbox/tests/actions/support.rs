@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,8 @@ use model::{Limits, RelPath};
 use runtimes::{RootView, ViewMount};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use sandbox::{
-    Config, Exit, ExitStatus, OutputSink, Pool, RunError, Sandbox, Spec, StopConditions, Streams,
+    Config, Exit, ExitStatus, HelperCommand, OutputSink, Pool, RunError, Sandbox, Spec,
+    StopConditions, Streams,
 };
 use sys::mount::{FsContext, MountAttributes};
 
@@ -43,8 +44,8 @@ pub(crate) fn path(path: &str) -> RelPath {
 
 pub(crate) fn config() -> Config {
     assert!(rustix::process::geteuid().is_root(), "these tests need root");
-    let mut config = Config::new([]);
-    config.helper.program = PathBuf::from(env!("CARGO_BIN_EXE_sandbox-helper"));
+    let helper = HelperCommand::new(Path::new(env!("CARGO_BIN_EXE_sandbox-helper")), []);
+    let mut config = Config::new(helper.unwrap());
     config.tmp_bytes = 64 << 20;
     config.shm_bytes = 16 << 20;
     config

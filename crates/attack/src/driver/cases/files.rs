@@ -1,8 +1,11 @@
 //! Ways to files of the host.
 
+use anyhow::ensure;
+use testkit::Action;
 use tonic::Code;
 
-use crate::case::{Case, calls, program};
+use crate::case::{Case, calls, program, steps};
+use crate::world::World;
 
 /// A path that is not there, or not this user's to look at.
 const CLOSED: &str = "ENOENT|EACCES|EPERM";
@@ -37,6 +40,32 @@ pub(super) const CASES: &[Case] = &[
         .fails(CLOSED),
     program("execute-a-file-of-the-host", &["execute", "{canary}"]).prints("ENOENT"),
     program("execute-the-program-of-pid-1", &["execute", "/proc/1/exe"]).prints("ENOENT"),
+    // What the action's process was started from, until it has a program of its own.
+    steps("execute-the-helper", |world| {
+        Box::pin(execute_the_helper(world, |action| named(action, "/proc/self/exe")))
+    }),
+    steps("execute-the-helper-as-a-thread", |world| {
+        Box::pin(execute_the_helper(world, |action| named(action, "/proc/thread-self/exe")))
+    }),
+    steps("execute-the-helper-by-a-symlink", |world| {
+        Box::pin(execute_the_helper(world, |action| {
+            named(action, "./link").symlink("link", "/proc/self/exe")
+        }))
+    }),
+    steps("execute-the-helper-from-the-path", |world| {
+        Box::pin(execute_the_helper(world, |action| named(action, "exe").env("PATH", "/proc/self")))
+    }),
+    steps("execute-the-helper-as-interpreter", |world| {
+        Box::pin(execute_the_helper(world, |action| {
+            named(action, "./script").executable("script", "#!/proc/self/exe\n")
+        }))
+    }),
+    steps("execute-the-helper-as-loader", |world| {
+        Box::pin(execute_the_helper(world, |action| {
+            named(action, "./program")
+                .executable("program", testkit::elf::dynamic("/proc/self/exe"))
+        }))
+    }),
     // Working directories.
     work_in("work-in-the-root-of-pid-1", &[("wd", "/proc/1/root")]),
     work_in("work-in-the-etc-of-pid-1", &[("wd", "/proc/1/root/etc")]),
@@ -83,6 +112,23 @@ pub(super) const CASES: &[Case] = &[
     calls("open-the-kernels-objects", "openat AT '/sys/kernel' RDONLY|DIRECTORY").fails("ENOENT"),
     calls("open-the-cgroups", "openat AT '/sys/fs/cgroup' RDONLY|DIRECTORY").fails("ENOENT"),
 ];
+
+fn named(action: Action, program: &str) -> Action {
+    action.change_command(|command| command.arguments = vec![program.to_owned()])
+}
+
+/// Nothing is executed, and not for want of a loader: nobody but root may execute it.
+async fn execute_the_helper(world: &World, how: fn(Action) -> Action) -> anyhow::Result<()> {
+    let run = world.run(&how(world.action(&["nothing"]))).await?;
+    let (stdout, stderr) = (run.stdout().await?, run.stderr().await?);
+    let is_refused = stderr.contains("permission denied (mode 0500)");
+    ensure!(
+        run.exit_code()? == 126 && stdout.is_empty() && is_refused,
+        "exit code {}, {stdout:?}, {stderr:?}",
+        run.exit_code()?
+    );
+    Ok(())
+}
 
 /// A working directory that leads nowhere.
 const fn work_in(name: &'static str, links: &'static [(&'static str, &'static str)]) -> Case {
