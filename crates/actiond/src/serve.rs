@@ -135,7 +135,10 @@ fn start_worker(
     }
     let config = worker_config(arguments);
     let helper = helper::command().map_err(doctor::no_sandbox)?;
-    let sandbox = sandbox_config(arguments, config.jobs.get(), helper);
+    let sandbox = sandbox::Config {
+        file_bytes: config.outputs.file_bytes,
+        ..sandbox_config(arguments, config.jobs.get(), helper)
+    };
     doctor::try_sandbox(&sandbox)?;
     let worker =
         Worker::start(config, Arc::clone(store), input_roots, runtimes, sandbox, listeners)

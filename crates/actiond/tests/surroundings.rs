@@ -28,12 +28,13 @@ async fn actions_see_nothing_of_an_ugly_place(kit: Kit) -> Outcome {
         cd / && exec nice -n 5 env --ignore-signal=CHLD --ignore-signal=XFSZ --block-signal=USR1 \"$@\"";
     let daemon = kit.daemon().through(place(ugly)).host_rootfs().start().await?;
     let client = daemon.client();
-    let script = "ulimit -c; ulimit -s; ulimit -f; ulimit -t; ulimit -v; umask; \
+    let script = "ulimit -c; ulimit -s; sed -n 's/^Max file size *\\([^ ]*\\).*/\\1/p' /proc/self/limits; \
+        ulimit -t; ulimit -v; umask; \
         env | grep -c 'SECRET\\|LC_ALL\\|TZ\\|LD_'; \
         grep -E '^Sig(Blk|Ign)' /proc/self/status | tr -d '\\t'; \
         dd if=/dev/zero of=large bs=1M count=2 2> /dev/null; stat -c '%s %a' large";
     let run = client.action(script).output("large").do_not_cache().run().await?;
-    let expected = "0\n8192\nunlimited\nunlimited\nunlimited\n0022\n0\n\
+    let expected = "0\n8192\n68719476736\nunlimited\nunlimited\n0022\n0\n\
         SigBlk:0000000000000000\nSigIgn:0000000000000000\n2097152 644\n";
     assert_eq!(run.succeeded().await?.stdout().await?, expected);
     assert_eq!(run.output_file("large")?.digest.as_ref().context("a digest")?.size_bytes, 2 << 20);

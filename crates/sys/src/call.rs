@@ -107,6 +107,12 @@ impl Call {
         Self::new(libc::SYS_mount, arguments)
     }
 
+    /// mount(2) with MS_BIND: what is at `source` appears at `target`, too.
+    pub fn bind(source: &CStr, target: &CStr) -> Self {
+        let flags = value(libc::MS_BIND as usize);
+        Self::new(libc::SYS_mount, [text(source), text(target), value(0), flags, value(0)])
+    }
+
     /// move_mount(2) of the detached mount `mount` onto `target`, which is
     /// resolved from the root; `mount` must stay open until the call was made.
     pub fn attach(mount: BorrowedFd<'_>, target: &CStr) -> Self {

@@ -4,7 +4,7 @@
 use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};
 
 use rustix::io::Errno;
-use rustix::process::Pid;
+use rustix::process::{Pid, WaitOptions};
 use rustix::thread::UnshareFlags;
 
 use crate::syscall::syscall;
@@ -146,6 +146,21 @@ pub fn fork(child: impl FnOnce() -> i32) -> Result<Pid, Errno> {
             unsafe { libc::_exit(code) }
         }
         pid => Pid::from_raw(pid).ok_or(Errno::INVAL),
+    }
+}
+
+/// Does something in a child process, and waits for its end.
+///
+/// # Errors
+/// What `work` returned; ECHILD if the child was killed; else as [`fork`].
+pub fn in_child(work: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+    // Errors are small enough for an exit code: those of Linux end at 133.
+    let child = fork(|| work().err().map_or(0, |errno| errno.raw_os_error().clamp(1, 255)))?;
+    let wait = || rustix::process::waitpid(Some(child), WaitOptions::empty());
+    match rustix::io::retry_on_intr(wait)?.and_then(|(_, status)| status.exit_status()) {
+        Some(0) => Ok(()),
+        Some(errno) => Err(Errno::from_raw_os_error(errno)),
+        None => Err(Errno::CHILD),
     }
 }
 

@@ -197,6 +197,7 @@ pub(crate) fn flood(stream: &str) -> Outcome {
 
 /// A file with a size and no content.
 pub(crate) fn sparse(path: &str, bytes: u64) -> Outcome {
+    raw::ignore(libc::SIGXFSZ);
     let file = File::create(path).map_err(|error| error.to_string())?;
     let done = file.set_len(bytes);
     println!("{}", done.map_or_else(|error| errno::of(&error), |()| "made".to_owned()));

@@ -49,6 +49,7 @@ fn run(words: &[&str]) -> Outcome {
         ["descriptors"] => survey::descriptors(),
         ["environment"] => survey::environment(),
         ["processes"] => survey::processes(),
+        ["host-in-proc"] => survey::host_in_proc(),
         ["credentials"] => survey::credentials(),
         ["mounts"] => survey::mounts(),
         ["core-limit"] => survey::core_limit(),

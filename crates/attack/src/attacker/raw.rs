@@ -62,10 +62,13 @@ pub(crate) fn setsid() {
 
 /// Ignores every signal that can be ignored.
 pub(crate) fn ignore_all_signals() {
-    for signal in 1..=64 {
-        // SAFETY: SIG_IGN runs no code; impossible signals are refused.
-        unsafe { libc::signal(signal, libc::SIG_IGN) };
-    }
+    (1..=64).for_each(ignore);
+}
+
+/// Ignores a signal.
+pub(crate) fn ignore(signal: i32) {
+    // SAFETY: SIG_IGN runs no code; impossible signals are refused.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
 /// Sends a signal.

@@ -1,6 +1,7 @@
 //! Programs that look around, and print what should not be there.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
@@ -80,8 +81,10 @@ pub(crate) fn mounts() -> Outcome {
         let [_, _, _, _, at, options, optional, ..] = fields.as_slice() else {
             return Err(format!("not a mount: {line}"));
         };
+        // What covers entries of `/proc` is of the root.
+        let is_cover = at.starts_with("/proc/");
         let has = |name| options.split(',').any(|option| option == name);
-        let is_device_holder = matches!(*at, "/" | "/dev/pts");
+        let is_device_holder = matches!(*at, "/" | "/dev/pts") || is_cover;
         let is_input = at.starts_with("/execroot/");
         for (is_wrong, what) in [
             (!has("nosuid"), "takes set-user-id"),
@@ -137,6 +140,39 @@ pub(crate) fn kernel_addresses() -> Outcome {
         if address.chars().any(|digit| digit != '0') {
             println!("{line}");
             break;
+        }
+    }
+    Ok(())
+}
+
+/// What of `/proc` the host keeps to itself.
+pub(crate) fn host_in_proc() -> Outcome {
+    for file in [
+        "cmdline",
+        "keys",
+        "kcore",
+        "kmsg",
+        "pagetypeinfo",
+        "slabinfo",
+        "timer_list",
+        "vmallocinfo",
+    ] {
+        let mut start = [0; 1];
+        let path = format!("/proc/{file}");
+        let opened = fs::File::open(path).and_then(|mut file| file.read(&mut start));
+        if opened.is_ok_and(|read| read > 0) {
+            println!("{file}");
+        }
+    }
+    // Zeros for a process without rights.
+    for addresses in ["iomem", "ioports"] {
+        let text = fs::read_to_string(format!("/proc/{addresses}")).unwrap_or_default();
+        for line in text.lines() {
+            let (range, _) = line.split_once(" : ").unwrap_or((line, ""));
+            if range.chars().any(|digit| !matches!(digit, '0' | '-' | ' ')) {
+                println!("{addresses}: {line}");
+                break;
+            }
         }
     }
     Ok(())

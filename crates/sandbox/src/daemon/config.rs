@@ -49,6 +49,8 @@ pub struct Config {
     /// Soft limit of open descriptors; an action can raise it up to the daemon's
     /// own hard limit.
     pub open_files: u64,
+    /// The largest size of one file of an action, in bytes; its writer gets SIGXFSZ.
+    pub file_bytes: u64,
     /// Cgroups, where there are controllers.
     pub cgroups: Option<Arc<Cgroups>>,
 }
@@ -68,6 +70,7 @@ impl Config {
             shm_bytes: 1 << 30,
             processes_max: 4096,
             open_files: 4096,
+            file_bytes: u64::MAX,
             cgroups: None,
         }
     }

@@ -5,12 +5,13 @@
 //! a connection in TIME_WAIT. Names of abstract sockets live and die with their
 //! sockets.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
-use sys::proc_file;
+use sys::mount::{FsContext, MountAttributes};
+use sys::{proc_file, process};
 
 /// Looks until a network counts as dirty. The kernel frees what was in flight in
 /// the background, mostly within a millisecond.
@@ -21,10 +22,33 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// Leaves the present network namespace for a new one. `proc` is a `/proc` in
 /// which the kernel's settings can be written.
-pub(super) fn renew(proc: BorrowedFd<'_>) -> Result<(), Errno> {
-    sys::process::unshare_namespaces(UnshareFlags::NEWNET)?;
-    sys::process::bring_loopback_up()?;
-    // Without a bucket no closed connection lingers to be met by the next action.
+pub(super) fn create(proc: BorrowedFd<'_>) -> Result<(), Errno> {
+    enter_new()?;
+    forget_closed_connections(proc)
+}
+
+/// The same for a helper that has no such `/proc` any more: PID 1 of a PID namespace
+/// that lives only for that mounts one.
+pub(super) fn renew() -> Result<(), Errno> {
+    enter_new()?;
+    process::in_child(|| {
+        process::unshare_namespaces(UnshareFlags::NEWPID | UnshareFlags::NEWNS)?;
+        process::in_child(|| {
+            let proc = FsContext::open("proc")
+                .and_then(|context| context.mount(MountAttributes::MOUNT_ATTR_NOSUID))
+                .map_err(|error| error.errno)?;
+            forget_closed_connections(proc.as_fd())
+        })
+    })
+}
+
+fn enter_new() -> Result<(), Errno> {
+    process::unshare_namespaces(UnshareFlags::NEWNET)?;
+    process::bring_loopback_up()
+}
+
+/// Without a bucket no closed connection lingers to be met by the next action.
+fn forget_closed_connections(proc: BorrowedFd<'_>) -> Result<(), Errno> {
     proc_file::write(proc, "sys/net/ipv4/tcp_max_tw_buckets", b"0")
 }
 

@@ -1,21 +1,23 @@
 //! The helper's life: set up once, then one action after the other.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use model::ACTION_ID;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::UnshareFlags;
 use sys::call::Instruction;
 use sys::init::{Init, Report};
-use sys::mount::{FsContext, MountAttributes};
+use sys::mount::{FsContext, MountAttributes, MountError};
 use sys::proc_file;
 
 use crate::helper::oom_score::OomScore;
 use crate::helper::{At, network, root, user_namespace};
+use crate::plan::hidden::{self, HIDDEN};
 use crate::plan::lower::{self, RunFiles};
 use crate::plan::seccomp;
 use crate::plan::step::StepName;
@@ -55,9 +57,11 @@ fn take_standard_input() -> Result<OwnedFd, Errno> {
 
 /// What a helper has once it is set up.
 struct Helper {
-    /// A `/proc` with writable settings, out of an action's reach.
+    /// A `/proc` without settings, and with this process alone.
     proc: OwnedFd,
     oom_score: OomScore,
+    /// What of `/proc` is hidden on this machine.
+    hidden: Vec<&'static CStr>,
     filter: Arc<[Instruction]>,
     sizes: Sizes,
     /// The processes of the next action, or why there are none.
@@ -76,14 +80,16 @@ fn set_up(packet: Packet<Request>) -> Result<Helper, Failed> {
         _ => return Err(protocol("expected a set-up with its mounts")),
     };
     let proc = isolate(&setup).at(StepName::Isolate, String::new)?;
+    let own_proc = open_own_proc().at(StepName::Isolate, String::new)?;
     let oom_score = OomScore::settle(proc.as_fd()).at(StepName::Isolate, String::new)?;
     let namespaces = UnshareFlags::NEWNS | UnshareFlags::NEWUTS;
     sys::process::unshare_namespaces(namespaces).at(StepName::Namespaces, String::new)?;
     rustix::system::sethostname(runtimes::HOSTNAME.as_bytes())
         .at(StepName::Namespaces, String::new)?;
-    network::renew(proc.as_fd()).at(StepName::Network, String::new)?;
+    network::create(proc.as_fd()).at(StepName::Network, String::new)?;
     let user_namespace =
         user_namespace::create(proc.as_fd()).at(StepName::UserNamespace, String::new)?;
+    let hidden = to_hide(proc.as_fd()).at(StepName::Isolate, String::new)?;
     let last_capability = proc_file::parse(proc.as_fd(), "sys/kernel/cap_last_cap")
         .at(StepName::Isolate, String::new)?;
     root::enter(&setup, descriptors)?;
@@ -93,9 +99,12 @@ fn set_up(packet: Packet<Request>) -> Result<Helper, Failed> {
     // A change of credentials may have undone it.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .at(StepName::Isolate, String::new)?;
+    // With the settings of the kernel goes the last of the host's that is open here.
+    drop(proc);
     Ok(Helper {
-        proc,
+        proc: own_proc,
         oom_score,
+        hidden,
         filter: seccomp::filter(),
         sizes: setup.sizes,
         next: None,
@@ -104,8 +113,8 @@ fn set_up(packet: Packet<Request>) -> Result<Helper, Failed> {
     })
 }
 
-/// Attributes that every process of the sandbox inherits. Returns a `/proc` of our
-/// own, in which settings can be written even where the host's is read-only.
+/// Attributes that every process of the sandbox inherits. Returns a `/proc` for the
+/// set-up, in which settings can be written even where the host's is read-only.
 fn isolate(setup: &Setup) -> Result<OwnedFd, Errno> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::thread::set_name(c"sandbox-helper")?;
@@ -128,6 +137,33 @@ fn isolate(setup: &Setup) -> Result<OwnedFd, Errno> {
     Ok(proc)
 }
 
+/// What is there to be hidden. `proc` shows all of the kernel, as an action's `/proc` does.
+fn to_hide(proc: BorrowedFd<'_>) -> Result<Vec<&'static CStr>, Errno> {
+    let mut found = Vec::new();
+    for path in HIDDEN {
+        let name = path.to_bytes().strip_prefix(b"/proc/").unwrap_or_default();
+        match rustix::fs::statat(proc, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if hidden::is_open(stat.st_mode) => found.push(path),
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(found)
+}
+
+/// What a helper keeps of `/proc` when actions run: no settings, and of the host's processes those alone
+/// that it could trace, which is itself.
+fn open_own_proc() -> Result<OwnedFd, MountError> {
+    let context = FsContext::open("proc")?;
+    context.string("subset", "pid")?;
+    context.string("hidepid", "ptraceable")?;
+    context.mount(
+        MountAttributes::MOUNT_ATTR_NOSUID
+            | MountAttributes::MOUNT_ATTR_NODEV
+            | MountAttributes::MOUNT_ATTR_NOEXEC,
+    )
+}
+
 /// Who logged in, for the audit log. As long as nobody is named everybody may name
 /// anybody, root too; who is named needs a right to change it that actions lack.
 fn give_login_user(proc: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -146,6 +182,8 @@ fn give_login_user(proc: BorrowedFd<'_>) -> Result<(), Errno> {
 ///   queue takes 80 KiB.
 /// - Memlock: the kernel's default. More would keep memory from being reclaimed.
 /// - Nice, Rtprio: no precedence over anything on the host.
+///
+/// A file's size comes on top: nothing larger than the largest output is of use.
 const MOST: [(Resource, u64); 6] = [
     (Resource::Core, 1),
     (Resource::Sigpending, 4096),
@@ -158,9 +196,8 @@ const MOST: [(Resource, u64); 6] = [
 /// Limits whose soft value an action has as usual, whatever the daemon was started with; a program can
 /// raise them up to the hard value. The stack is the kernel's default: an unlimited one changes where
 /// memory is mapped.
-const SOFT: [(Resource, u64); 5] = [
+const SOFT: [(Resource, u64); 4] = [
     (Resource::Stack, 8 << 20),
-    (Resource::Fsize, u64::MAX),
     (Resource::Cpu, u64::MAX),
     (Resource::As, u64::MAX),
     (Resource::Data, u64::MAX),
@@ -168,9 +205,11 @@ const SOFT: [(Resource, u64); 5] = [
 
 /// Only ever lowers a hard limit: to raise one needs a capability that a container may lack.
 fn limit_resources(setup: &Setup) -> Result<(), Errno> {
-    for (resource, most) in MOST {
+    for (resource, most) in MOST.into_iter().chain([(Resource::Fsize, setup.file_bytes)]) {
         let most = getrlimit(resource).maximum.map_or(most, |hard| hard.min(most));
-        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
+        // As the kernel has it, the highest number is no limit.
+        let most = Some(most).filter(|most| *most != u64::MAX);
+        setrlimit(resource, Rlimit { current: most, maximum: most })?;
     }
     for (resource, soft) in SOFT.into_iter().chain([(Resource::Nofile, setup.open_files)]) {
         let maximum = getrlimit(resource).maximum;
@@ -221,10 +260,10 @@ impl Helper {
     fn prepare(&mut self, cgroup: Option<BorrowedFd<'_>>) -> Result<Init, Failed> {
         self.remains.clear();
         if std::mem::take(&mut self.used) && !network::is_clean(self.proc.as_fd()) {
-            network::renew(self.proc.as_fd()).at(StepName::Network, String::new)?;
+            network::renew().at(StepName::Network, String::new)?;
         }
         self.oom_score.raise(self.proc.as_fd()).at(StepName::Clone, String::new)?;
-        let plan = plan::preparation(&self.sizes);
+        let plan = plan::preparation(&self.sizes, &self.hidden);
         let preparation = lower::preparation(&plan, &self.filter);
         Init::start(preparation, cgroup).at(StepName::Clone, String::new)
     }

@@ -11,6 +11,7 @@ use model::ACTION_ID;
 use sys::call::{Call, Instruction, Program, Resource};
 use sys::init;
 
+use crate::plan::hidden;
 use crate::plan::step::{
     ActionPreparation, ActionStep, InitPreparation, InitStep, StepName, TmpfsSize,
 };
@@ -89,6 +90,7 @@ fn init_preparation(step: InitPreparation) -> Call {
     match step {
         InitPreparation::NewCgroupNamespace => Call::new_cgroup_namespace(),
         InitPreparation::MountProc => proc_mount(),
+        InitPreparation::Hide(path) => Call::bind(hidden::COVER, path),
         InitPreparation::MountTmp(size) => tmpfs(c"/tmp", size),
         InitPreparation::MountShm(size) => tmpfs(c"/dev/shm", size),
     }
@@ -118,8 +120,7 @@ fn action_step(step: &ActionStep, files: &RunFiles<'_>) -> Vec<Call> {
     }
 }
 
-/// Hides processes of other users, of which PID 1 is the only one. Everything else in `/proc` that
-/// is dangerous belongs to root, and its mode closes it to the action's user.
+/// Hides processes of other users, of which PID 1 is the only one.
 fn proc_mount() -> Call {
     let flags = WRITABLE_MOUNT | mount_flags::NOEXEC;
     Call::mount(c"proc", c"/proc", flags, c"hidepid=invisible")
@@ -148,8 +149,12 @@ mod tests {
     fn both_processes_are_prepared_in_the_order_of_the_plan() {
         use StepName::*;
         let filter: Arc<[Instruction]> = Arc::default();
-        let lowered = preparation(&crate::plan::preparation(&Sizes::default()), &filter);
-        assert_eq!(steps(&lowered.init), [Init, NewCgroupNamespace, MountProc, MountTmp, MountShm]);
+        let hidden = [hidden::HIDDEN[0]];
+        let lowered = preparation(&crate::plan::preparation(&Sizes::default(), &hidden), &filter);
+        assert_eq!(
+            steps(&lowered.init),
+            [Init, NewCgroupNamespace, MountProc, Hide, MountTmp, MountShm]
+        );
         assert_eq!(
             steps(&lowered.action),
             [

@@ -3,8 +3,9 @@
 //! The order is part of the security: the action's process gives up all privileges before it enters
 //! the working directory or resolves any other path of the client's.
 //!
-//! [`step`] has the steps, [`lower`] translates them into system calls, [`seccomp`] makes the filter.
+//! [`step`] has the steps, [`hidden`] what of `/proc` is covered, [`lower`] translates them into system calls, [`seccomp`] makes the filter.
 
+pub(crate) mod hidden;
 pub(crate) mod lower;
 pub(crate) mod seccomp;
 pub(crate) mod step;
@@ -75,15 +76,13 @@ pub(crate) struct Run {
     pub(crate) execute: Execute,
 }
 
-/// Plans the preparation of a sandbox.
-pub(crate) fn preparation(sizes: &Sizes) -> Preparation {
+/// Plans the preparation of a sandbox; `hidden` is what this machine has to hide.
+pub(crate) fn preparation(sizes: &Sizes, hidden: &[&'static CStr]) -> Preparation {
+    let mut init = vec![InitPreparation::NewCgroupNamespace, InitPreparation::MountProc];
+    init.extend(hidden.iter().copied().map(InitPreparation::Hide));
+    init.extend([InitPreparation::MountTmp(sizes.tmp), InitPreparation::MountShm(sizes.shm)]);
     Preparation {
-        init: vec![
-            InitPreparation::NewCgroupNamespace,
-            InitPreparation::MountProc,
-            InitPreparation::MountTmp(sizes.tmp),
-            InitPreparation::MountShm(sizes.shm),
-        ],
+        init,
         action: vec![
             ActionPreparation::NewSession,
             ActionPreparation::DropGroups,

@@ -5,6 +5,7 @@
 //! exhaustive: a new step does not compile before each of them handles it. [`StepName`] is what an
 //! error tells of a step.
 
+use std::ffi::CStr;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,8 @@ pub(crate) enum InitPreparation {
     NewCgroupNamespace,
     /// Mounts the `/proc` of the new PID namespace.
     MountProc,
+    /// Covers an entry of `/proc`.
+    Hide(&'static CStr),
     /// Mounts `/tmp`, to which `/var/tmp` points.
     MountTmp(TmpfsSize),
     /// Mounts `/dev/shm`.
@@ -90,6 +93,7 @@ impl InitPreparation {
         match self {
             Self::NewCgroupNamespace => StepName::NewCgroupNamespace,
             Self::MountProc => StepName::MountProc,
+            Self::Hide(_) => StepName::Hide,
             Self::MountTmp(_) => StepName::MountTmp,
             Self::MountShm(_) => StepName::MountShm,
         }
@@ -160,6 +164,8 @@ step_names! {
     NewCgroupNamespace, "create a cgroup namespace";
     /// PID 1: mounts `/proc`.
     MountProc, "mount /proc";
+    /// PID 1: covers entries of `/proc`.
+    Hide, "hide entries of /proc";
     /// PID 1: mounts `/tmp`.
     MountTmp, "mount /tmp";
     /// PID 1: mounts `/dev/shm`.
@@ -196,14 +202,14 @@ step_names! {
     Request, "send the action to the sandbox helper";
     /// Daemon: creates the detached mounts of a root view.
     CloneView, "clone a mount of the root view";
+    /// Daemon: copies the helper's program to sealed memory.
+    SealHelper, "copy the sandbox helper to sealed memory";
     /// Daemon: starts the helper.
     Spawn, "start the sandbox helper";
     /// Daemon: creates a cgroup for the action.
     Cgroup, "create a cgroup";
     /// Daemon: ends an action; a process that survives hangs in the kernel.
     Kill, "kill the action";
-    /// Daemon: copies the helper's program to sealed memory.
-    SealHelper, "copy the sandbox helper to sealed memory";
     /// Helper: sets the attributes that all its processes inherit.
     Isolate, "isolate the sandbox helper";
     /// Helper: creates its own namespaces.

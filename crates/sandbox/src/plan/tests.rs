@@ -1,4 +1,5 @@
 use super::*;
+use crate::plan::hidden::{self, HIDDEN};
 
 fn words(words: &[&str]) -> Vec<CString> {
     words.iter().map(|word| CString::new(*word).unwrap()).collect()
@@ -75,10 +76,11 @@ fn shown_run(run: &Run) -> String {
 fn the_preparation() {
     let sizes =
         Sizes { tmp: TmpfsSize { bytes: 1, inodes: 2 }, shm: TmpfsSize { bytes: 3, inodes: 4 } };
-    let Preparation { init, action } = preparation(&sizes);
-    let expected = "\
-init: NewCgroupNamespace
+    let Preparation { init, action } = preparation(&sizes, &HIDDEN);
+    let expected = r#"init: NewCgroupNamespace
 init: MountProc
+init: Hide("/proc/cmdline")
+init: Hide("/proc/keys")
 init: MountTmp(TmpfsSize { bytes: 1, inodes: 2 })
 init: MountShm(TmpfsSize { bytes: 3, inodes: 4 })
 action: NewSession
@@ -88,7 +90,7 @@ action: SetUser
 action: DropCapabilities
 action: NoNewPrivileges
 action: Filter
-";
+"#;
     assert_eq!([shown("init", &init), shown("action", &action)].concat(), expected);
 }
 
@@ -133,10 +135,17 @@ Execute { candidates: ["bin/tool"], arguments: ["bin/tool"], environment: [] }
 #[test]
 fn users_and_groups_change_before_the_capabilities_to_change_them_are_gone() {
     use ActionPreparation::*;
-    let steps = preparation(&Sizes::default()).action;
+    let steps = preparation(&Sizes::default(), &[]).action;
     let at = |step| steps.iter().position(|other| *other == step).unwrap();
     assert!(at(DropGroups) < at(SetUser));
     assert!(at(SetGroup) < at(SetUser));
     assert!(at(SetUser) < at(DropCapabilities));
     assert!(at(NoNewPrivileges) < at(Filter));
+}
+
+#[test]
+fn what_a_mode_closes_needs_no_cover() {
+    assert!(hidden::is_open(0o444));
+    assert!(!hidden::is_open(0o440));
+    assert!(!hidden::is_open(0o400));
 }

@@ -42,6 +42,8 @@ pub(crate) struct Setup {
     pub(crate) sizes: Sizes,
     /// Soft limit of an action's open descriptors.
     pub(crate) open_files: u64,
+    /// The largest size of an action's file, in bytes.
+    pub(crate) file_bytes: u64,
     /// The places of the passed mounts, in order; relative to the root.
     pub(crate) mounts: Vec<Vec<u8>>,
     /// Path and target.

@@ -39,6 +39,7 @@ fn requests_come_back_as_they_were() {
             shm: TmpfsSize { bytes: 3, inodes: u64::MAX },
         },
         open_files: 5,
+        file_bytes: 6,
         mounts: vec![b"usr".to_vec(), b"lib/x".to_vec()],
         symlinks: vec![(b"bin".to_vec(), b"usr/bin".to_vec())],
         files: vec![(b"etc/passwd".to_vec(), b"root".to_vec()), (b"etc/empty".to_vec(), vec![])],
@@ -83,7 +84,7 @@ fn responses_come_back_as_they_were() {
 fn a_count_that_the_body_cannot_hold_is_refused() {
     let (left, right) = packet::pair().unwrap();
     // A set-up whose list of mounts claims 2^35 entries.
-    let body = [0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 127];
+    let body = [0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 127];
     rustix::net::send(left.as_fd(), &body, packet::no_flags()).unwrap();
     packet::receive::<Request>(&right).unwrap_err();
 }

@@ -106,6 +106,49 @@ fn mounts_on_the_host() {
     assert!(!mounts.lines().any(|line| line.contains(" - tmpfs sandbox ")), "{mounts}");
 }
 
+/// A network that was left dirty is replaced by one that remembers no connection either.
+#[test]
+fn a_new_network_is_as_the_first() {
+    let buckets = || Action::sh("cat /proc/sys/net/ipv4/tcp_max_tw_buckets");
+    let leave = || Action::probe(&["leave-in-flight"]);
+    let outcomes =
+        run_all(vec![buckets(), leave(), buckets(), leave(), leave(), buckets(), buckets()]);
+    for index in [0, 2, 5, 6] {
+        outcomes[index].expect_code(0).expect_stdout("0");
+    }
+}
+
+/// While an action runs, its helper has no descriptor through which the host's settings or processes
+/// could be reached.
+#[test]
+fn a_helper_keeps_no_proc_of_the_hosts() {
+    let pool = sandbox::Pool::new(crate::support::config());
+    let mut sandbox = pool.acquire(&crate::support::TOOLS).unwrap();
+    Action::sh("true").run_in(&mut sandbox).unwrap();
+    let mut found = 0;
+    for pid in children() {
+        let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+        for number in 0..64 {
+            let flags = rustix::process::PidfdGetfdFlags::empty();
+            let Ok(descriptor) = rustix::process::pidfd_getfd(&pidfd, number, flags) else {
+                continue;
+            };
+            let file_system = rustix::fs::fstatfs(&descriptor).unwrap();
+            if file_system.f_type == libc::PROC_SUPER_MAGIC {
+                found += 1;
+                for path in ["sys", "cmdline", "sys/kernel/core_pattern"] {
+                    let missing =
+                        rustix::fs::statat(&descriptor, path, rustix::fs::AtFlags::empty());
+                    assert_eq!(missing.unwrap_err(), rustix::io::Errno::NOENT, "{path}");
+                }
+            }
+        }
+    }
+    assert_ne!(found, 0, "the helper's own part of proc");
+    pool.release(sandbox);
+}
+
 #[test]
 fn helpers_end_with_their_pool() {
     let pool = sandbox::Pool::new(crate::support::config());

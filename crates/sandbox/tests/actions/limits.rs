@@ -59,6 +59,25 @@ fn a_fork_bomb_does_no_harm() {
 }
 
 #[test]
+fn the_size_of_a_file_is_bounded() {
+    let mut config = config();
+    config.file_bytes = 64 << 10;
+    let pool = Pool::new(config);
+    let run = |script: &str| {
+        let mut sandbox = pool.acquire(&TOOLS).unwrap();
+        let outcome = Action::sh(script).run_in(&mut sandbox).unwrap();
+        pool.release(sandbox);
+        outcome
+    };
+    run("truncate -s 64K file && echo fits").expect_stdout("fits");
+    // 128 and the number of SIGXFSZ.
+    run("truncate -s 65K file; echo $?").expect_stdout("153");
+    run("head -c 65K /dev/zero > /tmp/file; echo $?").expect_stdout("153");
+    run("ulimit -f unlimited 2>/dev/null && echo raised; true").expect_stdout("");
+    run("trap '' XFSZ; truncate -s 65K file 2>/dev/null || echo refused").expect_stdout("refused");
+}
+
+#[test]
 fn memory_is_bounded() {
     let limits = Limits { memory_bytes: Some(256 << 20), ..Limits::default() };
     let allocate =

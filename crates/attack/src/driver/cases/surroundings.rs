@@ -8,6 +8,7 @@ pub(super) const CASES: &[Case] = &[
     program("descriptors-of-the-server", &["descriptors"]).prints("0 is /dev/null"),
     program("variables-of-the-server", &["environment"]).prints(""),
     program("processes-of-others", &["processes"]).prints(""),
+    program("the-host-in-proc", &["host-in-proc"]).prints(""),
     program("addresses-in-the-kernel", &["addresses"]).prints(""),
     program("mounts-that-can-be-used", &["mounts"]).prints(""),
     // With the host's toolchains, where the operator shows them.
