@@ -48,4 +48,6 @@ pub mod serve_vm;
 #[cfg(target_os = "linux")]
 mod service_manager;
 #[cfg(target_os = "linux")]
+mod store_observers;
+#[cfg(target_os = "linux")]
 mod surroundings;

@@ -11,7 +11,9 @@ use events::{Event, Finished, Listener, Listeners, Stages};
 use history::EventFile;
 use store::Store;
 use tokio::net::TcpListener;
-use web::{Gauge, Metrics, Now, Site};
+use web::{Metrics, Now, Reading, ReadingKind, Site};
+
+use crate::store_observers;
 
 /// Where HTTP is served unless a flag says otherwise.
 const DEFAULT_HTTP: &str = "127.0.0.1:8981";
@@ -55,7 +57,7 @@ impl Observers {
     /// When the event file cannot be opened.
     pub(crate) fn open(event_log: Option<&Path>, store: &Arc<Store>) -> anyhow::Result<Self> {
         let now = Arc::new(Now::default());
-        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), gauges(store))?;
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), readings(store))?;
         let metrics = Arc::new(metrics);
         let mut listeners: Vec<Arc<dyn Listener>> = vec![
             Arc::new(Log),
@@ -65,7 +67,8 @@ impl Observers {
         if let Some(path) = event_log {
             listeners.push(Arc::new(EventFile::open(path)?));
         }
-        let site = Site { version: env!("CARGO_PKG_VERSION"), metrics, now };
+        let store = store_observers::facts(store);
+        let site = Site { version: env!("CARGO_PKG_VERSION"), metrics, now, store };
         Ok(Self { listeners: Listeners::new(listeners), site })
     }
 
@@ -121,7 +124,7 @@ pub(crate) async fn serve_http(
 }
 
 /// Values that are read at each scrape.
-fn gauges(store: &Arc<Store>) -> Vec<Gauge> {
+fn readings(store: &Arc<Store>) -> Vec<Reading> {
     let started = Instant::now();
     let uptime = move || i64::try_from(started.elapsed().as_secs()).unwrap_or(i64::MAX);
     let disk = |of: fn(&rustix::fs::StatVfs) -> u64| {
@@ -131,23 +134,30 @@ fn gauges(store: &Arc<Store>) -> Vec<Gauge> {
             status.map_or(-1, |status| i64::try_from(of(&status)).unwrap_or(i64::MAX))
         })
     };
-    vec![
-        Gauge {
+    let own = [
+        Reading {
+            kind: ReadingKind::Gauge,
+            label: None,
             name: "uptime_seconds",
             help: "Time since the start of the daemon.",
             read: Box::new(uptime),
         },
-        Gauge {
+        Reading {
+            kind: ReadingKind::Gauge,
+            label: None,
             name: "store_disk_free_bytes",
             help: "Free space of the store's file system; -1 if it cannot be asked.",
             read: disk(|status| status.f_bavail.saturating_mul(status.f_frsize)),
         },
-        Gauge {
+        Reading {
+            kind: ReadingKind::Gauge,
+            label: None,
             name: "store_disk_size_bytes",
             help: "Size of the store's file system; -1 if it cannot be asked.",
             read: disk(|status| status.f_blocks.saturating_mul(status.f_frsize)),
         },
-    ]
+    ];
+    own.into_iter().chain(store_observers::readings(store)).collect()
 }
 
 /// The log: a line for each answered operation.

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     an_action_is_counted_and_shown,
     a_running_action_is_shown,
+    evictions_and_refused_uploads_are_shown,
     the_event_file_has_a_line_for_each_answer,
     an_address_in_use_is_an_error_if_it_was_asked_for,
     an_address_for_others_must_be_asked_for,
@@ -21,8 +22,13 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
 const SAID: &str = "page and metrics on http://";
 
 async fn with_http(kit: &Kit) -> anyhow::Result<(Daemon, SocketAddr)> {
+    with_http_and(kit, &[]).await
+}
+
+async fn with_http_and(kit: &Kit, flags: &[&str]) -> anyhow::Result<(Daemon, SocketAddr)> {
     kit.only_on_the_host("a guest has no network, and serves no HTTP")?;
-    let daemon = kit.daemon().host_rootfs().flag("--http=127.0.0.1:0").start().await?;
+    let daemon = kit.daemon().host_rootfs().flag("--http=127.0.0.1:0");
+    let daemon = flags.iter().fold(daemon, |daemon, flag| daemon.flag(flag)).start().await?;
     let log = daemon.log();
     let address =
         log.split_once(SAID).and_then(|(_, rest)| rest.split_once('/')).context(log.clone())?;
@@ -81,6 +87,41 @@ async fn a_running_action_is_shown(kit: Kit) -> Outcome {
     eventually_async("the action is shown to run", running).await?;
     assert!(get(address, "/now").await?.contains("//a:&lt;b&gt;"));
     drop(stream);
+    Ok(())
+}
+
+/// The value of a metric.
+fn value(metrics: &str, name: &str) -> anyhow::Result<u64> {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(line.with_context(|| format!("no {name} in {metrics}"))?.parse()?)
+}
+
+async fn evictions_and_refused_uploads_are_shown(kit: Kit) -> Outcome {
+    let (daemon, address) = with_http_and(&kit, &["--cas-size=16m"]).await?;
+    let client = daemon.client();
+    let put = async |number: u32, bytes: usize| {
+        let content = number.to_le_bytes().repeat(bytes / 4);
+        let digest = client.digest(&content);
+        client.write(&client.upload_name(&digest), &content, 1 << 20).await
+    };
+    put(0, 20 << 20).await.expect_err("it can't fit");
+    for number in 1..24 {
+        put(number, 1 << 20).await?;
+    }
+    let metrics = get(address, "/metrics").await?;
+    assert_eq!(value(&metrics, r#"actiond_store_failed_writes_total{reason="limit"}"#)?, 1);
+    assert_eq!(value(&metrics, "actiond_store_limit_bytes")?, 16 << 20);
+    assert!(value(&metrics, "actiond_store_used_bytes")? <= 16 << 20);
+    // 23 MiB went into 16 MiB, of which the directories take 4.
+    let evicted = value(&metrics, "actiond_store_evicted_blobs_total")?;
+    assert!((11..=23).contains(&evicted), "{evicted}");
+    assert_eq!(value(&metrics, "actiond_store_evicted_bytes_total")?, evicted << 20);
+    assert_eq!(value(&metrics, "actiond_store_evicted_leased_blobs_total")?, evicted);
+    let page = get(address, "/").await?;
+    assert!(page.contains("<dt>writes refused</dt><dd>1</dd>"), "{page}");
+    let log = daemon.log();
+    assert_eq!(log.matches("refused writes").count(), 1, "{log}");
+    assert!(log.contains("evicted blobs before their lease ended"), "{log}");
     Ok(())
 }
 

@@ -203,13 +203,14 @@ impl ActionCache {
             write_all(file.as_fd(), &entry)?;
             Ok(file)
         };
-        let file = write().map_err(|e| path.failed("write cached result", e))?;
+        let failed = |step, e| inner.space.trouble().failed(step, path.path.to_string_lossy(), e);
+        let file = write().map_err(|e| failed("write cached result", e))?;
         let _change = self.inner.checkpoints.begin_change()?;
         let _name = self.inner.names.lock(action.hash());
         inner
             .files
             .publish(file.as_fd(), &path.path)
-            .map_err(|e| path.failed("publish cached result", e))?;
+            .map_err(|e| failed("publish cached result", e))?;
         let usage = Usage::first(inner.clock.now());
         if let Some(before) = inner.index.insert(&path.key(entry.len() as u64), usage) {
             inner.space.release(inner.space.cost(before));

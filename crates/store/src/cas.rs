@@ -48,7 +48,7 @@ pub const READ_BYTES_MAX: u64 = 64 << 20;
 
 /// How blobs are opened. Without NOATIME a read would be a write now and then.
 /// And opening a pipe that somebody put in the place of a blob must not hang.
-const READ_FLAGS: OFlags = OFlags::RDONLY
+pub(crate) const READ_FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOATIME)
@@ -286,6 +286,11 @@ impl Cas {
         self.inner.files.directory().as_fd()
     }
 
+    /// As [`Cas::blobs_dirfd`].
+    pub(crate) fn directory(&self) -> &OwnedFd {
+        self.inner.files.directory()
+    }
+
     /// The path of the directory that [`BlobPath`] is relative to.
     pub fn blobs_path(&self) -> &Path {
         &self.inner.path
@@ -309,7 +314,17 @@ impl Cas {
     /// An unnamed file, which is gone if it is not published.
     pub(crate) fn create_unnamed(&self) -> Result<OwnedFd, StoreError> {
         let file = self.inner.files.create();
-        file.map_err(|e| StoreError::io("create", "an unnamed file", e))
+        file.map_err(|e| self.write_failed("create", "an unnamed file", e))
+    }
+
+    /// The error of a write, which is counted and logged.
+    pub(crate) fn write_failed(
+        &self,
+        step: &'static str,
+        what: impl Into<String>,
+        errno: Errno,
+    ) -> StoreError {
+        self.inner.space.trouble().failed(step, what, errno)
     }
 
     /// Gives a file with verified content its name among the blobs, if nobody was quicker.
@@ -329,10 +344,11 @@ impl Cas {
         let path = BlobPath::new(digest);
         // A file that has the name but is not in the index is not what its name says, or was put
         // there by somebody else. Ours is known to be right, so it takes the place.
-        inner
-            .files
-            .publish(file, path.as_c_str())
-            .map_err(|e| StoreError::io("publish blob", path.as_str(), e))?;
+        inner.files.publish(file, path.as_c_str()).map_err(|e| match e {
+            // The caller copies the file then.
+            Errno::XDEV => StoreError::io("publish blob", path.as_str(), e),
+            e => self.write_failed("publish blob", path.as_str(), e),
+        })?;
         if let Some(size_bytes) = inner.index.insert(digest, Usage::first(now)) {
             inner.space.release(inner.space.cost(size_bytes));
         }
@@ -352,7 +368,7 @@ impl Cas {
         let charge = self.charge_file(digest.size_bytes())?;
         let file = self.create_unnamed()?;
         write_all(file.as_fd(), content)
-            .map_err(|e| StoreError::io("write blob", digest.to_string(), e))?;
+            .map_err(|e| self.write_failed("write blob", digest.to_string(), e))?;
         self.publish_file(file.as_fd(), digest, charge)
     }
 
@@ -371,7 +387,7 @@ impl Cas {
     }
 
     /// Takes a blob out of the index whose file somebody else deleted.
-    fn forget_if_gone(&self, digest: &Digest) {
+    pub(crate) fn forget_if_gone(&self, digest: &Digest) {
         let _name = self.inner.names.lock(digest.hash());
         // Looked for again under the lock: it may have been stored anew.
         if self.stat(digest) == Err(Errno::NOENT) && self.inner.index.contains(digest) {
@@ -380,9 +396,9 @@ impl Cas {
         }
     }
 
-    /// What [`Quarantine::bytes_at_open`] says.
-    pub(crate) fn quarantined_bytes(&self) -> u64 {
-        self.inner.quarantine.bytes_at_open()
+    /// The files that stood in the place of blobs.
+    pub(crate) fn quarantine_state(&self) -> &Quarantine {
+        &self.inner.quarantine
     }
 
     /// Takes away what stands in the place of a blob and has another kind or size.
@@ -399,15 +415,15 @@ impl Cas {
 
     /// Takes away a file that can't be read as the blob that it should be, so that the blob is
     /// missing and the next upload brings it back.
-    fn quarantine(&self, digest: &Digest, error: Errno) -> Result<(), StoreError> {
+    pub(crate) fn quarantine(&self, digest: &Digest, error: Errno) -> Result<(), StoreError> {
         let inner = &*self.inner;
         let _change = inner.checkpoints.begin_change()?;
         let _name = inner.names.lock(digest.hash());
         tracing::error!(%digest, %error, "a blob is damaged and goes to quarantine");
         self.forget(digest);
-        let taken = inner.quarantine.take(inner.files.directory(), digest);
-        match taken {
-            Ok(true) => inner.space.add(inner.space.cost(digest.size_bytes())),
+        let cost = inner.space.cost(digest.size_bytes());
+        match inner.quarantine.take(inner.files.directory(), digest, cost) {
+            Ok(true) => inner.space.add(cost),
             Ok(false) => {}
             // It is not in the index any more, and an upload replaces it.
             Err(error) => tracing::error!(%digest, %error, "the damaged blob could not be moved"),

@@ -1,15 +1,15 @@
-//! Makes room: evicts what was idle for longest, ahead of need.
+//! Makes room: evicts the files that have been idle for the longest time, ahead of need.
 //!
-//! A pass first adds up what the files of each rank cost, then takes the ranks from the highest on
-//! that together are enough, and evicts what has them. So a pass looks at every entry of the index
-//! twice, in the order of memory, and takes at least a sixty-fourth of them away: the cost per eviction
-//! is constant, and a use costs nothing but to note its time.
+//! A pass first adds up what the files of each rank cost. It then evicts from the highest rank down
+//! until enough is freed. A pass reads every entry of the index twice, in memory order, and removes at
+//! least one in 64 of them. So the cost per eviction is constant, and a use of a file only has to note
+//! its time.
 //!
-//! Cached results go before blobs of the same rank, since a result whose blobs are gone is worth
-//! nothing. What is pinned stays; what was used since the pass looked at it stays, too.
+//! Cached results go before blobs of the same rank, because a result without its blobs is useless.
+//! Pinned files stay, and so do files that were used since the pass looked at them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,13 +21,14 @@ use crate::error::StoreError;
 use crate::index::Histogram;
 use crate::recency::{Clock, RANKS, Tick, is_leased};
 use crate::space::Space;
+use crate::trouble::Paced;
 
-/// How often the free space of the file system is looked at: others fill it as well.
+/// How often the free space of the file system is checked: other programs fill it as well.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
-/// Passes that free nothing are this far apart at least: they look at the whole index in vain.
+/// The least time between passes that free nothing, each of which reads the whole index.
 const FRUITLESS_PAUSE: Duration = Duration::from_millis(50);
-/// Warnings about leases are this far apart at least.
-const WARNING_PERIOD: Duration = Duration::from_secs(10);
+/// How often the ages of the files are read. It takes about 20 ms for a million files.
+const AGES_PERIOD: Duration = Duration::from_secs(30);
 
 /// What has been evicted since the start.
 #[derive(Debug, Default)]
@@ -36,6 +37,17 @@ pub(crate) struct Evictions {
     pub(crate) bytes: AtomicU64,
     pub(crate) leased: AtomicU64,
     pub(crate) results: AtomicU64,
+    /// For how many ticks the blob that was evicted last had been idle.
+    pub(crate) last_idle: AtomicU32,
+}
+
+/// How old the files were when they were last looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Ages {
+    /// What the files cost that were used within the lease.
+    pub(crate) leased_bytes: AtomicU64,
+    /// For how many ticks the file has been idle that has been idle for longest.
+    pub(crate) oldest_idle: AtomicU32,
 }
 
 /// See the module.
@@ -46,6 +58,7 @@ pub(crate) struct Evictor {
     pub(crate) clock: Arc<Clock>,
     pub(crate) lease: Tick,
     pub(crate) evictions: Evictions,
+    pub(crate) ages: Ages,
 }
 
 /// One pass.
@@ -67,28 +80,51 @@ impl Evictor {
     }
 
     fn run(&self, upkeep: &dyn Fn()) {
-        let mut warned: Option<Instant> = None;
+        let log = Log::default();
+        let mut looked: Option<Instant> = None;
         while let Some(wanted) = self.space.begin_pass(LOOK_PERIOD) {
-            let leased = self.evictions.leased.load(Ordering::Relaxed);
+            let before = self.evicted();
             let (need, freed) = self.make_room(wanted);
             self.space.end_pass();
-            let leased = self.evictions.leased.load(Ordering::Relaxed) - leased;
-            if leased > 0 && warned.is_none_or(|last| last.elapsed() >= WARNING_PERIOD) {
-                warned = Some(Instant::now());
-                tracing::warn!(
-                    leased,
-                    "evicted blobs before their lease ended; raise --cas-size if builds miss them"
-                );
-            }
+            log.pass(self, before);
             if need > 0 && freed == 0 {
                 std::thread::sleep(FRUITLESS_PAUSE);
+            }
+            if looked.is_none_or(|last| last.elapsed() >= AGES_PERIOD) {
+                looked = Some(Instant::now());
+                self.look_at_ages();
             }
             upkeep();
         }
     }
 
-    /// Evicts what is over the marks, and what is wanted. Returns how much that was, and how much
-    /// of it was freed.
+    /// The number of evicted blobs and results, and of blobs evicted before their lease ended.
+    fn evicted(&self) -> (u64, u64) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Evictions { blobs, results, leased, .. } = &self.evictions;
+        (count(blobs) + count(results), count(leased))
+    }
+
+    fn look_at_ages(&self) {
+        let now = self.clock.now();
+        let (mut leased_bytes, mut oldest_idle) = (0, 0);
+        for index in [self.cas.index(), self.action_cache.index()] {
+            for function in DigestFunction::ALL {
+                index.each(function, |slot| {
+                    let idle = now.saturating_sub(slot.usage.last_use);
+                    oldest_idle = idle.max(oldest_idle);
+                    if idle < self.lease {
+                        leased_bytes += self.space.cost(slot.size_bytes);
+                    }
+                });
+            }
+        }
+        self.ages.leased_bytes.store(leased_bytes, Ordering::Relaxed);
+        self.ages.oldest_idle.store(oldest_idle, Ordering::Relaxed);
+    }
+
+    /// Evicts what is above the marks, and `wanted` bytes more. Returns how many bytes that was, and
+    /// how many were freed.
     pub(crate) fn make_room(&self, wanted: u64) -> (u64, u64) {
         let files = self.cas.index().files() + self.action_cache.index().files();
         let need = self.space.excess(wanted, files);
@@ -104,6 +140,35 @@ impl Evictor {
     }
 }
 
+/// The log lines about evictions, at a bounded rate.
+#[derive(Default)]
+struct Log {
+    evicted: Paced,
+    leased: Paced,
+}
+
+impl Log {
+    /// Logs a pass, given the counts before it.
+    fn pass(&self, evictor: &Evictor, before: (u64, u64)) {
+        let (evicted, leased) = evictor.evicted();
+        let new = (evicted - before.0, leased - before.1);
+        if new.0 > 0
+            && let Some(files) = self.evicted.add(new.0)
+        {
+            let (used_bytes, limit_bytes) = (evictor.space.used(), evictor.space.limit());
+            tracing::info!(files, used_bytes, limit_bytes, "evicted blobs and cached results");
+        }
+        if new.1 > 0
+            && let Some(leased) = self.leased.add(new.1)
+        {
+            tracing::warn!(
+                leased,
+                "evicted blobs before their lease ended; raise --cas-size if builds miss them"
+            );
+        }
+    }
+}
+
 impl Pass<'_> {
     fn run(&mut self) -> Result<(), StoreError> {
         let mut costs: Box<Histogram> = Box::new([0; RANKS]);
@@ -112,7 +177,7 @@ impl Pass<'_> {
         for index in [self.evictor.cas.index(), self.evictor.action_cache.index()] {
             index.survey(self.now, self.evictor.lease, cost, &mut costs);
         }
-        // What is pinned was counted and stays, so that a second look, lower down, may be needed.
+        // Pinned files were counted but stay, so lower ranks may be needed as well.
         let mut rank = RANKS;
         while rank > 0 && self.freed < self.need {
             let mut expected = 0;
@@ -151,7 +216,9 @@ impl Pass<'_> {
                 if bytes > 0 {
                     evictions.blobs.fetch_add(1, Ordering::Relaxed);
                     evictions.bytes.fetch_add(digest.size_bytes(), Ordering::Relaxed);
-                    let leased = is_leased(rank) && self.now.saturating_sub(last_use) < *lease;
+                    let idle = self.now.saturating_sub(last_use);
+                    evictions.last_idle.store(idle, Ordering::Relaxed);
+                    let leased = is_leased(rank) && idle < *lease;
                     evictions.leased.fetch_add(leased.into(), Ordering::Relaxed);
                 }
             }

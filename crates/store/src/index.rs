@@ -123,6 +123,12 @@ impl Index {
         idle.map(found).collect()
     }
 
+    /// The files of a shard.
+    pub(crate) fn shard_digests(&self, function: DigestFunction, shard: u8) -> Vec<Digest> {
+        let table = self.shards(function)[usize::from(shard)].lock();
+        table.iter().map(|slot| Digest::new(function, slot.hash, slot.size_bytes)).collect()
+    }
+
     /// Calls with all files of a function, in no order; a shard is locked meanwhile.
     pub(crate) fn each(&self, function: DigestFunction, mut visit: impl FnMut(&Slot)) {
         for shard in self.shards(function) {

@@ -1,8 +1,8 @@
-//! Where files go that stood under a blob's name and are no such blob.
+//! Moves damaged blobs away from their names.
 //!
-//! The disk could not give them back, or they changed, or they are no files. They are kept for the
-//! operator to look at, a few of them; what matters is that the name is free, so that the blob is
-//! missing and the next upload brings it back.
+//! A blob is damaged when the disk cannot read it, when its size or content has changed, or when
+//! something else than a regular file has its name. Moving it away makes the blob missing, so that the
+//! next upload stores it again. Some of the damaged files are kept for the operator to look at.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,46 +14,71 @@ use rustix::io::Errno;
 use crate::blob_path::BlobPath;
 use crate::empty_directory::each_entry;
 
-/// So many are kept; more say nothing new, and take room from blobs.
+/// The number of files that are kept. More would tell the operator nothing new, and they take room
+/// from blobs.
 const FILES_MAX: u64 = 64;
 
-/// See the module.
+/// The directory of damaged blobs, and what is in it.
 pub(crate) struct Quarantine {
     directory: OwnedFd,
     files: AtomicU64,
-    bytes_at_open: u64,
+    bytes: AtomicU64,
+    taken: AtomicU64,
 }
 
 impl Quarantine {
-    /// What is in the directory stays.
+    /// Counts what is in the directory, which stays there.
     pub(crate) fn new(directory: OwnedFd) -> rustix::io::Result<Self> {
-        let (mut files, mut bytes_at_open) = (0, 0);
+        let (mut files, mut bytes) = (0, 0);
         each_entry(&directory, |name, _| -> Result<(), Errno> {
             let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
             files += 1;
-            bytes_at_open += stat.st_blocks as u64 * 512;
+            bytes += stat.st_blocks as u64 * 512;
             Ok(())
         })?;
-        Ok(Self { directory, files: AtomicU64::new(files), bytes_at_open })
+        Ok(Self {
+            directory,
+            files: AtomicU64::new(files),
+            bytes: AtomicU64::new(bytes),
+            taken: AtomicU64::new(0),
+        })
     }
 
-    /// What the files take of the disk that were there at the start.
-    pub(crate) fn bytes_at_open(&self) -> u64 {
-        self.bytes_at_open
+    /// The number of files that are kept.
+    pub(crate) fn files(&self) -> u64 {
+        self.files.load(Ordering::Relaxed)
     }
 
-    /// Takes what stands under a blob's name away from there. Returns whether it was kept.
-    pub(crate) fn take(&self, blobs: &OwnedFd, digest: &Digest) -> rustix::io::Result<bool> {
+    /// The disk space that they take, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The number of damaged blobs since the start, whether they were kept or not.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Moves the file under a blob's name, which takes `cost` bytes of the disk, into the directory,
+    /// or deletes it. Returns whether it was kept.
+    pub(crate) fn take(
+        &self,
+        blobs: &OwnedFd,
+        digest: &Digest,
+        cost: u64,
+    ) -> rustix::io::Result<bool> {
+        self.taken.fetch_add(1, Ordering::Relaxed);
         let path = BlobPath::new(digest);
         if self.files.load(Ordering::Relaxed) < FILES_MAX {
             let name = format!("{}-{}", digest.function().name(), digest.hex());
             match renameat(blobs, path.as_c_str(), &self.directory, &name) {
                 Ok(()) => {
                     self.files.fetch_add(1, Ordering::Relaxed);
+                    self.bytes.fetch_add(cost, Ordering::Relaxed);
                     return Ok(true);
                 }
                 Err(Errno::NOENT) => return Ok(false),
-                // Another one of that name is there, of another kind: that one is kept.
+                // A directory of that name is there, and is kept.
                 Err(_) => {}
             }
         }
@@ -67,7 +92,7 @@ impl Quarantine {
     }
 }
 
-/// Whether an error is of that file, and not of a want of descriptors or memory that passes.
+/// Whether an error concerns that one file. Others, such as a lack of descriptors or memory, pass.
 pub(crate) fn is_of_file(error: Errno) -> bool {
     matches!(
         error,

@@ -60,6 +60,11 @@ pub(crate) fn ticks(duration: std::time::Duration) -> Tick {
     Tick::try_from(duration.as_millis() / 100).unwrap_or(Tick::MAX)
 }
 
+/// A number of ticks in whole seconds.
+pub(crate) fn seconds(ticks: Tick) -> u64 {
+    u64::from(ticks) / TICKS_PER_SECOND as u64
+}
+
 fn coarse_ticks() -> i64 {
     let now = clock_gettime(ClockId::MonotonicCoarse);
     now.tv_sec * TICKS_PER_SECOND + now.tv_nsec / 100_000_000

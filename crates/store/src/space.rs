@@ -21,6 +21,7 @@ use parking_lot::{Condvar, Mutex};
 use rustix::fs::{StatVfs, fstatvfs};
 
 use crate::error::{Shortage, StoreError};
+use crate::trouble::Trouble;
 
 /// What a file costs beside its blocks: its entry in a directory, and its inode where inodes are
 /// made as they are needed.
@@ -46,7 +47,7 @@ pub(crate) struct Space {
     used: AtomicU64,
     /// Charged since the file system was looked at.
     unchecked: AtomicU64,
-    refused: AtomicU64,
+    trouble: Trouble,
     /// The evictor was asked to work ahead and has not begun yet.
     is_asked: AtomicBool,
     state: Mutex<State>,
@@ -93,7 +94,7 @@ impl Space {
             reserve,
             used: AtomicU64::new(0),
             unchecked: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
+            trouble: Trouble::default(),
             is_asked: AtomicBool::new(false),
             state: Mutex::default(),
             pressure: Condvar::new(),
@@ -121,9 +122,9 @@ impl Space {
         (self.limit != u64::MAX).then_some(self.limit)
     }
 
-    /// How many charges were refused.
-    pub(crate) fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+    /// What writes failed of.
+    pub(crate) fn trouble(&self) -> &Trouble {
+        &self.trouble
     }
 
     /// Charges what is on the disk already.
@@ -159,12 +160,13 @@ impl Space {
             return Ok(());
         }
         self.release(bytes);
-        self.take_or_wait(bytes).inspect_err(|_| {
-            self.refused.fetch_add(1, Ordering::Relaxed);
+        self.take_or_wait(bytes).map_err(|shortage| {
+            self.trouble.refused(shortage);
+            StoreError::Full(shortage)
         })
     }
 
-    fn take_or_wait(&self, bytes: u64) -> Result<(), StoreError> {
+    fn take_or_wait(&self, bytes: u64) -> Result<(), Shortage> {
         let mut shortage = Shortage::Limit { bytes: self.limit };
         for pass in 0..=PASSES_MAX {
             match self.try_take(bytes) {
@@ -175,7 +177,7 @@ impl Space {
                 break;
             }
         }
-        Err(StoreError::Full(shortage))
+        Err(shortage)
     }
 
     fn try_take(&self, bytes: u64) -> Result<(), Shortage> {
@@ -363,7 +365,8 @@ mod tests {
         let within = space.charge_file(1 << 19).expect("charged");
         let refused = space.charge_file(1 << 20).map(drop);
         assert!(matches!(refused, Err(StoreError::Full(Shortage::Limit { .. }))), "{refused:?}");
-        assert_eq!((space.used(), space.refused()), (within.bytes, 1));
+        assert_eq!(space.used(), within.bytes);
+        assert_eq!(space.trouble().counts().over_limit, 1);
     }
 
     #[test]

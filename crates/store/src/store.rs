@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,15 +15,16 @@ use crate::action_cache::{ActionCache, ENTRY_MODE};
 use crate::cas::{BLOB_MODE, Cas};
 use crate::checkpoint::Checkpoints;
 use crate::error::StoreError;
-use crate::evictor::{Evictions, Evictor};
+use crate::evictor::{Ages, Evictions, Evictor};
 use crate::index::Index;
 use crate::quarantine::Quarantine;
-use crate::recency::{Clock, ticks};
+use crate::recency::{Clock, seconds, ticks};
 use crate::root::{self, OpenError, Root};
 use crate::scan::{Scan, Scanner, Source, scan};
 use crate::size::StoreSize;
 use crate::space::Space;
 use crate::state::{BootId, Recovery, State, seconds_now};
+use crate::trouble::FailedWrites;
 
 /// How a store is opened.
 #[derive(Debug, Clone)]
@@ -54,31 +55,46 @@ impl Default for StoreOptions {
 /// How long after a change the record of last uses is written.
 const ACCESS_INTERVAL: Duration = Duration::from_secs(600);
 
-/// How much is in a store.
+/// The state of a store at one moment. Counters start at zero when the store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stats {
     /// The number of blobs, the empty ones included.
     pub blobs: u64,
     /// The sum of their sizes in bytes.
     pub bytes: u64,
-    /// How many blobs were hashed again when the store was opened.
+    /// The number of cached results.
+    pub results: u64,
+    /// The number of blobs that were hashed again when the store was opened.
     pub verified_at_open: u64,
-    /// How many torn blobs were removed when the store was opened.
+    /// The number of torn blobs that were removed when the store was opened.
     pub removed_at_open: u64,
-    /// What the store takes of the disk, in bytes, by its own account.
+    /// The disk space that the store takes by its own account, in bytes.
     pub used_bytes: u64,
-    /// What it may take; `None` when it is not bounded.
+    /// The disk space that it may take; `None` when it is not bounded.
     pub limit_bytes: Option<u64>,
-    /// How many blobs were evicted since the store was opened.
+    /// The part of it that was used within the lease, in bytes, when that was last added up.
+    pub leased_bytes: u64,
+    /// The time in seconds for which the file has been idle that has been idle for longest, when that
+    /// was last looked at.
+    pub oldest_idle_seconds: u64,
+    /// The number of evicted blobs.
     pub evicted_blobs: u64,
     /// The sum of their sizes.
     pub evicted_bytes: u64,
-    /// How many of them were evicted before their lease ended.
+    /// The number of blobs that were evicted before their lease ended.
     pub evicted_leased_blobs: u64,
-    /// How many cached results were evicted since the store was opened.
+    /// The number of evicted cached results.
     pub evicted_results: u64,
-    /// How many writes were refused because there was no room.
-    pub refused_writes: u64,
+    /// The time in seconds for which the blob that was evicted last had been idle.
+    pub evicted_idle_seconds: u64,
+    /// The writes that failed.
+    pub failed_writes: FailedWrites,
+    /// The number of blobs that turned out to be damaged.
+    pub quarantined_blobs: u64,
+    /// The number of files in `quarantine/`.
+    pub quarantine_files: u64,
+    /// The disk space that they take, in bytes.
+    pub quarantine_bytes: u64,
 }
 
 /// A root directory that is ours alone until this is dropped.
@@ -139,7 +155,7 @@ impl Store {
             Arc::clone(&clock),
             Arc::clone(&space),
         );
-        space.add(cas.quarantined_bytes());
+        space.add(cas.quarantine_state().bytes());
         let action_cache = ActionCache::new(
             root.publisher(&root.action_cache, "entry", ENTRY_MODE)?,
             Arc::clone(&checkpoints),
@@ -154,6 +170,7 @@ impl Store {
             clock,
             lease: ticks(options.lease),
             evictions: Evictions::default(),
+            ages: Ages::default(),
         });
         // First of all: what comes now writes, and the disk may be full.
         evictor.make_room(0);
@@ -210,23 +227,32 @@ impl Store {
         &self.root.path
     }
 
-    /// How much is there.
+    /// The state of the store. Takes no lock and makes no system call.
     pub fn stats(&self) -> Stats {
         let (blobs, bytes) = self.cas.count();
-        let evictions = &self.evictor.evictions;
+        let Evictor { evictions, ages, space, action_cache, .. } = &*self.evictor;
+        let quarantine = self.cas.quarantine_state();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let idle = |ticks: &AtomicU32| seconds(ticks.load(Ordering::Relaxed));
         Stats {
             blobs,
             bytes,
             verified_at_open: self.scan.verified.load(Ordering::Relaxed),
             removed_at_open: self.scan.removed.load(Ordering::Relaxed),
-            used_bytes: self.evictor.space.used(),
-            limit_bytes: self.evictor.space.limit(),
+            results: action_cache.index().files(),
+            used_bytes: space.used(),
+            limit_bytes: space.limit(),
+            leased_bytes: count(&ages.leased_bytes),
+            oldest_idle_seconds: idle(&ages.oldest_idle),
             evicted_blobs: count(&evictions.blobs),
             evicted_bytes: count(&evictions.bytes),
             evicted_leased_blobs: count(&evictions.leased),
             evicted_results: count(&evictions.results),
-            refused_writes: self.evictor.space.refused(),
+            evicted_idle_seconds: idle(&evictions.last_idle),
+            failed_writes: space.trouble().counts(),
+            quarantined_blobs: quarantine.taken(),
+            quarantine_files: quarantine.files(),
+            quarantine_bytes: quarantine.bytes(),
         }
     }
 

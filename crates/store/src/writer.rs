@@ -134,13 +134,15 @@ impl Destination {
             Self::Memory(held) => {
                 let charge = cas.charge_file(size_after)?;
                 let file = cas.create_unnamed()?;
-                append(&file, held)?;
+                append(cas, &file, held)?;
                 *self = Self::File(file, charge);
             }
             Self::File(_, charge) => charge.grow_to(size_after)?,
         }
         match self {
-            Self::File(file, _) => pieces.iter().try_for_each(|piece| append(file, piece.as_ref())),
+            Self::File(file, _) => {
+                pieces.iter().try_for_each(|piece| append(cas, file, piece.as_ref()))
+            }
             Self::Memory(_) => Ok(()),
         }
     }
@@ -150,6 +152,6 @@ fn hash<P: AsRef<[u8]>>(hasher: &mut BlobHasher, pieces: &[P]) {
     pieces.iter().for_each(|piece| hasher.update(piece.as_ref()));
 }
 
-fn append(file: &OwnedFd, content: &[u8]) -> Result<(), StoreError> {
-    write_all(file.as_fd(), content).map_err(|e| StoreError::io("write", "an unnamed file", e))
+fn append(cas: &Cas, file: &OwnedFd, content: &[u8]) -> Result<(), StoreError> {
+    write_all(file.as_fd(), content).map_err(|e| cas.write_failed("write", "an unnamed file", e))
 }

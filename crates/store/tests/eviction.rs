@@ -122,7 +122,7 @@ fn pinned_blobs_stay_and_uploads_are_refused_when_nothing_else_is_left() {
     };
     assert!(matches!(error, StoreError::Full(Shortage::Limit { bytes: LIMIT })), "{error}");
     assert!(error.is_exhausted() && error.to_string().contains("--cas-size"), "{error}");
-    assert_eq!(store.stats().refused_writes, 1);
+    assert_eq!(store.stats().failed_writes.over_limit, 1);
     // All else goes on: reading, and storing what is there.
     for (number, digest) in stored.iter().enumerate() {
         assert!(cas.read(digest).expect("read").is_some());

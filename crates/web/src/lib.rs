@@ -5,7 +5,7 @@
 //!           └─► now     ──► GET /           running, queued and recent actions
 //! ```
 //!
-//! - [`Metrics`] counts events; [`Gauge`]s are read when somebody asks.
+//! - [`Metrics`] counts events; [`Reading`]s are taken at each scrape.
 //! - [`Now`] remembers running actions and the last ones that ended.
 //! - [`serve`] answers requests. It only ever reads: there is no request that changes anything.
 //!
@@ -18,6 +18,7 @@ mod now;
 mod page;
 mod server;
 
-pub use metrics::{Gauge, Metrics, MetricsError};
+pub use metrics::{Metrics, MetricsError, Reading, ReadingKind};
 pub use now::Now;
-pub use server::{Site, serve};
+pub use page::Fact;
+pub use server::{Facts, Site, serve};

@@ -1,11 +1,12 @@
-//! Counters and histograms of events, and gauges that are read when somebody asks, as Prometheus text.
+//! Counters and histograms of events, and readings that are taken at each scrape, as Prometheus text.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use events::{Event, Finished, Listener, Stages};
 use parking_lot::Mutex;
-use prometheus::core::Collector;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Counter, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{
     CounterVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
@@ -22,14 +23,87 @@ const MNEMONIC_BYTES_MAX: usize = 64;
 const STAGE_BUCKETS: [f64; 14] =
     [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0];
 
-/// A value that is read when somebody asks for the metrics, such as the free bytes of a disk.
-pub struct Gauge {
+/// What a reading means to Prometheus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadingKind {
+    /// A value that goes up and down.
+    Gauge,
+    /// A count since the start of the daemon. Its name ends in `_total`.
+    Counter,
+}
+
+/// A value that is read at each scrape, such as the free bytes of a disk.
+pub struct Reading {
+    /// Whether it can go down.
+    pub kind: ReadingKind,
     /// The name without the prefix `actiond_`, with its unit last.
     pub name: &'static str,
-    /// What it tells.
+    /// The description. Readings of one name have the same.
     pub help: &'static str,
-    /// Reads it. Called on a thread that may not block.
+    /// The label by which readings of one name differ, and its value here.
+    pub label: Option<(&'static str, &'static str)>,
+    /// Reads it. Called on a thread that must not block.
     pub read: Box<dyn Fn() -> i64 + Send + Sync>,
+}
+
+/// A [`Reading`] as Prometheus's library wants it.
+struct Registered {
+    desc: Desc,
+    reading: Reading,
+}
+
+impl Registered {
+    fn new(reading: Reading) -> Result<Self, MetricsError> {
+        let labels =
+            reading.label.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        let labels: HashMap<String, String> = labels.collect();
+        let name = format!("actiond_{}", reading.name);
+        let desc = Desc::new(name, reading.help.to_owned(), Vec::new(), labels)?;
+        Ok(Self { desc, reading })
+    }
+
+    fn metric(&self) -> Metric {
+        let value = (self.reading.read)() as f64;
+        let mut metric = Metric::default();
+        match self.reading.kind {
+            ReadingKind::Counter => {
+                let mut counter = Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            }
+            ReadingKind::Gauge => {
+                let mut gauge = prometheus::proto::Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
+        }
+        let label = |(name, value): (&str, &str)| {
+            let mut pair = LabelPair::default();
+            pair.set_name(name.to_owned());
+            pair.set_value(value.to_owned());
+            pair
+        };
+        metric.set_label(self.reading.label.into_iter().map(label).collect());
+        metric
+    }
+}
+
+impl Collector for Registered {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.desc]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut family = MetricFamily::default();
+        family.set_name(self.desc.fq_name.clone());
+        family.set_help(self.desc.help.clone());
+        family.set_field_type(match self.reading.kind {
+            ReadingKind::Gauge => MetricType::GAUGE,
+            ReadingKind::Counter => MetricType::COUNTER,
+        });
+        family.set_metric(vec![self.metric()]);
+        vec![family]
+    }
 }
 
 /// Why the metrics cannot be counted: two of them have one name, or a name is not valid.
@@ -48,15 +122,14 @@ pub struct Metrics {
     queued: IntGauge,
     running: IntGauge,
     mnemonics: Mutex<HashSet<String>>,
-    gauges: Vec<(IntGauge, Gauge)>,
 }
 
 impl Metrics {
-    /// All at zero, with these gauges.
+    /// All at zero, with these readings.
     ///
     /// # Errors
-    /// [`MetricsError`] when a gauge has the name of another metric, or one that is not valid.
-    pub fn new(version: &str, gauges: Vec<Gauge>) -> Result<Self, MetricsError> {
+    /// [`MetricsError`] when a reading has the name of another metric, or one that is not valid.
+    pub fn new(version: &str, readings: Vec<Reading>) -> Result<Self, MetricsError> {
         let registry = Registry::new();
         let build = IntGauge::with_opts(
             Opts::new("actiond_build_info", "The version that runs; always 1.")
@@ -64,12 +137,9 @@ impl Metrics {
         )?;
         build.set(1);
         register(&registry, &build)?;
-        let gauges = gauges.into_iter().map(|gauge| {
-            let metric = IntGauge::new(format!("actiond_{}", gauge.name), gauge.help)?;
-            register(&registry, &metric)?;
-            Ok((metric, gauge))
-        });
-        let gauges = gauges.collect::<Result<_, MetricsError>>()?;
+        for reading in readings {
+            registry.register(Box::new(Registered::new(reading)?))?;
+        }
         let metrics = Self {
             actions: IntCounterVec::new(
                 Opts::new("actiond_actions_total", "Answered actions."),
@@ -98,7 +168,6 @@ impl Metrics {
             queued: IntGauge::new("actiond_actions_queued", "Actions that wait for a slot.")?,
             running: IntGauge::new("actiond_actions_running", "Actions that a slot runs.")?,
             mnemonics: Mutex::default(),
-            gauges,
             registry,
         };
         let registry = &metrics.registry;
@@ -117,9 +186,6 @@ impl Metrics {
     /// # Errors
     /// [`MetricsError`] when a metric cannot be encoded.
     pub fn encode(&self) -> Result<String, MetricsError> {
-        for (metric, gauge) in &self.gauges {
-            metric.set((gauge.read)());
-        }
         Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
     }
 
@@ -236,8 +302,19 @@ mod tests {
     }
 
     fn text(events: &[Event]) -> String {
-        let gauge = Gauge { name: "disk_free_bytes", help: "Free.", read: Box::new(|| 42) };
-        let metrics = Metrics::new("1.2.3", vec![gauge]).unwrap();
+        let reading = |kind, name, label, value| Reading {
+            kind,
+            name,
+            help: "A value.",
+            label,
+            read: Box::new(move || value),
+        };
+        let readings = vec![
+            reading(ReadingKind::Gauge, "disk_free_bytes", None, -42),
+            reading(ReadingKind::Counter, "refused_total", Some(("reason", "limit")), 7),
+            reading(ReadingKind::Counter, "refused_total", Some(("reason", "reserve")), 8),
+        ];
+        let metrics = Metrics::new("1.2.3", readings).unwrap();
         for event in events {
             metrics.tell(event);
         }
@@ -265,7 +342,11 @@ mod tests {
             r#"actiond_action_cpu_seconds_total{mode="user"} 6"#,
             "actiond_action_output_bytes_total 30",
             r#"actiond_build_info{version="1.2.3"} 1"#,
-            "actiond_disk_free_bytes 42",
+            "# TYPE actiond_disk_free_bytes gauge",
+            "actiond_disk_free_bytes -42",
+            "# TYPE actiond_refused_total counter",
+            r#"actiond_refused_total{reason="limit"} 7"#,
+            r#"actiond_refused_total{reason="reserve"} 8"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

@@ -33,8 +33,17 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
+/// One line of the page's description of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fact {
+    /// The name.
+    pub name: &'static str,
+    /// The value, for people.
+    pub value: String,
+}
+
 /// The whole page.
-pub(crate) fn page(version: &str, now: &Snapshot) -> String {
+pub(crate) fn page(version: &str, now: &Snapshot, store: &[Fact]) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -43,13 +52,14 @@ pub(crate) fn page(version: &str, now: &Snapshot) -> String {
          <header><h1>actiond</h1><p>version {version} · <a href=\"/metrics\">metrics</a></p></header>\n\
          <main id=\"now\">\n{now}</main>\n</body>\n</html>\n",
         version = Escaped(version),
-        now = fragment(now),
+        now = fragment(now, store),
     )
 }
 
 /// The part of the page that changes.
-pub(crate) fn fragment(now: &Snapshot) -> String {
+pub(crate) fn fragment(now: &Snapshot, store: &[Fact]) -> String {
     let mut html = String::new();
+    facts(&mut html, store);
     let Snapshot { running, queued, recent } = now;
     section(&mut html, "Running", running.len(), &["action", "target", "for"], |html| {
         for live in running {
@@ -72,6 +82,15 @@ pub(crate) fn fragment(now: &Snapshot) -> String {
 
 /// Queued actions that the page lists; it counts all of them.
 const QUEUED_SHOWN: usize = 100;
+
+fn facts(html: &mut String, store: &[Fact]) {
+    html.push_str("<section aria-labelledby=\"store\"><h2 id=\"store\">Store</h2>\n<dl>\n");
+    for Fact { name, value } in store {
+        let (name, value) = (Escaped(name), Escaped(value));
+        html.push_str(&format!("<div><dt>{name}</dt><dd>{value}</dd></div>\n"));
+    }
+    html.push_str("</dl></section>\n");
+}
 
 fn section(
     html: &mut String,
@@ -220,7 +239,8 @@ mod tests {
             queued: vec![queued],
             recent: vec![Arc::new(finished)],
         };
-        let html = page(HOSTILE, &now);
+        let fact = Fact { name: "blobs", value: HOSTILE.into() };
+        let html = page(HOSTILE, &now, &[fact]);
         assert!(!html.contains("<script>alert"), "{html}");
         assert!(!html.contains("\" onload"), "{html}");
         assert!(html.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot; onload"));
@@ -230,7 +250,7 @@ mod tests {
 
     #[test]
     fn an_idle_server_says_so() {
-        let html = fragment(&Snapshot::default());
+        let html = fragment(&Snapshot::default(), &[]);
         assert_eq!(html.matches("<p>None.</p>").count(), 3, "{html}");
     }
 }

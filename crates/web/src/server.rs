@@ -20,11 +20,14 @@ use tokio::net::TcpListener;
 
 use crate::metrics::Metrics;
 use crate::now::Now;
-use crate::page;
+use crate::page::{self, Fact};
 
 /// Only the page's own script and style, and nothing of any other site.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Reads the facts about the daemon that the page shows. Called on a thread that must not block.
+pub type Facts = Arc<dyn Fn() -> Vec<Fact> + Send + Sync>;
 
 /// What is shown.
 #[derive(Clone)]
@@ -35,6 +38,8 @@ pub struct Site {
     pub metrics: Arc<Metrics>,
     /// What happens now.
     pub now: Arc<Now>,
+    /// The state of the store.
+    pub store: Facts,
 }
 
 /// Answers HTTP requests until `shutdown` is ready.
@@ -61,11 +66,11 @@ fn router(site: Site) -> Router {
 }
 
 async fn whole(State(site): State<Site>) -> Response {
-    html(page::page(site.version, &site.now.snapshot()))
+    html(page::page(site.version, &site.now.snapshot(), &(site.store)()))
 }
 
 async fn fragment(State(site): State<Site>) -> Response {
-    html(page::fragment(&site.now.snapshot()))
+    html(page::fragment(&site.now.snapshot(), &(site.store)()))
 }
 
 async fn metrics(State(site): State<Site>) -> Response {
@@ -113,7 +118,8 @@ mod tests {
 
     async fn get(path: &str, host: &str) -> (StatusCode, HeaderMap, String) {
         let metrics = Arc::new(Metrics::new("1", Vec::new()).unwrap());
-        let site = Site { version: "1", metrics, now: Arc::default() };
+        let store: Facts = Arc::new(|| vec![Fact { name: "blobs", value: "12".into() }]);
+        let site = Site { version: "1", metrics, now: Arc::default(), store };
         let request = Request::get(path).header(HOST, host).body(Body::empty()).unwrap();
         let response = router(site).oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
@@ -126,6 +132,7 @@ mod tests {
         for (path, kind, expected) in [
             ("/", "text/html; charset=utf-8", "<h1>actiond</h1>"),
             ("/now", "text/html; charset=utf-8", "Running"),
+            ("/now", "text/html; charset=utf-8", "<dt>blobs</dt><dd>12</dd>"),
             ("/metrics", "text/plain; version=0.0.4", "actiond_actions_running 0"),
             ("/page.css", "text/css", "color-scheme"),
             ("/page.js", "text/javascript", "fetch"),
