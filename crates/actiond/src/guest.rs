@@ -20,7 +20,7 @@ use worker::Worker;
 use crate::cli::{Cli, Command, ServeArgs};
 use crate::helper;
 use crate::logging;
-use crate::serve::{CLOSE_TIMEOUT, drain, limit_heaps, server_ended, with_worker};
+use crate::serve::{CLOSE_TIMEOUT, drain, limit_heaps, server_ended, watch_store, with_worker};
 
 /// The word that makes the program PID 1; without any word it is that too, as the kernel gives none.
 const INIT_ARGUMENT: &str = "--guest-init";
@@ -80,7 +80,8 @@ async fn serve(settings: Settings, store: Arc<Store>, worker: Worker) -> anyhow:
     let health = Health::serving();
     let counted = Arc::clone(&store);
     let control = Control::new(move || counters(&counted));
-    let services = Services { store, worker: worker.clone(), health: health.clone() };
+    let services =
+        Services { store: Arc::clone(&store), worker: worker.clone(), health: health.clone() };
     // Its host decides who may connect. Nobody there is an operator of the guest.
     let policy = Arc::new(Policy::same_for_all(Rights::CLIENT));
     let (close, closing) = oneshot::channel::<()>();
@@ -95,6 +96,7 @@ async fn serve(settings: Settings, store: Arc<Store>, worker: Worker) -> anyhow:
 
     tokio::select! {
         () = control.shutdown_asked() => {}
+        () = watch_store(&store, &health) => {}
         ended = &mut server => return Err(server_ended(ended)),
     }
     health.draining().await;

@@ -42,6 +42,10 @@ use crate::{bazelrc, doctor, doors, helper, logging, privileges, runtime_source,
 /// only busy when the disk is the bottleneck.
 const MAX_IO_THREADS: usize = 128;
 
+/// How often the store is asked whether it can keep what it is given: about as often as load
+/// balancers ask for the server's health.
+const STORE_PERIOD: Duration = Duration::from_millis(500);
+
 /// How long calls that are still open at the end may take, such as the fetching
 /// of a last output.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -210,7 +214,8 @@ async fn serve(
     let arguments = configuration.arguments.clone();
     let Doors { connections, places, policy, tls } = doors::open(&arguments).await?;
     let health = Health::serving();
-    let services = Services { store, worker: worker.clone(), health: health.clone() };
+    let services =
+        Services { store: Arc::clone(&store), worker: worker.clone(), health: health.clone() };
     let (close, closing) = oneshot::channel::<()>();
     let shutdown = async {
         // An error means that the sender is gone: the end as well.
@@ -238,6 +243,7 @@ async fn serve(
         () = signals.next() => {}
         () = reload_when_asked(configuration, &policy, tls.as_deref(), &mut signals_to_reload) => {}
         () = manager.keep_alive() => {}
+        () = watch_store(&store, &health) => {}
         ended = &mut server => return Err(server_ended(ended)),
     }
     manager.stopping();
@@ -253,6 +259,19 @@ async fn serve(
         tracing::warn!("calls were still open at the end");
     }
     Ok(if drained { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Tells the health service whether the store can keep what it is given; never ends.
+pub(crate) async fn watch_store(store: &Store, health: &Health) {
+    let mut told = None;
+    loop {
+        let is_durable = store.is_durable();
+        if told != Some(is_durable) {
+            told = Some(is_durable);
+            health.set_durable(is_durable).await;
+        }
+        tokio::time::sleep(STORE_PERIOD).await;
+    }
 }
 
 /// Reads the configuration, principals and certificates again at each SIGHUP; never ends.

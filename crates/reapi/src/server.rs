@@ -72,19 +72,47 @@ pub struct Services {
     pub health: Health,
 }
 
-/// What `grpc.health.v1.Health` answers, for the server as a whole.
+/// The services that go on while the store can't promise that what it is given reaches the disk.
+const READING_SERVICES: [&str; 4] = [
+    "build.bazel.remote.execution.v2.ActionCache",
+    "build.bazel.remote.execution.v2.Capabilities",
+    "build.bazel.remote.execution.v2.ContentAddressableStorage",
+    "google.bytestream.ByteStream",
+];
+
+/// The services that are not serving then. The empty name is the server as a whole.
+const WRITING_SERVICES: [&str; 2] = ["", "build.bazel.remote.execution.v2.Execution"];
+
+/// What `grpc.health.v1.Health` answers.
 #[derive(Clone)]
 pub struct Health(HealthReporter);
 
 impl Health {
-    /// Serving, until [`Health::draining`] says otherwise.
+    /// Serving as a whole. Single services are known from the first call of
+    /// [`Health::set_durable`].
     pub fn serving() -> Self {
         Self(HealthReporter::new())
     }
 
-    /// From now on the server is not serving: load balancers turn away.
+    /// Tells whether what is stored now reaches the disk. If not, the server as a whole and
+    /// `Execution` are not serving: load balancers send new builds elsewhere. Blobs and cached
+    /// results can still be read.
+    pub async fn set_durable(&self, is_durable: bool) {
+        self.set(&READING_SERVICES, true).await;
+        self.set(&WRITING_SERVICES, is_durable).await;
+    }
+
+    /// From now on nothing is serving. [`Health::set_durable`] must not be called any more.
     pub async fn draining(&self) {
-        self.0.set_service_status("", ServingStatus::NotServing).await;
+        self.set(&READING_SERVICES, false).await;
+        self.set(&WRITING_SERVICES, false).await;
+    }
+
+    async fn set(&self, services: &[&str], is_serving: bool) {
+        let status = if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for service in services {
+            self.0.set_service_status(service, status).await;
+        }
     }
 }
 

@@ -5,13 +5,18 @@
 //! if something changed, a thread calls `syncfs` and records the time; a start after a crash hashes
 //! again what is younger. See `docs/storage-format.md`, "state".
 //!
-//! Linux tells of a failed write once. The next sync succeeds, and what was lost stays lost. So after
-//! a sync that failed no checkpoint is made any more, nothing says `clean`, and what is younger than
-//! the last good checkpoint is hashed before it is served, from the disk as far as the kernel lets go
-//! of what it has in memory. The next start hashes it as well.
+//! Linux reports a failed write once. The next sync succeeds, and the lost data stays lost. So after a
+//! failed sync everything that is younger than the last checkpoint is suspect: reads hash it before they
+//! serve it, no checkpoint is made and nothing says `clean`. When a sync succeeds again, the thread
+//! hashes all suspect blobs as they are on the disk, moves the damaged ones into quarantine, and only
+//! then makes checkpoints again. A server that ends before that leaves it to the next start.
 //!
 //! ```text
 //!   change ──> dirty ──(interval)──> syncfs ──> state: checkpoint   and so on
+//!                                      │ fails
+//!                                      ▼
+//!              ┌─────────────────> SUSPECT ──(interval)──> syncfs ──> hash what is suspect ──> good again
+//!              └── fails ──────────────────────────────────┴──────────────┘
 //!   close: no more changes ──> syncfs ──> state: checkpoint, clean
 //! ```
 
@@ -27,9 +32,14 @@ use rustix::io::Errno;
 
 use crate::error::StoreError;
 use crate::state::{BootId, State, checkpoint_now};
+use crate::trouble::Paced;
 
 /// Brings a file system to the disk.
 type SyncFileSystem = fn(&OwnedFd) -> rustix::io::Result<()>;
+
+/// Hashes the blobs on the disk that changed since a time, in seconds since the epoch. Gives their
+/// number, and the number of damaged ones.
+pub(crate) type Verify = dyn Fn(i64) -> Result<(u64, u64), StoreError> + Send;
 
 /// Nothing is suspect.
 const NEVER: i64 = i64::MAX;
@@ -44,6 +54,8 @@ pub(crate) struct Checkpoints {
     recorded: AtomicI64,
     /// From when on files may not be what was written; [`NEVER`] as long as every sync went well.
     suspect_since: AtomicI64,
+    /// The last checkpoint could not be recorded, and not because the disk is full.
+    is_unrecorded: AtomicBool,
     closed: RwLock<bool>,
     dirty: AtomicBool,
     stop: Mutex<bool>,
@@ -72,6 +84,7 @@ impl Checkpoints {
             sync: |root| syncfs(root),
             recorded: AtomicI64::new(i64::MIN),
             suspect_since: AtomicI64::new(NEVER),
+            is_unrecorded: AtomicBool::new(false),
             closed: RwLock::new(false),
             dirty: AtomicBool::new(false),
             stop: Mutex::new(false),
@@ -111,11 +124,32 @@ impl Checkpoints {
             tracing::error!(
                 error = %e,
                 "the file system lost data of the store; what was stored since the last checkpoint \
-                 is hashed before it is served, and again by the next start. Look at the disk, then \
-                 restart the server"
+                 is hashed before it is served. Look at the disk: when it works again, the server \
+                 hashes all of it and goes on"
             );
             StoreError::io("sync", "the store", e)
         })
+    }
+
+    /// Whether what is stored now reaches the disk, as far as is known.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.suspect_since().is_none() && !self.is_unrecorded.load(Ordering::Acquire)
+    }
+
+    /// Tries to end the state after a failed sync. `verify` hashes the blobs that changed since that
+    /// time on the disk.
+    fn heal(&self, verify: &Verify) -> Result<(), StoreError> {
+        let Some(since) = self.suspect_since() else { return Ok(()) };
+        let failed = |e| StoreError::io("sync", "the store", e);
+        let checkpoint = checkpoint_now();
+        (self.sync)(&self.root).map_err(failed)?;
+        let (verified, damaged) = verify(since)?;
+        // Brings to the disk what went into quarantine, and tells of errors meanwhile.
+        (self.sync)(&self.root).map_err(failed)?;
+        self.record(false, checkpoint)?;
+        self.suspect_since.store(NEVER, Ordering::Release);
+        tracing::warn!(verified, damaged, "the disk works again; what it lost is in quarantine");
+        Ok(())
     }
 
     /// Records that a server runs, when everything is known to be on the disk.
@@ -123,12 +157,16 @@ impl Checkpoints {
         self.record(false, checkpoint_now())
     }
 
-    /// Makes checkpoints in a thread until [`Checkpoints::close`].
-    pub(crate) fn spawn(self: &Arc<Self>, interval: Duration) -> std::io::Result<JoinHandle<()>> {
+    /// Makes checkpoints in a thread until [`Checkpoints::close`]. `verify` is for [`Checkpoints::heal`].
+    pub(crate) fn spawn(
+        self: &Arc<Self>,
+        interval: Duration,
+        verify: Box<Verify>,
+    ) -> std::io::Result<JoinHandle<()>> {
         let checkpoints = Arc::clone(self);
         std::thread::Builder::new()
             .name("checkpoints".into())
-            .spawn(move || checkpoints.run(interval))
+            .spawn(move || checkpoints.run(interval, &*verify))
     }
 
     /// Ends the thread, keeps further changes out and records that everything is on the disk.
@@ -156,25 +194,41 @@ impl Checkpoints {
         self.record(true, checkpoint)
     }
 
-    fn run(&self, interval: Duration) {
+    fn run(&self, interval: Duration, verify: &Verify) {
+        let lines = Paced::default();
         let mut stop = self.stop.lock();
-        while !*stop && self.suspect_since().is_none() {
+        while !*stop {
             self.wake.wait_for(&mut stop, interval);
-            if !*stop && self.dirty.swap(false, Ordering::AcqRel) {
-                MutexGuard::unlocked(&mut stop, || self.checkpoint_or_retry());
+            if !*stop {
+                MutexGuard::unlocked(&mut stop, || self.checkpoint_or_retry(verify, &lines));
             }
         }
     }
 
-    fn checkpoint_or_retry(&self) {
-        if let Err(error) = self.checkpoint() {
+    fn checkpoint_or_retry(&self, verify: &Verify, lines: &Paced) {
+        let done = if self.suspect_since().is_some() {
+            self.heal(verify)
+        } else if self.dirty.swap(false, Ordering::AcqRel) {
+            self.checkpoint()
+        } else {
+            Ok(())
+        };
+        if let Err(error) = done {
             // The record of the last one stands: a crash now costs hashing more, nothing else.
-            tracing::warn!(error = &error as &dyn std::error::Error, "no checkpoint");
             self.dirty.store(true, Ordering::Release);
+            if let Some(times) = lines.add(1) {
+                tracing::warn!(times, error = &error as &dyn std::error::Error, "no checkpoint");
+            }
         }
     }
 
     fn record(&self, clean: bool, checkpoint: i64) -> Result<(), StoreError> {
+        let recorded = self.try_record(clean, checkpoint);
+        self.is_unrecorded.store(recorded.is_err(), Ordering::Release);
+        recorded
+    }
+
+    fn try_record(&self, clean: bool, checkpoint: i64) -> Result<(), StoreError> {
         let state = State { boot: self.boot.clone(), clean, checkpoint };
         match state.write(&self.temporary, &self.root) {
             // The file that is there says what was true before this server, maybe that all is
@@ -215,9 +269,33 @@ mod tests {
         assert_eq!(checkpoints.suspect_since(), Some(recorded));
         assert!(last_good.contains(&format!("checkpoint {recorded}\n")), "{last_good}");
 
-        // The kernel tells of it once.
+        assert!(!checkpoints.is_durable());
+
+        // The kernel reports it once.
         checkpoints.sync = |_| Ok(());
         assert!(matches!(checkpoints.checkpoint(), Err(StoreError::SyncFailed)));
+        assert_eq!(state(), last_good);
+
+        // Only what was hashed on the disk is good again.
+        let failed = |_: i64| Err(StoreError::Closed);
+        checkpoints.heal(&failed).expect_err("not verified");
+        assert!(!checkpoints.is_durable());
+        let asked = Arc::new(AtomicI64::new(0));
+        let seen = Arc::clone(&asked);
+        let verify = move |since: i64| {
+            seen.store(since, Ordering::Relaxed);
+            Ok((1, 1))
+        };
+        checkpoints.heal(&verify).expect("verified");
+        assert_eq!(asked.load(Ordering::Relaxed), recorded);
+        assert!(checkpoints.is_durable());
+        checkpoints.checkpoint().expect("a checkpoint");
+
+        checkpoints.sync = |_| Err(Errno::IO);
+        checkpoints.checkpoint().expect_err("an error of the disk");
+        let last_good = state();
+        checkpoints.sync = |_| Ok(());
+        drop(checkpoints.begin_change().expect("open"));
         assert!(matches!(checkpoints.close(None), Err(StoreError::SyncFailed)));
         assert_eq!(state(), last_good);
     }

@@ -176,8 +176,9 @@ impl Store {
         evictor.make_room(0);
         begin(&cas, &checkpoints, recovery)
             .map_err(|source| OpenError::Recovery { path: path.clone(), source })?;
+        let verifier = cas.clone();
         let thread = checkpoints
-            .spawn(options.checkpoint_interval)
+            .spawn(options.checkpoint_interval, Box::new(move |since| verifier.verify_since(since)))
             .map_err(|e| OpenError::io("start the thread that syncs", &path, e))?;
         let recorder = Recorder::of(&root, &evictor)?;
         let evictor_thread = evictor
@@ -254,6 +255,12 @@ impl Store {
             quarantine_files: quarantine.files(),
             quarantine_bytes: quarantine.bytes(),
         }
+    }
+
+    /// Whether what is stored now reaches the disk, as far as is known. False after a failed sync,
+    /// until everything that may be lost was verified, and while checkpoints can't be recorded.
+    pub fn is_durable(&self) -> bool {
+        self.checkpoints.is_durable()
     }
 
     /// Brings everything to the disk and records that. Nothing can be stored or deleted from then

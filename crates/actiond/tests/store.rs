@@ -1,0 +1,115 @@
+//! The daemon's store on a disk that fails, and the verbs `linux-actiond store`.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::ensure;
+use testkit::{Client, Daemon, Kit, Outcome, eventually_async};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+
+testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
+    after_a_failed_sync_health_says_so_until_all_is_verified,
+}
+
+const MIB: usize = 1 << 20;
+
+/// Mounts a disk of 256 MiB that is stored in 40 MiB of memory, and starts the daemon on it: writes
+/// succeed until the kernel writes them back. Without a journal, the file system goes on after that.
+const ON_A_THIN_DISK: &str = r#"set -e
+directory=$1; shift
+mkdir "$directory/thin" "$directory/root"
+mount -t tmpfs -o size=40m thin "$directory/thin"
+truncate -s 256M "$directory/thin/disk"
+mkfs.ext4 -q -F -O ^has_journal -E nodiscard "$directory/thin/disk"
+mount -o loop "$directory/thin/disk" "$directory/root"
+exec "$@""#;
+
+/// Different content for every number.
+fn content(number: usize) -> Vec<u8> {
+    (number as u64 + 1).to_le_bytes().repeat(MIB / 8)
+}
+
+async fn health(client: &Client, service: &str) -> anyhow::Result<ServingStatus> {
+    let request = HealthCheckRequest { service: service.into() };
+    Ok(client.health().check(request).await?.into_inner().status())
+}
+
+/// Gives the disk of [`ON_A_THIN_DISK`] all the memory that it needs.
+fn mend(daemon: &Daemon, directory: &Path) -> anyhow::Result<()> {
+    let status = Command::new("nsenter")
+        .args(["--mount", "--target", &daemon.pid().to_string(), "--"])
+        .args(["mount", "-o", "remount,size=400m"])
+        .arg(directory.join("thin"))
+        .status()?;
+    ensure!(status.success(), "the disk could not be mended: {status}");
+    Ok(())
+}
+
+async fn after_a_failed_sync_health_says_so_until_all_is_verified(kit: Kit) -> Outcome {
+    kit.only_on_the_host("the disk of a guest is a file of the host")?;
+    for program in ["unshare", "mkfs.ext4", "nsenter"] {
+        if Command::new(program).arg("--help").output().is_err() {
+            return testkit::skip(format!("{program} is not installed"));
+        }
+    }
+    let directory = kit.daemon().directory()?;
+    let wrapper = ["unshare", "--mount", "--propagation=private", "sh", "-c", ON_A_THIN_DISK, "sh"];
+    let wrapper = wrapper.map(Into::into).into_iter().chain([directory.path().as_os_str().into()]);
+    let wrapper: Vec<std::ffi::OsString> = wrapper.collect();
+    let root = directory.path().join("root");
+    let daemon = kit.daemon().through(wrapper).root(&root).flag("--cas-size=200m").start().await?;
+    let client = daemon.client();
+    let execution = "build.bazel.remote.execution.v2.Execution";
+    let cas = "build.bazel.remote.execution.v2.ContentAddressableStorage";
+    let says = async |service: &str, expected| Ok(health(&client, service).await? == expected);
+    eventually_async("it serves", async || says(execution, ServingStatus::Serving).await).await?;
+
+    let mut acknowledged = Vec::new();
+    for number in 0..80 {
+        let content = content(number);
+        let digest = client.digest(&content);
+        client.write(&client.upload_name(&digest), &content, MIB).await?;
+        acknowledged.push((digest, content));
+    }
+    let failed = async || says("", ServingStatus::NotServing).await;
+    eventually_async("the failed sync is told", failed).await?;
+    assert_eq!(health(&client, execution).await?, ServingStatus::NotServing);
+    assert_eq!(health(&client, cas).await?, ServingStatus::Serving);
+    never_lies(&client, &acknowledged).await?;
+
+    mend(&daemon, directory.path())?;
+    let mended = async || says("", ServingStatus::Serving).await;
+    eventually_async("all that may be lost was verified", mended).await?;
+    assert_eq!(health(&client, execution).await?, ServingStatus::Serving);
+    let lost = never_lies(&client, &acknowledged).await?;
+    ensure!(lost > 0, "80 MiB went to a disk of 40: the test does not test anything");
+    ensure!(daemon.log().contains("the disk works again"), "{}", daemon.log());
+
+    // What was lost can be uploaded again, and is on the disk then.
+    for (digest, content) in &acknowledged {
+        client.write(&client.upload_name(digest), content, MIB).await?;
+    }
+    assert_eq!(never_lies(&client, &acknowledged).await?, 0);
+    Ok(())
+}
+
+/// Checks that every blob is missing or is what was uploaded; gives the number of missing ones.
+async fn never_lies(
+    client: &Client,
+    blobs: &[(testkit::Digest, Vec<u8>)],
+) -> anyhow::Result<usize> {
+    let mut missing = 0;
+    for (digest, content) in blobs {
+        match client.get(digest).await {
+            Ok(read) => ensure!(read == *content, "a false blob was served"),
+            Err(error) => {
+                let text = format!("{error:#}");
+                let absent = client.missing(&[*digest]).await?;
+                ensure!(absent == [*digest], "neither missing nor served: {text}");
+                missing += 1;
+            }
+        }
+    }
+    Ok(missing)
+}
