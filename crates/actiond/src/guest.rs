@@ -96,7 +96,7 @@ async fn serve(settings: Settings, store: Arc<Store>, worker: Worker) -> anyhow:
 
     tokio::select! {
         () = control.shutdown_asked() => {}
-        () = watch_store(&store, &health) => {}
+        () = watch_store(&store, &health) => anyhow::bail!("the store's directory was removed"),
         ended = &mut server => return Err(server_ended(ended)),
     }
     health.draining().await;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use access::{Policy, Tls, TlsError};
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use events::Listeners;
 use images::Images;
 use model::WorkerPlatform;
@@ -99,8 +99,10 @@ where
     worker.join();
     drop(worker);
     drop(images);
-    store.close().context("closing the store")?;
-    served
+    let closed = store.close().context("closing the store");
+    // What ended the server goes before what its end met.
+    let code = served?;
+    closed.map(|()| code)
 }
 
 fn open_store(arguments: &ServeArgs) -> anyhow::Result<Arc<Store>> {
@@ -243,7 +245,9 @@ async fn serve(
         () = signals.next() => {}
         () = reload_when_asked(configuration, &policy, tls.as_deref(), &mut signals_to_reload) => {}
         () = manager.keep_alive() => {}
-        () = watch_store(&store, &health) => {}
+        () = watch_store(&store, &health) => {
+            bail!("the root directory {} was removed; the server ends", store.path().display())
+        }
         ended = &mut server => return Err(server_ended(ended)),
     }
     manager.stopping();
@@ -261,10 +265,11 @@ async fn serve(
     Ok(if drained { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Tells the health service whether the store can keep what it is given; never ends.
+/// Tells the health service whether the store can keep what it is given. Ends when the root directory
+/// is gone, which nothing can mend but a new start.
 pub(crate) async fn watch_store(store: &Store, health: &Health) {
     let mut told = None;
-    loop {
+    while !store.is_gone() {
         let is_durable = store.is_durable();
         if told != Some(is_durable) {
             told = Some(is_durable);

@@ -1,15 +1,19 @@
 //! The daemon's store on a disk that fails, and the verbs `linux-actiond store`.
 
-use std::path::Path;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::ensure;
-use testkit::{Client, Daemon, Kit, Outcome, eventually_async};
+use anyhow::{Context as _, ensure};
+use testkit::{Client, Daemon, Digest, Kit, Outcome, Run, eventually_async};
+use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     after_a_failed_sync_health_says_so_until_all_is_verified,
+    inputs_that_others_take_away_or_change_are_missing,
+    a_server_whose_root_is_removed_ends_with_a_word,
 }
 
 const MIB: usize = 1 << 20;
@@ -91,6 +95,80 @@ async fn after_a_failed_sync_health_says_so_until_all_is_verified(kit: Kit) -> O
         client.write(&client.upload_name(digest), content, MIB).await?;
     }
     assert_eq!(never_lies(&client, &acknowledged).await?, 0);
+    Ok(())
+}
+
+/// The file of a blob.
+fn file_of(daemon: &Daemon, digest: &Digest) -> anyhow::Result<PathBuf> {
+    let function = daemon.client().function().name();
+    let hex = digest.hex();
+    Ok(daemon.store()?.join("cas/blobs").join(function).join(&hex[..2]).join(hex))
+}
+
+async fn inputs_that_others_take_away_or_change_are_missing(kit: Kit) -> Outcome {
+    kit.only_on_the_host("the store of a guest is in the guest")?;
+    type Change = fn(&Path) -> std::io::Result<()>;
+    let changes: [(&str, Change); 4] = [
+        ("deleted", |path| std::fs::remove_file(path)),
+        ("truncated", |path| std::fs::OpenOptions::new().write(true).open(path)?.set_len(1)),
+        ("flipped", |path| {
+            std::fs::OpenOptions::new().write(true).open(path)?.write_all_at(b"X", 0)
+        }),
+        ("replaced", |path| {
+            std::fs::write(path.with_extension("other"), "something else")?;
+            std::fs::rename(path.with_extension("other"), path)
+        }),
+    ];
+    let daemon = kit.daemon().host_rootfs().start().await?;
+    let client = daemon.client();
+    for (what, change) in changes {
+        // The input is changed before the action, after the action has read it, and before it does.
+        for script in ["cat in", "cat in > /dev/null; GATE", "GATE; cat in"] {
+            let gate = daemon.gate();
+            let input = format!("an input, {what}, {script}");
+            let action = client.action(&script.replace("GATE", &gate.wait())).input("in", &*input);
+            let action_digest = action.upload().await?;
+            let start = async || client.execution().execute(action.request()).await;
+            let is_gated = script.contains("GATE");
+            let digest = client.digest(&input);
+            let path = file_of(&daemon, &digest)?;
+            if !is_gated {
+                change(&path)?;
+            }
+            let stream = start().await?.into_inner();
+            if is_gated {
+                gate.reached(1).await?;
+                change(&path)?;
+                gate.open(1).await?;
+            }
+            let run = Run::collect(client.clone(), stream).await?;
+            ensure!(run.code() == Code::FailedPrecondition, "{what}, {script}: {run:?}");
+            assert_eq!(run.missing()?, [format!("blobs/{digest}")], "{what}, {script}");
+            ensure!(client.cached(&action_digest).await?.is_none(), "{what}, {script}: cached");
+
+            // The client uploads it again, and all is well.
+            client.put(&*input).await?;
+            let stream = start().await?.into_inner();
+            if is_gated {
+                gate.open(1).await?;
+            }
+            Run::collect(client.clone(), stream).await?.succeeded().await?;
+            ensure!(client.cached(&action_digest).await?.is_some(), "{what}, {script}: not cached");
+        }
+    }
+    Ok(())
+}
+
+async fn a_server_whose_root_is_removed_ends_with_a_word(kit: Kit) -> Outcome {
+    kit.only_on_the_host("the store of a guest is in the guest")?;
+    let directory = kit.daemon().directory()?;
+    let root = directory.path().join("root");
+    let mut daemon = kit.daemon().root(&root).start().await?;
+    daemon.client().put("content").await?;
+    std::fs::remove_dir_all(&root).context("removing the root")?;
+    assert_eq!(daemon.wait()?.code(), Some(1));
+    let log = daemon.log();
+    ensure!(log.contains(&format!("the root directory {} was removed", root.display())), "{log}");
     Ok(())
 }
 

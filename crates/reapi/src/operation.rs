@@ -115,6 +115,7 @@ fn of_action(error: &ActionError) -> RpcStatus {
         ActionError::WrongKind(_) => (Code::FailedPrecondition, Vec::new()),
         ActionError::TimedOut { .. } => (Code::DeadlineExceeded, Vec::new()),
         ActionError::Cancelled => (Code::Cancelled, Vec::new()),
+        ActionError::ShuttingDown => (Code::Unavailable, Vec::new()),
         ActionError::ResourceExhausted(_) => (Code::ResourceExhausted, Vec::new()),
         ActionError::SetUp { .. } | ActionError::Internal(_) => (Code::Internal, Vec::new()),
     };
@@ -197,6 +198,7 @@ mod tests {
         );
         check(ActionError::TimedOut { after: Duration::from_secs(1) }, Code::DeadlineExceeded);
         check(ActionError::Cancelled, Code::Cancelled);
+        check(ActionError::ShuttingDown, Code::Unavailable);
         check(ActionError::ResourceExhausted(text()), Code::ResourceExhausted);
         check(ActionError::SetUp { step: text(), errno: text() }, Code::Internal);
         check(ActionError::Internal(text()), Code::Internal);

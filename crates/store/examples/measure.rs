@@ -95,6 +95,13 @@ fn presence(root: &Path) {
 
 fn small_blobs(root: &Path) {
     let store = open(root);
+    report("notice_changes, no change", 100 * BLOBS, |_| {
+        timed(|| {
+            for _ in 0..100 * BLOBS {
+                black_box(store.cas().notice_changes());
+            }
+        })
+    });
     let blobs = |round: usize| -> Vec<_> {
         (0..BLOBS)
             .map(|number| {

@@ -33,6 +33,7 @@ use crate::checkpoint::Checkpoints;
 use crate::error::StoreError;
 use crate::hash_file::{FileHash, hash_file};
 use crate::index::Index;
+use crate::losses::Losses;
 use crate::pins::{Pin, PinSet, Pins};
 use crate::publisher::Publisher;
 use crate::quarantine::{Quarantine, is_of_file};
@@ -41,6 +42,7 @@ use crate::resident;
 use crate::root::write_all;
 use crate::space::{Charge, Space};
 use crate::stripes::Stripes;
+use crate::watch::Watch;
 
 /// The largest blob that [`Cas::read`] reads into memory: no message of REAPI that is a blob is
 /// sensibly larger, and a caller that streams has [`Cas::open`].
@@ -80,6 +82,8 @@ struct Inner {
     checkpoints: Arc<Checkpoints>,
     quarantine: Quarantine,
     index: Index,
+    watch: Watch,
+    losses: Losses,
     clock: Arc<Clock>,
     space: Arc<Space>,
     pins: Arc<Pins>,
@@ -98,9 +102,12 @@ impl Cas {
         clock: Arc<Clock>,
         space: Arc<Space>,
     ) -> Self {
+        let watch = Watch::start(files.directory());
         Self {
             inner: Arc::new(Inner {
                 files,
+                watch,
+                losses: Losses::default(),
                 path,
                 checkpoints,
                 quarantine,
@@ -276,6 +283,22 @@ impl Cas {
         Ok(bytes)
     }
 
+    /// A position in the sequence of blobs that are lost by damage or to others.
+    pub fn losses(&self) -> u64 {
+        self.inner.losses.position()
+    }
+
+    /// The blobs that were lost since that position, whether they are here again or not; `None` if
+    /// they are too many to tell.
+    pub fn lost_since(&self, position: u64) -> Option<Vec<Digest>> {
+        self.inner.losses.since(position)
+    }
+
+    /// The watch on the directories of blobs.
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.inner.watch
+    }
+
     /// Counts the blobs that went: unchanged, everything that was there still is.
     pub fn generation(&self) -> u64 {
         self.inner.generation.load(Ordering::Acquire)
@@ -392,6 +415,7 @@ impl Cas {
         // Looked for again under the lock: it may have been stored anew.
         if self.stat(digest) == Err(Errno::NOENT) && self.inner.index.contains(digest) {
             tracing::warn!(%digest, "a blob was deleted behind the store's back");
+            self.inner.losses.add(digest);
             self.forget(digest);
         }
     }
@@ -402,7 +426,7 @@ impl Cas {
     }
 
     /// Takes away what stands in the place of a blob and has another kind or size.
-    fn quarantine_damaged(&self, digest: &Digest) -> Result<(), StoreError> {
+    pub(crate) fn quarantine_damaged(&self, digest: &Digest) -> Result<(), StoreError> {
         {
             let _name = self.inner.names.lock(digest.hash());
             // Looked at again under the lock: somebody may have removed it and stored it anew.
@@ -420,6 +444,7 @@ impl Cas {
         let _change = inner.checkpoints.begin_change()?;
         let _name = inner.names.lock(digest.hash());
         tracing::error!(%digest, %error, "a blob is damaged and goes to quarantine");
+        inner.losses.add(digest);
         self.forget(digest);
         let cost = inner.space.cost(digest.size_bytes());
         match inner.quarantine.take(inner.files.directory(), digest, cost) {
@@ -445,7 +470,7 @@ impl Cas {
     }
 
     /// The size of a blob's file; an error if it is no file.
-    fn stat(&self, digest: &Digest) -> Result<u64, Errno> {
+    pub(crate) fn stat(&self, digest: &Digest) -> Result<u64, Errno> {
         let path = BlobPath::new(digest);
         let directory = self.inner.files.directory();
         let stat = statat(directory, path.as_c_str(), AtFlags::SYMLINK_NOFOLLOW)?;

@@ -27,6 +27,10 @@ use crate::trouble::Paced;
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 /// The least time between passes that free nothing, each of which reads the whole index.
 const FRUITLESS_PAUSE: Duration = Duration::from_millis(50);
+/// The kernel tells of every blob that is evicted, and keeps 16,384 such events at most by default. So
+/// they are taken after this many evictions.
+const NOTICE_EVERY: u64 = 1024;
+
 /// How often the ages of the files are read. It takes about 20 ms for a million files.
 const AGES_PERIOD: Duration = Duration::from_secs(30);
 
@@ -94,7 +98,19 @@ impl Evictor {
                 looked = Some(Instant::now());
                 self.look_at_ages();
             }
+            self.look_after_changes();
             upkeep();
+        }
+    }
+
+    /// Handles what others did to blobs, so that clients are told the truth where no action asks.
+    fn look_after_changes(&self) {
+        self.cas.notice_changes();
+        if let Err(error) = self.cas.look_at_all_if_needed() {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "looking at all blobs failed"
+            );
         }
     }
 
@@ -214,7 +230,9 @@ impl Pass<'_> {
                 let bytes = cas.evict(&digest, last_use)?;
                 self.freed += bytes;
                 if bytes > 0 {
-                    evictions.blobs.fetch_add(1, Ordering::Relaxed);
+                    if evictions.blobs.fetch_add(1, Ordering::Relaxed) % NOTICE_EVERY == 0 {
+                        cas.notice_changes();
+                    }
                     evictions.bytes.fetch_add(digest.size_bytes(), Ordering::Relaxed);
                     let idle = self.now.saturating_sub(last_use);
                     evictions.last_idle.store(idle, Ordering::Relaxed);

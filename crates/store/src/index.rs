@@ -16,6 +16,9 @@ use crate::table::{Slot, Table};
 /// Shards per digest function: so many that two threads hardly ever meet at one.
 const SHARDS: usize = 256;
 
+/// The parts that a walk over everything takes one after the other: the shards of all functions.
+pub(crate) const PARTS: usize = DigestFunction::ALL.len() * SHARDS;
+
 /// The bytes that could be evicted, by rank.
 pub(crate) type Histogram = [u64; RANKS];
 
@@ -63,6 +66,12 @@ impl Index {
     pub(crate) fn contains(&self, digest: &Digest) -> bool {
         let mut shard = self.shard(digest).lock();
         shard.get_mut(digest.hash()).is_some_and(|slot| slot.size_bytes == digest.size_bytes())
+    }
+
+    /// The size of the file with that hash, if it is there.
+    pub(crate) fn size(&self, function: DigestFunction, hash: &[u8; 32]) -> Option<u64> {
+        let mut shard = self.shards(function)[usize::from(hash[31])].lock();
+        shard.get_mut(hash).map(|slot| slot.size_bytes)
     }
 
     /// Notes that the file is there; returns the size of the one that it replaced.
@@ -123,8 +132,14 @@ impl Index {
         idle.map(found).collect()
     }
 
-    /// The files of a shard.
-    pub(crate) fn shard_digests(&self, function: DigestFunction, shard: u8) -> Vec<Digest> {
+    /// The function and the shard of a part, of [`PARTS`].
+    pub(crate) fn shard_of(part: usize) -> (DigestFunction, u8) {
+        (DigestFunction::ALL[part / SHARDS], (part % SHARDS) as u8)
+    }
+
+    /// The files of a part, of [`PARTS`].
+    pub(crate) fn part(&self, part: usize) -> Vec<Digest> {
+        let (function, shard) = Self::shard_of(part);
         let table = self.shards(function)[usize::from(shard)].lock();
         table.iter().map(|slot| Digest::new(function, slot.hash, slot.size_bytes)).collect()
     }

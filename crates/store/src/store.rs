@@ -8,6 +8,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::fs::{AtFlags, fstat, statat};
+use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::access::{Access, Kind};
@@ -255,6 +257,13 @@ impl Store {
             quarantine_files: quarantine.files(),
             quarantine_bytes: quarantine.bytes(),
         }
+    }
+
+    /// Whether somebody removed the root directory, or what makes it a store. Two system calls.
+    pub fn is_gone(&self) -> bool {
+        let root = &self.root.directory;
+        let is_removed = fstat(root).is_ok_and(|stat| stat.st_nlink == 0);
+        is_removed || statat(root, "version", AtFlags::SYMLINK_NOFOLLOW).err() == Some(Errno::NOENT)
     }
 
     /// Whether what is stored now reaches the disk, as far as is known. False after a failed sync,

@@ -1,6 +1,6 @@
 //! Hashes blobs as they are on the disk, and moves those that are damaged into quarantine.
 
-use model::{Digest, DigestFunction};
+use model::Digest;
 use rustix::fs::{AtFlags, statat};
 use rustix::io::Errno;
 
@@ -8,10 +8,8 @@ use crate::blob_path::BlobPath;
 use crate::cas::{Cas, READ_FLAGS};
 use crate::error::StoreError;
 use crate::hash_disk::{DirectBuffer, hash_on_disk, is_whole};
+use crate::index::PARTS;
 use crate::quarantine::is_of_file;
-
-/// The parts of the index that a walk over all blobs takes one after the other.
-pub(crate) const PARTS: usize = DigestFunction::ALL.len() * 256;
 
 /// The state of a blob on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,19 +34,13 @@ impl Cas {
         Verifier { cas: self.clone(), buffer: DirectBuffer::new() }
     }
 
-    /// The blobs of one part of the index, of [`PARTS`].
-    pub(crate) fn part(&self, part: usize) -> Vec<Digest> {
-        let (function, shard) = (DigestFunction::ALL[part / 256], (part % 256) as u8);
-        self.index().shard_digests(function, shard)
-    }
-
     /// Verifies the blobs whose inode changed at `since` or later, in seconds since the epoch.
     /// Returns how many were verified, and how many of them were damaged.
     pub(crate) fn verify_since(&self, since: i64) -> Result<(u64, u64), StoreError> {
         let mut verifier = self.verifier();
         let (mut verified, mut damaged) = (0, 0);
         for part in 0..PARTS {
-            for digest in self.part(part) {
+            for digest in self.index().part(part) {
                 let path = BlobPath::new(&digest);
                 let stat = statat(self.blobs_dirfd(), path.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
                 // What can't be looked at is verified: that tells why.

@@ -37,6 +37,18 @@ impl Gate {
         format!("{{ sleep {} || :; }} 2>/dev/null", self.seconds)
     }
 
+    /// Waits until `count` processes wait here.
+    ///
+    /// # Errors
+    /// When there are never that many.
+    pub async fn reached(&self, count: usize) -> Outcome {
+        if self.in_vm {
+            return Ok(());
+        }
+        let is_reached = || Ok(self.waiting()?.len() >= count);
+        eventually("the actions wait at their gate", is_reached).await
+    }
+
     /// Waits until `count` processes wait here, and lets them go on.
     ///
     /// # Errors
@@ -45,13 +57,8 @@ impl Gate {
         if self.in_vm {
             return Ok(());
         }
-        let mut waiting = Vec::new();
-        eventually("the actions wait at their gate", || {
-            waiting = self.waiting()?;
-            Ok(waiting.len() >= count)
-        })
-        .await?;
-        for pid in waiting {
+        self.reached(count).await?;
+        for pid in self.waiting()? {
             // An error means that the process has ended.
             let _ = kill_process(pid, Signal::TERM);
         }

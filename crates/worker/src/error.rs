@@ -30,9 +30,13 @@ pub enum ActionError {
         /// The timeout that was in force.
         after: Duration,
     },
-    /// A client, or the server's own end, asked for the action to stop.
+    /// A client asked for the action to stop, or all of its clients went away.
     #[error("the action was cancelled")]
     Cancelled,
+    /// The server is about to end and stopped the action. Another server, or the next one here, can
+    /// run it.
+    #[error("the server is shutting down")]
+    ShuttingDown,
     /// The action went over a bound of the server.
     #[error("{0}")]
     ResourceExhausted(String),
@@ -71,6 +75,7 @@ impl ActionError {
             Self::WrongKind(_) => "wrong_kind",
             Self::TimedOut { .. } => "timed_out",
             Self::Cancelled => "cancelled",
+            Self::ShuttingDown => "shutting_down",
             Self::ResourceExhausted(_) => "resource_exhausted",
             Self::WorkingDirectory { .. } => "working_directory",
             Self::SetUp { .. } => "set_up",
@@ -89,7 +94,7 @@ impl ActionError {
             | Self::Internal(text) => text.len(),
             Self::WorkingDirectory { directory, errno } => directory.as_str().len() + errno.len(),
             Self::SetUp { step, errno } => step.len() + errno.len(),
-            Self::TimedOut { .. } | Self::Cancelled => 0,
+            Self::TimedOut { .. } | Self::Cancelled | Self::ShuttingDown => 0,
         };
         bytes as u64
     }

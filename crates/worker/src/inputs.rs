@@ -15,7 +15,7 @@ use model::{
 };
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use store::{Cas, Pin};
+use store::{Cas, Notice, Pin};
 
 use crate::error::ActionError;
 use crate::reading::Reading;
@@ -46,7 +46,35 @@ const NEVER: u64 = u64::MAX;
 /// A complete tree whose blobs stay where they are while this lives.
 pub(crate) struct PinnedTree {
     pub(crate) tree: Arc<InputTree>,
+    losses_before: u64,
     _pin: Pin,
+}
+
+impl PinnedTree {
+    /// Checks that the blobs are still what they were. The store deletes none of them meanwhile, but
+    /// somebody else may have, or may have written to one: then whatever was computed of them is
+    /// worth nothing.
+    ///
+    /// # Errors
+    /// [`ActionError::MissingBlobs`] with those that are gone or damaged.
+    pub(crate) fn check_unchanged(&self, cas: &Cas) -> Result<(), ActionError> {
+        let is_input = |digest: &Digest| self.tree.blobs().binary_search(digest).is_ok();
+        let mut lost = match cas.notice_changes() {
+            Notice::Complete => Vec::new(),
+            Notice::Unknown => cas
+                .damaged(self.tree.blobs())
+                .map_err(|error| ActionError::internal("looking at the inputs", &error))?,
+        };
+        if cas.losses() != self.losses_before {
+            match cas.lost_since(self.losses_before) {
+                Some(others) => lost.extend(others.into_iter().filter(is_input)),
+                None => lost.extend(self.tree.blobs()),
+            }
+            lost.sort_unstable();
+            lost.dedup();
+        }
+        if lost.is_empty() { Ok(()) } else { Err(ActionError::MissingBlobs(lost)) }
+    }
 }
 
 impl Inputs {
@@ -82,10 +110,11 @@ impl Inputs {
                 known
             }
         };
+        let losses_before = cas.losses();
         // Pinned first and asked second: what is found present then stays.
         let pin = cas.pin(Arc::<InputTree>::clone(&known.tree));
         known.check_complete(cas, self.started.elapsed().as_secs())?;
-        Ok(PinnedTree { tree: Arc::clone(&known.tree), _pin: pin })
+        Ok(PinnedTree { tree: Arc::clone(&known.tree), losses_before, _pin: pin })
     }
 
     fn assemble(

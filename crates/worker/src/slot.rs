@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use events::{Event, Listeners, Origin};
@@ -81,6 +82,8 @@ pub(crate) struct Shared {
     pub(crate) sandboxes: Box<dyn Sandboxes>,
     pub(crate) registry: Registry,
     pub(crate) queue: Queue<Job>,
+    /// Everything is being stopped, because the server ends.
+    pub(crate) is_ending: AtomicBool,
     pub(crate) listeners: Listeners,
 }
 
@@ -121,9 +124,10 @@ impl Slot {
         let ran = if operation.cancellation.attach(&self.stop) {
             self.execute(&operation, action, &mut timeline, &mut leftovers)
         } else {
-            Err(ActionError::Cancelled)
+            Err(self.shared.cancelled())
         };
         operation.cancellation.detach();
+        let ran = self.unless_inputs_were_lost(ran, leftovers.inputs.as_ref());
         timeline.mark(Moment::WorkerCompleted);
         let done = match ran {
             Ok(ran) => self.publish(&operation, cacheable, &timeline, ran),
@@ -131,6 +135,23 @@ impl Slot {
         };
         self.answer(&operation, &origin, timeline, done);
         self.put_away(leftovers);
+    }
+
+    /// `ran`, unless inputs were deleted or changed behind the store's back while the action ran: then
+    /// its result is false, and its error is theirs.
+    fn unless_inputs_were_lost(
+        &self,
+        ran: Result<Ran, ActionError>,
+        inputs: Option<&PinnedTree>,
+    ) -> Result<Ran, ActionError> {
+        let error = ran.as_ref().map_or_else(Some, |ran| ran.error.as_ref());
+        if matches!(error, Some(ActionError::Cancelled | ActionError::ShuttingDown)) {
+            return ran;
+        }
+        match inputs {
+            Some(inputs) => inputs.check_unchanged(self.shared.store.cas()).and(ran),
+            None => ran,
+        }
     }
 
     /// Everything between the start and the answer.
@@ -145,6 +166,7 @@ impl Slot {
         timeline.mark(Moment::InputFetchStart);
         let (mut action, pinned) = self.load(action)?;
         output_links::follow(&pinned.tree, &mut action.command.outputs)?;
+        let pinned = &*leftovers.inputs.insert(pinned);
         // Told once the inputs are pinned: who sees it may rely on them.
         operation.advance(Stage::Executing, timeline.metadata().clone());
         let command = &action.command;
@@ -155,7 +177,6 @@ impl Slot {
         let presented =
             shared.input_roots.present(&pinned.tree, &request).map_err(not_presented)?;
         let presented = leftovers.presented.insert(presented);
-        leftovers.inputs = Some(pinned);
         timeline.mark(Moment::InputFetchCompleted);
 
         let sandbox = shared.sandboxes.acquire(&view).map_err(|e| set_up_failed(command, e))?;
@@ -276,7 +297,7 @@ impl Slot {
     ) -> Option<ActionError> {
         match exit.stopped? {
             Stopped::Deadline => Some(ActionError::TimedOut { after: timeout.unwrap_or_default() }),
-            Stopped::Cancelled => Some(ActionError::Cancelled),
+            Stopped::Cancelled => Some(self.shared.cancelled()),
             Stopped::Forbidden => {
                 let text = "the action was stopped because the server's disk is nearly full";
                 Some(ActionError::ResourceExhausted(text.into()))

@@ -1,6 +1,7 @@
 //! The worker, wired: what a request meets, and what ends it all.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -75,6 +76,7 @@ impl Worker {
             reading: Reading::default(),
             registry: Registry::new(config.finished_operations, config.finished_bytes),
             queue: Queue::new(config.queue_limit, config.queue_bytes),
+            is_ending: AtomicBool::new(false),
             listeners,
             config,
             store,
@@ -300,6 +302,7 @@ impl Worker {
     /// Cancels everything, and takes nothing new.
     pub fn kill_all(&self) {
         self.shared.queue.close();
+        self.shared.is_ending.store(true, Ordering::Release);
         for operation in self.shared.registry.unfinished() {
             self.shared.cancel(&operation);
         }
@@ -328,12 +331,20 @@ impl Worker {
 }
 
 impl Shared {
+    /// Why an action was told to stop. A client tries again elsewhere what a dying server stopped.
+    pub(crate) fn cancelled(&self) -> ActionError {
+        match self.is_ending.load(Ordering::Acquire) {
+            true => ActionError::ShuttingDown,
+            false => ActionError::Cancelled,
+        }
+    }
+
     /// Stops an operation: at once if it waits, soon if it runs.
     fn cancel(&self, operation: &Arc<Operation>) {
         if operation.cancellation.request() {
             return;
         }
-        let done = Done::failed(ActionError::Cancelled);
+        let done = Done::failed(self.cancelled());
         if operation.complete(proto::ExecutedActionMetadata::default(), done) {
             self.registry.finish(operation);
         }

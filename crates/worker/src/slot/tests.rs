@@ -84,6 +84,7 @@ impl Scene {
             reading: Reading::default(),
             registry: Registry::new(1, u64::MAX),
             queue: Queue::new(1, u64::MAX),
+            is_ending: AtomicBool::new(false),
             listeners: Listeners::new([]),
             config: self.config,
             store: Arc::clone(store),
