@@ -133,7 +133,7 @@ pub(crate) fn needed(path: &str) -> Needed {
         ("Execution", "Execute" | "WaitExecution") | ("google.longrunning.Operations", _) => {
             one_of(&[Execute])
         }
-        ("actiond.internal.v1.CAS", _) => one_of(&[Admin]),
+        ("actiond.internal.v1.CAS" | "actiond.internal.v1.Store", _) => one_of(&[Admin]),
         _ => Needed::Unlisted,
     }
 }

@@ -3,7 +3,6 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
 
 use access::{Listen, SocketMode};
 use clap::{Args, Parser, Subcommand};
@@ -16,6 +15,8 @@ use crate::logging::LogArgs;
 use crate::observers::HttpChoice;
 #[cfg(feature = "vm")]
 use crate::serve_vm::ServeVmArgs;
+use crate::span::Span;
+use crate::store_verbs::StoreArgs;
 
 /// A remote execution worker and cache for one machine: every action in a
 /// sandbox of its own.
@@ -39,6 +40,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Check or show the configuration from files, environment and flags
     Config(ConfigArgs),
+    /// Look at the store, make room in it, verify it and remove blobs, beside a server or without one
+    Store(StoreArgs),
     /// Import, list and remove images that actions can have as their root file system
     Image(ImageArgs),
 }
@@ -241,45 +244,9 @@ impl FromStr for StrategyChoice {
     }
 }
 
-/// A span of time: a number with a unit `s`, `m`, `h` or `d`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span(pub Duration);
-
-impl FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
-        let parse = |(unit, seconds): (&str, u64)| {
-            let digits = text.strip_suffix(unit).filter(|digits| !digits.starts_with('+'))?;
-            digits.parse::<u32>().ok().map(|number| u64::from(number) * seconds)
-        };
-        let seconds = units.into_iter().find_map(parse);
-        seconds
-            .map(|seconds| Self(Duration::from_secs(seconds)))
-            .ok_or_else(|| "use a number with a unit, such as 90s, 30m, 3h or 1d".to_owned())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn spans() {
-        let check = |text: &str, seconds: Option<u64>| {
-            let expected = seconds.map(|seconds| Span(Duration::from_secs(seconds)));
-            assert_eq!(text.parse().ok(), expected, "{text}");
-        };
-        check("0s", Some(0));
-        check("90s", Some(90));
-        check("30m", Some(1800));
-        check("3h", Some(10_800));
-        check("7d", Some(604_800));
-        for bad in ["", "3", "h", "-1s", "+1s", "1.5h", "3w", "99999999999s"] {
-            check(bad, None);
-        }
-    }
 
     #[test]
     fn the_size_of_the_store() {

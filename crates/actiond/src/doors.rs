@@ -3,10 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use access::{Connections, Door, Listen, Listener, Place, Policy, Rights, Tls, TlsFiles};
+use access::{
+    Connections, Door, Listen, Listener, Place, Policy, Rights, SocketMode, Tls, TlsFiles,
+};
 use anyhow::{Context as _, bail, ensure};
 
 use crate::cli::ServeArgs;
+use crate::store_verbs::OPERATORS_SOCKET;
 
 /// The place where `serve` listens if neither a flag nor systemd names one.
 const DEFAULT: &str = "127.0.0.1:8980";
@@ -97,7 +100,23 @@ pub(crate) async fn open(arguments: &ServeArgs) -> anyhow::Result<Doors> {
         places.push(OpenPlace { place, protection });
         doors.push(Door { listener, anonymous, tls });
     }
+    doors.extend(operators_door(arguments).await);
     Ok(Doors { connections: Connections::new(doors), places, policy: Arc::new(policy), tls })
+}
+
+/// The socket in the root directory, for `linux-actiond store`. Only the owner of the root and the
+/// superuser reach it, and they have all rights there.
+async fn operators_door(arguments: &ServeArgs) -> Option<Door> {
+    let path = std::path::absolute(&arguments.root).ok()?.join(OPERATORS_SOCKET);
+    let listen = Listen { place: Place::Unix(path), anonymous: Some(Rights::NONE), tls: false };
+    match Listener::bind(&listen, SocketMode(0o600)).await {
+        Ok(listener) => Some(Door { listener, anonymous: Rights::NONE, tls: None }),
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "`linux-actiond store` can't reach this server by its root");
+            None
+        }
+    }
 }
 
 async fn listeners(arguments: &ServeArgs) -> anyhow::Result<Vec<Listener>> {

@@ -13,6 +13,8 @@
 //! - [`configuration`]: the settings of `serve` from files, environment and flags.
 //! - [`privileges`]: what `serve` needs from the machine before anything else.
 //! - [`observers`]: the log, the event file and the page, which listen to events.
+//! - [`span`]: spans of time on the command line.
+//! - [`store_verbs`]: what operators do with the store.
 //! - [`serve`]: the daemon, wired bottom up.
 //! - [`serve_vm`]: the same in a VM, seen from the host.
 //! - [`guest`]: the same in a VM, seen from inside.
@@ -48,6 +50,10 @@ pub mod serve_vm;
 #[cfg(target_os = "linux")]
 mod service_manager;
 #[cfg(target_os = "linux")]
+pub mod span;
+#[cfg(target_os = "linux")]
 mod store_observers;
+#[cfg(target_os = "linux")]
+pub mod store_verbs;
 #[cfg(target_os = "linux")]
 mod surroundings;

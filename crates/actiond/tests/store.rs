@@ -14,6 +14,9 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     after_a_failed_sync_health_says_so_until_all_is_verified,
     inputs_that_others_take_away_or_change_are_missing,
     a_server_whose_root_is_removed_ends_with_a_word,
+    the_verbs_work_beside_a_server,
+    the_verbs_work_without_a_server,
+    the_verbs_say_what_is_wrong,
 }
 
 const MIB: usize = 1 << 20;
@@ -169,6 +172,139 @@ async fn a_server_whose_root_is_removed_ends_with_a_word(kit: Kit) -> Outcome {
     assert_eq!(daemon.wait()?.code(), Some(1));
     let log = daemon.log();
     ensure!(log.contains(&format!("the root directory {} was removed", root.display())), "{log}");
+    Ok(())
+}
+
+/// Runs `linux-actiond store` on a root.
+fn store(kit: &Kit, root: &Path, words: &[&str]) -> anyhow::Result<std::process::Output> {
+    let mut command = Command::new(kit.binary());
+    Ok(command.arg("store").arg("--root").arg(root).args(words).output()?)
+}
+
+/// The JSON objects that `linux-actiond store --json` prints, which must succeed.
+fn json(kit: &Kit, root: &Path, words: &[&str]) -> anyhow::Result<Vec<serde_json::Value>> {
+    let output = store(kit, root, &[&["--json"], words].concat())?;
+    ensure!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout)?;
+    text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+}
+
+/// Checks du, ls, rm and gc on a store that holds 12 blobs of 1 MiB, of which `kept` is one.
+fn check_verbs(kit: &Kit, root: &Path, blobs: &[Digest]) -> anyhow::Result<()> {
+    let usage = &json(kit, root, &["du"])?[0];
+    let kinds = usage["kinds"].as_array().context("kinds")?;
+    let kind = kinds.iter().find(|kind| kind["name"] == "blobs").context("blobs")?;
+    assert_eq!(kind["files"], blobs.len() as u64 + 2, "and the empty blobs: {usage}");
+    let cost = (MIB + 512) as u64;
+    assert_eq!(kind["bytes"], blobs.len() as u64 * cost + 2 * 512, "{usage}");
+    assert_eq!(usage["ages"][0]["name"], "up to 1 hour");
+    assert_eq!(usage["ages"][0]["files"], blobs.len() as u64 + 2);
+
+    let listed = json(kit, root, &["ls", "--larger-than=1m", "--sort=size"])?;
+    let mut names: Vec<_> = listed.iter().map(|it| it["digest"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    let mut expected: Vec<_> = blobs.iter().map(|digest| format!("sha256:{digest}")).collect();
+    expected.sort_unstable();
+    assert_eq!(names, expected);
+    assert_eq!(json(kit, root, &["ls", "--older-than=1d"])?.len(), 0);
+    assert_eq!(json(kit, root, &["ls", "--limit=3"])?.len(), 3);
+
+    let name = blobs[0].to_string();
+    assert_eq!(json(kit, root, &["rm", &name])?[0]["outcome"], "removed");
+    let again = store(kit, root, &["rm", &name])?;
+    assert_eq!(again.status.code(), Some(1));
+    ensure!(String::from_utf8_lossy(&again.stdout).contains("absent"));
+
+    let verified = &json(kit, root, &["verify"])?[0];
+    assert_eq!(verified["verified_blobs"], blobs.len() as u64 + 1, "{verified}");
+    assert_eq!(verified["damaged"].as_array().map(Vec::len), Some(0));
+
+    assert_eq!(json(kit, root, &["gc", "--older-than=7d"])?[0]["evicted_files"], 0);
+    let used = usage["used_bytes"].as_u64().context("used")? - cost;
+    let goal = used - 3 * cost;
+    let collected = &json(kit, root, &["gc", "--to", &goal.to_string()])?[0];
+    assert_eq!(collected["evicted_files"], 3, "{collected}");
+    assert_eq!(collected["used_bytes"], goal, "{collected}");
+    assert_eq!(json(kit, root, &["ls", "--larger-than=1m"])?.len(), blobs.len() - 4);
+    assert_eq!(json(kit, root, &["gc", "--older-than=0s"])?[0]["evicted_files"], 8);
+    assert_eq!(json(kit, root, &["ls", "--larger-than=1"])?.len(), 0);
+    Ok(())
+}
+
+async fn filled(kit: &Kit) -> anyhow::Result<(Daemon, Vec<Digest>)> {
+    let daemon = kit.daemon().flag("--cas-size=64m").start().await?;
+    let client = daemon.client();
+    let mut blobs = Vec::new();
+    for number in 0..12 {
+        blobs.push(client.put(content(number)).await?);
+    }
+    Ok((daemon, blobs))
+}
+
+async fn the_verbs_work_beside_a_server(kit: Kit) -> Outcome {
+    kit.only_on_the_host("the store of a guest is in the guest")?;
+    let (daemon, blobs) = filled(&kit).await?;
+    check_verbs(&kit, daemon.root(), &blobs)?;
+    let client = daemon.client();
+    assert_eq!(client.missing(&blobs).await?, blobs, "the server knows");
+    assert_eq!(json(&kit, daemon.root(), &["du"])?[0]["limit_bytes"], 64 << 20);
+    // At its port as well, for whoever has the right.
+    let server = format!("--server={}", daemon.address());
+    let usage = json(&kit, Path::new("/nowhere"), &[&server, "du"])?;
+    assert_eq!(usage[0]["limit_bytes"], 64 << 20);
+    Ok(())
+}
+
+async fn the_verbs_work_without_a_server(kit: Kit) -> Outcome {
+    kit.only_on_the_host("the store of a guest is in the guest")?;
+    let (mut daemon, blobs) = filled(&kit).await?;
+    daemon.terminate()?;
+    ensure!(daemon.wait()?.success());
+    let root = daemon.root().to_owned();
+    check_verbs(&kit, &root, &blobs)?;
+
+    let daemon = daemon.successor().start().await?;
+    let client = daemon.client();
+    let digest = client.put(content(1)).await?;
+    let path = file_of(&daemon, &digest)?;
+    let mut daemon = daemon;
+    daemon.terminate()?;
+    ensure!(daemon.wait()?.success());
+    std::fs::OpenOptions::new().write(true).open(path)?.write_all_at(b"X", 100)?;
+    let verified = store(&kit, &root, &["verify"])?;
+    assert_eq!(verified.status.code(), Some(1));
+    let said = String::from_utf8(verified.stdout)?;
+    ensure!(said.starts_with(&format!("damaged: sha256:{digest}\n")), "{said}");
+    let usage = &json(&kit, &root, &["du"])?[0];
+    let quarantine = &usage["kinds"].as_array().context("kinds")?[2];
+    assert_eq!((&quarantine["name"], &quarantine["files"]), (&"quarantine".into(), &1.into()));
+    let daemon = daemon.successor().start().await?;
+    assert_eq!(daemon.client().missing(&[digest]).await?, [digest]);
+    Ok(())
+}
+
+async fn the_verbs_say_what_is_wrong(kit: Kit) -> Outcome {
+    kit.only_on_the_host("there is no store of a guest here")?;
+    let directory = kit.daemon().directory()?;
+    let root = directory.path();
+    let anonymous = kit.daemon();
+    let check = |words: &[&str], expected: &str| -> anyhow::Result<()> {
+        let output = store(&kit, root, words)?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(!output.status.success() && said.contains(expected), "{words:?}: {said}");
+        Ok(())
+    };
+    check(&["du"], "there is no store at")?;
+    ensure!(root.read_dir()?.next().is_none(), "looking makes no store");
+    check(&["gc"], "--to")?;
+    check(&["rm", "abc"], "HASH/SIZE")?;
+    check(&["rm", "md5:abc/3"], "no digest function is called")?;
+    check(&["--server=unix:/nowhere/socket", "du"], "connecting to the server at unix:/nowhere")?;
+    // Anonymous callers at a port have no right to this.
+    let daemon = anonymous.listen("0.0.0.0:0".parse()?).start().await?;
+    let server = format!("--server=127.0.0.1:{}", daemon.address().port());
+    check(&[&server, "du"], "the right `admin`")?;
+    check(&[&server, "gc", "--older-than=0s"], "the right `admin`")?;
     Ok(())
 }
 

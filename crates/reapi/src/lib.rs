@@ -18,7 +18,8 @@
 //!
 //! - [`server`]: the HTTP/2 settings, and all services behind one address.
 //! - `capabilities`, `cas`, `byte_stream`, `action_cache`, `execution`, `operations`, `internal`,
-//!   `reflection`: a service each.
+//!   `store_maintenance`, `reflection`: a service each.
+//! - [`maintenance`]: what operators do with the store, as messages.
 //! - [`operation`]: operations as clients see them.
 //! - [`inline`]: small blobs sent inside a result.
 //! - [`uploaded_result`]: results that clients upload.
@@ -40,6 +41,7 @@ mod frame;
 mod grpc;
 mod inline;
 mod internal;
+pub mod maintenance;
 mod memory;
 mod operation;
 mod operation_filter;
@@ -50,6 +52,7 @@ mod request;
 mod resource_name;
 mod server;
 mod status;
+mod store_maintenance;
 mod uploaded_result;
 
 pub use server::{Health, ServeError, Services, serve};

@@ -26,6 +26,7 @@ use crate::internal::InternalCas;
 use crate::memory::{Accounted, Budget, Lending};
 use crate::operations::Operations;
 use crate::reflection;
+use crate::store_maintenance::StoreMaintenance;
 
 /// Unread bytes of one stream: keeps a client busy for the milliseconds in which
 /// the disk takes in a few pieces of an upload.
@@ -175,7 +176,8 @@ fn routes(
         .add_service(Endpoint(action_cache))
         .add_service(Endpoint(execution))
         .add_service(Endpoint(Operations::new(worker)))
-        .add_service(Endpoint(InternalCas::new(store)))
+        .add_service(Endpoint(InternalCas::new(Arc::clone(&store))))
+        .add_service(Endpoint(StoreMaintenance::new(store)))
         .add_service(reflection::v1()?.max_decoding_message_size(MAX_NAME_MESSAGE_BYTES))
         .add_service(reflection::v1alpha()?.max_decoding_message_size(MAX_NAME_MESSAGE_BYTES));
     Ok(routes.routes())

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use model::DigestFunction;
+use model::{Digest, DigestFunction};
 
 use crate::action_cache::ActionCache;
 use crate::cas::Cas;
@@ -43,6 +43,15 @@ pub(crate) struct Evictions {
     pub(crate) results: AtomicU64,
     /// For how many ticks the blob that was evicted last had been idle.
     pub(crate) last_idle: AtomicU32,
+}
+
+impl Evictions {
+    /// Counts a blob that had been idle for that long. Returns how many there were before.
+    pub(crate) fn count_blob(&self, digest: &Digest, idle: Tick) -> u64 {
+        self.bytes.fetch_add(digest.size_bytes(), Ordering::Relaxed);
+        self.last_idle.store(idle, Ordering::Relaxed);
+        self.blobs.fetch_add(1, Ordering::Relaxed)
+    }
 }
 
 /// How old the files were when they were last looked at.
@@ -112,6 +121,18 @@ impl Evictor {
                 "looking at all blobs failed"
             );
         }
+    }
+
+    /// The number of blobs and results that were evicted since the start.
+    pub(crate) fn evicted_files(&self) -> u64 {
+        self.evicted().0
+    }
+
+    /// Evicts that many bytes at least, if there is so much. Returns how much it was.
+    pub(crate) fn evict(&self, need: u64) -> Result<u64, StoreError> {
+        let mut pass = Pass { evictor: self, now: self.clock.now(), need, freed: 0 };
+        pass.run()?;
+        Ok(pass.freed)
     }
 
     /// The number of evicted blobs and results, and of blobs evicted before their lease ended.
@@ -230,12 +251,10 @@ impl Pass<'_> {
                 let bytes = cas.evict(&digest, last_use)?;
                 self.freed += bytes;
                 if bytes > 0 {
-                    if evictions.blobs.fetch_add(1, Ordering::Relaxed) % NOTICE_EVERY == 0 {
+                    let idle = self.now.saturating_sub(last_use);
+                    if evictions.count_blob(&digest, idle) % NOTICE_EVERY == 0 {
                         cas.notice_changes();
                     }
-                    evictions.bytes.fetch_add(digest.size_bytes(), Ordering::Relaxed);
-                    let idle = self.now.saturating_sub(last_use);
-                    evictions.last_idle.store(idle, Ordering::Relaxed);
                     let leased = is_leased(rank) && idle < *lease;
                     evictions.leased.fetch_add(leased.into(), Ordering::Relaxed);
                 }
@@ -248,8 +267,6 @@ impl Pass<'_> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-
-    use model::Digest;
 
     use super::*;
     use crate::recency::Usage;

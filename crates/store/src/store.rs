@@ -209,8 +209,7 @@ impl Store {
         &self.action_cache
     }
 
-    /// The evictor, for its tests.
-    #[cfg(test)]
+    /// What evicts.
     pub(crate) fn evictor(&self) -> &Evictor {
         &self.evictor
     }

@@ -7,7 +7,7 @@ use actiond::cli::{Cli, Command};
 use actiond::configuration::Configuration;
 #[cfg(feature = "vm")]
 use actiond::serve_vm;
-use actiond::{configuration, doctor, helper, image, serve};
+use actiond::{configuration, doctor, helper, image, serve, store_verbs};
 use clap::Parser as _;
 #[cfg(feature = "vm")]
 use vm::qemu::{LAUNCHER_COMMAND, launcher_main};
@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Command::ServeVm(arguments) => serve_vm::run(*arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
+        Command::Store(arguments) => store_verbs::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("linux-actiond: {error:#}");

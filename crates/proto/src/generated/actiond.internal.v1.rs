@@ -163,3 +163,325 @@ pub mod cas_client {
         }
     }
 }
+/// The request of Store.GetUsage.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetUsageRequest {}
+/// The content of a store.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Usage {
+    /// The disk space that is charged to the limit, in bytes.
+    #[prost(uint64, tag = "1")]
+    pub used_bytes: u64,
+    /// The limit in bytes; 0 if there is none.
+    #[prost(uint64, tag = "2")]
+    pub limit_bytes: u64,
+    /// The files by kind.
+    #[prost(message, repeated, tag = "3")]
+    pub kinds: ::prost::alloc::vec::Vec<usage::Share>,
+    /// Blobs and cached results by the time since their last use.
+    #[prost(message, repeated, tag = "4")]
+    pub ages: ::prost::alloc::vec::Vec<usage::Share>,
+    /// Blobs by size.
+    #[prost(message, repeated, tag = "5")]
+    pub sizes: ::prost::alloc::vec::Vec<usage::Share>,
+}
+/// Nested message and enum types in `Usage`.
+pub mod usage {
+    /// A group of files.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Share {
+        /// The name of the group.
+        #[prost(string, tag = "1")]
+        pub name: ::prost::alloc::string::String,
+        /// The number of files.
+        #[prost(uint64, tag = "2")]
+        pub files: u64,
+        /// The disk space that they take, in bytes.
+        #[prost(uint64, tag = "3")]
+        pub bytes: u64,
+    }
+}
+/// The request of Store.ListBlobs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListBlobsRequest {
+    /// Only blobs that were not used for this long, in seconds.
+    #[prost(uint64, tag = "1")]
+    pub idle_seconds_min: u64,
+    /// Only blobs of this size or more, in bytes.
+    #[prost(uint64, tag = "2")]
+    pub size_bytes_min: u64,
+}
+/// A response of Store.ListBlobs.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListBlobsResponse {
+    /// Some blobs.
+    #[prost(message, repeated, tag = "1")]
+    pub blobs: ::prost::alloc::vec::Vec<list_blobs_response::Blob>,
+}
+/// Nested message and enum types in `ListBlobsResponse`.
+pub mod list_blobs_response {
+    /// A blob.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Blob {
+        /// The digest.
+        #[prost(message, optional, tag = "1")]
+        pub digest: ::core::option::Option<
+            super::super::super::super::build::bazel::remote::execution::v2::Digest,
+        >,
+        /// The function that made the digest.
+        #[prost(
+            enumeration = "super::super::super::super::build::bazel::remote::execution::v2::digest_function::Value",
+            tag = "2"
+        )]
+        pub digest_function: i32,
+        /// The time since the last use, in seconds.
+        #[prost(uint64, tag = "3")]
+        pub idle_seconds: u64,
+    }
+}
+/// The request of Store.CollectGarbage.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CollectGarbageRequest {
+    /// Evict until the store takes this much of the disk at most, in bytes.
+    #[prost(uint64, optional, tag = "1")]
+    pub used_bytes_max: ::core::option::Option<u64>,
+    /// Evict what was not used for this long, in seconds.
+    #[prost(uint64, optional, tag = "2")]
+    pub idle_seconds_min: ::core::option::Option<u64>,
+}
+/// A response of Store.CollectGarbage.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CollectGarbageProgress {
+    /// The number of blobs and cached results that were evicted.
+    #[prost(uint64, tag = "1")]
+    pub evicted_files: u64,
+    /// The disk space that is free now because of that, in bytes.
+    #[prost(uint64, tag = "2")]
+    pub evicted_bytes: u64,
+    /// The disk space that the store takes now, in bytes.
+    #[prost(uint64, tag = "3")]
+    pub used_bytes: u64,
+    /// Whether this is the last response.
+    #[prost(bool, tag = "4")]
+    pub done: bool,
+}
+/// The request of Store.Verify.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyRequest {}
+/// A response of Store.Verify.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyProgress {
+    /// The number of blobs that were hashed.
+    #[prost(uint64, tag = "1")]
+    pub verified_blobs: u64,
+    /// The sum of their sizes.
+    #[prost(uint64, tag = "2")]
+    pub verified_bytes: u64,
+    /// The number of blobs in the store.
+    #[prost(uint64, tag = "3")]
+    pub blobs: u64,
+    /// The sum of their sizes.
+    #[prost(uint64, tag = "4")]
+    pub bytes: u64,
+    /// The blobs that were found to be damaged since the last response, as `function:hash/size`.
+    #[prost(string, repeated, tag = "5")]
+    pub damaged: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whether this is the last response.
+    #[prost(bool, tag = "6")]
+    pub done: bool,
+}
+/// Generated client implementations.
+#[cfg(feature = "client")]
+pub mod store_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Maintenance of the store as a whole, for operators: `linux-actiond store`. All methods need the
+    /// right `admin`. The interface may change with any version.
+    #[derive(Debug, Clone)]
+    pub struct StoreClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl StoreClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> StoreClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> StoreClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            StoreClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Adds up what is in the store.
+        pub async fn get_usage(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetUsageRequest>,
+        ) -> std::result::Result<tonic::Response<super::Usage>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/actiond.internal.v1.Store/GetUsage",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("actiond.internal.v1.Store", "GetUsage"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lists blobs, in no order.
+        pub async fn list_blobs(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListBlobsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ListBlobsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/actiond.internal.v1.Store/ListBlobs",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("actiond.internal.v1.Store", "ListBlobs"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Evicts blobs and cached results until the goals are reached. The responses tell how far it got; the
+        /// last one is marked as that. Cancelling the call ends it.
+        pub async fn collect_garbage(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CollectGarbageRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::CollectGarbageProgress>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/actiond.internal.v1.Store/CollectGarbage",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("actiond.internal.v1.Store", "CollectGarbage"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Hashes all blobs on the disk, and moves damaged ones into quarantine. The responses tell how far it
+        /// got; the last one is marked as that. Cancelling the call ends it.
+        pub async fn verify(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VerifyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::VerifyProgress>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/actiond.internal.v1.Store/Verify",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("actiond.internal.v1.Store", "Verify"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}

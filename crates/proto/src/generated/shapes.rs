@@ -16,6 +16,66 @@ impl Shaped for crate::actiond::internal::v1::delete_blobs_response::Response {
         fields: &[Field { number: 1, repeated: false, kind: Kind::Message(<crate::build::bazel::remote::execution::v2::Digest as Shaped>::SHAPE) }, Field { number: 2, repeated: false, kind: Kind::Message(<crate::google::rpc::Status as Shaped>::SHAPE) }, ],
     };
 }
+impl Shaped for crate::actiond::internal::v1::GetUsageRequest {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::GetUsageRequest>(),
+        fields: &[],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::Usage {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::Usage>(),
+        fields: &[Field { number: 3, repeated: true, kind: Kind::Message(<crate::actiond::internal::v1::usage::Share as Shaped>::SHAPE) }, Field { number: 4, repeated: true, kind: Kind::Message(<crate::actiond::internal::v1::usage::Share as Shaped>::SHAPE) }, Field { number: 5, repeated: true, kind: Kind::Message(<crate::actiond::internal::v1::usage::Share as Shaped>::SHAPE) }, ],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::usage::Share {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::usage::Share>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Text }, ],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::ListBlobsRequest {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::ListBlobsRequest>(),
+        fields: &[],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::ListBlobsResponse {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::ListBlobsResponse>(),
+        fields: &[Field { number: 1, repeated: true, kind: Kind::Message(<crate::actiond::internal::v1::list_blobs_response::Blob as Shaped>::SHAPE) }, ],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::list_blobs_response::Blob {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::list_blobs_response::Blob>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Message(<crate::build::bazel::remote::execution::v2::Digest as Shaped>::SHAPE) }, ],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::CollectGarbageRequest {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::CollectGarbageRequest>(),
+        fields: &[],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::CollectGarbageProgress {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::CollectGarbageProgress>(),
+        fields: &[],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::VerifyRequest {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::VerifyRequest>(),
+        fields: &[],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::VerifyProgress {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::VerifyProgress>(),
+        fields: &[Field { number: 5, repeated: true, kind: Kind::Text }, ],
+    };
+}
 impl Shaped for crate::build::bazel::remote::execution::v2::Action {
     const SHAPE: &'static Shape = &Shape {
         size_bytes: size_of::<crate::build::bazel::remote::execution::v2::Action>(),

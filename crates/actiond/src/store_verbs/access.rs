@@ -1,0 +1,242 @@
+//! The store that the verbs work on: opened here, or asked for at its server.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use access::{Listen, Place};
+use anyhow::{Context as _, bail};
+use model::Digest;
+use proto::actiond::internal::v1::cas_client::CasClient;
+use proto::actiond::internal::v1::store_client::StoreClient;
+use proto::actiond::internal::v1::{
+    CollectGarbageProgress, CollectGarbageRequest, DeleteBlobsRequest, GetUsageRequest,
+    ListBlobsRequest, ListBlobsResponse, Usage, VerifyProgress, VerifyRequest,
+};
+use reapi::maintenance;
+use store::{Deleted, OpenError, Store, StoreOptions};
+use tokio::runtime::Runtime;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status, Streaming};
+
+use super::OPERATORS_SOCKET;
+
+/// The variable with the token.
+const TOKEN: &str = "ACTIOND_TOKEN";
+
+/// What became of a blob that was to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removed {
+    /// It was there, and is not any more.
+    Gone,
+    /// It was not there.
+    Absent,
+    /// A running action needs it.
+    InUse,
+}
+
+/// A store.
+pub(crate) enum Access {
+    /// No server has it.
+    Here(Arc<Store>),
+    /// A server has it.
+    There(Server),
+}
+
+/// A server, and what waits for its answers.
+pub(crate) struct Server {
+    runtime: Runtime,
+    channel: InterceptedService<Channel, Token>,
+}
+
+/// Adds the caller's token to requests, if it has one.
+#[derive(Clone)]
+pub(crate) struct Token(Option<MetadataValue<Ascii>>);
+
+impl Token {
+    fn from_environment() -> anyhow::Result<Self> {
+        let Some(token) = std::env::var_os(TOKEN) else { return Ok(Self(None)) };
+        let header = token.to_str().and_then(|token| format!("Bearer {token}").parse().ok());
+        Ok(Self(Some(header.with_context(|| format!("{TOKEN} has characters that no token has"))?)))
+    }
+}
+
+impl Interceptor for Token {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+impl Access {
+    /// The store at `root`, here or at the server that has it; or that of another server.
+    pub(crate) fn open(root: &Path, server: Option<&Listen>) -> anyhow::Result<Self> {
+        if let Some(listen) = server {
+            return Ok(Self::There(Server::connect(&listen.place)?));
+        }
+        let root = std::path::absolute(root).context("finding the root directory")?;
+        if !root.join("version").is_file() {
+            bail!("there is no store at {}; --root names another directory", root.display());
+        }
+        match Store::open(&root, StoreOptions::default()) {
+            Ok(store) => Ok(Self::Here(store)),
+            Err(OpenError::InUse { .. }) => {
+                let place = Place::Unix(root.join(OPERATORS_SOCKET));
+                let advice = "a server has the store; --server names where it listens";
+                Server::connect(&place).context(advice).map(Self::There)
+            }
+            Err(error) => Err(error).with_context(|| format!("opening {}", root.display())),
+        }
+    }
+
+    pub(crate) fn close(self) -> anyhow::Result<()> {
+        match self {
+            Self::Here(store) => store.close().context("closing the store"),
+            Self::There(_) => Ok(()),
+        }
+    }
+
+    pub(crate) fn usage(&mut self) -> anyhow::Result<Usage> {
+        match self {
+            Self::Here(store) => Ok(maintenance::usage(store)),
+            Self::There(server) => {
+                let mut client = server.store();
+                let usage = client.get_usage(GetUsageRequest {});
+                Ok(server.runtime.block_on(usage).map_err(said)?.into_inner())
+            }
+        }
+    }
+
+    pub(crate) fn list(
+        &mut self,
+        request: &ListBlobsRequest,
+        take: impl FnMut(ListBlobsResponse) -> ControlFlow<()>,
+    ) -> anyhow::Result<()> {
+        match self {
+            Self::Here(store) => {
+                maintenance::list(store, request, take);
+                Ok(())
+            }
+            Self::There(server) => {
+                let mut client = server.store();
+                server.stream(async { client.list_blobs(*request).await }, take)
+            }
+        }
+    }
+
+    pub(crate) fn collect_garbage(
+        &mut self,
+        request: &CollectGarbageRequest,
+        take: impl FnMut(CollectGarbageProgress) -> ControlFlow<()>,
+    ) -> anyhow::Result<()> {
+        match self {
+            Self::Here(store) => Ok(maintenance::collect_garbage(store, request, take)?),
+            Self::There(server) => {
+                let mut client = server.store();
+                server.stream(async { client.collect_garbage(*request).await }, take)
+            }
+        }
+    }
+
+    pub(crate) fn verify(
+        &mut self,
+        take: impl FnMut(VerifyProgress) -> ControlFlow<()>,
+    ) -> anyhow::Result<()> {
+        match self {
+            Self::Here(store) => Ok(maintenance::verify(store, take)?),
+            Self::There(server) => {
+                let mut client = server.store();
+                server.stream(async { client.verify(VerifyRequest {}).await }, take)
+            }
+        }
+    }
+
+    pub(crate) fn remove(&mut self, digest: &Digest) -> anyhow::Result<Removed> {
+        match self {
+            Self::Here(store) => Ok(match store.cas().delete(digest)? {
+                Deleted::Gone => Removed::Gone,
+                Deleted::Absent => Removed::Absent,
+                Deleted::Pinned => Removed::InUse,
+            }),
+            Self::There(server) => server.remove(digest),
+        }
+    }
+}
+
+impl Server {
+    fn connect(place: &Place) -> anyhow::Result<Self> {
+        let uri = match place {
+            Place::Tcp(address) => format!("http://{address}"),
+            Place::Unix(path) => {
+                let path = path.to_str().context("the path of the socket is not UTF-8")?;
+                format!("unix:{path}")
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("starting the client")?;
+        let endpoint = Endpoint::from_shared(uri).context("naming the server")?;
+        let connected = runtime.block_on(endpoint.connect());
+        let channel = connected.with_context(|| format!("connecting to the server at {place}"))?;
+        let channel = InterceptedService::new(channel, Token::from_environment()?);
+        Ok(Self { runtime, channel })
+    }
+
+    fn store(&self) -> StoreClient<InterceptedService<Channel, Token>> {
+        StoreClient::new(self.channel.clone())
+    }
+
+    /// Takes the responses of a call until the last one, or until `take` breaks.
+    fn stream<T>(
+        &self,
+        call: impl Future<Output = Result<tonic::Response<Streaming<T>>, Status>>,
+        mut take: impl FnMut(T) -> ControlFlow<()>,
+    ) -> anyhow::Result<()> {
+        self.runtime.block_on(async {
+            let mut responses = call.await.map_err(said)?.into_inner();
+            while let Some(response) = responses.message().await.map_err(said)? {
+                if take(response).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn remove(&self, digest: &Digest) -> anyhow::Result<Removed> {
+        let request = DeleteBlobsRequest {
+            instance_name: String::new(),
+            blob_digests: vec![digest.to_proto()],
+            digest_function: digest.function().to_proto(),
+        };
+        let mut client = CasClient::new(self.channel.clone());
+        let deleted = self.runtime.block_on(client.delete_blobs(request)).map_err(said)?;
+        let responses = deleted.into_inner().responses;
+        let outcome = responses.first().context("the server did not answer for the blob")?;
+        let status = outcome.status.clone().unwrap_or_default();
+        match Code::from(status.code) {
+            Code::Ok => Ok(Removed::Gone),
+            Code::NotFound => Ok(Removed::Absent),
+            Code::FailedPrecondition => Ok(Removed::InUse),
+            _ => bail!("the server said: {}", status.message),
+        }
+    }
+}
+
+/// What the server said, for people.
+fn said(status: Status) -> anyhow::Error {
+    match status.code() {
+        Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented => anyhow::anyhow!(
+            "the server refuses: {}. It takes this from the right `admin`: set {TOKEN}, or use the \
+             socket in its root directory as the user that it runs as",
+            status.message()
+        ),
+        _ => anyhow::anyhow!("the server said: {}", status.message()),
+    }
+}

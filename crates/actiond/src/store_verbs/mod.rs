@@ -1,0 +1,235 @@
+//! `linux-actiond store`: what operators do with the store.
+//!
+//! A store belongs to one process at a time. So where a server has it, the verbs ask that server,
+//! through the socket in the root directory or at a place that is given; otherwise they open the store
+//! themselves. They open it without a limit, so that looking at a store never evicts anything.
+//!
+//! ```text
+//!  verb ──► Access ─┬─ no server: Store::open ──► reapi::maintenance
+//!                   └─ a server:  gRPC ─────────► reapi::maintenance, over there
+//! ```
+
+mod access;
+mod show;
+
+use std::io::Write as _;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use model::{ByteSize, Digest, DigestFunction};
+use proto::actiond::internal::v1::{CollectGarbageRequest, ListBlobsRequest};
+
+use self::access::{Access, Removed};
+use self::show::Progress;
+use crate::logging;
+use crate::span::Span;
+
+/// The name of the socket in the root directory, where a server listens for these verbs.
+pub(crate) const OPERATORS_SOCKET: &str = "socket";
+
+/// Flags of `store`.
+#[derive(Debug, Args)]
+pub struct StoreArgs {
+    /// Directory of the store, as `serve` has it. A server that runs on it is found by itself
+    #[arg(long, value_name = "DIR", default_value = "/tmp/actiond", global = true)]
+    pub root: PathBuf,
+
+    /// A server to ask, at ADDRESS:PORT or unix:PATH, in place of the one on --root. The variable
+    /// ACTIOND_TOKEN may hold the token of a principal with the right `admin`
+    #[arg(long, value_name = "PLACE", global = true)]
+    pub server: Option<::access::Listen>,
+
+    /// Print JSON: one object, or for `ls` one object per line
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: StoreCommand,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Show how much disk space the store takes, by kind, by age and by size
+    Du,
+    /// List blobs, those that were used last first
+    Ls {
+        /// Only blobs that were not used for this long, such as 12h or 7d
+        #[arg(long, value_name = "TIME")]
+        older_than: Option<Span>,
+        /// Only blobs of this size or more, such as 100m
+        #[arg(long, value_name = "BYTES")]
+        larger_than: Option<ByteSize>,
+        /// The order of the list
+        #[arg(long, value_name = "ORDER", default_value = "age")]
+        sort: Order,
+        /// List this many blobs at most
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+    },
+    /// Evict what was idle for longest. What running actions need always stays
+    #[command(group = clap::ArgGroup::new("goal").required(true).multiple(true))]
+    Gc {
+        /// Evict until the store takes this much of the disk at most, such as 20G
+        #[arg(long, value_name = "BYTES", group = "goal")]
+        to: Option<ByteSize>,
+        /// Evict everything that was not used for this long, such as 7d
+        #[arg(long, value_name = "TIME", group = "goal")]
+        older_than: Option<Span>,
+    },
+    /// Read and hash every blob on the disk. Damaged ones go to quarantine, so that clients upload
+    /// them again; the exit code is 1 if there are any
+    Verify,
+    /// Remove blobs. The exit code is 1 if one is not there or is in use
+    Rm {
+        /// HASH/SIZE, or with the digest function before it, such as blake3:HASH/SIZE
+        #[arg(value_name = "DIGEST", required = true)]
+        digests: Vec<BlobName>,
+    },
+}
+
+/// `--sort`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Order {
+    /// The time since the last use, the shortest first.
+    Age,
+    /// The size, the largest first.
+    Size,
+}
+
+/// A digest on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobName(pub Digest);
+
+impl FromStr for BlobName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (function, digest) = match text.split_once(':') {
+            Some((name, digest)) => {
+                let function = DigestFunction::ALL.into_iter().find(|it| it.name() == name);
+                (function.ok_or_else(|| format!("no digest function is called {name:?}"))?, digest)
+            }
+            None => (DigestFunction::Sha256, text),
+        };
+        let (hash, size) = digest.split_once('/').ok_or("use HASH/SIZE")?;
+        let size = size.parse().map_err(|_| "the size is not a number of bytes".to_owned())?;
+        Digest::parse_hex(function, hash, size).map(Self).map_err(|error| error.to_string())
+    }
+}
+
+/// Does it.
+///
+/// # Errors
+/// When there is no store, its server can't be asked, or the disk fails.
+pub fn run(arguments: &StoreArgs) -> anyhow::Result<ExitCode> {
+    logging::start_for_command()?;
+    let mut access = Access::open(&arguments.root, arguments.server.as_ref())?;
+    let code = verb(&mut access, &arguments.command, arguments.json)?;
+    access.close()?;
+    Ok(code)
+}
+
+fn verb(access: &mut Access, command: &StoreCommand, json: bool) -> anyhow::Result<ExitCode> {
+    match command {
+        StoreCommand::Du => {
+            let usage = access.usage()?;
+            print(&if json { show::usage_json(&usage) } else { show::usage(&usage) })?;
+        }
+        StoreCommand::Ls { older_than, larger_than, sort, limit } => {
+            let request = ListBlobsRequest {
+                idle_seconds_min: older_than.map_or(0, |span| span.0.as_secs()),
+                size_bytes_min: larger_than.map_or(0, |size| size.0),
+            };
+            let mut blobs = Vec::new();
+            access.list(&request, |some| {
+                blobs.extend(some.blobs);
+                ControlFlow::Continue(())
+            })?;
+            show::sort(&mut blobs, *sort);
+            blobs.truncate(limit.unwrap_or(usize::MAX));
+            print(&show::blobs(&blobs, json))?;
+        }
+        StoreCommand::Gc { to, older_than } => {
+            let request = CollectGarbageRequest {
+                used_bytes_max: to.map(|size| size.0),
+                idle_seconds_min: older_than.map(|span| span.0.as_secs()),
+            };
+            let mut last = None;
+            let mut progress = Progress::start();
+            access.collect_garbage(&request, |now| {
+                progress.show(&show::collected(&now));
+                last = Some(now);
+                ControlFlow::Continue(())
+            })?;
+            progress.end();
+            let last = last.filter(|last| last.done).context("the server did not finish")?;
+            print(&if json { show::collected_json(&last) } else { show::collected(&last) + "\n" })?;
+        }
+        StoreCommand::Verify => return verify(access, json),
+        StoreCommand::Rm { digests } => return remove(access, digests, json),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn verify(access: &mut Access, json: bool) -> anyhow::Result<ExitCode> {
+    let (mut last, mut damaged) = (None, Vec::new());
+    let mut progress = Progress::start();
+    access.verify(|mut now| {
+        progress.show(&show::verified(&now));
+        damaged.append(&mut now.damaged);
+        last = Some(now);
+        ControlFlow::Continue(())
+    })?;
+    progress.end();
+    let last = last.filter(|last| last.done).context("the server did not finish")?;
+    if json {
+        print(&show::verified_json(&last, &damaged))?;
+    } else {
+        let lines: String = damaged.iter().map(|name| format!("damaged: {name}\n")).collect();
+        print(&format!("{lines}{}; {} damaged\n", show::verified(&last), damaged.len()))?;
+    }
+    Ok(if damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn remove(access: &mut Access, digests: &[BlobName], json: bool) -> anyhow::Result<ExitCode> {
+    let mut all = true;
+    for BlobName(digest) in digests {
+        let removed = access.remove(digest)?;
+        all &= removed == Removed::Gone;
+        print(&show::removed(digest, removed, json))?;
+    }
+    Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prints to standard output. A reader that goes away, such as `head`, ends the program.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => bail!("can't write to standard output: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests() {
+        let sha256 = Digest::of(DigestFunction::Sha256, b"abc");
+        let blake3 = Digest::of(DigestFunction::Blake3, b"abc");
+        let parse = |text: String| text.parse::<BlobName>().ok();
+        assert_eq!(parse(sha256.to_string()), Some(BlobName(sha256)));
+        assert_eq!(parse(format!("sha256:{sha256}")), Some(BlobName(sha256)));
+        assert_eq!(parse(format!("blake3:{blake3}")), Some(BlobName(blake3)));
+        for bad in ["", "abc", "abc/3", "md5:abc/3", &format!("{}/x", sha256.hex()), "/3"] {
+            assert_eq!(parse(bad.to_owned()), None, "{bad}");
+        }
+    }
+}
