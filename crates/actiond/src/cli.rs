@@ -124,6 +124,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "TIME", default_value = "3h")]
     pub lease: Span,
 
+    /// Read and hash every stored blob again once in this many days, with idle priority; damaged
+    /// ones are taken away, so that clients upload them again. 0 for never
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    pub scrub_days: u16,
+
     /// Actions that run at the same time [default: the number of cores]
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,

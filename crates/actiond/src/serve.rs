@@ -46,6 +46,12 @@ const MAX_IO_THREADS: usize = 128;
 /// balancers ask for the server's health.
 const STORE_PERIOD: Duration = Duration::from_millis(500);
 
+/// How often it is looked at whether memory can go back to the system.
+const MEMORY_PERIOD: Duration = Duration::from_secs(10);
+
+/// What must be free in the heaps before it goes back: less is soon used again.
+const MEMORY_BYTES: u64 = 16 << 20;
+
 /// How long calls that are still open at the end may take, such as the fetching
 /// of a last output.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -110,6 +116,8 @@ fn open_store(arguments: &ServeArgs) -> anyhow::Result<Arc<Store>> {
     let options = StoreOptions {
         size: arguments.cas_size.unwrap_or(StoreSize::Automatic),
         lease: arguments.lease.0,
+        scrub_period: (arguments.scrub_days > 0)
+            .then(|| Duration::from_secs(u64::from(arguments.scrub_days) * 86_400)),
         ..StoreOptions::default()
     };
     let store = Store::open(root, options)
@@ -245,6 +253,7 @@ async fn serve(
         () = signals.next() => {}
         () = reload_when_asked(configuration, &policy, tls.as_deref(), &mut signals_to_reload) => {}
         () = manager.keep_alive() => {}
+        () = give_memory_back() => {}
         () = watch_store(&store, &health) => {
             bail!("the root directory {} was removed; the server ends", store.path().display())
         }
@@ -263,6 +272,25 @@ async fn serve(
         tracing::warn!("calls were still open at the end");
     }
     Ok(if drained { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Gives memory that a flood of requests took back to the system when the flood is over; never ends.
+///
+/// The C library keeps what was freed. To give it back costs milliseconds, and page faults later, so
+/// that is done only when much more is free than after the last time.
+async fn give_memory_back() {
+    let mut free_after = sys::allocator::free_bytes();
+    loop {
+        tokio::time::sleep(MEMORY_PERIOD).await;
+        let free = sys::allocator::free_bytes();
+        if free > free_after + MEMORY_BYTES {
+            // A panic of that thread is logged, and there is nothing else to do about it.
+            let _ = tokio::task::spawn_blocking(sys::allocator::give_back).await;
+            free_after = sys::allocator::free_bytes();
+        }
+        // What is in use again is not resident in vain.
+        free_after = free_after.min(free);
+    }
 }
 
 /// Tells the health service whether the store can keep what it is given. Ends when the root directory

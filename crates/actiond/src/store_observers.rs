@@ -15,7 +15,7 @@ const FAILED_WRITES: &str = "Writes that failed, by reason: the store was at its
                              otherwise.";
 
 /// Every metric of [`Store::stats`]. Labels are values of `reason`.
-const ROWS: [Row; 19] = [
+const ROWS: [Row; 22] = [
     (Gauge, "store_blobs", None, "Blobs in the store.", |it| it.blobs),
     (Gauge, "store_blob_bytes", None, "Sum of the sizes of all blobs.", |it| it.bytes),
     (Gauge, "store_cached_results", None, "Cached results in the store.", |it| it.results),
@@ -75,6 +75,19 @@ const ROWS: [Row; 19] = [
     (Counter, "store_failed_writes_total", Some("other"), FAILED_WRITES, |it| {
         it.failed_writes.failed
     }),
+    (Counter, "store_scrubbed_blobs_total", None, "Blobs that the scrub has read.", |it| {
+        it.scrubbed_blobs
+    }),
+    (Counter, "store_scrubbed_bytes_total", None, "Bytes that the scrub has read.", |it| {
+        it.scrubbed_bytes
+    }),
+    (
+        Gauge,
+        "store_scrub_round_parts",
+        None,
+        "Parts of the present round of the scrub that are done; a round has 512.",
+        |it| it.scrubbed_parts,
+    ),
     (Counter, "store_damaged_blobs_total", None, "Blobs that turned out to be damaged.", |it| {
         it.quarantined_blobs
     }),

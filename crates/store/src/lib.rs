@@ -41,6 +41,7 @@ mod recency;
 mod resident;
 mod root;
 mod scan;
+mod scrub;
 mod size;
 mod space;
 mod state;

@@ -23,6 +23,7 @@ use crate::quarantine::Quarantine;
 use crate::recency::{Clock, seconds, ticks};
 use crate::root::{self, OpenError, Root};
 use crate::scan::{Scan, Scanner, Source, scan};
+use crate::scrub::{Scrub, Scrubbed};
 use crate::size::StoreSize;
 use crate::space::Space;
 use crate::state::{BootId, Recovery, State, seconds_now};
@@ -39,6 +40,8 @@ pub struct StoreOptions {
     /// How long after a change a checkpoint is made. What a crash of the machine costs at the next
     /// start is hashing the blobs of about this time.
     pub checkpoint_interval: Duration,
+    /// How long it takes until every blob was read and hashed again; `None` for never.
+    pub scrub_period: Option<Duration>,
     /// The run of the machine, in place of what the kernel says. For tests of recovery.
     pub boot_id: Option<String>,
 }
@@ -49,6 +52,7 @@ impl Default for StoreOptions {
             size: StoreSize::Unbounded,
             lease: Duration::from_secs(3 * 3600),
             checkpoint_interval: Duration::from_secs(5),
+            scrub_period: None,
             boot_id: None,
         }
     }
@@ -93,6 +97,12 @@ pub struct Stats {
     pub failed_writes: FailedWrites,
     /// The number of blobs that turned out to be damaged.
     pub quarantined_blobs: u64,
+    /// The number of blobs that the scrub has read.
+    pub scrubbed_blobs: u64,
+    /// The sum of their sizes.
+    pub scrubbed_bytes: u64,
+    /// How much of the present round of the scrub is done, in 512 parts.
+    pub scrubbed_parts: u64,
     /// The number of files in `quarantine/`.
     pub quarantine_files: u64,
     /// The disk space that they take, in bytes.
@@ -107,6 +117,8 @@ pub struct Store {
     checkpoint_thread: Mutex<Option<JoinHandle<()>>>,
     evictor: Arc<Evictor>,
     evictor_thread: Mutex<Option<JoinHandle<()>>>,
+    scrub: Option<Arc<Scrub>>,
+    scrub_thread: Mutex<Option<JoinHandle<()>>>,
     work_path: PathBuf,
     scan: Scan,
     /// Last, because dropping it unlocks the root.
@@ -186,6 +198,17 @@ impl Store {
         let evictor_thread = evictor
             .spawn(move || recorder.record_now_and_then())
             .map_err(|e| OpenError::io("start the thread that evicts", &path, e))?;
+        let scrub = match options.scrub_period {
+            Some(period) => {
+                let (directory, temporary) =
+                    (root.share(&root.directory)?, root.share(&root.temporary)?);
+                Some(Arc::new(Scrub::new(cas.clone(), directory, temporary, period)))
+            }
+            None => None,
+        };
+        let scrub_thread = scrub.as_ref().map(Scrub::spawn).transpose();
+        let scrub_thread =
+            scrub_thread.map_err(|e| OpenError::io("start the thread that scrubs", &path, e))?;
         Ok(Arc::new(Self {
             cas,
             action_cache,
@@ -193,6 +216,8 @@ impl Store {
             checkpoint_thread: Mutex::new(Some(thread)),
             evictor,
             evictor_thread: Mutex::new(Some(evictor_thread)),
+            scrub,
+            scrub_thread: Mutex::new(scrub_thread),
             work_path: path.join("work"),
             scan,
             root,
@@ -235,6 +260,9 @@ impl Store {
         let Evictor { evictions, ages, space, action_cache, .. } = &*self.evictor;
         let quarantine = self.cas.quarantine_state();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let scrubbed = |of: fn(&Scrubbed) -> &AtomicU64| {
+            self.scrub.as_ref().map_or(0, |scrub| count(of(&scrub.scrubbed)))
+        };
         let idle = |ticks: &AtomicU32| seconds(ticks.load(Ordering::Relaxed));
         Stats {
             blobs,
@@ -253,6 +281,9 @@ impl Store {
             evicted_idle_seconds: idle(&evictions.last_idle),
             failed_writes: space.trouble().counts(),
             quarantined_blobs: quarantine.taken(),
+            scrubbed_blobs: scrubbed(|it| &it.blobs),
+            scrubbed_bytes: scrubbed(|it| &it.bytes),
+            scrubbed_parts: scrubbed(|it| &it.parts),
             quarantine_files: quarantine.files(),
             quarantine_bytes: quarantine.bytes(),
         }
@@ -275,6 +306,9 @@ impl Store {
     /// on ([`StoreError::Closed`]); reading goes on. Dropping the store does it too, but can only
     /// log what fails.
     pub fn close(&self) -> Result<(), StoreError> {
+        if let (Some(scrub), Some(thread)) = (&self.scrub, self.scrub_thread.lock().take()) {
+            scrub.close(thread);
+        }
         self.evictor.space.close();
         if let Some(thread) = self.evictor_thread.lock().take() {
             if thread.join().is_err() {

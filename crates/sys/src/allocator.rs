@@ -14,6 +14,34 @@ pub fn limit_heaps(heaps: usize) {
     debug_assert!(is_set, "M_ARENA_MAX takes any count");
 }
 
+/// The bytes of the heaps that are free and may still be resident.
+#[cfg(target_env = "gnu")]
+#[must_use]
+pub fn free_bytes() -> u64 {
+    // SAFETY: mallinfo(3) takes nothing and returns numbers.
+    let info = unsafe { libc::mallinfo() };
+    // The old call counts in 32 bits, and overflows into the sign.
+    u64::from(info.fordblks as u32)
+}
+
+/// Other C libraries do not tell.
+#[cfg(not(target_env = "gnu"))]
+#[must_use]
+pub fn free_bytes() -> u64 {
+    0
+}
+
+/// Gives the memory of the heaps that is free back to the system, malloc_trim(3).
+#[cfg(target_env = "gnu")]
+pub fn give_back() {
+    // SAFETY: malloc_trim(3) takes a number and locks the heaps that it works on.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Other C libraries do that by themselves.
+#[cfg(not(target_env = "gnu"))]
+pub fn give_back() {}
+
 /// See the other one: here there is one heap.
 #[cfg(not(target_env = "gnu"))]
 pub fn limit_heaps(_heaps: usize) {}

@@ -26,6 +26,20 @@ pub fn reset_signals() {
     unblock_signals();
 }
 
+/// Gives the calling thread the idle class of I/O priorities, ioprio_set(2): it waits for everybody
+/// else's reads and writes, where the scheduler of the disk knows priorities.
+///
+/// # Errors
+/// Of ioprio_set(2).
+pub fn set_idle_io_priority() -> Result<(), Errno> {
+    const WHO_PROCESS: usize = 1;
+    const THIS_THREAD: usize = 0;
+    const CLASS_IDLE: usize = 3 << 13;
+    let arguments = [WHO_PROCESS, THIS_THREAD, CLASS_IDLE, 0, 0, 0];
+    // SAFETY: ioprio_set(2) takes three numbers and no pointer.
+    unsafe { syscall(libc::SYS_ioprio_set as usize, arguments) }.map(drop)
+}
+
 /// Prepares the signals of a daemon: nothing is blocked, and everything has its default disposition
 /// except for SIGPIPE and SIGXFSZ, which are ignored so that the write that caused them fails instead
 /// (EPIPE, EFBIG), and SIGHUP, SIGSEGV and SIGBUS, which stay as they are: `nohup` ignores the first,
