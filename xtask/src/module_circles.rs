@@ -19,9 +19,6 @@ use crate::workspace;
 /// The names of a module, from its crate's root downwards; empty for the root itself.
 type ModulePath = Vec<String>;
 
-/// Crates whose modules are in circles today.
-const PENDING: [&str; 2] = ["conformance", "sandbox"];
-
 /// A crate's modules, as they are declared.
 #[derive(Debug, Default)]
 struct Crate(BTreeMap<ModulePath, Module>);
@@ -297,7 +294,6 @@ fn reachable(edges: &BTreeMap<String, BTreeSet<String>>, from: &str) -> BTreeSet
 #[test]
 fn the_modules_of_a_crate_are_in_no_circle() {
     let mut circles = Vec::new();
-    let mut pending = PENDING.to_vec();
     let crates = fs::read_dir(workspace::root().join("crates")).expect("there are crates");
     let crates = crates.map(|entry| entry.expect("a folder can be read").path());
     for folder in crates.chain([workspace::root().join("xtask")]) {
@@ -305,14 +301,8 @@ fn the_modules_of_a_crate_are_in_no_circle() {
         let roots = roots.iter().filter(|root| root.exists());
         let name = folder.file_name().expect("a folder has a name").to_string_lossy().into_owned();
         let found: Vec<_> = roots.flat_map(|root| Crate::read(root).circles()).collect();
-        if pending.contains(&name.as_str()) {
-            assert!(!found.is_empty(), "{name} has no circle any more: strike it from PENDING");
-            pending.retain(|other| *other != name);
-        } else {
-            circles.extend(found.into_iter().map(|circle| format!("{name}, {circle}")));
-        }
+        circles.extend(found.into_iter().map(|circle| format!("{name}, {circle}")));
     }
-    assert!(pending.is_empty(), "no crates of these names: {pending:?}");
     circles.sort();
     assert!(circles.is_empty(), "modules in circles:\n{}", circles.join("\n"));
 }

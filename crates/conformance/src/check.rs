@@ -3,6 +3,7 @@
 use std::pin::Pin;
 
 use crate::server::Server;
+pub(crate) use crate::skip::{Skip, skip};
 
 /// The end of a check: an error says how the server breaks the clause, or is a [`Skip`].
 pub(crate) type Outcome = anyhow::Result<()>;
@@ -39,19 +40,6 @@ pub(crate) enum Weight {
     Must,
     /// The specification recommends it, or lets the server choose.
     Should,
-}
-
-/// The reason why a server cannot be asked, such as a feature that it does not announce.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Skip(pub(crate) String);
-
-/// Ends a check whose clause does not apply to the server.
-///
-/// # Errors
-/// Always: the [`Skip`].
-pub(crate) fn skip<T>(reason: impl Into<String>) -> anyhow::Result<T> {
-    Err(Skip(reason.into()).into())
 }
 
 /// What came of a check.

@@ -18,6 +18,7 @@ mod expect;
 mod report;
 mod run;
 mod server;
+mod skip;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -10,7 +10,7 @@ use testkit::{Action, Client, DigestFunction};
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
-use crate::check::skip;
+use crate::skip::skip;
 
 /// The shell's search path.
 const PATH: &str = "/bin:/usr/bin";

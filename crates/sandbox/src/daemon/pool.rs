@@ -1,7 +1,7 @@
 //! Sandboxes that wait for their next action.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use parking_lot::Mutex;
 use runtimes::RootView;
@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use crate::daemon::config::Config;
 use crate::daemon::cpus::Cpus;
 use crate::daemon::error::RunError;
+use crate::daemon::place::Place;
 use crate::daemon::sandbox::{Readiness, Sandbox};
 use crate::plan::step::StepName;
 
@@ -141,25 +142,4 @@ impl Pool {
 
 fn same(one: &Arc<RootView>, other: &Arc<RootView>) -> bool {
     Arc::ptr_eq(one, other) || one == other
-}
-
-/// Counts a sandbox against the pool's bound for as long as it exists.
-#[derive(Debug)]
-pub(crate) struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    fn take(count: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
-        count
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
-                (taken < most).then_some(taken + 1)
-            })
-            .ok()
-            .map(|_| Self(Arc::clone(count)))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }

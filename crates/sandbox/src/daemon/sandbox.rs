@@ -21,7 +21,7 @@ use crate::daemon::config::Config;
 use crate::daemon::cpus::Cpus;
 use crate::daemon::error::RunError;
 use crate::daemon::exit::{Exit, Stopped};
-use crate::daemon::pool::Place;
+use crate::daemon::place::Place;
 use crate::daemon::process::HelperProcess;
 use crate::daemon::streams::{CHUNK_BYTES, Stream, Streams};
 use crate::plan::step::StepName;
