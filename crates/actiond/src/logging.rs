@@ -3,10 +3,17 @@
 //! Text is for people and for `journald`. JSON is for programs: each line is one object with
 //! `timestamp`, `level`, `message` and the fields of the event at its top level. Messages that the
 //! program prints before the log starts, or when it fails, are plain text in both formats.
+//!
+//! Code that logs a client's words makes them [`model::Printable`] first. Errors of libraries and of the
+//! kernel may quote such words as well, so what is left is made harmless here: no event can have more
+//! than one line, an escape sequence, or no end.
 
+use std::borrow::Cow;
+use std::io::{self, Stderr, Write};
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, bail};
+use chain::is_deceptive;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -68,10 +75,12 @@ pub enum LogFormat {
 /// When the filter can't be parsed.
 pub fn start(arguments: &LogArgs) -> anyhow::Result<()> {
     let (filter, handle) = reload::Layer::new(parse_filter(&arguments.log)?);
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_target(false);
+    let lines = fmt::layer().with_ansi(false).with_target(false);
     let lines = match arguments.log_format {
-        LogFormat::Text => lines.boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Text => lines.with_writer(|| OneLine::text(io::stderr())).boxed(),
+        LogFormat::Json => {
+            lines.json().flatten_event(true).with_writer(|| OneLine::json(io::stderr())).boxed()
+        }
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     let set = move |filter| handle.reload(filter).context("replacing the filter of the log");
@@ -126,9 +135,107 @@ pub fn start_for_command() -> anyhow::Result<()> {
     start(&LogArgs { log: "warn".to_owned(), log_format: LogFormat::Text })
 }
 
+/// The longest line, in bytes: longer than any that the daemon means to write, whose longest field is a
+/// message of 512 characters.
+const MAX_LINE_BYTES: usize = 8 << 10;
+
+/// Writes events. The subscriber writes each of them at once, with a newline at its end.
+struct OneLine<W = Stderr> {
+    log: W,
+    bounded: fn(&[u8]) -> Cow<'_, [u8]>,
+}
+
+impl<W> OneLine<W> {
+    fn text(log: W) -> Self {
+        Self { log, bounded: text_line }
+    }
+
+    fn json(log: W) -> Self {
+        Self { log, bounded: json_line }
+    }
+}
+
+impl<W: Write> Write for OneLine<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        self.log.write_all(&(self.bounded)(event))?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.log.flush()
+    }
+}
+
+/// The event as one line of bounded length.
+fn text_line(event: &[u8]) -> Cow<'_, [u8]> {
+    let text = String::from_utf8_lossy(event);
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    if text.len() <= MAX_LINE_BYTES && !text.contains(is_deceptive) {
+        return Cow::Borrowed(event);
+    }
+    let mut line = String::new();
+    for character in text.chars() {
+        if line.len() > MAX_LINE_BYTES {
+            line.push('…');
+            break;
+        }
+        if is_deceptive(character) {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line.push('\n');
+    Cow::Owned(line.into_bytes())
+}
+
+/// JSON has no control characters in its strings, and an object that was cut is none: one that is too long
+/// is replaced.
+fn json_line(event: &[u8]) -> Cow<'_, [u8]> {
+    if event.len() <= MAX_LINE_BYTES {
+        return Cow::Borrowed(event);
+    }
+    let message = "a line of the log was left out: it was too long";
+    let bytes = event.len();
+    let line = format!("{{\"level\":\"WARN\",\"message\":\"{message}\",\"bytes\":{bytes}}}\n");
+    Cow::Owned(line.into_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_of_the_text_log_is_one_line() {
+        let check = |event: &str, expected: &str| {
+            let mut log = OneLine::text(Vec::new());
+            log.write_all(event.as_bytes()).unwrap();
+            assert_eq!(String::from_utf8(log.log).unwrap(), expected, "{event:?}");
+        };
+        check("INFO action finished\n", "INFO action finished\n");
+        check("INFO größe …\n", "INFO größe …\n");
+        check("INFO a\nERROR forged\n", "INFO a\\nERROR forged\n");
+        check("INFO \u{1b}[2J\r\n", "INFO \\u{1b}[2J\\r\n");
+        let end = format!("{}…\n", "x".repeat(MAX_LINE_BYTES + 1));
+        check(&format!("{}\n", "x".repeat(1 << 20)), &end);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_do_no_harm() {
+        assert_eq!(&*text_line(b"a\xff\n"), b"a\xff\n");
+        assert_eq!(&*text_line(b"\xff\n\n"), "\u{fffd}\\n\n".as_bytes());
+    }
+
+    #[test]
+    fn an_event_of_the_json_log_is_one_short_object() {
+        let short = br#"{"level":"INFO","message":"a\nb"}"#;
+        assert_eq!(&*json_line(short), short);
+        let long = format!("{{\"message\":\"{}\"}}\n", "x".repeat(1 << 20));
+        let line = json_line(long.as_bytes());
+        let object: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(object["bytes"], long.len());
+        assert!(line.ends_with(b"\n") && line.len() < 200);
+    }
 
     #[test]
     fn filters() {

@@ -16,6 +16,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     an_address_in_use_is_an_error_if_it_was_asked_for,
     an_address_for_others_must_be_asked_for,
     without_http_nothing_listens,
+    names_cannot_forge_lines_of_the_log,
 }
 
 /// The words before the address in the log.
@@ -174,5 +175,36 @@ async fn without_http_nothing_listens(kit: Kit) -> Outcome {
     kit.only_on_the_host("a guest serves no HTTP")?;
     let daemon = kit.daemon().flag("--http=off").start().await?;
     assert!(!daemon.log().contains(SAID), "{}", daemon.log());
+    Ok(())
+}
+
+/// Arguments, outputs, properties and names of requests are a client's words.
+async fn names_cannot_forge_lines_of_the_log(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().host_rootfs().flag("--http=off").start().await?;
+    let forged = "FORGED-LINE";
+    let name = format!("x\n{forged}\r\u{1b}[2J{}", "y".repeat(100_000));
+    let client = daemon.client();
+    let origin =
+        RequestMetadata { action_mnemonic: name.clone(), target_id: name.clone(), ..origin() };
+    let under_a_file = format!("input/{}", name.replace('y', "z/"));
+    let runs = [
+        client.bare_action([name.clone()]).with_programs(),
+        client.action("true").working_directory(&name),
+        client.action("true").input("input", "x").output(&under_a_file),
+        client.action("true").property(&name, "value"),
+        client.action("true").property("rootfs", &name),
+        client.action("true").env(&name, "value"),
+        client.action("exit 1").output(&name),
+    ];
+    for action in runs {
+        // Some are refused, some fail, some end well: what counts is the log.
+        let _end = action.sent_by(origin.clone()).run().await;
+    }
+    client.action("true").run().await?.succeeded().await?;
+    let log = daemon.log();
+    assert!(!log.contains(['\u{1b}', '\r']), "{log}");
+    assert!(!log.lines().any(|line| line.starts_with(forged)), "{log}");
+    let longest = log.lines().map(str::len).max().unwrap_or(0);
+    assert!(longest < 2000, "{longest} bytes in a line");
     Ok(())
 }

@@ -44,6 +44,11 @@ impl Printable {
         &self.0
     }
 
+    /// Whether there is no text.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn cut(text: impl fmt::Display, max_chars: usize) -> Self {
         let mut cutter = Cutter { text: String::new(), left: max_chars };
         if write!(cutter, "{text}").is_err() {
@@ -59,9 +64,17 @@ impl fmt::Display for Printable {
     }
 }
 
-impl From<Printable> for String {
-    fn from(printable: Printable) -> Self {
-        printable.0.into()
+/// As [`Printable::name`].
+impl From<&str> for Printable {
+    fn from(name: &str) -> Self {
+        Self::name(name)
+    }
+}
+
+/// As a string.
+impl serde::Serialize for Printable {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

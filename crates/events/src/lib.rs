@@ -10,6 +10,9 @@
 //!                         └─► web      running and recent actions
 //! ```
 //!
+//! Words that a client or an action chose are [`Printable`] in them: a reader need not escape them for a
+//! line of text, nor bound them.
+//!
 //! Events are plain values without I/O. A listener runs on the thread that tells the event, so it
 //! must be quick and must never block: one that writes to a disk hands the event to a thread of its
 //! own, and drops it if that thread lags behind.
@@ -18,6 +21,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use chain::Printable;
 use serde::Serialize;
 
 /// Something that happened.
@@ -55,25 +59,24 @@ pub struct Queued {
     pub origin: Arc<Origin>,
 }
 
-/// Names from the `RequestMetadata` of a request (REAPI); empty where the client sent none. They are
-/// a client's words: bounded in length, otherwise unchecked.
+/// Names from the `RequestMetadata` of a request (REAPI); empty where the client sent none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Origin {
     /// The client program and its version.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub tool: String,
+    #[serde(skip_serializing_if = "Printable::is_empty")]
+    pub tool: Printable,
     /// One run of the client, such as one `bazel build`.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub invocation: String,
+    #[serde(skip_serializing_if = "Printable::is_empty")]
+    pub invocation: Printable,
     /// The kind of action, such as `CppCompile`.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub mnemonic: String,
+    #[serde(skip_serializing_if = "Printable::is_empty")]
+    pub mnemonic: Printable,
     /// The target that the action belongs to.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub target: String,
+    #[serde(skip_serializing_if = "Printable::is_empty")]
+    pub target: Printable,
     /// The configuration that the target is built in.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub configuration: String,
+    #[serde(skip_serializing_if = "Printable::is_empty")]
+    pub configuration: Printable,
 }
 
 /// An operation that has its answer.
@@ -118,7 +121,7 @@ pub struct Failure {
     /// The kind, in a fixed small set of words that may label a metric.
     pub kind: &'static str,
     /// The message for people. It may quote the client.
-    pub message: String,
+    pub message: Printable,
 }
 
 /// The duration of each stage of an action in microseconds. A stage that was not reached has none.

@@ -2,16 +2,13 @@
 //! "build.bazel.remote.execution.v2.requestmetadata-bin").
 
 use events::Origin;
+use model::Printable;
 use model::proto::RequestMetadata;
 use prost::Message as _;
 use tonic::metadata::MetadataMap;
 
 /// The header with an encoded `RequestMetadata`.
 const HEADER: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
-
-/// Longer names are cut. They are kept for as long as the operation is remembered, and Bazel's are
-/// shorter but for targets in deep folders.
-const NAME_BYTES_MAX: usize = 256;
 
 /// The names in a request's headers. They only inform people, so a header that cannot be read is as
 /// good as none.
@@ -22,16 +19,12 @@ pub(crate) fn of(headers: &MetadataMap) -> Origin {
     let tool = metadata.tool_details.unwrap_or_default();
     let tool = [tool.tool_name, tool.tool_version].join(" ");
     Origin {
-        tool: bounded(tool.trim()),
-        invocation: bounded(&metadata.tool_invocation_id),
-        mnemonic: bounded(&metadata.action_mnemonic),
-        target: bounded(&metadata.target_id),
-        configuration: bounded(&metadata.configuration_id),
+        tool: Printable::name(tool.trim()),
+        invocation: Printable::name(&metadata.tool_invocation_id),
+        mnemonic: Printable::name(&metadata.action_mnemonic),
+        target: Printable::name(&metadata.target_id),
+        configuration: Printable::name(&metadata.configuration_id),
     }
-}
-
-fn bounded(name: &str) -> String {
-    name[..name.floor_char_boundary(NAME_BYTES_MAX)].to_owned()
 }
 
 #[cfg(test)]
@@ -56,7 +49,7 @@ mod tests {
             }),
             tool_invocation_id: "i".into(),
             action_mnemonic: "CppCompile".into(),
-            target_id: "é".repeat(NAME_BYTES_MAX),
+            target_id: format!("//a\n{}", "é".repeat(1000)),
             configuration_id: "c".into(),
             ..RequestMetadata::default()
         };
@@ -64,10 +57,13 @@ mod tests {
             tool: "bazel 7.7.1".into(),
             invocation: "i".into(),
             mnemonic: "CppCompile".into(),
-            target: "é".repeat(NAME_BYTES_MAX / 2),
+            target: Printable::name(format!("//a\n{}", "é".repeat(1000))),
             configuration: "c".into(),
         };
-        assert_eq!(origin(&metadata.encode_to_vec()), expected);
+        let found = origin(&metadata.encode_to_vec());
+        assert_eq!(found, expected);
+        assert!(found.target.as_str().starts_with(r"//a\né"), "{}", found.target);
+        assert!(found.target.as_str().chars().count() < 200);
     }
 
     #[test]

@@ -203,7 +203,7 @@ impl Metrics {
             (None, Some(0)) => "success",
             (None, _) => "failure",
         };
-        let mnemonic = self.bounded(&finished.origin.mnemonic);
+        let mnemonic = self.bounded(finished.origin.mnemonic.as_str());
         self.actions.with_label_values(&[result, &mnemonic]).inc();
         for (stage, us) in named(&finished.stages) {
             let seconds = Duration::from_micros(us).as_secs_f64();

@@ -126,7 +126,7 @@ fn live_row(html: &mut String, live: &Live, time: Duration) {
 
 fn finished_row(html: &mut String, finished: &Finished) {
     let (class, result) = match (&finished.error, finished.exit_code) {
-        (Some(failure), _) => ("bad", failure.message.clone()),
+        (Some(failure), _) => ("bad", failure.message.to_string()),
         (None, Some(0)) if finished.cached => ("cached", "cached".to_owned()),
         (None, Some(0)) => ("good", "exit 0".to_owned()),
         (None, Some(code)) => ("bad", format!("exit {code}")),
@@ -147,13 +147,13 @@ fn finished_row(html: &mut String, finished: &Finished) {
 
 fn named_action(action: &str, origin: &Origin) -> String {
     let short: String = action.chars().take(12).collect();
-    let name = if origin.mnemonic.is_empty() { "action" } else { &origin.mnemonic };
+    let name = if origin.mnemonic.is_empty() { "action" } else { origin.mnemonic.as_str() };
     format!(
         "<td title=\"{}\">{} <code>{}</code></td><td>{}</td>",
         Escaped(action),
         Escaped(name),
         Escaped(&short),
-        Escaped(&origin.target),
+        Escaped(origin.target.as_str()),
     )
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use model::Printable;
 use parking_lot::Mutex;
 
 /// The most names that are remembered, and thus logged. Fleets know a few dozen properties; a
@@ -20,7 +21,8 @@ impl IgnoredProperties {
             return;
         }
         for name in self.new_ones(names) {
-            tracing::info!(name, "ignoring a platform property that is unknown to this server");
+            let name = Printable::name(name);
+            tracing::info!(%name, "ignoring a platform property that is unknown to this server");
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use events::{Event, Failure, Finished, Origin, Queued};
-use model::EncodedResult;
+use model::{EncodedResult, Printable};
 
 use crate::operation::{Done, Operation};
 use crate::timeline::Timeline;
@@ -28,7 +28,7 @@ pub(crate) fn finished(
     let result = done.result.as_ref();
     let failure = |error: &crate::error::ActionError| Failure {
         kind: error.kind(),
-        message: error.to_string(),
+        message: Printable::message(error),
     };
     Event::Finished(Arc::new(Finished {
         operation: operation.name.as_str().into(),

@@ -27,9 +27,20 @@ const MODE: Mode = Mode::from_raw_mode(0o500);
 /// The largest copy: it is memory that cannot be reclaimed. The daemon has some 10 MiB to load.
 const MAX_BYTES: u64 = 256 << 20;
 
-/// Copies the program at `path` to sealed memory.
+/// Copies the program at `path` to sealed memory. Where the limit of file sizes forbids it, which holds for
+/// memory too, the program is opened as it is: a server that stores little is better than none.
 pub(super) fn seal(path: &Path) -> Result<OwnedFd, RunError> {
-    sealed_copy(path).map_err(|error| {
+    let sealed = match sealed_copy(path) {
+        Err(error) if error.raw_os_error() == Some(Errno::FBIG.raw_os_error()) => {
+            tracing::warn!(
+                "actions can execute this server's program as theirs: the limit of file sizes is too \
+                 low for a sealed copy of it"
+            );
+            File::open(path).map(OwnedFd::from)
+        }
+        sealed => sealed,
+    };
+    sealed.map_err(|error| {
         let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
         RunError::with_detail(StepName::SealHelper, errno, format!("{}: {error}", path.display()))
     })
