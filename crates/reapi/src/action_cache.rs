@@ -15,6 +15,7 @@ use worker::{CacheError, Worker};
 use crate::execution::MAX_ACTION_BYTES;
 use crate::grpc::{Call, Encoded, Methods};
 use crate::inline::{MAX_INLINED_BYTES, Wanted};
+use crate::lookups::Lookups;
 use crate::memory::Loan;
 use crate::uploaded_result::{self, ResultRefused};
 use crate::{blocking, request, status};
@@ -49,11 +50,12 @@ fn may_be_cached(store: &Store, action: &Digest) -> Result<bool, Status> {
 pub(crate) struct ActionCache {
     store: Arc<Store>,
     worker: Worker,
+    lookups: Lookups,
 }
 
 impl ActionCache {
-    pub(crate) fn new(store: Arc<Store>, worker: Worker) -> Self {
-        Self { store, worker }
+    pub(crate) fn new(store: Arc<Store>, worker: Worker, lookups: Lookups) -> Self {
+        Self { store, worker, lookups }
     }
 }
 
@@ -97,6 +99,8 @@ impl ActionCache {
             // Going to another thread and back would cost more than all else.
             return result.as_ref().map(answer).ok_or_else(|| not_cached(&action));
         }
+        // Lasts until the result was borrowed for.
+        let _turn = self.lookups.turn().await;
         let (store, worker) = (Arc::clone(&self.store), self.worker.clone());
         let result = blocking::run_for_caller(move |caller| {
             let cached = worker.cached_result(&store.blocking(), &instance, &action);

@@ -14,6 +14,7 @@ use worker::{Done, ExecuteRequest, OperationState, SubmitError, Subscription, Wo
 
 use crate::grpc::{Call, Methods};
 use crate::inline::{MAX_INLINED_BYTES, Wanted};
+use crate::lookups::Lookups;
 use crate::memory::Loan;
 use crate::operation::{UnknownOperation, message};
 use crate::{blocking, origin, request, status};
@@ -44,11 +45,12 @@ fn not_taken_on(error: &SubmitError) -> Status {
 pub(crate) struct Execution {
     store: Arc<Store>,
     worker: Worker,
+    lookups: Lookups,
 }
 
 impl Execution {
-    pub(crate) fn new(store: Arc<Store>, worker: Worker) -> Self {
-        Self { store, worker }
+    pub(crate) fn new(store: Arc<Store>, worker: Worker, lookups: Lookups) -> Self {
+        Self { store, worker, lookups }
     }
 
     /// Each state of an operation as it comes, the current one at once. Dropping
@@ -57,13 +59,13 @@ impl Execution {
         &self,
         subscription: Subscription,
         wanted: Wanted,
-        loan: Arc<Loan>,
+        lent: Lent,
     ) -> BoxStream<Operation> {
         let following = Following {
             subscription,
             store: Arc::clone(&self.store),
             wanted: Arc::new(wanted),
-            loan,
+            lent,
             last: None,
         };
         Box::pin(futures_util::stream::unfold(following, |mut following| async move {
@@ -121,18 +123,24 @@ impl Execution {
             loan.grow_by(2 * action.size_bytes().min(MAX_ACTION_BYTES))?;
         }
         // Going to another thread and back costs more than what is done there, mostly.
+        let mut lent_bytes = 0;
         let subscription = match self.worker.execute(&self.store.resident(), &request) {
             Err(SubmitError::WouldWait) => {
+                // Lasts until a cached result was borrowed for.
+                let _turn = self.lookups.turn().await;
                 let (worker, store) = (self.worker.clone(), Arc::clone(&self.store));
                 let execute = move || {
                     let submitted = worker.execute(&store.blocking(), &request);
                     submitted.map_err(|error| not_taken_on(&error))
                 };
-                blocking::run(execute).await?
+                let subscription = blocking::run(execute).await?;
+                lent_bytes = subscription.memory_bytes();
+                loan.grow_by(lent_bytes)?;
+                subscription
             }
             submitted => submitted.map_err(|error| not_taken_on(&error))?,
         };
-        Ok(Response::new(self.follow(subscription, wanted, loan)))
+        Ok(Response::new(self.follow(subscription, wanted, Lent { loan, bytes: lent_bytes })))
     }
 
     async fn wait_execution(
@@ -142,8 +150,14 @@ impl Execution {
     ) -> Result<Response<BoxStream<Operation>>, Status> {
         let name = &request.get_ref().name;
         let subscription = self.worker.attach(name).ok_or_else(|| UnknownOperation::new(name))?;
-        Ok(Response::new(self.follow(subscription, Wanted::default(), loan)))
+        Ok(Response::new(self.follow(subscription, Wanted::default(), Lent { loan, bytes: 0 })))
     }
+}
+
+/// The loan of a call, and how much of it is for the operation.
+struct Lent {
+    loan: Arc<Loan>,
+    bytes: u64,
 }
 
 /// An operation on its way to one client.
@@ -151,7 +165,7 @@ struct Following {
     subscription: Subscription,
     store: Arc<Store>,
     wanted: Arc<Wanted>,
-    loan: Arc<Loan>,
+    lent: Lent,
     last: Option<Arc<OperationState>>,
 }
 
@@ -167,11 +181,12 @@ impl Following {
         let name = self.subscription.operation_name();
         let Some(done) = &state.done else { return Ok(message(name, &state)) };
         // The answer, which may be forgotten elsewhere by now, and the message with it.
-        self.loan.grow_by(2 * done.memory_bytes())?;
+        let Lent { loan, bytes } = &self.lent;
+        loan.grow_by((2 * done.memory_bytes()).saturating_sub(*bytes))?;
         let Some(result) = done.result.clone().filter(|_| !self.wanted.is_nothing()) else {
             return Ok(message(name, &state));
         };
-        self.loan.grow_by(result.message().len() as u64 + MAX_INLINED_BYTES)?;
+        loan.grow_by(result.message().len() as u64 + MAX_INLINED_BYTES)?;
         let (store, wanted) = (Arc::clone(&self.store), Arc::clone(&self.wanted));
         let function = state.action.function();
         let filled = blocking::run_for_caller(move |caller| {

@@ -22,6 +22,7 @@
 //! - [`maintenance`]: what operators do with the store, as messages.
 //! - [`operation`]: operations as clients see them.
 //! - [`inline`]: small blobs sent inside a result.
+//! - [`lookups`]: how many cached results are read at a time.
 //! - [`uploaded_result`]: results that clients upload.
 //! - [`grpc`]: hand-made services, where the generated ones would copy blobs.
 //! - [`memory`]: what clients can make the server hold.
@@ -41,6 +42,7 @@ mod frame;
 mod grpc;
 mod inline;
 mod internal;
+mod lookups;
 pub mod maintenance;
 mod memory;
 mod operation;

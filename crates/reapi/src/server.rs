@@ -23,6 +23,7 @@ use crate::cas::ContentAddressableStorage;
 use crate::execution::Execution;
 use crate::grpc::Endpoint;
 use crate::internal::InternalCas;
+use crate::lookups::Lookups;
 use crate::memory::{Accounted, Budget, Lending};
 use crate::operations::Operations;
 use crate::reflection;
@@ -160,8 +161,9 @@ where
 fn routes(
     Services { store, worker, health }: Services,
 ) -> Result<Routes, tonic_reflection::server::Error> {
-    let action_cache = ActionCache::new(Arc::clone(&store), worker.clone());
-    let execution = Execution::new(Arc::clone(&store), worker.clone());
+    let lookups = Lookups::new();
+    let action_cache = ActionCache::new(Arc::clone(&store), worker.clone(), lookups.clone());
+    let execution = Execution::new(Arc::clone(&store), worker.clone(), lookups);
     let mut routes = Routes::builder();
     routes
         .add_service(

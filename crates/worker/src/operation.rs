@@ -224,6 +224,11 @@ impl Subscription {
         &self.operation.instance
     }
 
+    /// The memory that the operation takes by now, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.operation.memory_bytes()
+    }
+
     /// The next state; the first call does not wait. `None` after the state
     /// that holds the answer.
     pub async fn next(&mut self) -> Option<Arc<OperationState>> {
