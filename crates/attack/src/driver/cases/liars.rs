@@ -17,7 +17,7 @@ pub(super) const CASES: &[Case] = &[
     command("no-arguments", |it| it.arguments.clear()),
     command("a-program-without-name", |it| it.arguments = vec![String::new()]),
     command("an-argument-with-a-nul", |it| it.arguments.push("a\0b".into())),
-    command("an-argument-of-a-megabyte", |it| it.arguments.push("x".repeat(1 << 20))),
+    steps("an-argument-of-a-megabyte", |world| Box::pin(an_argument_of_a_megabyte(world))),
     command("a-variable-with-a-nul", |it| it.environment_variables.push(variable("A", "a\0b"))),
     command("a-variable-called-twice", |it| it.environment_variables.push(variable("A=B", "c"))),
     command("an-output-above", |it| it.output_paths = vec!["../out".into()]),
@@ -191,5 +191,16 @@ async fn a_failed_action(world: &World) -> anyhow::Result<()> {
     }
     let code = code_of(world.run(&action).await)?;
     ensure!(code.0 == Code::Ok, "{code:?}");
+    Ok(())
+}
+
+/// No program takes so much: the action fails, and the client is not told that the server is broken.
+async fn an_argument_of_a_megabyte(world: &World) -> anyhow::Result<()> {
+    let action = world.ready(&["nothing"]).await?;
+    let run =
+        world.run(&action.change_command(|it| it.arguments.push("x".repeat(1 << 20)))).await?;
+    let stderr = run.stderr().await?;
+    let is_told = stderr.contains("Argument list too long");
+    ensure!(run.exit_code()? == 126 && is_told, "exit code {}: {stderr}", run.exit_code()?);
     Ok(())
 }
