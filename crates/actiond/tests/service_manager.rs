@@ -1,16 +1,24 @@
-//! What the daemon tells systemd.
+//! What the daemon tells systemd, and the sockets that it gets from there.
 
 use std::collections::HashSet;
-use std::os::unix::net::UnixDatagram;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 use testkit::wait::PATIENCE;
-use testkit::{Kit, Outcome};
+use testkit::{Client, DigestFunction, Kit, Outcome, proto, skip};
+use tonic::transport::{Channel, Endpoint};
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     readiness_life_and_end_are_told,
     a_manager_that_is_gone_is_no_reason_to_fail,
+    inherited_sockets_are_served,
+    an_inherited_file_that_is_no_socket_is_refused,
+    systemd_starts_the_daemon_with_the_first_client,
 }
 
 async fn readiness_life_and_end_are_told(kit: Kit) -> Outcome {
@@ -55,4 +63,94 @@ async fn a_manager_that_is_gone_is_no_reason_to_fail(kit: Kit) -> Outcome {
     kill_process(id, Signal::TERM)?;
     assert!(daemon.wait()?.success());
     Ok(())
+}
+
+/// Executes the words with descriptors 3 and 4 of systemd's socket activation (sd_listen_fds(3)), which this
+/// gets as standard input and output.
+const AS_SYSTEMD: &str = "exec 3<&0 4<&1 0</dev/null 1>/dev/null; \
+                          LISTEN_PID=$$ LISTEN_FDS=2 exec \"$0\" \"$@\"";
+
+/// `serve` as a child that inherits two files in systemd's way.
+fn serve_with(kit: &Kit, root: &Path, first: OwnedFd, second: OwnedFd) -> anyhow::Result<Child> {
+    let mut command = Command::new("sh");
+    command.args(["-c", AS_SYSTEMD]).arg(kit.binary());
+    command.args(["serve", "--http=off", "--root"]).arg(root);
+    command.env("ACTIOND_CONFIG", "/dev/null");
+    command.stdin(first).stdout(second).stderr(Stdio::piped());
+    Ok(command.spawn()?)
+}
+
+/// Whether the server at the other end answers a call that needs the right to read.
+async fn answers(channel: Channel) -> anyhow::Result<bool> {
+    let message = proto::FindMissingBlobsRequest {
+        digest_function: DigestFunction::Sha256.to_proto(),
+        ..proto::FindMissingBlobsRequest::default()
+    };
+    Ok(Client::on(channel).cas().find_missing_blobs(message).await.is_ok())
+}
+
+async fn inherited_sockets_are_served(kit: Kit) -> Outcome {
+    kit.only_on_the_host("the server in a VM inherits no sockets")?;
+    let directory = kit.daemon().directory()?;
+    let path = directory.path().join("socket");
+    let (tcp, unix) = (TcpListener::bind("127.0.0.1:0")?, UnixListener::bind(&path)?);
+    let address = tcp.local_addr()?;
+    // Clients that come before the daemon wait for it.
+    let early = std::net::TcpStream::connect(address)?;
+    let root = directory.path().join("root");
+    let mut daemon = serve_with(&kit, &root, tcp.into(), unix.into())?;
+    let over_tcp = Endpoint::from_shared(format!("http://{address}"))?.connect().await?;
+    assert!(answers(over_tcp).await?);
+    let over_unix = Endpoint::from_shared(format!("unix://{}", path.display()))?.connect().await?;
+    assert!(answers(over_unix).await?);
+    drop(early);
+    let id = Pid::from_raw(i32::try_from(daemon.id())?).context("a process has an id")?;
+    kill_process(id, Signal::TERM)?;
+    assert!(daemon.wait()?.success());
+    assert!(path.exists(), "the socket's file is systemd's");
+    Ok(())
+}
+
+async fn an_inherited_file_that_is_no_socket_is_refused(kit: Kit) -> Outcome {
+    kit.only_on_the_host("the server in a VM inherits no sockets")?;
+    let directory = kit.daemon().directory()?;
+    let tcp = TcpListener::bind("127.0.0.1:0")?;
+    let file = std::fs::File::open("/dev/null")?;
+    let root = directory.path().join("root");
+    let daemon = serve_with(&kit, &root, tcp.into(), file.into())?;
+    let output = daemon.wait_with_output()?;
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("using the inherited descriptor 4"), "{said}");
+    Ok(())
+}
+
+async fn systemd_starts_the_daemon_with_the_first_client(kit: Kit) -> Outcome {
+    kit.only_on_the_host("the server in a VM inherits no sockets")?;
+    const PROGRAM: &str = "systemd-socket-activate";
+    if Command::new(PROGRAM).arg("--version").output().is_err() {
+        return skip(format!("no {PROGRAM}"));
+    }
+    let directory = kit.daemon().directory()?;
+    let path = directory.path().join("socket");
+    let mut activator = Command::new(PROGRAM)
+        .arg(format!("--listen={}", path.display()))
+        .args(["--setenv=ACTIOND_CONFIG=/dev/null", "--"])
+        .arg(kit.binary())
+        .args(["serve", "--http=off", "--root"])
+        .arg(directory.path().join("root"))
+        .stderr(Stdio::null())
+        .spawn()?;
+    let outcome = async {
+        testkit::eventually("the socket is there", || Ok(path.exists())).await?;
+        let endpoint = Endpoint::from_shared(format!("unix://{}", path.display()))?;
+        assert!(answers(endpoint.connect().await?).await?);
+        Ok(())
+    };
+    let outcome = outcome.await;
+    // It has become the daemon.
+    let id = Pid::from_raw(i32::try_from(activator.id())?).context("a process has an id")?;
+    kill_process(id, Signal::TERM)?;
+    activator.wait()?;
+    outcome
 }

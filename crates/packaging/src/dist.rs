@@ -14,6 +14,8 @@ use crate::elf;
 use crate::recipe::Architecture;
 
 const SERVICE: &str = include_str!("../files/actiond.service");
+const SOCKET: &str = include_str!("../files/actiond.socket");
+const USER_SERVICE: &str = include_str!("../files/actiond-vm.service");
 const APPARMOR: &str = include_str!("../files/apparmor");
 const LICENSE: &str = include_str!("../../../LICENSE");
 const SCRIPTS: [(&str, &str); 3] = [
@@ -81,6 +83,8 @@ pub fn run(options: &Options) -> Result<()> {
     write(&options.output.join(name), &package, 0o644)?;
     write(&options.output.join("linux-actiond"), &executable, 0o755)?;
     write(&options.output.join("actiond.service"), SERVICE.as_bytes(), 0o644)?;
+    write(&options.output.join("actiond.socket"), SOCKET.as_bytes(), 0o644)?;
+    write(&options.output.join("actiond-vm.service"), USER_SERVICE.as_bytes(), 0o644)?;
     write(&options.output.join("apparmor"), APPARMOR.as_bytes(), 0o644)
 }
 
@@ -88,6 +92,8 @@ fn contents(options: &Options, executable: &[u8]) -> Result<Contents> {
     let mut contents = Contents::default();
     contents.program("usr/bin/linux-actiond", executable);
     contents.file("usr/lib/systemd/system/actiond.service", SERVICE);
+    contents.file("usr/lib/systemd/system/actiond.socket", SOCKET);
+    contents.file("usr/lib/systemd/user/actiond-vm.service", USER_SERVICE);
     contents.file("usr/share/actiond/apparmor", APPARMOR);
     contents.file("usr/share/doc/actiond/copyright", LICENSE);
     for (name, place) in COMPLETIONS {
