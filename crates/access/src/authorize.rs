@@ -44,7 +44,12 @@ where
         // No service needs it, so none can log it.
         request.headers_mut().remove(header::AUTHORIZATION);
         match decision {
-            Ok(()) => Either::Left(self.service.call(request)),
+            Ok(permit) => {
+                if let Some(permit) = permit {
+                    permit.attach(request.extensions_mut());
+                }
+                Either::Left(self.service.call(request))
+            }
             Err(status) => Either::Right(ready(Ok(status.into_http()))),
         }
     }

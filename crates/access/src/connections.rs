@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
@@ -27,6 +27,7 @@ use crate::certificate::CertificateNames;
 use crate::listener::{Accepted, Listener};
 use crate::rights::Rights;
 use crate::stream::ClientStream;
+use crate::tcp_owner;
 use crate::tls::Tls;
 
 /// Connections at a time. Bazel opens up to 100; the rest is room for several clients on one
@@ -69,6 +70,37 @@ pub struct Door {
     pub anonymous: Rights,
     /// TLS, for a TCP listener.
     pub tls: Option<Arc<Tls>>,
+    /// The users who may connect to a TCP listener, if not all may.
+    pub owners: Option<Owners>,
+}
+
+/// The users of this machine who may connect to a loopback port: the one of this process, root, and
+/// another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owners {
+    /// The other one.
+    pub also: Option<u32>,
+}
+
+impl Owners {
+    fn contains(self, user: u32) -> bool {
+        user == 0 || user == rustix::process::geteuid().as_raw() || self.also == Some(user)
+    }
+
+    /// Whether one of them has made the connection. Whoever can't be told is none of them.
+    async fn have_made(self, stream: &TcpStream) -> bool {
+        let (Ok(client), Ok(server)) = (stream.peer_addr(), stream.local_addr()) else {
+            return false;
+        };
+        // The table is read in some microseconds, or milliseconds where there are many sockets.
+        let found = tokio::task::spawn_blocking(move || tcp_owner::owner(client, server)).await;
+        let user = found.ok().and_then(Result::ok).flatten();
+        let is_one = user.is_some_and(|user| self.contains(user));
+        if !is_one {
+            tracing::debug!(%client, user, "a connection of another user was closed");
+        }
+        is_one
+    }
 }
 
 /// The connections of several listeners.
@@ -128,7 +160,13 @@ impl Entry {
         let mut handshakes = crate::handshakes::Handshakes::default();
         while !self.sender.is_closed() {
             let anonymous = door.anonymous;
-            match (door.listener.accept().await, &door.tls) {
+            let accepted = door.listener.accept().await;
+            if let (Accepted::Tcp(stream), Some(owners)) = (&accepted, door.owners)
+                && !owners.have_made(stream).await
+            {
+                continue;
+            }
+            match (accepted, &door.tls) {
                 (Accepted::Tcp(stream), None) => {
                     let caller = Caller { anonymous, certificate: None };
                     self.admit(ClientStream::Tcp(stream), caller).await;
@@ -151,7 +189,7 @@ impl Entry {
     }
 
     #[cfg(feature = "tls")]
-    async fn admit_with_tls(self, stream: tokio::net::TcpStream, tls: Arc<Tls>, anonymous: Rights) {
+    async fn admit_with_tls(self, stream: TcpStream, tls: Arc<Tls>, anonymous: Rights) {
         let peer = stream.peer_addr().ok();
         match tls.accept(stream).await {
             Ok((stream, names)) => {
@@ -286,7 +324,6 @@ mod tests {
     use super::*;
     use crate::address::{Place, SocketMode};
     use std::os::unix::fs::PermissionsExt as _;
-    use tokio::net::TcpStream;
     use tokio_stream::StreamExt as _;
 
     async fn listen(text: &str) -> Listener {
@@ -294,7 +331,7 @@ mod tests {
     }
 
     fn door(listener: Listener, anonymous: Rights) -> Door {
-        Door { listener, anonymous, tls: None }
+        Door { listener, anonymous, tls: None, owners: None }
     }
 
     #[test]
@@ -387,6 +424,30 @@ mod tests {
         // The oldest gave way.
         let mut oldest = halting.into_iter().next().unwrap();
         assert!(matches!(oldest.read(&mut [0; 1]).await, Ok(0) | Err(_)));
+    }
+
+    #[tokio::test]
+    async fn a_port_for_its_owner_serves_its_owner() {
+        let listener = listen("127.0.0.1:0").await;
+        let Place::Tcp(address) = *listener.place() else { panic!("a TCP listener") };
+        let door = Door { owners: Some(Owners { also: None }), ..door(listener, Rights::CLIENT) };
+        let mut incoming = std::pin::pin!(Connections::new(vec![door]).into_stream());
+        let (client, served) = tokio::join!(TcpStream::connect(address), incoming.next());
+        client.unwrap();
+        served.unwrap().unwrap();
+    }
+
+    #[test]
+    fn owners_are_this_user_and_root_and_the_other_one() {
+        let own = rustix::process::geteuid().as_raw();
+        let check = |also, user, expected| {
+            assert_eq!(Owners { also }.contains(user), expected, "{also:?} {user}");
+        };
+        check(None, own, true);
+        check(None, 0, true);
+        check(None, own + 1, false);
+        check(Some(own + 1), own + 1, true);
+        check(Some(own + 1), own + 2, false);
     }
 
     #[tokio::test]

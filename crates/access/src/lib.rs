@@ -28,7 +28,11 @@ mod connections;
 #[cfg(all(target_os = "linux", feature = "tls"))]
 mod handshakes;
 #[cfg(target_os = "linux")]
+mod instances;
+#[cfg(target_os = "linux")]
 mod listener;
+#[cfg(target_os = "linux")]
+mod permit;
 #[cfg(target_os = "linux")]
 mod policy;
 #[cfg(target_os = "linux")]
@@ -37,6 +41,8 @@ mod principals;
 mod rights;
 #[cfg(target_os = "linux")]
 mod stream;
+#[cfg(target_os = "linux")]
+mod tcp_owner;
 #[cfg(target_os = "linux")]
 mod tls;
 #[cfg(target_os = "linux")]
@@ -48,8 +54,9 @@ pub use {
     address::{Listen, ListenError, Place, SocketMode, SocketModeError},
     authorize::Authorize,
     certificate::CertificateNames,
-    connections::{Caller, Connection, Connections, Door},
+    connections::{Caller, Connection, Connections, Door, Owners},
     listener::{BindError, Listener, inherited, inherited_count},
+    permit::{Permit, check_instance},
     policy::{NewPrincipals, Policy},
     principals::{Principals, PrincipalsError, hash_of_token},
     rights::{Right, Rights, RightsError},

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use base64::Engine as _;
 use parking_lot::RwLock;
 use tonic::Status;
 use tonic::codegen::http::{HeaderMap, HeaderValue, header};
 
 use crate::connections::Caller;
+use crate::permit::Permit;
 use crate::principals::{MAX_TOKEN_BYTES, Principal, Principals, PrincipalsError};
 use crate::rights::{Needed, Right, Rights, needed};
 
@@ -87,15 +89,16 @@ impl Policy {
         }
     }
 
-    /// Lets a call in, or says why not.
+    /// Lets a call in, or says why not. A principal's call is let in if the principal may do this in
+    /// some instance; the services know which one it is about.
     pub(crate) fn check(
         &self,
         path: &str,
         headers: &HeaderMap,
         caller: Option<&Caller>,
-    ) -> Result<(), Status> {
+    ) -> Result<Option<Permit>, Status> {
         let (needed, is_listed) = match needed(path) {
-            Needed::Nothing => return Ok(()),
+            Needed::Nothing => return Ok(None),
             Needed::OneOf(rights) => (rights, true),
             Needed::Unlisted => (Rights::of([Right::Admin]), false),
         };
@@ -113,13 +116,13 @@ impl Policy {
                 Err(status)
             }
             Ok(Identity::Principal(Principal { name, rights })) => {
-                if rights.has_one_of(needed) {
-                    return Ok(());
+                if rights.anywhere().has_one_of(needed) {
+                    return Ok(Some(Permit { principal: name, rights, needed }));
                 }
                 tracing::debug!(principal = &*name, method = shown(path), "a call was denied");
                 Err(refusal(&format!("principal {name}")))
             }
-            Ok(Identity::Anonymous(rights)) if rights.has_one_of(needed) => Ok(()),
+            Ok(Identity::Anonymous(rights)) if rights.has_one_of(needed) => Ok(None),
             Ok(Identity::Anonymous(_)) if self.has_principals() => {
                 Err(Status::unauthenticated(self.credentials_wanted()))
             }
@@ -142,12 +145,36 @@ impl Policy {
         Ok(principal.map_or(Identity::Anonymous(caller.anonymous), Identity::Principal))
     }
 
+    /// Whether an HTTP request with these headers may read, at a listener that grants `anonymous` to
+    /// callers without credentials. A browser can send a token as the password of HTTP's own scheme
+    /// (RFC 7617), with any name.
+    pub fn lets_read(&self, headers: &HeaderMap, anonymous: Rights) -> bool {
+        let read = Rights::of([Right::Read]);
+        match headers.get(header::AUTHORIZATION).filter(|_| self.has_tokens()) {
+            None => anonymous.has_one_of(read),
+            Some(value) => {
+                let principal = self.by_token(value).or_else(|| self.by_password(value));
+                principal.is_some_and(|principal| principal.rights.anywhere().has_one_of(read))
+            }
+        }
+    }
+
     fn by_token(&self, value: &HeaderValue) -> Option<Principal> {
         let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("bearer") || token.len() > MAX_TOKEN_BYTES {
             return None;
         }
         self.principals.read().by_token(token.trim()).cloned()
+    }
+
+    fn by_password(&self, value: &HeaderValue) -> Option<Principal> {
+        let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("basic") || encoded.len() > 2 * MAX_TOKEN_BYTES {
+            return None;
+        }
+        let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok()?;
+        let (_name, token) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+        self.principals.read().by_token(token).cloned()
     }
 
     fn credentials_wanted(&self) -> &'static str {
@@ -219,6 +246,32 @@ mod tests {
     }
 
     #[test]
+    fn a_browser_sends_a_token_as_a_password() {
+        let (_file, policy) = with_reader();
+        let check = |value: Option<&str>, anonymous: Rights, expected| {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = value {
+                headers.insert(header::AUTHORIZATION, value.parse().unwrap());
+            }
+            assert_eq!(policy.lets_read(&headers, anonymous), expected, "{value:?}");
+        };
+        let basic = |text: &str| {
+            format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(text))
+        };
+        check(None, Rights::NONE, false);
+        check(None, Rights::CLIENT, true);
+        check(Some("Bearer secret"), Rights::NONE, true);
+        check(Some("Bearer wrong"), Rights::CLIENT, false);
+        check(Some(&basic("anybody:secret")), Rights::NONE, true);
+        check(Some(&basic(":secret")), Rights::NONE, true);
+        for wrong in ["anybody:wrong", "secret", "secret:", "", ":"] {
+            check(Some(&basic(wrong)), Rights::CLIENT, false);
+        }
+        check(Some("Basic ?"), Rights::CLIENT, false);
+        check(Some("Basic"), Rights::CLIENT, false);
+    }
+
+    #[test]
     fn a_wrong_token_is_worse_than_none() {
         let (_file, policy) = with_reader();
         assert_eq!(code(&policy, WRITE, None, Rights::CLIENT), Code::Ok);
@@ -254,6 +307,35 @@ mod tests {
         std::fs::write(file.path(), "nonsense").unwrap();
         assert!(policy.read_again().is_err());
         assert_eq!(code(&policy, READ, Some("Bearer new"), Rights::NONE), Code::Ok);
+    }
+
+    #[test]
+    fn a_right_in_one_instance_lets_the_call_in_for_that_one() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let sha256 = hex::encode(crate::hash_of_token("secret"));
+        let text = format!(
+            "[[token]]\nname = 'ci'\nsha256 = '{sha256}'\nrights = ['read']\n\
+             instances = {{ main = ['read', 'write-ac'] }}\n"
+        );
+        std::fs::write(file.path(), text).unwrap();
+        let policy = Policy::open(Some(file.path().to_owned())).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, "Bearer secret".parse().unwrap());
+        let update = "/build.bazel.remote.execution.v2.ActionCache/UpdateActionResult";
+        let permit = policy.check(update, &headers, None).unwrap().unwrap();
+        assert_eq!(permit.principal(), "ci");
+        assert!(permit.is_for("main"));
+        assert!(!permit.is_for("") && !permit.is_for("main/below"));
+        let mut extensions = tonic::Extensions::new();
+        extensions.insert(permit);
+        assert!(crate::check_instance(&extensions, "main").is_ok());
+        let refused = crate::check_instance(&extensions, "other").unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        assert!(refused.message().contains("principal ci"), "{refused}");
+        // The principal has the right to run actions nowhere.
+        let execute = "/build.bazel.remote.execution.v2.Execution/Execute";
+        let refused = policy.check(execute, &headers, None).unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied);
     }
 
     #[test]

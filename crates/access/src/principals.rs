@@ -5,7 +5,8 @@
 //! [[token]]
 //! name = "ci"
 //! sha256 = "2bb80d53…"            # of a random token
-//! rights = ["read", "execute"]
+//! rights = ["read"]               # in every instance
+//! instances = { "ci/*" = ["client"] }   # other rights in some of them
 //!
 //! [[certificate]]
 //! name = "builder"
@@ -16,7 +17,7 @@
 //! The file contains hashes of tokens, so a reader of the file can't act as a principal. Tokens are random
 //! and long, so one round of SHA-256 is enough: nobody can guess one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::certificate::{CertificateNames, Name};
+use crate::instances::InstanceRights;
 use crate::rights::Rights;
 use crate::trusted_file::{self, Content, TrustedFileError};
 
@@ -35,7 +37,7 @@ pub(crate) const MAX_TOKEN_BYTES: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Principal {
     pub(crate) name: Arc<str>,
-    pub(crate) rights: Rights,
+    pub(crate) rights: Arc<InstanceRights>,
 }
 
 /// All principals, by the SHA-256 of their tokens and by the names in their certificates.
@@ -97,6 +99,8 @@ struct TokenEntry {
     name: String,
     sha256: String,
     rights: Vec<String>,
+    #[serde(default)]
+    instances: Instances,
 }
 
 #[derive(Deserialize)]
@@ -107,7 +111,12 @@ struct CertificateEntry {
     dns: Option<String>,
     common_name: Option<String>,
     rights: Vec<String>,
+    #[serde(default)]
+    instances: Instances,
 }
+
+/// Rights by instance name or pattern.
+type Instances = BTreeMap<String, Vec<String>>;
 
 /// The hash under which a token file has `token`.
 pub fn hash_of_token(token: &str) -> [u8; 32] {
@@ -159,7 +168,7 @@ impl Principals {
         let mut hash = [0; 32];
         hex::decode_to_slice(&entry.sha256, &mut hash)
             .map_err(|_| "sha256 is not a hash of 64 hexadecimal digits".to_owned())?;
-        let principal = Principal::new(&entry.name, &entry.rights)?;
+        let principal = Principal::new(&entry.name, &entry.rights, entry.instances)?;
         let other = self.tokens.insert(hash, principal);
         if other.is_some() {
             Err("another principal has the same token".to_owned())
@@ -169,7 +178,7 @@ impl Principals {
     }
 
     fn add_certificate(&mut self, entry: CertificateEntry) -> Result<(), String> {
-        let principal = Principal::new(&entry.name, &entry.rights)?;
+        let principal = Principal::new(&entry.name, &entry.rights, entry.instances)?;
         let certificate_name = match (entry.uri, entry.dns, entry.common_name) {
             (Some(uri), None, None) => Name::Uri(uri),
             (None, Some(dns), None) => Name::Dns(dns.to_ascii_lowercase()),
@@ -194,14 +203,15 @@ impl Principals {
     pub(crate) fn by_certificate(&self, names: &CertificateNames) -> Option<Principal> {
         if self.certificates.is_empty() {
             let name = names.shown().into();
-            return Some(Principal { name, rights: Rights::CLIENT });
+            let rights = Arc::new(InstanceRights::everywhere(Rights::CLIENT));
+            return Some(Principal { name, rights });
         }
         names.iter().find_map(|name| self.certificates.get(name)).cloned()
     }
 }
 
 impl Principal {
-    fn new(name: &str, rights: &[String]) -> Result<Self, String> {
+    fn new(name: &str, rights: &[String], instances: Instances) -> Result<Self, String> {
         let is_name =
             (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic());
         if !is_name {
@@ -209,7 +219,9 @@ impl Principal {
         }
         let rights: Rights =
             rights.join("+").parse().map_err(|error| format!("rights: {error}"))?;
-        Ok(Self { name: name.into(), rights })
+        let rights = InstanceRights::everywhere(rights).but_in(instances);
+        let rights = rights.map_err(|error| error.to_string())?;
+        Ok(Self { name: name.into(), rights: Arc::new(rights) })
     }
 }
 
@@ -237,8 +249,9 @@ mod tests {
             entry("ci", "secret", "['read', 'execute']") + &entry("root", "other", "['all']");
         let principals = parse(&text).unwrap();
         let ci = principals.by_token("secret").unwrap();
-        assert_eq!((&*ci.name, ci.rights), ("ci", "read+execute".parse().unwrap()));
-        assert_eq!(principals.by_token("other").unwrap().rights, Rights::ALL);
+        let rights = |text: &str| text.parse::<Rights>().unwrap();
+        assert_eq!((&*ci.name, ci.rights.within("")), ("ci", rights("read+execute")));
+        assert_eq!(principals.by_token("other").unwrap().rights.within("x"), Rights::ALL);
         for wrong in ["", "Secret", "secret ", &hex::encode(hash_of_token("secret"))] {
             assert_eq!(principals.by_token(wrong), None, "{wrong}");
         }
@@ -286,7 +299,19 @@ mod tests {
     fn without_a_list_of_certificates_each_is_a_client() {
         let principals = parse("").unwrap();
         let principal = principals.by_certificate(&names(&[], &["a.example"])).unwrap();
-        assert_eq!((&*principal.name, principal.rights), ("a.example", Rights::CLIENT));
+        let rights = principal.rights.within("");
+        assert_eq!((&*principal.name, rights), ("a.example", Rights::CLIENT));
+    }
+
+    #[test]
+    fn instances_have_rights_of_their_own() {
+        let text = entry("ci", "x", "['read']") + "instances = { 'ci/*' = ['client'] }\n";
+        let principals = parse(&text).unwrap();
+        let rights = &principals.by_token("x").unwrap().rights;
+        assert_eq!(rights.within("ci/main"), Rights::CLIENT);
+        assert_eq!(rights.within("main"), "read".parse().unwrap());
+        let wrong = entry("ci", "x", "['read']") + "instances = { '*' = ['client'] }\n";
+        assert!(parse(&wrong).unwrap_err().contains("principal \"ci\": instance \"*\""));
     }
 
     #[test]

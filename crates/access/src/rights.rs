@@ -60,6 +60,12 @@ impl Rights {
         self.0 & others.0 != 0
     }
 
+    /// The rights of both sets.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0

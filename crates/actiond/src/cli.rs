@@ -109,6 +109,17 @@ pub struct ServeArgs {
     #[arg(long)]
     pub insecure: bool,
 
+    /// Close TCP connections of other users of this machine than root and the one who runs the
+    /// server, or also USER, by number; for loopback addresses only
+    #[arg(
+        long,
+        value_name = "USER",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "self"
+    )]
+    pub tcp_owner_only: Option<OwnerChoice>,
+
     /// Directory of the store and of running actions; on a disk, as far as
     /// performance matters, and not on overlayfs
     #[arg(long, value_name = "DIR", default_value = "/tmp/actiond")]
@@ -233,6 +244,22 @@ pub struct DoctorArgs {
     pub root: PathBuf,
 }
 
+/// `--tcp-owner-only`: who may connect beside the server's own user and root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnerChoice(pub Option<u32>);
+
+impl FromStr for OwnerChoice {
+    type Err = String;
+
+    fn from_str(user: &str) -> Result<Self, String> {
+        if user == "self" {
+            return Ok(Self(None));
+        }
+        let number = user.parse().map_err(|_| "use the number of a user, such as 1000")?;
+        Ok(Self(Some(number)))
+    }
+}
+
 /// `--input-root-strategy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StrategyChoice(pub Option<StrategyName>);
@@ -283,6 +310,17 @@ mod tests {
         assert_eq!(rootfs(&["--allow-host-rootfs"]), Some("/".into()));
         assert_eq!(rootfs(&["--allow-host-rootfs=/srv/root"]), Some("/srv/root".into()));
         assert!(serve(&["--allow-host-rootfs", "/srv/root"]).is_err());
+    }
+
+    #[test]
+    fn owners_of_connections() {
+        let owner = |flags: &[&str]| serve(flags).map(|arguments| arguments.tcp_owner_only);
+        assert_eq!(owner(&[]), Ok(None));
+        assert_eq!(owner(&["--tcp-owner-only"]), Ok(Some(OwnerChoice(None))));
+        assert_eq!(owner(&["--tcp-owner-only=1000"]), Ok(Some(OwnerChoice(Some(1000)))));
+        for bad in ["root", "-1", ""] {
+            assert!(owner(&[&format!("--tcp-owner-only={bad}")]).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use access::{
-    Connections, Door, Listen, Listener, Place, Policy, Rights, SocketMode, Tls, TlsFiles,
+    Connections, Door, Listen, Listener, Owners, Place, Policy, Rights, SocketMode, Tls, TlsFiles,
 };
 use anyhow::{Context as _, bail, ensure};
 
@@ -97,8 +97,14 @@ pub(crate) async fn open(arguments: &ServeArgs) -> anyhow::Result<Doors> {
         };
         let anonymous =
             facts.anonymous(arguments.insecure).with_context(|| format!("listening on {place}"))?;
+        let owners = arguments.tcp_owner_only.map(|choice| Owners { also: choice.0 });
+        ensure!(
+            owners.is_none() || listener.is_local(),
+            "listening on {place}: --tcp-owner-only tells users of this machine apart, and others \
+             can connect there"
+        );
         places.push(OpenPlace { place, protection });
-        doors.push(Door { listener, anonymous, tls });
+        doors.push(Door { listener, anonymous, tls, owners });
     }
     doors.extend(operators_door(arguments).await);
     Ok(Doors { connections: Connections::new(doors), places, policy: Arc::new(policy), tls })
@@ -110,7 +116,7 @@ async fn operators_door(arguments: &ServeArgs) -> Option<Door> {
     let path = std::path::absolute(&arguments.root).ok()?.join(OPERATORS_SOCKET);
     let listen = Listen { place: Place::Unix(path), anonymous: Some(Rights::NONE), tls: false };
     match Listener::bind(&listen, SocketMode(0o600)).await {
-        Ok(listener) => Some(Door { listener, anonymous: Rights::NONE, tls: None }),
+        Ok(listener) => Some(Door { listener, anonymous: Rights::NONE, tls: None, owners: None }),
         Err(error) => {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "`linux-actiond store` can't reach this server by its root");

@@ -6,12 +6,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use access::{Listen, Place, Policy, Rights};
 use anyhow::{Context as _, bail};
 use events::{Event, Finished, Listener, Listeners, Stages};
 use history::EventFile;
 use store::Store;
 use tokio::net::TcpListener;
-use web::{Metrics, Now, Reading, ReadingKind, Site};
+use web::{MayRead, Metrics, Now, Reading, ReadingKind, Site};
 
 use crate::store_observers;
 
@@ -24,8 +25,8 @@ pub enum HttpChoice {
     /// On the default address, if nobody else has it.
     #[default]
     Default,
-    /// On this address.
-    At(SocketAddr),
+    /// On this address, with these rights of callers without a token.
+    At(SocketAddr, Option<Rights>),
     /// Nowhere.
     Off,
 }
@@ -37,9 +38,15 @@ impl FromStr for HttpChoice {
         match text {
             "default" => Ok(Self::Default),
             "off" => Ok(Self::Off),
-            address => address.parse().map(Self::At).map_err(|_| {
-                format!("{address:?} is neither `off` nor an address such as {DEFAULT_HTTP}")
-            }),
+            address => match address.parse() {
+                Ok(Listen { place: Place::Tcp(address), anonymous, tls: true }) => {
+                    Ok(Self::At(address, anonymous))
+                }
+                _ => Err(format!(
+                    "{address:?} is neither `off` nor an address such as {DEFAULT_HTTP}, with \
+                     ?anonymous=read or without"
+                )),
+            },
         }
     }
 }
@@ -68,7 +75,9 @@ impl Observers {
             listeners.push(Arc::new(EventFile::open(path)?));
         }
         let store = store_observers::facts(store);
-        let site = Site { version: env!("CARGO_PKG_VERSION"), metrics, now, store };
+        // Until it is known who may.
+        let may_read: MayRead = Arc::new(|_| false);
+        let site = Site { may_read, version: env!("CARGO_PKG_VERSION"), metrics, now, store };
         Ok(Self { listeners: Listeners::new(listeners), site })
     }
 
@@ -92,16 +101,23 @@ pub(crate) async fn serve_http(
     choice: HttpChoice,
     insecure: bool,
     site: Site,
+    policy: &Arc<Policy>,
 ) -> anyhow::Result<()> {
+    // Where there are principals, a reader has to be one, as at the other ports.
+    let default = if policy.has_principals() { Rights::NONE } else { Rights::CLIENT };
+    let mut anonymous = default;
     let listener = match choice {
         HttpChoice::Off => return Ok(()),
-        HttpChoice::At(address) if !address.ip().is_loopback() && !insecure => bail!(
+        HttpChoice::At(address, _) if !address.ip().is_loopback() && !insecure => bail!(
             "--http: {address} is beyond the loopback device, where everybody could read what is \
              built; give an address of this machine only, or --insecure"
         ),
-        HttpChoice::At(address) => TcpListener::bind(address)
-            .await
-            .with_context(|| format!("--http: listening on {address}"))?,
+        HttpChoice::At(address, given) => {
+            anonymous = given.unwrap_or(default);
+            TcpListener::bind(address)
+                .await
+                .with_context(|| format!("--http: listening on {address}"))?
+        }
         HttpChoice::Default => match TcpListener::bind(DEFAULT_HTTP).await {
             Ok(listener) => listener,
             Err(error) => {
@@ -115,6 +131,9 @@ pub(crate) async fn serve_http(
     };
     let address = listener.local_addr().context("asking for the address of the page")?;
     tracing::info!("page and metrics on http://{address}/");
+    let policy = Arc::clone(policy);
+    let may_read: MayRead = Arc::new(move |headers| policy.lets_read(headers, anonymous));
+    let site = Site { may_read, ..site };
     tokio::spawn(async move {
         if let Err(error) = web::serve(listener, site, std::future::pending()).await {
             tracing::error!(%error, "the page and the metrics are gone");
@@ -184,6 +203,7 @@ fn log(finished: &Finished) {
         outputs_us,
         total_us,
     } = finished.stages;
+    let principal = Some(finished.origin.principal.as_str()).filter(|name| !name.is_empty());
     let (digest, error) = (action, error.as_ref().map(|failure| failure.message.as_str()));
     match error {
         None => tracing::info!(
@@ -199,10 +219,11 @@ fn log(finished: &Finished) {
             outputs_us,
             total_us,
             worker,
+            principal,
             "action finished"
         ),
         Some(error) => {
-            tracing::info!(%digest, exit_code, %error, total_us, worker, "action failed")
+            tracing::info!(%digest, exit_code, %error, total_us, worker, principal, "action failed")
         }
     }
 }
@@ -216,8 +237,12 @@ mod tests {
         let check =
             |text: &str, expected| assert_eq!(text.parse::<HttpChoice>(), expected, "{text}");
         check("off", Ok(HttpChoice::Off));
-        check("127.0.0.1:0", Ok(HttpChoice::At(([127, 0, 0, 1], 0).into())));
-        let text = "\"8981\" is neither `off` nor an address such as 127.0.0.1:8981";
-        check("8981", Err(text.into()));
+        check("127.0.0.1:0", Ok(HttpChoice::At(([127, 0, 0, 1], 0).into(), None)));
+        let read = "read".parse().ok();
+        check("[::1]:1?anonymous=read", Ok(HttpChoice::At("[::1]:1".parse().unwrap(), read)));
+        for wrong in ["8981", "unix:/run/a", "127.0.0.1:1?tls=off", "127.0.0.1:1?anonymous=x"] {
+            let error = wrong.parse::<HttpChoice>().unwrap_err();
+            assert!(error.contains("is neither `off` nor an address"), "{error}");
+        }
     }
 }

@@ -33,7 +33,7 @@ use worker::{OutputLimits, Worker, WorkerConfig};
 
 use crate::cli::ServeArgs;
 use crate::configuration::{Changes, Configuration};
-use crate::doors::{Doors, OpenPlace};
+use crate::doors::Doors;
 use crate::observers::{Observers, serve_http};
 use crate::service_manager::ServiceManager;
 use crate::{bazelrc, doctor, doors, helper, logging, privileges, runtime_source, surroundings};
@@ -237,7 +237,7 @@ async fn serve(
         Arc::clone(&policy),
         shutdown,
     ));
-    serve_http(arguments.http, arguments.insecure, site).await?;
+    serve_http(arguments.http, arguments.insecure, site, &policy).await?;
     for place in &places {
         eprintln!("linux-actiond: serving on {place}");
     }

@@ -17,6 +17,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     an_address_for_others_must_be_asked_for,
     without_http_nothing_listens,
     names_cannot_forge_lines_of_the_log,
+    the_page_asks_for_a_token_where_there_are_principals,
 }
 
 /// The words before the address in the log.
@@ -30,17 +31,27 @@ async fn with_http_and(kit: &Kit, flags: &[&str]) -> anyhow::Result<(Daemon, Soc
     kit.only_on_the_host("a guest has no network, and serves no HTTP")?;
     let daemon = kit.daemon().host_rootfs().flag("--http=127.0.0.1:0");
     let daemon = flags.iter().fold(daemon, |daemon, flag| daemon.flag(flag)).start().await?;
+    let address = address_of_page(&daemon)?;
+    Ok((daemon, address))
+}
+
+fn address_of_page(daemon: &Daemon) -> anyhow::Result<SocketAddr> {
     let log = daemon.log();
     let address =
         log.split_once(SAID).and_then(|(_, rest)| rest.split_once('/')).context(log.clone())?;
-    let address = address.0.parse()?;
-    Ok((daemon, address))
+    Ok(address.0.parse()?)
 }
 
 /// The answer to a GET, with its head.
 async fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
+    get_with(address, path, "").await
+}
+
+/// The same with more lines of the request's head.
+async fn get_with(address: SocketAddr, path: &str, more: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{more}\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
@@ -206,5 +217,43 @@ async fn names_cannot_forge_lines_of_the_log(kit: Kit) -> Outcome {
     assert!(!log.lines().any(|line| line.starts_with(forged)), "{log}");
     let longest = log.lines().map(str::len).max().unwrap_or(0);
     assert!(longest < 2000, "{longest} bytes in a line");
+    Ok(())
+}
+
+async fn the_page_asks_for_a_token_where_there_are_principals(kit: Kit) -> Outcome {
+    kit.only_on_the_host("a guest serves no HTTP")?;
+    let directory = tempfile::tempdir()?;
+    let principals = directory.path().join("principals.toml");
+    // `printf %s secret | sha256sum`, and of `builds`
+    let text = "\
+[[token]]
+name = 'reader'
+sha256 = '2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b'
+rights = ['read']
+[[token]]
+name = 'builder'
+sha256 = '8459419d4cfe6b1acac1499410aacffaf38450db924d1002c9dd1f563d1bda55'
+rights = ['execute']
+";
+    std::fs::write(&principals, text)?;
+    let flag = format!("--token-file={}", principals.display());
+    let daemon = kit.daemon().flag("--http=127.0.0.1:0").flag(&flag).start().await?;
+    let address = address_of_page(&daemon)?;
+    for path in ["/", "/metrics", "/now"] {
+        let check = async |more: &str, expected: &str| -> Outcome {
+            let answer = get_with(address, path, more).await?;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{path} {more}: {answer}");
+            Ok(())
+        };
+        check("", "401").await?;
+        check("Authorization: Bearer wrong\r\n", "401").await?;
+        check("Authorization: Bearer builds\r\n", "401").await?;
+        check("Authorization: Bearer secret\r\n", "200").await?;
+        // `printf %s anybody:secret | base64`
+        check("Authorization: Basic YW55Ym9keTpzZWNyZXQ=\r\n", "200").await?;
+    }
+    let open = kit.daemon().flag("--http=127.0.0.1:0?anonymous=read").flag(&flag).start().await?;
+    let answer = get(address_of_page(&open)?, "/metrics").await?;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     Ok(())
 }

@@ -59,9 +59,13 @@ pub struct Queued {
     pub origin: Arc<Origin>,
 }
 
-/// Names from the `RequestMetadata` of a request (REAPI); empty where the client sent none.
+/// The origin of a request. All names but the principal's are from its `RequestMetadata` (REAPI) and empty
+/// where the client sent none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Origin {
+    /// The principal, by the operator's name; empty for anonymous callers.
+    #[serde(skip_serializing_if = "Printable::is_empty")]
+    pub principal: Printable,
     /// The client program and its version.
     #[serde(skip_serializing_if = "Printable::is_empty")]
     pub tool: Printable,

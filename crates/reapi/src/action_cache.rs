@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use access::check_instance;
 use model::proto::{Action, ActionResult, GetActionResultRequest, UpdateActionResultRequest};
 use model::{Digest, EncodedResult};
 use prost::Message as _;
@@ -82,6 +83,7 @@ impl ActionCache {
         request: Request<GetActionResultRequest>,
         loan: Arc<Loan>,
     ) -> Result<Response<Encoded>, Status> {
+        check_instance(request.extensions(), &request.get_ref().instance_name)?;
         let message = request.into_inner();
         let instance = request::instance_name(&message.instance_name)?;
         let action = request::action(
@@ -127,6 +129,7 @@ impl ActionCache {
         request: Request<UpdateActionResultRequest>,
         loan: Arc<Loan>,
     ) -> Result<Response<ActionResult>, Status> {
+        check_instance(request.extensions(), &request.get_ref().instance_name)?;
         let message = request.into_inner();
         let instance = request::instance_name(&message.instance_name)?;
         let action = request::action(

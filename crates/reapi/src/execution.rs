@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use access::check_instance;
 use model::proto::WaitExecutionRequest;
 use proto::google::longrunning::Operation;
 use store::Store;
@@ -17,6 +18,7 @@ use crate::inline::{MAX_INLINED_BYTES, Wanted};
 use crate::lookups::Lookups;
 use crate::memory::Loan;
 use crate::operation::{UnknownOperation, message};
+use crate::operations::check_visible;
 use crate::{blocking, origin, request, status};
 
 /// A stream on which nothing happens repeats its last message this often:
@@ -103,7 +105,8 @@ impl Execution {
         request: Request<proto::build::bazel::remote::execution::v2::ExecuteRequest>,
         loan: Arc<Loan>,
     ) -> Result<Response<BoxStream<Operation>>, Status> {
-        let origin = Arc::new(origin::of(request.metadata()));
+        let origin = Arc::new(origin::of(request.metadata(), request.extensions()));
+        check_instance(request.extensions(), &request.get_ref().instance_name)?;
         let message = request.into_inner();
         let instance = request::instance_name(&message.instance_name)?;
         let action = request::action(
@@ -149,6 +152,7 @@ impl Execution {
         loan: Arc<Loan>,
     ) -> Result<Response<BoxStream<Operation>>, Status> {
         let name = &request.get_ref().name;
+        check_visible(&self.worker, request.extensions(), name)?;
         let subscription = self.worker.attach(name).ok_or_else(|| UnknownOperation::new(name))?;
         Ok(Response::new(self.follow(subscription, Wanted::default(), Lent { loan, bytes: 0 })))
     }

@@ -6,6 +6,7 @@ use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
+use access::Permit;
 use prost::Message as _;
 use proto::google::longrunning::{
     CancelOperationRequest, DeleteOperationRequest, GetOperationRequest, ListOperationsRequest,
@@ -13,7 +14,7 @@ use proto::google::longrunning::{
 };
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http};
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 use worker::{Forgotten, Subscription, Worker};
 
 use crate::grpc::{Call, Methods};
@@ -46,13 +47,23 @@ impl Operations {
         Self { worker }
     }
 
-    fn attach(&self, name: &str) -> Result<Subscription, UnknownOperation> {
+    fn attach(
+        &self,
+        extensions: &Extensions,
+        name: &str,
+    ) -> Result<Subscription, UnknownOperation> {
+        check_visible(&self.worker, extensions, name)?;
         self.worker.attach(name).ok_or_else(|| UnknownOperation::new(name))
     }
 
     /// An operation's present state.
-    async fn look(&self, name: &str, loan: &Loan) -> Result<Operation, Status> {
-        let state = self.attach(name)?.next().await;
+    async fn look(
+        &self,
+        extensions: &Extensions,
+        name: &str,
+        loan: &Loan,
+    ) -> Result<Operation, Status> {
+        let state = self.attach(extensions, name)?.next().await;
         let state = state.ok_or_else(|| UnknownOperation::new(name))?;
         loan.grow_by(state.memory_bytes())?;
         Ok(message(name, &state))
@@ -87,7 +98,8 @@ impl Operations {
         request: Request<GetOperationRequest>,
         loan: Arc<Loan>,
     ) -> Result<Response<Operation>, Status> {
-        Ok(Response::new(self.look(&request.get_ref().name, &loan).await?))
+        let answer = self.look(request.extensions(), &request.get_ref().name, &loan).await?;
+        Ok(Response::new(answer))
     }
 
     async fn wait_operation(
@@ -95,8 +107,9 @@ impl Operations {
         request: Request<WaitOperationRequest>,
         loan: Arc<Loan>,
     ) -> Result<Response<Operation>, Status> {
+        let extensions = request.extensions();
         let request = request.get_ref();
-        let mut subscription = self.attach(&request.name)?;
+        let mut subscription = self.attach(extensions, &request.name)?;
         let mut latest = subscription.next().await;
         let end = async {
             while let Some(state) = subscription.next().await {
@@ -116,6 +129,7 @@ impl Operations {
         request: &Request<CancelOperationRequest>,
     ) -> Result<Response<()>, Status> {
         let name = &request.get_ref().name;
+        check_visible(&self.worker, request.extensions(), name)?;
         if !self.worker.cancel(name) {
             return Err(UnknownOperation::new(name).into());
         }
@@ -127,7 +141,8 @@ impl Operations {
         request: Request<ListOperationsRequest>,
         loan: Arc<Loan>,
     ) -> Result<Response<ListOperationsResponse>, Status> {
-        let request = request.into_inner();
+        let extensions = request.extensions();
+        let request = request.get_ref();
         if request.return_partial_success {
             return Err(Status::unimplemented("return_partial_success is not supported"));
         }
@@ -135,6 +150,9 @@ impl Operations {
         let mut page = Page::of(request.page_size);
         for name in following(self.worker.operation_names(), &request.page_token) {
             // One that was forgotten meanwhile is left out.
+            if check_visible(&self.worker, extensions, &name).is_err() {
+                continue;
+            }
             let Some(mut subscription) = self.worker.attach(&name) else { continue };
             if !is_in(&request.name, subscription.instance().as_str()) {
                 continue;
@@ -157,11 +175,26 @@ impl Operations {
         request: &Request<DeleteOperationRequest>,
     ) -> Result<Response<()>, Status> {
         let name = &request.get_ref().name;
+        check_visible(&self.worker, request.extensions(), name)?;
         match self.worker.forget(name) {
             Forgotten::Yes => Ok(Response::new(())),
             Forgotten::Unfinished => Err(Status::failed_precondition("the operation is not over")),
             Forgotten::Unknown => Err(UnknownOperation::new(name).into()),
         }
+    }
+}
+
+/// Lets a call with these extensions see the operation called `name`. To a principal without the right in
+/// the operation's instance, the operation does not exist.
+pub(crate) fn check_visible(
+    worker: &Worker,
+    extensions: &Extensions,
+    name: &str,
+) -> Result<(), UnknownOperation> {
+    let Some(permit) = extensions.get::<Permit>() else { return Ok(()) };
+    match worker.instance_of(name) {
+        Some(instance) if permit.is_for(instance.as_str()) => Ok(()),
+        _ => Err(UnknownOperation::new(name)),
     }
 }
 

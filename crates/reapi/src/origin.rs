@@ -1,24 +1,34 @@
 //! The names that a client gives its requests: the `RequestMetadata` header (REAPI,
 //! "build.bazel.remote.execution.v2.requestmetadata-bin").
 
+use access::Permit;
 use events::Origin;
 use model::Printable;
 use model::proto::RequestMetadata;
 use prost::Message as _;
+use tonic::Extensions;
 use tonic::metadata::MetadataMap;
 
 /// The header with an encoded `RequestMetadata`.
 const HEADER: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
 
+/// The origin of a request with those headers and extensions.
+pub(crate) fn of(headers: &MetadataMap, extensions: &Extensions) -> Origin {
+    let permit = extensions.get::<Permit>();
+    let principal = permit.map(|permit| Printable::name(permit.principal()));
+    Origin { principal: principal.unwrap_or_default(), ..named_in(headers) }
+}
+
 /// The names in a request's headers. They only inform people, so a header that cannot be read is as
 /// good as none.
-pub(crate) fn of(headers: &MetadataMap) -> Origin {
+fn named_in(headers: &MetadataMap) -> Origin {
     let bytes = headers.get_bin(HEADER).and_then(|value| value.to_bytes().ok());
     let metadata = bytes.and_then(|bytes| RequestMetadata::decode(bytes).ok());
     let Some(metadata) = metadata else { return Origin::default() };
     let tool = metadata.tool_details.unwrap_or_default();
     let tool = [tool.tool_name, tool.tool_version].join(" ");
     Origin {
+        principal: Printable::default(),
         tool: Printable::name(tool.trim()),
         invocation: Printable::name(&metadata.tool_invocation_id),
         mnemonic: Printable::name(&metadata.action_mnemonic),
@@ -37,7 +47,7 @@ mod tests {
     fn origin(bytes: &[u8]) -> Origin {
         let mut headers = MetadataMap::new();
         headers.insert_bin(HEADER, MetadataValue::from_bytes(bytes));
-        of(&headers)
+        named_in(&headers)
     }
 
     #[test]
@@ -54,6 +64,7 @@ mod tests {
             ..RequestMetadata::default()
         };
         let expected = Origin {
+            principal: Printable::default(),
             tool: "bazel 7.7.1".into(),
             invocation: "i".into(),
             mnemonic: "CppCompile".into(),
@@ -69,6 +80,6 @@ mod tests {
     #[test]
     fn a_header_that_is_malformed_or_missing_is_as_good_as_none() {
         assert_eq!(origin(b"\xff\xff\xff"), Origin::default());
-        assert_eq!(of(&MetadataMap::new()), Origin::default());
+        assert_eq!(of(&MetadataMap::new(), &Extensions::new()), Origin::default());
     }
 }

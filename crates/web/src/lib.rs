@@ -21,4 +21,4 @@ mod server;
 pub use metrics::{Metrics, MetricsError, Reading, ReadingKind};
 pub use now::Now;
 pub use page::Fact;
-pub use server::{Facts, Site, serve};
+pub use server::{Facts, MayRead, Site, serve};

@@ -206,6 +206,7 @@ mod tests {
     #[test]
     fn what_clients_say_is_text() {
         let origin = Arc::new(Origin {
+            principal: HOSTILE.into(),
             tool: HOSTILE.into(),
             invocation: HOSTILE.into(),
             mnemonic: HOSTILE.into(),

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
@@ -29,9 +31,17 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 /// Reads the facts about the daemon that the page shows. Called on a thread that must not block.
 pub type Facts = Arc<dyn Fn() -> Vec<Fact> + Send + Sync>;
 
+/// The way in which a browser asks its user for a token.
+const CHALLENGE: &str = "Basic realm=\"actiond\", charset=\"UTF-8\"";
+
+/// Decides by the headers of a request whether it is answered.
+pub type MayRead = Arc<dyn Fn(&HeaderMap) -> bool + Send + Sync>;
+
 /// What is shown.
 #[derive(Clone)]
 pub struct Site {
+    /// Decides who sees it.
+    pub may_read: MayRead,
     /// The version that runs.
     pub version: &'static str,
     /// What is counted.
@@ -61,7 +71,7 @@ fn router(site: Site) -> Router {
         .route("/metrics", get(metrics))
         .route("/page.css", get(|| async { ([(CONTENT_TYPE, "text/css")], page::STYLE) }))
         .route("/page.js", get(|| async { ([(CONTENT_TYPE, "text/javascript")], page::SCRIPT) }))
-        .layer(middleware::from_fn(guard))
+        .layer(middleware::from_fn_with_state(Arc::clone(&site.may_read), guard))
         .with_state(site)
 }
 
@@ -87,10 +97,16 @@ fn html(text: String) -> Response {
 }
 
 /// Refuses requests that name another host, and keeps browsers strict about the answers.
-async fn guard(request: Request, next: Next) -> Response {
+async fn guard(State(may_read): State<MayRead>, request: Request, next: Next) -> Response {
     if !names_this_host(request.headers()) {
         let text = "this server answers to its address or to localhost, not to another name";
         return (StatusCode::MISDIRECTED_REQUEST, text).into_response();
+    }
+    if !may_read(request.headers()) {
+        let text = "this needs a token with the right to read: as a bearer token, or in a browser as the \
+                    password with any name; the operator can open the page with \
+                    --http=ADDRESS?anonymous=read";
+        return (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, CHALLENGE)], text).into_response();
     }
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
@@ -117,10 +133,14 @@ mod tests {
     use super::*;
 
     async fn get(path: &str, host: &str) -> (StatusCode, HeaderMap, String) {
+        let request = Request::get(path).header(HOST, host).body(Body::empty()).unwrap();
+        answer(request, Arc::new(|_| true)).await
+    }
+
+    async fn answer(request: Request, may_read: MayRead) -> (StatusCode, HeaderMap, String) {
         let metrics = Arc::new(Metrics::new("1", Vec::new()).unwrap());
         let store: Facts = Arc::new(|| vec![Fact { name: "blobs", value: "12".into() }]);
-        let site = Site { version: "1", metrics, now: Arc::default(), store };
-        let request = Request::get(path).header(HOST, host).body(Body::empty()).unwrap();
+        let site = Site { may_read, version: "1", metrics, now: Arc::default(), store };
         let response = router(site).oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, 1 << 20).await.unwrap();
@@ -144,6 +164,23 @@ mod tests {
             assert!(body.contains(expected), "{path}: {body}");
         }
         assert_eq!(get("/nothing", "127.0.0.1").await.0, StatusCode::NOT_FOUND);
+    }
+
+    #[tokio::test]
+    async fn whoever_may_not_read_is_asked_for_a_token() {
+        for path in ["/", "/now", "/metrics", "/page.js", "/nothing"] {
+            let request = |token: &str| {
+                let request = Request::get(path).header(HOST, "127.0.0.1");
+                request.header("authorization", token).body(Body::empty()).unwrap()
+            };
+            let may_read: MayRead = Arc::new(|headers| headers["authorization"] == "right");
+            let (status, headers, body) = answer(request("wrong"), Arc::clone(&may_read)).await;
+            assert_eq!(status, StatusCode::UNAUTHORIZED, "{path}");
+            assert_eq!(headers[WWW_AUTHENTICATE], CHALLENGE);
+            assert!(!body.contains("actiond_") && !body.contains("<h1>"), "{body}");
+            let (status, ..) = answer(request("right"), may_read).await;
+            assert_ne!(status, StatusCode::UNAUTHORIZED, "{path}");
+        }
     }
 
     #[tokio::test]

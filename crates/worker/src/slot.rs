@@ -59,8 +59,8 @@ pub(crate) struct Job {
 impl Job {
     /// The memory that it takes while it waits, in bytes.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        let Origin { tool, invocation, mnemonic, target, configuration } = &*self.origin;
-        let names = [tool, invocation, mnemonic, target, configuration];
+        let Origin { principal, tool, invocation, mnemonic, target, configuration } = &*self.origin;
+        let names = [principal, tool, invocation, mnemonic, target, configuration];
         let names: usize = names.into_iter().map(|name| name.as_str().len()).sum();
         let held = size_of::<Self>() + size_of::<Origin>() + names;
         held as u64 + self.operation.memory_bytes() + self.action.memory_bytes()

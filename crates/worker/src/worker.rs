@@ -265,6 +265,12 @@ impl Worker {
         self.shared.registry.forget(operation_name)
     }
 
+    /// The instance name of an operation, if there is one of that name.
+    pub fn instance_of(&self, operation_name: &str) -> Option<InstanceName> {
+        let operation = self.shared.registry.find(operation_name);
+        operation.map(|operation| operation.instance.clone())
+    }
+
     /// The names of all operations that can still be asked for, in no order.
     pub fn operation_names(&self) -> Vec<String> {
         self.shared.registry.names()
