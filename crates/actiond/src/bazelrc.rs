@@ -1,18 +1,78 @@
-//! The lines of a `.bazelrc` for a server, for a person to paste.
+//! The lines of a `.bazelrc` for a server: those that `serve --print-bazelrc` prints once it serves, and
+//! the verb `bazelrc`, which prints them for a server with the same configuration.
+//!
+//! The server knows neither the CA that signed its certificate nor anybody's secrets, so the lines about
+//! these are comments for a person to complete.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::time::Duration;
 
 use access::Place;
+use anyhow::ensure;
 
-/// The lines that have Bazel run its actions on the server at `place`; with `rootfs=host` where the
+use crate::cli::ServeArgs;
+use crate::configuration::Configuration;
+use crate::doors::{self, OpenPlace, Protection};
+
+/// The time to find out whether a server is there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The verb: prints the lines for the server that `flags` and the other layers of the configuration
+/// describe.
+///
+/// # Errors
+/// When the configuration is wrong, or names no place that a client could connect to.
+pub fn run(flags: Vec<OsString>) -> anyhow::Result<ExitCode> {
+    let arguments = Configuration::load(flags)?.arguments;
+    let open = doors::first_place(&arguments)?;
+    if let Place::Tcp(address) = &open.place {
+        ensure!(
+            address.port() != 0,
+            "the server takes any free port: its first lines name it, and --listen=ADDRESS:PORT here \
+             says which one it is"
+        );
+    }
+    if let Err(error) = connect(&open.place) {
+        eprintln!("linux-actiond: no server is at {} now: {error}", open.place);
+    }
+    println!("{}", lines(&open, &arguments));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn connect(place: &Place) -> std::io::Result<()> {
+    match place {
+        Place::Tcp(address) => {
+            TcpStream::connect_timeout(&reachable(*address), CONNECT_TIMEOUT).map(drop)
+        }
+        Place::Unix(path) => UnixStream::connect(path).map(drop),
+    }
+}
+
+/// The lines that have Bazel run its actions on the server at `open`; with `rootfs=host` where the
 /// operator allows that.
-pub(crate) fn lines(place: &Place, allows_host_rootfs: bool) -> String {
-    let executor = match place {
-        Place::Tcp(address) => format!("grpc://{}", reachable(*address)),
-        Place::Unix(_) => place.to_string(),
+pub(crate) fn lines(open: &OpenPlace, arguments: &ServeArgs) -> String {
+    let executor = match (&open.place, open.protection) {
+        (Place::Tcp(address), Protection::Plain) => format!("grpc://{}", reachable(*address)),
+        (Place::Tcp(address), _) => format!("grpcs://{}", reachable(*address)),
+        (Place::Unix(_), _) => open.place.to_string(),
     };
     let mut lines = vec![format!("build --remote_executor={executor}")];
-    if allows_host_rootfs {
+    if open.protection != Protection::Plain {
+        lines.push("# The CA of the server, unless the system trusts it:".to_owned());
+        lines.push("# build --tls_certificate=/path/to/ca.pem".to_owned());
+    }
+    if open.protection == Protection::MutualTls {
+        lines.push("# build --tls_client_certificate=/path/to/client.pem".to_owned());
+        lines.push("# build --tls_client_key=/path/to/client.key".to_owned());
+    }
+    if arguments.token_file.is_some() && matches!(open.place, Place::Tcp(_)) {
+        lines.push("# A token that the server knows; better in ~/.bazelrc:".to_owned());
+        lines.push("# build --remote_header=authorization=\"Bearer TOKEN\"".to_owned());
+    }
+    if arguments.allow_host_rootfs.is_some() {
         lines.push("build --remote_default_exec_properties=rootfs=host".to_owned());
     }
     lines.push("build --incompatible_strict_action_env".to_owned());
@@ -33,10 +93,17 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser as _;
 
-    fn check(address: &str, allows_host_rootfs: bool, expected: &[&str]) {
-        let place = address.parse::<access::Listen>().unwrap().place;
-        let lines = lines(&place, allows_host_rootfs);
+    /// Checks the first lines for a server with these flags; the last two are always the same.
+    #[track_caller]
+    fn check(flags: &[&str], expected: &[&str]) {
+        let words = ["linux-actiond", "serve"].iter().chain(flags);
+        let arguments = match crate::cli::Cli::try_parse_from(words).unwrap().command {
+            crate::cli::Command::Serve(arguments) => arguments,
+            other => panic!("{other:?}"),
+        };
+        let lines = lines(&doors::first_place(&arguments).unwrap(), &arguments);
         let both = ["build --incompatible_strict_action_env", "build --noremote_local_fallback"];
         assert_eq!(lines.lines().collect::<Vec<_>>(), [expected, &both].concat());
     }
@@ -44,16 +111,47 @@ mod tests {
     #[test]
     fn the_host_rootfs_is_asked_for_only_where_it_is_allowed() {
         let executor = "build --remote_executor=grpc://127.0.0.1:8980";
-        check("127.0.0.1:8980", false, &[executor]);
+        check(&[], &[executor]);
         let host = "build --remote_default_exec_properties=rootfs=host";
-        check("127.0.0.1:8980", true, &[executor, host]);
+        check(&["--allow-host-rootfs"], &[executor, host]);
     }
 
     #[test]
     fn the_address_is_one_to_connect_to() {
-        check("0.0.0.0:1", false, &["build --remote_executor=grpc://127.0.0.1:1"]);
-        check("[::]:1", false, &["build --remote_executor=grpc://[::1]:1"]);
-        check("192.0.2.7:1", false, &["build --remote_executor=grpc://192.0.2.7:1"]);
-        check("unix:/run/a.sock", false, &["build --remote_executor=unix:/run/a.sock"]);
+        let check = |place: &str, executor: &str| {
+            let executor = format!("build --remote_executor={executor}");
+            check(&[&format!("--listen={place}")], &[&executor]);
+        };
+        check("0.0.0.0:1", "grpc://127.0.0.1:1");
+        check("[::]:1", "grpc://[::1]:1");
+        check("192.0.2.7:1", "grpc://192.0.2.7:1");
+        check("unix:/run/a.sock", "unix:/run/a.sock");
+    }
+
+    #[test]
+    fn credentials_are_asked_for_where_the_server_does() {
+        let tls = ["--tls-cert=c", "--tls-key=k"];
+        let executor = "build --remote_executor=grpcs://127.0.0.1:8980";
+        let ca = [
+            "# The CA of the server, unless the system trusts it:",
+            "# build --tls_certificate=/path/to/ca.pem",
+        ];
+        let client = [
+            "# build --tls_client_certificate=/path/to/client.pem",
+            "# build --tls_client_key=/path/to/client.key",
+        ];
+        let token = [
+            "# A token that the server knows; better in ~/.bazelrc:",
+            "# build --remote_header=authorization=\"Bearer TOKEN\"",
+        ];
+        check(&tls, &[&[executor], &ca[..]].concat());
+        let mutual = [&tls[..], &["--tls-client-ca=a"]].concat();
+        check(&mutual, &[&[executor], &ca[..], &client].concat());
+        let with_token = [&tls[..], &["--token-file=t"]].concat();
+        check(&with_token, &[&[executor], &ca[..], &token].concat());
+        let plain = [&with_token[..], &["--listen=127.0.0.1:1?tls=off"]].concat();
+        check(&plain, &[&["build --remote_executor=grpc://127.0.0.1:1"], &token[..]].concat());
+        let socket = [&with_token[..], &["--listen=unix:/run/a"]].concat();
+        check(&socket, &["build --remote_executor=unix:/run/a"]);
     }
 }

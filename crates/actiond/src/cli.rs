@@ -42,6 +42,8 @@ pub enum Command {
     Config(ConfigArgs),
     /// Look at the store, make room in it, verify it and remove blobs, beside a server or without one
     Store(StoreArgs),
+    /// Print the lines of a .bazelrc for a server with the same configuration
+    Bazelrc(Box<ServeArgs>),
     /// Import, list and remove images that actions can have as their root file system
     Image(ImageArgs),
 }

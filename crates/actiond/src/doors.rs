@@ -51,6 +51,23 @@ impl fmt::Display for OpenPlace {
     }
 }
 
+/// The first place at which a server with these arguments listens, unless systemd gives it sockets.
+///
+/// # Errors
+/// When the flags of TLS do not fit together.
+pub(crate) fn first_place(arguments: &ServeArgs) -> anyhow::Result<OpenPlace> {
+    let default = DEFAULT.parse::<Listen>().context("the default place")?;
+    let listen = arguments.listen.first().unwrap_or(&default);
+    let files = tls_files(arguments)?;
+    let has_tls = listen.tls && matches!(listen.place, Place::Tcp(_));
+    let protection = match files.filter(|_| has_tls) {
+        None => Protection::Plain,
+        Some(TlsFiles { client_ca: Some(_), .. }) => Protection::MutualTls,
+        Some(_) => Protection::Tls,
+    };
+    Ok(OpenPlace { place: listen.place.clone(), protection })
+}
+
 /// The files that the flags of TLS name.
 ///
 /// # Errors

@@ -18,9 +18,10 @@
 //! - [`serve`]: the daemon, wired bottom up.
 //! - [`serve_vm`]: the same in a VM, seen from the host.
 //! - [`guest`]: the same in a VM, seen from inside.
+//! - [`worker_flags`]: the flags of `serve` that a worker in a VM takes.
 
 #[cfg(target_os = "linux")]
-mod bazelrc;
+pub mod bazelrc;
 #[cfg(target_os = "linux")]
 pub mod cli;
 #[cfg(target_os = "linux")]

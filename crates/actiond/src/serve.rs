@@ -242,8 +242,8 @@ async fn serve(
         eprintln!("linux-actiond: serving on {place}");
     }
     if arguments.print_bazelrc {
-        let OpenPlace { place, .. } = places.first().context("there is a place to listen at")?;
-        let lines = bazelrc::lines(place, arguments.allow_host_rootfs.is_some());
+        let place = places.first().context("there is a place to listen at")?;
+        let lines = bazelrc::lines(place, &arguments);
         println!("linux-actiond: for the .bazelrc of a workspace:\n\n{lines}\n");
     }
     let manager = ServiceManager::from_environment();
