@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use access::{Policy, Rights};
 use anyhow::Context as _;
-use clap::Parser as _;
 use guest::control::Control;
 use guest::init::WORKER_ARGUMENT;
 use guest::settings::Settings;
@@ -17,10 +16,9 @@ use store::Store;
 use tokio::sync::oneshot;
 use worker::Worker;
 
-use crate::cli::{Cli, Command, ServeArgs};
-use crate::helper;
-use crate::logging;
+use crate::cli::ServeArgs;
 use crate::serve::{CLOSE_TIMEOUT, drain, limit_heaps, server_ended, watch_store, with_worker};
+use crate::{helper, logging, worker_flags};
 
 /// The word that makes the program PID 1; without any word it is that too, as the kernel gives none.
 const INIT_ARGUMENT: &str = "--guest-init";
@@ -58,15 +56,11 @@ fn run() -> anyhow::Result<ExitCode> {
 
 /// What `serve` has by default, on the guest's disks, but for what the host asks for.
 fn arguments(flags: &[String]) -> anyhow::Result<ServeArgs> {
-    let mut words = vec!["linux-actiond", "serve", "--root", guest::STORE];
+    let mut own = vec!["--root", guest::STORE];
     if has_runtimes() {
-        words.extend(["--runtime-root", guest::RUNTIMES]);
+        own.extend(["--runtime-root", guest::RUNTIMES]);
     }
-    words.extend(flags.iter().map(String::as_str));
-    match Cli::try_parse_from(words).context("the guest's own flags")?.command {
-        Command::Serve(arguments) => Ok(*arguments),
-        _ => anyhow::bail!("the guest's own flags are not those of serve"),
-    }
+    worker_flags::parse(flags, &own)
 }
 
 /// Whether init has mounted anything there: the bare mount point is an empty directory.

@@ -9,6 +9,7 @@
 //! - [`doctor`]: what this machine offers, and what its absence costs.
 //!
 //! The rest is for Linux alone:
+//! - [`bazelrc`]: the lines that Bazel needs to use a server.
 //! - [`cli`]: flags, as plain data.
 //! - [`configuration`]: the settings of `serve` from files, environment and flags.
 //! - [`privileges`]: what `serve` needs from the machine before anything else.
@@ -58,3 +59,5 @@ mod store_observers;
 pub mod store_verbs;
 #[cfg(target_os = "linux")]
 mod surroundings;
+#[cfg(all(target_os = "linux", feature = "vm"))]
+pub mod worker_flags;

@@ -28,6 +28,13 @@ pub struct ServeVmArgs {
     accel: Acceleration,
 }
 
+impl ServeVmArgs {
+    /// Flags of `serve` for the worker inside.
+    pub fn worker_flags(&self) -> Vec<String> {
+        self.common.worker_flags.iter().map(|flag| flag.as_str().to_owned()).collect()
+    }
+}
+
 /// Serves until it is told to end.
 ///
 /// # Errors

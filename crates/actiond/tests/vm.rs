@@ -23,7 +23,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     the_store_outlives_its_guests,
     a_guest_that_dies_is_replaced,
     connections_are_carried_as_they_are,
-    a_flag_that_the_worker_does_not_know_is_told,
+    a_flag_that_the_worker_can_not_follow_is_told,
     a_vmm_has_no_rights_and_dies_with_its_host,
     two_vms_on_one_image_are_refused,
     a_disk_with_something_else_on_it_is_left_alone,
@@ -307,11 +307,22 @@ async fn many_connections(artifacts: &Artifacts, daemon: &Daemon) -> Outcome {
     Ok(())
 }
 
-async fn a_flag_that_the_worker_does_not_know_is_told(kit: Kit) -> Outcome {
+async fn a_flag_that_the_worker_can_not_follow_is_told(kit: Kit) -> Outcome {
     let artifacts = artifacts!();
-    let (mut vm, _root) = artifacts.vm(&kit).flag("--worker-flag=--nonsense").command()?;
+    // Before anything boots, where it is wrong in every guest.
+    for (flag, expected) in [
+        ("--worker-flag=--nonsense", "unexpected argument '--nonsense'"),
+        ("--worker-flag=--insecure", "--insecure has no effect in a VM"),
+    ] {
+        let (mut vm, _root) = artifacts.vm(&kit).flag(flag).command()?;
+        let said = failure(&mut vm)?;
+        ensure!(said.contains(expected) && !said.contains("booting"), "{said}");
+    }
+    // What only the guest can know: its kernel mounts no device that is open for writing.
+    let flag = "--worker-flag=--input-root-strategy=erofs-loop";
+    let (mut vm, _root) = artifacts.vm(&kit).flag(flag).command()?;
     let said = failure(&mut vm)?;
-    ensure!(said.contains("unexpected argument '--nonsense'"), "{said}");
+    ensure!(said.contains("choosing an input root strategy"), "{said}");
     ensure!(said.contains("ended while booting"), "{said}");
     Ok(())
 }

@@ -53,6 +53,11 @@ impl WorkerFlag {
     /// All of them together may have so many bytes: a kernel's command line has 2048
     /// (`COMMAND_LINE_SIZE` of x86 and arm64), of which the other words take less than a quarter.
     pub const MAX_BYTES: usize = 1024;
+
+    /// The flag as a word of a command line.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl FromStr for WorkerFlag {

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use actiond::cli::{Cli, Command};
 use actiond::configuration::Configuration;
+use actiond::{bazelrc, configuration, doctor, helper, image, serve, store_verbs};
 #[cfg(feature = "vm")]
-use actiond::serve_vm;
-use actiond::{configuration, doctor, helper, image, serve, store_verbs};
+use actiond::{serve_vm, worker_flags};
 use clap::Parser as _;
 #[cfg(feature = "vm")]
 use vm::qemu::{LAUNCHER_COMMAND, launcher_main};
@@ -26,7 +26,10 @@ fn main() -> ExitCode {
         Command::Serve(_) => Configuration::load(words_from(2)).and_then(serve::run),
         Command::Config(arguments) => configuration::run(&arguments, words_from(3)),
         #[cfg(feature = "vm")]
-        Command::ServeVm(arguments) => serve_vm::run(*arguments),
+        Command::ServeVm(arguments) => {
+            worker_flags::check(&arguments.worker_flags()).and_then(|()| serve_vm::run(*arguments))
+        }
+        Command::Bazelrc(_) => bazelrc::run(words_from(2)),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
         Command::Store(arguments) => store_verbs::run(&arguments),
