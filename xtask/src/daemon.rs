@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    daemon_log::{self, Event, FINISHED, SERVING},
+    daemon_log::{self, Event, FINISHED},
     leftovers,
     reserved_address::ReservedAddress,
     vm::Artifacts,
@@ -111,26 +111,33 @@ impl Daemon {
     /// Waits until the log says, after its first `begin` bytes, that the daemon serves. A connection
     /// would say less: `serve-vm` listens before its guest has booted.
     fn wait_until_it_serves(&mut self, begin: usize) -> Result<()> {
-        let (mut ended, mut place) = (None, None);
+        let (address, mut ended, mut serves) = (self.address().to_string(), None, false);
         within_patience(|| {
             // Before the log is read: a daemon that has ended says no more.
             ended = self.process.as_mut().map(Child::try_wait).transpose()?.flatten();
             let log = fs::read(&self.log)?;
-            place = daemon_log::after(&String::from_utf8_lossy(&log[begin..]), SERVING);
-            Ok(place.is_some() || ended.is_some())
+            let log = String::from_utf8_lossy(&log[begin..]);
+            serves = daemon_log::places(&log).any(|place| place == address);
+            Ok(serves || ended.is_some())
         })?;
         if let Some(status) = ended {
             self.process = None;
             bail!("the daemon ended: {status}\n{}", self.log_tail());
         }
-        let place = place.with_context(|| format!("it never serves\n{}", self.log_tail()))?;
-        let address = self.address();
-        ensure!(place == address.to_string(), "the daemon serves on {place}, not on {address}");
+        ensure!(serves, "it never serves on {address}\n{}", self.log_tail());
         Ok(())
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address.get()
+    }
+
+    /// The address of the place that `--listen` among its flags names, as the daemon says it.
+    pub(crate) fn own_place(&self) -> Result<SocketAddr> {
+        let (log, added) = (self.log()?, self.address().to_string());
+        let places = daemon_log::places(&log).filter(|place| *place != added);
+        let place = places.last().with_context(|| self.log_tail())?;
+        place.parse().with_context(|| format!("the address {place:?}"))
     }
 
     /// The directory of its store.
@@ -200,7 +207,8 @@ impl Daemon {
         Ok(daemon_log::events(&self.log()?).collect())
     }
 
-    fn log(&self) -> Result<String> {
+    /// Its whole log, over all restarts.
+    pub(crate) fn log(&self) -> Result<String> {
         fs::read_to_string(&self.log).with_context(|| format!("cannot read {}", self.log.display()))
     }
 

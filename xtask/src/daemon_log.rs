@@ -14,7 +14,7 @@ const GUEST: &str = "guest: ";
 pub(crate) const FINISHED: &str = "action finished";
 
 /// The words before the place where the daemon serves, which it says once it does: a line beside the log.
-pub(crate) const SERVING: &str = "serving on ";
+const SERVING: &str = "serving on ";
 
 /// One event.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -31,6 +31,14 @@ pub(crate) fn events(log: &str) -> impl Iterator<Item = Event> {
 /// What follows `words` in the first message that contains them.
 pub(crate) fn after(log: &str, words: &str) -> Option<String> {
     events(log).find_map(|event| Some(event.message.split_once(words)?.1.to_owned()))
+}
+
+/// The addresses of the places where the daemon says that it serves; words about TLS follow some of them.
+pub(crate) fn places(log: &str) -> impl Iterator<Item = String> {
+    events(log).filter_map(|event| {
+        let (_, place) = event.message.split_once(SERVING)?;
+        place.split_whitespace().next().map(str::to_owned)
+    })
 }
 
 impl Event {
@@ -114,6 +122,8 @@ mod tests {
                    linux-actiond: serving on 127.0.0.1:2\nlinux-actiond: serving on 127.0.0.1:3\n";
         assert_eq!(after(log, SERVING).as_deref(), Some("127.0.0.1:2"));
         assert_eq!(after("{\"message\":\"began\"}", SERVING), None);
+        let log = format!("{log}linux-actiond: serving on [::1]:4 with TLS\n");
+        assert_eq!(places(&log).collect::<Vec<_>>(), ["127.0.0.1:2", "127.0.0.1:3", "[::1]:4"]);
     }
 
     #[test]

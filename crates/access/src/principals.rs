@@ -220,7 +220,7 @@ impl Principal {
         let rights: Rights =
             rights.join("+").parse().map_err(|error| format!("rights: {error}"))?;
         let rights = InstanceRights::everywhere(rights).but_in(instances);
-        let rights = rights.map_err(|error| error.to_string())?;
+        let rights = rights.map_err(|error| chain::Chain(&error).to_string())?;
         Ok(Self { name: name.into(), rights: Arc::new(rights) })
     }
 }

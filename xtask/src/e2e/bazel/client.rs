@@ -48,12 +48,18 @@ impl Invocation {
 impl Bazel {
     /// A copy of the workspace `e2e/bazel/NAME` in the place's scratch folder.
     pub(super) fn open(place: &Place, name: &str, server: &Daemon) -> Result<Self> {
+        let address = server.address();
+        Self::open_with(place, name, &format!("build --remote_executor=grpc://{address}\n"))
+    }
+
+    /// The same with other lines of the `.bazelrc` that name the server.
+    pub(super) fn open_with(place: &Place, name: &str, lines: &str) -> Result<Self> {
         let sources = workspace::root().join("e2e/bazel");
         let folder = place.scratch.join("client");
         fs::create_dir_all(&folder)?;
         copy_folder(&sources.join(name), &folder.join("workspace"))?;
         copy_folder(&sources.join("offline"), &folder.join("offline"))?;
-        fs::write(folder.join("bazelrc"), bazelrc(server))?;
+        fs::write(folder.join("bazelrc"), bazelrc(lines))?;
         Ok(Self { session: Session::open(&place.client_root, &folder)?, folder })
     }
 
@@ -80,6 +86,16 @@ impl Bazel {
         words: &[&str],
     ) -> Result<Invocation> {
         self.invoke(verb, words)?.expect(exit_code)
+    }
+
+    /// A build that Bazel gives up because of the server. Gives the line in which it says so.
+    pub(super) fn is_refused(&mut self, words: &[&str]) -> Result<String> {
+        let finished = self.session.run("/client/workspace", &self.words("build", words))?;
+        let Finished { exit_code, stderr, .. } = finished;
+        ensure!(exit_code != 0, "Bazel ended with 0:\n{stderr}");
+        let reason = stderr.lines().find(|line| line.contains("ERROR"));
+        let reason = reason.with_context(|| format!("Bazel ended with {exit_code}:\n{stderr}"))?;
+        Ok(reason.chars().take(200).collect())
     }
 
     /// A build that runs while the caller does something else; [`Bazel::finish_build`] must follow.
@@ -156,8 +172,7 @@ fn edit(path: &Path, from: &str, to: &str) -> Result<()> {
     Ok(fs::write(path, text.replace(from, to))?)
 }
 
-fn bazelrc(server: &Daemon) -> String {
-    let address = server.address();
+fn bazelrc(server_lines: &str) -> String {
     let overrides: String = EMPTY_MODULES
         .iter()
         .map(|name| format!("common --override_module={name}=/client/offline/modules/{name}\n"))
@@ -167,7 +182,8 @@ fn bazelrc(server: &Daemon) -> String {
          common --registry=file:///client/offline/registry --noenable_workspace\n\
          {overrides}\
          common --color=no --curses=no --show_progress_rate_limit=60\n\
-         build --remote_executor=grpc://{address} --noremote_local_fallback\n\
+         {server_lines}\
+         build --noremote_local_fallback\n\
          build --spawn_strategy=remote --strategy=TestRunner=remote --genrule_strategy=remote\n\
          build --incompatible_strict_action_env --jobs=16\n\
          build --build_event_json_file=/client/events.json --nobuild_event_json_file_path_conversion\n\

@@ -3,6 +3,7 @@
 //! It runs offline: modules that nobody here uses are empty ones of our own, and the rest are those
 //! that the Debian packages bring.
 
+mod access;
 mod client;
 mod cpp;
 mod events;
@@ -36,6 +37,7 @@ pub(super) const CLIENT: Client = Client {
         Suite { name: "stress", run: stress::run },
         Suite { name: "cpp", run: cpp::run },
         Suite { name: "runtimes", run: runtimes::run },
+        Suite { name: "access", run: access::run },
         Suite { name: "package", run: package::run },
     ],
 };
