@@ -124,7 +124,7 @@ fn only<'a>(command: &'a mut Command, arguments: &Arguments) -> &'a mut Command 
 /// The programs of an attack.
 pub(crate) struct Programs {
     driver: PathBuf,
-    /// What the actions run. It is linked statically, for it runs in sandboxes that hold nothing but an
+    /// The program that the actions run. It is linked statically, for it runs in sandboxes that hold nothing but an
     /// action's inputs.
     attacker: PathBuf,
 }
@@ -140,7 +140,7 @@ pub(crate) fn build() -> Result<Programs> {
     })
 }
 
-/// What the daemon says when a strategy does not work on this machine.
+/// The daemon's message when a strategy does not work on this machine.
 const NO_STRATEGY: &str = "no input root strategy works here";
 
 /// Attacks one daemon after the other, as root, on disks within a state volume. What takes long is

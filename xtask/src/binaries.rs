@@ -15,7 +15,7 @@ use crate::{process, reproducible::Checkout, toolchain, workspace};
 pub(crate) struct Binaries {
     /// `linux-actiond`.
     pub(crate) daemon: PathBuf,
-    /// What the actions of the tests run. It is linked statically, for it runs in sandboxes that
+    /// The program that the actions of the tests run. It is linked statically, for it runs in sandboxes that
     /// hold nothing but an action's inputs.
     pub(crate) action_tool: PathBuf,
 }

@@ -250,7 +250,7 @@ impl Daemon {
         Ok(executions)
     }
 
-    /// How many actions were really run, not answered from the cache.
+    /// The number of actions that were run, not answered from the cache.
     pub(crate) fn executions(&self) -> Result<usize> {
         Ok(self.finished_actions()?.iter().filter(|action| !action.cached).count())
     }

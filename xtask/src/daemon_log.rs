@@ -28,7 +28,7 @@ pub(crate) fn events(log: &str) -> impl Iterator<Item = Event> {
     log.lines().map(Event::parse)
 }
 
-/// What follows `words` in the first message that contains them.
+/// The text after `words` in the first message that contains them.
 pub(crate) fn after(log: &str, words: &str) -> Option<String> {
     events(log).find_map(|event| Some(event.message.split_once(words)?.1.to_owned()))
 }
@@ -61,7 +61,7 @@ impl Event {
         }
     }
 
-    /// What happened.
+    /// The event.
     pub(crate) fn message(&self) -> &str {
         &self.message
     }

@@ -25,10 +25,10 @@ pub(crate) use linux::Release;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// What the release is for.
+    /// The target of the release.
     #[arg(long, value_enum, default_value_t = Target::Linux)]
     target: Target,
-    /// Where the release goes [default: target/dist, or target/dist-macos].
+    /// The folder for the release [default: target/dist, or target/dist-macos].
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Fail when the release would lack this runtime.

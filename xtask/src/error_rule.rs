@@ -34,7 +34,7 @@ fn body(after: &str) -> &str {
     closing(fields, opens, closes).map_or(fields, |end| &fields[..end])
 }
 
-/// Where the bracket closes that was open when `text` began. Brackets in string literals count as
+/// The position at which the bracket closes that was open when `text` began. Brackets in string literals count as
 /// text.
 fn closing(text: &str, opens: char, closes: char) -> Option<usize> {
     let (mut depth, mut quoted, mut escaped) = (0, false, false);

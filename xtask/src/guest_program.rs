@@ -52,7 +52,7 @@ fn build_cross(arch: Arch) -> Result<PathBuf> {
     Ok(checkout.target.join(target).join("release").join(PROGRAM))
 }
 
-/// What builds for a processor that is not this machine's.
+/// The compiler for a processor that is not this machine's.
 struct Cross {
     /// As rustc calls it.
     target: &'static str,

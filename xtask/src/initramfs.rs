@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 
 use crate::{arch::Arch, guest_program};
 
-/// Where the guest mounts what it needs (see `crates/guest`).
+/// The mount points of the guest (see `crates/guest`).
 const FOLDERS: [&str; 9] =
     ["dev", "proc", "sys", "sys/fs", "sys/fs/cgroup", "tmp", "work", "cas", "runtimes"];
 
@@ -103,7 +103,7 @@ fn archive(init: &[u8], more: &[(&str, Vec<u8>)]) -> Vec<u8> {
     archive.finish()
 }
 
-/// What is told of a file beside its name.
+/// The text about a file beside its name.
 struct Entry<'a> {
     mode: u32,
     links: u32,

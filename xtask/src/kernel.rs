@@ -34,7 +34,7 @@ struct BuildArguments {
     /// The machine the guest runs on.
     #[arg(long, value_enum, default_value_t = Arch::host())]
     arch: Arch,
-    /// What the kernel is for.
+    /// The purpose of the kernel.
     #[arg(long, value_enum, default_value_t = Flavour::Release)]
     flavour: Flavour,
 }
@@ -53,7 +53,7 @@ enum Verb {
     Measure(vm::MeasureArguments),
 }
 
-/// What each run of `cargo xtask test` has: the parser, then actiondfs and the input roots on top of it
+/// The part of each run of `cargo xtask test`: the parser, then actiondfs and the input roots on top of it
 /// in the kernel that is shipped, which was built for the VMs' other tests.
 pub(crate) fn check() -> Result<()> {
     parser::run(&parser::Arguments::briefly())?;
@@ -61,7 +61,7 @@ pub(crate) fn check() -> Result<()> {
     contract::run(&contract::Arguments::of_release())
 }
 
-/// What each run of `cargo xtask lint` has, where the kernel's source can be had.
+/// The part of each run of `cargo xtask lint`, where the kernel's source can be had.
 pub(crate) fn lint() -> Result<()> {
     if !process::is_installed("apt-cache") {
         println!(

@@ -1,4 +1,4 @@
-//! What a daemon could leave behind on a host: processes, mounts, loop devices.
+//! The possible remains of a daemon on a host: processes, mounts, loop devices.
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! What the verbs of `cargo xtask` share, and the one that new users start with.
+//! The parts that the verbs of `cargo xtask` share, and the verb that new users start with.
 //!
 //! `cargo xtask` is built before it does anything, and who tries actiond waits for that. So this library,
 //! and the program `xtask` on top of it, have no dependencies but [`anyhow`]. The other verbs, and all that

@@ -55,7 +55,7 @@ fn build_verbs() -> Result<PathBuf> {
     Ok(workspace::target().join("debug").join(VERBS))
 }
 
-/// What the words after `serve` ask for.
+/// The settings that the words after `serve` ask for.
 #[derive(Debug, PartialEq, Eq)]
 enum Served<'a> {
     /// To serve with these flags.

@@ -27,7 +27,7 @@ struct Crate(BTreeMap<ModulePath, Module>);
 struct Module {
     /// The names of what it defines itself, modules left out.
     defines: BTreeSet<String>,
-    /// What its `use` declarations bring into scope: a name, and the path as written.
+    /// The names that its `use` declarations bring into scope, each with the path as written.
     imports: Vec<(String, Vec<String>)>,
     /// Paths as written of what it imports whole, with a `*`.
     globs: Vec<Vec<String>>,

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-/// What a program that runs as root through sudo still has to know of its caller. sudo clears the
+/// The caller's variables that a program needs when it runs as root through sudo. sudo clears the
 /// environment; only these come along. `PATH` is handled on its own.
 const KEPT_VARIABLES: [&str; 2] = ["HOME", "CI"];
 const KEPT_PREFIXES: [&str; 4] = ["CARGO", "RUST", "ACTIOND_", "XDG_"];

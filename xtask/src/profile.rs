@@ -34,20 +34,20 @@ const PERF: Need =
 /// actions, and not a multiple of anything that a kernel does by the clock.
 const FREQUENCY: &str = "1999";
 
-/// How much of a stack is copied with each sample, in bytes. Stacks are unwound by their tables, not
+/// The bytes of a stack that are copied with each sample. Stacks are unwound by their tables, not
 /// by frame pointers, so that the program is the one that is shipped.
 const CALL_GRAPH: &str = "dwarf,16384";
 
-/// How long perf may take to begin. It says nothing that could be waited for when it has.
+/// The time that perf has to begin. It prints nothing that could be waited for.
 const PERF_BEGINS: Duration = Duration::from_millis(500);
 
-/// How long perf may take to end.
+/// The time that perf has to end.
 const PERF_ENDS: Duration = Duration::from_secs(60);
 
 #[derive(clap::Args)]
 #[group(skip)]
 pub(crate) struct Arguments {
-    /// Where the flame graph goes; default: `profile.svg` in the target folder.
+    /// The file for the flame graph; default: `profile.svg` in the target folder.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Arguments of `actiond-bench`, such as `--only TEXT` or `--samples N`.
@@ -60,7 +60,7 @@ pub(crate) struct InsideArguments {
     daemon: PathBuf,
     /// The program that makes the load.
     program: PathBuf,
-    /// Where perf's record goes.
+    /// The file for perf's record.
     record: PathBuf,
     /// Arguments of the load.
     #[arg(last = true)]

@@ -15,11 +15,11 @@ use anyhow::{Context, Result, ensure};
 
 use crate::workspace;
 
-/// Where cargo works.
+/// Cargo's working directory.
 pub(crate) struct Checkout {
     /// The top of the source tree.
     pub(crate) root: PathBuf,
-    /// Where it builds.
+    /// The folder in which it builds.
     pub(crate) target: PathBuf,
     /// Its own folder, with the sources of dependencies.
     pub(crate) cargo_home: PathBuf,

@@ -1,6 +1,6 @@
 //! `cargo xtask runtimes`: the image of C libraries and shells that `--runtime-image` takes.
 //!
-//! What it does is in the `packaging` crate. That is a program of its own so that the other verbs
+//! The `packaging` crate does the work. It is a program of its own so that the other verbs
 //! need not be built with compressors, and so that those run in release.
 
 use std::{
@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     /// Fail when this runtime is unavailable; otherwise it is left out with a warning.
     #[arg(long, value_name = "NAME")]
     require: Vec<String>,
-    /// Where the image goes [default: target/runtimes/runtimes-ARCHITECTURE.sqfs].
+    /// The file for the image [default: target/runtimes/runtimes-ARCHITECTURE.sqfs].
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
 /// Which versions of the packages an image is made of.
 #[derive(Clone, Debug)]
 pub(crate) enum Versions {
-    /// What the signed suites have today, as tests take it.
+    /// The versions that the signed suites serve today, as tests take them.
     Offered,
     /// Exactly what the lock names, as releases take it.
     Locked {
@@ -96,7 +96,7 @@ pub(crate) fn provide(
     Ok(image)
 }
 
-/// Where the image for an architecture is kept.
+/// The path of the image for an architecture.
 fn image_path(architecture: &str) -> PathBuf {
     workspace::target().join(format!("runtimes/runtimes-{architecture}.sqfs"))
 }

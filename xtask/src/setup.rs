@@ -12,7 +12,7 @@ pub struct Need {
     pub program: &'static str,
     /// Its package, or several.
     pub package: &'static str,
-    /// What it does here.
+    /// Its effect here.
     pub why: &'static str,
 }
 
@@ -56,7 +56,7 @@ const NEEDS: [Need; 14] = [
     },
 ];
 
-/// What has no program of its own to be found by.
+/// A need that has no program of its own to be found by.
 const KEYRING: (&str, &str) =
     ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring");
 

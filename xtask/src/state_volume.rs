@@ -1,6 +1,6 @@
 //! A journaled ext4 of its own for whatever tests write, seen by them alone and gone with them.
 //!
-//! What the daemon does depends on the file system its state is on, so tests bring theirs: a sparse
+//! The daemon's behaviour depends on the file system of its state, so tests bring their own: a sparse
 //! image, loop-mounted in a private mount namespace. The image is unlinked as soon as it is
 //! mounted. The kernel then keeps it for as long as a process lives in the namespace, and frees the
 //! mount, the loop device and the space with the last one, however that one ends.

@@ -5,8 +5,8 @@
 //! gives it root and a state volume: that is what the daemon needs, and what a user's own file
 //! system should not be used for.
 //!
-//! What steps need and what nobody waits for is made beside them ([`Part`], [`steps`]): fetching and the ends
-//! of builds leave processors idle.
+//! Parts that later steps need, and parts that nobody waits for, are made beside the steps ([`Part`],
+//! [`steps`]): fetching and the ends of builds leave processors idle.
 
 mod steps;
 
@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     result
 }
 
-/// What can be made beside a step.
+/// A part that can be made beside a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Part {
     /// The kernel, the guest and the runtimes, then the programs that run in release.

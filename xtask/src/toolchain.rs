@@ -28,7 +28,7 @@ use crate::{
     workspace,
 };
 
-/// Where a toolchain has the sources of its standard library.
+/// The path of the standard library's sources in a toolchain.
 const SOURCES: &str = "lib/rustlib/src/rust";
 
 /// Suites that are searched, the likeliest first. Any of them may drop a version when the next one
@@ -60,7 +60,7 @@ impl fmt::Display for NoSources {
 
 impl std::error::Error for NoSources {}
 
-/// What the cargo that runs us has set for its own toolchain. With its library path a compiler takes
+/// The variables that the calling cargo has set for its own toolchain. With its library path a compiler takes
 /// that one's libraries, and with them its sources.
 const OF_THE_CALLER: [&str; 7] = [
     "CARGO",
@@ -102,12 +102,12 @@ impl Toolchain {
         Ok(Self { folder })
     }
 
-    /// Where it is.
+    /// Its path.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Where everything is built that has a library of its own. Apart from the rest: build scripts
+    /// The target folder of packages with a library of their own. Apart from the rest: build scripts
     /// look at the variable that lets a stable compiler build its library, and would be built anew
     /// at each turn.
     pub(crate) fn checkout(&self) -> Result<Checkout> {

@@ -42,7 +42,7 @@ pub(crate) const FLAGS: [&str; 5] = [
     "--connect-timeout-ms=300000",
 ];
 
-/// What a VM boots.
+/// The files that a VM boots.
 #[derive(Clone)]
 pub(crate) struct Artifacts {
     kernel: PathBuf,

@@ -1,4 +1,4 @@
-//! Where things are: the source tree, the target folder, the user's cache.
+//! The paths of the source tree, the target folder and the user's cache.
 
 use std::{
     env, fs,
@@ -31,7 +31,7 @@ pub fn host_triple() -> Result<String> {
     Ok(triple.to_owned())
 }
 
-/// What is worth keeping between runs, made when it is not there.
+/// The folder for files to keep between runs, made when it is not there.
 pub fn cache() -> Result<PathBuf> {
     let base = match (env::var_os("XDG_CACHE_HOME"), env::var_os("HOME")) {
         (Some(folder), _) if !folder.is_empty() => PathBuf::from(folder),

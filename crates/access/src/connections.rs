@@ -40,7 +40,7 @@ const PREFACE_BYTES: usize = 24;
 /// The time for a client to send them. Clients do it at once.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a connection over the limit is told: no settings, and a GOAWAY (RFC 9113, 6.8) of stream 0
+/// The answer to a connection over the limit: no settings, and a GOAWAY (RFC 9113, 6.8) of stream 0
 /// with ENHANCE_YOUR_CALM and words that clients show.
 const REFUSAL: &[u8] = b"\0\0\0\x04\0\0\0\0\0\
 \0\0\x1c\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0btoo many connections";
@@ -51,7 +51,7 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Refusals at a time; more connections are closed without a word.
 const MAX_REFUSALS: usize = 64;
 
-/// What a request knows of the connection that it came by.
+/// The facts that a request knows of its connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// The rights of a call without credentials.
@@ -140,7 +140,7 @@ impl Connections {
     }
 }
 
-/// How many there may be, of all listeners together.
+/// The most connections of all listeners together.
 struct Limits {
     connections: Arc<Semaphore>,
     refusals: Arc<Semaphore>,

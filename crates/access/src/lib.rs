@@ -1,4 +1,4 @@
-//! How clients come in, and what they may do.
+//! The listeners for clients, and the clients' rights.
 //!
 //! ```text
 //! listener (TCP, unix, inherited) ──► accept ──► TLS ──► connection with its caller

@@ -46,7 +46,7 @@ pub(crate) enum Accepted {
     Unix(UnixStream),
 }
 
-/// Why there is no listener.
+/// An error of opening a listener.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The place can't be listened at.

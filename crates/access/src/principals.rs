@@ -68,7 +68,7 @@ pub enum PrincipalsError {
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What the parser says.
+        /// The parser's error.
         message: String,
     },
     /// One principal is wrong.

@@ -47,7 +47,7 @@ impl Rights {
     pub const NONE: Self = Self(0);
     /// Every right.
     pub const ALL: Self = Self(0b1_1111);
-    /// What a build tool needs: every right but [`Right::Admin`].
+    /// The rights that a build tool needs: every right but [`Right::Admin`].
     pub const CLIENT: Self = Self(Self::ALL.0 & !(1 << Right::Admin as u8));
 
     /// The set of these rights.
@@ -106,7 +106,7 @@ impl fmt::Debug for Rights {
     }
 }
 
-/// What a method needs.
+/// The right that a method needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Needed {
     /// Nothing: anybody may ask whether the server is healthy.
@@ -117,7 +117,7 @@ pub(crate) enum Needed {
     Unlisted,
 }
 
-/// What the method at an HTTP path `/SERVICE/METHOD` needs. A method that is not listed here is closed,
+/// The right that the method at an HTTP path `/SERVICE/METHOD` needs. A method that is not listed here is closed,
 /// so that a new one stays closed until somebody thinks about it.
 pub(crate) fn needed(path: &str) -> Needed {
     use Right::{Admin, Execute, Read, WriteAc, WriteCas};

@@ -23,7 +23,7 @@ use crate::store_verbs::StoreArgs;
 #[derive(Debug, Parser)]
 #[command(name = "linux-actiond", version, max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
+    /// The verb.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -56,7 +56,7 @@ pub struct ConfigArgs {
     pub verb: ConfigVerb,
 }
 
-/// What to do with the configuration.
+/// The verb for the configuration.
 #[derive(Debug, Subcommand)]
 pub enum ConfigVerb {
     /// Check files, environment and flags as `serve` does, and say which files were read
@@ -76,7 +76,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Where to listen: ADDRESS:PORT or unix:PATH, as often as needed; after it
+    /// The listeners: ADDRESS:PORT or unix:PATH, as often as needed; after it
     /// ?anonymous=RIGHTS says what callers without credentials may do, such as read or
     /// read+execute, and ?tls=off leaves TLS out there [default: 127.0.0.1:8980, or the
     /// sockets of systemd]
@@ -127,12 +127,12 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DIR", default_value = "/tmp/actiond")]
     pub root: PathBuf,
 
-    /// How much of the disk the store may take: bytes such as 500g or 2Ti, or a share of the file
+    /// The disk space that the store may take: bytes such as 500g or 2Ti, or a share of the file
     /// system such as 40% [default: half of what is free at the first start, at most 100g]
     #[arg(long, value_name = "SIZE")]
     pub cas_size: Option<StoreSize>,
 
-    /// How long blobs that a client was told about are kept, unless room can be made in no other
+    /// The time for which blobs that a client was told about are kept, unless room can be made in no other
     /// way: a number with a unit s, m, h or d
     #[arg(long, value_name = "TIME", default_value = "3h")]
     pub lease: Span,
@@ -175,12 +175,12 @@ pub struct ServeArgs {
     #[arg(long, value_name = "NAME=VALUE")]
     pub platform: Vec<DeclaredProperty>,
 
-    /// What to do with platform properties that are unknown here: ignore them,
+    /// The treatment of platform properties that are unknown here: ignore them,
     /// or refuse the action
     #[arg(long, value_name = "ignore|refuse", default_value = "ignore")]
     pub unknown_properties: UnknownProperties,
 
-    /// How the inputs of an action are made to appear: auto, or one of the
+    /// The way to present an action's inputs: auto, or one of the
     /// strategies that `doctor` lists
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub input_root_strategy: StrategyChoice,
@@ -211,11 +211,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "MS")]
     pub max_timeout_ms: Option<u64>,
 
-    /// How long an action goes on after its last client is gone
+    /// The time that an action goes on after its last client is gone
     #[arg(long, value_name = "MS", default_value_t = 60_000)]
     pub orphan_grace_ms: u64,
 
-    /// How long running actions may take after the first SIGTERM; a second one
+    /// The time that running actions have after the first SIGTERM; a second one
     /// ends them at once
     #[arg(long, value_name = "MS", default_value_t = 30_000)]
     pub drain_timeout_ms: u64,

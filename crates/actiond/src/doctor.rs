@@ -1,4 +1,4 @@
-//! What this machine offers, and what its absence costs.
+//! The features of this machine, and the cost of their absence.
 //!
 //! Everything is found by trying it where that leaves nothing behind: versions
 //! lie, for distributions move features between them. The trials use a root

@@ -182,7 +182,7 @@ impl Facts {
                  ?anonymous=RIGHTS, or give --insecure"
             );
         }
-        // Where there are principals, a client at a port has to be one. The mode of its file
+        // If there are principals, a client at a port has to be one. The mode of its file
         // guards a socket in the file system.
         let default =
             if self.has_principals && self.is_tcp { Rights::NONE } else { Rights::CLIENT };

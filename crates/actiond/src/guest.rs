@@ -23,7 +23,7 @@ use crate::{helper, logging, worker_flags};
 /// The word that makes the program PID 1; without any word it is that too, as the kernel gives none.
 const INIT_ARGUMENT: &str = "--guest-init";
 
-/// How long running actions may take when the host asks for the end. The host waits longer.
+/// The time that running actions have when the host asks for the end. The host waits longer.
 const DRAIN_MS: u64 = 5_000;
 
 /// Runs as what the words after the program's name say.

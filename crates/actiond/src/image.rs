@@ -18,18 +18,18 @@ pub struct ImageArgs {
     #[arg(long, value_name = "DIR", default_value = "/tmp/actiond", global = true)]
     pub root: PathBuf,
 
-    /// What to do
+    /// The verb
     #[command(subcommand)]
     pub command: ImageCommand,
 }
 
-/// What can be done with images.
+/// The verbs for images.
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
     /// Import an image; actions ask for it with the platform property `container-image` or
     /// `rootfs`. The server must not run, and shows it from its next start
     Import {
-        /// What actions call it, such as docker.io/library/debian:12
+        /// The name that actions use for it, such as docker.io/library/debian:12
         name: ImageName,
         /// An OCI image layout: a directory, or a tar archive of one
         path: PathBuf,
@@ -38,7 +38,7 @@ pub enum ImageCommand {
     List,
     /// Forget an image, from the server's next start
     Remove {
-        /// What actions call it
+        /// The name that actions use for it
         name: ImageName,
     },
 }

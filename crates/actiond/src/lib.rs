@@ -1,4 +1,4 @@
-//! What the binaries share: flags and wiring.
+//! The parts that the binaries share: flags and wiring.
 //!
 //! Each binary parses, wires and runs; the crates below decide what it does. Everything about VMs is
 //! behind the feature `vm`, which is on unless `cargo xtask serve` builds the daemon.

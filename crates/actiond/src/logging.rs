@@ -30,12 +30,12 @@ static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 /// Flags that say what is logged, and how.
 #[derive(Debug, Clone, Args)]
 pub struct LogArgs {
-    /// What to log: off, error, warn, info, debug or trace; with commas also per module, as in
+    /// The log filter: off, error, warn, info, debug or trace; with commas also per module, as in
     /// info,store=debug
     #[arg(long, value_name = "FILTER", env = "ACTIOND_LOG", default_value = "info")]
     pub log: String,
 
-    /// How to log: text for people, or json for programs, one object per line
+    /// The log's format: text for people, or json for programs, one object per line
     #[arg(
         long,
         value_name = "FORMAT",

@@ -51,7 +51,7 @@ impl FromStr for HttpChoice {
     }
 }
 
-/// What there is of listeners. Dropping it writes the rest of the event file.
+/// The listeners. Dropping it writes the rest of the event file.
 pub(crate) struct Observers {
     listeners: Listeners,
     site: Site,

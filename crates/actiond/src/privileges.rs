@@ -3,7 +3,7 @@
 use anyhow::bail;
 use rustix::thread::CapabilitySet;
 
-/// What each capability is for; those of root on a plain host have them all, in
+/// The purpose of each capability; root on a plain host has them all, in
 /// a container some may be gone.
 const NEEDED: [(CapabilitySet, &str, &str); 7] = [
     (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN", "to mount and to make namespaces"),

@@ -52,7 +52,7 @@ const MEMORY_PERIOD: Duration = Duration::from_secs(10);
 /// What must be free in the heaps before it goes back: less is soon used again.
 const MEMORY_BYTES: u64 = 16 << 20;
 
-/// How long calls that are still open at the end may take, such as the fetching
+/// The time that calls still open at the end have, such as the fetching
 /// of a last output.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -1,4 +1,4 @@
-//! What systemd wants to hear from a service (sd_notify(3), sd_watchdog_enabled(3)): that it is
+//! The messages that systemd expects from a service (sd_notify(3), sd_watchdog_enabled(3)): that it is
 //! ready, that it is about to stop, and, again and again, that it is alive.
 //!
 //! Without a service manager nothing is said. What can't be said is logged and otherwise ignored:

@@ -1,4 +1,4 @@
-//! What a process inherits from the place where it is started, taken in hand.
+//! The handling of everything that a process inherits from the place where it is started.
 //!
 //! A shell, a service manager or a container runtime can leave a daemon with ignored signals, limits
 //! and open files that break it hours later. Everything that can be put right is put right here, once

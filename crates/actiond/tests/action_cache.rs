@@ -178,7 +178,7 @@ async fn small_blobs_are_inlined_when_asked_for(kit: Kit) -> Outcome {
     assert_eq!(got.output_files[0].contents, b"content"[..]);
     assert_eq!(got.stdout_digest, expected.stdout_digest, "digests stay");
 
-    // What is too large stays a digest.
+    // A file that is too large stays a digest.
     let large = client.put(vec![7; 2 << 20]).await?;
     expected.stdout_digest = Some(large.to_proto());
     store(&client, action, expected).await?;

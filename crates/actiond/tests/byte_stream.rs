@@ -358,7 +358,7 @@ async fn compressed_uploads_are_unpacked(kit: Kit) -> Outcome {
         let name = compressed_upload(&digest);
         assert_eq!(client.write(&name, &packed, 100_000).await?, packed.len() as i64);
         assert!(client.get(&digest).await? == content);
-        // What is here already is answered with -1: nobody knows its packed size.
+        // A known blob is answered with -1: nobody knows its packed size.
         assert_eq!(client.write(&name, &packed, 100_000).await?, -1);
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! What the server says about itself.
+//! The server's statements about itself.
 
 use anyhow::Context as _;
 use prost::Message as _;

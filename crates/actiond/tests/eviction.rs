@@ -43,7 +43,7 @@ async fn a_build_of_three_times_the_bound_ends(kit: Kit) -> Outcome {
         let run = run.succeeded().await?;
         let output = run.output_file("out")?.digest.as_ref().context("a digest")?;
         let output = Digest::from_proto(output, client.function())?;
-        // What a client got in a result a moment ago is there.
+        // A blob that a client got in a result a moment ago is there.
         let fetched = client.get(&output).await?;
         anyhow::ensure!(fetched == [input, number.to_string().into_bytes()].concat());
         anyhow::ensure!(client.cached(&action.encode().0).await?.is_some());

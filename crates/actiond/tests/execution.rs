@@ -181,7 +181,7 @@ async fn missing_inputs_of_any_depth_are_all_listed(kit: Kit) -> Outcome {
     expected.sort();
     assert_eq!(run.missing()?, expected);
     assert!(!run.stages()?.is_empty());
-    // What a client does then.
+    // The client's next step.
     client.put_all([b"deep".to_vec(), b"top".to_vec()]).await?;
     let run = action.run_without_upload().await?;
     assert_eq!(run.succeeded().await?.file("out").await?, "heredeeptop");

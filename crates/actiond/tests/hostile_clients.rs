@@ -32,7 +32,7 @@ const CONNECTIONS: usize = 4;
 /// Calls on each of them: together they ask for several times the bound.
 const CALLS: usize = 300;
 
-/// What the server may hold for clients: 512 MiB, and 8 MiB for each connection.
+/// The memory that the server may hold for clients: 512 MiB, and 8 MiB for each connection.
 /// Beside it is what a debug build, buffers of sockets and the C library's
 /// allocator take, and answers that are read before they are refused.
 const RESIDENT_BYTES_MAX: usize = (512 + CONNECTIONS * 8 + 512) * MIB;

@@ -19,9 +19,9 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     the_store_of_a_running_server_is_left_alone,
 }
 
-/// What the program of the image answers.
+/// The answer of the image's program.
 const FIRST: i32 = 81;
-/// What the second layer's answers, which replaces it.
+/// The answer of the second layer's program, which replaces it.
 const SECOND: i32 = 82;
 
 /// The files of an OCI image layout, by their paths.

@@ -68,7 +68,7 @@ fn is_ours_to_have(kit: &Kit, strategy: StrategyName) -> bool {
     kit.is_in_vm() && strategy != StrategyName::ErofsLoop
 }
 
-/// What a daemon's last words, or those of the one in a VM, say of the strategy that was asked for.
+/// The verdict of a daemon's last words, or those of the one in a VM, on the strategy that was asked for.
 fn why_it_can_not_be_had(error: &anyhow::Error) -> Option<String> {
     let words = format!("{error:#}");
     let mut reasons =

@@ -1,4 +1,4 @@
-//! What works in a plain directory works in an input root.
+//! A program that works in a plain directory works in an input root.
 //!
 //! Each script runs twice in one action, as one user: in the input root, and in a plain directory
 //! with the same content. Exit codes, messages, trees and modes have to be the same.
@@ -53,7 +53,7 @@ where
     }
 }
 
-/// What uses of declared output directories (`out`, `empty`) and inputs (`d/in`) there are.
+/// The uses of declared output directories (`out`, `empty`) and inputs (`d/in`).
 const TOOLS: &[(&str, &str)] = &[
     (
         "tar with ./",

@@ -1,4 +1,4 @@
-//! What the daemon shows of its actions: the metrics, the page, the event file.
+//! The daemon's listeners for events: the metrics, the page, the event file.
 
 use std::net::SocketAddr;
 

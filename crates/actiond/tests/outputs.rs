@@ -322,7 +322,7 @@ struct Unstorable {
     script: &'static str,
     declare: fn(Action) -> Action,
     code: Code,
-    /// What is missing in the result, as it is told.
+    /// The text about what is missing in the result.
     what: &'static str,
     /// Why, in a few words.
     why: &'static str,

@@ -22,7 +22,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     an_executable_without_runtimes_says_so,
 }
 
-/// What the programs of the image answer, by where they come from.
+/// The answers of the image's programs, by their origin.
 const LIBRARY: i32 = 71;
 const SHELL_LIBRARY: i32 = 72;
 const SHELL: i32 = 73;
@@ -132,7 +132,7 @@ async fn runtimes_hide_no_input(kit: Kit) -> Outcome {
     Ok(())
 }
 
-/// What a daemon that does not start says.
+/// The message of a daemon that does not start.
 fn complaint(kit: &Kit, flags: &[String]) -> anyhow::Result<String> {
     let builder = flags.iter().fold(kit.daemon(), |builder, flag| builder.flag(flag));
     let (mut command, _root) = builder.command()?;

@@ -1,4 +1,4 @@
-//! What an action sees, and what it does not.
+//! The view of an action.
 
 use testkit::{Client, Kit, Outcome, elf};
 use tonic::Code;

@@ -1,4 +1,4 @@
-//! How the daemon ends: on request, in a hurry, or by force.
+//! The daemon's end: on request, in a hurry, or by force.
 
 use std::path::Path;
 use std::time::Duration;

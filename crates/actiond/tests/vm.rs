@@ -33,7 +33,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
 /// but its inputs.
 const BUSYBOX: &str = "/bin/busybox";
 
-/// What a case boots.
+/// The machine that a case boots.
 struct Artifacts {
     kernel: PathBuf,
     initramfs: PathBuf,
@@ -201,7 +201,7 @@ async fn the_store_outlives_its_guests(kit: Kit) -> Outcome {
     action.run().await?.succeeded().await?;
     daemon.terminate()?;
     daemon.wait()?;
-    // What was acknowledged is there after a clean stop, and also after a second guest was killed.
+    // Acknowledged blobs are there after a clean stop, and also after a second guest was killed.
     let mut daemon = daemon.successor().start().await?;
     let client = daemon.client();
     ensure!(client.get(&digest).await? == b"kept");
@@ -254,7 +254,7 @@ async fn a_guest_that_dies_is_replaced(kit: Kit) -> Outcome {
 /// bound.
 const CONNECTIONS: usize = 1500;
 
-/// How a client begins: HTTP/2's preface, and settings that change nothing (RFC 9113, section 3.4).
+/// The first bytes of a client: HTTP/2's preface, and settings that change nothing (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 async fn connections_are_carried_as_they_are(kit: Kit) -> Outcome {

@@ -30,7 +30,7 @@ const DEVICE: &str = "ACTIOND_TEST_VHOST_DEVICE_VSOCK";
 /// A shell with all its tools in one static program.
 const BUSYBOX: &str = "/bin/busybox";
 
-/// What the guest says, for the case that it does not serve.
+/// The guest's console, for the case that it does not serve.
 const CONSOLE: &str = "console";
 
 const DISK_BYTES: u64 = 1 << 30;
@@ -38,7 +38,7 @@ const DISK_BYTES: u64 = 1 << 30;
 /// The guest's context id: any that no other VM of this device has.
 const CID: u32 = 3;
 
-/// How often it is looked whether the VM is still there.
+/// The interval at which the VM is checked.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// As long as the kernel's own vsock waits (vsock(7)).
@@ -207,7 +207,7 @@ impl Machine for DeviceMachine {
     }
 }
 
-/// What the device answers begins with `OK` when the guest has taken the connection.
+/// The device's answer begins with `OK` when the guest has taken the connection.
 async fn connect(connections: &Path, port: u32) -> std::io::Result<UnixStream> {
     let mut stream = UnixStream::connect(connections).await?;
     stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;

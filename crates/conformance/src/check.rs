@@ -15,7 +15,7 @@ pub(crate) type Steps = fn(Server) -> Pin<Box<dyn Future<Output = Outcome>>>;
 pub(crate) struct Check {
     /// Says what a conforming server does.
     pub(crate) name: &'static str,
-    /// What the specification says.
+    /// The specification's text.
     pub(crate) clause: Clause,
     /// The calls that prove it.
     pub(crate) steps: Steps,
@@ -28,11 +28,11 @@ pub(crate) struct Clause {
     pub(crate) at: &'static str,
     /// A sentence of its comment, word for word. A test looks it up in the `.proto` files.
     pub(crate) says: &'static str,
-    /// How binding it is.
+    /// Its weight.
     pub(crate) weight: Weight,
 }
 
-/// How binding a clause is.
+/// The weight of a clause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Weight {
@@ -42,7 +42,7 @@ pub(crate) enum Weight {
     Should,
 }
 
-/// What came of a check.
+/// The outcome of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The server does as the clause says.

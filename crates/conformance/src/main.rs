@@ -47,7 +47,7 @@ struct Arguments {
     /// Fail on clauses that say SHOULD as well.
     #[arg(long)]
     strict: bool,
-    /// How many checks run at once.
+    /// The number of checks that run at once.
     #[arg(long, value_name = "N", default_value_t = 4)]
     jobs: usize,
     /// Write the report to this file as JSON.

@@ -8,7 +8,7 @@ use sys::loop_device::LoopError;
 
 use crate::erofs::ImageError;
 
-/// Why an input root could not be presented.
+/// An error of presenting an input root.
 #[derive(Debug, thiserror::Error)]
 pub enum PresentError {
     /// A directory that has to be there is a file or symlink in the input tree.
@@ -51,9 +51,9 @@ pub enum PresentError {
         "{files} input files need a mount each, and at most {max_mounts} are possible (sysctl fs.mount-max)"
     )]
     TooManyMounts {
-        /// How many files the tree has.
+        /// The number of the tree's files.
         files: usize,
-        /// How many mounts there may be.
+        /// The most mounts that there may be.
         max_mounts: usize,
     },
     /// A thread could not be started.

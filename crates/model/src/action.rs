@@ -31,7 +31,7 @@ pub struct ActionMessage {
     pub command: Digest,
     /// The digest of its input root's `Directory`.
     pub input_root: Digest,
-    /// How long the command may run; `None` as long as the server allows.
+    /// The time that the command may run; `None` means as long as the server allows.
     pub timeout: Option<Duration>,
     /// Whether the result must not be cached, nor the action joined with an equal one.
     pub do_not_cache: bool,
@@ -44,17 +44,17 @@ pub struct ActionMessage {
 pub struct ActionSpec {
     /// The digest of the action itself, under which its result is cached.
     pub action: Digest,
-    /// What to run.
+    /// The command.
     pub command: CommandSpec,
     /// The digest of the input root's `Directory`.
     pub input_root: Digest,
-    /// How long the command may run; `None` as long as the server allows.
+    /// The time that the command may run; `None` means as long as the server allows.
     pub timeout: Option<Duration>,
     /// Whether the result must not be cached, nor the action joined with an equal one.
     pub do_not_cache: bool,
 }
 
-/// Why an `Action` can't be run.
+/// An error of an `Action` that can't be run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ActionError {
     /// The message is larger than 1 MiB.
@@ -74,7 +74,7 @@ pub enum ActionError {
     Decode {
         /// The digest of the action.
         action: Digest,
-        /// What the decoder said.
+        /// The decoder's error.
         source: prost::DecodeError,
     },
     /// The digest of the command or of the input root is missing, or none that can be.

@@ -29,16 +29,16 @@ pub struct CommandSpec {
     pub arguments: Vec<CString>,
     /// The whole environment, each variable as `NAME=value`, no name twice.
     pub environment: Vec<CString>,
-    /// Where the program starts, relative to the input root.
+    /// The working directory of the program, relative to the input root.
     pub working_directory: RelPath,
-    /// What is collected when the program has ended; no path twice. One output may lie inside
+    /// The outputs to collect when the program has ended; no path twice. One output may lie inside
     /// another, if that other can be a directory.
     pub outputs: Vec<OutputPath>,
     /// In which forms the client wants output directories.
     pub output_directory_format: OutputDirectoryFormat,
     /// Which properties the client wants with its outputs.
     pub output_node_properties: OutputNodeProperties,
-    /// What the action asks of its environment.
+    /// The action's requirements on its environment.
     pub properties: Properties,
 }
 
@@ -51,7 +51,7 @@ pub struct OutputNodeProperties {
     pub unix_mode: bool,
 }
 
-/// Why a `Command` can't be run.
+/// An error of a `Command` that can't be run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
     /// The message is larger than 16 MiB.

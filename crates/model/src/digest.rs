@@ -1,4 +1,4 @@
-//! What a blob is known by: a hash function, the hash and the size.
+//! The name of a blob: a hash function, the hash and the size.
 //!
 //! REAPI counts the size as part of the digest, so two digests with one hash and two sizes are
 //! different, and at most one of them names a blob.

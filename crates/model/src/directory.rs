@@ -45,7 +45,7 @@ pub enum Entry<'a> {
     Symlink {
         /// Its name in the directory.
         name: &'a [u8],
-        /// Where it points to: relative or absolute, not checked against anything.
+        /// Its target: relative or absolute, not checked against anything.
         target: &'a [u8],
     },
 }
@@ -89,7 +89,7 @@ enum Content {
     Directory {
         hash: [u8; 32],
         size_bytes: [u8; 8],
-        /// How many directories precede it among the entries.
+        /// The number of directories before it among the entries.
         ordinal: u32,
     },
     Symlink {

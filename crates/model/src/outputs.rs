@@ -11,16 +11,16 @@ const MAX_OUTPUT_BYTES: usize = 64 << 20;
 /// One declared output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputPath {
-    /// Where it is, relative to the input root.
+    /// Its path, relative to the input root.
     pub path: RelPath,
     /// The path as the client wrote it, relative to the working directory; the result must name
     /// the output by it.
     pub declared: String,
-    /// What the client expects there.
+    /// The kind that the client expects there.
     pub kind: OutputKind,
 }
 
-/// What a client expects an output to be.
+/// The kind of output that a client expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutputKind {
     /// Whatever is there (`output_paths`).
@@ -31,7 +31,7 @@ pub enum OutputKind {
     Directory,
 }
 
-/// Why outputs can't be collected.
+/// An error of collecting outputs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutputError {
     /// An output is no path inside the input root.

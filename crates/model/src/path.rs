@@ -19,7 +19,7 @@ pub const MAX_PATH_DEPTH: usize = 128;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct RelPath(Box<str>);
 
-/// Why a text is not a clean relative path.
+/// An error of a text that is not a clean relative path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("path {path:?} {problem}")]
 pub struct PathError {
@@ -29,7 +29,7 @@ pub struct PathError {
     pub problem: PathProblem,
 }
 
-/// What is wrong with a path.
+/// The problem with a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathProblem {
     /// It starts with a slash.
@@ -140,7 +140,7 @@ impl RelPath {
         split(&self.0)
     }
 
-    /// How many components there are.
+    /// The number of components.
     pub fn depth(&self) -> usize {
         self.components().count()
     }

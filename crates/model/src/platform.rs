@@ -13,7 +13,7 @@ use crate::property_error::{PropertyError, shown};
 /// The number of ignored names that are kept of one action. Real clients send a handful.
 const MAX_IGNORED: usize = 16;
 
-/// What happens to a platform property that this server gives no meaning to.
+/// The treatment of a platform property that this server does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UnknownProperties {
     /// The action runs as if the property were absent.
@@ -76,7 +76,7 @@ impl FromStr for DeclaredProperty {
     }
 }
 
-/// What this worker is, as far as platform properties can name it.
+/// The worker's platform, as far as platform properties can name it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WorkerPlatform {
     /// The values that the operator declared, by name.

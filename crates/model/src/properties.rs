@@ -1,4 +1,4 @@
-//! What an action asks of its environment, by REAPI platform properties.
+//! The platform properties (REAPI) by which an action describes its environment.
 //!
 //! A known property whose value can't be read is refused, because an action that runs with another
 //! limit than it asked for gives a wrong result. So is a misspelled limit. Other properties are
@@ -26,7 +26,7 @@ const MAX_CPU_CORES: u32 = 8192;
 /// Linux's `PID_MAX_LIMIT`.
 const MAX_PIDS: u32 = 4 << 20;
 
-/// What an action's platform properties ask for.
+/// The settings that an action's platform properties ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Properties {
     /// `mutates_inputs`: the action may change its inputs, in a view of its own.
@@ -46,7 +46,7 @@ pub struct Properties {
     pub ignored: Vec<String>,
 }
 
-/// What an action may use of the machine; what is `None` has only the server's own bounds.
+/// An action's limits on the machine's resources. `None` leaves only the server's own bounds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
     /// The most memory, in bytes.

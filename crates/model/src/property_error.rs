@@ -10,7 +10,7 @@ pub enum PropertyError {
         name: String,
         /// The value as it was sent; its first 128 characters when it is longer.
         value: String,
-        /// What it should be.
+        /// The expected value.
         expected: &'static str,
     },
     /// The property, or another name of it, was set to something else before.

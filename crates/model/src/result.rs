@@ -40,7 +40,7 @@ pub struct TreeDigests {
     pub directories: Vec<Digest>,
 }
 
-/// Why a blob is not a `Tree` message.
+/// An error of a blob that is not a `Tree` message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TreeError {
     /// It is 4 GiB or larger.
@@ -256,7 +256,7 @@ impl BuiltTree {
         self.directories[0].0
     }
 
-    /// What an `ActionResult` says of this directory; `path` is the output as the client declared
+    /// The entry of an `ActionResult` for this directory; `path` is the output as the client declared
     /// it.
     pub fn output_directory(&self, path: &str) -> proto::OutputDirectory {
         proto::OutputDirectory {

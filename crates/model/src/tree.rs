@@ -37,7 +37,7 @@ impl Default for TreeLimits {
     }
 }
 
-/// Why a directory could not be loaded, as the caller of [`InputTree::assemble`] reports it.
+/// An error of loading a directory, as the caller of [`InputTree::assemble`] reports it.
 #[derive(Debug)]
 pub enum LoadError<E> {
     /// The blob is there, and is not a directory.
@@ -46,7 +46,7 @@ pub enum LoadError<E> {
     Failed(E),
 }
 
-/// What loading a directory gives; `None` when it is not in the store.
+/// The result of loading a directory; `None` when it is not in the store.
 pub type Loaded<E> = Result<Option<Arc<Directory>>, LoadError<E>>;
 
 impl<E> From<DirectoryError> for LoadError<E> {
@@ -55,7 +55,7 @@ impl<E> From<DirectoryError> for LoadError<E> {
     }
 }
 
-/// Why a tree could not be assembled.
+/// An error of assembling a tree.
 #[derive(Debug, thiserror::Error)]
 pub enum AssembleError<E> {
     /// These directories are not in the store: all of them, of any depth, as far as can be known;
@@ -119,7 +119,7 @@ pub struct InputTree {
     entry_count: usize,
 }
 
-/// What is at a path of a tree.
+/// The entry at a path of a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found<'a> {
     /// A regular file.
@@ -133,7 +133,7 @@ pub enum Found<'a> {
     Directory(u32),
     /// A symbolic link; lookups don't follow it.
     Symlink {
-        /// Where it points to.
+        /// Its target.
         target: &'a [u8],
     },
 }
@@ -194,7 +194,7 @@ impl InputTree {
             + size_of_val(self.blobs.as_slice())
     }
 
-    /// What is at `path`; symlinks on the way are not followed, and end the search.
+    /// The entry at `path`. Symlinks on the way are not followed and end the search.
     pub fn lookup(&self, path: &RelPath) -> Option<Found<'_>> {
         let mut found = Found::Directory(0);
         for name in path.components() {

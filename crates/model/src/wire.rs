@@ -7,7 +7,7 @@
 //! Format: <https://protobuf.dev/programming-guides/encoding/>. Groups, which REAPI never uses, are
 //! refused, as is anything that does not fit in the message.
 
-/// Where a message is not protobuf.
+/// The position at which a message is not protobuf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// A variable-length integer of more than 64 bits, or cut off.

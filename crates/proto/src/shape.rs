@@ -1,4 +1,4 @@
-//! How much memory a message takes when it is decoded, told from its bytes.
+//! The memory that a message takes when decoded, computed from its bytes.
 //!
 //! An empty submessage is two bytes on the wire and up to several hundred in memory, so the size of
 //! a request says little about what its decoding costs. [`decoded_bytes`] reads the keys and lengths
@@ -13,7 +13,7 @@ pub trait Shaped {
     const SHAPE: &'static Shape;
 }
 
-/// What of a message matters for its size in memory.
+/// The part of a message's shape that matters for its size in memory.
 #[derive(Debug)]
 pub struct Shape {
     /// The size of the Rust type, without what it points to.
@@ -29,11 +29,11 @@ pub struct Field {
     pub number: u32,
     /// Whether there can be several.
     pub repeated: bool,
-    /// What it holds.
+    /// Its content.
     pub kind: Kind,
 }
 
-/// What a field holds.
+/// The content of a field.
 #[derive(Debug)]
 pub enum Kind {
     /// A number, `bool` or `enum`.

@@ -21,7 +21,7 @@ pub(crate) const PREFIX_BYTES: usize = 5;
 /// of 25,000 blobs, and for clients that fill their ByteStream messages to 4 MiB.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 6 << 20;
 
-/// Why a message cannot be taken off the wire.
+/// An error of reading a message off the wire.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum FrameError {
     /// The flag says that the message is compressed.
@@ -52,7 +52,7 @@ impl From<FrameError> for Status {
     }
 }
 
-/// What stands before a message.
+/// The prefix of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Prefix {
     is_compressed: bool,
@@ -133,7 +133,7 @@ impl Frames {
         Some(Part::Prefix(prefix))
     }
 
-    /// How much of the message that began last is still to come.
+    /// The bytes still to come of the message that began last.
     pub(crate) fn remaining_bytes(&self) -> usize {
         self.remaining_bytes
     }

@@ -12,7 +12,7 @@ use crate::status;
 /// that gRPC clients take by default.
 pub(crate) const MAX_INLINED_BYTES: u64 = 1 << 20;
 
-/// What a client would like to have inside the result.
+/// The files that a client wants inline in the result.
 #[derive(Default)]
 pub(crate) struct Wanted {
     stdout: bool,

@@ -1,6 +1,6 @@
 //! Operations as clients see them: the messages that `Execution` and `Operations` answer with.
 //!
-//! What became of an action stands in `ExecuteResponse.status`; the status of the call itself says
+//! The outcome of an action is in `ExecuteResponse.status`; the status of the call itself says
 //! only whether the call was answered.
 
 use model::proto::{

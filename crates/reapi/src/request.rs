@@ -1,4 +1,4 @@
-//! What all requests share: digests, digest functions, and the instance name.
+//! The fields that all requests share: digests, digest functions, and the instance name.
 //!
 //! Each function parses one field, and a field that is malformed is INVALID_ARGUMENT.
 
@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 
 use crate::status;
 
-/// Why a request is refused before anything is looked up.
+/// An error of a request, found before anything is looked up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RequestError {
     /// A field's digest is none.

@@ -19,7 +19,7 @@ use crate::status;
 /// file name need, so that names can be repeated in messages and logs.
 const MAX_NAME_BYTES: usize = 4096;
 
-/// How a blob travels.
+/// The encoding of a blob on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Compression {
     /// As it is.
@@ -35,7 +35,7 @@ pub(crate) struct Resource {
     pub(crate) compression: Compression,
 }
 
-/// Why a name is no resource name.
+/// An error of a name that is not a resource name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ResourceNameError {
     /// The shape is wrong.

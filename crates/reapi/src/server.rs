@@ -59,12 +59,12 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// The time for its answer.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Why serving ended early.
+/// The error that ended serving early.
 #[derive(Debug, thiserror::Error)]
 #[error("serving connections failed")]
 pub struct ServeError(#[source] Box<dyn Error + Send + Sync>);
 
-/// What the services stand on.
+/// The parts that the services share.
 pub struct Services {
     /// Blobs and cached results.
     pub store: Arc<Store>,

@@ -1,4 +1,4 @@
-//! What a sandbox costs: a no-op action on an empty tmpfs, split by where the time
+//! The cost of a sandbox: a no-op action on an empty tmpfs, split by where the time
 //! goes. `cargo build --release -p sandbox --bins --examples`, then run it as root;
 //! the optional argument is the number of actions at the same time.
 

@@ -30,7 +30,7 @@ pub(crate) enum Value {
     Switch(bool),
 }
 
-/// Why a configuration file can't be used.
+/// An error of a configuration file.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// The file could not be read.
@@ -59,7 +59,7 @@ pub enum FileError {
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What the parser says.
+        /// The parser's error.
         message: String,
     },
     /// The value has a type that no setting has.

@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, Command};
 use crate::file::{self, Entry, FileError, Value};
 use crate::locate::{CONFIG_FLAG, default_files};
 
-/// What the names of variables begin with.
+/// The prefix of the variables' names.
 const PREFIX: &str = "ACTIOND_";
 
 /// The layers to resolve.
@@ -43,11 +43,11 @@ pub struct Setting {
     pub key: String,
     /// Its values as text; none where it is not set. A switch has `true`.
     pub values: Vec<String>,
-    /// Where they come from.
+    /// Their source.
     pub origin: Origin,
 }
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// Nobody set it.
@@ -76,7 +76,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Why the layers make no settings.
+/// An error of resolving the layers.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A flag is wrong. Clap's text says how, and what is right.
@@ -100,7 +100,7 @@ pub enum Error {
     /// A value of a file or of the environment is wrong.
     #[error("{origin}: {key}: {reason}")]
     Value {
-        /// Where the value is.
+        /// The position of the value.
         origin: Origin,
         /// The setting.
         key: String,
@@ -203,7 +203,7 @@ impl Layers<'_> {
         })
     }
 
-    /// What file and environment say of one setting, as words; none where a flag goes before them.
+    /// The words of file and environment for one setting; none if a flag overrides them.
     fn setting(
         &self,
         arg: &Arg,

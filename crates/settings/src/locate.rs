@@ -1,4 +1,4 @@
-//! Where the configuration files are.
+//! The paths of the configuration files.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

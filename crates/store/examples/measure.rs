@@ -1,4 +1,4 @@
-//! What the store's operations cost: `cargo run --release -p store --example measure -- DIR`.
+//! The cost of the store's operations: `cargo run --release -p store --example measure -- DIR`.
 //!
 //! DIR should be on a journaled file system and is filled with a store of its own, which is
 //! removed at the end. Prints medians of several rounds, by piece: elapsed time, processor time, and
@@ -44,7 +44,7 @@ fn open(root: &Path) -> std::sync::Arc<Store> {
     Store::open(root, StoreOptions::default()).expect("a store")
 }
 
-/// What a round took: on the clock, and of the processors.
+/// The time of a round: wall time and processor time.
 #[derive(Clone, Copy)]
 struct Took {
     elapsed: Duration,

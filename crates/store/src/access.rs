@@ -26,7 +26,7 @@ const RECORDS_MAX: u64 = 32 << 20;
 const BUFFER_BYTES: usize = 64 * 1024;
 const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 
-/// What a file is.
+/// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Blob,

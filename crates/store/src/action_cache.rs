@@ -60,10 +60,10 @@ struct Inner {
     names: Stripes,
 }
 
-/// Where an entry lies below `ac`.
+/// The path of an entry below `ac`.
 struct EntryPath {
     path: CString,
-    /// Where the file's own name begins.
+    /// The start of the file's own name.
     name_at: usize,
     /// The entry's place in the index.
     key: Digest,
@@ -147,7 +147,7 @@ impl ActionCache {
         Self { inner: Arc::new(Inner { files, checkpoints, index, clock, space, names }) }
     }
 
-    /// What is known of the entries.
+    /// The entries' attributes.
     pub(crate) fn index(&self) -> &Index {
         &self.inner.index
     }
@@ -298,7 +298,7 @@ impl ActionCache {
         let file = match openat(directory, &path.path, READ_FLAGS, Mode::empty()) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Ok(None),
-            // What can't be read is damaged, and is removed as that.
+            // An entry that can't be read is damaged and is removed.
             Err(e) if is_of_file(e) => return Ok(Some(Bytes::new())),
             Err(e) => return Err(path.failed("open cached result", e)),
         };

@@ -51,7 +51,7 @@ pub struct Adopted {
     pub executable: bool,
 }
 
-/// Why an action's file did not become a blob.
+/// An error of adopting an action's file as a blob.
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
     /// It is a directory, symlink, device, socket or pipe.
@@ -59,7 +59,7 @@ pub enum AdoptError {
     NotAFile {
         /// The file's name.
         name: String,
-        /// What it is.
+        /// Its kind.
         kind: FileType,
     },
     /// It is larger than the caller allows.
@@ -230,7 +230,7 @@ impl<'a> Candidate<'a> {
         mode.intersects(Mode::XUSR | Mode::XGRP | Mode::XOTH)
     }
 
-    /// What was hashed a moment ago and is something else now has changed.
+    /// A file that has another hash than a moment ago has changed.
     fn changed(&self, error: StoreError) -> AdoptError {
         match error {
             StoreError::DigestMismatch { .. } | StoreError::TooManyBytes { .. } => {

@@ -1,4 +1,4 @@
-//! Where a blob lies below `cas/blobs`: `<function>/<first 2 hex>/<64 hex>`.
+//! The path of a blob below `cas/blobs`: `<function>/<first 2 hex>/<64 hex>`.
 //!
 //! Built on the stack: a path is made for every blob that is stored or read.
 

@@ -48,7 +48,7 @@ use crate::watch::Watch;
 /// sensibly larger, and a caller that streams has [`Cas::open`].
 pub const READ_BYTES_MAX: u64 = 64 << 20;
 
-/// How blobs are opened. Without NOATIME a read would be a write now and then.
+/// The flags with which blobs are opened. Without NOATIME a read would be a write now and then.
 /// And opening a pipe that somebody put in the place of a blob must not hang.
 pub(crate) const READ_FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
@@ -59,7 +59,7 @@ pub(crate) const READ_FLAGS: OFlags = OFlags::RDONLY
 /// The mode of a blob: nobody changes it, everybody who can reach it may read it.
 pub(crate) const BLOB_MODE: Mode = Mode::RUSR.union(Mode::RGRP).union(Mode::ROTH);
 
-/// What became of a request to delete a blob.
+/// The outcome of a request to delete a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deleted {
     /// It was there, and is not any more.
@@ -324,7 +324,7 @@ impl Cas {
         (self.inner.index.files(), self.inner.index.bytes())
     }
 
-    /// What is known of the blobs.
+    /// The index's records of the blobs.
     pub(crate) fn index(&self) -> &Index {
         &self.inner.index
     }

@@ -184,7 +184,7 @@ impl Checkpoints {
         }
         *closed = true;
         let checkpoint = checkpoint_now();
-        // What else is on the file system can make this take long, so not without need.
+        // Other files on the file system can make this slow, so it is done only when needed.
         if self.dirty.load(Ordering::Acquire) {
             self.sync()?;
         }

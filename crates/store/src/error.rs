@@ -1,11 +1,11 @@
-//! What can go wrong in the store, by the act that failed.
+//! Errors of the store, by the operation that failed.
 
 use std::io;
 
 use model::Digest;
 use rustix::io::Errno;
 
-/// Why an operation on the CAS or on the action cache failed.
+/// An error of an operation on the CAS or on the action cache.
 ///
 /// That a blob or an entry is absent is no error; the operations have a value for it.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +15,7 @@ pub enum StoreError {
     Io {
         /// The act, as in "can't …".
         step: &'static str,
-        /// What it was done to: a path below the root, or a digest.
+        /// The object of the call: a path below the root, or a digest.
         what: String,
         /// The errno.
         source: io::Error,
@@ -23,15 +23,15 @@ pub enum StoreError {
     /// The content is not what the caller said it is.
     #[error("the content is {actual}, not {expected}")]
     DigestMismatch {
-        /// What the caller said.
+        /// The caller's error.
         expected: Digest,
-        /// What arrived.
+        /// The actual value.
         actual: Digest,
     },
     /// More bytes arrived than the expected digest has; the rest was not looked at.
     #[error("more bytes arrived than {expected} has")]
     TooManyBytes {
-        /// What the caller said.
+        /// The caller's error.
         expected: Digest,
     },
     /// The blob is larger than what is read into memory at once.
@@ -82,7 +82,7 @@ pub enum Shortage {
          store, and nothing in the store can be evicted; free some space there"
     )]
     Reserve {
-        /// What the store keeps free.
+        /// The space that the store keeps free.
         bytes: u64,
     },
 }

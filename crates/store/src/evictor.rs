@@ -34,7 +34,7 @@ const NOTICE_EVERY: u64 = 1024;
 /// How often the ages of the files are read. It takes about 20 ms for a million files.
 const AGES_PERIOD: Duration = Duration::from_secs(30);
 
-/// What has been evicted since the start.
+/// The evictions since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Evictions {
     pub(crate) blobs: AtomicU64,

@@ -10,7 +10,7 @@ use rustix::io::{Errno, Result, pread};
 /// core when they are hashed.
 const READ_BYTES: u64 = 256 * 1024;
 
-/// What a file turned out to hold.
+/// The content that was found in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileHash {
     /// All of it, which may be less than was expected.

@@ -1,9 +1,9 @@
-//! Who needs which blobs right now.
+//! The pins: who needs which blobs now.
 //!
 //! A running action needs thousands of blobs, so pins are not counted per blob: whoever needs a set
 //! of blobs registers the set, in constant time, and a deletion asks every registered set.
 //!
-//! Why that is free of races: a pin is registered under the lock that a deletion holds from before
+//! The reason why that is free of races: a pin is registered under the lock that a deletion holds from before
 //! it asks the sets until the blob is out of the index. Whoever **first pins and then checks
 //! presence** therefore either was seen by the deletion, which then refuses, or finds the blob
 //! absent.

@@ -21,7 +21,7 @@ const EPOCH_SECONDS: i64 = 1_767_225_600;
 const TICKS_PER_SECOND: i64 = 10;
 /// Uses within the first 5 to 10 minutes are the same use: a build reads its inputs many times.
 const PERIOD_TICKS: Tick = 5 * 60 * 10;
-/// How much faster a blob ages that was used in no later period than its first.
+/// The factor by which a blob ages faster that was used in no later period than its first.
 const ONCE_AGES_BY: u32 = 4;
 /// Ranks within a class: 16 for each doubling of the idle time.
 const RANKS_PER_CLASS: usize = 33 * 16;

@@ -19,14 +19,14 @@ use crate::empty_directory::empty_directory;
 use crate::error::StoreError;
 use crate::publisher::Publisher;
 
-/// What the version file holds.
+/// The content of the version file.
 const VERSION: &[u8] = b"actiond store 1\n";
 /// More than any version file of ours has; the rest of a foreign file is of no interest.
 const VERSION_BYTES_MAX: usize = 64;
 const PRIVATE_DIRECTORY: Mode = Mode::RWXU;
 const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 
-/// Why a directory can't be used as the root of a store.
+/// An error of a directory that can't be the root of a store.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The directory belongs to somebody else.
@@ -90,7 +90,7 @@ pub enum OpenError {
     Recovery {
         /// The root.
         path: PathBuf,
-        /// What failed.
+        /// The operation that failed.
         source: StoreError,
     },
     /// A system call failed.
@@ -98,7 +98,7 @@ pub enum OpenError {
     Io {
         /// The act, as in "can't …".
         step: &'static str,
-        /// What it was done to.
+        /// The object of the call.
         path: PathBuf,
         /// The errno.
         source: io::Error,
@@ -299,7 +299,7 @@ fn check_version(directory: &OwnedFd, path: &Path) -> Result<(), OpenError> {
     })
 }
 
-/// What the directories of a store take of the disk: a block each, while they are small.
+/// The disk space of a store's directories: a block each, while they are small.
 pub(crate) fn directory_bytes(block_bytes: u64) -> u64 {
     2 * DigestFunction::ALL.len() as u64 * 256 * block_bytes
 }

@@ -27,7 +27,7 @@ const SHARDS: usize = 256;
 /// More threads than this only wait for each other in the kernel.
 const THREADS_MAX: usize = 8;
 
-/// What was found.
+/// The entry that was found.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
     /// Blobs that were hashed again.
@@ -46,7 +46,7 @@ pub(crate) struct Source<'a> {
     pub(crate) index: &'a Index,
 }
 
-/// What all shards are scanned with.
+/// The context of the scan, the same for all shards.
 #[derive(Clone, Copy)]
 pub(crate) struct Scanner<'a> {
     pub(crate) sources: [Source<'a>; 2],
@@ -145,7 +145,7 @@ impl Shard<'_> {
         Ok(())
     }
 
-    /// What name and size make: a digest, or the key of a cached result; `None` if it is neither.
+    /// The digest, or the key of a cached result, that name and size make; `None` if they make neither.
     fn digest(&self, name: &CStr, stat: &Statx) -> Option<Digest> {
         if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
             return None;
@@ -180,7 +180,7 @@ impl Shard<'_> {
                 match found {
                     Ok(FileHash::Whole(found)) => Ok(found != *digest),
                     Ok(FileHash::Longer) => Ok(true),
-                    // What the disk can't give back is torn as well.
+                    // A blob that the disk can't return counts as torn too.
                     Err(Errno::IO) => Ok(true),
                     Err(e) => Err(e),
                 }

@@ -1,4 +1,4 @@
-//! How large the store may become: what the operator says, and what that is in bytes.
+//! The bound on the store: the operator's setting, and its value in bytes.
 
 use std::os::fd::OwnedFd;
 use std::str::FromStr;
@@ -14,10 +14,10 @@ const FIRST_LINE: &str = "actiond size 1";
 const BYTES_MAX: usize = 128;
 /// Less than this has hardly room for the directories, which alone take 4 MiB.
 const LIMIT_BYTES_MIN: u64 = 16 << 20;
-/// What a store takes at most of a large disk that nobody spoke of.
+/// The largest store on a disk if no size is set.
 const DEFAULT_BYTES_MAX: u64 = 100 << 30;
 
-/// How large the store may become.
+/// The bound on the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StoreSize {
     /// Nothing is bounded and nothing evicted: for tools that open a store for a moment.
@@ -31,7 +31,7 @@ pub enum StoreSize {
     Percent(u8),
 }
 
-/// Why a text is no size.
+/// An error of a text that is not a size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SizeError {
     /// It is neither a number of bytes nor a share.
@@ -90,7 +90,7 @@ fn share_of(disk: &StatVfs, percent: u8) -> u64 {
     ((u128::from(size) * u128::from(percent) / 100) as u64).max(LIMIT_BYTES_MIN)
 }
 
-/// What the store has counts as free: an upgrade finds the same as a first start.
+/// The store's own space counts as free, so an upgrade finds the same as a first start.
 fn automatic(disk: &StatVfs, used: u64) -> u64 {
     let free = disk.f_bavail.saturating_mul(disk.f_frsize).saturating_add(used);
     (free / 2).clamp(LIMIT_BYTES_MIN, DEFAULT_BYTES_MAX)

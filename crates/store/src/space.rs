@@ -1,4 +1,4 @@
-//! How much of the disk the store takes, and may take.
+//! The store's disk space and its bound.
 //!
 //! Everything that takes blocks is charged before it is written: uploads while they grow, blobs,
 //! cached results, and what is in quarantine. Two bounds hold: the limit of the store, and a reserve
@@ -23,18 +23,18 @@ use rustix::fs::{StatVfs, fstatvfs};
 use crate::error::{Shortage, StoreError};
 use crate::trouble::Trouble;
 
-/// What a file costs beside its blocks: its entry in a directory, and its inode where inodes are
+/// The cost of a file beside its blocks: its entry in a directory, and its inode where inodes are
 /// made as they are needed.
 const FILE_OVERHEAD_BYTES: u64 = 512;
 /// One in so many bytes, and one in so many inodes, stays free.
 const RESERVE_SHARE: u64 = 50;
 /// More is never kept free: it is there to end what has begun.
 const RESERVE_BYTES_MAX: u64 = 1 << 30;
-/// How much is charged at most until the file system is looked at again.
+/// The most that is charged until the next look at the file system.
 const UNCHECKED_BYTES_MAX: u64 = 8 << 20;
 /// A pass frees one in so many bytes at least.
 const PASS_SHARE_MIN: u64 = 64;
-/// How many passes of the evictor a charge waits for. The second sees what the first one's other
+/// The number of the evictor's passes that a charge waits for. The second sees what the first one's other
 /// waiters took, and what was pinned for a moment.
 const PASSES_MAX: usize = 3;
 
@@ -64,7 +64,7 @@ struct State {
     is_closed: bool,
 }
 
-/// What stays free of a file system.
+/// The part of a file system that stays free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Reserve {
     bytes: u64,
@@ -112,7 +112,7 @@ impl Space {
         self.block_bytes
     }
 
-    /// What is charged now.
+    /// The charge so far.
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
@@ -231,7 +231,7 @@ impl Space {
         self.limit - self.limit / 32
     }
 
-    /// How many bytes should be evicted now. `files` are there to be evicted, for a file system that
+    /// The number of bytes to evict now. `files` are candidates, for a file system that
     /// runs out of inodes.
     pub(crate) fn excess(&self, wanted: u64, files: u64) -> u64 {
         let Some(_) = self.limit() else { return 0 };
@@ -293,7 +293,7 @@ impl Reserve {
         free_bytes(disk) >= self.bytes && (disk.f_files == 0 || disk.f_ffree >= self.inodes)
     }
 
-    /// How many bytes are to be freed so that the reserve, and as much again, is free. It is asked
+    /// The bytes to free so that the reserve, and as much again, is free. It is asked
     /// before the reserve is touched: running actions are stopped when it is.
     fn shortage(&self, disk: &StatVfs, wanted: u64, mean_file_bytes: u64) -> u64 {
         let of_bytes = (2 * self.bytes).saturating_add(wanted).saturating_sub(free_bytes(disk));

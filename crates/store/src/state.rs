@@ -33,7 +33,7 @@ impl BootId {
     }
 }
 
-/// What the state file says.
+/// The content of the state file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) boot: BootId,
@@ -42,12 +42,12 @@ pub(crate) struct State {
     pub(crate) checkpoint: i64,
 }
 
-/// What the end of the last server asks of this start.
+/// The work that the last server's end leaves for this start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Recovery {
     /// Everything is on the disk.
     Nothing,
-    /// What changed since then, in seconds since the epoch, may be torn.
+    /// Files changed since then, in seconds since the epoch, may be torn.
     Verify {
         /// The last checkpoint.
         since: i64,
@@ -77,7 +77,7 @@ impl State {
         }
     }
 
-    /// What is to be done by a server that starts now, in seconds since the epoch.
+    /// The work of a server that starts now, in seconds since the epoch.
     ///
     /// That the machine still runs does not help: a device that was unplugged, or a file system that
     /// was mounted anew after an error, loses what was not synced just as well. And what a server

@@ -29,15 +29,15 @@ use crate::space::Space;
 use crate::state::{BootId, Recovery, State, seconds_now};
 use crate::trouble::FailedWrites;
 
-/// How a store is opened.
+/// The settings with which a store is opened.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    /// How large the store may become.
+    /// The bound on the store.
     pub size: StoreSize,
-    /// How long a blob that a client was told about is kept, unless there is no other way to make
+    /// The time for which a blob that a client was told about is kept, unless there is no other way to make
     /// room. Default 3 h, the time for which Bazel remembers what it was told.
     pub lease: Duration,
-    /// How long after a change a checkpoint is made. What a crash of the machine costs at the next
+    /// The delay of a checkpoint after a change. The cost of a machine's crash at the next
     /// start is hashing the blobs of about this time.
     pub checkpoint_interval: Duration,
     /// How long it takes until every blob was read and hashed again; `None` for never.
@@ -58,7 +58,7 @@ impl Default for StoreOptions {
     }
 }
 
-/// How long after a change the record of last uses is written.
+/// The delay after a change before the record of last uses is written.
 const ACCESS_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The state of a store at one moment. Counters start at zero when the store is opened.

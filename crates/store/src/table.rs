@@ -15,7 +15,7 @@ const VACANT: u64 = u64::MAX;
 /// A table has this many slots at least, once it holds something.
 const SLOTS_MIN: usize = 8;
 
-/// What is known of a blob.
+/// The index's record of a blob.
 #[derive(Clone, Copy)]
 pub(crate) struct Slot {
     pub(crate) hash: [u8; 32],

@@ -21,7 +21,7 @@ use crate::space::Charge;
 /// uploads that may be open at a time.
 const HELD_BYTES_MAX: usize = 64 * 1024;
 
-/// What is hashed and written at the same time: the thread costs some 20 µs, hashing this much five
+/// The size from which a blob is hashed and written at the same time: the thread costs some 20 µs, hashing this much five
 /// times that.
 const PARALLEL_BYTES: usize = 128 * 1024;
 

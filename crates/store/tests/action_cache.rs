@@ -100,7 +100,7 @@ fn a_torn_entry_reads_as_absent_and_is_removed() {
     }
 }
 
-/// What a view that never waits knows; `Err` when it would have to wait.
+/// The answer of a view that never waits; `Err` when it would have to wait.
 fn known(read: Result<Option<Bytes>, StoreError>) -> Result<Option<Bytes>, ()> {
     read.map_err(|error| assert!(matches!(error, StoreError::WouldWait), "{error}"))
 }

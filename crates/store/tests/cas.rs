@@ -192,7 +192,7 @@ fn the_empty_blob_is_always_there() {
     }
 }
 
-/// What a view that never waits knows; `Err` when it would have to wait.
+/// The answer of a view that never waits; `Err` when it would have to wait.
 fn known(read: Result<Option<Bytes>, StoreError>) -> Result<Option<Bytes>, ()> {
     read.map_err(|error| assert!(matches!(error, StoreError::WouldWait), "{error}"))
 }

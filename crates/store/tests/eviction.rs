@@ -13,7 +13,7 @@ use store::{PinSet, Shortage, Store, StoreError, StoreOptions, StoreSize};
 
 const MIB: u64 = 1 << 20;
 const LIMIT: u64 = 32 * MIB;
-/// What the directories of a store take, a block each.
+/// The space of the store's directories, a block each.
 const DIRECTORIES: u64 = 4 * MIB;
 
 fn open(root: &Path) -> Arc<Store> {
@@ -95,7 +95,7 @@ fn what_fits_with_two_percent_to_spare_is_never_evicted() {
     let root = common::temp_dir();
     let store = open(root.path());
     let room = (LIMIT - DIRECTORIES) * 98 / 100 - LIMIT / 64;
-    // What a blob of 16 blocks costs by the account.
+    // The cost of a blob of 16 blocks by the account.
     let blobs = room / (65_536 + 512);
     for round in 0..3 {
         for number in 0..blobs {

@@ -189,7 +189,7 @@ impl World {
         }
         self.start();
         let store = self.store();
-        // What was torn is gone; what is there still must be right, which `check_all` sees.
+        // Torn blobs are gone. The remaining blobs must be right, which `check_all` checks.
         self.blobs.retain(|digest, _| store.cas().contains(digest));
         self.results.retain(|action, _| {
             let found = store.action_cache().get("", action).expect("read");

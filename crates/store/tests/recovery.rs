@@ -1,4 +1,4 @@
-//! What a start finds after every kind of end.
+//! The state that a start finds after every kind of end.
 
 mod common;
 

@@ -30,7 +30,7 @@ impl CloneArgs {
     }
 }
 
-/// Where the child begins.
+/// The function in which the child begins.
 pub(crate) type Entry<T> = unsafe extern "C" fn(*const T) -> !;
 
 /// Clones; the child calls `entry(argument)` on the stack of `args`, the parent

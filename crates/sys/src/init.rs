@@ -66,7 +66,7 @@ const NAMESPACES: [usize; 2] = [0xff03, 0xff02];
 
 const NO_DESCRIPTOR: i32 = -1;
 
-/// What both processes do before an action is known.
+/// The steps of both processes before an action is known.
 #[derive(Debug, Default)]
 pub struct Preparation {
     /// PID 1, in its new namespaces, with the privileges of the caller.
@@ -75,7 +75,7 @@ pub struct Preparation {
     pub action: Program,
 }
 
-/// What they do once it is.
+/// The steps once it is known.
 #[derive(Debug, Default)]
 pub struct Run {
     /// PID 1, still privileged.
@@ -84,7 +84,7 @@ pub struct Run {
     pub confine: Program,
     /// The action's process, as `Preparation::action` left it.
     pub action: Program,
-    /// What it becomes.
+    /// The new name.
     pub execution: Execution,
 }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-/// How often a free device is asked for again when another process was faster.
+/// The number of tries for a free device when other processes are faster.
 ///
 /// Every failed attempt means that someone else succeeded, so this many misses in a row do not
 /// happen by chance.
@@ -49,7 +49,7 @@ struct LoopConfig {
 const _: () = assert!(size_of::<LoopInfo64>() == 232);
 const _: () = assert!(size_of::<LoopConfig>() == 304);
 
-/// Why there is no loop device.
+/// An error of getting a loop device.
 #[derive(Debug, thiserror::Error)]
 pub enum LoopError {
     /// A device file could not be opened.

@@ -1,4 +1,4 @@
-//! What a process does to itself once, before it does anything else, and the few
+//! The calls that a process makes on itself once, before anything else, and the few
 //! namespace calls that rustix marks unsafe or lacks.
 
 use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};

@@ -7,7 +7,7 @@ use std::ffi::CStr;
 pub struct Strings {
     /// Each string with its terminator, one after the other.
     bytes: Vec<u8>,
-    /// Where each begins.
+    /// The start of each.
     starts: Vec<u32>,
 }
 
@@ -61,7 +61,7 @@ impl Strings {
         self.starts.is_empty()
     }
 
-    /// Where each string is in memory, and 0 at the end; right until `self` is
+    /// The address of each string, and 0 at the end; right until `self` is
     /// changed or dropped, not when it is moved.
     pub(crate) fn addresses(&self) -> Vec<usize> {
         let base = self.bytes.as_ptr() as usize;

@@ -106,12 +106,12 @@ impl Collector for Registered {
     }
 }
 
-/// Why the metrics cannot be counted: two of them have one name, or a name is not valid.
+/// An error of registering metrics: two of them have one name, or a name is not valid.
 #[derive(Debug, thiserror::Error)]
 #[error("the metrics cannot be registered")]
 pub struct MetricsError(#[from] prometheus::Error);
 
-/// What is counted of events.
+/// The counters of events.
 pub struct Metrics {
     registry: Registry,
     actions: IntCounterVec,
@@ -189,7 +189,7 @@ impl Metrics {
         Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
     }
 
-    /// How many actions wait and how many run.
+    /// The numbers of waiting and of running actions.
     pub(crate) fn set_live(&self, queued: usize, running: usize) {
         let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
         self.queued.set(number(queued));

@@ -34,7 +34,7 @@ pub(crate) struct Live {
     pub(crate) started: Option<Instant>,
 }
 
-/// What there was at one moment.
+/// The state at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     /// Running actions, the longest first.
@@ -46,7 +46,7 @@ pub(crate) struct Snapshot {
 }
 
 impl Now {
-    /// What there is now.
+    /// The current state.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let state = self.0.lock();
         let (mut running, mut queued): (Vec<_>, Vec<_>) =
@@ -58,7 +58,7 @@ impl Now {
         Snapshot { running, queued, recent }
     }
 
-    /// How many actions wait and how many run.
+    /// The numbers of waiting and of running actions.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let state = self.0.lock();
         let running = state.live.values().filter(|live| live.started.is_some()).count();

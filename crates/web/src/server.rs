@@ -37,16 +37,16 @@ const CHALLENGE: &str = "Basic realm=\"actiond\", charset=\"UTF-8\"";
 /// Decides by the headers of a request whether it is answered.
 pub type MayRead = Arc<dyn Fn(&HeaderMap) -> bool + Send + Sync>;
 
-/// What is shown.
+/// The part that is shown.
 #[derive(Clone)]
 pub struct Site {
     /// Decides who sees it.
     pub may_read: MayRead,
     /// The version that runs.
     pub version: &'static str,
-    /// What is counted.
+    /// The counters.
     pub metrics: Arc<Metrics>,
-    /// What happens now.
+    /// The actions that run now.
     pub now: Arc<Now>,
     /// The state of the store.
     pub store: Facts,

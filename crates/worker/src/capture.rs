@@ -1,6 +1,6 @@
 //! Standard output and error on their way into the store.
 //!
-//! What fits the inline bound stays in memory and becomes a blob at the end; more goes to a blob as
+//! Output that fits the inline bound stays in memory and becomes a blob at the end; more goes to a blob as
 //! it comes. A stream over its bound stops the action.
 
 use std::ops::ControlFlow;
@@ -22,7 +22,7 @@ pub(crate) struct Capture<'a> {
     refused: Option<Refusal>,
 }
 
-/// Why a stream took no more.
+/// The reason why a stream took no more.
 #[derive(Debug)]
 pub(crate) enum Refusal {
     /// More bytes came than the bound allows.
@@ -59,7 +59,7 @@ impl<'a> Capture<'a> {
         }
     }
 
-    /// Why the stream took no more, if so.
+    /// The reason why the stream took no more, if it did not.
     pub(crate) fn refusal(&self) -> Option<&Refusal> {
         self.refused.as_ref()
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use model::{TreeLimits, WorkerPlatform};
 
-/// How much the worker takes on. Every field is a bound; the defaults say why.
+/// The bounds on the work that the worker accepts. The defaults say why.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
     /// Actions that run at the same time; one thread and at least one sandbox
@@ -19,7 +19,7 @@ pub struct WorkerConfig {
     /// Memory of the actions that wait, in bytes. More are refused like those over `queue_limit`.
     /// Default 32 MiB: three times what 10,000 usual actions take.
     pub queue_bytes: u64,
-    /// How long an action goes on with nobody listening. Default 60 s: Bazel
+    /// The time that an action goes on with nobody listening. Default 60 s: Bazel
     /// breaks and re-makes its stream once a minute at most.
     pub orphan_grace: Duration,
     /// Finished operations that `WaitExecution` still finds. Default 1,000: a

@@ -1,6 +1,6 @@
 //! The part of the disk that actions may not take.
 //!
-//! What an action writes beside `/tmp` is on the file system of the store, which
+//! Files that an action writes beside `/tmp` are on the file system of the store, which
 //! has no quotas that could be set for one action. So a part of it is kept for
 //! the store itself: while an action runs for longer than a moment, it is asked
 //! whether that part is touched, and if it is the action is stopped.
@@ -34,7 +34,7 @@ impl DiskReserve {
 
 impl sandbox::Supervisor for DiskReserve {
     fn allows(&self) -> bool {
-        // What can't be looked at is not forbidden: an action is then ended by
+        // A value that can't be inspected is not forbidden: an action is then ended by
         // the disk itself, as everywhere else.
         fstatvfs(self.directory.as_fd()).map_or(true, |disk| is_untouched(&disk))
     }

@@ -1,4 +1,4 @@
-//! What can go wrong with an action, typed by what a client can do about it.
+//! Errors of actions, by what a client can do about them.
 
 use std::io;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use model::{Chain, Digest, Printable};
 use rustix::io::Errno;
 use store::{StoreError, is_exhaustion};
 
-/// Why an action has no good result. `reapi` maps each variant to one status
+/// The reason why an action has no good result. `reapi` maps each variant to one status
 /// code of `ExecuteResponse.status`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ActionError {
@@ -129,7 +129,7 @@ impl ActionError {
     }
 }
 
-/// Why an action was not taken on at all.
+/// The reason why an action was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
     /// The view of the store would have to wait for a disk: ask again with one that may.
@@ -152,7 +152,7 @@ pub enum SubmitError {
     Draining,
 }
 
-/// Why the action cache could not be asked.
+/// An error of asking the action cache.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// The view of the store would have to wait for a disk: ask again with one that may.
@@ -163,7 +163,7 @@ pub enum CacheError {
     Read {
         /// The action.
         action: Digest,
-        /// What the store said.
+        /// The store's error.
         #[source]
         source: Box<StoreError>,
     },
@@ -174,13 +174,13 @@ pub enum CacheError {
         action: Digest,
         /// The Tree blob.
         tree: Digest,
-        /// What the store said.
+        /// The store's error.
         #[source]
         source: Box<StoreError>,
     },
 }
 
-/// Why the worker could not start.
+/// An error of starting the worker.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A thread could not be made.

@@ -1,4 +1,4 @@
-//! What an action left that is missing in its result, and why.
+//! Outputs of an action that are missing in its result, and the reasons.
 //!
 //! Nothing here ends an action's life: its exit code, its streams and every output that could be
 //! stored are in the result, whatever else could not. Where the action itself failed, clients are
@@ -13,7 +13,7 @@ use crate::error::ActionError;
 /// hostile action can make millions.
 const MAX_TOLD: usize = 20;
 
-/// What could not be stored of one action, in the order in which it was met.
+/// The outputs of one action that could not be stored, in the order in which they were met.
 #[derive(Debug, Default)]
 pub(crate) struct Losses {
     told: Vec<Loss>,

@@ -33,11 +33,11 @@ pub enum Stage {
 /// operation is remembered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Done {
-    /// What the action left; also partial, beside an error.
+    /// The action's outputs; also partial, beside an error.
     pub result: Option<EncodedResult>,
     /// Whether the result was in the action cache.
     pub cached: bool,
-    /// Why there is no good result.
+    /// The reason why there is no good result.
     pub error: Option<ActionError>,
     /// Words for a person beside what `error` says; clients show both when the action failed.
     pub message: String,
@@ -60,7 +60,7 @@ impl Done {
 /// One point in an operation's history.
 #[derive(Debug, Clone)]
 pub struct OperationState {
-    /// Where the action stands.
+    /// The stage of the action.
     pub stage: Stage,
     /// The action.
     pub action: Digest,
@@ -91,7 +91,7 @@ impl OperationState {
 
 type History = Vec<Arc<OperationState>>;
 
-/// Who listens, and since when nobody does.
+/// The listeners, and the time since when there is none.
 #[derive(Debug)]
 struct Audience {
     subscribers: usize,

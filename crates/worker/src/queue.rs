@@ -23,7 +23,7 @@ struct State<T> {
     closed: bool,
 }
 
-/// Why an item was not taken on.
+/// The reason why an item was not accepted.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PushError {
     /// As many items as the bound allows are waiting.

@@ -57,7 +57,7 @@ pub enum Forgotten {
     Unknown,
 }
 
-/// What became of a request to run an action.
+/// The outcome of a request to run an action.
 #[derive(Debug)]
 pub(crate) enum Admission {
     /// An equal action is in flight: listen to that one.

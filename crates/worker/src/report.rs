@@ -1,4 +1,4 @@
-//! What listeners are told of an operation.
+//! The events of an operation.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -67,7 +67,7 @@ impl Job {
     }
 }
 
-/// What all slots share.
+/// The parts that all slots share.
 pub(crate) struct Shared {
     pub(crate) config: WorkerConfig,
     pub(crate) store: Arc<Store>,
@@ -93,7 +93,7 @@ pub(crate) struct Slot {
     pub(crate) stop: StopEvent,
 }
 
-/// What an action leaves to be put away once its answer is out.
+/// The remains of an action, put away once its answer is out.
 #[derive(Default)]
 struct Leftovers {
     inputs: Option<PinnedTree>,
@@ -397,10 +397,10 @@ impl Slot {
     }
 }
 
-/// What came of a command that was started.
+/// The outcome of a command that was started.
 struct Ran {
     result: proto::ActionResult,
-    /// Why the server stopped it.
+    /// The reason why the server stopped it.
     error: Option<ActionError>,
     /// Words about an end that the exit code alone does not explain.
     explanation: String,

@@ -62,7 +62,7 @@ impl Timeline {
         *field = Some(timestamp(time));
     }
 
-    /// What the command and its processes used.
+    /// The resource usage of the command and its processes.
     pub(crate) fn used(&mut self, usage: &sandbox::Usage) {
         let us = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.usage = Some(Usage {
@@ -79,7 +79,7 @@ impl Timeline {
         });
     }
 
-    /// How long each stage took that has both ends by now.
+    /// The duration of each stage that has both ends by now.
     pub(crate) fn stages(&self) -> Stages {
         let of = &self.metadata;
         Stages {
@@ -100,12 +100,12 @@ impl Timeline {
         }
     }
 
-    /// What the command used, once it ran.
+    /// The command's resource usage, once it ran.
     pub(crate) fn usage(&self) -> Option<Usage> {
         self.usage
     }
 
-    /// What is known so far.
+    /// The state so far.
     pub(crate) fn metadata(&self) -> &proto::ExecutedActionMetadata {
         &self.metadata
     }

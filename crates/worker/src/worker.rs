@@ -47,10 +47,10 @@ pub struct Worker {
     threads: Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>,
 }
 
-/// How often the janitor looks for actions that nobody waits for.
+/// The interval at which the janitor looks for actions that nobody waits for.
 const JANITOR_PERIOD: Duration = Duration::from_secs(1);
 
-/// How often [`Worker::drain`] looks whether all is done.
+/// The interval at which [`Worker::drain`] checks whether all is done.
 const DRAIN_PERIOD: Duration = Duration::from_millis(10);
 
 impl Worker {
@@ -357,7 +357,7 @@ impl Shared {
     }
 }
 
-/// Why a request led neither to a result nor to an action to run.
+/// An error of a request that led neither to a result nor to an action to run.
 enum NotPrepared {
     WouldWait,
     Failed(ActionError),

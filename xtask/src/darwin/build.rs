@@ -14,7 +14,7 @@ const TARGET: &str = "aarch64-apple-darwin";
 /// 13 is the oldest that got fixes when this was written.
 const DEPLOYMENT_TARGET: &str = "13.0";
 
-/// How a program is optimized.
+/// The optimization of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Profile {
     /// Quickly built.
@@ -23,12 +23,12 @@ pub(super) enum Profile {
     Release,
 }
 
-/// Where everything goes that is made for macOS, but for what cargo makes.
+/// The folder for everything that is made for macOS, but for cargo's own files.
 pub(super) fn folder() -> PathBuf {
     workspace::target().join("darwin")
 }
 
-/// What is needed to build.
+/// The needs of a build.
 pub(super) struct Build {
     toolchain: Toolchain,
     checkout: Checkout,

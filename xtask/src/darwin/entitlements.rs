@@ -1,4 +1,4 @@
-//! What a program asks the system for, in the two forms that a signature has.
+//! The entitlements of a program, in the two forms that a signature has.
 //!
 //! The property list is the file in `packaging/macos`, as `codesign` takes it. Since macOS 12 the
 //! kernel reads a second form, DER: `[APPLICATION 16] { INTEGER 1, [16] { SEQUENCE { UTF8String key,
@@ -34,7 +34,7 @@ impl Entitlements {
         self.property_list.as_bytes()
     }
 
-    /// What is asked for.
+    /// The names of the entitlements.
     pub(super) fn keys(&self) -> &[String] {
         &self.keys
     }

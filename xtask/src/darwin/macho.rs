@@ -14,16 +14,16 @@ const LC_CODE_SIGNATURE: u32 = 0x1d;
 /// Pages of arm64 macOS, to which the size of a segment in memory is rounded.
 const PAGE_BYTES: u64 = 16 << 10;
 
-/// Where things are in an executable that has room for a signature.
+/// The offsets in an executable that has room for a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Layout {
     /// The code: offset and size in the file.
     pub(super) text: (u64, u64),
     /// The signature: offset and size in the file. It is the last thing there.
     pub(super) signature: (u32, u32),
-    /// Where the load command of the signature is.
+    /// The offset of the signature's load command.
     signature_command: usize,
-    /// Where the load command of the segment is that holds the signature.
+    /// The offset of the load command of the segment that holds the signature.
     linkedit_command: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What goes into the program, and whether it comes out again.
+//! The payloads of the program, and the check that they come out again.
 //!
 //! The linker makes a section of each file. The way back is the program's own, run on Linux: its verb
 //! `extract` reads any host's executable and goes the way that `serve-vm` goes before it boots.
@@ -37,9 +37,9 @@ struct Payload {
     name: &'static str,
     /// A file whose name changes with its content, so that cargo sees that it has to link again.
     file: PathBuf,
-    /// What is in it.
+    /// Its content.
     bytes: Vec<u8>,
-    /// What has to come out.
+    /// The expected result.
     content: Vec<u8>,
 }
 

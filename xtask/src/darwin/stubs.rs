@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 struct Library {
     /// Its stub in the SDK.
     stub: &'static str,
-    /// What the dynamic linker is to load.
+    /// The library that the dynamic linker is to load.
     path: &'static str,
     /// A symbol a line; `#` begins a comment.
     symbols: &'static str,

@@ -13,7 +13,7 @@ use super::signature::{
     SLOT_WRAPPER,
 };
 
-/// What a good signature says.
+/// The text of a good signature.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Signed {
     /// The program's identifier.
@@ -81,7 +81,7 @@ fn blobs(signature: &[u8]) -> Result<Vec<(u32, &[u8])>> {
     Ok(blobs)
 }
 
-/// What a blob of that kind holds.
+/// The content of a blob of that kind.
 fn content(blob: &[u8], magic: u32) -> Result<&[u8]> {
     ensure!(u32_at(blob, 0)? == magic, "a blob is not what its slot says");
     blob.get(8..).context("a blob is cut")

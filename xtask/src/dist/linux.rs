@@ -15,7 +15,7 @@ use crate::{
     reproducible::Checkout,
 };
 
-/// What a release consists of.
+/// The parts of a release.
 pub(crate) struct Release {
     /// `linux-actiond` with its payloads.
     pub(crate) executable: PathBuf,

@@ -12,7 +12,7 @@ const PROGRAM: &str = "darwin-actiond";
 /// Files of `packaging/macos` that go along as they are.
 const AS_THEY_ARE: [&str; 1] = ["dev.actiond.darwin-actiond.plist"];
 
-/// What the formula says in place of the hash of the archive.
+/// The placeholder in the formula for the hash of the archive.
 const FORMULA_HASH: &str = "RELEASE_SHA256";
 
 /// Makes the release in `output`, with that time on everything in it.

@@ -1,4 +1,4 @@
-//! What a release carries: the runtimes, and the guest's kernel and initramfs for `serve-vm`.
+//! The payloads of a release: the runtimes, and the guest's kernel and initramfs for `serve-vm`.
 
 use std::{
     fs,

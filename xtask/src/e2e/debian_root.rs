@@ -23,7 +23,7 @@ const FORMAT: u32 = 1;
 /// The mount point for what a client may write.
 pub(super) const CLIENT_FOLDER: &str = "/client";
 
-/// What a root is made of.
+/// The content of a root.
 #[derive(Debug, Hash)]
 pub(super) struct Recipe {
     pub(super) name: &'static str,

@@ -61,7 +61,7 @@ pub(super) fn run(arch: Arch, all: bool) -> Result<()> {
     run_stress(&artifacts)
 }
 
-/// What each run of `cargo xtask test` has beside the tests of VMs themselves.
+/// The part of each run of `cargo xtask test` beside the tests of VMs themselves.
 pub(crate) fn run_part(artifacts: &Artifacts, arguments: &super::Arguments) -> Result<()> {
     if arguments.skips(super::VM) {
         println!("e2e vm: SKIPPED, as asked");

@@ -14,10 +14,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::process;
 
-/// Where the unit has the daemon keep its store.
+/// The store's path in the unit.
 pub(super) const STATE: &str = "/var/lib/actiond";
 
-/// Where the package lies while it is installed.
+/// The path of the package while it is installed.
 const PACKAGE: &str = "/actiond.deb";
 
 /// Enters the root `$0` and becomes the words after it. The process stays the one that it was, so
@@ -35,7 +35,7 @@ const ENVIRONMENT: [&str; 3] =
 /// A root with the package in it.
 pub(super) struct Installed {
     root: PathBuf,
-    /// What the root has at [`STATE`].
+    /// The root's content at [`STATE`].
     state: PathBuf,
 }
 

@@ -129,7 +129,7 @@ impl Place {
     }
 }
 
-/// Where a suite runs: everything it may use and write.
+/// The surroundings of a suite: everything it may use and write.
 #[derive(Clone)]
 struct Place {
     /// The client's root file system, never written to.
@@ -182,7 +182,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// What suites run actions with, beside the client.
+/// The programs that suites need for actions, beside the client.
 struct Materials {
     debian_12_root: PathBuf,
     release: Release,
@@ -212,7 +212,7 @@ impl Materials {
     }
 }
 
-/// Where programs are compiled that need the C library of Debian 12.
+/// The root in which programs are compiled that need the C library of Debian 12.
 const DEBIAN_12: debian_root::Recipe = debian_root::Recipe {
     name: "debian-12",
     suites: &["bookworm"],
@@ -220,11 +220,11 @@ const DEBIAN_12: debian_root::Recipe = debian_root::Recipe {
     stubs: &[],
 };
 
-/// Where the package is installed: what every Debian has.
+/// The root in which the package is installed: the packages that every Debian has.
 const CLEAN: debian_root::Recipe =
     debian_root::Recipe { name: "clean", suites: &["trixie"], packages: &[], stubs: &[] };
 
-/// What says whether the package's files are right.
+/// The checkers of the package's files.
 const TOOLS: debian_root::Recipe = debian_root::Recipe {
     name: "tools",
     suites: &["trixie"],

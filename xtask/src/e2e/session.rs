@@ -31,7 +31,7 @@ pub(super) struct Session {
     folder: PathBuf,
 }
 
-/// What a command came to.
+/// The outcome of a command.
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) exit_code: i32,

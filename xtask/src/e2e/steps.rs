@@ -1,4 +1,4 @@
-//! How a suite tells what it checked: one sentence a step, with its evidence.
+//! A suite's report of its checks: one sentence a step, with its evidence.
 
 use anyhow::{Context, Result};
 

@@ -21,7 +21,7 @@ use crate::{
     workspace,
 };
 
-/// What takes its place before a build; the cross compiler is added where one is needed.
+/// The packages to install before a build; the cross compiler is added where one is needed.
 const NEEDS: [Need; 6] = [
     Need { program: "make", package: "make", why: "drives the kernel's build" },
     Need { program: "flex", package: "flex", why: "reads Kconfig" },
@@ -31,7 +31,7 @@ const NEEDS: [Need; 6] = [
     Need { program: "zstd", package: "zstd", why: "compresses the kernel" },
 ];
 
-/// What the kernel says of where and when it was built: nothing, so that equal inputs give equal
+/// The kernel's build host and time: empty, so that equal inputs give equal
 /// kernels.
 const ANONYMOUS: [(&str, &str); 4] = [
     ("KBUILD_BUILD_TIMESTAMP", "Sat Jan  1 00:00:00 UTC 2000"),
@@ -61,12 +61,12 @@ impl Kernel {
         Ok(kernel)
     }
 
-    /// What every VMM of this machine boots: bzImage or Image.
+    /// The file that every VMM of this machine boots: bzImage or Image.
     pub(crate) fn image(&self) -> PathBuf {
         self.folder.join(self.arch.image().0)
     }
 
-    /// What starts fastest: on x86 the unpacked ELF file, whose PVH entry skips the decompressor.
+    /// The file that starts fastest: on x86 the unpacked ELF file, whose PVH entry skips the decompressor.
     pub(crate) fn fastest_image(&self) -> PathBuf {
         match self.arch {
             Arch::X86_64 => self.folder.join("vmlinux"),
@@ -75,7 +75,7 @@ impl Kernel {
     }
 }
 
-/// What the compiler looks for beside `W=1`: the paths through each function (what smatch does, which
+/// The compiler's checks beside `W=1`: the paths through each function (what smatch does, which
 /// is in no Debian). GCC 12 takes members of what stands in a kernel list for uninitialised.
 const ANALYZER: &str = "KCFLAGS=-fanalyzer -Wno-analyzer-use-of-uninitialized-value";
 

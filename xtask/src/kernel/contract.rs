@@ -13,7 +13,7 @@ use super::{Flavour, vm};
 use crate::arch::Arch;
 use crate::{binaries, process, workspace};
 
-/// What is run: the name of the test target (none: the library's own tests) and its arguments. In
+/// The test to run: the name of the test target (none: the library's own tests) and its arguments. In
 /// the VM there is no python3, which the test of mappings needs; `test/vm/reading.c` has its cases.
 const PROGRAMS: [Program; 2] = [
     Program {
@@ -48,7 +48,7 @@ impl Arguments {
     }
 }
 
-/// What libtest's lines add up to.
+/// The sum of libtest's lines.
 #[derive(Default, Debug, PartialEq, Eq)]
 struct Tally {
     passed: usize,

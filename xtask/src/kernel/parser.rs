@@ -28,7 +28,7 @@ const FLAGS: [&str; 9] = [
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// How long to fuzz, in seconds, after the unit tests.
+    /// The time to fuzz, in seconds, after the unit tests.
     #[arg(long, default_value_t = 20)]
     fuzz_seconds: u32,
 }

@@ -1,4 +1,4 @@
-//! What a kernel is made of, and the name that follows from it.
+//! The inputs of a kernel, and the name that follows from them.
 
 use std::{
     fs,
@@ -16,10 +16,10 @@ use crate::{arch::Arch, process, workspace};
 /// Raise when [`build`](super::build) makes something else of the same inputs.
 const RECIPE_VERSION: &str = "1";
 
-/// What a kernel is for.
+/// The purpose of a kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Flavour {
-    /// What is shipped.
+    /// The shipped flavour.
     Release,
     /// The same with `/proc/actiondfs_stats`.
     Stats,
@@ -95,7 +95,7 @@ impl Recipe {
     }
 }
 
-/// What the kernel's build sees of actiondfs: not its tests, not its documentation.
+/// The files of actiondfs that the kernel's build sees: not its tests, not its documentation.
 fn actiondfs_files() -> Result<Vec<PathBuf>> {
     let folder = workspace::root().join("kernel/actiondfs");
     let mut files = Vec::new();

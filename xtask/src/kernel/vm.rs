@@ -32,8 +32,8 @@ const LIMIT: Duration = Duration::from_secs(3600);
 /// The first word of the VM's user space. Something without a newline may stand before it.
 const UP: &str = "UP";
 
-/// How often a VM may be booted until it says a word, be it [`UP`] or a panic. QEMU before 8.1, emulating several CPUs side by
-/// side, can run code that Linux has just rewritten, which it does while it boots: one boot in some
+/// The number of boots of a VM until it says a word, be it [`UP`] or a panic. QEMU before 8.1, emulating
+/// several CPUs side by side, can run code that Linux has just rewritten during its boot: one boot in some
 /// dozens dies of that, without a word.
 const BOOTS: usize = 3;
 
@@ -64,7 +64,7 @@ pub(super) struct MeasureArguments {
     arch: Arch,
 }
 
-/// What the guest's lines add up to.
+/// The sum of the guest's lines.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
     passed: usize,
@@ -148,7 +148,7 @@ pub(super) fn judge(boot: &Boot<'_>, verbose: bool, mut also: impl FnMut(&str)) 
     Ok(verdict)
 }
 
-/// What to boot, and for what.
+/// The machine to boot, and its purpose.
 pub(super) struct Boot<'a> {
     pub(super) arch: Arch,
     pub(super) flavour: Flavour,

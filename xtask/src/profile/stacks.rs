@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// How often each stack was met: outermost first, the process's name before all.
+/// The number of samples of each stack: outermost first, the process's name before all.
 pub(super) type Stacks = BTreeMap<Vec<String>, u64>;
 
 /// Reads what `perf script --fields comm,ip,sym` prints: a line with the process's name, a line with
@@ -34,7 +34,7 @@ fn symbol(line: &str) -> String {
     }
 }
 
-/// How much of all samples each process has, in percent, the largest first.
+/// The share of each process in all samples, in percent, the largest first.
 pub(super) fn shares_by_process(stacks: &Stacks) -> Vec<(&str, f64)> {
     let total: u64 = stacks.values().sum();
     let mut shares = BTreeMap::<&str, u64>::new();

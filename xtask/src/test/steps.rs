@@ -107,7 +107,7 @@ fn tell(name: &str, status: ExitStatus, log: &[u8]) {
     }
 }
 
-/// What was left out must be seen, also where all else is well.
+/// The report must show what was left out, also if all else is well.
 fn worth_telling(log: &str) -> impl Iterator<Item = &str> {
     log.lines().filter(|line| line.contains("SKIPPED"))
 }

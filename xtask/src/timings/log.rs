@@ -16,9 +16,9 @@ const CONNECTION: &str = "vm bridge timing";
 pub(super) struct Log {
     /// Actions that were run.
     pub(super) actions: Vec<Stages>,
-    /// How many were not, for their result was cached.
+    /// The number of those that were not, for their result was cached.
     pub(super) cached: usize,
-    /// How many have no result.
+    /// The number of those without a result.
     pub(super) failed: usize,
     pub(super) connections: Vec<Connection>,
 }
@@ -46,7 +46,7 @@ pub(super) struct Connection {
     pub(super) down: Direction,
 }
 
-/// What went one way.
+/// The bytes that went one way.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Direction {
     pub(super) bytes: u64,
@@ -96,7 +96,7 @@ impl Stages {
         Some(self.sandbox? + self.set_up? + self.run? + self.end?)
     }
 
-    /// What the daemon adds to the command, but for the queue.
+    /// The time that the daemon adds to the command, but for the queue.
     pub(super) fn overhead(&self) -> Option<u64> {
         Some(self.inputs? + self.sandbox? + self.set_up? + self.end? + self.outputs?)
     }
@@ -124,7 +124,7 @@ impl Connection {
     }
 }
 
-/// How the connections ended, and how many in which way.
+/// The ends of the connections, and the number of each.
 pub(super) fn outcomes(connections: &[Connection]) -> BTreeMap<&str, usize> {
     let mut counts = BTreeMap::new();
     for connection in connections {

@@ -11,7 +11,7 @@ use crate::logging::LogArgs;
 #[derive(Debug, Parser)]
 #[command(name = "darwin-actiond", version, max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
+    /// The verb.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -55,7 +55,7 @@ pub struct ExtractArgs {
     #[arg(long, value_name = "FILE")]
     pub program: Option<PathBuf>,
 
-    /// Where the files go
+    /// The folder for the files
     #[arg(long, value_name = "DIR", default_value = "/tmp/actiond-vm")]
     pub root: PathBuf,
 }

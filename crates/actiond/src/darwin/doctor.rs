@@ -17,7 +17,7 @@ const GIB: u64 = 1 << 30;
 /// the first toolchain take about as much.
 const WANTED_FREE_BYTES: u64 = 10 * GIB;
 
-/// What a program must be signed with to make a VM.
+/// The entitlement that a program needs to make a VM.
 const ENTITLEMENT: &str = "com.apple.security.virtualization";
 
 /// Prints the report; fails when `serve-vm` could not run.

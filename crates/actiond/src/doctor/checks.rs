@@ -115,7 +115,7 @@ fn seccomp() -> Finding {
     }
 }
 
-/// What can only be found by doing it: a store, input roots, a sandbox.
+/// The checks that need a trial: a store, input roots, a sandbox.
 fn trials(parent: &Path) -> anyhow::Result<Vec<Finding>> {
     let directory = tempfile::Builder::new()
         .prefix(".actiond-doctor-")

@@ -1,4 +1,4 @@
-//! What to do about a sandbox that can't be made, by the step that failed.
+//! The cures for a sandbox that can't be made, by the step that failed.
 
 use rustix::io::Errno;
 use sandbox::{RunError, StepName};

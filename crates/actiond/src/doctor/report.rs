@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// How bad it is that a feature is absent.
+/// The weight of a feature's absence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Weight {
     /// `serve` can't run.
@@ -16,14 +16,14 @@ pub(crate) enum Weight {
 /// One feature.
 #[derive(Debug)]
 pub(crate) struct Finding {
-    /// What is looked for.
+    /// The text that is looked for.
     pub(crate) feature: String,
-    /// What was seen of it, or why it is not there.
+    /// The finding, or the reason for its absence.
     pub(crate) state: Result<String, String>,
     pub(crate) weight: Weight,
-    /// What its absence costs.
+    /// The cost of its absence.
     pub(crate) cost: &'static str,
-    /// How to get it.
+    /// The cure.
     pub(crate) remedy: &'static str,
 }
 

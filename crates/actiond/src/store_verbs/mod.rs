@@ -47,7 +47,7 @@ pub struct StoreArgs {
     #[arg(long, global = true)]
     pub json: bool,
 
-    /// What to do
+    /// The verb
     #[command(subcommand)]
     pub command: StoreCommand,
 }

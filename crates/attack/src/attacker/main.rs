@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What went wrong with the attack itself, as one line.
+/// The error of the attack itself, as one line.
 type Outcome = Result<(), String>;
 
 fn run(words: &[&str]) -> Outcome {

@@ -72,7 +72,7 @@ pub(crate) fn credentials() -> Outcome {
     Ok(())
 }
 
-/// What is wrong with the mounts that are seen: `what: mount`.
+/// The problems of the visible mounts: `what: mount`.
 pub(crate) fn mounts() -> Outcome {
     const WRITABLE: [&str; 5] = ["/tmp", "/dev/shm", "/dev/pts", "/proc", "/execroot"];
     let table = fs::read_to_string("/proc/self/mountinfo").map_err(failed)?;

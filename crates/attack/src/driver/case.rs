@@ -1,4 +1,4 @@
-//! What a case is made of.
+//! The parts of a case.
 
 use std::pin::Pin;
 
@@ -11,9 +11,9 @@ use crate::world::{ACTION_TIMEOUT, World};
 pub(crate) struct Case {
     /// Says what is tried.
     pub(crate) name: &'static str,
-    /// What is tried.
+    /// The attempt.
     pub(crate) attack: Attack,
-    /// What must come of it.
+    /// The expected outcome.
     pub(crate) expect: Expect,
     /// Symlinks among the inputs: name, target.
     pub(crate) links: &'static [(&'static str, &'static str)],
@@ -28,7 +28,7 @@ pub(crate) struct Case {
     pub(crate) costly: bool,
 }
 
-/// What is tried. Words may hold names of [`crate::host::Host::substitute`].
+/// The attempt. Words may hold names of [`crate::host::Host::substitute`].
 #[derive(Clone, Copy)]
 pub(crate) enum Attack {
     /// An action makes system calls; see the attacker's `script`.
@@ -53,7 +53,7 @@ pub(crate) type Steps = fn(&World) -> Pin<Box<dyn Future<Output = anyhow::Result
 #[error("{0}")]
 pub(crate) struct Skip(pub(crate) String);
 
-/// What must come of an attack.
+/// The expected outcome of an attack.
 #[derive(Clone, Copy)]
 pub(crate) enum Expect {
     /// The action ends well, and its last call failed with one of these errors.
@@ -68,7 +68,7 @@ pub(crate) enum Expect {
     Anything,
 }
 
-/// What a case may need.
+/// The needs of a case.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
     /// Nothing but a server.

@@ -1,4 +1,4 @@
-//! What an attack could change on this machine or find on it, and whether it did.
+//! The parts of this machine that an attack could change or find, and whether it did.
 
 use std::fs;
 use std::net::TcpListener;
@@ -33,7 +33,7 @@ pub(crate) struct Host {
     before: Snapshot,
 }
 
-/// What must stay as it is.
+/// The state that must not change.
 #[derive(Debug, PartialEq, Eq)]
 struct Snapshot {
     names: Vec<String>,

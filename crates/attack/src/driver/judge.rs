@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use crate::case::{Attack, Case, Expect, Need, Skip};
 use crate::world::World;
 
-/// What came of a case.
+/// The outcome of a case.
 pub(crate) enum Verdict {
     /// The walls held.
     Held,
@@ -37,7 +37,7 @@ pub(crate) async fn judge(world: &World, case: &Case, quick: bool) -> Verdict {
     }
 }
 
-/// Why the case can't be tried here.
+/// The reason why the case can't be tried here.
 async fn lacking(world: &World, need: Need) -> Result<Option<String>> {
     let is_x86 = cfg!(target_arch = "x86_64");
     Ok(match need {

@@ -54,7 +54,7 @@ struct Arguments {
     list: bool,
 }
 
-/// What came of all cases.
+/// The outcome of all cases.
 #[derive(Default)]
 struct Tally {
     passed: usize,

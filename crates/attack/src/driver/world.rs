@@ -35,7 +35,7 @@ pub(crate) struct World {
     pub(crate) local: Option<Local>,
     /// The attacker's blob.
     attacker: Digest,
-    /// What the attacker is called in input roots: unlike any other process.
+    /// The attacker's name in input roots: unlike any other process.
     name: String,
     /// The blob of [`INPUT`].
     pub(crate) input: Digest,

@@ -640,7 +640,7 @@ async fn an_update_far_over_the_limit_is_refused(server: Server) -> Outcome {
     over_the_limit(&server, server.batch_bytes()?).await
 }
 
-/// What is read of a full batch fits a client that was not told to take more.
+/// The answer to a full batch fits a client that was not told to take more.
 async fn fits(server: &Server, size: usize) -> Outcome {
     if server.batch_bytes()? > DEFAULT_MESSAGE_BYTES && size > 200 {
         return skip("a batch may hold more than such a client takes");

@@ -1,6 +1,6 @@
 //! The errors of building an image.
 
-/// Why a tree has no image.
+/// The reason why a tree has no image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
     /// The format holds a file without content in one chunk, which ends at 8 TiB.

@@ -88,7 +88,7 @@ impl SuperBlock {
     }
 }
 
-/// How the data of an inode is found (`EROFS_INODE_*`, bits 1 to 3 of `i_format`).
+/// The layout of an inode's data (`EROFS_INODE_*`, bits 1 to 3 of `i_format`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DataLayout {
     /// All blocks are contiguous at `i_u`.

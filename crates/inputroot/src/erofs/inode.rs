@@ -21,7 +21,7 @@ pub(super) struct Inode {
 }
 
 impl Inode {
-    /// How many bytes an inode of this size and link count takes.
+    /// The bytes that an inode of this size and link count takes.
     pub(super) const fn bytes(size_bytes: u64, nlink: u32) -> usize {
         if size_bytes > u32::MAX as u64 || nlink > u16::MAX as u32 {
             size_of::<InodeExtended>()

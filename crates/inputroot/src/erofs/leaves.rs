@@ -71,7 +71,7 @@ impl LeafWriter {
         }
     }
 
-    /// How many leaves were written.
+    /// The number of leaves written.
     pub(super) fn count(&self) -> usize {
         (self.next_ino - self.first_ino) as usize
     }

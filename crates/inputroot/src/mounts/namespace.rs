@@ -41,7 +41,7 @@ pub(crate) struct LowerLayer {
     pub(crate) mount: OwnedFd,
     /// The size of its image, if it has one.
     pub(crate) bytes: u64,
-    /// Where the mount is attached, on kernels that want it to be.
+    /// The mount's attachment, on kernels that require one.
     pub(crate) _attached: Option<Attached>,
 }
 

@@ -18,7 +18,7 @@ use sys::mount::{FsContext, MountError, descriptor_path};
 use super::attributes::ATTRIBUTES;
 use crate::access::Access;
 
-/// How overlayfs gets its layers.
+/// The way in which overlayfs gets its layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     /// As descriptors.

@@ -19,11 +19,11 @@ use crate::strategies::{InputRoots, Places};
 pub struct StrategyReport {
     /// The strategy.
     pub name: StrategyName,
-    /// How it works here, or why it does not.
+    /// The way in which it works here, or the reason why it does not.
     pub outcome: Result<&'static str, TrialError>,
 }
 
-/// Why no strategy was chosen.
+/// An error of choosing a strategy.
 #[derive(Debug, thiserror::Error)]
 pub enum ChooseError {
     /// None of those that were allowed works here.

@@ -24,7 +24,7 @@ const CHANGED: &[u8] = b"what an action wrote";
 const INPUT: &str = "directory/input";
 const OUTPUT: &str = "directory/output";
 
-/// Why a strategy is not used.
+/// The reason why a strategy is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum TrialError {
     /// It does not come up with an input root.

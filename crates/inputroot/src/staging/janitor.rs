@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::pool::{Staging, StagingPool};
 use crate::mounts::LowerLayer;
 
-/// How many retired input roots may wait.
+/// The number of retired input roots that may wait.
 ///
 /// A slot that retires one more waits until there is room: an action that leaves a million files
 /// behind slows the slots down instead of filling the disk unseen.

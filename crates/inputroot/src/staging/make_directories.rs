@@ -44,7 +44,7 @@ fn prefixes(path: &RelPath) -> impl Iterator<Item = &str> {
     ends.map(move |end| &text[..end])
 }
 
-/// How many components of `path`, from its start, are directories of the tree.
+/// The number of components of `path`, from its start, that are directories of the tree.
 fn depth_in_tree(tree: &InputTree, path: &RelPath) -> Result<usize, PresentError> {
     let mut directory = 0;
     for ((depth, name), prefix) in path.components().enumerate().zip(prefixes(path)) {

@@ -24,7 +24,7 @@ use crate::access::{DIRECTORY_MODE, MODIFIED_SECONDS};
 use crate::directory::open_directory;
 use crate::error::PresentError;
 
-/// How many idle ones are kept.
+/// The number of idle ones that are kept.
 ///
 /// More exist only while more actions run at once; the surplus is deleted when they end. Each costs a
 /// few inodes.
@@ -63,7 +63,7 @@ impl Staging {
     }
 }
 
-/// Why a staging directory was not put away.
+/// An error of putting a staging directory away.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GiveBackError {
     #[error("emptying it")]

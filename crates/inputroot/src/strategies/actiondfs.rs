@@ -28,7 +28,7 @@ use crate::mounts::{ATTRIBUTES, LowerLayer, Namespace};
 pub(crate) struct ActiondFs {
     sha256: BlobStore,
     blake3: BlobStore,
-    /// Where the overlays are made.
+    /// The directory in which the overlays are made.
     overlays: Arc<Namespace>,
 }
 

@@ -34,7 +34,7 @@ pub struct PresentRequest<'a> {
     pub make_directories: &'a [RelPath],
 }
 
-/// How an input root gets into a sandbox.
+/// The way in which an input root gets into a sandbox.
 #[derive(Debug)]
 pub enum Attachment {
     /// A detached mount, to be attached as it is.

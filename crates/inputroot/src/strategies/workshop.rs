@@ -19,7 +19,7 @@ use crate::staging::{
     Janitor, Leftovers, OutputView, Retired, Source, Staging, StagingPool, make_directories,
 };
 
-/// How many staging directories are made at the start: enough for the first actions of a build, so
+/// The number of staging directories made at the start: enough for the first actions of a build, so
 /// that none of them waits for the file system's journal.
 const PREPARED_STAGING: usize = 8;
 
@@ -42,7 +42,7 @@ pub(crate) trait Strategy: fmt::Debug + Send + Sync {
     /// Makes the mount of an input root.
     fn mount(&self, job: &mut Job<'_>) -> Result<OwnedFd, PresentError>;
 
-    /// Where an [`OutputView`] finds the outputs of the action.
+    /// The place where an [`OutputView`] finds the outputs of the action.
     fn source(&self, job: &Job<'_>, mount: &Arc<OwnedFd>) -> Source {
         let (merged, upper) = (Arc::clone(mount), Arc::clone(&job.staging.upper));
         match job.access {

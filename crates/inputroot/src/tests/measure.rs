@@ -1,4 +1,4 @@
-//! Where the time of an input root goes. Not a test: it asserts nothing, and is run by hand.
+//! The cost of an input root by stage. This is not a test: it asserts nothing and is run by hand.
 //!
 //! `cargo test --release -p inputroot -- --ignored --nocapture measure`
 //!

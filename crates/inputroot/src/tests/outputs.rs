@@ -42,7 +42,7 @@ fn expect_list(view: &OutputView, at: &str, expected: &[&str]) {
     assert_eq!(found.iter().map(line).collect::<Vec<_>>(), expected, "in {at:?}");
 }
 
-/// What an executable input is among the outputs: a copy of it is a real file, which tells nothing
+/// The kind of an executable input among the outputs: a copy of it is a real file, which tells nothing
 /// of where it comes from.
 fn tool(bench: &Bench) -> &'static str {
     if bench.moves_files() { "input true" } else { "copy" }

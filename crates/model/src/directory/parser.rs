@@ -24,7 +24,7 @@ const FILES: u32 = 1;
 const DIRECTORIES: u32 = 2;
 const SYMLINKS: u32 = 3;
 
-/// Why a blob is not a canonical REAPI `Directory`.
+/// An error of a blob that is not a canonical REAPI `Directory`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DirectoryError {
     /// The message is larger than 64 MiB.
@@ -66,7 +66,7 @@ pub enum DirectoryError {
     Digest {
         /// The name of the entry.
         name: String,
-        /// What is wrong with its digest.
+        /// The problem with its digest.
         source: DigestError,
     },
     /// A symlink's target is too long, no UTF-8, or has a NUL.

@@ -1,4 +1,4 @@
-//! What the tests share: a generator of numbers that are the same on every run, and of directories.
+//! Shared parts of the tests: generators of numbers and directories that are the same on every run.
 
 #![allow(dead_code, reason = "every test file uses a part of it")]
 

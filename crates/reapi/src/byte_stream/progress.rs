@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 use crate::resource_name::{Compression, Resource};
 use crate::status;
 
-/// Why a message of an upload is refused.
+/// An error of an upload's message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WriteRefused {
     /// The stream ended before its first message.
@@ -33,9 +33,9 @@ pub(crate) enum WriteRefused {
     /// The write was finished with less data than the resource name says.
     #[error("the write was finished after {found} of the {expected} bytes of the resource name")]
     TooLittle {
-        /// What was sent.
+        /// The value as it was sent.
         found: u64,
-        /// What the resource name says.
+        /// The digest of the resource name.
         expected: u64,
     },
     /// A message came after the one with `finish_write`.
@@ -53,7 +53,7 @@ impl From<WriteRefused> for Status {
     }
 }
 
-/// How far an upload is.
+/// The progress of an upload.
 #[derive(Debug)]
 pub(crate) struct Progress {
     name: String,

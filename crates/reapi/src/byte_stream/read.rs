@@ -22,13 +22,13 @@ use crate::{blocking, status};
 /// for the network is the machine's own more often than not.
 const ZSTD_LEVEL: i32 = 1;
 
-/// What a compressor of that level works with, beside what it reads.
+/// The memory of a compressor of that level, beside its input.
 const ZSTD_STATE_BYTES: u64 = 2 << 20;
 
 /// The one field of `google.bytestream.ReadResponse`.
 const READ_RESPONSE_DATA: u32 = 10;
 
-/// Why a read is refused.
+/// An error of a read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ReadRefused {
     /// The offset is negative or beyond the end.
@@ -82,7 +82,7 @@ pub(super) async fn read(
     Ok(pieces(first))
 }
 
-/// What a download holds beside what HTTP/2 has of it: the piece that goes out next,
+/// The memory of a download beside HTTP/2's own: the piece that goes out next,
 /// one that is read ahead, and what packing needs.
 fn ahead_bytes(resource: &Resource, piece_bytes: usize) -> u64 {
     let pieces_bytes = 2 * piece_bytes as u64;

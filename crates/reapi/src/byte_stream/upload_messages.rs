@@ -84,11 +84,11 @@ struct Parser {
     received: Bytes,
     frames: Frames,
     state: State,
-    /// What came of the message, while that is not enough to go on.
+    /// The outcome of the message, while that is not enough to go on.
     gathered: BytesMut,
 }
 
-/// What of a message comes next.
+/// The part of a message that comes next.
 #[derive(Debug, Default)]
 enum State {
     /// Its prefix.
@@ -246,7 +246,7 @@ mod tests {
         [&[0], (message.len() as u32).to_be_bytes().as_slice(), message].concat()
     }
 
-    /// What comes out when the bytes come in pieces of that size.
+    /// The output when the bytes come in pieces of that size.
     fn parse(bytes: &[u8], piece_bytes: usize) -> Result<Vec<WriteRequest>, Code> {
         let mut parser = Parser::default();
         let mut messages = Vec::new();

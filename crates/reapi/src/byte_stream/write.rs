@@ -27,7 +27,7 @@ const PIECE_MESSAGES: usize = 1024;
 /// make the server allocate 128 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
-/// How long the rest of an upload that was answered early is taken off the wire.
+/// The time for which the rest of an upload that was answered early is read off the wire.
 const LINGER: Duration = Duration::from_secs(10);
 
 /// Answers an upload.
@@ -41,7 +41,7 @@ pub(super) async fn write(
     outcome.map(|committed_size| Response::new(WriteResponse { committed_size }))
 }
 
-/// What a client is told when the blob is there: its size, or the -1 that REAPI
+/// The answer when the blob exists: its size, or the -1 that REAPI
 /// wants for a compressed upload whose length was never known.
 fn committed_size(resource: &Resource) -> i64 {
     match resource.compression {
@@ -50,7 +50,7 @@ fn committed_size(resource: &Resource) -> i64 {
     }
 }
 
-/// What an upload holds in memory at most: one piece that is taken in, one that
+/// The most memory that an upload holds: one piece that is taken in, one that
 /// goes to the disk, and what unpacking needs.
 fn held_bytes(resource: &Resource, piece_bytes: usize) -> u64 {
     let size_bytes = resource.digest.size_bytes();
@@ -129,7 +129,7 @@ struct Piece {
     bytes: usize,
 }
 
-/// Where the sink is.
+/// The place of the sink.
 enum Place {
     Here(Box<Sink>),
     AtWork(JoinHandle<Result<Box<Sink>, Status>>),

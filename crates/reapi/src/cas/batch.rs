@@ -35,7 +35,7 @@ const MAX_BLOBS_READ: usize = 40_000;
 /// Memory for the outcome of one blob: the message, and the text of an error.
 pub(crate) const OUTCOME_BYTES: u64 = 256;
 
-/// Why a batch, or a blob of one, is refused.
+/// An error of a batch, or of one of its blobs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BatchRefused {
     /// The data is over a limit.

@@ -31,7 +31,7 @@ const MAX_DIRECTORIES: usize = 1_000_000;
 /// empty, and in the queue.
 const DIRECTORY_MEMORY_BYTES: u64 = 160;
 
-/// Why a tree is refused.
+/// An error of a tree.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TreeRefused {
     /// A blob is not a Directory.

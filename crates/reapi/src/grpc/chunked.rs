@@ -42,12 +42,12 @@ const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 pub(crate) struct Chunk {
     /// The field's number.
     pub(crate) tag: u32,
-    /// What is in it.
+    /// Its content.
     pub(crate) payload: Bytes,
 }
 
 impl Chunk {
-    /// What goes out before the payload.
+    /// The bytes that go out before the payload.
     fn head(&self) -> Bytes {
         let payload_bytes = self.payload.len();
         let fields_bytes = key_len(self.tag) + encoded_len_varint(payload_bytes as u64);

@@ -13,7 +13,7 @@ use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder
 use crate::frame::{FrameError, PREFIX_BYTES};
 use crate::memory::{Exhausted, Loan, MAX_BORROWED_BYTES};
 
-/// What a message's buffer starts with. Larger messages reserve what they need
+/// The first capacity of a message's buffer. Larger messages reserve what they need
 /// in one step; see [`ExactEncoder`].
 const BUFFER_BYTES: usize = 1 << 10;
 

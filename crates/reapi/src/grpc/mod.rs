@@ -69,7 +69,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// What the call's connection borrows memory on.
+    /// The account on which the call's connection borrows memory.
     pub(crate) fn account(&self) -> Arc<Account> {
         let account = self.request.extensions().get::<Arc<Account>>();
         account.map_or_else(|| Budget::of_this_machine().account(), Arc::clone)

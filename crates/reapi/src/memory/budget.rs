@@ -1,4 +1,4 @@
-//! What all clients together may make the server hold, and what one connection holds of it.
+//! The memory that all clients together may make the server hold, and each connection's part of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use crate::status;
 /// time, beside what connections are guaranteed.
 pub(crate) const MAX_BORROWED_BYTES: u64 = 512 << 20;
 
-/// What one connection can always borrow, in bytes: the largest message, or the
+/// The bytes that one connection can always borrow: the largest message, or the
 /// pieces of a few streams.
 pub(crate) const GUARANTEED_BYTES: u64 = 8 << 20;
 
@@ -22,7 +22,7 @@ pub(crate) const GUARANTEED_BYTES: u64 = 8 << 20;
 /// the bound of the whole would grow with the number of connections, which is the clients' choice.
 const RESERVED_BYTES: u64 = 8 * GUARANTEED_BYTES;
 
-/// How long a call waits that can wait: then its client had better know.
+/// The time that a call may wait; after it the client gets an error.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// One that waits looks again after this time, if nobody woke it: what was given
@@ -45,7 +45,7 @@ impl From<Exhausted> for Status {
     }
 }
 
-/// What the server holds for all its clients.
+/// The memory that the server holds for all its clients.
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit_bytes: u64,
@@ -73,7 +73,7 @@ impl Budget {
     }
 }
 
-/// What the server holds for one connection.
+/// The memory that the server holds for one connection.
 #[derive(Debug)]
 pub(crate) struct Account {
     budget: Arc<Budget>,

@@ -12,7 +12,7 @@ use tonic::transport::server::Connected;
 
 use super::budget::Account;
 
-/// What every HTTP/2 client sends first: `PRI * HTTP/2.0...`, and the header of
+/// The first bytes of every HTTP/2 client: `PRI * HTTP/2.0...`, and the header of
 /// its settings. From then on pings find out whether it is there.
 const PREFACE_BYTES: usize = 24 + 9;
 
@@ -27,10 +27,10 @@ pub(crate) struct Accounted<IO> {
     preface: Option<(usize, Pin<Box<Sleep>>)>,
 }
 
-/// What requests know of the connection that they came by.
+/// The facts that requests know of their connection.
 #[derive(Clone)]
 pub(crate) struct ConnectInfo<I> {
-    /// What the connection says of itself.
+    /// The connection's own description.
     pub(super) inner: I,
     pub(super) account: Arc<Account>,
 }

@@ -1,4 +1,4 @@
-//! How much memory clients can make the server hold.
+//! The memory that clients can make the server hold.
 //!
 //! A client can send half of each of a thousand messages, or ask for a thousand
 //! blobs and not read them. What the server holds for such a client is borrowed

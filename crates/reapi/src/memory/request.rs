@@ -15,7 +15,7 @@ use super::budget::Loan;
 use crate::frame::{FrameError, Frames, MAX_MESSAGE_BYTES, Part};
 use crate::status;
 
-/// How long a request may be silent that is not yet whole: longer than a network
+/// The time that an incomplete request may be silent: longer than a network
 /// is away that comes back, so short that half requests do not pile up.
 const MAX_SILENCE: Duration = Duration::from_secs(60);
 
@@ -23,7 +23,7 @@ const MAX_SILENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("nothing came of the request for {} s", after.as_secs())]
 struct Silent {
-    /// How long nothing came.
+    /// The time for which nothing came.
     after: Duration,
 }
 

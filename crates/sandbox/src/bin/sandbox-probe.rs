@@ -1,4 +1,4 @@
-//! What the tests have tried from inside a sandbox where a shell cannot.
+//! Attempts from inside a sandbox that a shell cannot make.
 //!
 //! Prints what it found, or panics.
 
@@ -73,7 +73,7 @@ fn bind_abstract(name: &str) {
     }
 }
 
-/// How many processes there can be beside this one.
+/// The number of processes that there can be beside this one.
 fn spawn_until_refused() {
     let mut children = Vec::new();
     while let Ok(child) = Command::new("/bin/sleep").arg("1000").stdin(Stdio::null()).spawn() {

@@ -30,7 +30,7 @@ use crate::plan::step::StepName;
 /// default.
 const CPU_PERIOD_US: u64 = 100_000;
 
-/// How often a cgroup whose processes are dying is tried to be removed, and the wait in between: ten
+/// The number of tries to remove a cgroup whose processes are dying, and the wait in between: ten
 /// thousand processes are gone within a second.
 const REMOVALS: u32 = 100;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
@@ -38,7 +38,7 @@ const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
 const DAEMON: &str = "actiond-daemon";
 const ACTIONS: &str = "actiond-actions";
 
-/// Why there are no cgroups although there are controllers.
+/// The reason why there are no cgroups although there are controllers.
 #[derive(Debug, thiserror::Error)]
 #[error("{action} {path}: {errno}", path = path.display())]
 pub struct CgroupError {
@@ -68,7 +68,7 @@ pub struct Cgroups {
 }
 
 impl Controllers {
-    /// What this process's cgroup could pass on; nothing, where there is no
+    /// The controllers that this process's cgroup could pass on; nothing, where there is no
     /// version 2 hierarchy. Looks only.
     pub fn offered() -> Self {
         own_cgroup().map(|own| Self::of(&own)).unwrap_or_default()
@@ -87,7 +87,7 @@ impl Controllers {
         self.memory || self.cpu || self.pids
     }
 
-    /// What is written to `cgroup.subtree_control`.
+    /// The text that is written to `cgroup.subtree_control`.
     fn enabling(self) -> String {
         let names = [(self.memory, "+memory"), (self.cpu, "+cpu"), (self.pids, "+pids")];
         names.iter().filter(|(has, _)| *has).map(|(_, name)| *name).collect::<Vec<_>>().join(" ")
@@ -138,7 +138,7 @@ impl Cgroups {
         Ok(Self { path, actions, controllers, next: AtomicU64::new(1) })
     }
 
-    /// What can be limited.
+    /// The resources that can be limited.
     pub fn controllers(&self) -> Controllers {
         self.controllers
     }
@@ -146,7 +146,7 @@ impl Cgroups {
     /// A fresh cgroup for one action, without limits yet.
     pub(crate) fn create(self: &Arc<Self>) -> Result<Cgroup, RunError> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        // What a killed server left may have a process of its own for some time.
+        // The remains of a killed server may have a process of their own for some time.
         let name = format!("{}-{number}", std::process::id());
         let failed = |errno| RunError::with_detail(StepName::Cgroup, errno, name.clone());
         rustix::fs::mkdirat(&self.actions, &name, Mode::from_raw_mode(0o755)).map_err(failed)?;
@@ -276,7 +276,7 @@ fn own_cgroup() -> Option<PathBuf> {
     Some(mount_point(&mounts)?.join(path))
 }
 
-/// Where the whole version 2 hierarchy is mounted: a line of `mountinfo` is
+/// The mount point of the whole version 2 hierarchy: a line of `mountinfo` is
 /// `id parent device root mount-point options … - type source options`.
 fn mount_point(mountinfo: &str) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
@@ -310,7 +310,7 @@ fn create(directory: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
     }
 }
 
-/// What a server that was killed left; the kernel keeps those that are in use.
+/// The remains of a killed server; the kernel keeps those that are in use.
 fn remove_empty_children(path: &Path) {
     for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
         // Files of a cgroup can't be removed, and need not be.

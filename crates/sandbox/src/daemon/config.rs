@@ -1,4 +1,4 @@
-//! What an operator can decide about sandboxes.
+//! The operator's settings for sandboxes.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -11,7 +11,7 @@ use crate::daemon::helper_program;
 use crate::plan::Sizes;
 use crate::plan::step::TmpfsSize;
 
-/// How a helper is started; `helper_main` is what it must run. The program is a copy in sealed memory,
+/// The command that starts a helper; it must run `helper_main`. The program is a copy in sealed memory,
 /// out of the reach of actions.
 #[derive(Clone, Debug)]
 pub struct HelperCommand {
@@ -33,7 +33,7 @@ impl HelperCommand {
 /// The bounds of every sandbox, and of their number.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How helpers are started.
+    /// The command that starts helpers.
     pub helper: HelperCommand,
     /// Helpers that may exist at the same time, idle ones included. At least as
     /// many as actions run at the same time; more keep several root views warm.

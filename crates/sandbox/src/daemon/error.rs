@@ -1,4 +1,4 @@
-//! Why an action could not be run.
+//! Errors of running an action.
 
 use rustix::io::Errno;
 use sys::init::Obstacle;
@@ -32,7 +32,7 @@ impl RunError {
         self.step
     }
 
-    /// What the kernel said.
+    /// The kernel's error.
     pub fn errno(&self) -> Errno {
         self.errno
     }

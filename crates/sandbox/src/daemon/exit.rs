@@ -1,4 +1,4 @@
-//! How an action ended.
+//! The end of an action.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ pub enum ExitStatus {
     Signal(i32),
 }
 
-/// Why an action was killed.
+/// The reason why an action was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
     /// Its deadline passed.
@@ -26,7 +26,7 @@ pub enum Stopped {
     Forbidden,
 }
 
-/// What the action used, with all its processes that were waited for.
+/// The resource usage of the action with all processes that were waited for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// From before its execve(2) until it was reaped.
@@ -61,7 +61,7 @@ pub struct Exit {
     /// Whether the kernel killed some of it for its memory limit; known only
     /// where there are cgroups.
     pub oom_killed: bool,
-    /// What it used; nothing but the time if it was killed.
+    /// Its resource usage; nothing but the time if it was killed.
     pub usage: Usage,
     /// Just before its execve(2).
     pub started: SystemTime,

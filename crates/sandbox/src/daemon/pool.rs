@@ -111,7 +111,7 @@ impl Pool {
                 Readiness::Soon => soon = Some(index),
                 Readiness::Never => {
                     dead.push(idle.remove(index));
-                    // What comes after it has moved.
+                    // The entries after it have moved.
                     soon = soon.map(|later: usize| later - 1);
                 }
             }

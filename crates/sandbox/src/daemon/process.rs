@@ -20,7 +20,7 @@ use crate::protocol::packet::{self, PacketError};
 /// What a helper is called in a list of processes.
 const NAME: &str = "actiond-sandbox-helper";
 
-/// How long a helper may take to end once nobody talks to it any more: it kills
+/// The time that a helper has to end once nobody talks to it any more: it kills
 /// what runs, waits for that, and takes a few mounts down.
 const FAREWELL: Duration = Duration::from_secs(5);
 

@@ -29,14 +29,14 @@ use crate::plan::{self, Command, ProcessLimits};
 use crate::protocol::message::{Finished, Request, Response};
 use crate::protocol::packet::PacketError;
 
-/// How long killed processes may take to die. They die at once, unless they hang
+/// The time that killed processes have to die. They die at once, unless they hang
 /// in the kernel; then this sandbox is given up.
 const DEATH: Duration = Duration::from_secs(10);
 
-/// How often a [`Supervisor`] is asked. Most actions end before the first time.
+/// The interval at which a [`Supervisor`] is asked. Most actions end before the first time.
 const SUPERVISION: Duration = Duration::from_millis(100);
 
-/// How soon a sandbox can start an action.
+/// The state of a sandbox before its action, which decides how soon it can start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Readiness {
     /// At once.
@@ -47,7 +47,7 @@ pub(crate) enum Readiness {
     Never,
 }
 
-/// What is to be run.
+/// The command to run.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec<'a> {
     /// argv; what is executed is the first, looked up in the environment's PATH if
@@ -57,9 +57,9 @@ pub struct Spec<'a> {
     pub environment: &'a [CString],
     /// Relative to the input root.
     pub working_directory: &'a RelPath,
-    /// What is attached at `/execroot`; good for one run.
+    /// The mount for `/execroot`; good for one run.
     pub input_root: &'a Attachment,
-    /// What the action asks to be limited to.
+    /// The limits that the action asks for.
     pub limits: &'a Limits,
 }
 
@@ -74,7 +74,7 @@ pub struct StopConditions<'a> {
     pub supervisor: Option<&'a dyn Supervisor>,
 }
 
-/// Who looks, ten times a second, at what no limit of the kernel's bounds.
+/// The supervisor, which checks ten times a second what no limit of the kernel bounds.
 pub trait Supervisor: fmt::Debug {
     /// Whether an action that has run for a while may go on. Must not block:
     /// meanwhile nobody carries the action's output.
@@ -141,7 +141,7 @@ impl Sandbox {
         &self.view
     }
 
-    /// How soon it can start an action.
+    /// The state that decides how soon it can start an action.
     pub(crate) fn readiness(&mut self) -> Readiness {
         match (self.state, self.helper.has_news()) {
             (State::Preparing, false) => Readiness::Soon,
@@ -364,7 +364,7 @@ struct Watch<'a> {
     ask_at: Option<Instant>,
 }
 
-/// What there is to do.
+/// The work.
 #[derive(Default)]
 struct Ready {
     helper: bool,

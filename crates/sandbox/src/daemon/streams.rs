@@ -23,7 +23,7 @@ impl OutputSink for Vec<u8> {
     }
 }
 
-/// Where an action's output goes.
+/// The destination of an action's output.
 pub struct Streams<'a> {
     /// Descriptor 1.
     pub stdout: &'a mut dyn OutputSink,
@@ -57,7 +57,7 @@ impl<'a> Stream<'a> {
         Ok((Self { pipe: Some(ours), sink, refused: false }, theirs))
     }
 
-    /// What to wait for: nothing once it has ended.
+    /// The event to wait for: nothing once it has ended.
     pub(crate) fn interest(&self) -> Option<PollFd<'_>> {
         self.pipe.as_ref().map(|pipe| PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN))
     }

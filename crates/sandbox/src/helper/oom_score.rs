@@ -1,4 +1,4 @@
-//! Who is killed first when memory runs out.
+//! The order in which processes are killed when memory runs out.
 //!
 //! The kernel takes the process with the most memory, to which it adds a thousandth of all there is
 //! for each point of its adjustment (`oom_score_adj`, proc_pid_oom_score_adj(5)). Helper and PID 1

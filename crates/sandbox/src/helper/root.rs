@@ -91,7 +91,7 @@ fn create() -> Result<OwnedFd, sys::mount::MountError> {
     context.mount(MountAttributes::MOUNT_ATTR_NOSUID)
 }
 
-/// What is mounted here must not appear on the host.
+/// Mounts made here must not appear on the host.
 fn make_all_private() -> Result<(), Errno> {
     rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
 }

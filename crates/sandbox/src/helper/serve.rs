@@ -25,7 +25,7 @@ use crate::plan::{self, Run, Sizes};
 use crate::protocol::message::{Failed, Finished, Request, Response, Setup};
 use crate::protocol::packet::{self, Packet, PacketError};
 
-/// How long an action runs before it counts as one that could use up memory: most
+/// The time after which an action counts as one that could use up memory: most
 /// are over by then, and cost nothing more.
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
@@ -55,7 +55,7 @@ fn take_standard_input() -> Result<OwnedFd, Errno> {
     rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)
 }
 
-/// What a helper has once it is set up.
+/// The parts of a helper once it is set up.
 struct Helper {
     /// A `/proc` without settings, and with this process alone.
     proc: OwnedFd,
@@ -164,7 +164,7 @@ fn open_own_proc() -> Result<OwnedFd, MountError> {
     )
 }
 
-/// Who logged in, for the audit log. As long as nobody is named everybody may name
+/// The login uid of the audit log. As long as it is unset, everybody may set
 /// anybody, root too; who is named needs a right to change it that actions lack.
 fn give_login_user(proc: BorrowedFd<'_>) -> Result<(), Errno> {
     match proc_file::write(proc, "self/loginuid", ACTION_ID.to_string()) {

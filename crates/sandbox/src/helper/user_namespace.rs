@@ -22,11 +22,11 @@ use rustix::thread::{
 };
 use sys::proc_file;
 
-/// How many user namespaces can be made inside (namespaces(7)). For the other kinds
+/// The number of user namespaces that can be made inside (namespaces(7)). For the other kinds
 /// one needs to be privileged in a user namespace already.
 const USER_NAMESPACES_INSIDE: &str = "sys/user/max_user_namespaces";
 
-/// What inside counts as root's outside too, because root made the namespace: without
+/// Things that count as root's outside too, because root made the namespace: without
 /// bounds of its own one action takes all that the host's services may have.
 const SHARED_WITH_ROOT: [(&str, &[u8]); 2] = [
     // A file watcher has one. The host's root has 128 by default.

@@ -20,7 +20,7 @@ use crate::plan::step::{
     ActionPreparation, ActionStep, Execute, InitPreparation, InitStep, TmpfsSize,
 };
 
-/// Where the input root is attached.
+/// The mount point of the input root.
 pub(crate) const WORKSPACE: &str = "/execroot";
 
 /// The search path for programs without a slash if the environment has no PATH.
@@ -61,14 +61,14 @@ pub(crate) struct Sizes {
     pub(crate) shm: TmpfsSize,
 }
 
-/// What both processes of a sandbox do before an action is known.
+/// The steps of both processes of a sandbox before an action is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Preparation {
     pub(crate) init: Vec<InitPreparation>,
     pub(crate) action: Vec<ActionPreparation>,
 }
 
-/// What they do for one action.
+/// Their steps for one action.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Run {
     pub(crate) init: Vec<InitStep>,

@@ -26,7 +26,7 @@ pub(crate) enum InitPreparation {
     MountShm(TmpfsSize),
 }
 
-/// What the action's process does before the action is known.
+/// The steps of the action's process before the action is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ActionPreparation {
     /// Starts a session without a terminal.
@@ -54,7 +54,7 @@ pub(crate) enum InitStep {
     Confine,
 }
 
-/// What the action's process does for one action, after its preparation.
+/// The steps of the action's process for one action, after its preparation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ActionStep {
     /// Limits the processes and threads of the action's user in this sandbox.

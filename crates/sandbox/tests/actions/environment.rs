@@ -1,4 +1,4 @@
-//! What an action finds.
+//! An action's surroundings.
 
 use crate::raw_program::{RawProgram, results};
 use crate::support::{Action, TOOLS, config, end_processes_with, run_all};

@@ -1,4 +1,4 @@
-//! What one action leaves must not be there for the next, nor on the host.
+//! The remains of one action must not reach the next, nor the host.
 
 use crate::raw_program::{RawProgram, results};
 use crate::support::{Action, eventually, processes_with, run_all};

@@ -111,7 +111,7 @@ fn a_supervisor_stops_what_it_does_not_allow() {
     let stop = StopConditions { supervisor: Some(&strict), ..StopConditions::default() };
     let (exit, _) = run(Action::sh("yes > /dev/null"), &stop).unwrap();
     assert_eq!((exit.stopped, exit.status), (Some(Stopped::Forbidden), ExitStatus::Signal(9)));
-    // What is allowed to go on ends by itself.
+    // An action that may go on ends by itself.
     let lenient = Patience::of(usize::MAX);
     let stop = StopConditions { supervisor: Some(&lenient), ..StopConditions::default() };
     let (exit, _) = run(Action::sh("sleep 0.12; exit 3"), &stop).unwrap();
@@ -225,7 +225,7 @@ fn a_killed_init_is_not_taken_for_the_actions_end() {
     Action::sh("echo fine").run_in(&mut sandbox).unwrap().expect_stdout("fine");
 }
 
-/// What a helper and PID 1 hold, seen from outside: nothing outside, and little
+/// The descriptors of a helper and PID 1, seen from outside: nothing outside, and little
 /// inside.
 #[test]
 fn neither_helper_nor_init_has_power_over_the_host() {

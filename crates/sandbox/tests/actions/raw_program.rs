@@ -6,7 +6,7 @@
 #[derive(Default)]
 pub(crate) struct RawProgram(Vec<u8>);
 
-/// Where the program is loaded; the file is one segment.
+/// The program's load address; the file is one segment.
 const BASE: u64 = 0x40_0000;
 
 /// Memory behind the program for results.

@@ -51,7 +51,7 @@ pub(crate) fn config() -> Config {
     config
 }
 
-/// What happened.
+/// The outcome that a process reports.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) exit: Exit,

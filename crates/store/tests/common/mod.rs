@@ -1,4 +1,4 @@
-//! What the tests of the store share: a root of their own, and looking at it from outside.
+//! Shared parts of the store's tests: a root of their own, and ways to look at it from outside.
 
 #![allow(dead_code, reason = "every test file takes what it needs")]
 
@@ -18,7 +18,7 @@ pub(crate) const BLAKE3: DigestFunction = DigestFunction::Blake3;
 pub(crate) const BOOT: &str = "aaaaaaaa-0000";
 pub(crate) const OTHER_BOOT: &str = "bbbbbbbb-0000";
 
-/// Where a tmpfs usually is.
+/// The usual place of a tmpfs.
 const MEMORY: &str = "/dev/shm";
 
 /// Options of a store that makes no checkpoint of its own accord.

@@ -14,7 +14,7 @@ pub struct Failure {
     /// As pushed to the [`Program`](crate::call::Program), or that of the
     /// [`Execution`](super::Execution).
     pub label: u16,
-    /// What the kernel said.
+    /// The kernel's error.
     pub errno: Errno,
 }
 
@@ -43,7 +43,7 @@ pub struct Usage {
     pub involuntary_switches: u64,
 }
 
-/// What is known when everything inside is dead.
+/// The facts that are known when every process inside is dead.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// The first call that failed.

@@ -26,7 +26,7 @@ use messages::Messages;
 use storing::Storing;
 use survey::{Survey, check_kind};
 
-/// Where outputs are collected from, where to, and how much of them.
+/// The source, destination and bounds of collecting outputs.
 pub(crate) struct Collection<'a> {
     pub(crate) destination: &'a dyn Destination,
     pub(crate) function: DigestFunction,

@@ -36,12 +36,12 @@ const FAULTS_MAX: usize = 16;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticket(usize);
 
-/// What became of each file, by its ticket; nothing of one that could not be stored.
+/// The outcome of each file, by its ticket; nothing of one that could not be stored.
 #[derive(Debug, Default)]
 pub(super) struct Stored(Vec<Option<Adopted>>);
 
 impl Stored {
-    /// What became of a file.
+    /// The outcome of a file.
     pub(super) fn file(&self, ticket: Ticket) -> Option<&Adopted> {
         self.0.get(ticket.0)?.as_ref()
     }
@@ -81,7 +81,7 @@ impl<'a> Storing<'a> {
         Ok(ticket)
     }
 
-    /// What became of all files, and those that could not be stored.
+    /// The outcome of all files, and those that could not be stored.
     pub(super) fn finish(mut self) -> Result<(Stored, Losses), ActionError> {
         self.store_waiting()?;
         Ok((self.stored, self.losses))
@@ -93,7 +93,7 @@ impl<'a> Storing<'a> {
         let batch = Batch { storing: self, files: &files, next: AtomicUsize::new(0) };
         let parts = thread::scope(|scope| {
             let spawn = |_| thread::Builder::new().spawn_scoped(scope, || batch.store_some());
-            // Where no thread is to be had, as beside a fork bomb, there are fewer to do it.
+            // If no thread can be started, as beside a fork bomb, fewer threads do it.
             let others: Vec<_> = (1..threads).map_while(|index| spawn(index).ok()).collect();
             let own = batch.store_some();
             let joined = others.into_iter().map(|thread| {

@@ -1,10 +1,10 @@
-//! What lies at the outputs' paths: names, kinds, and files to be stored.
+//! The entries at the outputs' paths: names, kinds, and files to be stored.
 //!
 //! One output may lie inside another. What was stored has another owner and mode than the action
 //! gave it, so no entry is looked at twice: outer outputs go first, and inner ones are found in what
 //! they were seen to hold.
 //!
-//! What cannot be told of in a result (a pipe, a name that is not UTF-8, what is over a limit) is
+//! An entry that a result cannot name (a pipe, a name that is not UTF-8, one over a limit) is
 //! left out of the directory that it is in, and recorded as a loss.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use crate::error::ActionError;
 use crate::losses::{Losses, quoted};
 use crate::outputs::storing::{Storing, Ticket};
 
-/// What is at a path.
+/// The entry at a path.
 #[derive(Debug)]
 pub(super) enum Node {
     File(File),
@@ -37,7 +37,7 @@ pub(super) enum File {
     Made(Ticket),
 }
 
-/// What was found, by the paths of the outputs that lie in no other.
+/// The outputs that were found, by the paths of those that lie in no other.
 #[derive(Debug, Default)]
 pub(super) struct Found(BTreeMap<RelPath, Node>);
 
@@ -55,10 +55,10 @@ pub(super) struct Survey<'a> {
 }
 
 impl Found {
-    /// What is at the path of an output.
+    /// The entry at the path of an output.
     pub(super) fn at(&self, path: &RelPath) -> Option<&Node> {
         let (outer, node) = self.outer(path)?;
-        // What is not below a directory is not there.
+        // A path that is not below a directory does not exist.
         path.components().skip(outer.components().count()).try_fold(node, |node, name| {
             let Node::Directory(entries) = node else { return None };
             let at = entries.binary_search_by(|(other, _)| other.as_str().cmp(name)).ok()?;
@@ -111,12 +111,12 @@ impl<'a> Survey<'a> {
         Ok(())
     }
 
-    /// What was found, and the files that wait to be stored.
+    /// The outputs that were found, and the files that wait to be stored.
     pub(super) fn finish(self) -> (Found, Storing<'a>, Losses) {
         (self.found, self.storing, self.losses)
     }
 
-    /// What is at a path; nothing if it cannot be told. Recursion is bounded by
+    /// The entry at a path; nothing if it cannot be told. Recursion is bounded by
     /// [`OutputLimits::depth`].
     fn node(
         &mut self,
@@ -253,7 +253,7 @@ pub(super) fn check_kind(
     wrong_kind(output, kind).map_or(Ok(()), Err)
 }
 
-/// What the symlink at `path` leads to inside the input root, without having the kernel follow it:
+/// The target of the symlink at `path` inside the input root, without having the kernel follow it:
 /// one that leads out of it, through another directory symlink or nowhere, is [`Kind::Other`].
 fn symlink_kind(view: &dyn Outputs, path: &RelPath, mut target: String) -> Kind {
     /// As many as Linux follows (`MAXSYMLINKS`).

@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, fs, path::Path};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// How one invocation's actions were run, and how its tests came out.
+/// The runners of one invocation's actions, and the outcome of its tests.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    /// How many spawns each runner ran, by the name that Bazel gives it.
+    /// The number of spawns of each runner, by the name that Bazel gives it.
     runners: BTreeMap<String, u64>,
     pub(super) tests: Vec<TestRun>,
 }

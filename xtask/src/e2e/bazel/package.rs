@@ -72,7 +72,7 @@ fn serve(place: &Place, installed: &Installed) -> Result<()> {
     })
 }
 
-/// What the distribution's own tools say of the package's files.
+/// The verdict of the distribution's own tools on the package's files.
 fn check_with_tools(place: &Place) -> Result<()> {
     let tools = Installed::new(&place.tools_root, &place.package, &place.scratch.join("tools"))?;
     step("systemd takes the unit, and finds the manual page that it names", || {

@@ -28,7 +28,7 @@ const SHELLS: [Shell; 3] = [
 /// How Bazel ends when the server refuses an action.
 const REFUSED: i32 = 34;
 
-/// What needs a C library, and libstdc++ with exceptions, to run.
+/// Programs that need a C library, and libstdc++ with exceptions, to run.
 const PROGRAM: &str = r#"
 #include <fstream>
 #include <iostream>

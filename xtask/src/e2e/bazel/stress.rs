@@ -50,7 +50,7 @@ fn steps(server: &mut Daemon, bazel: &mut Bazel, in_vm: bool) -> Result<()> {
         }
         let report = bazel.finish_build()?;
         let after = server.executions()?;
-        // What was stored just before the kill and never answered is a hit afterwards.
+        // A result that was stored just before the kill and never answered is a hit afterwards.
         let done = report.remote() + report.cache_hits();
         ensure!(done == ACTIONS && report.remote() > 0, "Bazel says {report:?}");
         ensure!(after > before, "nothing ran after the restart");

@@ -50,7 +50,7 @@ pub(super) const CASES: &[Case] = &[
     steps("inodes-of-the-disk", |world| Box::pin(disk(world, "inodes")))
         .needs(Need::Local)
         .costly(),
-    // What the server takes is told to it by xtask.
+    // xtask tells the server what to accept.
     program("more-outputs-than-are-taken", &["links", "/execroot/out", "100001"])
         .declares(&["out"])
         .needs(Need::Local)

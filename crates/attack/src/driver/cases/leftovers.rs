@@ -1,4 +1,4 @@
-//! What an action leaves for the next one.
+//! An action's remains for the next one.
 
 use anyhow::ensure;
 

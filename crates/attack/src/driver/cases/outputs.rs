@@ -7,7 +7,7 @@ use tonic::Code;
 use crate::case::{Case, calls, program, steps};
 use crate::world::World;
 
-/// What an output holds whose writers go on.
+/// The content of an output whose writers go on.
 const AS_IT_WAS: &str = "as it was when the action ended";
 
 pub(super) const CASES: &[Case] = &[

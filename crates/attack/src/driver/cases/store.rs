@@ -1,4 +1,4 @@
-//! What is left of all attacks: looked at last, from outside.
+//! The remains of all attacks, looked at last, from outside.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -59,7 +59,7 @@ async fn nothing_left(world: &World) -> Result<()> {
 fn collect_written(directory: &Path, found: &mut Vec<std::path::PathBuf>) -> Result<()> {
     const ACTION_ID: u32 = 65534;
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        // What is deleted while we look is not left.
+        // Entries that are deleted meanwhile do not count.
         let Ok(stat) = entry.metadata() else { continue };
         let path = entry.path();
         let is_kept = stat.is_dir()

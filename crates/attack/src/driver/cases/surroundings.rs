@@ -1,4 +1,4 @@
-//! What an action finds around itself, and must not.
+//! Things that an action could find around itself and must not.
 
 use crate::case::{Case, Need, calls, program};
 

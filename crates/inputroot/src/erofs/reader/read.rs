@@ -60,7 +60,7 @@ struct Inode {
 struct Reader<'a> {
     image: &'a [u8],
     superblock: &'a SuperBlock,
-    /// How many bytes may still be read.
+    /// The number of bytes that may still be read.
     budget: u64,
     seen: HashSet<u64>,
 }

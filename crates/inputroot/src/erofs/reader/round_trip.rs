@@ -8,7 +8,7 @@ use super::read::read;
 use super::tree::{Attributes, Node, ReadError, Tree, Xattr};
 use crate::access::{Access, DIRECTORY_MODE, MODIFIED_SECONDS, file_mode};
 
-/// Why an image is not that of its tree.
+/// An error of an image that differs from its tree.
 #[derive(Debug, thiserror::Error)]
 pub enum RoundTripError {
     /// The tree has no image.

@@ -1,6 +1,6 @@
 //! The tree in an image, and the errors of images that cannot be read.
 
-/// Why an image cannot be read.
+/// An error of reading an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// A structure lies beyond the end of the image.

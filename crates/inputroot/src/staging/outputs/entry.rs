@@ -8,7 +8,7 @@ use model::{Digest, DigestFunction};
 use rustix::io::Errno;
 use store::{AdoptError, Adopted, Cas};
 
-/// Why the outputs could not be read.
+/// An error of reading the outputs.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
     /// A system call failed.
@@ -32,7 +32,7 @@ pub enum OutputError {
     TooManyEntries {
         /// The path, below the input root.
         path: String,
-        /// How many the caller can take.
+        /// The number that the caller can take.
         max_entries: usize,
     },
 }

@@ -46,7 +46,7 @@ pub(super) struct Folder<'a> {
     files: Files<'a>,
 }
 
-/// How to tell what the regular files of a folder are.
+/// The way to tell the kinds of a folder's regular files.
 pub(super) enum Files<'a> {
     /// All are whole.
     Made,

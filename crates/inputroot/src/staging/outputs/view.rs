@@ -16,7 +16,7 @@ pub struct OutputView {
     source: Source,
 }
 
-/// Where a view looks.
+/// The place that a view reads.
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
     /// An overlay whose input files belong to root. `merged` is the view of the action; `upper` holds
@@ -34,7 +34,7 @@ impl OutputView {
         Self { source }
     }
 
-    /// What is at `path`; `None` if there is nothing, also because something on the way to it is
+    /// The entry at `path`; `None` if there is nothing, also because something on the way to it is
     /// not a directory.
     pub fn entry(&self, path: &RelPath) -> Result<Option<OutputEntry>, OutputError> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {

@@ -14,7 +14,7 @@ use crate::directory::{make_path, open_directory, open_path};
 use crate::error::PresentError;
 use crate::mounts::{MountThread, clone_directory};
 
-/// Where a thread attaches things, in a directory of its own.
+/// The directory of a thread's own in which it attaches mounts.
 const ROOT: &CStr = c"root";
 const BLOBS: &CStr = c"blobs";
 

@@ -17,7 +17,7 @@ use crate::error::PresentError;
 use crate::mounts::clone_directory;
 use crate::staging::Source;
 
-/// How many threads mount. Each makes one input root at a time.
+/// The number of threads that mount. Each makes one input root at a time.
 const BINDERS: usize = 2;
 /// Mounts that a sandbox has beside its inputs, of the `fs.mount-max` in a mount namespace.
 const RESERVED_MOUNTS: usize = 1000;

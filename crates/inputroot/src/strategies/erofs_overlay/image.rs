@@ -20,10 +20,10 @@ use crate::mounts::ATTRIBUTES;
 /// The image of a tree of 50,000 files has this size. The kernel has to clear the pages of a new
 /// buffer, which takes longer than building the image.
 const MAX_KEPT_BUFFER_BYTES: usize = 8 << 20;
-/// How many buffers are kept: more images are rarely built at once.
+/// The number of buffers that are kept: more images are rarely built at once.
 const MAX_KEPT_BUFFERS: usize = 4;
 
-/// How the kernel gets to read an image.
+/// The way in which the kernel reads an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Backing {
     /// Straight from a file without a name in the state directory (Linux 6.12, and not on tmpfs or

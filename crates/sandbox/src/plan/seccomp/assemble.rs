@@ -54,7 +54,7 @@ fn intervals(architecture: Architecture) -> Vec<(u32, &'static Rule)> {
 
     let mut intervals = vec![(0, &ALLOW)];
     for (number, rule) in special {
-        // What follows the previous call is allowed, unless this is the next one.
+        // Calls after the previous one are allowed, unless this is the next one.
         intervals.pop_if(|(start, _)| *start == number);
         intervals.push((number, rule));
         intervals.push((number + 1, &ALLOW));
@@ -79,7 +79,7 @@ struct Backwards {
 /// An instruction's distance from the end of the program.
 type Label = usize;
 
-/// What a test can skip is 255; both its targets may need a jump in between.
+/// A test can skip 255 instructions; both its targets may need a jump in between.
 const REACH: usize = 250;
 
 impl Backwards {
@@ -151,7 +151,7 @@ impl Backwards {
         label
     }
 
-    /// What to ask when the argument's lower half is loaded.
+    /// The condition on the argument's lower half, once it is loaded.
     fn question(&mut self, argument: u8, test: &Test, then: Label, otherwise: Label) -> Label {
         match test {
             Test::Null => {

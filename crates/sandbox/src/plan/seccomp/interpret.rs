@@ -15,7 +15,7 @@ pub(super) struct CallData {
     pub(super) arguments: [u64; 6],
 }
 
-/// What the filter answers, and how many instructions that took. Panics where the
+/// The filter's answer, and the number of instructions that it took. Panics where the
 /// kernel would have refused the program.
 pub(super) fn interpret(code: &[Instruction], data: &CallData) -> (u32, usize) {
     let mut at = 0;

@@ -1,4 +1,4 @@
-//! What is refused, by the names of system calls.
+//! The refused system calls, by name.
 //!
 //! Kept out of the list on purpose:
 //! - ptrace and process_vm_readv: debuggers and LeakSanitizer trace their own
@@ -7,7 +7,7 @@
 //! - seccomp and landlock: they can only take more away.
 //! - memfd_secret, name_to_handle_at, kcmp: harmless without privileges.
 
-/// What the kernel answers for a call.
+/// The kernel's answer to a call.
 #[derive(Debug)]
 pub(super) enum Rule {
     /// It is made.
