@@ -328,7 +328,7 @@ async fn an_output_below_a_file_is_refused(kit: Kit) -> Outcome {
     let client = daemon.client();
     let action = client.action("true").input("file", "x").output("file/below/out");
     refused(&client, "below a file", action.run().await?).await?;
-    for target in ["/etc", "/proc/1/root", "dir", "gone"] {
+    for target in ["/etc", "/proc/1/root", "gone"] {
         let action = client.action("true").symlink("link", target).input("dir/x", "");
         let run = action.output("link/out").run().await?;
         refused(&client, &format!("below a link to {target}"), run).await?;
