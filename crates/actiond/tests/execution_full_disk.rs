@@ -14,7 +14,8 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
 /// Inodes of the tmpfs: the directories of a store, and room for a few actions.
 const INODES: usize = 20_000;
 
-/// How often the disk is filled up. The store makes room meanwhile, and may evict what an action needs.
+/// The number of times that the disk is filled up. The store makes room meanwhile, and may evict blobs that
+/// an action needs.
 const ROUNDS: usize = 50;
 
 /// The tmpfs of a daemon, seen through its mount namespace.
@@ -87,5 +88,6 @@ async fn an_input_root_without_a_free_inode_is_resource_exhausted(kit: Kit) -> O
         }
         disk.empty()?;
     }
-    anyhow::bail!("the overlay was mounted in all of {ROUNDS} rounds: {codes:?}\n{}", daemon.log())
+    // Every answer was right, but none was the one that this looks for.
+    testkit::skip(format!("the store made room in time in all {ROUNDS} rounds: {codes:?}"))
 }
