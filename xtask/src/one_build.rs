@@ -44,16 +44,3 @@ fn the_daemon_alone_is_compiled_as_with_all_programs_of_a_release() {
         different.join("\n")
     );
 }
-
-#[test]
-fn the_daemon_that_serve_builds_compiles_no_client() {
-    let words =
-        ["tree", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}|{f}"];
-    let mut cargo = process::cargo();
-    cargo.current_dir(workspace::root()).args(words);
-    cargo.args(["--package", "actiond", "--no-default-features"]);
-    let tree = process::output(&mut cargo).unwrap();
-    let tonic = tree.lines().find(|line| line.starts_with("tonic v")).expect("it serves gRPC");
-    let (_, features) = tonic.split_once('|').unwrap();
-    assert!(features.contains("server") && !features.contains("channel"), "{tonic}");
-}

@@ -40,6 +40,7 @@ pub(crate) fn try_sandbox(config: &sandbox::Config) -> anyhow::Result<()> {
 }
 
 /// Adds to the step that failed what can be done about it.
+#[cfg(target_os = "linux")]
 pub(crate) fn no_sandbox(error: sandbox::RunError) -> anyhow::Error {
     let cure = cures::of(&error);
     anyhow::Error::new(error).context(format!("no action can run here ({cure})"))

@@ -88,6 +88,19 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    /// Runs a program that was just written. A child of another test may still have it open for writing, as it has
+    /// every descriptor between fork and exec.
+    fn run(program: &std::path::Path) -> std::io::Result<std::process::ExitStatus> {
+        loop {
+            match std::process::Command::new(program).status() {
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                    std::thread::yield_now();
+                }
+                ended => return ended,
+            }
+        }
+    }
+
     #[test]
     fn the_program_runs() {
         let directory = tempfile::tempdir().unwrap();
@@ -95,7 +108,7 @@ mod tests {
             let program = directory.path().join(format!("exit-{code}"));
             std::fs::write(&program, exit_with(code)).unwrap();
             std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
-            let status = std::process::Command::new(&program).status().unwrap();
+            let status = run(&program).unwrap();
             assert_eq!(status.code(), Some(code.into()));
         }
     }
@@ -107,7 +120,7 @@ mod tests {
         let error_with = |loader: &str| {
             std::fs::write(&program, dynamic(loader)).unwrap();
             std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
-            std::process::Command::new(&program).status().unwrap_err().kind()
+            run(&program).unwrap_err().kind()
         };
         assert_eq!(error_with("/nowhere/ld.so"), std::io::ErrorKind::NotFound);
         assert_eq!(error_with("/etc/passwd"), std::io::ErrorKind::PermissionDenied);

@@ -21,7 +21,7 @@ use tonic::codegen::{BoxFuture, http};
 use tonic::{Request, Response, Status};
 
 use crate::grpc::{Call, Methods};
-use crate::{resource_name, status};
+use crate::resource_name;
 use upload_messages::UploadMessages;
 
 /// The service.
@@ -37,16 +37,17 @@ impl ByteStream {
 
     /// There are no partial uploads to be resumed: a write is whole, or it left no trace. The size of
     /// a blob that came compressed is that of its content, for offsets are told in it.
+    ///
+    /// ByteStream has NOT_FOUND for a resource that no `Write` has reached. Bazel 7 asks after an upload
+    /// that broke off, possibly with an earlier server, and gives up at NOT_FOUND; at 0 it starts anew.
     fn query_write_status(
         &self,
         request: &QueryWriteStatusRequest,
     ) -> Result<QueryWriteStatusResponse, Status> {
         let resource = resource_name::parse_write(&request.resource_name)?;
-        if !self.store.cas().contains(&resource.digest) {
-            return Err(status::blob_not_found(&resource.digest));
-        }
-        let committed_size = resource.digest.size_bytes() as i64;
-        Ok(QueryWriteStatusResponse { committed_size, complete: true })
+        let complete = self.store.cas().contains(&resource.digest);
+        let committed_size = if complete { resource.digest.size_bytes() as i64 } else { 0 };
+        Ok(QueryWriteStatusResponse { committed_size, complete })
     }
 }
 

@@ -33,9 +33,9 @@ pub(crate) enum WriteRefused {
     /// The write was finished with less data than the resource name says.
     #[error("the write was finished after {found} of the {expected} bytes of the resource name")]
     TooLittle {
-        /// The value as it was sent.
+        /// The bytes that were sent.
         found: u64,
-        /// The digest of the resource name.
+        /// The size in the resource name, in bytes.
         expected: u64,
     },
     /// A message came after the one with `finish_write`.
