@@ -87,7 +87,7 @@ impl Owners {
         user == 0 || user == rustix::process::geteuid().as_raw() || self.also == Some(user)
     }
 
-    /// Whether one of them has made the connection. Whoever can't be told is none of them.
+    /// Whether one of them has made the connection; false if its owner is unknown.
     async fn have_made(self, stream: &TcpStream) -> bool {
         let (Ok(client), Ok(server)) = (stream.peer_addr(), stream.local_addr()) else {
             return false;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use crate::rights::{Rights, RightsError};
 
-/// What follows the name of an instance in a pattern for all instances below it.
+/// The suffix of a pattern that stands for all instances below a name.
 const BELOW: &str = "/*";
 
 /// The rights in every instance.

@@ -1,4 +1,4 @@
-//! What the services learn of a principal whose call was let in.
+//! The name and rights of a principal, as the services get them with an admitted call.
 
 use std::sync::Arc;
 

@@ -4,10 +4,10 @@
 //! user who made it (proc_pid_net(5)). The client's socket is the one whose addresses are those of the
 //! accepted one, the other way round.
 //!
-//! What this can't tell:
-//! - A socket belongs to the user who made it, whoever uses it now: what forwards connections for others,
-//!   such as a proxy of root's, appears as itself.
-//! - Connections from another network namespace or another machine are in no table here, and are refused.
+//! Limits:
+//! - A socket belongs to the user who made it, also if another process uses it now. A program that forwards
+//!   connections for others, such as a proxy that runs as root, counts as their owner.
+//! - Connections from another network namespace or another machine are in no table here and are refused.
 //! - The look-up happens once, when the connection is accepted.
 
 use std::fs::File;
@@ -17,10 +17,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// The tables of the kernel. Clients with IPv6 sockets connect to IPv4 addresses too.
 const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
-/// What is read at a time: the kernel may skip an entry between two reads while others come and go.
+/// The size of a read in bytes. It is large because the kernel may skip an entry between two reads while others
+/// come and go.
 const READ_BYTES: usize = 256 << 10;
 
-/// How often a socket that is not found is looked for, for the same reason.
+/// The number of times that a socket is looked for, for the same reason.
 const ATTEMPTS: u32 = 3;
 
 /// `TCP_ESTABLISHED`. The kernel shows sockets in later states as root's once their owner has closed them.

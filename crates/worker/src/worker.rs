@@ -126,8 +126,8 @@ impl Worker {
     /// small blobs through `view`.
     ///
     /// # Errors
-    /// When the action is not taken on, or the view would have to wait. What is wrong with the
-    /// action itself comes as the operation's answer.
+    /// When the worker does not accept the action, or the view would have to wait. An error of the action
+    /// itself comes as the operation's answer.
     pub fn execute(
         &self,
         view: &impl StoreView,

@@ -40,7 +40,7 @@ pub enum TlsError {
     Content {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with it.
         reason: &'static str,
     },
     /// The server's certificate is outside of its validity period, so that no client would accept it.
@@ -58,7 +58,7 @@ pub enum TlsError {
         certificate: PathBuf,
         /// The file of the key.
         key: PathBuf,
-        /// What is wrong.
+        /// The error of the TLS library.
         #[source]
         source: rustls::Error,
     },
@@ -67,7 +67,7 @@ pub enum TlsError {
     ClientCa {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The error of the verifier.
         #[source]
         source: VerifierBuilderError,
     },

@@ -55,7 +55,7 @@ pub struct Obstacle {
     pub part: Part,
     /// Its path; that of `program` if it is the program.
     pub path: Vec<u8>,
-    /// What is wrong with it.
+    /// The problem with it.
     pub hindrance: Hindrance,
 }
 
