@@ -62,6 +62,9 @@ pub enum PresentError {
         /// The system's error.
         source: io::Error,
     },
+    /// The caller's [`Interrupt`](crate::Interrupt) came.
+    #[error("presenting the input root was interrupted")]
+    Interrupted,
     /// The thread that makes mounts is gone.
     #[error("the thread that makes mounts has ended")]
     MounterGone,
@@ -85,6 +88,7 @@ impl PresentError {
             Self::Obstructed { .. }
             | Self::Image(_)
             | Self::TooManyMounts { .. }
+            | Self::Interrupted
             | Self::MounterGone => None,
         }
     }

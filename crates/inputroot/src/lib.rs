@@ -23,6 +23,7 @@ mod erofs;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod interrupt;
 mod mounts;
 mod probe;
 mod staging;
@@ -30,6 +31,7 @@ mod strategies;
 
 pub use erofs::ImageError;
 pub use error::PresentError;
+pub use interrupt::Interrupt;
 pub use probe::{
     ChooseError, StrategyName, StrategyReport, TrialError, UnknownStrategy, choose, probe,
 };

@@ -50,6 +50,7 @@ mod losses;
 mod not_started;
 mod operation;
 mod output_links;
+mod output_parents;
 mod outputs;
 mod queue;
 mod reading;

@@ -4,7 +4,6 @@
 //! threads lies between the request and the command, and what is done after
 //! the answer delays only this slot's next action, which is the back-pressure.
 
-use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,10 +11,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use events::{Event, Listeners, Origin};
-use inputroot::{PresentError, PresentRequest};
+use inputroot::{Interrupt, PresentError, PresentRequest};
 use model::{
-    ActionMessage, ActionSpec, Chain, CommandSpec, Digest, EncodedResult, Found, InputTree,
-    Printable, RelPath, proto,
+    ActionMessage, ActionSpec, Chain, CommandSpec, Digest, EncodedResult, Printable, proto,
 };
 use prost::Message;
 use runtimes::Runtimes;
@@ -36,13 +34,13 @@ use crate::inputs::{self, Inputs, PinnedTree};
 use crate::losses::Losses;
 use crate::not_started::not_started;
 use crate::operation::{Done, Operation, Stage};
-use crate::output_links;
 use crate::outputs::Collection;
 use crate::queue::Queue;
 use crate::reading::Reading;
 use crate::registry::Registry;
 use crate::report;
 use crate::timeline::{Moment, Timeline};
+use crate::{output_links, output_parents};
 
 #[cfg(test)]
 mod tests;
@@ -171,11 +169,17 @@ impl Slot {
         operation.advance(Stage::Executing, timeline.metadata().clone());
         let command = &action.command;
         let view = shared.runtimes.view(&command.properties).map_err(unsupported)?;
-        let make_directories = output_parents(&pinned.tree, command)?;
+        let make_directories = output_parents::missing(&pinned.tree, command)?;
         let mutable = command.properties.mutates_inputs;
-        let request = PresentRequest { mutable, make_directories: &make_directories };
+        let is_cancelled = || operation.cancellation.is_requested();
+        let is_due = || is_cancelled() || !shared.disk.allows();
+        let interrupt = Interrupt::when(&is_due);
+        let request = PresentRequest { mutable, make_directories: &make_directories, interrupt };
         let presented =
-            shared.input_roots.present(&pinned.tree, &request).map_err(not_presented)?;
+            shared.input_roots.present(&pinned.tree, &request).map_err(|error| match error {
+                PresentError::Interrupted if is_cancelled() => shared.cancelled(),
+                error => not_presented(error),
+            })?;
         let presented = leftovers.presented.insert(presented);
         timeline.mark(Moment::InputFetchCompleted);
 
@@ -191,7 +195,7 @@ impl Slot {
                 function: action.action.function(),
                 limits: shared.config.outputs,
                 view: &*presented.outputs(),
-                cancelled: &|| operation.cancellation.is_requested(),
+                cancelled: &is_cancelled,
             };
             match collection.collect(command, &mut ran.result) {
                 Ok(losses) => ran.losses.append(losses),
@@ -482,30 +486,6 @@ fn explain(exit: &Exit) -> String {
     }
 }
 
-/// The directories that outputs need and the tree lacks (REAPI: the worker
-/// makes the parents of outputs), parents first.
-fn output_parents(tree: &InputTree, command: &CommandSpec) -> Result<Vec<RelPath>, ActionError> {
-    let mut missing = BTreeSet::new();
-    for output in &command.outputs {
-        let mut parent = output.path.parent();
-        while let Some(directory) = parent {
-            match tree.lookup(&directory) {
-                Some(Found::Directory(_)) => break,
-                None => parent = directory.parent(),
-                Some(Found::File { .. } | Found::Symlink { .. }) => {
-                    return Err(ActionError::Invalid(format!(
-                        "output `{}` lies below `{directory}`, an input that is no directory",
-                        output.declared,
-                    )));
-                }
-            }
-            missing.insert(directory);
-        }
-    }
-    // Sorted, so a directory comes before what lies in it.
-    Ok(missing.into_iter().collect())
-}
-
 fn also_missing(command: Digest, inputs: Option<ActionError>) -> ActionError {
     let mut missing = match inputs {
         Some(ActionError::MissingBlobs(missing)) => missing,
@@ -520,6 +500,10 @@ fn unsupported(error: runtimes::ViewError) -> ActionError {
 }
 
 fn not_presented(error: PresentError) -> ActionError {
+    if matches!(error, PresentError::Interrupted) {
+        let text = "the inputs were not presented because the server's disk is nearly full";
+        return ActionError::ResourceExhausted(text.into());
+    }
     if error.is_about_tree() {
         return ActionError::Unsupported(Chain(&error).to_string());
     }

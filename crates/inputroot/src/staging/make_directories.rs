@@ -13,12 +13,14 @@ use model::{Found, InputTree, RelPath};
 
 use crate::directory::make_for_action;
 use crate::error::PresentError;
+use crate::interrupt::Interrupt;
 
 /// Makes `paths` and what is missing above them.
 pub(crate) fn make_directories(
     upper: &OwnedFd,
     tree: &InputTree,
     paths: &[RelPath],
+    interrupt: Interrupt<'_>,
 ) -> Result<(), PresentError> {
     let mut made = HashSet::new();
     for path in paths {
@@ -27,6 +29,7 @@ pub(crate) fn make_directories(
         }
         for prefix in prefixes(path) {
             if made.insert(prefix) {
+                interrupt.check(made.len())?;
                 // A clean path has no NUL.
                 let name = CString::new(prefix).unwrap_or_default();
                 make_for_action(upper, &name)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use model::{InputTree, RelPath};
 
 use crate::error::PresentError;
+use crate::interrupt::Interrupt;
 use crate::staging::{Leftovers, OutputView};
 
 /// Makes input trees appear.
@@ -32,6 +33,8 @@ pub struct PresentRequest<'a> {
     /// Directories that the action finds when it starts, whether or not they are in the tree. Like
     /// all directories of an input root they belong to the action (65534, mode 0755).
     pub make_directories: &'a [RelPath],
+    /// Asked while many entries are made, which takes seconds and disk.
+    pub interrupt: Interrupt<'a>,
 }
 
 /// The way in which an input root gets into a sandbox.

@@ -14,6 +14,7 @@ use super::input_roots::{InputRoots, PresentRequest, Presented};
 use crate::access::Access;
 use crate::directory::open_path;
 use crate::error::PresentError;
+use crate::interrupt::Interrupt;
 use crate::mounts::LowerLayer;
 use crate::staging::{
     Janitor, Leftovers, OutputView, Retired, Source, Staging, StagingPool, make_directories,
@@ -62,6 +63,8 @@ pub(crate) struct Job<'a> {
     pub(crate) images: &'a mut Vec<Arc<LowerLayer>>,
     /// Takes images that nothing needs any more.
     pub(crate) janitor: &'a Janitor,
+    /// For strategies that make an entry on disk for each of the tree's.
+    pub(crate) interrupt: Interrupt<'a>,
 }
 
 /// A strategy with all that it needs to run.
@@ -103,8 +106,10 @@ impl<S: Strategy> InputRoots for Workshop<S> {
         let Retired { staging, images, .. } = &mut leftovers.retired;
         // From here on the janitor gets the staging directory back, also after an error.
         let staging = staging.insert(self.staging.take()?);
-        make_directories(&staging.upper, tree, request.make_directories)?;
-        let mut job = Job { tree, access, staging, images, janitor: &self.janitor };
+        make_directories(&staging.upper, tree, request.make_directories, request.interrupt)?;
+        let janitor = &self.janitor;
+        let interrupt = request.interrupt;
+        let mut job = Job { tree, access, staging, images, janitor, interrupt };
         let mount = Arc::new(self.strategy.mount(&mut job)?);
         let outputs = OutputView::new(self.strategy.source(&job, &mount));
         Ok(Presented::new(mount, outputs, leftovers))

@@ -33,7 +33,7 @@ fn each_strategy(mutable: bool, script: &str, look: impl Fn(StrategyName, &str, 
             store.cas().put_expected(digest, content).unwrap();
         }
         let made = [path("dir/made")];
-        let request = PresentRequest { mutable, make_directories: &made };
+        let request = PresentRequest { mutable, make_directories: &made, ..Default::default() };
         // Twice, because the second comes from caches.
         for _ in 0..2 {
             let presented = strategy.present(&tree, &request).unwrap();

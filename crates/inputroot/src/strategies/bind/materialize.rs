@@ -12,6 +12,7 @@ use super::walk::{c_string, failed, is_bound, walk};
 use crate::access::{Access, PLACEHOLDER_MODE, file_mode};
 use crate::directory::{give_to, make_for_action};
 use crate::error::PresentError;
+use crate::interrupt::Interrupt;
 use crate::staging::first_numbers;
 
 /// Fills a staging directory with a tree.
@@ -20,6 +21,7 @@ pub(super) struct Materializer<'a> {
     pub(super) access: Access,
     pub(super) blobs: &'a OwnedFd,
     pub(super) executables: &'a Executables,
+    pub(super) interrupt: Interrupt<'a>,
 }
 
 impl Materializer<'_> {
@@ -28,7 +30,10 @@ impl Materializer<'_> {
         walk(self.tree, root.as_fd(), &mut |directory, index| {
             let content = &self.tree.directories()[index].content;
             let mut numbered = (first_numbers[index]..).zip(content.entries());
-            numbered.try_for_each(|(number, entry)| self.make(directory, &entry, number))
+            numbered.try_for_each(|(number, entry)| {
+                self.interrupt.check(number as usize)?;
+                self.make(directory, &entry, number)
+            })
         })
     }
 

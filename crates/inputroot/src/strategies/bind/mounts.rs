@@ -67,9 +67,9 @@ impl Strategy for BindMounts {
     }
 
     fn mount(&self, job: &mut Job<'_>) -> Result<OwnedFd, PresentError> {
-        let Job { tree, access, staging, .. } = *job;
-        let materializer =
-            Materializer { tree, access, blobs: &self.blobs, executables: &self.executables };
+        let Job { tree, access, staging, interrupt, .. } = *job;
+        let (blobs, executables) = (&self.blobs, &self.executables);
+        let materializer = Materializer { tree, access, blobs, executables, interrupt };
         materializer.fill(&staging.upper)?;
         match access {
             Access::Mutable => Ok(clone_directory(&staging.upper, MountAttributes::empty())?),
