@@ -146,6 +146,8 @@ impl Bench {
             for part in ["upper", "work"] {
                 let left = fs::read_dir(staging.join(part)).expect("a part").count();
                 assert_eq!(left, 0, "{part} of {staging:?} is not empty");
+                let bytes = fs::metadata(staging.join(part)).expect("stat").len();
+                assert!(bytes <= 64 << 10, "{part} of {staging:?} takes {bytes} bytes");
             }
         }
         if variant != Variant::Bind {

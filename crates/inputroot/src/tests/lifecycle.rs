@@ -37,6 +37,21 @@ pub(super) fn a_used_root_is_as_new_for_the_next_action(bench: &Bench) {
     }
 }
 
+/// [`Bench::finish`] looks at the size of what is kept.
+pub(super) fn a_root_that_grew_is_replaced(bench: &Bench) {
+    let tree = bench.tree(fixture());
+    // More than there are at the start, so that all of them are used.
+    let roots: Vec<_> = (0..10).map(|_| bench.present(&tree)).collect();
+    for root in roots {
+        as_action(&root, |view| {
+            for number in 0..600 {
+                view.write(&format!("{number:0>240}"), b"").unwrap();
+            }
+        });
+        root.discard();
+    }
+}
+
 pub(super) fn two_actions_on_one_tree_do_not_see_each_other(bench: &Bench) {
     let tree = bench.tree(fixture());
     let roots = [bench.present(&tree), bench.present_mutable(&tree), bench.present(&tree)];

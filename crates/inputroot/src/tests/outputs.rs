@@ -1,10 +1,13 @@
 //! The outputs that the worker finds when the action is over.
 
-use rustix::fs::{AtFlags, FileType, Mode};
+use std::os::fd::AsFd;
 
-use super::bench::{Bench, as_action, path};
+use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::io::Errno;
+
+use super::bench::{Bench, View, as_action, path};
 use crate::staging::{NamedEntry, OutputEntry, OutputError, OutputFile, OutputView};
-use crate::strategies::PresentRequest;
+use crate::strategies::{Attachment, PresentRequest};
 use crate::tree_fixture::TreeFixture;
 
 fn fixture() -> TreeFixture {
@@ -299,7 +302,7 @@ pub(super) fn made_directories(bench: &Bench) {
 pub(super) fn made_directories_in_a_mutable_root(bench: &Bench) {
     let tree = bench.tree(fixture());
     let wanted = ["d/new", "out/a"].map(path);
-    let request = PresentRequest { mutable: true, make_directories: &wanted };
+    let request = PresentRequest { mutable: true, make_directories: &wanted, ..Default::default() };
     let presented = bench.present_with(&tree, &request);
     as_action(&presented, |view| {
         for made in [".", "d", "d/new", "out", "out/a"] {
@@ -331,5 +334,55 @@ pub(super) fn obstructed_directories(bench: &Bench) {
             }
             other => panic!("{wanted:?}: {other:?}"),
         }
+    }
+}
+
+pub(super) fn an_interrupt_leaves_nothing(bench: &Bench) {
+    let tree = bench.tree(fixture());
+    let wanted: Vec<_> = (0..300).map(|number| path(&format!("made/{number}"))).collect();
+    let asked = std::cell::Cell::new(0);
+    let at_second = || {
+        asked.set(asked.get() + 1);
+        asked.get() == 2
+    };
+    let request = PresentRequest {
+        make_directories: &wanted,
+        interrupt: crate::Interrupt::when(&at_second),
+        ..PresentRequest::default()
+    };
+    let interrupted = bench.strategy().present(&tree, &request);
+    assert!(matches!(interrupted, Err(crate::PresentError::Interrupted)), "{interrupted:?}");
+    assert_eq!(asked.get(), 2, "it ends at once");
+}
+
+/// `ln input out`, which the kernel lets an action do where fs.protected_hardlinks is off: overlayfs makes a
+/// file without content in the upper directory. Where it is on, root plays the action.
+pub(super) fn a_link_to_an_input_has_its_content(bench: &Bench) {
+    let tree = bench.tree(fixture());
+    let setting = std::fs::read_to_string("/proc/sys/fs/protected_hardlinks");
+    let is_protected = setting.is_ok_and(|value| value.trim() == "1");
+    let names = [("file", "linked", b"content".as_slice()), ("d/tool", "d/e/linked", b"tool")];
+    for mutable in [false, true] {
+        let request = PresentRequest { mutable, ..PresentRequest::default() };
+        let presented = bench.present_with(&tree, &request);
+        let link_all = |view: &View<'_>| names.map(|(name, linked, _)| view.link(name, linked));
+        let linked = if is_protected {
+            let Attachment::Mount(root) = presented.attachment();
+            link_all(&View { root: root.as_fd() })
+        } else {
+            as_action(&presented, link_all)
+        };
+        let view = presented.outputs();
+        for ((name, linked, content), outcome) in names.iter().zip(linked) {
+            match outcome {
+                Ok(()) => assert_eq!(content_of(bench, &view, linked), *content, "{linked}"),
+                // A mount has no names elsewhere.
+                Err(Errno::XDEV) => assert!(!bench.moves_files() && !mutable, "{name}"),
+                Err(errno) => panic!("{name}: {errno}"),
+            }
+            assert_eq!(content_of(bench, &view, name), *content, "{name}");
+        }
+        drop(view);
+        presented.discard();
     }
 }
