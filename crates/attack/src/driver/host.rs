@@ -21,6 +21,18 @@ pub(crate) struct Local {
     pub(crate) pid: u32,
 }
 
+impl Local {
+    /// Whether the server has CAP_SYS_RESOURCE, which containers mostly lack.
+    pub(crate) fn sets_limits(&self) -> bool {
+        const SYS_RESOURCE: u64 = 1 << 24;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid));
+        let status = status.unwrap_or_default();
+        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t"));
+        let effective = effective.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        effective.is_some_and(|capabilities| capabilities & SYS_RESOURCE != 0)
+    }
+}
+
 /// Things of the host that anybody outside of a sandbox could read, write and
 /// connect to.
 pub(crate) struct Host {

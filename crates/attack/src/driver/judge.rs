@@ -44,6 +44,9 @@ async fn lacking(world: &World, need: Need) -> Result<Option<String>> {
         Need::Local if world.local.is_none() => {
             Some("the server's root directory and process are not known".into())
         }
+        Need::Privileged if world.local.as_ref().is_some_and(|local| !local.sets_limits()) => {
+            Some("the server lacks CAP_SYS_RESOURCE".into())
+        }
         Need::X86 | Need::I386 if !is_x86 => Some("only x86 has this".into()),
         Need::I386 => {
             // getpid by the 32-bit table; a kernel without it ends the program.

@@ -7,6 +7,7 @@ mod cpus;
 mod error;
 mod exit;
 mod helper_program;
+mod oom_score;
 mod place;
 mod pool;
 mod process;

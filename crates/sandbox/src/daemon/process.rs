@@ -12,6 +12,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::daemon::config::Config;
 use crate::daemon::error::RunError;
+use crate::daemon::oom_score::OomScore;
 use crate::daemon::view;
 use crate::plan::step::StepName;
 use crate::protocol::message::{Request, Response};
@@ -29,6 +30,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub(crate) struct HelperProcess {
     socket: Option<OwnedFd>,
     child: Child,
+    oom_score: OomScore,
 }
 
 impl HelperProcess {
@@ -50,13 +52,16 @@ impl HelperProcess {
             .map_err(|error| {
                 spawn_failed(error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))
             })?;
-        let helper = Self { socket: Some(ours), child };
+        let oom_score = OomScore::of(child.id());
+        let helper = Self { socket: Some(ours), child, oom_score };
         let mounts: Vec<_> = mounts.iter().map(AsFd::as_fd).collect();
         helper.send(&Request::Setup(setup), &mounts)?;
         match helper.receive()? {
             Response::Ready => Ok(helper),
             Response::Failed(failed) => Err(failed.into()),
-            Response::Finished(_) => Err(RunError::new(StepName::Protocol, Errno::PROTO)),
+            Response::Runs | Response::Finished(_) => {
+                Err(RunError::new(StepName::Protocol, Errno::PROTO))
+            }
         }
     }
 
@@ -77,6 +82,11 @@ impl HelperProcess {
     pub(crate) fn receive(&self) -> Result<Response, PacketError> {
         let packet = packet::receive(self.socket()?)?.ok_or(Errno::PIPE)?;
         Ok(packet.message)
+    }
+
+    /// Its place in the order in which processes are killed when memory runs out.
+    pub(crate) fn oom_score(&self) -> &OomScore {
+        &self.oom_score
     }
 
     /// Whether it has said something, or is gone; does not wait.

@@ -167,6 +167,8 @@ impl Sandbox {
         // The old one goes first: a cgroup is never used twice.
         let last = self.cgroup.take();
         self.cgroup = self.config.cgroups.as_ref().map(|cgroups| cgroups.create()).transpose()?;
+        let raised = self.helper.oom_score().raise();
+        raised.map_err(|errno| RunError::new(StepName::Request, errno))?;
         let descriptors: Vec<_> = self.cgroup.iter().map(AsFd::as_fd).collect();
         self.helper.send(&Request::Prepare, &descriptors)?;
         drop(last);
@@ -218,6 +220,7 @@ impl Sandbox {
             is_preparing,
             streams: [stdout, stderr],
             stop,
+            runs: false,
             stopped: None,
             dead_by: None,
             ask_at: stop.supervisor.map(|_| Instant::now() + SUPERVISION),
@@ -231,7 +234,7 @@ impl Sandbox {
             }
             Ok(Response::Finished(finished)) => Ok(self.exit(&finished, stopped)),
             Ok(Response::Failed(failed)) => Err(failed.into()),
-            Ok(Response::Ready) => {
+            Ok(Response::Ready | Response::Runs) => {
                 Err(self.broken(RunError::new(StepName::Protocol, Errno::PROTO)))
             }
             Err(error) => {
@@ -270,7 +273,7 @@ impl Sandbox {
     }
 
     /// The end of an action whose helper or PID 1 was killed, and not by us. By the kernel, if the
-    /// action had no memory left: it prefers others, but an action can make itself as dear as them.
+    /// action had no memory left: it prefers others, but not before the helper is spared.
     fn lost(&self, error: RunError) -> Result<Exit, RunError> {
         if !self.cgroup.as_ref().is_some_and(Cgroup::was_out_of_memory) {
             return Err(error);
@@ -357,6 +360,8 @@ struct Watch<'a> {
     is_preparing: bool,
     streams: [Stream<'a>; 2],
     stop: &'a StopConditions<'a>,
+    /// The helper has said that the action runs. It does so once.
+    runs: bool,
     stopped: Option<Stopped>,
     /// Set together with `stopped`.
     dead_by: Option<Instant>,
@@ -383,6 +388,10 @@ impl Watch<'_> {
             if ready.helper {
                 let response = self.helper.receive()?;
                 if std::mem::take(&mut self.is_preparing) && response == Response::Ready {
+                    continue;
+                }
+                if response == Response::Runs && !std::mem::replace(&mut self.runs, true) {
+                    self.helper.oom_score().lower();
                     continue;
                 }
                 if self.drain(chunk).is_break() {

@@ -308,7 +308,9 @@ impl Helper {
             let ready = rustix::io::retry_on_intr(|| poll(&mut events, pause))?;
             let [ended, told] = &events;
             if ready == 0 && init.has_executed() {
-                self.oom_score.lower(self.proc.as_fd());
+                if self.oom_score.lower(self.proc.as_fd()) {
+                    send(socket, &Response::Runs)?;
+                }
                 pause = None;
             }
             if !ended.revents().is_empty() {

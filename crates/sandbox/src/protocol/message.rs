@@ -8,6 +8,7 @@
 //!                                     next PID 1
 //!       ◄─────────────────── Ready    even if that failed: the next Run is told
 //! Run ─────────────────────►
+//!       ◄─────────────────── Runs     at most once, of an action that takes longer
 //! Kill ────────────────────►          any number, also late ones
 //!       ◄─────────────────── Finished or Failed; everything inside is dead
 //! Prepare …
@@ -52,11 +53,18 @@ pub(crate) struct Setup {
     pub(crate) files: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+/// The `oom_score_adj` of actions: half of all memory on top of their own. What runs in a sandbox is
+/// killed before what does not.
+pub(crate) const ACTION_OOM_SCORE: i16 = 500;
+
 /// A message of the helper.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Response {
     /// The set-up is done, or the preparation of an action.
     Ready,
+    /// The action has a memory of its own and has run for a while. The daemon is to lower the helper's
+    /// `oom_score_adj`, which the helper has no right to.
+    Runs,
     Finished(Finished),
     Failed(Failed),
 }

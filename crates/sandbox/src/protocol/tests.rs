@@ -63,6 +63,7 @@ fn requests_come_back_as_they_were() {
 #[test]
 fn responses_come_back_as_they_were() {
     check(Response::Ready);
+    check(Response::Runs);
     let usage = Usage { user_us: 1, system_us: 2, involuntary_switches: 9, ..Usage::default() };
     let finished = Finished { wait_status: Some(0x100), started_ns: 3, ended_ns: u64::MAX, usage };
     check(Response::Finished(finished));

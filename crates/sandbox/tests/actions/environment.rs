@@ -143,9 +143,51 @@ fn parent(pid: &str) -> Option<String> {
     status.lines().find_map(|line| line.strip_prefix("PPid:\t")).map(str::to_owned)
 }
 
+/// Whether this process can set a lowest adjustment for others. Without that right, as in most
+/// containers, an action can lower its own as far as the daemon's.
+fn sets_lowest_adjustments() -> bool {
+    let capabilities = rustix::thread::capabilities(None).expect("our own capabilities");
+    let has_right = capabilities.effective.contains(rustix::thread::CapabilitySet::SYS_RESOURCE);
+    if !has_right {
+        eprintln!("SKIPPED: this process lacks CAP_SYS_RESOURCE; the attacks on a VM show it");
+    }
+    has_right
+}
+
 #[test]
 fn it_cannot_go_after_who_looks_after_it() {
     check("echo -1 > /proc/self/oom_score_adj || echo no", "no");
+    check("sleep 0.1; echo -1 > /proc/self/oom_score_adj || echo no", "no");
+}
+
+#[test]
+fn it_cannot_put_itself_behind_others_when_memory_runs_out() {
+    if !sets_lowest_adjustments() {
+        return;
+    }
+    // Longer than the helper waits until it has the daemon lower its own.
+    for wait in ["", "sleep 0.1; "] {
+        for lower in ["499", "0", "-1", "-1000"] {
+            let script = format!("{wait}echo {lower} > /proc/self/oom_score_adj || echo no");
+            check(&script, "no");
+        }
+    }
+    let raised = "echo 900 > /proc/self/oom_score_adj; cat /proc/self/oom_score_adj";
+    check(
+        &format!("{raised}; echo 500 > /proc/self/oom_score_adj; cat /proc/self/oom_score_adj"),
+        "900\n500",
+    );
+}
+
+/// The helper is spared while an action runs, and that must not be what the next one starts with.
+#[test]
+fn the_next_action_goes_first_too() {
+    for _ in 0..3 {
+        check("sleep 0.1; cat /proc/self/oom_score_adj", "500");
+        if sets_lowest_adjustments() {
+            check("echo 499 > /proc/self/oom_score_adj || echo no", "no");
+        }
+    }
 }
 
 #[test]

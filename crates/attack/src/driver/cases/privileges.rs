@@ -73,6 +73,9 @@ pub(super) const CASES: &[Case] = &[
     calls("raise-its-own-priority", "setpriority 0 0 -20").fails("EACCES|EPERM"),
     calls("leave-the-killers-list", "openat AT '/proc/self/oom_score_adj' RDWR ; write $1 '-1000' 5")
         .fails("EACCES"),
+    calls("go-up-on-the-killers-list", "openat AT '/proc/self/oom_score_adj' RDWR ; write $1 '499' 3")
+        .needs(Need::Privileged)
+        .fails("EACCES"),
     calls("run-before-everybody", "sched_setscheduler 0 1 #01000000").fails("EPERM"),
     calls("run-by-deadline", "sched_setattr 0 #300000000600000000000000000000000000000000000000404b4c00000000008096980000000000809698000000000000000000 0")
         .fails("EPERM"),
