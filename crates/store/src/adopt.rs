@@ -2,8 +2,8 @@
 //!
 //! The action is dead, every process of it, so nobody changes the file while it is looked at. But
 //! hostile code made it, so nothing about it is taken for granted: it may be no file at all, claim
-//! exabytes, have other names, carry attributes, or blocks beyond its end. What can't become a
-//! plain blob by chown and chmod is copied.
+//! exabytes, have other names, carry attributes or flags, or blocks beyond its end. What can't become
+//! a plain blob by chown and chmod is copied.
 //!
 //! ```text
 //!   stat ─ not a file, too large ──> refused
@@ -25,8 +25,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use model::{Digest, DigestFunction};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{
-    Advice, AtFlags, FileType, Mode, OFlags, Stat, fadvise, fchmod, fchown, flistxattr,
-    flistxattr_query, fstat, openat, statat,
+    Advice, AtFlags, FileType, IFlags, Mode, OFlags, Stat, fadvise, fchmod, fchown, fgetxattr,
+    flistxattr, flistxattr_query, fstat, ioctl_getflags, openat, statat,
 };
 use rustix::io::{Errno, pread};
 use rustix::process::{getegid, geteuid};
@@ -41,6 +41,31 @@ const EXCESS_BYTES_MAX: u64 = 64 << 10;
 const COPY_BYTES: usize = 256 * 1024;
 /// Files from this size on are announced to the kernel as read from end to end.
 const READ_AHEAD_FROM_BYTES: u64 = 1 << 20;
+
+/// The flags of `chattr` that the owner of a file can set, on any file system; privileged ones too. A
+/// blob that is immutable or append-only could never be evicted; one that is compressed, synchronous,
+/// journaled or left out of backups takes other time and space than the store knows. Flags by which a
+/// file system notes how it keeps a file, such as ext4's for extents, are not among them.
+const FLAGS_OF_OWNERS: IFlags = IFlags::SECURE_REMOVAL
+    .union(IFlags::UNRM)
+    .union(IFlags::COMPRESSED)
+    .union(IFlags::SYNC)
+    .union(IFlags::IMMUTABLE)
+    .union(IFlags::APPEND)
+    .union(IFlags::NODUMP)
+    .union(IFlags::NOATIME)
+    .union(IFlags::JOURNALING)
+    .union(IFlags::NOTAIL)
+    .union(IFlags::DIRSYNC)
+    .union(IFlags::TOPDIR)
+    .union(IFlags::NOCOW)
+    .union(IFlags::PROJECT_INHERIT)
+    // FS_NOCOMP_FL, FS_VERITY_FL and FS_DAX_FL.
+    .union(IFlags::from_bits_retain(0x400 | 0x0010_0000 | 0x0200_0000));
+/// SELinux's label, with the NUL that ends it in a list of names.
+const LABEL: &[u8] = b"security.selinux\0";
+/// The kernel takes no label that is longer than a page.
+const LABEL_BYTES_MAX: usize = 4096;
 
 /// A file that is a blob now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,11 +243,15 @@ impl<'a> Candidate<'a> {
         if !has_one_name || !is_lean {
             return Ok(false);
         }
-        let blobs = fstat(blobs).map_err(|e| self.failed("stat the store for", e))?;
-        if blobs.st_dev != self.stat.st_dev {
+        let stat = fstat(blobs).map_err(|e| self.failed("stat the store for", e))?;
+        if stat.st_dev != self.stat.st_dev {
             return Ok(false);
         }
-        has_no_attributes(&self.file).map_err(|e| self.failed("list the attributes of", e))
+        let has_flags = has_flags(self.file.as_fd(), blobs);
+        if has_flags.map_err(|e| self.failed("read the flags of", e))? {
+            return Ok(false);
+        }
+        has_no_attributes(&self.file, blobs).map_err(|e| self.failed("list the attributes of", e))
     }
 
     fn is_executable(&self) -> bool {
@@ -249,10 +278,22 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// Whether a file has neither extended attributes nor an ACL, which is one of them. The label that
-/// SELinux puts on every file is the system's, not the action's.
-fn has_no_attributes(file: &OwnedFd) -> Result<bool, Errno> {
-    const LABEL: &[u8] = b"security.selinux\0";
+/// Whether a file has a flag that its owner can set and that no file of the store would have: those are
+/// inherited from its directories.
+fn has_flags(file: BorrowedFd<'_>, blobs: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let flags = |file| match ioctl_getflags(file) {
+        Ok(flags) => Ok(flags.intersection(FLAGS_OF_OWNERS)),
+        // A file system without flags.
+        Err(Errno::NOTTY | Errno::NOTSUP | Errno::NOSYS) => Ok(IFlags::empty()),
+        Err(e) => Err(e),
+    };
+    let of_file = flags(file)?;
+    Ok(!of_file.is_empty() && !flags(blobs)?.contains(of_file))
+}
+
+/// Whether a file has neither extended attributes nor an ACL, which is one of them. SELinux puts a label
+/// on every file: one of the same kind as the store's own is the system's, not the action's.
+fn has_no_attributes(file: &OwnedFd, blobs: BorrowedFd<'_>) -> Result<bool, Errno> {
     let length = match flistxattr_query(file) {
         Ok(0) | Err(Errno::NOTSUP) => return Ok(true),
         Ok(length) => length,
@@ -263,8 +304,30 @@ fn has_no_attributes(file: &OwnedFd) -> Result<bool, Errno> {
     }
     let mut names = Vec::with_capacity(length);
     match flistxattr(file, spare_capacity(&mut names)) {
-        Ok(_) => Ok(names == LABEL),
-        Err(Errno::RANGE) => Ok(false),
+        Ok(_) if names == LABEL => has_usual_label(file, blobs),
+        Ok(_) | Err(Errno::RANGE) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether SELinux would give a file of the store this file's label. Labels read `user:role:type:level`,
+/// and type and level are inherited from the directory; the user is that of the process.
+fn has_usual_label(file: &OwnedFd, blobs: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let (of_file, of_blobs) = (label(file.as_fd())?, label(blobs)?);
+    let behind_user =
+        |label: &[u8]| label.iter().position(|byte| *byte == b':').map(|at| label[at..].to_vec());
+    Ok(of_file == of_blobs
+        || of_file
+            .as_deref()
+            .and_then(behind_user)
+            .is_some_and(|rest| of_blobs.as_deref().and_then(behind_user) == Some(rest)))
+}
+
+fn label(file: BorrowedFd<'_>) -> Result<Option<Vec<u8>>, Errno> {
+    let mut value = Vec::with_capacity(LABEL_BYTES_MAX);
+    match fgetxattr(file, c"security.selinux", spare_capacity(&mut value)) {
+        Ok(_) => Ok(Some(value)),
+        Err(Errno::NODATA | Errno::NOTSUP) => Ok(None),
         Err(e) => Err(e),
     }
 }

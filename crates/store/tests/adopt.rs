@@ -11,7 +11,10 @@ use std::path::{Path, PathBuf};
 
 use common::{Fixture, SHA256};
 use model::Digest;
-use rustix::fs::{CWD, FallocateFlags, FileType, Mode, XattrFlags, fallocate, fsetxattr, mknodat};
+use rustix::fs::{
+    CWD, FallocateFlags, FileType, IFlags, Mode, XattrFlags, fallocate, fsetxattr, ioctl_getflags,
+    ioctl_setflags, mknodat,
+};
 use store::{AdoptError, Adopted};
 
 const LIMIT: u64 = 10 << 20;
@@ -244,9 +247,82 @@ fn a_file_with_attributes_is_copied() {
     outputs.check_is_copied("acl", b"acl");
     set("trusted", c"trusted.overlay.metacopy", b"");
     outputs.check_is_copied("trusted", b"trusted");
-    // A name as long as that of the label which is let pass.
+    // A name as long as that of SELinux's label.
     set("as long", c"user.0123456789a", b"x");
     outputs.check_is_copied("as long", b"as long");
+    // Where SELinux does not run, nothing of the store has a label.
+    if !Path::new("/sys/fs/selinux/enforce").exists() {
+        set("label", c"security.selinux", b"system_u:object_r:forged_t:s0");
+        outputs.check_is_copied("label", b"label");
+    }
+}
+
+#[test]
+fn a_label_like_those_of_the_store_is_let_pass() {
+    if Path::new("/sys/fs/selinux/enforce").exists() {
+        eprintln!("skipped: SELinux itself gives labels here");
+        return;
+    }
+    let outputs = Outputs::new();
+    let label = |path: &Path, value: &[u8]| {
+        let file = File::open(path).expect("a file");
+        fsetxattr(&file, c"security.selinux", value, XattrFlags::empty()).expect("a label");
+    };
+    let blobs = outputs.fixture.blob_file(&Digest::of(SHA256, b"any"));
+    let blobs = blobs.ancestors().find(|path| path.ends_with("blobs")).expect("the blobs");
+    label(blobs, b"system_u:object_r:var_lib_t:s0");
+    for (name, value, is_usual) in [
+        ("usual", "system_u:object_r:var_lib_t:s0", true),
+        ("of another user", "unconfined_u:object_r:var_lib_t:s0", true),
+        ("of another type", "system_u:object_r:bin_t:s0", false),
+        ("of another level", "system_u:object_r:var_lib_t:s0:c1,c2", false),
+        ("not a label", "x", false),
+    ] {
+        let path = outputs.write(name, name.as_bytes(), 0o644);
+        label(&path, value.as_bytes());
+        let inode = fs::metadata(&path).expect("a file").ino();
+        outputs.adopt(name).expect("adopted");
+        let blob = outputs.fixture.blob_file(&Digest::of(SHA256, name.as_bytes()));
+        let is_taken = fs::metadata(blob).expect("a file").ino() == inode;
+        assert_eq!(is_taken, is_usual, "{name}");
+    }
+}
+
+/// With the flags of `chattr` that ext4 has; other file systems have some of them.
+#[test]
+fn a_file_with_flags_is_copied() {
+    let outputs = Outputs::new();
+    let mut tried = 0;
+    for (name, flag) in [
+        ("immutable", IFlags::IMMUTABLE),
+        ("append-only", IFlags::APPEND),
+        ("not dumped", IFlags::NODUMP),
+        ("without access times", IFlags::NOATIME),
+        ("synchronous", IFlags::SYNC),
+        ("compressed", IFlags::COMPRESSED),
+        ("securely removed", IFlags::SECURE_REMOVAL),
+        ("undeletable", IFlags::UNRM),
+        ("journaled", IFlags::JOURNALING),
+        ("without tail", IFlags::NOTAIL),
+    ] {
+        let path = outputs.write(name, name.as_bytes(), 0o644);
+        let file = File::open(&path).expect("a file");
+        let Ok(plain) = ioctl_getflags(&file) else { continue };
+        // Some file systems refuse a flag, others ignore it.
+        let _ = ioctl_setflags(&file, plain | flag);
+        if ioctl_getflags(&file).expect("flags").contains(flag) {
+            tried += 1;
+            outputs.check_is_copied(name, name.as_bytes());
+            let blob = outputs.fixture.blob_file(&Digest::of(SHA256, name.as_bytes()));
+            let blob = File::open(blob).expect("a file");
+            assert!(!ioctl_getflags(&blob).expect("flags").contains(flag), "{name}");
+        }
+        // Else nobody could remove it.
+        ioctl_setflags(&file, plain).expect("flags");
+    }
+    if tried == 0 {
+        eprintln!("skipped: the file system has no flags");
+    }
 }
 
 #[test]

@@ -30,10 +30,11 @@ pub(super) enum Test {
     Null,
 }
 
-/// The last call that this policy was written with, file_setattr of Linux 6.17: newer ones are absent
-/// until somebody has read what they do. All architectures number new calls alike. The x32 ABI, which
-/// shares x86_64's audit number, is far above.
-pub(super) const LAST_REVIEWED: u32 = 469;
+/// The last call that this policy allows, open_tree_attr of Linux 6.15: newer ones are absent until
+/// somebody has read what they do. The next two, file_getattr and file_setattr, are FS_IOC_FSSETXATTR
+/// in another form and stay absent. All architectures number new calls alike. The x32 ABI, which shares
+/// x86_64's audit number, is far above.
+pub(super) const LAST_REVIEWED: u32 = 467;
 
 const EPERM: u16 = 1;
 const ENOSYS: u16 = 38;
@@ -91,10 +92,11 @@ static PERSONALITY: Rule = Rule::When {
 };
 
 /// TIOCSTI and TIOCLINUX write into the input of a terminal's reader; TIOCSETD loads line disciplines;
-/// the others reach VLANs (SIOCGIFVLAN, SIOCSIFVLAN) and bridges (SIOCBRADDBR, SIOCBRDELBR).
+/// FS_IOC_FSSETXATTR gives files properties that a blob would keep and that adopting it does not look
+/// for; the others reach VLANs (SIOCGIFVLAN, SIOCSIFVLAN) and bridges (SIOCBRADDBR, SIOCBRDELBR).
 static IOCTL: Rule = Rule::When {
     argument: 1,
-    test: Test::OneOf(&[0x5412, 0x541c, 0x5423, 0x8982, 0x8983, 0x89a0, 0x89a1]),
+    test: Test::OneOf(&[0x5412, 0x541c, 0x5423, 0x401c_5820, 0x8982, 0x8983, 0x89a0, 0x89a1]),
     then: &FORBIDDEN,
     otherwise: &ALLOW,
 };

@@ -178,7 +178,7 @@ fn personalities_and_terminals() {
         check("personality", &[persona], refused(1));
     }
     check("ioctl", &[0, 0x5401], RET_ALLOW);
-    for command in [0x5412, 0x541c, 0x5423, 0x8982, 0x8983, 0x89a0, 0x89a1] {
+    for command in [0x5412, 0x541c, 0x5423, 0x401c_5820, 0x8982, 0x8983, 0x89a0, 0x89a1] {
         check("ioctl", &[0, command], refused(1));
     }
     // The kernel takes a 32-bit command, so the upper half hides nothing.
