@@ -90,7 +90,7 @@ async fn serve(settings: Settings, store: Arc<Store>, worker: Worker) -> anyhow:
 
     tokio::select! {
         () = control.shutdown_asked() => {}
-        () = watch_store(&store, &health) => anyhow::bail!("the store's directory was removed"),
+        error = watch_store(&store, &health) => return Err(error),
         ended = &mut server => return Err(server_ended(ended)),
     }
     health.draining().await;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use access::{Policy, Tls, TlsError};
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use events::Listeners;
 use images::Images;
 use model::WorkerPlatform;
@@ -116,6 +116,7 @@ fn open_store(arguments: &ServeArgs) -> anyhow::Result<Arc<Store>> {
     let options = StoreOptions {
         size: arguments.cas_size.unwrap_or(StoreSize::Automatic),
         lease: arguments.lease.0,
+        opens_in_background: true,
         scrub_period: (arguments.scrub_days > 0)
             .then(|| Duration::from_secs(u64::from(arguments.scrub_days) * 86_400)),
         ..StoreOptions::default()
@@ -125,6 +126,7 @@ fn open_store(arguments: &ServeArgs) -> anyhow::Result<Arc<Store>> {
     let stats = store.stats();
     tracing::info!(
         blobs = stats.blobs,
+        is_open = store.is_open(),
         used_bytes = stats.used_bytes,
         limit_bytes = stats.limit_bytes,
         "store"
@@ -224,6 +226,7 @@ async fn serve(
     let arguments = configuration.arguments.clone();
     let Doors { connections, places, policy, tls } = doors::open(&arguments).await?;
     let health = Health::serving();
+    health.set_durable(is_ready(&store)).await;
     let services =
         Services { store: Arc::clone(&store), worker: worker.clone(), health: health.clone() };
     let (close, closing) = oneshot::channel::<()>();
@@ -254,9 +257,7 @@ async fn serve(
         () = reload_when_asked(configuration, &policy, tls.as_deref(), &mut signals_to_reload) => {}
         () = manager.keep_alive() => {}
         () = give_memory_back() => {}
-        () = watch_store(&store, &health) => {
-            bail!("the root directory {} was removed; the server ends", store.path().display())
-        }
+        error = watch_store(&store, &health) => return Err(error),
         ended = &mut server => return Err(server_ended(ended)),
     }
     manager.stopping();
@@ -293,18 +294,27 @@ async fn give_memory_back() {
     }
 }
 
-/// Tells the health service whether the store can keep what it is given. Ends when the root directory
-/// is gone, which nothing can mend but a new start.
-pub(crate) async fn watch_store(store: &Store, health: &Health) {
+/// Tells the health service whether the store can keep what it is given. Ends with the reason when it
+/// can't, and nothing can mend that but a new start.
+pub(crate) async fn watch_store(store: &Store, health: &Health) -> anyhow::Error {
     let mut told = None;
     while !store.is_gone() {
-        let is_durable = store.is_durable();
-        if told != Some(is_durable) {
-            told = Some(is_durable);
-            health.set_durable(is_durable).await;
+        if let Some(failure) = store.take_failure() {
+            return anyhow::Error::new(failure).context("opening the root directory");
+        }
+        let is_ready = is_ready(store);
+        if told != Some(is_ready) {
+            told = Some(is_ready);
+            health.set_durable(is_ready).await;
         }
         tokio::time::sleep(STORE_PERIOD).await;
     }
+    anyhow::anyhow!("the root directory {} was removed; the server ends", store.path().display())
+}
+
+/// Whether the store is open as a whole, and what is stored now reaches the disk.
+pub(crate) fn is_ready(store: &Store) -> bool {
+    store.is_open() && store.is_durable()
 }
 
 /// Reads the configuration, principals and certificates again at each SIGHUP; never ends.

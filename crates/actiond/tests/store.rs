@@ -13,6 +13,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     after_a_failed_sync_health_says_so_until_all_is_verified,
     inputs_that_others_take_away_or_change_are_missing,
+    a_killed_server_is_asked_at_once_and_ends_in_order,
     a_server_whose_root_is_removed_ends_with_a_word,
     the_verbs_work_beside_a_server,
     the_verbs_work_without_a_server,
@@ -159,6 +160,31 @@ async fn inputs_that_others_take_away_or_change_are_missing(kit: Kit) -> Outcome
             ensure!(client.cached(&action_digest).await?.is_some(), "{what}, {script}: not cached");
         }
     }
+    Ok(())
+}
+
+async fn a_killed_server_is_asked_at_once_and_ends_in_order(kit: Kit) -> Outcome {
+    kit.only_on_the_host("the store of a guest is in the guest")?;
+    let mut daemon = kit.daemon().start().await?;
+    let mut blobs = Vec::new();
+    for number in 0..64 {
+        blobs.push(daemon.client().put(content(number)).await?);
+    }
+    daemon.kill()?;
+
+    // Asked and told to end before all of them were hashed again, or soon after.
+    let mut daemon = daemon.successor().start().await?;
+    assert_eq!(daemon.client().missing(&blobs).await?, []);
+    daemon.terminate()?;
+    ensure!(daemon.wait()?.success(), "{}", daemon.log());
+
+    let daemon = daemon.successor().start().await?;
+    let client = daemon.client();
+    for (number, digest) in blobs.iter().enumerate() {
+        ensure!(client.get(digest).await? == content(number), "a false blob was served");
+    }
+    let serves = async || Ok(health(&client, "").await? == ServingStatus::Serving);
+    eventually_async("the store is open", serves).await?;
     Ok(())
 }
 

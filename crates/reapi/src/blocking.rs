@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
+use store::Store;
 use tonic::Status;
 
 /// The one that waits for some work.
@@ -38,6 +39,12 @@ where
     F: FnOnce() -> Result<T, Status> + Send + 'static,
 {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(crate::status::lost(&error)))
+}
+
+/// Asks for the presence of blobs, which needs no disk. Only while the store is still opening it may, and
+/// then the runtime goes on without this thread.
+pub(crate) fn presence<T>(store: &Store, ask: impl FnOnce() -> T) -> T {
+    if store.is_open() { ask() } else { tokio::task::block_in_place(ask) }
 }
 
 #[cfg(test)]

@@ -14,11 +14,13 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
 
+use crate::cas::snapshot;
 use crate::checkpoint::Checkpoints;
 use crate::empty_directory::each_entry;
 use crate::entry;
 use crate::error::StoreError;
 use crate::index::Index;
+use crate::index_file::{Snapshot, Witness};
 use crate::publisher::Publisher;
 use crate::quarantine::is_of_file;
 use crate::recency::{Clock, Tick, Usage};
@@ -26,6 +28,7 @@ use crate::resident;
 use crate::root::write_all;
 use crate::space::Space;
 use crate::stripes::Stripes;
+use crate::table::Slot;
 
 /// The largest value: a result names its outputs, and has small ones in it.
 pub const ENTRY_BYTES_MAX: u64 = 64 << 20;
@@ -101,10 +104,9 @@ impl EntryPath {
 }
 
 /// The place of an entry in the index: the action's hash, mixed with what else is in the name of the
-/// file. Its last byte is the hash's first one: a shard of the index is a directory of entries.
+/// file. Its first byte is the hash's, so that a part of the index is a directory of entries.
 fn key(action: &Digest, instance: Option<&Digest>, file_bytes: u64) -> Digest {
     let mut hash = *action.hash();
-    hash.swap(0, 31);
     let mut mix = |bytes: &[u8]| {
         hash[8..31].iter_mut().zip(bytes).for_each(|(byte, other)| *byte ^= other);
     };
@@ -263,10 +265,7 @@ impl ActionCache {
         let (mut entries, mut bytes) = (0, 0);
         for (name, key, last_use) in names {
             let _change = inner.checkpoints.begin_change()?;
-            // The stripe of the action's hash, whose first byte it falls on.
-            let mut hash = [0; 32];
-            hash[0] = first_byte;
-            let _name = inner.names.lock(&hash);
+            let _name = inner.names.lock_all_of(first_byte);
             let Some(before) = inner.index.remove_unused_since(&key, last_use) else { continue };
             let cost = inner.space.cost(before);
             inner.space.release(cost);
@@ -342,6 +341,13 @@ impl ActionCache {
             }
             Err(e) => Err(path.failed("remove cached result", e)),
         }
+    }
+}
+
+impl Snapshot for ActionCache {
+    fn snapshot(&self, part: usize, slots: &mut Vec<Slot>) -> Result<Option<Witness>, Errno> {
+        let inner = &*self.inner;
+        snapshot(inner.files.directory(), &inner.names, &inner.index, part, slots)
     }
 }
 

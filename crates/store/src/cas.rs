@@ -18,7 +18,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use model::{Digest, DigestFunction};
@@ -33,6 +33,7 @@ use crate::checkpoint::Checkpoints;
 use crate::error::StoreError;
 use crate::hash_file::{FileHash, hash_file};
 use crate::index::Index;
+use crate::index_file::{Snapshot, Witness};
 use crate::losses::Losses;
 use crate::pins::{Pin, PinSet, Pins};
 use crate::publisher::Publisher;
@@ -42,6 +43,7 @@ use crate::resident;
 use crate::root::write_all;
 use crate::space::{Charge, Space};
 use crate::stripes::Stripes;
+use crate::table::Slot;
 use crate::watch::Watch;
 
 /// The largest blob that [`Cas::read`] reads into memory: no message of REAPI that is a blob is
@@ -83,6 +85,8 @@ struct Inner {
     quarantine: Quarantine,
     index: Index,
     watch: Watch,
+    /// The files were looked at since the store was opened.
+    is_compared: AtomicBool,
     losses: Losses,
     clock: Arc<Clock>,
     space: Arc<Space>,
@@ -107,6 +111,7 @@ impl Cas {
             inner: Arc::new(Inner {
                 files,
                 watch,
+                is_compared: AtomicBool::new(false),
                 losses: Losses::default(),
                 path,
                 checkpoints,
@@ -119,6 +124,21 @@ impl Cas {
                 names: Stripes::new(),
             }),
         }
+    }
+
+    /// Whether the presence of blobs is known without a look at the disk.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.inner.index.is_settled()
+    }
+
+    /// Whether the type and size of every file were looked at since the store was opened.
+    pub(crate) fn is_compared(&self) -> bool {
+        self.inner.is_compared.load(Ordering::Acquire)
+    }
+
+    /// From now on [`Cas::is_compared`].
+    pub(crate) fn set_compared(&self) {
+        self.inner.is_compared.store(true, Ordering::Release);
     }
 
     /// Makes the empty blobs, which every store has.
@@ -177,6 +197,9 @@ impl Cas {
     /// As [`Cas::read`], but never waits for a disk: reads only a small blob whose file the kernel
     /// has in memory, and answers [`StoreError::WouldWait`] for any other that is in the store.
     pub(crate) fn read_resident(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
+        if !self.is_settled() {
+            return Err(StoreError::WouldWait);
+        }
         if !self.contains(digest) {
             return Ok(None);
         }
@@ -495,6 +518,28 @@ impl Cas {
             Err(e) => Err(StoreError::io("unlink blob", path.as_str(), e)),
         }
     }
+}
+
+impl Snapshot for Cas {
+    fn snapshot(&self, part: usize, slots: &mut Vec<Slot>) -> Result<Option<Witness>, Errno> {
+        let inner = &*self.inner;
+        snapshot(inner.files.directory(), &inner.names, &inner.index, part, slots)
+    }
+}
+
+/// The files of a part and the state of its directory, of one moment.
+pub(crate) fn snapshot(
+    parent: &OwnedFd,
+    names: &Stripes,
+    index: &Index,
+    part: usize,
+    slots: &mut Vec<Slot>,
+) -> Result<Option<Witness>, Errno> {
+    let (function, first_byte) = Index::shard_of(part);
+    let path = format!("{}/{first_byte:02x}", function.name());
+    let _names = names.lock_all_of(first_byte);
+    let stat = statat(parent, &path, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(index.records_of(part, slots).then(|| Witness::of(&stat)))
 }
 
 /// Reads until that many bytes are there or the file ends.

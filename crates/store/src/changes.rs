@@ -15,7 +15,11 @@ impl Cas {
     ///
     /// One system call, as long as nobody changes anything.
     pub fn notice_changes(&self) -> Notice {
-        self.watch().drain(|changed| self.handle(changed))
+        let is_compared = self.is_compared();
+        match self.watch().drain(|changed| self.handle(changed)) {
+            Notice::Complete if is_compared => Notice::Complete,
+            _ => Notice::Unknown,
+        }
     }
 
     fn handle(&self, Changed { function, hash, is_gone }: Changed) {
@@ -53,7 +57,7 @@ impl Cas {
         }
         tracing::warn!("many blobs were changed at once behind the store's back; looking at all");
         for part in 0..PARTS {
-            self.damaged(&self.index().part(part))?;
+            self.damaged(&self.index().files_of(part))?;
         }
         self.watch().looked_at_all();
         Ok(())

@@ -54,6 +54,8 @@ pub(crate) struct Checkpoints {
     recorded: AtomicI64,
     /// From when on files may not be what was written; [`NEVER`] as long as every sync went well.
     suspect_since: AtomicI64,
+    /// A server that ended without order left this one work, which is not done yet.
+    is_recovering: AtomicBool,
     /// The last checkpoint could not be recorded, and not because the disk is full.
     is_unrecorded: AtomicBool,
     closed: RwLock<bool>,
@@ -84,6 +86,7 @@ impl Checkpoints {
             sync: |root| syncfs(root),
             recorded: AtomicI64::new(i64::MIN),
             suspect_since: AtomicI64::new(NEVER),
+            is_recovering: AtomicBool::new(false),
             is_unrecorded: AtomicBool::new(false),
             closed: RwLock::new(false),
             dirty: AtomicBool::new(false),
@@ -152,6 +155,33 @@ impl Checkpoints {
         Ok(())
     }
 
+    /// Lets nothing be recorded as good, and files that changed since then be hashed before they are
+    /// served, until [`Checkpoints::end_recovery`].
+    pub(crate) fn begin_recovery(&self, since: i64) {
+        self.is_recovering.store(true, Ordering::Release);
+        self.suspect_since.store(since, Ordering::Release);
+    }
+
+    /// Brings to the disk what the kernel still has of the last server's files, all at once: hashing
+    /// them on the disk would do that file by file.
+    pub(crate) fn flush_for_recovery(&self) {
+        if let Err(error) = (self.sync)(&self.root) {
+            // The blobs are hashed as they are on the disk, which finds what was lost.
+            tracing::warn!(%error, "the file system lost data; young blobs are hashed");
+        }
+    }
+
+    /// All files that are in the index are known to be right.
+    pub(crate) fn end_recovery(&self) -> Result<(), StoreError> {
+        let checkpoint = checkpoint_now();
+        // If the sync fails, files stay suspect, and the thread tries to end that.
+        self.is_recovering.store(false, Ordering::Release);
+        (self.sync)(&self.root).map_err(|e| StoreError::io("sync", "the store", e))?;
+        self.record(false, checkpoint)?;
+        self.suspect_since.store(NEVER, Ordering::Release);
+        Ok(())
+    }
+
     /// Records that a server runs, when everything is known to be on the disk.
     pub(crate) fn record_start(&self) -> Result<(), StoreError> {
         self.record(false, checkpoint_now())
@@ -170,7 +200,12 @@ impl Checkpoints {
     }
 
     /// Ends the thread, keeps further changes out and records that everything is on the disk.
-    pub(crate) fn close(&self, thread: Option<JoinHandle<()>>) -> Result<(), StoreError> {
+    /// `write_last` is called in between: what it writes is brought to the disk as well.
+    pub(crate) fn close(
+        &self,
+        thread: Option<JoinHandle<()>>,
+        write_last: impl FnOnce(),
+    ) -> Result<(), StoreError> {
         *self.stop.lock() = true;
         self.wake.notify_all();
         if let Some(thread) = thread
@@ -183,6 +218,11 @@ impl Checkpoints {
             return Ok(());
         }
         *closed = true;
+        if self.is_recovering.load(Ordering::Acquire) {
+            // The record that the last server left stands.
+            return Ok(());
+        }
+        write_last();
         let checkpoint = checkpoint_now();
         // Other files on the file system can make this slow, so it is done only when needed.
         if self.dirty.load(Ordering::Acquire) {
@@ -206,6 +246,9 @@ impl Checkpoints {
     }
 
     fn checkpoint_or_retry(&self, verify: &Verify, lines: &Paced) {
+        if self.is_recovering.load(Ordering::Acquire) {
+            return;
+        }
         let done = if self.suspect_since().is_some() {
             self.heal(verify)
         } else if self.dirty.swap(false, Ordering::AcqRel) {
@@ -296,7 +339,7 @@ mod tests {
         let last_good = state();
         checkpoints.sync = |_| Ok(());
         drop(checkpoints.begin_change().expect("open"));
-        assert!(matches!(checkpoints.close(None), Err(StoreError::SyncFailed)));
+        assert!(matches!(checkpoints.close(None, || {}), Err(StoreError::SyncFailed)));
         assert_eq!(state(), last_good);
     }
 }

@@ -1,51 +1,93 @@
 //! Which files are there, and when they were last used: all of it, in memory.
 //!
-//! Filled from the directory at the start and kept in step by every operation, so that asking for a
+//! Filled from the directories at the start and kept in step by every operation, so that asking for a
 //! blob costs no system call. It knows only what it was told; when a file turns out to be gone, the
 //! CAS tells it. One index holds the blobs; another one holds the cached results, under a key and a
 //! size of theirs in place of a digest.
+//!
+//! Each part of the index is one directory of files, and is filled when it is first asked for, or
+//! by the threads that open the store. So answers are right from the first moment, and whoever asks
+//! early waits for one directory, not for all of them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use model::{Digest, DigestFunction};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::recency::{RANKS, Tick, Usage};
 use crate::table::{Slot, Table};
 
-/// Shards per digest function: so many that two threads hardly ever meet at one.
+/// Directories, and parts, per digest function: one for each first byte of a hash. They are so many that
+/// two threads hardly ever meet at one.
 const SHARDS: usize = 256;
 
-/// The parts that a walk over everything takes one after the other: the shards of all functions.
+/// The number of parts: the directories of all functions.
 pub(crate) const PARTS: usize = DigestFunction::ALL.len() * SHARDS;
 
 /// The bytes that could be evicted, by rank.
 pub(crate) type Histogram = [u64; RANKS];
 
+/// Puts the files of a part into its table, when they are first asked for.
+pub(crate) type Fill = dyn Fn(usize, &mut Table) + Send + Sync;
+
 /// See the module.
 pub(crate) struct Index {
-    sha256: Box<[Mutex<Table>]>,
-    blake3: Box<[Mutex<Table>]>,
+    parts: Box<[Mutex<Part>]>,
+    /// The parts that were not filled yet.
+    pending: AtomicUsize,
+    fill: Box<Fill>,
     files: AtomicU64,
     bytes: AtomicU64,
 }
 
+struct Part {
+    table: Table,
+    is_pending: bool,
+}
+
 impl Index {
-    /// An empty index. The secret spreads the entries; see [`Table`].
-    pub(crate) fn new(secret: u64) -> Self {
-        let shards = || (0..SHARDS).map(|_| Mutex::new(Table::new(secret))).collect();
+    /// An index whose parts are filled by `fill`. The secret spreads the entries; see [`Table`].
+    pub(crate) fn new(secret: u64, fill: Box<Fill>) -> Self {
+        let part = || Mutex::new(Part { table: Table::new(secret), is_pending: true });
         Self {
-            sha256: shards(),
-            blake3: shards(),
+            parts: (0..PARTS).map(|_| part()).collect(),
+            pending: AtomicUsize::new(PARTS),
+            fill,
             files: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         }
     }
 
+    /// An index that knows that there is nothing.
+    #[cfg(test)]
+    pub(crate) fn empty(secret: u64) -> Self {
+        let index = Self::new(secret, Box::new(|_, _| {}));
+        (0..PARTS).for_each(|part| index.settle(part));
+        index
+    }
+
+    /// Whether all parts were filled.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.pending.load(Ordering::Acquire) == 0
+    }
+
+    /// Fills a part, unless that was done.
+    pub(crate) fn settle(&self, part: usize) {
+        drop(self.part_of(part));
+    }
+
+    /// Fills a part by another way than it would be when it is asked for, if that succeeds.
+    pub(crate) fn load(&self, part: usize, load: impl FnOnce(&mut Table) -> bool) {
+        let mut part = self.parts[part].lock();
+        if part.is_pending && load(&mut part.table) {
+            self.filled(&mut part);
+        }
+    }
+
     /// Whether a file with that hash and that size is there. Asking for it is a use.
     pub(crate) fn touch(&self, digest: &Digest, now: Tick) -> bool {
-        let mut shard = self.shard(digest).lock();
-        let found = shard.get_mut(digest.hash());
+        let mut part = self.part(digest);
+        let found = part.table.get_mut(digest.hash());
         match found.filter(|slot| slot.size_bytes == digest.size_bytes()) {
             Some(slot) => {
                 slot.usage.touch(now);
@@ -55,54 +97,55 @@ impl Index {
         }
     }
 
-    /// As [`Index::touch`], whatever the size is.
+    /// As [`Index::touch`], whatever the size is. A part that was not filled stays so.
     pub(crate) fn touch_any_size(&self, digest: &Digest, now: Tick) {
-        if let Some(slot) = self.shard(digest).lock().get_mut(digest.hash()) {
+        let mut part = self.parts[number(digest.function(), digest.hash()[0])].lock();
+        if let Some(slot) = part.table.get_mut(digest.hash()) {
             slot.usage.touch(now);
         }
     }
 
     /// Whether a file with that hash and that size is there, without using it.
     pub(crate) fn contains(&self, digest: &Digest) -> bool {
-        let mut shard = self.shard(digest).lock();
-        shard.get_mut(digest.hash()).is_some_and(|slot| slot.size_bytes == digest.size_bytes())
+        let mut part = self.part(digest);
+        part.table.get_mut(digest.hash()).is_some_and(|slot| slot.size_bytes == digest.size_bytes())
     }
 
-    /// The size of the file with that hash, if it is there.
+    /// The size of the file with that hash, if it is known to be there.
     pub(crate) fn size(&self, function: DigestFunction, hash: &[u8; 32]) -> Option<u64> {
-        let mut shard = self.shards(function)[usize::from(hash[31])].lock();
-        shard.get_mut(hash).map(|slot| slot.size_bytes)
+        let mut part = self.parts[number(function, hash[0])].lock();
+        part.table.get_mut(hash).map(|slot| slot.size_bytes)
     }
 
     /// Notes that the file is there; returns the size of the one that it replaced.
     pub(crate) fn insert(&self, digest: &Digest, usage: Usage) -> Option<u64> {
         let size_bytes = digest.size_bytes();
-        let before = self.shard(digest).lock().insert(digest.hash(), size_bytes, usage);
+        let before = self.part(digest).table.insert(digest.hash(), size_bytes, usage);
         self.count(before, Some(size_bytes));
         before
     }
 
     /// Notes that no file with that hash is there; returns the size of the one that was.
     pub(crate) fn remove(&self, digest: &Digest) -> Option<u64> {
-        let before = self.shard(digest).lock().remove(digest.hash());
+        let before = self.part(digest).table.remove(digest.hash());
         self.count(before, None);
         before
     }
 
     /// As [`Index::remove`], if the file was not used since then.
     pub(crate) fn remove_unused_since(&self, digest: &Digest, last_use: Tick) -> Option<u64> {
-        let mut shard = self.shard(digest).lock();
-        let slot = shard.get_mut(digest.hash())?;
+        let mut part = self.part(digest);
+        let slot = part.table.get_mut(digest.hash())?;
         if slot.usage.last_use != last_use {
             return None;
         }
-        let before = shard.remove(digest.hash());
-        drop(shard);
+        let before = part.table.remove(digest.hash());
+        drop(part);
         self.count(before, None);
         before
     }
 
-    /// Adds what all files cost to the histogram.
+    /// Adds what all known files cost to the histogram.
     pub(crate) fn survey(
         &self,
         now: Tick,
@@ -110,44 +153,52 @@ impl Index {
         cost: impl Fn(u64) -> u64,
         histogram: &mut Histogram,
     ) {
-        for shard in self.sha256.iter().chain(&self.blake3) {
-            for slot in shard.lock().iter() {
+        for part in &self.parts {
+            for slot in part.lock().table.iter() {
                 histogram[slot.usage.rank(now, lease)] += cost(slot.size_bytes);
             }
         }
     }
 
-    /// The files of a shard from that rank on, with their last use.
+    /// The known files of a directory from that rank on, with their last use.
     pub(crate) fn idle(
         &self,
-        (function, shard): (DigestFunction, u8),
+        (function, first_byte): (DigestFunction, u8),
         rank: usize,
         now: Tick,
         lease: Tick,
     ) -> Vec<(Digest, Tick)> {
-        let table = self.shards(function)[usize::from(shard)].lock();
-        let idle = table.iter().filter(|slot| slot.usage.rank(now, lease) >= rank);
+        let part = self.parts[number(function, first_byte)].lock();
+        let idle = part.table.iter().filter(|slot| slot.usage.rank(now, lease) >= rank);
         let found =
             |slot: &Slot| (Digest::new(function, slot.hash, slot.size_bytes), slot.usage.last_use);
         idle.map(found).collect()
     }
 
-    /// The function and the shard of a part, of [`PARTS`].
+    /// The function and the first byte of the hashes of a part, of [`PARTS`].
     pub(crate) fn shard_of(part: usize) -> (DigestFunction, u8) {
         (DigestFunction::ALL[part / SHARDS], (part % SHARDS) as u8)
     }
 
     /// The files of a part, of [`PARTS`].
-    pub(crate) fn part(&self, part: usize) -> Vec<Digest> {
-        let (function, shard) = Self::shard_of(part);
-        let table = self.shards(function)[usize::from(shard)].lock();
-        table.iter().map(|slot| Digest::new(function, slot.hash, slot.size_bytes)).collect()
+    pub(crate) fn files_of(&self, part: usize) -> Vec<Digest> {
+        let (function, _) = Self::shard_of(part);
+        let part = self.part_of(part);
+        part.table.iter().map(|slot| Digest::new(function, slot.hash, slot.size_bytes)).collect()
     }
 
-    /// Calls with all files of a function, in no order; a shard is locked meanwhile.
+    /// The records of a part, of [`PARTS`], unless it was not filled yet.
+    pub(crate) fn records_of(&self, part: usize, into: &mut Vec<Slot>) -> bool {
+        let part = self.parts[part].lock();
+        into.extend(part.table.iter());
+        !part.is_pending
+    }
+
+    /// Calls with all known files of a function, in no order; a part is locked meanwhile.
     pub(crate) fn each(&self, function: DigestFunction, mut visit: impl FnMut(&Slot)) {
-        for shard in self.shards(function) {
-            shard.lock().iter().for_each(&mut visit);
+        let first = number(function, 0);
+        for part in &self.parts[first..first + SHARDS] {
+            part.lock().table.iter().for_each(&mut visit);
         }
     }
 
@@ -161,16 +212,25 @@ impl Index {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    fn shard(&self, digest: &Digest) -> &Mutex<Table> {
-        // The last byte: the table takes its bits from the first ones.
-        &self.shards(digest.function())[usize::from(digest.hash()[31])]
+    fn part(&self, digest: &Digest) -> MutexGuard<'_, Part> {
+        self.part_of(number(digest.function(), digest.hash()[0]))
     }
 
-    fn shards(&self, function: DigestFunction) -> &[Mutex<Table>] {
-        match function {
-            DigestFunction::Sha256 => &self.sha256,
-            DigestFunction::Blake3 => &self.blake3,
+    fn part_of(&self, number: usize) -> MutexGuard<'_, Part> {
+        let mut part = self.parts[number].lock();
+        if part.is_pending {
+            (self.fill)(number, &mut part.table);
+            self.filled(&mut part);
         }
+        part
+    }
+
+    fn filled(&self, part: &mut Part) {
+        part.is_pending = false;
+        for slot in part.table.iter() {
+            self.count(None, Some(slot.size_bytes));
+        }
+        self.pending.fetch_sub(1, Ordering::Release);
     }
 
     fn count(&self, before: Option<u64>, after: Option<u64>) {
@@ -185,13 +245,19 @@ impl Index {
     }
 }
 
+/// The part of the files whose hashes begin with that byte.
+fn number(function: DigestFunction, first_byte: u8) -> usize {
+    let functions = DigestFunction::ALL.iter().position(|other| *other == function);
+    functions.unwrap_or(0) * SHARDS + usize::from(first_byte)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn presence_needs_function_hash_and_size() {
-        let index = Index::new(1);
+        let index = Index::empty(1);
         let digest = Digest::of(DigestFunction::Sha256, b"abc");
         index.insert(&digest, Usage::first(1));
         assert!(index.contains(&digest));
@@ -206,7 +272,7 @@ mod tests {
 
     #[test]
     fn blobs_and_bytes_are_counted_once() {
-        let index = Index::new(1);
+        let index = Index::empty(1);
         for content in [&b"a"[..], b"bb", b"bb"] {
             index.insert(&Digest::of(DigestFunction::Blake3, content), Usage::first(1));
         }
@@ -217,14 +283,38 @@ mod tests {
 
     #[test]
     fn what_was_used_meanwhile_is_not_removed() {
-        let index = Index::new(1);
+        let index = Index::empty(1);
         let digest = Digest::of(DigestFunction::Sha256, b"abc");
         index.insert(&digest, Usage::first(10));
-        let found = index.idle((DigestFunction::Sha256, digest.hash()[31]), 0, 100, 0);
+        let found = index.idle((DigestFunction::Sha256, digest.hash()[0]), 0, 100, 0);
         assert_eq!(found, [(digest, 10)]);
         assert!(index.touch(&digest, 11));
         assert_eq!(index.remove_unused_since(&digest, 10), None);
         assert_eq!(index.remove_unused_since(&digest, 11), Some(3));
         assert!(!index.touch(&digest, 12));
+    }
+
+    #[test]
+    fn a_part_is_filled_when_it_is_first_asked_for() {
+        let digest = Digest::of(DigestFunction::Blake3, b"abc");
+        let part = number(DigestFunction::Blake3, digest.hash()[0]);
+        let index = Index::new(
+            1,
+            Box::new(move |number, table| {
+                if number == part {
+                    table.insert(digest.hash(), 3, Usage::first(7));
+                }
+            }),
+        );
+        assert_eq!(index.size(DigestFunction::Blake3, digest.hash()), None, "not asked for yet");
+        assert!(!index.records_of(part, &mut Vec::new()));
+        assert_eq!((index.files(), index.is_settled()), (0, false));
+        assert!(index.contains(&digest));
+        assert_eq!((index.files(), index.bytes()), (1, 3));
+        index.load(part, |_| unreachable!("it is filled"));
+        index.load(0, |_| false);
+        (0..PARTS).for_each(|part| index.settle(part));
+        assert!(index.is_settled());
+        assert_eq!(index.files(), 1);
     }
 }

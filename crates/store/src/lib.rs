@@ -18,7 +18,6 @@
 //!          └─ Checkpoints  syncs every few seconds, knows what a crash may have torn
 //! ```
 
-mod access;
 mod action_cache;
 mod adopt;
 mod blob_path;
@@ -32,8 +31,10 @@ mod evictor;
 mod hash_disk;
 mod hash_file;
 mod index;
+mod index_file;
 mod losses;
 mod maintenance;
+mod opening;
 mod pins;
 mod publisher;
 mod quarantine;

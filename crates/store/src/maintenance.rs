@@ -69,6 +69,7 @@ pub struct Verified {
 impl Store {
     /// Calls with everything in the store that can be evicted, in no order.
     pub fn each_item(&self, mut visit: impl FnMut(Item) -> ControlFlow<()>) {
+        self.settle();
         let Evictor { cas, action_cache, space, clock, .. } = self.evictor();
         let now = clock.now();
         let mut items = Vec::new();
@@ -99,6 +100,7 @@ impl Store {
         goals: Goals,
         mut progress: impl FnMut(Collected) -> ControlFlow<()>,
     ) -> Result<Collected, StoreError> {
+        self.settle();
         let mut collection = Collection { evictor: self.evictor(), files: 0, bytes: 0 };
         let mut tell = |collection: &Collection<'_>| progress(collection.so_far());
         if let Some(idle) = goals.idle_min
@@ -122,7 +124,7 @@ impl Store {
         let mut verifier = cas.verifier();
         let mut verified = Verified::default();
         for part in 0..PARTS {
-            for digest in cas.index().part(part) {
+            for digest in cas.index().files_of(part) {
                 match verifier.verify(&digest)? {
                     Verdict::Absent => continue,
                     Verdict::Good => {}

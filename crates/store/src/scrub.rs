@@ -148,7 +148,7 @@ impl Scrub {
     /// Scrubs a part. True if it is to stop.
     fn scrub(&self, verifier: &mut Verifier, part: usize, lines: &Paced) -> bool {
         let (mut read, started) = (0, Instant::now());
-        for digest in self.cas.index().part(part) {
+        for digest in self.cas.index().files_of(part) {
             match verifier.verify(&digest) {
                 Ok(Verdict::Good | Verdict::Absent | Verdict::Damaged) => {}
                 Err(error) => {

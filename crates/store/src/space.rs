@@ -41,7 +41,8 @@ const PASSES_MAX: usize = 3;
 /// The account of the store.
 pub(crate) struct Space {
     directory: OwnedFd,
-    limit: u64,
+    /// [`u64::MAX`] for none.
+    limit: AtomicU64,
     block_bytes: u64,
     reserve: Reserve,
     used: AtomicU64,
@@ -79,19 +80,15 @@ pub(crate) struct Charge {
 }
 
 impl Space {
-    /// An account of the file system of `directory` with that limit; with `None`, nothing is bounded
-    /// and nothing is kept free.
-    pub(crate) fn new(directory: OwnedFd, limit: Option<u64>) -> rustix::io::Result<Self> {
+    /// An account of the file system of `directory`. Without a limit, nothing is bounded and nothing
+    /// is kept free.
+    pub(crate) fn new(directory: OwnedFd) -> rustix::io::Result<Self> {
         let disk = fstatvfs(&directory)?;
-        let reserve = match limit {
-            Some(_) => Reserve::of(&disk),
-            None => Reserve { bytes: 0, inodes: 0 },
-        };
         Ok(Self {
             directory,
-            limit: limit.unwrap_or(u64::MAX),
+            limit: AtomicU64::new(u64::MAX),
             block_bytes: disk.f_frsize.max(512),
-            reserve,
+            reserve: Reserve::of(&disk),
             used: AtomicU64::new(0),
             unchecked: AtomicU64::new(0),
             trouble: Trouble::default(),
@@ -117,9 +114,18 @@ impl Space {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Bounds the store from now on.
+    pub(crate) fn set_limit(&self, limit: u64) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
     /// The limit, if there is one.
     pub(crate) fn limit(&self) -> Option<u64> {
-        (self.limit != u64::MAX).then_some(self.limit)
+        Some(self.limit_or_max()).filter(|limit| *limit != u64::MAX)
+    }
+
+    fn limit_or_max(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
     }
 
     /// What writes failed of.
@@ -167,7 +173,7 @@ impl Space {
     }
 
     fn take_or_wait(&self, bytes: u64) -> Result<(), Shortage> {
-        let mut shortage = Shortage::Limit { bytes: self.limit };
+        let mut shortage = Shortage::Limit { bytes: self.limit_or_max() };
         for pass in 0..=PASSES_MAX {
             match self.try_take(bytes) {
                 Ok(()) => return Ok(()),
@@ -181,9 +187,9 @@ impl Space {
     }
 
     fn try_take(&self, bytes: u64) -> Result<(), Shortage> {
-        let fits = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.limit);
+        let fits = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.limit_or_max());
         if self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
-            return Err(Shortage::Limit { bytes: self.limit });
+            return Err(Shortage::Limit { bytes: self.limit_or_max() });
         }
         if !self.reserve.is_free(self.disk().as_ref()) {
             self.release(bytes);
@@ -224,11 +230,11 @@ impl Space {
 
     /// Close to the limit: a build that fits with 2 % to spare loses nothing.
     fn high(&self) -> u64 {
-        self.limit - self.limit / 64
+        self.limit_or_max() - self.limit_or_max() / 64
     }
 
     fn low(&self) -> u64 {
-        self.limit - self.limit / 32
+        self.limit_or_max() - self.limit_or_max() / 32
     }
 
     /// The number of bytes to evict now. `files` are candidates, for a file system that
@@ -341,7 +347,9 @@ mod tests {
 
     fn space(limit: Option<u64>) -> Arc<Space> {
         let directory = std::fs::File::open("/").expect("a directory");
-        Arc::new(Space::new(directory.into(), limit).expect("a file system"))
+        let space = Space::new(directory.into()).expect("a file system");
+        limit.into_iter().for_each(|limit| space.set_limit(limit));
+        Arc::new(space)
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The store as a whole: opened, with everything that belongs to it, and closed.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -12,21 +12,23 @@ use rustix::fs::{AtFlags, fstat, statat};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::access::{Access, Kind};
 use crate::action_cache::{ActionCache, ENTRY_MODE};
 use crate::cas::{BLOB_MODE, Cas};
 use crate::checkpoint::Checkpoints;
 use crate::error::StoreError;
 use crate::evictor::{Ages, Evictions, Evictor};
 use crate::index::Index;
+use crate::index_file::{IndexFile, Kind};
+use crate::opening::{IndexWriter, Opening};
 use crate::quarantine::Quarantine;
 use crate::recency::{Clock, seconds, ticks};
 use crate::root::{self, OpenError, Root};
-use crate::scan::{Scan, Scanner, Source, scan};
+use crate::scan::{Filler, Scan, each_part};
 use crate::scrub::{Scrub, Scrubbed};
 use crate::size::StoreSize;
 use crate::space::Space;
 use crate::state::{BootId, Recovery, State, seconds_now};
+use crate::table::Table;
 use crate::trouble::FailedWrites;
 
 /// The settings with which a store is opened.
@@ -42,6 +44,9 @@ pub struct StoreOptions {
     pub checkpoint_interval: Duration,
     /// How long it takes until every blob was read and hashed again; `None` for never.
     pub scrub_period: Option<Duration>,
+    /// Whether [`Store::open`] may return before every directory was listed and young blobs were hashed;
+    /// see [`Store::is_open`]. A root without an index file is listed first all the same.
+    pub opens_in_background: bool,
     /// The run of the machine, in place of what the kernel says. For tests of recovery.
     pub boot_id: Option<String>,
 }
@@ -53,13 +58,15 @@ impl Default for StoreOptions {
             lease: Duration::from_secs(3 * 3600),
             checkpoint_interval: Duration::from_secs(5),
             scrub_period: None,
+            opens_in_background: false,
             boot_id: None,
         }
     }
 }
 
-/// The delay after a change before the record of last uses is written.
-const ACCESS_INTERVAL: Duration = Duration::from_secs(600);
+/// The time after which the index file is written again. What is used after that is remembered as used
+/// when it was stored, if the server is killed.
+const INDEX_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The state of a store at one moment. Counters start at zero when the store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +77,9 @@ pub struct Stats {
     pub bytes: u64,
     /// The number of cached results.
     pub results: u64,
+    /// The number of directories that were listed when the store was opened; the others are known from
+    /// the index file.
+    pub listed_at_open: u64,
     /// The number of blobs that were hashed again when the store was opened.
     pub verified_at_open: u64,
     /// The number of torn blobs that were removed when the store was opened.
@@ -115,12 +125,14 @@ pub struct Store {
     action_cache: ActionCache,
     checkpoints: Arc<Checkpoints>,
     checkpoint_thread: Mutex<Option<JoinHandle<()>>>,
+    opening: Arc<Opening>,
+    opening_thread: Mutex<Option<JoinHandle<()>>>,
     evictor: Arc<Evictor>,
     evictor_thread: Mutex<Option<JoinHandle<()>>>,
     scrub: Option<Arc<Scrub>>,
     scrub_thread: Mutex<Option<JoinHandle<()>>>,
     work_path: PathBuf,
-    scan: Scan,
+    scan: Arc<Scan>,
     /// Last, because dropping it unlocks the root.
     root: Root,
 }
@@ -139,26 +151,41 @@ impl Store {
             last => State::recovery(last.as_ref(), seconds_now()),
         };
         let clock = Arc::new(Clock::start());
-        let (blobs, results) = (Index::new(secret()), Index::new(secret()));
-        let charged = Space::new(root.share(&root.directory)?, None)
-            .map_err(|e| OpenError::io("look at the file system of", &path, e))?;
-        let scan = scan(Scanner {
-            sources: [
-                Source { kind: Kind::Blob, directory: &root.blobs, index: &blobs },
-                Source { kind: Kind::CachedResult, directory: &root.action_cache, index: &results },
-            ],
-            recovery,
-            access: &Access::read(&root.directory),
-            now: clock.now(),
-            space: &charged,
-        })?;
-        let space = Arc::new(bounded(&root, options.size, charged.used())?);
-
+        let look_failed = |e| OpenError::io("look at the file system of", &path, e);
+        let space = Arc::new(Space::new(root.share(&root.directory)?).map_err(look_failed)?);
         let checkpoints = Arc::new(Checkpoints::new(
             root.share(&root.directory)?,
             root.share(&root.temporary)?,
             boot,
         ));
+        let scan = Arc::new(Scan::default());
+        let file = IndexFile::open(&root.directory).map(Arc::new);
+        let in_background = options.opens_in_background && file.is_some();
+        if let Recovery::Verify { since } = recovery {
+            checkpoints.begin_recovery(since);
+            if !in_background {
+                checkpoints.flush_for_recovery();
+            }
+        }
+        let filler = |kind, directory| -> Result<_, OpenError> {
+            Ok(Arc::new(Filler {
+                kind,
+                directory: root.share(directory)?,
+                recovery,
+                file: file.clone(),
+                now: clock.now(),
+                space: Arc::clone(&space),
+                report: Arc::clone(&scan),
+            }))
+        };
+        space.add(file.as_ref().map_or(0, |file| file.cost_bytes()));
+        let blobs = index(filler(Kind::Blob, &root.blobs)?, in_background);
+        let results = index(filler(Kind::CachedResult, &root.action_cache)?, in_background);
+        if let Some(failure) = scan.take_failure() {
+            return Err(failure);
+        }
+        bound(&space, &root, options.size).map_err(look_failed)?;
+
         let cas = Cas::new(
             root.publisher(&root.blobs, "blob", BLOB_MODE)?,
             path.join("cas/blobs"),
@@ -186,15 +213,38 @@ impl Store {
             evictions: Evictions::default(),
             ages: Ages::default(),
         });
-        // First of all: what comes now writes, and the disk may be full.
-        evictor.make_room(0);
-        begin(&cas, &checkpoints, recovery)
-            .map_err(|source| OpenError::Recovery { path: path.clone(), source })?;
+        let index_writer = |evictor: &Arc<Evictor>| -> Result<_, OpenError> {
+            Ok(IndexWriter {
+                root: root.share(&root.directory)?,
+                temporary: root.share(&root.temporary)?,
+                evictor: Arc::clone(evictor),
+            })
+        };
+        let opening = Arc::new(Opening {
+            evictor: Arc::clone(&evictor),
+            checkpoints: Arc::clone(&checkpoints),
+            recovery,
+            scan: Arc::clone(&scan),
+            index: index_writer(&evictor)?,
+            path: path.clone(),
+            is_open: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            failure: Mutex::new(None),
+        });
+        let opening_thread = if in_background {
+            let spawned = opening.spawn();
+            Some(spawned.map_err(|e| OpenError::io("start the thread that opens", &path, e))?)
+        } else {
+            opening.run()?;
+            cas.set_compared();
+            None
+        };
         let verifier = cas.clone();
         let thread = checkpoints
             .spawn(options.checkpoint_interval, Box::new(move |since| verifier.verify_since(since)))
             .map_err(|e| OpenError::io("start the thread that syncs", &path, e))?;
-        let recorder = Recorder::of(&root, &evictor)?;
+        let recorder =
+            Recorder { writer: index_writer(&evictor)?, last: Mutex::new(Instant::now()) };
         let evictor_thread = evictor
             .spawn(move || recorder.record_now_and_then())
             .map_err(|e| OpenError::io("start the thread that evicts", &path, e))?;
@@ -214,6 +264,8 @@ impl Store {
             action_cache,
             checkpoints,
             checkpoint_thread: Mutex::new(Some(thread)),
+            opening,
+            opening_thread: Mutex::new(opening_thread),
             evictor,
             evictor_thread: Mutex::new(Some(evictor_thread)),
             scrub,
@@ -267,6 +319,7 @@ impl Store {
         Stats {
             blobs,
             bytes,
+            listed_at_open: self.scan.listed.load(Ordering::Relaxed),
             verified_at_open: self.scan.verified.load(Ordering::Relaxed),
             removed_at_open: self.scan.removed.load(Ordering::Relaxed),
             results: action_cache.index().files(),
@@ -289,6 +342,26 @@ impl Store {
         }
     }
 
+    /// Whether opening has come to its end: every directory is known and nothing is suspect any more.
+    /// All answers are right before that as well, but some of them wait for a disk.
+    pub fn is_open(&self) -> bool {
+        self.opening.is_open.load(Ordering::Acquire)
+    }
+
+    /// The error that keeps opening from coming to its end, once.
+    pub fn take_failure(&self) -> Option<OpenError> {
+        self.opening.failure.lock().take()
+    }
+
+    /// Waits until the presence of every blob is known.
+    pub(crate) fn settle(&self) {
+        each_part(|part| {
+            self.cas.index().settle(part);
+            self.action_cache.index().settle(part);
+            true
+        });
+    }
+
     /// Whether somebody removed the root directory, or what makes it a store. Two system calls.
     pub fn is_gone(&self) -> bool {
         let root = &self.root.directory;
@@ -309,18 +382,20 @@ impl Store {
         if let (Some(scrub), Some(thread)) = (&self.scrub, self.scrub_thread.lock().take()) {
             scrub.close(thread);
         }
+        self.opening.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.opening_thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that opens the store panicked");
+        }
         self.evictor.space.close();
-        if let Some(thread) = self.evictor_thread.lock().take() {
-            if thread.join().is_err() {
-                tracing::error!("the thread that evicts panicked");
-            }
-            // Before the last checkpoint, which brings it to the disk.
-            if let Ok(recorder) = Recorder::of(&self.root, &self.evictor) {
-                recorder.record();
-            }
+        if let Some(thread) = self.evictor_thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that evicts panicked");
         }
         let thread = self.checkpoint_thread.lock().take();
-        self.checkpoints.close(thread)
+        self.checkpoints.close(thread, || self.opening.index.write(true))
     }
 }
 
@@ -336,59 +411,44 @@ impl Drop for Store {
     }
 }
 
-/// The account of a store that takes `used` bytes now, with its bounds.
-fn bounded(root: &Root, size: StoreSize, used: u64) -> Result<Space, OpenError> {
-    let failed = |e| OpenError::io("look at the file system of", &root.path, e);
-    let limit = size.limit(&root.directory, &root.temporary, used).map_err(failed)?;
-    let space = Space::new(root.share(&root.directory)?, limit).map_err(failed)?;
-    space.add(used);
-    if limit.is_some() {
-        space.add(root::directory_bytes(space.block_bytes()));
-    }
-    Ok(space)
+/// An index of what `filler` finds. In the background means that what the index file does not vouch for
+/// is listed when it is asked for; else it is listed now.
+fn index(filler: Arc<Filler>, in_background: bool) -> Index {
+    let loader = Arc::clone(&filler);
+    let fill = Box::new(move |part, table: &mut Table| filler.list(part, table));
+    let index = Index::new(secret(), fill);
+    each_part(|part| {
+        match in_background {
+            true => index.load(part, |table| loader.load(part, table)),
+            false => index.settle(part),
+        }
+        true
+    });
+    index
 }
 
-/// Writes the record of last uses.
+/// Bounds a store, whose files are charged already.
+fn bound(space: &Space, root: &Root, size: StoreSize) -> rustix::io::Result<()> {
+    if let Some(limit) = size.limit(&root.directory, &root.temporary, space.used())? {
+        space.set_limit(limit);
+        space.add(root::directory_bytes(space.block_bytes()));
+    }
+    Ok(())
+}
+
+/// Writes the index file again and again.
 struct Recorder {
-    root: OwnedFd,
-    temporary: OwnedFd,
-    evictor: Arc<Evictor>,
+    writer: IndexWriter,
     last: Mutex<Instant>,
 }
 
 impl Recorder {
-    fn of(root: &Root, evictor: &Arc<Evictor>) -> Result<Self, OpenError> {
-        Ok(Self {
-            root: root.share(&root.directory)?,
-            temporary: root.share(&root.temporary)?,
-            evictor: Arc::clone(evictor),
-            last: Mutex::new(Instant::now()),
-        })
-    }
-
     fn record_now_and_then(&self) {
         let mut last = self.last.lock();
-        if last.elapsed() >= ACCESS_INTERVAL {
-            self.record();
+        if last.elapsed() >= INDEX_INTERVAL {
+            self.writer.write(false);
             *last = Instant::now();
         }
-    }
-
-    fn record(&self) {
-        let Evictor { cas, action_cache, .. } = &*self.evictor;
-        let (blobs, results) = (cas.index(), action_cache.index());
-        if let Err(error) = Access::write(&self.temporary, &self.root, blobs, results) {
-            tracing::warn!(%error, "the record of last uses was not written");
-        }
-    }
-}
-
-/// Makes what every store has, and records that a server runs.
-fn begin(cas: &Cas, checkpoints: &Checkpoints, recovery: Recovery) -> Result<(), StoreError> {
-    cas.ensure_empty_blobs()?;
-    match recovery {
-        Recovery::Nothing => checkpoints.record_start(),
-        Recovery::Verify { .. } => checkpoints.checkpoint(),
     }
 }
 

@@ -5,7 +5,8 @@
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// So many that the threads of one server hardly ever meet; a lock is one byte.
+/// One for each first byte of a hash: so many that the threads of one server hardly ever meet. A lock is
+/// one byte.
 const STRIPES: usize = 256;
 
 /// See the module.
@@ -18,6 +19,11 @@ impl Stripes {
 
     /// Waits for the lock of the name that has that hash.
     pub(crate) fn lock(&self, hash: &[u8; 32]) -> MutexGuard<'_, ()> {
-        self.0[usize::from(hash[0])].lock()
+        self.lock_all_of(hash[0])
+    }
+
+    /// Waits for the lock of all names whose hashes begin with that byte: those of a directory.
+    pub(crate) fn lock_all_of(&self, first_byte: u8) -> MutexGuard<'_, ()> {
+        self.0[usize::from(first_byte)].lock()
     }
 }

@@ -68,6 +68,14 @@ impl Table {
         Some(before.size_bytes)
     }
 
+    /// Makes room for that many more blobs at once.
+    pub(crate) fn reserve(&mut self, additional: usize) {
+        let slots = (self.occupied + additional).div_ceil(4) * 5 + 5;
+        if slots > self.slots.len() {
+            self.resize(slots);
+        }
+    }
+
     /// Takes a blob out, and returns the size that it had.
     pub(crate) fn remove(&mut self, hash: &[u8; 32]) -> Option<u64> {
         if self.slots.is_empty() {
@@ -114,7 +122,8 @@ impl Table {
     }
 
     fn home(&self, hash: &[u8; 32]) -> usize {
-        let [word, ..] = hash.as_chunks::<8>().0 else { unreachable!("a hash has 32 bytes") };
+        // Not the first word: the first byte is the same in all of a table.
+        let [_, word, ..] = hash.as_chunks::<8>().0 else { unreachable!("a hash has 32 bytes") };
         // An odd constant with no pattern in its bits spreads the low bits to the high ones.
         let mixed = (u64::from_le_bytes(*word) ^ self.secret).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         // Scales the 64 bits to the number of slots, which need be no power of two.
@@ -161,7 +170,7 @@ mod tests {
     /// Few different hashes, so that a run meets each of them many times.
     fn hash(number: u64) -> [u8; 32] {
         let mut hash = [0; 32];
-        hash[..8].copy_from_slice(&number.wrapping_mul(0x1234_5678_9abc_def1).to_le_bytes());
+        hash[8..16].copy_from_slice(&number.wrapping_mul(0x1234_5678_9abc_def1).to_le_bytes());
         hash[31] = number as u8;
         hash
     }
@@ -203,6 +212,20 @@ mod tests {
                 let bytes = table.slots.len() * size_of::<Slot>();
                 assert!(bytes < count * 70, "{bytes} bytes for {count} blobs");
             }
+        }
+    }
+
+    #[test]
+    fn a_table_that_is_filled_at_once_takes_no_more_memory() {
+        for count in [1, 7, 4000] {
+            let mut table = Table::new(3);
+            table.reserve(count);
+            let slots = table.slots.len();
+            for number in 0..count as u64 {
+                table.insert(&hash(number), 1, USAGE);
+            }
+            assert_eq!(table.slots.len(), slots);
+            assert!(slots <= count * 5 / 4 + 10, "{slots} for {count}");
         }
     }
 

@@ -40,7 +40,7 @@ impl Cas {
         let mut verifier = self.verifier();
         let (mut verified, mut damaged) = (0, 0);
         for part in 0..PARTS {
-            for digest in self.index().part(part) {
+            for digest in self.index().files_of(part) {
                 let path = BlobPath::new(&digest);
                 let stat = statat(self.blobs_dirfd(), path.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
                 // What can't be looked at is verified: that tells why.

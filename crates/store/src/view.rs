@@ -97,6 +97,10 @@ impl StoreView for Resident<'_> {
     }
 
     fn cached_result(&self, instance: &str, action: &Digest) -> Result<Option<Bytes>, StoreError> {
+        // Whether the blobs are there that the result names is asked next.
+        if !self.cas.is_settled() {
+            return Err(StoreError::WouldWait);
+        }
         self.action_cache.get_resident(instance, action)
     }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use common::{Numbers, SHA256, files, options, snapshot};
 use model::Digest;
-use store::{Deleted, PinSet, Store};
+use store::{Deleted, PinSet, Store, StoreOptions};
 use tempfile::TempDir;
 
 struct Pinned(Digest);
@@ -50,7 +50,9 @@ impl World {
 
     fn start(&mut self) {
         let boot_id = format!("aaaaaaaa-{:04}", self.boots);
-        let store = Store::open(self.root.path(), options(&boot_id));
+        let opens_in_background = self.numbers.below(2) == 0;
+        let options = StoreOptions { opens_in_background, ..options(&boot_id) };
+        let store = Store::open(self.root.path(), options);
         self.store = Some(store.expect("the store opens"));
     }
 
@@ -153,6 +155,9 @@ impl World {
         for (digest, content) in self.blobs.iter().chain(&self.results) {
             self.check(digest);
             self.check(&Digest::of(SHA256, content));
+        }
+        while !self.store().is_open() {
+            std::thread::yield_now();
         }
         let stats = self.store().stats();
         assert_eq!(stats.blobs, self.blobs.len() as u64 + 2, "and the empty ones");

@@ -20,6 +20,7 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http};
 use tonic::{Request, Response, Status};
 
+use crate::blocking;
 use crate::grpc::{Call, Methods};
 use crate::resource_name;
 use upload_messages::UploadMessages;
@@ -45,7 +46,8 @@ impl ByteStream {
         request: &QueryWriteStatusRequest,
     ) -> Result<QueryWriteStatusResponse, Status> {
         let resource = resource_name::parse_write(&request.resource_name)?;
-        let complete = self.store.cas().contains(&resource.digest);
+        let cas = self.store.cas();
+        let complete = blocking::presence(&self.store, || cas.contains(&resource.digest));
         let committed_size = if complete { resource.digest.size_bytes() as i64 } else { 0 };
         Ok(QueryWriteStatusResponse { committed_size, complete })
     }

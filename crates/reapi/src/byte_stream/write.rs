@@ -68,7 +68,7 @@ async fn receive(
 ) -> Result<i64, Status> {
     let mut message = messages.message().await?.ok_or(WriteRefused::Empty)?;
     let resource = resource_name::parse_write(&message.resource_name)?;
-    if store.cas().contains(&resource.digest) {
+    if blocking::presence(&store, || store.cas().contains(&resource.digest)) {
         return Ok(committed_size(&resource));
     }
     let piece_bytes = piece_bytes(account);

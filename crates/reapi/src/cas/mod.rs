@@ -14,6 +14,7 @@ use tonic::Request;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http};
 
+use crate::blocking;
 use crate::grpc::{Call, Methods};
 
 /// The service.
@@ -36,7 +37,9 @@ impl Methods for ContentAddressableStorage {
         let (account, loan) = (call.account(), call.loan());
         match method {
             "FindMissingBlobs" => call.unary(move |request: Request<_>| {
-                std::future::ready(missing::find_missing_blobs(&store, request.into_inner()))
+                std::future::ready(blocking::presence(&store, || {
+                    missing::find_missing_blobs(&store, request.into_inner())
+                }))
             }),
             "BatchUpdateBlobs" => call.unary(move |request: Request<_>| {
                 batch::update(Arc::clone(&store), Arc::clone(&loan), request.into_inner())

@@ -69,7 +69,7 @@ pub(super) async fn get_tree(
     request::instance_name(&message.instance_name)?;
     let function = request::function(message.digest_function)?;
     let root = request::digest("root_digest", message.root_digest.as_ref(), function)?;
-    if !store.cas().contains(&root) {
+    if !blocking::presence(&store, || store.cas().contains(&root)) {
         return Err(status::blob_not_found(&root));
     }
     let skip = skipped(&message.page_token)?;
