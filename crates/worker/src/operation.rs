@@ -3,9 +3,18 @@
 //! Every stage is kept until the operation is forgotten, so that each
 //! subscriber of `Execute` gets each stage, also of an action that is over
 //! before its stream has been written to. There are at most three.
+//!
+//! Clients that ask for equal actions share one execution. Each has a [`Ticket`] with a name of its own,
+//! which is the operation that this client knows: to cancel it ends this client's part, and the execution
+//! goes on while another ticket is in use.
+//!
+//! ```text
+//! client A ── Subscription ──► Ticket operations/1 ──┐
+//! client B ── Subscription ──► Ticket operations/2 ──┴─► Operation ──► a slot
+//! ```
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use model::{Digest, EncodedResult, InstanceName, proto};
 use parking_lot::Mutex;
@@ -101,12 +110,25 @@ struct Audience {
 /// One execution.
 #[derive(Debug)]
 pub(crate) struct Operation {
+    /// The name in the log and in events: that of the ticket of the first client.
     pub(crate) name: String,
     pub(crate) instance: InstanceName,
     pub(crate) action: Digest,
     history: watch::Sender<History>,
-    audience: Mutex<Audience>,
+    /// The clients that have not cancelled; the registry owns the tickets.
+    tickets: Mutex<Vec<Weak<Ticket>>>,
     pub(crate) cancellation: Cancellation,
+}
+
+/// The part of one client in an execution.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    /// The name of the operation that the client knows.
+    pub(crate) name: String,
+    pub(crate) operation: Arc<Operation>,
+    audience: Mutex<Audience>,
+    /// The answer of a client that cancelled while others went on.
+    left: watch::Sender<Option<Arc<OperationState>>>,
 }
 
 impl Operation {
@@ -117,7 +139,7 @@ impl Operation {
             instance,
             action: first.action,
             history: watch::Sender::new(vec![Arc::new(first)]),
-            audience: Mutex::new(Audience { subscribers: 0, empty_since: Some(Instant::now()) }),
+            tickets: Mutex::default(),
             cancellation: Cancellation::default(),
         }
     }
@@ -168,8 +190,79 @@ impl Operation {
         self.history.borrow().last().and_then(|state| state.done.clone())
     }
 
-    /// Since when nobody has been listening.
-    pub(crate) fn orphaned_since(&self) -> Option<Instant> {
+    /// One more client, which knows the execution as the operation `name`; `None` if it has as many as
+    /// it may have.
+    pub(crate) fn admit(self: &Arc<Self>, name: String) -> Option<Arc<Ticket>> {
+        let mut tickets = self.tickets.lock();
+        if tickets.len() >= MAX_TICKETS {
+            return None;
+        }
+        let ticket = Arc::new(Ticket {
+            name,
+            operation: Arc::clone(self),
+            audience: Mutex::new(Audience { subscribers: 0, empty_since: Some(Instant::now()) }),
+            left: watch::Sender::new(None),
+        });
+        tickets.push(Arc::downgrade(&ticket));
+        Some(ticket)
+    }
+
+    /// The tickets of all clients that have not cancelled, the oldest first.
+    pub(crate) fn tickets(&self) -> Vec<Arc<Ticket>> {
+        self.tickets.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Whether no client has listened for `grace`.
+    pub(crate) fn is_orphaned(&self, now: Instant, grace: Duration) -> bool {
+        self.tickets().iter().all(|ticket| {
+            let since = ticket.orphaned_since();
+            since.is_some_and(|since| now.duration_since(since) >= grace)
+        })
+    }
+}
+
+/// Clients of one execution. Each costs some hundred bytes until the execution ends, and a client can ask
+/// again and again. Further clients get an execution of their own, which the queue bounds.
+const MAX_TICKETS: usize = 1_000;
+
+impl Ticket {
+    /// Ends the part of this client, unless it is the only one or the execution is over. Returns whether
+    /// it is the only one: then the execution itself is to be cancelled.
+    pub(crate) fn leave(&self) -> Leaving {
+        let mut tickets = self.operation.tickets.lock();
+        if self.operation.is_done() || self.has_left() {
+            return Leaving::IsOver;
+        }
+        if tickets.len() <= 1 {
+            return Leaving::IsLast;
+        }
+        tickets.retain(|ticket| !std::ptr::eq(ticket.as_ptr(), self));
+        self.left.send_replace(Some(Arc::new(OperationState {
+            stage: Stage::Completed,
+            action: self.operation.action,
+            metadata: proto::ExecutedActionMetadata::default(),
+            done: Some(Done::failed(ActionError::Cancelled)),
+        })));
+        Leaving::OthersStay
+    }
+
+    fn has_left(&self) -> bool {
+        self.left.borrow().is_some()
+    }
+
+    /// Whether the client has its answer.
+    pub(crate) fn is_done(&self) -> bool {
+        self.has_left() || self.operation.is_done()
+    }
+
+    /// The memory that the ticket takes beside the execution, in bytes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        // The name is also a key of the registry, and stands in its list.
+        (size_of::<Self>() + size_of::<OperationState>() + 3 * self.name.len()) as u64
+    }
+
+    /// The time since when nobody has been listening.
+    fn orphaned_since(&self) -> Option<Instant> {
         self.audience.lock().empty_since
     }
 
@@ -180,7 +273,7 @@ impl Operation {
 
     /// A subscription that starts at the latest state.
     pub(crate) fn subscribe_from_now(self: &Arc<Self>) -> Subscription {
-        let latest = self.history.borrow().len() - 1;
+        let latest = self.operation.history.borrow().len() - 1;
         self.subscription(latest)
     }
 
@@ -188,7 +281,13 @@ impl Operation {
         let mut audience = self.audience.lock();
         audience.subscribers += 1;
         audience.empty_since = None;
-        Subscription { operation: Arc::clone(self), history: self.history.subscribe(), next }
+        Subscription {
+            history: self.operation.history.subscribe(),
+            left: self.left.subscribe(),
+            ticket: Arc::clone(self),
+            next,
+            is_over: false,
+        }
     }
 
     fn unsubscribe(&self) {
@@ -200,6 +299,17 @@ impl Operation {
     }
 }
 
+/// The effect of a client's wish to cancel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// The client had its answer already.
+    IsOver,
+    /// No other client wants the execution.
+    IsLast,
+    /// The execution goes on for other clients.
+    OthersStay,
+}
+
 fn is_done(history: &History) -> bool {
     history.last().is_some_and(|state| state.done.is_some())
 }
@@ -208,50 +318,62 @@ fn is_done(history: &History) -> bool {
 /// the action goes on for [`crate::WorkerConfig::orphan_grace`].
 #[derive(Debug)]
 pub struct Subscription {
-    operation: Arc<Operation>,
+    ticket: Arc<Ticket>,
     history: watch::Receiver<History>,
+    left: watch::Receiver<Option<Arc<OperationState>>>,
     next: usize,
+    /// The state that holds the answer was returned.
+    is_over: bool,
 }
 
 impl Subscription {
     /// The operation's name, `operations/<uuid>`.
     pub fn operation_name(&self) -> &str {
-        &self.operation.name
+        &self.ticket.name
     }
 
     /// The instance of the action.
     pub fn instance(&self) -> &InstanceName {
-        &self.operation.instance
+        &self.ticket.operation.instance
     }
 
     /// The memory that the operation takes by now, in bytes.
     pub fn memory_bytes(&self) -> u64 {
-        self.operation.memory_bytes()
+        self.ticket.memory_bytes() + self.ticket.operation.memory_bytes()
     }
 
     /// The next state; the first call does not wait. `None` after the state
     /// that holds the answer.
     pub async fn next(&mut self) -> Option<Arc<OperationState>> {
-        loop {
-            {
-                let history = self.history.borrow_and_update();
-                if let Some(state) = history.get(self.next) {
-                    self.next += 1;
-                    return Some(Arc::clone(state));
-                }
-                if is_done(&history) {
-                    return None;
-                }
+        while !self.is_over {
+            if let Some(state) = self.ready() {
+                self.is_over = state.done.is_some();
+                return Some(state);
             }
-            // The sender lives in the operation that this subscription holds.
-            self.history.changed().await.ok()?;
+            // The senders live in the ticket that this subscription holds.
+            tokio::select! {
+                changed = self.history.changed() => changed.ok()?,
+                changed = self.left.changed() => changed.ok()?,
+            }
         }
+        None
+    }
+
+    /// The next state, if there is one by now.
+    fn ready(&mut self) -> Option<Arc<OperationState>> {
+        if let Some(state) = &*self.left.borrow_and_update() {
+            return Some(Arc::clone(state));
+        }
+        let history = self.history.borrow_and_update();
+        let state = history.get(self.next)?;
+        self.next += 1;
+        Some(Arc::clone(state))
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.operation.unsubscribe();
+        self.ticket.unsubscribe();
     }
 }
 
@@ -264,6 +386,10 @@ mod tests {
         let action = Digest::of(DigestFunction::Sha256, b"action");
         let first = OperationState::queued(action, metadata());
         Arc::new(Operation::new("operations/1".into(), InstanceName::default(), first))
+    }
+
+    fn ticket(operation: &Arc<Operation>) -> Arc<Ticket> {
+        operation.admit("operations/1".into()).unwrap()
     }
 
     fn metadata() -> proto::ExecutedActionMetadata {
@@ -281,10 +407,11 @@ mod tests {
     #[tokio::test]
     async fn a_late_reader_still_gets_every_stage() {
         let operation = operation();
-        let from_start = operation.subscribe();
+        let ticket = ticket(&operation);
+        let from_start = ticket.subscribe();
         operation.advance(Stage::Executing, metadata());
         operation.complete(metadata(), Done::failed(ActionError::Cancelled));
-        let from_now = operation.subscribe_from_now();
+        let from_now = ticket.subscribe_from_now();
         use Stage::{Completed, Executing, Queued};
         assert_eq!(stages(from_start).await, [Queued, Executing, Completed]);
         assert_eq!(stages(from_now).await, [Completed]);
@@ -296,18 +423,51 @@ mod tests {
         assert!(operation.complete(metadata(), Done::failed(ActionError::Cancelled)));
         assert!(!operation.complete(metadata(), Done::failed(ActionError::Invalid("late".into()))));
         operation.advance(Stage::Executing, metadata());
-        let last = operation.subscribe_from_now().next().await.unwrap();
+        let last = ticket(&operation).subscribe_from_now().next().await.unwrap();
         assert_eq!(last.done.as_ref().unwrap().error, Some(ActionError::Cancelled));
     }
 
     #[tokio::test]
-    async fn an_operation_knows_since_when_nobody_listens() {
+    async fn an_execution_is_orphaned_when_no_client_listens() {
         let operation = operation();
-        let one = operation.subscribe();
-        let two = operation.subscribe();
+        let (first, second) = (ticket(&operation), ticket(&operation));
+        let is_orphaned = || operation.is_orphaned(Instant::now(), Duration::ZERO);
+        let one = first.subscribe();
+        let two = second.subscribe();
         drop(one);
-        assert!(operation.orphaned_since().is_none());
+        assert!(!is_orphaned());
         drop(two);
-        assert!(operation.orphaned_since().is_some());
+        assert!(is_orphaned());
+        assert!(!operation.is_orphaned(Instant::now(), Duration::from_secs(3600)));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_cancels_leaves_the_others_alone() {
+        use Stage::{Completed, Executing, Queued};
+        let operation = operation();
+        let (first, second) = (ticket(&operation), ticket(&operation));
+        let (mut one, two) = (first.subscribe(), second.subscribe());
+        assert_eq!(one.next().await.unwrap().stage, Queued);
+        assert_eq!(first.leave(), Leaving::OthersStay);
+        assert_eq!(first.leave(), Leaving::IsOver);
+        let last = one.next().await.unwrap();
+        assert_eq!(last.done.as_ref().unwrap().error, Some(ActionError::Cancelled));
+        assert!(one.next().await.is_none());
+        assert!(first.is_done() && !second.is_done());
+        assert_eq!(second.leave(), Leaving::IsLast, "the execution itself is to be cancelled");
+        operation.advance(Executing, metadata());
+        operation.complete(metadata(), Done::failed(ActionError::Invalid("x".into())));
+        assert_eq!(stages(two).await, [Queued, Executing, Completed]);
+        assert_eq!(second.leave(), Leaving::IsOver);
+        assert_eq!(stages(first.subscribe()).await, [Completed], "later, it is still cancelled");
+    }
+
+    #[test]
+    fn clients_of_one_execution_are_bounded() {
+        let operation = operation();
+        let tickets: Vec<_> = (0..MAX_TICKETS).map(|_| ticket(&operation)).collect();
+        assert!(operation.admit("operations/more".into()).is_none());
+        assert_eq!(tickets[0].leave(), Leaving::OthersStay);
+        assert!(operation.admit("operations/more".into()).is_some());
     }
 }

@@ -1,6 +1,8 @@
 //! Which operations exist: those in flight, and the last finished ones.
+//!
+//! An operation of a client is a [`Ticket`]; several can stand for one execution.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,7 +10,7 @@ use std::time::{Duration, Instant};
 use model::{Digest, InstanceName};
 use parking_lot::Mutex;
 
-use crate::operation::{Operation, OperationState};
+use crate::operation::{Leaving, Operation, OperationState, Ticket};
 
 /// All operations that a client can still ask for.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ type Key = (InstanceName, Digest);
 
 #[derive(Debug, Default)]
 struct State {
-    by_name: HashMap<String, Arc<Operation>>,
+    by_name: HashMap<String, Arc<Ticket>>,
     shared: HashMap<Key, Arc<Operation>>,
     /// The names of finished operations, the oldest first, each with the memory that it takes.
     finished: VecDeque<(String, u64)>,
@@ -43,6 +45,22 @@ impl State {
             stays
         });
         self.finished_bytes -= bytes_of_it;
+    }
+
+    /// The client of a ticket has its answer.
+    fn push_finished(&mut self, name: String, bytes: u64) {
+        self.finished.push_back((name, bytes));
+        self.finished_bytes += bytes;
+    }
+
+    /// Forgets the oldest finished operations until the rest keeps the bounds.
+    fn forget_oldest(&mut self, limit: usize, limit_bytes: u64) {
+        while (self.finished.len() > limit || self.finished_bytes > limit_bytes)
+            && let Some((oldest, bytes)) = self.finished.pop_front()
+        {
+            self.finished_bytes -= bytes;
+            self.by_name.remove(&oldest);
+        }
     }
 }
 
@@ -61,9 +79,9 @@ pub enum Forgotten {
 #[derive(Debug)]
 pub(crate) enum Admission {
     /// An equal action is in flight: listen to that one.
-    Joined(Arc<Operation>),
-    /// A new operation, to be run.
-    New(Arc<Operation>),
+    Joined(Arc<Ticket>),
+    /// A new execution, to be run.
+    New(Arc<Ticket>),
 }
 
 impl Registry {
@@ -86,7 +104,7 @@ impl Registry {
     }
 
     /// Joins the equal action in flight when both are `shareable`, else makes a
-    /// new operation that begins with `first`.
+    /// new execution that begins with `first`.
     pub(crate) fn admit(
         &self,
         instance: InstanceName,
@@ -98,52 +116,66 @@ impl Registry {
         if shareable
             && let Some(operation) = state.shared.get(&key)
             && !operation.cancellation.is_requested()
+            && let Some(ticket) = operation.admit(self.next_name())
         {
-            return Admission::Joined(Arc::clone(operation));
+            state.by_name.insert(ticket.name.clone(), Arc::clone(&ticket));
+            return Admission::Joined(ticket);
         }
-        let operation = Arc::new(Operation::new(self.next_name(), key.0.clone(), first));
-        state.by_name.insert(operation.name.clone(), Arc::clone(&operation));
+        let name = self.next_name();
+        let operation = Arc::new(Operation::new(name.clone(), key.0.clone(), first));
+        let ticket = operation.admit(name).expect("a new execution has no tickets");
+        state.by_name.insert(ticket.name.clone(), Arc::clone(&ticket));
         if shareable {
-            state.shared.insert(key, Arc::clone(&operation));
+            state.shared.insert(key, operation);
         }
-        Admission::New(operation)
+        Admission::New(ticket)
     }
 
     /// An operation that a client knows by name.
-    pub(crate) fn find(&self, name: &str) -> Option<Arc<Operation>> {
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Ticket>> {
         self.state.lock().by_name.get(name).cloned()
     }
 
-    /// The operation has its answer: nobody joins it any more, and it is
+    /// Ends the part of one client, if others go on; see [`Ticket::leave`].
+    pub(crate) fn leave(&self, ticket: &Arc<Ticket>) -> Leaving {
+        let mut state = self.state.lock();
+        let leaving = ticket.leave();
+        if leaving == Leaving::OthersStay {
+            state.push_finished(ticket.name.clone(), ticket.memory_bytes());
+            state.forget_oldest(self.finished_limit, self.finished_limit_bytes);
+        }
+        leaving
+    }
+
+    /// The execution has its answer: nobody joins it any more, and its operations are
     /// forgotten once the newer ones reach one of the bounds. One that is over
     /// the bound in bytes by itself is forgotten at once: those that listen
     /// still get its answer, and a client that asks again finds it in the cache.
     pub(crate) fn finish(&self, operation: &Arc<Operation>) {
-        let bytes = operation.memory_bytes();
+        let mut bytes = operation.memory_bytes();
         let mut state = self.state.lock();
         let key = (operation.instance.clone(), operation.action);
         if state.shared.get(&key).is_some_and(|shared| Arc::ptr_eq(shared, operation)) {
             state.shared.remove(&key);
         }
-        if bytes > self.finished_limit_bytes {
-            state.by_name.remove(&operation.name);
-            return;
+        let is_huge = bytes > self.finished_limit_bytes;
+        for ticket in operation.tickets() {
+            if is_huge {
+                state.by_name.remove(&ticket.name);
+                continue;
+            }
+            // The execution lives as long as one of its tickets: it counts with the newest, and is
+            // forgotten with all others then.
+            state.push_finished(ticket.name.clone(), ticket.memory_bytes() + bytes);
+            bytes = 0;
         }
-        state.finished.push_back((operation.name.clone(), bytes));
-        state.finished_bytes += bytes;
-        while (state.finished.len() > self.finished_limit
-            || state.finished_bytes > self.finished_limit_bytes)
-            && let Some((oldest, bytes)) = state.finished.pop_front()
-        {
-            state.finished_bytes -= bytes;
-            state.by_name.remove(&oldest);
-        }
+        state.forget_oldest(self.finished_limit, self.finished_limit_bytes);
     }
 
     /// Forgets an operation by its name, if it has its answer.
     pub(crate) fn forget(&self, name: &str) -> Forgotten {
         let mut state = self.state.lock();
-        match state.by_name.get(name).map(|operation| operation.is_done()) {
+        match state.by_name.get(name).map(|ticket| ticket.is_done()) {
             None => Forgotten::Unknown,
             Some(false) => Forgotten::Unfinished,
             Some(true) => {
@@ -153,27 +185,24 @@ impl Registry {
         }
     }
 
-    /// Forgets an operation that was never taken on.
+    /// Forgets an execution that was never taken on.
     pub(crate) fn withdraw(&self, operation: &Arc<Operation>) {
         self.finish(operation);
-        self.state.lock().forget(&operation.name);
+        let mut state = self.state.lock();
+        operation.tickets().iter().for_each(|ticket| state.forget(&ticket.name));
     }
 
-    /// Operations without an answer that nobody has listened to for `grace`, and
+    /// Executions without an answer to which no client has listened for `grace`, and
     /// that are not being cancelled yet.
     pub(crate) fn orphans(&self, grace: Duration) -> Vec<Arc<Operation>> {
         let now = Instant::now();
         self.unfinished_that(|operation| {
             // Some take a while to end: once is enough.
-            let is_over = operation.cancellation.is_requested();
-            !is_over
-                && operation
-                    .orphaned_since()
-                    .is_some_and(|since| now.duration_since(since) >= grace)
+            !operation.cancellation.is_requested() && operation.is_orphaned(now, grace)
         })
     }
 
-    /// All operations without an answer.
+    /// All executions without an answer.
     pub(crate) fn unfinished(&self) -> Vec<Arc<Operation>> {
         self.unfinished_that(|_| true)
     }
@@ -185,8 +214,13 @@ impl Registry {
 
     fn unfinished_that(&self, wanted: impl Fn(&Operation) -> bool) -> Vec<Arc<Operation>> {
         let state = self.state.lock();
-        let operations = state.by_name.values();
-        operations.filter(|operation| !operation.is_done() && wanted(operation)).cloned().collect()
+        let mut seen = HashSet::new();
+        let operations = state.by_name.values().map(|ticket| &ticket.operation);
+        operations
+            .filter(|operation| !operation.is_done() && seen.insert(Arc::as_ptr(operation)))
+            .filter(|operation| wanted(operation))
+            .cloned()
+            .collect()
     }
 }
 
@@ -202,11 +236,16 @@ mod tests {
         OperationState::queued(action, Default::default())
     }
 
-    fn admit(registry: &Registry, name: &str, shareable: bool) -> (Arc<Operation>, bool) {
+    fn ticket(registry: &Registry, name: &str, shareable: bool) -> (Arc<Ticket>, bool) {
         match registry.admit(InstanceName::default(), queued(name), shareable) {
-            Admission::Joined(operation) => (operation, true),
-            Admission::New(operation) => (operation, false),
+            Admission::Joined(ticket) => (ticket, true),
+            Admission::New(ticket) => (ticket, false),
         }
+    }
+
+    fn admit(registry: &Registry, name: &str, shareable: bool) -> (Arc<Operation>, bool) {
+        let (ticket, joined) = ticket(registry, name, shareable);
+        (Arc::clone(&ticket.operation), joined)
     }
 
     fn finish(registry: &Registry, operation: &Arc<Operation>) {
@@ -296,7 +335,7 @@ mod tests {
     #[test]
     fn orphans_are_those_that_nobody_listens_to() {
         let registry = Registry::new(10, u64::MAX);
-        let (heard, _) = admit(&registry, "a", true);
+        let (heard, _) = ticket(&registry, "a", true);
         let (unheard, _) = admit(&registry, "b", true);
         let _listening = heard.subscribe();
         let orphans = registry.orphans(Duration::ZERO);
@@ -307,5 +346,35 @@ mod tests {
         finish(&registry, &unheard);
         assert!(registry.orphans(Duration::ZERO).is_empty());
         assert_eq!(registry.unfinished().len(), 1);
+    }
+
+    #[test]
+    fn a_client_that_cancels_is_remembered_like_one_that_has_its_answer() {
+        let registry = Registry::new(2, u64::MAX);
+        let (first, _) = ticket(&registry, "a", true);
+        let (second, joined) = ticket(&registry, "a", true);
+        assert!(joined && first.name != second.name);
+        assert!(Arc::ptr_eq(&first.operation, &second.operation));
+        assert_eq!(registry.leave(&first), Leaving::OthersStay);
+        assert!(registry.find(&first.name).is_some_and(|ticket| ticket.is_done()));
+        assert_eq!(registry.forget(&second.name), Forgotten::Unfinished);
+        assert_eq!(registry.unfinished().len(), 1);
+        assert_eq!(registry.leave(&second), Leaving::IsLast);
+        finish(&registry, &second.operation);
+        assert_eq!(registry.forget(&first.name), Forgotten::Yes);
+        assert_eq!(registry.forget(&second.name), Forgotten::Yes);
+        assert_eq!(registry.state.lock().finished_bytes, 0);
+    }
+
+    #[test]
+    fn clients_that_cancel_one_after_the_other_do_not_pile_up() {
+        let registry = Registry::new(3, u64::MAX);
+        let (_stays, _) = ticket(&registry, "a", true);
+        for _ in 0..20 {
+            let (goes, joined) = ticket(&registry, "a", true);
+            assert!(joined);
+            assert_eq!(registry.leave(&goes), Leaving::OthersStay);
+        }
+        assert_eq!(registry.names().len(), 4);
     }
 }

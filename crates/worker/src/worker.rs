@@ -19,7 +19,7 @@ use crate::disk::DiskReserve;
 use crate::error::{ActionError, CacheError, StartError, SubmitError};
 use crate::ignored_properties::IgnoredProperties;
 use crate::inputs::Inputs;
-use crate::operation::{Done, Operation, OperationState, Subscription};
+use crate::operation::{Done, Leaving, Operation, OperationState, Subscription};
 use crate::queue::{PushError, Queue};
 use crate::reading::Reading;
 use crate::registry::{Admission, Forgotten, Registry};
@@ -202,12 +202,13 @@ impl Worker {
         let registry = &self.shared.registry;
         let first = OperationState::looked_up(request.action);
         let admission = registry.admit(request.instance.clone(), first, false);
-        let (Admission::New(operation) | Admission::Joined(operation)) = admission;
-        let subscription = operation.subscribe();
-        let finished = report::finished(&operation, &request.origin, &timeline, &done);
+        let (Admission::New(ticket) | Admission::Joined(ticket)) = admission;
+        let subscription = ticket.subscribe();
+        let operation = &ticket.operation;
+        let finished = report::finished(operation, &request.origin, &timeline, &done);
         self.shared.listeners.tell(&finished);
         operation.complete(timeline.metadata().clone(), done);
-        registry.finish(&operation);
+        registry.finish(operation);
         subscription
     }
 
@@ -220,11 +221,12 @@ impl Worker {
         let shared = &*self.shared;
         let shareable = !action.do_not_cache && !request.skip_cache_lookup;
         let first = OperationState::queued(request.action, timeline.metadata().clone());
-        let operation = match shared.registry.admit(request.instance.clone(), first, shareable) {
-            Admission::Joined(operation) => return Ok(operation.subscribe()),
-            Admission::New(operation) => operation,
+        let ticket = match shared.registry.admit(request.instance.clone(), first, shareable) {
+            Admission::Joined(ticket) => return Ok(ticket.subscribe()),
+            Admission::New(ticket) => ticket,
         };
-        let subscription = operation.subscribe();
+        let subscription = ticket.subscribe();
+        let operation = Arc::clone(&ticket.operation);
         // Before a slot can have it: it may be answered before the push returns.
         shared.listeners.tell(&report::queued(&operation, &request.origin));
         let origin = Arc::clone(&request.origin);
@@ -251,13 +253,17 @@ impl Worker {
 
     /// Listens to an operation that a client knows by name, from now on.
     pub fn attach(&self, operation_name: &str) -> Option<Subscription> {
-        self.shared.registry.find(operation_name).map(|operation| operation.subscribe_from_now())
+        self.shared.registry.find(operation_name).map(|ticket| ticket.subscribe_from_now())
     }
 
-    /// Stops an operation. Returns whether there is one of that name.
+    /// Ends a client's operation with CANCELLED. The execution behind it is stopped unless another client
+    /// wants it. Returns whether there is an operation of that name.
     pub fn cancel(&self, operation_name: &str) -> bool {
-        let operation = self.shared.registry.find(operation_name);
-        operation.inspect(|operation| self.shared.cancel(operation)).is_some()
+        let Some(ticket) = self.shared.registry.find(operation_name) else { return false };
+        if self.shared.registry.leave(&ticket) == Leaving::IsLast {
+            self.shared.cancel(&ticket.operation);
+        }
+        true
     }
 
     /// Forgets an operation that is over.
@@ -267,8 +273,8 @@ impl Worker {
 
     /// The instance name of an operation, if there is one of that name.
     pub fn instance_of(&self, operation_name: &str) -> Option<InstanceName> {
-        let operation = self.shared.registry.find(operation_name);
-        operation.map(|operation| operation.instance.clone())
+        let ticket = self.shared.registry.find(operation_name);
+        ticket.map(|ticket| ticket.operation.instance.clone())
     }
 
     /// The names of all operations that can still be asked for, in no order.

@@ -10,10 +10,10 @@ use testkit::google::longrunning::{
 use testkit::google::protobuf;
 use testkit::proto::execution_stage::Value as Stage;
 use testkit::run::metadata;
-use testkit::{Run, proto};
+use testkit::{Action, Run, proto};
 use tonic::{Code, Status, Streaming};
 
-use crate::check::{Check, Outcome, must, should};
+use crate::check::{Check, Outcome, must, should, skip};
 use crate::expect::{refused, same};
 use crate::server::{DEFAULT_MESSAGE_BYTES, Server};
 
@@ -72,6 +72,11 @@ pub(crate) const CHECKS: &[Check] = &[
         a_finished_operation_stays_as_it_is_when_cancelled,
         "Operations.CancelOperation",
         "other methods to check whether the cancellation succeeded or whether the operation completed despite cancellation."
+    ),
+    should!(
+        one_client_that_cancels_does_not_end_the_others_action,
+        "Execution.Execute",
+        "`CANCELLED`: The operation was cancelled by the client. This status is only possible if the server implements the Operations API CancelOperation method, and it was called for the current execution."
     ),
     must!(
         cancelled_comes_only_of_cancelling,
@@ -308,6 +313,34 @@ async fn a_finished_operation_stays_as_it_is_when_cancelled(server: Server) -> O
 }
 
 /// Two clients share an execution, and one of them leaves.
+async fn one_client_that_cancels_does_not_end_the_others_action(server: Server) -> Outcome {
+    let action = server.action("sleep 2; echo end > out")?.output("out");
+    let (mut one, name_of_one) = started(&action).await?;
+    let (other, name_of_other) = started(&action).await?;
+    if name_of_one == name_of_other {
+        return skip("clients that share an execution share the operation");
+    }
+    cancel(&server, &name_of_one).await?;
+    let run = Run::collect(server.client.clone(), other).await?;
+    run.succeeded().await?;
+    run.output_file("out")?;
+    let mut last = None;
+    while let Some(operation) = one.message().await? {
+        last = Some(operation);
+    }
+    let last = last.context("the stream of the client that cancelled has no end")?;
+    ensure!(last.done, "it ended without an answer");
+    let code = response(&last)?.status.unwrap_or_default().code;
+    same("its code", Code::from(code), Code::Cancelled)
+}
+
+/// Starts an action, and returns its stream after the first message, with the name.
+async fn started(action: &Action) -> anyhow::Result<(Streaming<Operation>, String)> {
+    let mut stream = action.start().await?;
+    let first = stream.message().await?.context("the stream is empty")?;
+    Ok((stream, first.name))
+}
+
 async fn cancelled_comes_only_of_cancelling(server: Server) -> Outcome {
     let action = server.action("sleep 2; echo end")?;
     let one = action.start().await?;
