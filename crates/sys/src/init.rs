@@ -213,6 +213,11 @@ impl Init {
         self.shared.sharing.load(Ordering::Acquire) == 0
     }
 
+    /// When the action executed its program, nanoseconds of `CLOCK_MONOTONIC`; 0 if it has not yet.
+    pub fn started_ns(&self) -> u64 {
+        self.shared.outcome.started_ns().max(0) as u64
+    }
+
     /// Readable once everything in the PID namespace is dead.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()

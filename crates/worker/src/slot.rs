@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use events::{Event, Listeners, Origin};
 use inputroot::{Interrupt, PresentError, PresentRequest};
@@ -254,7 +254,7 @@ impl Slot {
             limits: &command.properties.limits,
         };
         let stop = StopConditions {
-            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            timeout,
             cancelled: Some(self.stop.as_fd()),
             supervisor: Some(&*self.shared.disk),
         };

@@ -212,31 +212,6 @@ pub(crate) const CHECKS: &[Check] = &[
         "ActionCache.GetActionResult",
         "Implementations SHOULD ensure that any blobs referenced from the"
     ),
-    must!(
-        a_timeout_ends_the_command,
-        "ExecuteResponse.status",
-        "For example, if the operation times out during execution, the status will have a `DEADLINE_EXCEEDED` code."
-    ),
-    should!(
-        a_timeout_keeps_what_was_written,
-        "ExecuteResponse.status",
-        "the server may populate the output-, stdout-, and stderr-related fields if it has any information available, such as the stdout and stderr of a timed-out action."
-    ),
-    must!(
-        a_timed_out_action_is_not_cached,
-        "ExecuteResponse.status",
-        "If the status code is other than `OK`, then the result MUST NOT be cached."
-    ),
-    should!(
-        a_timeout_is_part_of_the_action,
-        "Action.timeout",
-        "therefore two `Actions` with different timeouts are different, even if they are otherwise identical."
-    ),
-    must!(
-        a_negative_timeout_does_not_run,
-        "Action.timeout",
-        "A timeout after which the execution should be killed."
-    ),
     should!(
         the_digest_function_is_inferred_for_actions,
         "ExecuteRequest.digest_function",
@@ -286,11 +261,11 @@ const RANDOM: &str = "cat /proc/sys/kernel/random/uuid > out";
 const ENDLESS: &str = "while :; do sleep 0.1; done";
 
 /// An action that can be seen to run again.
-fn random(server: &Server) -> anyhow::Result<Action> {
+pub(super) fn random(server: &Server) -> anyhow::Result<Action> {
     Ok(server.action(RANDOM)?.output("out"))
 }
 
-async fn is_cached(server: &Server, action: &Action) -> anyhow::Result<bool> {
+pub(super) async fn is_cached(server: &Server, action: &Action) -> anyhow::Result<bool> {
     Ok(server.client.cached(&action.encode().0).await?.is_some())
 }
 
@@ -491,7 +466,7 @@ async fn much_output_in_all_does_not_break_the_answer(server: Server) -> Outcome
 }
 
 /// The code that an Execute ends with, be it of the call or of the response.
-async fn code_of(action: &Action) -> anyhow::Result<Code> {
+pub(super) async fn code_of(action: &Action) -> anyhow::Result<Code> {
     match action.run_without_upload().await {
         Ok(run) => Ok(run.code()),
         Err(error) => match error.downcast::<Status>() {
@@ -808,44 +783,6 @@ async fn a_cached_result_with_lost_blobs_runs_again(server: Server) -> Outcome {
     let run = action.run().await?;
     same("cached_result", run.from_cache(), false)?;
     run.file("out").await?;
-    Ok(())
-}
-
-fn endless(server: &Server) -> anyhow::Result<Action> {
-    let action = server.action(&format!("echo begun; {ENDLESS}"))?;
-    Ok(action.timeout(Duration::from_secs(1)))
-}
-
-async fn a_timeout_ends_the_command(server: Server) -> Outcome {
-    same("the status", endless(&server)?.run().await?.code(), Code::DeadlineExceeded)
-}
-
-async fn a_timeout_keeps_what_was_written(server: Server) -> Outcome {
-    let run = endless(&server)?.run().await?;
-    same("stdout", run.stdout().await?, "begun\n".to_owned())
-}
-
-async fn a_timed_out_action_is_not_cached(server: Server) -> Outcome {
-    let action = endless(&server)?;
-    action.run().await?;
-    ensure!(!is_cached(&server, &action).await?, "the action cache has it");
-    Ok(())
-}
-
-async fn a_timeout_is_part_of_the_action(server: Server) -> Outcome {
-    let action = random(&server)?;
-    action.clone().timeout(Duration::from_secs(50)).run().await?;
-    let other = action.timeout(Duration::from_secs(51)).run().await?;
-    same("cached_result", other.from_cache(), false)
-}
-
-async fn a_negative_timeout_does_not_run(server: Server) -> Outcome {
-    let negative = testkit::google::protobuf::Duration { seconds: -5, nanos: 0 };
-    let action = server.action("exit 0")?.change_action(|it| it.timeout = Some(negative));
-    action.upload().await?;
-    let code = code_of(&action).await?;
-    let good = [Code::InvalidArgument, Code::FailedPrecondition, Code::DeadlineExceeded];
-    ensure!(good.contains(&code), "{code:?} in place of {good:?}");
     Ok(())
 }
 

@@ -13,6 +13,7 @@ mod inputs;
 mod operations;
 mod outputs;
 mod splitting;
+mod timeouts;
 
 use crate::check::Check;
 
@@ -32,6 +33,7 @@ pub(crate) const AREAS: &[Area] = &[
     Area { name: "splitting", checks: splitting::CHECKS },
     Area { name: "action_cache", checks: action_cache::CHECKS },
     Area { name: "execution", checks: execution::CHECKS },
+    Area { name: "timeouts", checks: timeouts::CHECKS },
     Area { name: "inputs", checks: inputs::CHECKS },
     Area { name: "outputs", checks: outputs::CHECKS },
     Area { name: "operations", checks: operations::CHECKS },

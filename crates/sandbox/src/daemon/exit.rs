@@ -1,6 +1,8 @@
 //! The end of an action.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::protocol::message::Finished;
 
@@ -29,7 +31,8 @@ pub enum Stopped {
 /// The resource usage of the action with all processes that were waited for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// From before its execve(2) until it was reaped.
+    /// From before its execve(2) until it was reaped, or until its end was told if it was killed; on
+    /// the monotonic clock.
     pub wall: Duration,
     /// CPU time in user mode.
     pub user: Duration,
@@ -74,14 +77,14 @@ const BLOCK_BYTES: u64 = 512;
 
 impl Exit {
     pub(crate) fn new(finished: &Finished, stopped: Option<Stopped>, oom_killed: bool) -> Self {
-        let now = SystemTime::now();
-        let time = |ns: u64| {
-            UNIX_EPOCH.checked_add(Duration::from_nanos(ns)).filter(|_| ns != 0).unwrap_or(now)
-        };
-        let (started, ended) = (time(finished.started_ns), time(finished.ended_ns));
+        let (now, now_ns) = (SystemTime::now(), monotonic_ns());
+        let moment = |ns: u64| if ns == 0 { now_ns } else { ns.min(now_ns) };
+        let time = |ns: u64| now.checked_sub(Duration::from_nanos(now_ns - ns)).unwrap_or(now);
+        let (started_ns, ended_ns) = (moment(finished.started_ns), moment(finished.ended_ns));
+        let (started, ended) = (time(started_ns), time(ended_ns));
         let used = &finished.usage;
         let usage = Usage {
-            wall: ended.duration_since(started).unwrap_or_default(),
+            wall: Duration::from_nanos(ended_ns.saturating_sub(started_ns)),
             user: Duration::from_micros(used.user_us),
             system: Duration::from_micros(used.system_us),
             max_resident_bytes: used.max_resident_bytes,
@@ -94,6 +97,13 @@ impl Exit {
         };
         Self { status: status(finished.wait_status), stopped, oom_killed, usage, started, ended }
     }
+}
+
+/// Nanoseconds of the clock on which timeouts and the time of actions are measured.
+pub(super) fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
 }
 
 fn status(wait_status: Option<i32>) -> ExitStatus {
@@ -126,5 +136,24 @@ mod tests {
             Finished { wait_status: None, started_ns: 0, ended_ns: 0, usage: Default::default() };
         let exit = Exit::new(&finished, Some(Stopped::Deadline), false);
         assert_eq!(exit.usage.wall, Duration::ZERO);
+    }
+
+    #[test]
+    fn an_action_takes_the_time_of_the_monotonic_clock() {
+        let second = 1_000_000_000;
+        let now_ns = monotonic_ns();
+        let check = |started_ns, ended_ns, expected: std::ops::RangeInclusive<u64>| {
+            let (wait_status, usage) = (Some(0), Default::default());
+            let finished = Finished { wait_status, started_ns, ended_ns, usage };
+            let exit = Exit::new(&finished, None, false);
+            assert!(expected.contains(&(exit.usage.wall.as_nanos() as u64)), "{exit:?}");
+            let stamps = exit.ended.duration_since(exit.started).unwrap();
+            assert_eq!(stamps, exit.usage.wall);
+        };
+        check(now_ns - 2 * second, now_ns - second, second..=second);
+        // It was killed: until now.
+        check(now_ns - second, 0, second..=u64::MAX);
+        // A helper that lies about the future.
+        check(u64::MAX - 1, u64::MAX, 0..=0);
     }
 }

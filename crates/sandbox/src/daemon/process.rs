@@ -59,7 +59,7 @@ impl HelperProcess {
         match helper.receive()? {
             Response::Ready => Ok(helper),
             Response::Failed(failed) => Err(failed.into()),
-            Response::Runs | Response::Finished(_) => {
+            Response::Runs | Response::Started(_) | Response::Finished(_) => {
                 Err(RunError::new(StepName::Protocol, Errno::PROTO))
             }
         }

@@ -20,7 +20,7 @@ use crate::daemon::cgroup::{Cgroup, Controllers};
 use crate::daemon::config::Config;
 use crate::daemon::cpus::Cpus;
 use crate::daemon::error::RunError;
-use crate::daemon::exit::{Exit, Stopped};
+use crate::daemon::exit::{Exit, Stopped, monotonic_ns};
 use crate::daemon::place::Place;
 use crate::daemon::process::HelperProcess;
 use crate::daemon::streams::{CHUNK_BYTES, Stream, Streams};
@@ -66,8 +66,9 @@ pub struct Spec<'a> {
 /// When a run ends before the action does.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StopConditions<'a> {
-    /// When the action is killed.
-    pub deadline: Option<Instant>,
+    /// The time after which the action is killed, counted from its execve(2): what comes before is the
+    /// server's.
+    pub timeout: Option<Duration>,
     /// Killed when this becomes readable; nothing is read from it.
     pub cancelled: Option<BorrowedFd<'a>>,
     /// Killed when this says so.
@@ -221,6 +222,7 @@ impl Sandbox {
             streams: [stdout, stderr],
             stop,
             runs: false,
+            deadline: stop.timeout.and_then(Deadline::new),
             stopped: None,
             dead_by: None,
             ask_at: stop.supervisor.map(|_| Instant::now() + SUPERVISION),
@@ -232,9 +234,16 @@ impl Sandbox {
             Ok(Response::Finished(Finished { wait_status: None, .. })) if stopped.is_none() => {
                 self.lost(RunError::new(StepName::Init, Errno::CHILD))
             }
-            Ok(Response::Finished(finished)) => Ok(self.exit(&finished, stopped)),
+            Ok(Response::Finished(finished)) => {
+                let mut exit = self.exit(&finished, stopped);
+                // It ended by itself before it was killed.
+                if stop.timeout.is_some_and(|timeout| exit.usage.wall > timeout) {
+                    exit.stopped.get_or_insert(Stopped::Deadline);
+                }
+                Ok(exit)
+            }
             Ok(Response::Failed(failed)) => Err(failed.into()),
-            Ok(Response::Ready | Response::Runs) => {
+            Ok(Response::Ready | Response::Runs | Response::Started(_)) => {
                 Err(self.broken(RunError::new(StepName::Protocol, Errno::PROTO)))
             }
             Err(error) => {
@@ -261,8 +270,7 @@ impl Sandbox {
         };
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let streams = Streams { stdout: &mut stdout, stderr: &mut stderr };
-        let stop =
-            StopConditions { deadline: Some(Instant::now() + DEATH), ..StopConditions::default() };
+        let stop = StopConditions { timeout: Some(DEATH), ..StopConditions::default() };
         match self.run(&spec, streams, &stop) {
             Err(error) if (error.step(), error.errno()) == (StepName::Execute, Errno::NOENT) => {
                 Ok(())
@@ -353,6 +361,81 @@ impl HardLimits {
     }
 }
 
+/// The longest time that the start of an action is taken to last, whatever its helper says.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// The pause before the helper is asked again whether an action has started.
+const START_PAUSE: Duration = Duration::from_millis(10);
+
+/// The moment at which an action's time is over.
+///
+/// Only PID 1 knows when it executed the command. It is not asked before the timeout has passed since the
+/// request, so that an action which ends in time costs no message.
+#[derive(Debug)]
+struct Deadline {
+    timeout: Duration,
+    requested: Instant,
+    /// The next moment to look.
+    at: Instant,
+    asked: Asked,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// The helper is yet to be asked.
+    No,
+    /// Its answer is awaited, until [`Deadline::at`].
+    Waiting,
+    /// [`Deadline::at`] is the end.
+    Known,
+}
+
+/// What to do about a deadline.
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    TooEarly,
+    Ask,
+    Passed,
+}
+
+impl Deadline {
+    /// The deadline of an action that is requested now; `None` if no clock gets so far.
+    fn new(timeout: Duration) -> Option<Self> {
+        let requested = Instant::now();
+        let at = requested.checked_add(timeout)?;
+        at.checked_add(START_MAX)?;
+        Some(Self { timeout, requested, at, asked: Asked::No })
+    }
+
+    fn look(&mut self, now: Instant) -> Look {
+        match self.asked {
+            _ if now < self.at => Look::TooEarly,
+            Asked::No => {
+                (self.asked, self.at) = (Asked::Waiting, now + DEATH);
+                Look::Ask
+            }
+            // A helper that does not answer is as good as an action that does not end.
+            Asked::Waiting | Asked::Known => Look::Passed,
+        }
+    }
+
+    /// The helper's answer to [`Look::Ask`]; 0 if the action has not started.
+    fn answer(&mut self, started_ns: u64) {
+        let latest = self.requested + self.timeout + START_MAX;
+        let now = Instant::now();
+        if started_ns == 0 {
+            (self.asked, self.at) = (Asked::No, now + START_PAUSE);
+            if self.at > latest {
+                self.asked = Asked::Known;
+            }
+            return;
+        }
+        let ago = Duration::from_nanos(monotonic_ns().saturating_sub(started_ns));
+        let started = now.checked_sub(ago).unwrap_or(self.requested).max(self.requested);
+        (self.asked, self.at) = (Asked::Known, (started + self.timeout).min(latest));
+    }
+}
+
 /// A run that is under way.
 struct Watch<'a> {
     helper: &'a HelperProcess,
@@ -362,6 +445,7 @@ struct Watch<'a> {
     stop: &'a StopConditions<'a>,
     /// The helper has said that the action runs. It does so once.
     runs: bool,
+    deadline: Option<Deadline>,
     stopped: Option<Stopped>,
     /// Set together with `stopped`.
     dead_by: Option<Instant>,
@@ -392,6 +476,10 @@ impl Watch<'_> {
                 }
                 if response == Response::Runs && !std::mem::replace(&mut self.runs, true) {
                     self.helper.oom_score().lower();
+                    continue;
+                }
+                if let Response::Started(started_ns) = response {
+                    self.deadline.iter_mut().for_each(|deadline| deadline.answer(started_ns));
                     continue;
                 }
                 if self.drain(chunk).is_break() {
@@ -428,7 +516,7 @@ impl Watch<'_> {
     }
 
     fn timeout(&self) -> Option<Timespec> {
-        let until = self.dead_by.or(self.stop.deadline);
+        let until = self.dead_by.or(self.deadline.as_ref().map(|deadline| deadline.at));
         let until = until.into_iter().chain(self.ask_at).min()?;
         let left = until.saturating_duration_since(Instant::now());
         Some(Timespec {
@@ -464,8 +552,14 @@ impl Watch<'_> {
         if passed(self.dead_by) {
             return Err(RunError::new(StepName::Kill, Errno::TIMEDOUT));
         }
-        if passed(self.stop.deadline) {
-            self.stop(Stopped::Deadline)?;
+        if self.stopped.is_none()
+            && let Some(deadline) = &mut self.deadline
+        {
+            match deadline.look(Instant::now()) {
+                Look::TooEarly => {}
+                Look::Ask => self.helper.send(&Request::AskStart, &[])?,
+                Look::Passed => self.stop(Stopped::Deadline)?,
+            }
         }
         if passed(self.ask_at) {
             self.ask_at = Some(Instant::now() + SUPERVISION);
@@ -485,5 +579,68 @@ impl Watch<'_> {
             self.helper.send(&Request::Kill, &[])?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deadline(timeout_s: u64, requested_ago_s: u64) -> Deadline {
+        let now = Instant::now();
+        let requested = now - Duration::from_secs(requested_ago_s);
+        let timeout = Duration::from_secs(timeout_s);
+        Deadline { timeout, requested, at: requested + timeout, asked: Asked::No }
+    }
+
+    fn started_ago(seconds: u64) -> u64 {
+        monotonic_ns() - seconds * 1_000_000_000
+    }
+
+    #[test]
+    fn the_time_before_the_start_is_not_the_actions() {
+        let mut deadline = deadline(100, 120);
+        assert_eq!(deadline.look(Instant::now()), Look::Ask);
+        assert_eq!(deadline.look(Instant::now()), Look::TooEarly, "the answer is awaited");
+        deadline.answer(started_ago(90));
+        assert_eq!(deadline.look(Instant::now()), Look::TooEarly);
+        assert_eq!(deadline.look(Instant::now() + Duration::from_secs(11)), Look::Passed);
+    }
+
+    #[test]
+    fn an_action_that_is_over_time_is_killed() {
+        let mut deadline = deadline(100, 120);
+        assert_eq!(deadline.look(Instant::now()), Look::Ask);
+        deadline.answer(started_ago(101));
+        assert_eq!(deadline.look(Instant::now()), Look::Passed);
+    }
+
+    #[test]
+    fn an_action_that_has_not_started_is_asked_for_again() {
+        let mut deadline = deadline(100, 120);
+        assert_eq!(deadline.look(Instant::now()), Look::Ask);
+        deadline.answer(0);
+        assert_eq!(deadline.look(Instant::now() + START_PAUSE), Look::Ask);
+    }
+
+    #[test]
+    fn a_helper_that_lies_or_is_silent_gains_a_minute() {
+        let mut liar = deadline(100, 161);
+        assert_eq!(liar.look(Instant::now()), Look::Ask);
+        liar.answer(started_ago(0));
+        assert_eq!(liar.look(Instant::now()), Look::Passed);
+        let mut never = deadline(100, 161);
+        never.look(Instant::now());
+        never.answer(0);
+        assert_eq!(never.look(Instant::now() + START_PAUSE), Look::Passed);
+        let mut silent = deadline(100, 101);
+        assert_eq!(silent.look(Instant::now()), Look::Ask);
+        assert_eq!(silent.look(Instant::now() + DEATH), Look::Passed);
+    }
+
+    #[test]
+    fn a_timeout_beyond_all_clocks_is_none() {
+        assert!(Deadline::new(Duration::MAX).is_none());
+        assert!(Deadline::new(Duration::from_secs(1)).is_some());
     }
 }

@@ -249,7 +249,7 @@ impl Helper {
                     send(socket, &response)?;
                 }
                 // Its action had ended before.
-                Request::Kill => {}
+                Request::AskStart | Request::Kill => {}
                 Request::Setup(_) => send(socket, &Response::Failed(protocol("a second set-up")))?,
             }
         }
@@ -322,6 +322,7 @@ impl Helper {
                 let packet = packet::receive(socket)?.ok_or(Errno::PIPE)?;
                 match packet.message {
                     Request::Kill => init.kill(),
+                    Request::AskStart => send(socket, &Response::Started(init.started_ns()))?,
                     Request::Setup(_) | Request::Prepare | Request::Run(_) => {
                         return Err(Errno::PROTO.into());
                     }

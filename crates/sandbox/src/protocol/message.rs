@@ -9,6 +9,8 @@
 //!       ◄─────────────────── Ready    even if that failed: the next Run is told
 //! Run ─────────────────────►
 //!       ◄─────────────────── Runs     at most once, of an action that takes longer
+//! AskStart ────────────────►          any number, also late ones, which nobody answers
+//!       ◄─────────────────── Started
 //! Kill ────────────────────►          any number, also late ones
 //!       ◄─────────────────── Finished or Failed; everything inside is dead
 //! Prepare …
@@ -34,6 +36,8 @@ pub(crate) enum Request {
     Prepare,
     /// Comes with standard output, standard error and the input root.
     Run(Run),
+    /// Asks when the action that is running was started.
+    AskStart,
     Kill,
 }
 
@@ -65,6 +69,8 @@ pub(crate) enum Response {
     /// The action has a memory of its own and has run for a while. The daemon is to lower the helper's
     /// `oom_score_adj`, which the helper has no right to.
     Runs,
+    /// When the action was started, nanoseconds of `CLOCK_MONOTONIC`; 0 if it was not yet.
+    Started(u64),
     Finished(Finished),
     Failed(Failed),
 }
@@ -74,9 +80,9 @@ pub(crate) enum Response {
 pub(crate) struct Finished {
     /// As wait4(2) gives it; `None` if it was killed before.
     pub(crate) wait_status: Option<i32>,
-    /// Nanoseconds since the epoch; 0 if it never started.
+    /// Nanoseconds of `CLOCK_MONOTONIC`; 0 if it never started.
     pub(crate) started_ns: u64,
-    /// Nanoseconds since the epoch; 0 if it was killed.
+    /// Nanoseconds of `CLOCK_MONOTONIC`; 0 if it was killed.
     pub(crate) ended_ns: u64,
     pub(crate) usage: Usage,
 }

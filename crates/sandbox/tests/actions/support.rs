@@ -123,8 +123,7 @@ impl Action {
 
     pub(crate) fn run_in(self, sandbox: &mut Sandbox) -> Result<Outcome, RunError> {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let stop =
-            StopConditions { deadline: Some(Instant::now() + self.timeout), ..Default::default() };
+        let stop = StopConditions { timeout: Some(self.timeout), ..Default::default() };
         let exit = self.run_with(sandbox, &mut stdout, &mut stderr, &stop)?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (out, err) = (text(&stdout), text(&stderr));

@@ -53,9 +53,9 @@ pub struct Report {
     /// The action's wait status as wait4(2) gives it; `None` if PID 1 was killed
     /// first.
     pub wait_status: Option<i32>,
-    /// Just before the execve(2), nanoseconds since the epoch; 0 if never reached.
+    /// Just before the execve(2), nanoseconds of `CLOCK_MONOTONIC`; 0 if never reached.
     pub started_ns: i64,
-    /// When the action was reaped, nanoseconds since the epoch; 0 if never.
+    /// When the action was reaped, nanoseconds of `CLOCK_MONOTONIC`; 0 if never.
     pub ended_ns: i64,
     /// Zero if PID 1 was killed first.
     pub usage: Usage,
@@ -97,6 +97,11 @@ impl Outcome {
     /// The action executes its program now.
     pub(super) fn start(&self) {
         self.started_ns.store(now_ns(), Ordering::Relaxed);
+    }
+
+    /// See [`Report::started_ns`].
+    pub(super) fn started_ns(&self) -> i64 {
+        self.started_ns.load(Ordering::Relaxed)
     }
 
     /// The action was reaped with this status.
@@ -153,7 +158,7 @@ impl Outcome {
             }),
             obstacle: None,
             wait_status: (wait_status != NOT_REAPED).then_some(wait_status as i32),
-            started_ns: self.started_ns.load(Ordering::Relaxed),
+            started_ns: self.started_ns(),
             ended_ns: self.ended_ns.load(Ordering::Relaxed),
             usage: Usage {
                 user_us,
@@ -172,7 +177,7 @@ impl Outcome {
 
 fn now_ns() -> i64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    let arguments = [libc::CLOCK_REALTIME as usize, &raw mut now as usize, 0, 0, 0, 0];
+    let arguments = [libc::CLOCK_MONOTONIC as usize, &raw mut now as usize, 0, 0, 0, 0];
     // SAFETY: the time is on this stack.
     let _ = unsafe { syscall(libc::SYS_clock_gettime as usize, arguments) };
     now.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec)
