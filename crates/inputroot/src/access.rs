@@ -9,13 +9,16 @@
 //! change of a name goes to the action's own staging directory. The reasons are in
 //! `docs/decisions/2026-11-29-names-are-the-actions-own.md`.
 
-use model::ACTION_ID;
+use model::{ACTION_ID, Mtime, NodeProperties};
 
 /// Modification time of everything in an input root: 2000-01-01T00:00:00Z, in seconds since 1970.
 ///
 /// A fixed time keeps results from depending on when an action ran, and a plausible one keeps tools
 /// that refuse dates before 1980 (zip) working.
 pub(crate) const MODIFIED_SECONDS: u64 = 946_684_800;
+
+/// [`MODIFIED_SECONDS`] as a node property.
+const MODIFIED: Mtime = Mtime { seconds: MODIFIED_SECONDS as i64, nanos: 0 };
 
 /// Permission bits of every directory.
 pub(crate) const DIRECTORY_MODE: u16 = 0o755;
@@ -44,10 +47,74 @@ impl Access {
     }
 }
 
-/// Permission bits of an input file.
+/// Permission bits of an input file without node properties.
 pub(crate) const fn file_mode(executable: bool) -> u16 {
     if executable { 0o755 } else { 0o644 }
 }
 
+/// Permission bits and group of an input file. A mode that the client gave is kept but for the
+/// set-user-ID, set-group-ID and sticky bits, which mean nothing in a sandbox.
+///
+/// In strict mode the action does not own the file, and is to read and execute what its owner may, and to
+/// write nothing. So it becomes one of the others or one of the group, as whichever of them the mode lets
+/// it do that. Where neither fits, the others are given the owner's rights.
+pub(crate) fn file_rights(
+    executable: bool,
+    properties: &NodeProperties,
+    access: Access,
+) -> (u16, u32) {
+    let Some(mode) = properties.unix_mode else {
+        return (file_mode(executable), access.file_owner());
+    };
+    let mode = mode & 0o777;
+    if access == Access::Mutable {
+        return (mode, ACTION_ID);
+    }
+    let owner = mode >> 6 & 0o5;
+    let fits = |rights: u16| rights & 0o7 == owner;
+    match mode {
+        mode if fits(mode) => (mode, 0),
+        mode if fits(mode >> 3) => (mode, ACTION_ID),
+        mode => (mode & 0o770 | owner, 0),
+    }
+}
+
+/// Permission bits of a directory, which belongs to the action.
+pub(crate) fn directory_mode_of(properties: &NodeProperties) -> u16 {
+    properties.unix_mode.map_or(DIRECTORY_MODE, |mode| mode & 0o777)
+}
+
+/// The time of modification of anything in an input root.
+pub(crate) fn modified(properties: &NodeProperties) -> Mtime {
+    properties.mtime.unwrap_or(MODIFIED)
+}
+
 /// Permission bits of a file below a mount, which nobody sees. No input has them.
 pub(crate) const PLACEHOLDER_MODE: u32 = 0o600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_that_clients_give() {
+        let check = |unix_mode, strict, mutable| {
+            let properties = NodeProperties { unix_mode: Some(unix_mode), mtime: None };
+            assert_eq!(file_rights(false, &properties, Access::Strict), strict, "{unix_mode:o}");
+            let rights = file_rights(false, &properties, Access::Mutable);
+            assert_eq!(rights, (mutable, ACTION_ID), "{unix_mode:o}");
+            assert_eq!(directory_mode_of(&properties), mutable);
+        };
+        check(0o644, (0o644, 0), 0o644);
+        check(0o555, (0o555, 0), 0o555);
+        check(0o664, (0o664, 0), 0o664);
+        check(0o751, (0o751, ACTION_ID), 0o751);
+        check(0o640, (0o640, ACTION_ID), 0o640);
+        check(0o600, (0o604, 0), 0o600);
+        check(0o700, (0o705, 0), 0o700);
+        // An input is not written to, and nobody becomes root.
+        check(0o666, (0o664, 0), 0o666);
+        check(0o4755, (0o755, 0), 0o755);
+        check(0, (0, 0), 0);
+    }
+}

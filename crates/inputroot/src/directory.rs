@@ -4,11 +4,11 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use model::ACTION_ID;
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use model::{ACTION_ID, Mtime, NodeProperties};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
-use crate::access::DIRECTORY_MODE;
+use crate::access::{DIRECTORY_MODE, directory_mode_of};
 use crate::error::PresentError;
 
 /// Opens a directory; fails if it is a symlink.
@@ -45,8 +45,45 @@ pub(crate) fn make_for_action(parent: impl AsFd, name: &CStr) -> Result<(), Errn
 
 /// Makes `owner` the user and the group of a file, or of a symlink itself.
 pub(crate) fn give_to(owner: u32, directory: impl AsFd, name: &CStr) -> Result<(), Errno> {
-    let (user, group) = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)));
+    give(owner, owner, directory, name)
+}
+
+/// Makes `owner` the user and `group` the group of a file, or of a symlink itself.
+pub(crate) fn give(owner: u32, group: u32, directory: impl AsFd, name: &CStr) -> Result<(), Errno> {
+    let (user, group) = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(group)));
     rustix::fs::chownat(directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Gives a file, or a symlink itself, the time of modification that its client asked for, if it did.
+pub(crate) fn set_modified(
+    directory: impl AsFd,
+    name: &CStr,
+    properties: &NodeProperties,
+) -> Result<(), Errno> {
+    let Some(mtime) = properties.mtime else { return Ok(()) };
+    rustix::fs::utimensat(directory, name, &timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Gives an open directory the mode and the time of modification that its client asked for, if it did.
+pub(crate) fn set_directory_properties(
+    directory: impl AsFd,
+    properties: &NodeProperties,
+) -> Result<(), Errno> {
+    if properties.unix_mode.is_some() {
+        let mode = Mode::from_raw_mode(directory_mode_of(properties).into());
+        rustix::fs::fchmod(&directory, mode)?;
+    }
+    match properties.mtime {
+        Some(mtime) => rustix::fs::futimens(directory, &timestamps(mtime)),
+        None => Ok(()),
+    }
+}
+
+fn timestamps(mtime: Mtime) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanos.into() },
+    }
 }
 
 fn directory_flags() -> OFlags {

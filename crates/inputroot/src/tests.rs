@@ -64,6 +64,8 @@ for_every_strategy! {
     contents::an_empty_file_needs_no_blob,
     contents::equal_directories_at_many_places,
     contents::the_same_tree_by_the_other_digest_function,
+    contents::times_and_modes_of_clients,
+    outputs::times_and_modes,
     strict::inputs_cannot_be_changed,
     strict::names_are_the_actions_own,
     strict::an_empty_directory_is_the_actions_own,

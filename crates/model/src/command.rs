@@ -6,6 +6,7 @@ use std::ffi::CString;
 use ::proto::shape::decoded_bytes;
 use prost::Message;
 
+use crate::node_properties::NodeProperties;
 use crate::outputs::{OutputError, OutputPath, outputs};
 use crate::path::{PathError, RelPath};
 use crate::platform::WorkerPlatform;
@@ -49,6 +50,21 @@ pub struct OutputNodeProperties {
     pub mtime: bool,
     /// The permission bits.
     pub unix_mode: bool,
+}
+
+impl OutputNodeProperties {
+    /// Whether the client asked for none.
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+
+    /// Those of `properties` that the client asked for.
+    pub fn choose(self, properties: NodeProperties) -> NodeProperties {
+        NodeProperties {
+            mtime: properties.mtime.filter(|_| self.mtime),
+            unix_mode: properties.unix_mode.filter(|_| self.unix_mode),
+        }
+    }
 }
 
 /// An error of a `Command` that can't be run.

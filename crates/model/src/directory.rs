@@ -4,13 +4,13 @@
 //! allocation of 56 bytes an entry, whatever its names. What the parser lets through is canonical:
 //! a path has one meaning, and two directories that look the same have one digest.
 //!
-//! Node properties are not part of what an action sees, and are skipped: a file's mode is
-//! `is_executable`, and times are the same for every input.
+//! Few clients send node properties, so those that there are lie in a table beside the entries.
 
 use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::digest_function::DigestFunction;
+use crate::node_properties::NodeProperties;
 use crate::wire::Span;
 
 mod parser;
@@ -70,6 +70,19 @@ pub struct Directory {
     nodes: Vec<Node>,
     files: u32,
     directories: u32,
+    /// `None` if nothing in the message has node properties.
+    properties: Option<Box<Properties>>,
+}
+
+/// The node properties in a directory.
+#[derive(Debug, Clone, Default)]
+struct Properties {
+    /// Those of the directory itself.
+    own: NodeProperties,
+    /// Those of files and symlinks, by the start of the entry's name in the message, sorted.
+    of_nodes: Vec<(u32, NodeProperties)>,
+    /// The name of a property that this server does not know.
+    unknown: Option<Span>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -101,8 +114,8 @@ impl Directory {
     /// Parses a `Directory` message whose digests are of `function`, the function of the digest
     /// that names the message itself.
     pub fn parse(message: Bytes, function: DigestFunction) -> Result<Self, DirectoryError> {
-        let nodes = parser::parse(&message, function)?;
-        Ok(Self::count(message, function, nodes))
+        let parser::Parsed { nodes, properties } = parser::parse(&message, function)?;
+        Ok(Self::count(message, function, nodes, properties))
     }
 
     /// Refuses a `Directory` message of that size if none may be so large; to be asked before the
@@ -115,21 +128,27 @@ impl Directory {
     pub fn parse_bytes_max(size_bytes: u64) -> u64 {
         let entries = (size_bytes / parser::MIN_ENTRY_BYTES).min(parser::MAX_ENTRIES as u64);
         // A growing list may have room for twice its entries.
-        size_bytes + 2 * entries * size_of::<Node>() as u64
+        size_bytes + 2 * entries * size_of::<Node>() as u64 + properties_bytes_max(size_bytes)
     }
 
     /// The memory that parsing `message` takes at most, beside the message.
     pub fn entries_bytes(message: &[u8]) -> u64 {
         // A growing list may have room for twice its entries.
         2 * parser::count(message) * size_of::<Node>() as u64
+            + properties_bytes_max(message.len() as u64)
     }
 
     /// The directory without entries, whose message is the empty blob.
     pub fn empty(function: DigestFunction) -> Self {
-        Self::count(Bytes::new(), function, Vec::new())
+        Self::count(Bytes::new(), function, Vec::new(), None)
     }
 
-    fn count(message: Bytes, function: DigestFunction, mut nodes: Vec<Node>) -> Self {
+    fn count(
+        message: Bytes,
+        function: DigestFunction,
+        mut nodes: Vec<Node>,
+        properties: Option<Box<Properties>>,
+    ) -> Self {
         let (mut files, mut directories) = (0, 0);
         for node in &mut nodes {
             match &mut node.content {
@@ -141,7 +160,7 @@ impl Directory {
                 Content::Symlink { .. } => {}
             }
         }
-        Self { message, function, nodes, files, directories }
+        Self { message, function, nodes, files, directories, properties }
     }
 
     /// All entries, sorted by the bytes of their names.
@@ -185,7 +204,47 @@ impl Directory {
 
     /// The memory that the directory takes, in bytes, for caches that are bounded by weight.
     pub fn memory_bytes(&self) -> usize {
-        size_of::<Self>() + self.message.len() + self.nodes.capacity() * size_of::<Node>()
+        let properties = self.properties.as_ref().map_or(0, |properties| {
+            size_of::<Properties>() + size_of_val(properties.of_nodes.as_slice())
+        });
+        size_of::<Self>()
+            + self.message.len()
+            + self.nodes.capacity() * size_of::<Node>()
+            + properties
+    }
+
+    /// Whether the directory or an entry of it has node properties.
+    #[inline]
+    pub fn has_properties(&self) -> bool {
+        self.properties.is_some()
+    }
+
+    /// The node properties of the directory itself.
+    pub fn own_properties(&self) -> NodeProperties {
+        self.properties.as_ref().map(|properties| properties.own).unwrap_or_default()
+    }
+
+    /// The node properties of the file or symlink of that name.
+    #[inline]
+    pub fn properties_of(&self, name: &[u8]) -> NodeProperties {
+        match &self.properties {
+            None => NodeProperties::default(),
+            Some(properties) => self.find_properties(properties, name),
+        }
+    }
+
+    fn find_properties(&self, properties: &Properties, name: &[u8]) -> NodeProperties {
+        let of_nodes = &properties.of_nodes;
+        let node = self.find(name).map(|node| node.name.start);
+        node.and_then(|start| of_nodes.binary_search_by_key(&start, |(start, _)| *start).ok())
+            .map(|at| of_nodes[at].1)
+            .unwrap_or_default()
+    }
+
+    /// The name of a node property that this server does not know, if the directory or an entry has one.
+    pub fn unknown_property(&self) -> Option<String> {
+        let name = self.properties.as_ref()?.unknown?;
+        Some(parser::shown(name.of(&self.message)))
     }
 
     fn find(&self, name: &[u8]) -> Option<&Node> {
@@ -216,4 +275,10 @@ impl Directory {
             }
         }
     }
+}
+
+/// The memory that the node properties in a message of that size take at most.
+fn properties_bytes_max(size_bytes: u64) -> u64 {
+    let entries = (size_bytes / parser::MIN_PROPERTIES_BYTES).min(parser::MAX_ENTRIES as u64);
+    2 * entries * size_of::<(u32, NodeProperties)>() as u64
 }

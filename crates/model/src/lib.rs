@@ -18,6 +18,7 @@ mod path;
 mod wire;
 
 mod directory;
+mod node_properties;
 mod tree;
 
 mod action;
@@ -40,6 +41,7 @@ pub use digest_function::DigestFunction;
 pub use directory::{Directory, DirectoryError, Entry, MAX_NAME_BYTES, MAX_SYMLINK_TARGET_BYTES};
 pub use encoded_result::{EncodedResult, Part, ResultError};
 pub use instance_name::{InstanceName, InstanceNameError};
+pub use node_properties::{Mtime, NodeProperties};
 pub use outputs::{OutputError, OutputKind, OutputPath};
 pub use path::{MAX_PATH_BYTES, MAX_PATH_DEPTH, PathError, PathProblem, RelPath};
 pub use platform::{

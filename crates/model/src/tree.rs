@@ -117,6 +117,7 @@ pub struct InputTree {
     blobs: Vec<Digest>,
     file_count: usize,
     entry_count: usize,
+    has_properties: bool,
 }
 
 /// The entry at a path of a tree.
@@ -151,8 +152,10 @@ impl InputTree {
         if !survey.missing.is_empty() {
             return Err(AssembleError::Missing(survey.missing));
         }
+        let known = survey.known.values().flatten();
         Ok(Self {
             root_digest: root,
+            has_properties: known.into_iter().any(|directory| directory.has_properties()),
             blobs: collect_blobs(&survey.known),
             directories: lay_out(root, &survey.known, survey.directory_count),
             file_count: survey.file_count,
@@ -184,6 +187,11 @@ impl InputTree {
     /// The number of entries of every kind at all places; the root is not one.
     pub fn entry_count(&self) -> usize {
         self.entry_count
+    }
+
+    /// Whether a directory, file or symlink of the tree has node properties.
+    pub fn has_properties(&self) -> bool {
+        self.has_properties
     }
 
     /// The memory that the tree keeps from being freed, in bytes. A directory that occurs at several

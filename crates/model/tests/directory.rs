@@ -20,38 +20,37 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("names and targets are UTF-8")
 }
 
-/// The entries as a message again, without what the parser skips.
+/// The entries as a message again.
 fn to_proto(parsed: &Directory) -> proto::Directory {
-    let mut message = proto::Directory::default();
+    let node_properties = parsed.own_properties().to_proto();
+    let mut message = proto::Directory { node_properties, ..Default::default() };
     for entry in parsed.entries() {
+        let node_properties = parsed.properties_of(entry.name()).to_proto();
         match entry {
             Entry::File { name, digest, executable } => message.files.push(proto::FileNode {
                 name: text(name),
                 digest: Some(digest.to_proto()),
                 is_executable: executable,
-                node_properties: None,
+                node_properties,
             }),
             Entry::Directory { name, digest } => {
                 message.directories.push(directory(&text(name), digest));
             }
             Entry::Symlink { name, target } => {
-                message.symlinks.push(symlink(&text(name), &text(target)));
+                let symlink = symlink(&text(name), &text(target));
+                message.symlinks.push(proto::SymlinkNode { node_properties, ..symlink });
             }
         }
     }
     message
 }
 
-/// The message as [`Directory`] understands it: without properties, an empty target as `.`.
+/// The message as [`Directory`] understands it: an empty target is `.`.
 fn as_understood(mut message: proto::Directory) -> proto::Directory {
-    message.node_properties = None;
     for symlink in &mut message.symlinks {
         if symlink.target.is_empty() {
             symlink.target = ".".to_owned();
         }
-    }
-    for file in &mut message.files {
-        file.node_properties = None;
     }
     message
 }
@@ -310,5 +309,33 @@ fn noise_never_panics() {
         let length = numbers.below(200);
         let noise: Vec<u8> = (0..length).map(|_| numbers.next() as u8).collect();
         let _ = parse(&noise);
+    }
+}
+
+#[test]
+fn malformed_node_properties_are_refused() {
+    let with = |properties: &[u8]| {
+        let name = [field(1, b"n"), digest_field(&[])].concat();
+        let of_file = field(1, &[name, field(6, properties)].concat());
+        let of_symlink = field(3, &[field(1, b"n"), field(2, b"t"), field(4, properties)].concat());
+        [of_file, of_symlink, field(5, properties)]
+    };
+    let check = |properties: &[u8], expected: &'static str| {
+        for message in with(properties) {
+            let refused = parse(&message).map(|_| ()).unwrap_err();
+            assert_eq!(refused, DirectoryError::NodeProperty(expected));
+        }
+    };
+    check(&field(2, &[0x10, 0xff, 0xff, 0xff, 0xff, 0x0f]), "mtime");
+    check(&[field(2, b""), field(2, b"")].concat(), "mtime");
+    check(&field(3, &[0x08, 0xff, 0xff, 0xff, 0xff, 0x0f]), "unix_mode");
+    check(&[0x08, 1], "properties");
+    for message in with(&field(1, &field(1, b"acl"))) {
+        let parsed = parse(&message).unwrap();
+        assert_eq!(parsed.unknown_property().as_deref(), Some("acl"));
+        assert!(parsed.own_properties().is_empty() && parsed.properties_of(b"n").is_empty());
+    }
+    for message in with(b"") {
+        assert!(!parse(&message).unwrap().has_properties());
     }
 }

@@ -3,12 +3,12 @@
 use std::convert::Infallible;
 use std::future::ready;
 
-use model::DigestFunction;
 use model::proto::{
     ActionCacheUpdateCapabilities, CacheCapabilities, ExecutionCapabilities,
     GetCapabilitiesRequest, ServerCapabilities, compressor, semver::SemVer,
     symlink_absolute_path_strategy,
 };
+use model::{DigestFunction, NodeProperties};
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http};
 use tonic::{Request, Response, Status};
@@ -72,7 +72,7 @@ fn execution() -> ExecutionCapabilities {
         digest_function: DigestFunction::Sha256.to_proto(),
         exec_enabled: true,
         digest_functions: digest_functions(),
-        // No priorities, no node properties.
+        supported_node_properties: NodeProperties::NAMES.map(str::to_owned).to_vec(),
         ..ExecutionCapabilities::default()
     }
 }

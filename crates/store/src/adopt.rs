@@ -22,7 +22,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use model::{Digest, DigestFunction};
+use model::{Digest, DigestFunction, Mtime, NodeProperties};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{
     Advice, AtFlags, FileType, IFlags, Mode, OFlags, Stat, fadvise, fchmod, fchown, fgetxattr,
@@ -74,6 +74,8 @@ pub struct Adopted {
     pub digest: Digest,
     /// Whether the action had made it executable for anyone. The blob itself is not.
     pub executable: bool,
+    /// Its time of modification and its mode, as the action left them; both set.
+    pub left: NodeProperties,
 }
 
 /// An error of adopting an action's file as a blob.
@@ -149,7 +151,7 @@ impl Cas {
                 self.copy(&candidate, &digest)?;
             }
         }
-        Ok(Adopted { digest, executable: candidate.is_executable() })
+        Ok(Adopted { digest, executable: candidate.is_executable(), left: candidate.properties() })
     }
 
     fn take(&self, candidate: &Candidate<'_>, digest: &Digest) -> Result<(), AdoptError> {
@@ -257,6 +259,12 @@ impl<'a> Candidate<'a> {
     fn is_executable(&self) -> bool {
         let mode = Mode::from_raw_mode(self.stat.st_mode);
         mode.intersects(Mode::XUSR | Mode::XGRP | Mode::XOTH)
+    }
+
+    fn properties(&self) -> NodeProperties {
+        let Stat { st_mtime: seconds, st_mtime_nsec: nanos, st_mode: mode, .. } = self.stat;
+        let mtime = Mtime { seconds, nanos: u32::try_from(nanos).unwrap_or(0) };
+        NodeProperties { mtime: Some(mtime), unix_mode: Some((mode & 0o7777) as u16) }
     }
 
     /// A file that has another hash than a moment ago has changed.

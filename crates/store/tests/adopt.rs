@@ -57,7 +57,10 @@ impl Outputs {
     fn check(&self, name: &str, content: &[u8], executable: bool) -> fs::Metadata {
         let adopted = self.adopt(name).expect("adopted");
         let digest = Digest::of(SHA256, content);
-        assert_eq!(adopted, Adopted { digest, executable }, "{name}");
+        let left = adopted.left;
+        assert_eq!(adopted, Adopted { digest, executable, left }, "{name}");
+        let is_executable = left.unix_mode.expect("a mode") & 0o111 != 0;
+        assert!(is_executable == executable && left.mtime.is_some(), "{name}: {left:?}");
         let read = self.fixture.store.cas().read(&digest).expect("read");
         assert!(read.expect("there") == content, "{name}");
         let blob = self.fixture.blob_file(&digest);

@@ -10,7 +10,7 @@ use inputroot::{
     Attachment, NamedEntry, OutputEntry, OutputError, OutputView, PresentError, PresentRequest,
     Presented, StagedFile,
 };
-use model::{Digest, DigestFunction, InputTree, RelPath};
+use model::{Digest, DigestFunction, InputTree, NodeProperties, RelPath};
 use runtimes::RootView;
 use sandbox::{Exit, Pool, RunError, Spec, StopConditions, Streams};
 use store::{AdoptError, Adopted, BlobWriter, Store, StoreError};
@@ -36,6 +36,7 @@ pub(crate) trait InputRoot {
 pub(crate) trait Outputs: Sync {
     fn entry(&self, path: &RelPath) -> Result<Option<OutputEntry>, OutputError>;
     fn read_dir(&self, path: &RelPath, max_entries: usize) -> Result<Vec<NamedEntry>, OutputError>;
+    fn properties(&self, path: &RelPath) -> Result<NodeProperties, OutputError>;
 }
 
 /// Hands out sandboxes; see [`Pool`].
@@ -107,6 +108,10 @@ impl Outputs for OutputView {
 
     fn read_dir(&self, path: &RelPath, max_entries: usize) -> Result<Vec<NamedEntry>, OutputError> {
         self.read_dir(path, max_entries)
+    }
+
+    fn properties(&self, path: &RelPath) -> Result<NodeProperties, OutputError> {
+        self.properties(path)
     }
 }
 

@@ -15,7 +15,7 @@ use inputroot::{
     Attachment, NamedEntry, OutputEntry, OutputError, OutputFile, PresentError, PresentRequest,
     StagedFile,
 };
-use model::{Digest, DigestFunction, InputTree, RelPath};
+use model::{Digest, DigestFunction, InputTree, Mtime, NodeProperties, RelPath};
 use parking_lot::Mutex;
 use runtimes::RootView;
 use rustix::io::Errno;
@@ -76,7 +76,9 @@ impl FakeOutputs {
                 OutputEntry::File(OutputFile::Staged(file))
             }
             Left::Input(digest) => {
-                OutputEntry::File(OutputFile::Input { digest: *digest, executable: true })
+                let mtime = Some(Mtime { seconds: 946_684_800, nanos: 0 });
+                let shown = NodeProperties { mtime, unix_mode: Some(0o755) };
+                OutputEntry::File(OutputFile::Input { digest: *digest, executable: true, shown })
             }
             Left::Directory => OutputEntry::Directory,
             Left::Symlink(target) => OutputEntry::Symlink(target.to_vec()),
@@ -116,6 +118,11 @@ impl Outputs for FakeOutputs {
             listing.push(NamedEntry { name: name.to_vec(), entry: self.told(below, left)? });
         }
         Ok(listing)
+    }
+
+    fn properties(&self, path: &RelPath) -> Result<NodeProperties, OutputError> {
+        let seconds = i64::try_from(path.as_bytes().len()).unwrap();
+        Ok(NodeProperties { mtime: Some(Mtime { seconds, nanos: 7 }), unix_mode: Some(0o750) })
     }
 }
 

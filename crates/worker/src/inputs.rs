@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use model::{
-    AssembleError, Chain, Digest, Directory, Entry, InputTree, LoadError, Loaded, TreeLimits,
+    AssembleError, Chain, Digest, Directory, DirectoryError, Entry, InputTree, LoadError, Loaded,
+    TreeLimits,
 };
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -151,6 +152,10 @@ impl Inputs {
             return Ok(None);
         };
         let directory = Arc::new(Directory::parse(bytes, digest.function())?);
+        // As REAPI demands of a server that would not present it.
+        if let Some(name) = directory.unknown_property() {
+            return Err(DirectoryError::UnknownNodeProperty(name).into());
+        }
         self.directories.insert(*digest, Arc::clone(&directory));
         Ok(Some(directory))
     }

@@ -123,6 +123,17 @@ pub(crate) const CHECKS: &[Check] = &[
         "The file's last modification timestamp."
     ),
     must!(
+        the_modification_time_of_a_symlink_is_set,
+        "SymlinkNode.node_properties",
+        "The node properties of the SymlinkNode."
+    ),
+    must!(
+        the_properties_of_a_directory_are_set,
+        "Directory.node_properties",
+        "The node properties of the Directory."
+    ),
+    should!(an_unknown_property_of_an_input_is_refused, "NodeProperty.name", "The property name."),
+    must!(
         actions_do_not_see_each_other,
         "Command.output_paths",
         "Other files or directories that may be created during command execution are discarded."
@@ -345,9 +356,7 @@ async fn with_properties(
     name: &str,
     properties: proto::NodeProperties,
 ) -> anyhow::Result<String> {
-    if !server.execution()?.supported_node_properties.iter().any(|it| it == name) {
-        return skip(format!("supported_node_properties does not contain {name}"));
-    }
+    announces(server, name)?;
     let file = proto::FileNode {
         name: "in".to_owned(),
         digest: Some(server.client.put(unique("in")).await?.to_proto()),
@@ -371,6 +380,67 @@ async fn the_modification_time_of_an_input_is_set(server: Server) -> Outcome {
     let properties = proto::NodeProperties { mtime: Some(time), ..Default::default() };
     let mtime = with_properties(&server, "stat -c %Y in", "mtime", properties).await?;
     same("mtime", mtime, "1234567890".to_owned())
+}
+
+fn announces(server: &Server, name: &str) -> Outcome {
+    if server.execution()?.supported_node_properties.iter().any(|it| it == name) {
+        return Ok(());
+    }
+    skip(format!("supported_node_properties does not contain {name}"))
+}
+
+fn mtime(seconds: i64) -> proto::NodeProperties {
+    let time = testkit::google::protobuf::Timestamp { seconds, nanos: 0 };
+    proto::NodeProperties { mtime: Some(time), ..Default::default() }
+}
+
+async fn the_modification_time_of_a_symlink_is_set(server: Server) -> Outcome {
+    announces(&server, "mtime")?;
+    let link = proto::SymlinkNode {
+        name: "link".to_owned(),
+        target: "nowhere".to_owned(),
+        node_properties: Some(mtime(1_234_567_890)),
+    };
+    let root = proto::Directory { symlinks: vec![link], ..Default::default() };
+    let root = server.client.put(root.encode_to_vec()).await?;
+    let run = succeeds(server.action("stat -c %Y link")?.input_root(root)).await?;
+    same("mtime", run.stdout().await?.trim(), "1234567890")
+}
+
+async fn the_properties_of_a_directory_are_set(server: Server) -> Outcome {
+    announces(&server, "mtime")?;
+    announces(&server, "unix_mode")?;
+    let properties = proto::NodeProperties { unix_mode: Some(0o750), ..mtime(1_234_567_890) };
+    let below = proto::Directory { node_properties: Some(properties), ..Default::default() };
+    let node = proto::DirectoryNode {
+        name: "dir".to_owned(),
+        digest: Some(server.client.put(below.encode_to_vec()).await?.to_proto()),
+    };
+    let root = proto::Directory { directories: vec![node], ..Default::default() };
+    let root = server.client.put(root.encode_to_vec()).await?;
+    let run = succeeds(server.action("stat -c '%Y %a' dir")?.input_root(root)).await?;
+    same("mtime and mode", run.stdout().await?.trim(), "1234567890 750")
+}
+
+async fn an_unknown_property_of_an_input_is_refused(server: Server) -> Outcome {
+    let property =
+        proto::NodeProperty { name: "actiond-conformance".to_owned(), value: "x".to_owned() };
+    let file = proto::FileNode {
+        name: "in".to_owned(),
+        digest: Some(server.client.put(unique("in")).await?.to_proto()),
+        node_properties: Some(proto::NodeProperties {
+            properties: vec![property],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let root = proto::Directory { files: vec![file], ..Default::default() };
+    let root = server.client.put(root.encode_to_vec()).await?;
+    same(
+        "the code",
+        code_of(&server.action("true")?.input_root(root)).await?,
+        Code::InvalidArgument,
+    )
 }
 
 async fn actions_do_not_see_each_other(server: Server) -> Outcome {

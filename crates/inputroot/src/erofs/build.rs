@@ -30,11 +30,13 @@ pub(crate) fn build(
         for entry in directory.content.entries() {
             match entry {
                 Entry::File { name, digest, executable } => {
-                    let nid = leaves.file(&digest, executable, image)?;
+                    let properties = directory.content.properties_of(name);
+                    let nid = leaves.file(&digest, executable, &properties, image)?;
                     directories.entry(name, nid, FileType::Regular, image);
                 }
                 Entry::Symlink { name, target } => {
-                    let nid = leaves.symlink(target, image);
+                    let properties = directory.content.properties_of(name);
+                    let nid = leaves.symlink(target, properties.mtime, image);
                     directories.entry(name, nid, FileType::Symlink, image);
                 }
                 Entry::Directory { name, .. } => {

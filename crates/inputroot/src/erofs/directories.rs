@@ -2,12 +2,12 @@
 
 use std::mem::size_of;
 
-use model::InputTree;
+use model::{InputTree, NodeProperties};
 use zerocopy::IntoBytes;
 
 use super::format::{BLOCK_SIZE, DataLayout, Dirent, FIRST_INODE_OFFSET, FileType, SLOT_SIZE};
 use super::inode::Inode;
-use crate::access::DIRECTORY_MODE;
+use crate::access::directory_mode_of;
 
 /// A last block of entries with at most this many bytes is stored behind its inode, where reading
 /// the inode has brought it into the cache already.
@@ -24,6 +24,13 @@ struct Place {
     blocks_offset: usize,
     inline: bool,
     links: u32,
+    properties: NodeProperties,
+}
+
+impl Place {
+    fn inode_bytes(&self) -> usize {
+        Inode::bytes(self.size_bytes, self.links, self.properties.mtime.is_some())
+    }
 }
 
 /// The size of a directory's entries, block by block, as names are added in order.
@@ -69,9 +76,19 @@ impl DirectoryLayout {
             let links = 2 + subdirectories;
             let size_bytes = area.size_bytes() as u64;
             let tail = if inline { area.used } else { 0 };
-            let bytes = Inode::bytes(size_bytes, links) + tail;
+            let properties = directory.content.own_properties();
+            let mut place = Place {
+                inode_offset: 0,
+                size_bytes,
+                blocks_offset: outside,
+                inline,
+                links,
+                properties,
+            };
+            let bytes = place.inode_bytes() + tail;
             inode_offset = within_block(inode_offset, bytes);
-            places.push(Place { inode_offset, size_bytes, blocks_offset: outside, inline, links });
+            place.inode_offset = inode_offset;
+            places.push(place);
             inode_offset = (inode_offset + bytes).next_multiple_of(SLOT_SIZE);
             outside += (area.full_blocks + usize::from(!inline)) * BLOCK_SIZE;
         }
@@ -183,12 +200,13 @@ impl<'a> DirectoryWriter<'a> {
         self.area = EntryArea::default();
         let inode = Inode {
             file_type: FileType::Directory,
-            permissions: DIRECTORY_MODE,
+            permissions: directory_mode_of(&place.properties),
             nlink: place.links,
             size_bytes: place.size_bytes,
             layout: if place.inline { DataLayout::FlatInline } else { DataLayout::FlatPlain },
             blkaddr: (place.blocks_offset / BLOCK_SIZE) as u32,
             ino: index as u32 + 1,
+            mtime: place.properties.mtime,
         };
         inode.write(&mut image[place.inode_offset..]);
     }
@@ -213,7 +231,7 @@ impl<'a> DirectoryWriter<'a> {
         }
         let place = &self.layout.places[self.index];
         let offset = if place.inline {
-            place.inode_offset + Inode::bytes(place.size_bytes, place.links)
+            place.inode_offset + place.inode_bytes()
         } else {
             self.block_offset(self.area.full_blocks)
         };

@@ -154,7 +154,7 @@ pub(super) struct InodeCompact {
 }
 
 /// `erofs_inode_extended`.
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct InodeExtended {
     pub(super) i_format: U16,

@@ -1,12 +1,13 @@
-//! Inodes of directories and symlinks, compact where that suffices.
+//! Inodes of directories and symlinks, compact where that suffices: only an extended one has a time of
+//! its own.
 
 use std::mem::size_of;
 
-use model::ACTION_ID;
+use model::{ACTION_ID, Mtime, NodeProperties};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::format::{DataLayout, FileType, InodeCompact, InodeExtended};
-use crate::access::MODIFIED_SECONDS;
+use crate::access::modified;
 
 /// An inode without extended attributes that belongs to the action.
 pub(super) struct Inode {
@@ -18,12 +19,14 @@ pub(super) struct Inode {
     /// `i_u`: a block address.
     pub(super) blkaddr: u32,
     pub(super) ino: u32,
+    /// `None` for the time of the whole image.
+    pub(super) mtime: Option<Mtime>,
 }
 
 impl Inode {
-    /// The bytes that an inode of this size and link count takes.
-    pub(super) const fn bytes(size_bytes: u64, nlink: u32) -> usize {
-        if size_bytes > u32::MAX as u64 || nlink > u16::MAX as u32 {
+    /// The bytes that an inode of this size and link count takes, with or without a time of its own.
+    pub(super) const fn bytes(size_bytes: u64, nlink: u32, has_mtime: bool) -> usize {
+        if has_mtime || size_bytes > u32::MAX as u64 || nlink > u16::MAX as u32 {
             size_of::<InodeExtended>()
         } else {
             size_of::<InodeCompact>()
@@ -32,11 +35,25 @@ impl Inode {
 
     /// Writes the inode to the start of `at`.
     pub(super) fn write(&self, at: &mut [u8]) {
-        if Self::bytes(self.size_bytes, self.nlink) == size_of::<InodeExtended>() {
+        if self.is_extended() {
             at[..size_of::<InodeExtended>()].copy_from_slice(self.extended().as_bytes());
         } else {
             at[..size_of::<InodeCompact>()].copy_from_slice(self.compact().as_bytes());
         }
+    }
+
+    /// Appends the inode to `image`.
+    pub(super) fn append(&self, image: &mut Vec<u8>) {
+        if self.is_extended() {
+            image.extend_from_slice(self.extended().as_bytes());
+        } else {
+            image.extend_from_slice(self.compact().as_bytes());
+        }
+    }
+
+    fn is_extended(&self) -> bool {
+        let bytes = Self::bytes(self.size_bytes, self.nlink, self.mtime.is_some());
+        bytes == size_of::<InodeExtended>()
     }
 
     fn mode(&self) -> u16 {
@@ -44,7 +61,7 @@ impl Inode {
     }
 
     /// Size and links fit, as [`Self::bytes`] has seen.
-    pub(super) fn compact(&self) -> InodeCompact {
+    fn compact(&self) -> InodeCompact {
         let owner = (ACTION_ID as u16).into();
         InodeCompact {
             i_format: self.layout.compact(),
@@ -60,6 +77,7 @@ impl Inode {
     }
 
     fn extended(&self) -> InodeExtended {
+        let mtime = modified(&NodeProperties { mtime: self.mtime, unix_mode: None });
         InodeExtended {
             i_format: self.layout.extended(),
             i_mode: self.mode().into(),
@@ -68,7 +86,8 @@ impl Inode {
             i_ino: self.ino.into(),
             i_uid: ACTION_ID.into(),
             i_gid: ACTION_ID.into(),
-            i_mtime: MODIFIED_SECONDS.into(),
+            i_mtime: mtime_seconds(mtime).into(),
+            i_mtime_nsec: mtime.nanos.into(),
             i_nlink: self.nlink.into(),
             ..FromZeros::new_zeroed()
         }
@@ -76,3 +95,8 @@ impl Inode {
 }
 
 const _: () = assert!(ACTION_ID <= u16::MAX as u32);
+
+/// `i_mtime`: the kernel reads it as a signed number.
+pub(super) const fn mtime_seconds(mtime: Mtime) -> u64 {
+    mtime.seconds as u64
+}

@@ -1,8 +1,6 @@
 //! Writes the inodes of files and symlinks, each at the end of the image so far.
 
-use std::mem::size_of;
-
-use model::{Digest, InputTree};
+use model::{Digest, InputTree, Mtime, NodeProperties};
 use zerocopy::{FromZeros, Immutable, IntoBytes, Unaligned};
 
 use super::directories::within_block;
@@ -10,8 +8,8 @@ use super::error::ImageError;
 use super::format::{
     BLOCK_SIZE, DataLayout, FileBody, FileType, InodeCompact, InodeExtended, SLOT_SIZE,
 };
-use super::inode::Inode;
-use crate::access::{Access, MODIFIED_SECONDS, file_mode};
+use super::inode::{Inode, mtime_seconds};
+use crate::access::{Access, MODIFIED_SECONDS, file_mode, file_rights, modified};
 
 /// A chunk has 2^(12 + 31) bytes at most, and one null chunk stands for all the content.
 const MAX_CHUNK_BITS: u32 = 31;
@@ -22,6 +20,7 @@ pub(super) struct LeafWriter {
     /// Inode number of the next leaf; directories have the ones from 1.
     next_ino: u32,
     first_ino: u32,
+    access: Access,
     empty: InodeCompact,
     file: FileRecord<InodeCompact>,
     large: FileRecord<InodeExtended>,
@@ -62,6 +61,7 @@ impl LeafWriter {
         Self {
             next_ino: first_ino,
             first_ino,
+            access,
             empty: compact(DataLayout::FlatPlain, 0.into()),
             file: FileRecord {
                 inode: compact(DataLayout::ChunkBased, FileBody::ICOUNT),
@@ -82,6 +82,7 @@ impl LeafWriter {
         &mut self,
         digest: &Digest,
         executable: bool,
+        properties: &NodeProperties,
         image: &mut Vec<u8>,
     ) -> Result<u64, ImageError> {
         let size_bytes = digest.size_bytes();
@@ -89,6 +90,10 @@ impl LeafWriter {
             return Err(ImageError::FileTooLarge { digest: *digest, max_bytes: MAX_FILE_BYTES });
         }
         let nid = (image.len() / SLOT_SIZE) as u64;
+        if !properties.is_empty() {
+            self.file_with_properties(digest, executable, properties, image);
+            return Ok(nid);
+        }
         let mode = (FileType::Regular.mode_bits() | file_mode(executable)).into();
         let ino = self.next_ino().into();
         if size_bytes == 0 {
@@ -115,9 +120,47 @@ impl LeafWriter {
         Ok(nid)
     }
 
+    fn file_with_properties(
+        &mut self,
+        digest: &Digest,
+        executable: bool,
+        properties: &NodeProperties,
+        image: &mut Vec<u8>,
+    ) {
+        let (mode, group) = file_rights(executable, properties, self.access);
+        let mode = FileType::Regular.mode_bits() | mode;
+        let mtime = modified(properties);
+        let size_bytes = digest.size_bytes();
+        let ino = self.next_ino();
+        let before = self.large.inode;
+        let inode = &mut self.large.inode;
+        inode.i_mode = mode.into();
+        inode.i_ino = ino.into();
+        inode.i_gid = group.into();
+        inode.i_size = size_bytes.into();
+        inode.i_mtime = mtime_seconds(mtime).into();
+        inode.i_mtime_nsec = mtime.nanos.into();
+        if size_bytes == 0 {
+            inode.i_format = DataLayout::FlatPlain.extended();
+            inode.i_xattr_icount = 0.into();
+            inode.i_u = 0.into();
+            image.extend_from_slice(inode.as_bytes());
+        } else {
+            inode.i_u = chunk_format(size_bytes).into();
+            self.large.body.redirect.set_hash(digest.hex_bytes());
+            image.extend_from_slice(self.large.as_bytes());
+        }
+        self.large.inode = before;
+    }
+
     /// Appends a symlink; returns its nid.
-    pub(super) fn symlink(&mut self, target: &[u8], image: &mut Vec<u8>) -> u64 {
-        let bytes = size_of::<InodeCompact>() + target.len();
+    pub(super) fn symlink(
+        &mut self,
+        target: &[u8],
+        mtime: Option<Mtime>,
+        image: &mut Vec<u8>,
+    ) -> u64 {
+        let bytes = Inode::bytes(target.len() as u64, 1, mtime.is_some()) + target.len();
         let inline = bytes <= BLOCK_SIZE;
         let mut blkaddr = 0;
         if inline {
@@ -138,8 +181,9 @@ impl LeafWriter {
             layout: if inline { DataLayout::FlatInline } else { DataLayout::FlatPlain },
             blkaddr,
             ino: self.next_ino(),
+            mtime,
         };
-        image.extend_from_slice(inode.compact().as_bytes());
+        inode.append(image);
         if inline {
             image.extend_from_slice(target);
             image.resize(image.len().next_multiple_of(SLOT_SIZE), 0);

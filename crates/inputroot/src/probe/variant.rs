@@ -3,7 +3,9 @@
 use super::names::StrategyName;
 use crate::error::PresentError;
 use crate::mounts::Dialect;
-use crate::strategies::{ActiondFs, Backing, BindMounts, ErofsOverlay, InputRoots, Places};
+use crate::strategies::{
+    ActiondFs, Backing, BindMounts, ByProperties, ErofsOverlay, InputRoots, Places,
+};
 
 /// A strategy as it can be on one kernel or another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +54,7 @@ impl Variant {
     ) -> Result<Box<dyn InputRoots>, PresentError> {
         let name = name.as_str();
         Ok(match self {
-            Self::ActiondFs => Box::new(ActiondFs::open(name, places)?),
+            Self::ActiondFs => Box::new(ByProperties::new(ActiondFs::open(name, places)?, places)),
             Self::Erofs(backing, dialect) => {
                 Box::new(ErofsOverlay::open(name, backing, dialect, places)?)
             }

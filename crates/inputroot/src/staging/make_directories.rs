@@ -2,8 +2,9 @@
 //!
 //! They are made in the upper directory before anything is mounted on it. It is empty and no other
 //! process knows it, so no path of a client is resolved through anything that a client made.
-//! Overlayfs merges a directory of both layers and shows the attributes of the upper one; all
-//! directories of an input root have the same attributes.
+//! Overlayfs merges a directory of both layers and shows the attributes of the upper one. All
+//! directories of an input root have the same attributes, but for those with node properties, which the
+//! upper ones are given too.
 
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -11,7 +12,7 @@ use std::os::fd::OwnedFd;
 
 use model::{Found, InputTree, RelPath};
 
-use crate::directory::make_for_action;
+use crate::directory::{make_for_action, open_directory, set_directory_properties};
 use crate::error::PresentError;
 use crate::interrupt::Interrupt;
 
@@ -37,7 +38,32 @@ pub(crate) fn make_directories(
             }
         }
     }
-    Ok(())
+    if tree.has_properties() { give_properties(upper, tree, made) } else { Ok(()) }
+}
+
+/// Gives the root and the directories that were made the properties that they have in the tree: to the
+/// inner ones first, because a mode may keep others out.
+fn give_properties(
+    upper: &OwnedFd,
+    tree: &InputTree,
+    made: HashSet<&str>,
+) -> Result<(), PresentError> {
+    let mut made: Vec<_> = made.into_iter().collect();
+    made.sort_unstable_by(|one, other| other.cmp(one));
+    for path in made {
+        let directory = RelPath::parse(path).ok().and_then(|path| tree.lookup(&path));
+        let Some(Found::Directory(index)) = directory else { continue };
+        let own = tree.directories()[index as usize].content.own_properties();
+        if own.is_empty() {
+            continue;
+        }
+        let name = CString::new(path).unwrap_or_default();
+        open_directory(upper, &name)
+            .and_then(|directory| set_directory_properties(directory, &own))
+            .map_err(PresentError::staging(format!("attributes of {path}")))?;
+    }
+    let own = tree.directories()[0].content.own_properties();
+    set_directory_properties(upper, &own).map_err(PresentError::staging("attributes of the root"))
 }
 
 /// Every path from the first component of `path` to all of it.

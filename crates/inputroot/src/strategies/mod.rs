@@ -6,12 +6,14 @@
 
 mod actiondfs;
 mod bind;
+mod by_properties;
 mod erofs_overlay;
 mod input_roots;
 mod workshop;
 
 pub(crate) use actiondfs::ActiondFs;
 pub(crate) use bind::BindMounts;
+pub(crate) use by_properties::ByProperties;
 #[cfg(test)]
 pub(crate) use erofs_overlay::ImageWriter;
 pub(crate) use erofs_overlay::{Backing, ErofsOverlay};

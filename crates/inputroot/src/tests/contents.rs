@@ -1,6 +1,6 @@
 //! The action sees the tree as it is.
 
-use model::DigestFunction;
+use model::{DigestFunction, Mtime, NodeProperties};
 use rustix::io::Errno;
 
 use super::bench::{Bench, as_action};
@@ -43,6 +43,77 @@ pub(super) fn every_kind_of_entry(bench: &Bench) {
                 }
                 assert_eq!(view.stat(path).unwrap().st_mtime, MODIFIED_SECONDS as i64, "{path}");
             }
+        });
+        presented.discard();
+    }
+}
+
+/// A time and a mode of a client's own.
+pub(super) fn own(seconds: i64, unix_mode: u16) -> NodeProperties {
+    NodeProperties {
+        mtime: Some(Mtime { seconds, nanos: 123_456_789 }),
+        unix_mode: Some(unix_mode),
+    }
+}
+
+/// Files, symlinks and directories with node properties, and others beside them.
+pub(super) fn with_properties() -> TreeFixture {
+    let time_alone = NodeProperties { unix_mode: None, ..own(1_600_000_000, 0) };
+    TreeFixture::new()
+        .file("dir/plain", b"plain")
+        .file("dir/file", b"content")
+        .executable("dir/tool", b"#!/bin/sh\n")
+        .file("dir/secret", b"secret")
+        .file("dir/empty", b"")
+        .file("dir/time", b"time")
+        .symlink("dir/link", "file")
+        .properties("dir", own(1_500_000_000, 0o700))
+        .properties("dir/file", own(1_400_000_000, 0o444))
+        .properties("dir/tool", own(-5, 0o555))
+        .properties("dir/secret", own(1, 0o600))
+        .properties("dir/empty", own(2, 0o640))
+        .properties("dir/time", time_alone)
+        .properties("dir/link", own(3, 0o777))
+}
+
+pub(super) fn times_and_modes_of_clients(bench: &Bench) {
+    let tree = bench.tree(with_properties());
+    for mutable in [false, true] {
+        let request = crate::PresentRequest { mutable, ..Default::default() };
+        let presented = bench.present_with(&tree, &request);
+        as_action(&presented, |view| {
+            for (path, seconds, strict_mode, mutable_mode) in [
+                ("dir", 1_500_000_000, 0o700, 0o700),
+                ("dir/file", 1_400_000_000, 0o444, 0o444),
+                ("dir/tool", -5, 0o555, 0o555),
+                // Its owner may read it, and a strict action is not its owner.
+                ("dir/secret", 1, 0o604, 0o600),
+                ("dir/empty", 2, 0o640, 0o640),
+                ("dir/time", 1_600_000_000, 0o644, 0o644),
+                ("dir/link", 3, 0o777, 0o777),
+            ] {
+                let stat = view.stat(path).unwrap();
+                let mode = if mutable { mutable_mode } else { strict_mode };
+                assert_eq!(stat.st_mode & 0o7777, mode, "mode of {path}");
+                assert_eq!((stat.st_mtime, stat.st_mtime_nsec), (seconds, 123_456_789), "{path}");
+            }
+            for (path, content) in [
+                ("dir/plain", &b"plain"[..]),
+                ("dir/file", b"content"),
+                ("dir/link", b"content"),
+                ("dir/tool", b"#!/bin/sh\n"),
+                ("dir/secret", b"secret"),
+                ("dir/empty", b""),
+                ("dir/time", b"time"),
+            ] {
+                assert_eq!(view.read(path).unwrap(), content, "{path}");
+            }
+            if !mutable {
+                for path in ["dir/file", "dir/secret", "dir/tool", "dir/empty"] {
+                    refused(path, view.write(path, b"x"));
+                }
+            }
+            view.write("dir/new", b"x").unwrap();
         });
         presented.discard();
     }

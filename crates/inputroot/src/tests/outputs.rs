@@ -2,10 +2,12 @@
 
 use std::os::fd::AsFd;
 
+use model::{Mtime, NodeProperties, RelPath};
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
 use super::bench::{Bench, View, as_action, path};
+use super::contents::{own, with_properties};
 use crate::staging::{NamedEntry, OutputEntry, OutputError, OutputFile, OutputView};
 use crate::strategies::{Attachment, PresentRequest};
 use crate::tree_fixture::TreeFixture;
@@ -385,4 +387,43 @@ pub(super) fn a_link_to_an_input_has_its_content(bench: &Bench) {
         drop(view);
         presented.discard();
     }
+}
+
+/// The properties of inputs that are outputs as well, and of a directory above a new output.
+pub(super) fn times_and_modes(bench: &Bench) {
+    let tree = bench.tree(with_properties());
+    let made = [path("dir/sub")];
+    let request = crate::PresentRequest { make_directories: &made, ..Default::default() };
+    let presented = bench.present_with(&tree, &request);
+    as_action(&presented, |view| {
+        let stat = view.stat("dir").unwrap();
+        assert_eq!((stat.st_mode & 0o7777, stat.st_mtime), (0o700, 1_500_000_000));
+        view.write("dir/sub/new", b"new").unwrap();
+        view.symlink("new", "dir/sub/link").unwrap();
+    });
+    let outputs = presented.outputs();
+    let shown = |entry: &str| match outputs.entry(&path(entry)).unwrap() {
+        Some(OutputEntry::File(OutputFile::Input { shown, .. })) => shown,
+        Some(OutputEntry::File(OutputFile::Staged(file))) => {
+            let stat = rustix::fs::statat(file.directory(), file.name(), AtFlags::SYMLINK_NOFOLLOW);
+            let stat = stat.unwrap();
+            let nanos = u32::try_from(stat.st_mtime_nsec).unwrap();
+            NodeProperties {
+                mtime: Some(Mtime { seconds: stat.st_mtime, nanos }),
+                unix_mode: Some((stat.st_mode & 0o7777) as u16),
+            }
+        }
+        other => panic!("{entry}: {other:?}"),
+    };
+    assert_eq!(shown("dir/file"), own(1_400_000_000, 0o444));
+    assert_eq!(shown("dir/tool"), own(-5, 0o555));
+    assert_eq!(shown("dir/secret"), own(1, 0o604));
+    assert_eq!(outputs.properties(&path("dir/link")).unwrap(), own(3, 0o777));
+    let of_new = shown("dir/sub/new");
+    assert_eq!(of_new.unix_mode, Some(0o644));
+    assert!(of_new.mtime.unwrap().seconds > 1_700_000_000);
+    assert_eq!(outputs.properties(&path("dir/sub")).unwrap().unix_mode, Some(0o755));
+    assert!(outputs.properties(&path("nowhere/at/all")).is_err());
+    assert!(outputs.properties(&RelPath::root()).unwrap().mtime.is_some());
+    presented.discard();
 }

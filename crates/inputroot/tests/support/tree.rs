@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use model::proto::{self, Message};
-use model::{Digest, DigestFunction, Directory, InputTree, LoadError, TreeLimits};
+use model::{Digest, DigestFunction, Directory, InputTree, LoadError, NodeProperties, TreeLimits};
 
 /// A tree for a test.
 pub(crate) struct TreeFixture {
@@ -19,6 +19,9 @@ struct Folder {
     files: BTreeMap<String, (Digest, bool)>,
     folders: BTreeMap<String, Folder>,
     symlinks: BTreeMap<String, String>,
+    /// Those of files and symlinks.
+    properties: BTreeMap<String, NodeProperties>,
+    own: NodeProperties,
 }
 
 impl TreeFixture {
@@ -55,6 +58,16 @@ impl TreeFixture {
     pub(crate) fn directory(mut self, path: &str) -> Self {
         let (folder, name) = self.folder_of(path);
         folder.folders.entry(name).or_default();
+        self
+    }
+
+    /// Gives an entry node properties; it must be there already if it is a directory.
+    pub(crate) fn properties(mut self, path: &str, properties: NodeProperties) -> Self {
+        let (folder, name) = self.folder_of(path);
+        match folder.folders.get_mut(&name) {
+            Some(directory) => directory.own = properties,
+            None => drop(folder.properties.insert(name, properties)),
+        }
         self
     }
 
@@ -98,7 +111,9 @@ fn encode(
     function: DigestFunction,
     messages: &mut HashMap<Digest, Vec<u8>>,
 ) -> Digest {
+    let properties_of = |name: &str| folder.properties.get(name).and_then(|of| of.to_proto());
     let directory = proto::Directory {
+        node_properties: folder.own.to_proto(),
         files: folder
             .files
             .iter()
@@ -106,7 +121,7 @@ fn encode(
                 name: name.clone(),
                 digest: Some(digest.to_proto()),
                 is_executable: *is_executable,
-                ..Default::default()
+                node_properties: properties_of(name),
             })
             .collect(),
         directories: folder
@@ -123,10 +138,9 @@ fn encode(
             .map(|(name, target)| proto::SymlinkNode {
                 name: name.clone(),
                 target: target.clone(),
-                ..Default::default()
+                node_properties: properties_of(name),
             })
             .collect(),
-        ..Default::default()
     };
     let message = directory.encode_to_vec();
     let digest = Digest::of(function, &message);

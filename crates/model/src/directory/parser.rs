@@ -3,10 +3,11 @@
 //! Written by hand over the wire format, because generated code copies every name and hash into a
 //! string of its own; 10,000 entries take 0.65 ms here.
 
-use super::{Content, MAX_NAME_BYTES, MAX_SYMLINK_TARGET_BYTES, Node};
+use super::{Content, MAX_NAME_BYTES, MAX_SYMLINK_TARGET_BYTES, Node, Properties};
 use crate::digest::Digest;
 use crate::digest_error::DigestError;
 use crate::digest_function::DigestFunction;
+use crate::node_properties::{self, Fault, NodeProperties};
 use crate::wire::{Reader, Span, Value, WireError};
 
 /// The largest directory message: room for 500,000 files with long names. Above it, one blob could
@@ -19,10 +20,15 @@ pub(super) const MAX_ENTRIES: usize = 1 << 20;
 /// The shortest entry: a symlink with a name of one byte and no target.
 pub(super) const MIN_ENTRY_BYTES: u64 = 5;
 
+/// The shortest entry with node properties: four bytes more for an empty mode.
+pub(super) const MIN_PROPERTIES_BYTES: u64 = MIN_ENTRY_BYTES + 4;
+
 /// The field numbers of a `Directory`'s lists, which are also the kinds of entries.
 const FILES: u32 = 1;
 const DIRECTORIES: u32 = 2;
 const SYMLINKS: u32 = 3;
+/// The field number of a `Directory`'s own node properties.
+const PROPERTIES: u32 = 5;
 
 /// An error of a blob that is not a canonical REAPI `Directory`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +75,12 @@ pub enum DirectoryError {
         /// The problem with its digest.
         source: DigestError,
     },
+    /// A node property has the wrong type, is there twice, or has an impossible value.
+    #[error("the node property {0} is malformed")]
+    NodeProperty(&'static str),
+    /// A node property that only other servers know.
+    #[error("the node property {0:?} is not supported")]
+    UnknownNodeProperty(String),
     /// A symlink's target is too long, no UTF-8, or has a NUL.
     #[error("the symlink {0:?} has an impossible target")]
     SymlinkTarget(String),
@@ -97,8 +109,15 @@ pub(super) fn count(message: &[u8]) -> u64 {
     entries
 }
 
-/// Parses a message, gives its entries sorted by name.
-pub(super) fn parse(message: &[u8], function: DigestFunction) -> Result<Vec<Node>, DirectoryError> {
+/// The content of a message.
+pub(super) struct Parsed {
+    /// Sorted by name.
+    pub(super) nodes: Vec<Node>,
+    pub(super) properties: Option<Box<Properties>>,
+}
+
+/// Parses a message.
+pub(super) fn parse(message: &[u8], function: DigestFunction) -> Result<Parsed, DirectoryError> {
     check_size(message.len() as u64)?;
     let mut parser = Parser {
         message,
@@ -106,9 +125,11 @@ pub(super) fn parse(message: &[u8], function: DigestFunction) -> Result<Vec<Node
         // A file takes 80 bytes and its name: rarely does the list grow after this.
         nodes: Vec::with_capacity(message.len() / 84),
         last_names: [None; 3],
+        properties: None,
     };
     parser.directory()?;
-    parser.merged()
+    let properties = parser.take_properties();
+    Ok(Parsed { nodes: parser.merged()?, properties })
 }
 
 struct Parser<'a> {
@@ -117,6 +138,7 @@ struct Parser<'a> {
     nodes: Vec<Node>,
     /// The name read last in each list: every list must be sorted in itself.
     last_names: [Option<Span>; 3],
+    properties: Option<Box<Properties>>,
 }
 
 /// The fields of a `FileNode`, `DirectoryNode` or `SymlinkNode`; the second field is the digest of
@@ -126,6 +148,7 @@ struct RawNode {
     name: Option<Span>,
     second: Option<Span>,
     executable: Option<bool>,
+    properties: Option<Span>,
 }
 
 impl Parser<'_> {
@@ -134,7 +157,8 @@ impl Parser<'_> {
         while let Some((field, value)) = reader.next_field()? {
             match (field, value) {
                 (FILES..=SYMLINKS, Value::Bytes(span)) => self.push(field, span)?,
-                (FILES..=SYMLINKS, _) => {
+                (PROPERTIES, Value::Bytes(span)) => self.own_properties(span)?,
+                (FILES..=SYMLINKS | PROPERTIES, _) => {
                     let message = "Directory";
                     return Err(DirectoryError::FieldType { message, field });
                 }
@@ -150,6 +174,9 @@ impl Parser<'_> {
         }
         let raw = self.raw_node(kind, span)?;
         let name = self.name(kind, raw.name)?;
+        if let Some(span) = raw.properties {
+            self.properties_of(name, span)?;
+        }
         let content = match kind {
             FILES => {
                 let (hash, size_bytes) = self.digest(name, raw.second)?;
@@ -180,8 +207,15 @@ impl Parser<'_> {
                 (4, Value::Varint(value)) if kind == FILES => {
                     raw.executable.replace(value != 0).is_some()
                 }
+                (6, Value::Bytes(span)) if kind == FILES => raw.properties.replace(span).is_some(),
+                (4, Value::Bytes(span)) if kind == SYMLINKS => {
+                    raw.properties.replace(span).is_some()
+                }
                 (1 | 2, _) => return Err(DirectoryError::FieldType { message, field }),
-                (4, _) if kind == FILES => {
+                (4 | 6, _) if kind == FILES => {
+                    return Err(DirectoryError::FieldType { message, field });
+                }
+                (4, _) if kind == SYMLINKS => {
                     return Err(DirectoryError::FieldType { message, field });
                 }
                 _ => false,
@@ -205,6 +239,50 @@ impl Parser<'_> {
         }
         *last = Some(span);
         Ok(span)
+    }
+
+    /// The node properties of the directory itself, at `span`.
+    fn own_properties(&mut self, span: Span) -> Result<(), DirectoryError> {
+        let read = self.read_properties(span)?;
+        let properties = self.properties.get_or_insert_default();
+        if !properties.own.is_empty() {
+            let (message, field) = ("Directory", PROPERTIES);
+            return Err(DirectoryError::RepeatedField { message, field });
+        }
+        properties.own = read;
+        Ok(())
+    }
+
+    /// The node properties of an entry, at `span`.
+    fn properties_of(&mut self, name: Span, span: Span) -> Result<(), DirectoryError> {
+        let read = self.read_properties(span)?;
+        if !read.is_empty() {
+            let properties = self.properties.get_or_insert_default();
+            properties.of_nodes.push((name.start, read));
+        }
+        Ok(())
+    }
+
+    fn read_properties(&mut self, span: Span) -> Result<NodeProperties, DirectoryError> {
+        let read = node_properties::read(self.message, span).map_err(|fault| match fault {
+            Fault::Wire(error) => DirectoryError::Wire(error),
+            Fault::Field(2) => DirectoryError::NodeProperty("mtime"),
+            Fault::Field(3) => DirectoryError::NodeProperty("unix_mode"),
+            Fault::Field(_) => DirectoryError::NodeProperty("properties"),
+        })?;
+        if read.unknown.is_some() {
+            self.properties.get_or_insert_default().unknown = read.unknown;
+        }
+        Ok(read.known)
+    }
+
+    fn take_properties(&mut self) -> Option<Box<Properties>> {
+        let mut properties = self.properties.take()?;
+        properties.of_nodes.sort_unstable_by_key(|(start, _)| *start);
+        let is_empty = properties.own.is_empty()
+            && properties.of_nodes.is_empty()
+            && properties.unknown.is_none();
+        (!is_empty).then_some(properties)
     }
 
     /// An empty target is kept; [`super::Directory`] shows it as `.`.
@@ -275,6 +353,6 @@ fn is_name(name: &[u8]) -> bool {
 }
 
 /// A name for an error's text: of bounded length, whatever was sent.
-fn shown(name: &[u8]) -> String {
+pub(super) fn shown(name: &[u8]) -> String {
     String::from_utf8_lossy(&name[..name.len().min(MAX_NAME_BYTES)]).into_owned()
 }

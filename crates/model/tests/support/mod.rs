@@ -56,7 +56,10 @@ pub(crate) fn any_directory(numbers: &mut Numbers) -> proto::Directory {
         let name = format!("{}é{index}", "n".repeat(numbers.below(100)));
         match numbers.below(3) {
             0 => result.directories.push(directory(&name, digest_of(&name))),
-            1 => result.symlinks.push(symlink(&name, "../x/é")),
+            1 => result.symlinks.push(proto::SymlinkNode {
+                node_properties: any_properties(numbers),
+                ..symlink(&name, "../x/é")
+            }),
             _ => result.files.push(proto::FileNode {
                 is_executable: numbers.below(2) == 0,
                 node_properties: any_properties(numbers),
@@ -73,7 +76,7 @@ pub(crate) fn any_directory(numbers: &mut Numbers) -> proto::Directory {
 
 fn any_properties(numbers: &mut Numbers) -> Option<proto::NodeProperties> {
     (numbers.below(3) == 0).then(|| proto::NodeProperties {
-        mtime: Some(proto::Timestamp { seconds: numbers.next() as i64 >> 20, nanos: 7 }),
+        mtime: Some(proto::Timestamp { seconds: numbers.next() as i64 >> 30, nanos: 7 }),
         unix_mode: Some(0o755),
         ..Default::default()
     })

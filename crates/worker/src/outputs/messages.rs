@@ -1,7 +1,10 @@
 //! The messages that tell a client of its outputs.
 
 use model::result::TreeBuilder;
-use model::{Digest, DigestFunction, OutputDirectoryFormat, OutputKind, OutputPath, proto};
+use model::{
+    Digest, DigestFunction, NodeProperties, OutputDirectoryFormat, OutputKind,
+    OutputNodeProperties, OutputPath, proto,
+};
 
 use crate::boundary::Destination;
 use crate::error::ActionError;
@@ -14,6 +17,8 @@ pub(super) struct Messages<'a> {
     pub(super) destination: &'a dyn Destination,
     pub(super) function: DigestFunction,
     pub(super) format: OutputDirectoryFormat,
+    /// The node properties that the client asked for.
+    pub(super) wanted: OutputNodeProperties,
     pub(super) stored: &'a Stored,
 }
 
@@ -29,41 +34,53 @@ impl Messages<'_> {
         let path = output.declared.clone();
         match node {
             Node::File(file) => {
-                if let Some((digest, is_executable)) = self.file(file) {
-                    let digest = Some(digest.to_proto());
-                    let file =
-                        proto::OutputFile { path, digest, is_executable, ..Default::default() };
-                    result.output_files.push(file);
+                if let Some(Told { digest, is_executable, node_properties }) = self.file(file) {
+                    result.output_files.push(proto::OutputFile {
+                        path,
+                        digest: Some(digest.to_proto()),
+                        is_executable,
+                        node_properties,
+                        ..Default::default()
+                    });
                 }
             }
-            Node::Directory(entries) => {
-                result.output_directories.push(self.directory(&path, entries)?);
+            Node::Directory(entries, shown) => {
+                result.output_directories.push(self.directory(&path, entries, *shown)?);
             }
-            Node::Symlink(target) => {
-                let target = target.clone();
-                let symlink = proto::OutputSymlink { path, target, ..Default::default() };
+            Node::Symlink(target, shown) => {
+                let node_properties = self.properties(*shown);
+                let symlink =
+                    proto::OutputSymlink { path, target: target.clone(), node_properties };
                 push_symlink(result, output.kind, symlink);
             }
         }
         Ok(())
     }
 
-    fn file(&self, file: &File) -> Option<(Digest, bool)> {
-        match file {
-            File::Input { digest, executable } => Some((*digest, *executable)),
+    fn file(&self, file: &File) -> Option<Told> {
+        let (digest, is_executable, shown) = match file {
+            File::Input { digest, executable, shown } => (*digest, *executable, *shown),
             File::Made(ticket) => {
-                self.stored.file(*ticket).map(|adopted| (adopted.digest, adopted.executable))
+                let adopted = self.stored.file(*ticket)?;
+                (adopted.digest, adopted.executable, adopted.left)
             }
-        }
+        };
+        Some(Told { digest, is_executable, node_properties: self.properties(shown) })
+    }
+
+    /// Those node properties that the client asked for.
+    fn properties(&self, shown: NodeProperties) -> Option<proto::NodeProperties> {
+        self.wanted.choose(shown).to_proto()
     }
 
     fn directory(
         &self,
         path: &str,
         entries: &[(String, Node)],
+        shown: NodeProperties,
     ) -> Result<proto::OutputDirectory, ActionError> {
         let mut tree = TreeBuilder::new(self.function);
-        let root = self.message(entries, &mut tree)?;
+        let root = self.message(entries, shown, &mut tree)?;
         let built = tree
             .finish(root)
             .map_err(|error| ActionError::internal("encoding an output directory", &error))?;
@@ -85,31 +102,32 @@ impl Messages<'_> {
     fn message(
         &self,
         entries: &[(String, Node)],
+        shown: NodeProperties,
         tree: &mut TreeBuilder,
     ) -> Result<proto::Directory, ActionError> {
-        let mut directory = proto::Directory::default();
+        let node_properties = self.properties(shown);
+        let mut directory = proto::Directory { node_properties, ..Default::default() };
         for (name, node) in entries {
             let name = name.clone();
             match node {
                 Node::File(file) => {
-                    let Some((digest, is_executable)) = self.file(file) else { continue };
+                    let Some(told) = self.file(file) else { continue };
+                    let Told { digest, is_executable, node_properties } = told;
                     let digest = Some(digest.to_proto());
-                    let node =
-                        proto::FileNode { name, digest, is_executable, ..Default::default() };
+                    let node = proto::FileNode { name, digest, is_executable, node_properties };
                     directory.files.push(node);
                 }
-                Node::Directory(entries) => {
-                    let child = self.message(entries, tree)?;
+                Node::Directory(entries, shown) => {
+                    let child = self.message(entries, *shown, tree)?;
                     let digest = tree.add(child).map_err(|error| {
                         ActionError::internal("encoding an output directory", &error)
                     })?;
                     let digest = Some(digest.to_proto());
                     directory.directories.push(proto::DirectoryNode { name, digest });
                 }
-                Node::Symlink(target) => {
-                    let target = target.clone();
-                    let node = proto::SymlinkNode { name, target, ..Default::default() };
-                    directory.symlinks.push(node);
+                Node::Symlink(target, shown) => {
+                    let (target, node_properties) = (target.clone(), self.properties(*shown));
+                    directory.symlinks.push(proto::SymlinkNode { name, target, node_properties });
                 }
             }
         }
@@ -122,6 +140,13 @@ impl Messages<'_> {
             ActionError::of_store(&act, &error)
         })
     }
+}
+
+/// What a message tells of a file.
+struct Told {
+    digest: Digest,
+    is_executable: bool,
+    node_properties: Option<proto::NodeProperties>,
 }
 
 /// Under the older lists a client looks for a symlink where its target's kind belongs; under

@@ -51,7 +51,8 @@ impl Collection<'_> {
         // A directory comes before what lies in it.
         outputs.sort_unstable_by(|a, b| a.path.cmp(&b.path));
 
-        let mut survey = Survey::new(self.view, self.limits, Storing::new(self));
+        let wanted = command.output_node_properties;
+        let mut survey = Survey::new(self.view, self.limits, wanted, Storing::new(self));
         for output in &outputs {
             survey.look_at(output)?;
         }
@@ -62,6 +63,7 @@ impl Collection<'_> {
             destination: self.destination,
             function: self.function,
             format: command.output_directory_format,
+            wanted,
             stored: &stored,
         };
         for output in outputs {

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::iter::successors;
 
 use inputroot::{NamedEntry, OutputEntry, OutputError, OutputFile};
-use model::{Digest, OutputKind, OutputPath, RelPath};
+use model::{Digest, NodeProperties, OutputKind, OutputNodeProperties, OutputPath, RelPath};
 
 use crate::boundary::Outputs;
 use crate::config::OutputLimits;
@@ -24,15 +24,15 @@ use crate::outputs::storing::{Storing, Ticket};
 pub(super) enum Node {
     File(File),
     /// Sorted by the bytes of the names.
-    Directory(Vec<(String, Node)>),
-    Symlink(String),
+    Directory(Vec<(String, Node)>, NodeProperties),
+    Symlink(String, NodeProperties),
 }
 
 /// A regular file.
 #[derive(Debug)]
 pub(super) enum File {
     /// An input that cannot have changed.
-    Input { digest: Digest, executable: bool },
+    Input { digest: Digest, executable: bool, shown: NodeProperties },
     /// One that the action made; its digest is known when it is stored.
     Made(Ticket),
 }
@@ -45,6 +45,8 @@ pub(super) struct Found(BTreeMap<RelPath, Node>);
 pub(super) struct Survey<'a> {
     view: &'a dyn Outputs,
     limits: OutputLimits,
+    /// The node properties that the client asked for.
+    wanted: OutputNodeProperties,
     storing: Storing<'a>,
     /// Files, directories and symlinks that were found.
     entries: u64,
@@ -60,7 +62,7 @@ impl Found {
         let (outer, node) = self.outer(path)?;
         // A path that is not below a directory does not exist.
         path.components().skip(outer.components().count()).try_fold(node, |node, name| {
-            let Node::Directory(entries) = node else { return None };
+            let Node::Directory(entries, _) = node else { return None };
             let at = entries.binary_search_by(|(other, _)| other.as_str().cmp(name)).ok()?;
             entries.get(at).map(|(_, node)| node)
         })
@@ -74,10 +76,16 @@ impl Found {
 }
 
 impl<'a> Survey<'a> {
-    pub(super) fn new(view: &'a dyn Outputs, limits: OutputLimits, storing: Storing<'a>) -> Self {
+    pub(super) fn new(
+        view: &'a dyn Outputs,
+        limits: OutputLimits,
+        wanted: OutputNodeProperties,
+        storing: Storing<'a>,
+    ) -> Self {
         Self {
             view,
             limits,
+            wanted,
             storing,
             entries: 0,
             listed_in_vain: 0,
@@ -127,26 +135,41 @@ impl<'a> Survey<'a> {
         let told = match self.count(path) {
             Err(error) => Err(error),
             Ok(()) => match entry {
-                OutputEntry::File(OutputFile::Input { digest, executable }) => {
-                    Ok(Node::File(File::Input { digest, executable }))
+                OutputEntry::File(OutputFile::Input { digest, executable, shown }) => {
+                    Ok(Node::File(File::Input { digest, executable, shown }))
                 }
                 OutputEntry::File(OutputFile::Staged(file)) => {
                     Ok(Node::File(File::Made(self.storing.add(path, file)?)))
                 }
                 OutputEntry::Directory => match self.list(path, depth) {
-                    Ok(listing) => Ok(Node::Directory(self.nodes(path, listing, depth)?)),
+                    Ok(listing) => {
+                        let entries = self.nodes(path, listing, depth)?;
+                        self.properties(path).map(|shown| Node::Directory(entries, shown))
+                    }
                     Err(error) => Err(error),
                 },
-                OutputEntry::Symlink(target) => utf8(target).map(Node::Symlink).map_err(|target| {
-                    let path = quoted(path.as_str());
-                    let target = quoted(&target);
-                    let text = format!("the target {target} of the symlink {path} is not UTF-8");
-                    ActionError::Unsupported(text)
-                }),
+                OutputEntry::Symlink(target) => self.symlink(path, target),
                 OutputEntry::Special => Err(special(path)),
             },
         };
         Ok(told.map_err(|error| self.losses.push(path.as_str(), error)).ok())
+    }
+
+    fn symlink(&self, path: &RelPath, target: Vec<u8>) -> Result<Node, ActionError> {
+        let target = utf8(target).map_err(|target| {
+            let (path, target) = (quoted(path.as_str()), quoted(&target));
+            let text = format!("the target {target} of the symlink {path} is not UTF-8");
+            ActionError::Unsupported(text)
+        })?;
+        Ok(Node::Symlink(target, self.properties(path)?))
+    }
+
+    /// The node properties of a directory or symlink. Without a wish for any, no system call is made.
+    fn properties(&self, path: &RelPath) -> Result<NodeProperties, ActionError> {
+        if self.wanted.is_empty() {
+            return Ok(NodeProperties::default());
+        }
+        self.view.properties(path).map_err(|error| unreadable(path, &error))
     }
 
     /// The entries of a directory that can be told of, and all that is below them.
@@ -247,8 +270,8 @@ pub(super) fn check_kind(
     }
     let kind = match node {
         Node::File(_) => Kind::File,
-        Node::Directory(_) => Kind::Directory,
-        Node::Symlink(target) => symlink_kind(view, &output.path, target.clone()),
+        Node::Directory(..) => Kind::Directory,
+        Node::Symlink(target, _) => symlink_kind(view, &output.path, target.clone()),
     };
     wrong_kind(output, kind).map_or(Ok(()), Err)
 }

@@ -259,3 +259,42 @@ fn nobody_waits_for_outputs_of_a_cancelled_action() {
     assert_eq!(collected.err(), Some(ActionError::Cancelled));
     assert!(result.output_files.is_empty());
 }
+
+#[test]
+fn node_properties_are_told_as_the_client_asked() {
+    let stage = Stage::new();
+    let digest = Digest::of(FUNCTION, b"nobody stored this");
+    let left: &[(&[u8], Left)] = &[
+        (b"d", Left::Directory),
+        (b"d/link", Left::Symlink(b"x")),
+        (b"file", Left::File("content")),
+        (b"in", Left::Input(digest)),
+    ];
+    let check = |wanted: &[&str]| {
+        let declare = |command: &mut proto::Command| {
+            command.output_paths = ["d", "file", "in"].map(str::to_owned).to_vec();
+            command.output_node_properties = wanted.iter().map(|name| (*name).to_owned()).collect();
+        };
+        let (result, _) = stage.collect(OutputLimits::default(), false, &declare, left);
+        let tree = result.output_directories[0].tree_digest.as_ref().unwrap();
+        let tree = Digest::from_proto_field(Some(tree), FUNCTION).unwrap();
+        let tree = stage.store.cas().read(&tree).unwrap().unwrap();
+        let root = proto::Tree::decode(tree).unwrap().root.unwrap();
+        let files = result.output_files.iter().map(|file| file.node_properties.clone());
+        let link = root.symlinks[0].node_properties.clone();
+        let [made, input] = files.collect::<Vec<_>>().try_into().unwrap();
+        [made, input, root.node_properties, link]
+    };
+    assert_eq!(check(&[]), [None, None, None, None]);
+
+    let all = check(&["mtime", "unix_mode"]).map(Option::unwrap);
+    let modes = all.clone().map(|properties| properties.unix_mode.unwrap() & 0o777);
+    assert_eq!(modes, [0o644, 0o755, 0o750, 0o750]);
+    let seconds = all.map(|properties| properties.mtime.unwrap().seconds);
+    assert!(seconds[0] > 1_700_000_000, "the file was made now");
+    // What the fake says: inputs have their time, others the length of their path.
+    assert_eq!(seconds[1..], [946_684_800, 1, 6]);
+
+    let times = check(&["mtime"]).map(Option::unwrap);
+    assert!(times.iter().all(|of| of.mtime.is_some() && of.unix_mode.is_none()), "{times:?}");
+}

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::mem::size_of;
 
+use model::Mtime;
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
@@ -116,7 +117,7 @@ impl<'a> Reader<'a> {
             gid: compact.i_gid.get().into(),
             nlink: compact.i_nlink.get().into(),
             size_bytes: compact.i_size.get().into(),
-            modified_seconds: self.superblock.build_time.get(),
+            modified: mtime(self.superblock.build_time.get(), 0),
         };
         let (mut i_u, mut bytes) = (compact.i_u.get(), size_of::<InodeCompact>() as u64);
         if format & 1 == 1 {
@@ -125,7 +126,7 @@ impl<'a> Reader<'a> {
             attributes.gid = extended.i_gid.get();
             attributes.nlink = extended.i_nlink.get();
             attributes.size_bytes = extended.i_size.get();
-            attributes.modified_seconds = extended.i_mtime.get();
+            attributes.modified = mtime(extended.i_mtime.get(), extended.i_mtime_nsec.get());
             (i_u, bytes) = (extended.i_u.get(), size_of::<InodeExtended>() as u64);
         }
         let known = [FileType::Regular, FileType::Directory, FileType::Symlink];
@@ -296,4 +297,8 @@ impl<'a> Reader<'a> {
         }
         Ok(xattrs)
     }
+}
+
+fn mtime(seconds: u64, nanos: u32) -> Mtime {
+    Mtime { seconds: seconds as i64, nanos }
 }

@@ -1,12 +1,12 @@
 //! Compares what an image shows with the tree that it was built from.
 
-use model::{ACTION_ID, Digest, Entry, InputTree};
+use model::{ACTION_ID, Digest, Entry, InputTree, NodeProperties};
 
 use super::super::build::build;
 use super::super::error::ImageError;
 use super::read::read;
 use super::tree::{Attributes, Node, ReadError, Tree, Xattr};
-use crate::access::{Access, DIRECTORY_MODE, MODIFIED_SECONDS, file_mode};
+use crate::access::{Access, directory_mode_of, file_rights, modified};
 
 /// An error of an image that differs from its tree.
 #[derive(Debug, thiserror::Error)]
@@ -40,20 +40,23 @@ pub(crate) fn round_trip(tree: &InputTree) -> Result<(), RoundTripError> {
 fn compare(tree: &InputTree, access: Access, shown: &Tree<'_>) -> Result<(), RoundTripError> {
     same(&shown.directories.len(), &tree.directories().len())?;
     for (shown, expected) in shown.directories.iter().zip(tree.directories()) {
-        let Attributes { permissions, uid, gid, modified_seconds, .. } = shown.attributes;
-        let owner = (DIRECTORY_MODE, ACTION_ID, ACTION_ID, MODIFIED_SECONDS);
-        same(&(permissions, uid, gid, modified_seconds), &owner)?;
-        same(&shown.entries.len(), &expected.content.len())?;
+        let content = &expected.content;
+        let Attributes { permissions, uid, gid, modified: mtime, .. } = shown.attributes;
+        let own = content.own_properties();
+        let expected_attributes = (directory_mode_of(&own), ACTION_ID, ACTION_ID, modified(&own));
+        same(&(permissions, uid, gid, mtime), &expected_attributes)?;
+        same(&shown.entries.len(), &content.len())?;
         let mut child = expected.first_child as usize;
         for (shown, expected) in shown.entries.iter().zip(expected.content.entries()) {
             same(&shown.name, &expected.name())?;
+            let properties = content.properties_of(shown.name);
             match (&shown.node, &expected) {
                 (Node::File { attributes, xattrs }, Entry::File { digest, executable, .. }) => {
-                    same(attributes, &file(digest, *executable, access))?;
+                    same(attributes, &file(digest, *executable, &properties, access))?;
                     same_content(xattrs, digest)?;
                 }
                 (Node::Symlink { attributes, target }, Entry::Symlink { target: expected, .. }) => {
-                    same(attributes, &symlink(expected))?;
+                    same(attributes, &symlink(expected, &properties))?;
                     same(target, expected)?;
                 }
                 (Node::Directory(index), Entry::Directory { .. }) => {
@@ -67,24 +70,29 @@ fn compare(tree: &InputTree, access: Access, shown: &Tree<'_>) -> Result<(), Rou
     Ok(())
 }
 
-fn file(digest: &Digest, executable: bool, access: Access) -> Attributes {
-    let (uid, gid) = (access.file_owner(), access.file_owner());
-    let permissions = file_mode(executable);
-    Attributes { permissions, uid, gid, ..leaf(digest.size_bytes()) }
+fn file(
+    digest: &Digest,
+    executable: bool,
+    properties: &NodeProperties,
+    access: Access,
+) -> Attributes {
+    let uid = access.file_owner();
+    let (permissions, gid) = file_rights(executable, properties, access);
+    Attributes { permissions, uid, gid, ..leaf(digest.size_bytes(), properties) }
 }
 
-fn symlink(target: &[u8]) -> Attributes {
-    Attributes { permissions: 0o777, ..leaf(target.len() as u64) }
+fn symlink(target: &[u8], properties: &NodeProperties) -> Attributes {
+    Attributes { permissions: 0o777, ..leaf(target.len() as u64, properties) }
 }
 
-fn leaf(size_bytes: u64) -> Attributes {
+fn leaf(size_bytes: u64, properties: &NodeProperties) -> Attributes {
     Attributes {
         permissions: 0,
         uid: ACTION_ID,
         gid: ACTION_ID,
         nlink: 1,
         size_bytes,
-        modified_seconds: MODIFIED_SECONDS,
+        modified: modified(properties),
     }
 }
 

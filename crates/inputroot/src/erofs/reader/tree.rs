@@ -1,5 +1,7 @@
 //! The tree in an image, and the errors of images that cannot be read.
 
+use model::Mtime;
+
 /// An error of reading an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
@@ -76,7 +78,7 @@ pub(crate) struct Attributes {
     pub(crate) gid: u32,
     pub(crate) nlink: u32,
     pub(crate) size_bytes: u64,
-    pub(crate) modified_seconds: u64,
+    pub(crate) modified: Mtime,
 }
 
 /// An extended attribute whose name begins with `trusted.`.

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use model::{Digest, DigestFunction};
+use model::{Digest, DigestFunction, NodeProperties};
 use rustix::io::Errno;
 use store::{AdoptError, Adopted, Cas};
 
@@ -61,6 +61,8 @@ pub enum OutputFile {
         digest: Digest,
         /// Whether it can be executed.
         executable: bool,
+        /// The time of modification and the mode that the action saw, both set.
+        shown: NodeProperties,
     },
 }
 

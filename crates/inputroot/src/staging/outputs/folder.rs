@@ -6,13 +6,13 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use model::{ACTION_ID, Entry, Found, InputTree, RelPath};
+use model::{ACTION_ID, Digest, Entry, Found, InputTree, NodeProperties, RelPath};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::entry::{OutputEntry, OutputError, OutputFile, StagedFile};
 use super::origin::{numbered, tree_directory};
-use crate::access::PLACEHOLDER_MODE;
+use crate::access::{Access, PLACEHOLDER_MODE, file_rights, modified};
 
 /// Attributes by which overlayfs remembers that a file is not, or not wholly, the upper one's.
 const OVERLAY_ATTRIBUTES: &[u8] = b"trusted.overlay.";
@@ -140,9 +140,11 @@ impl<'a> Folder<'a> {
                             }
                         };
                         let found = index.and_then(|at| tree.lookup_in(at, name.to_bytes()));
-                        Ok(match found {
-                            Some(Found::File { digest, executable }) => {
-                                OutputEntry::File(OutputFile::Input { digest, executable })
+                        Ok(match (found, index) {
+                            (Some(Found::File { digest, executable }), Some(at)) => {
+                                let content = &tree.directories()[at as usize].content;
+                                let properties = content.properties_of(name.to_bytes());
+                                input(digest, executable, &properties)
                             }
                             _ => self.staged(&self.directory, name, true),
                         })
@@ -168,8 +170,9 @@ impl<'a> Folder<'a> {
             return Ok(self.staged(&self.directory, name, true));
         }
         match numbered(tree, stat.st_size as u64) {
+            // An input with node properties is no placeholder.
             Some(Entry::File { digest, executable, .. }) => {
-                Ok(OutputEntry::File(OutputFile::Input { digest, executable }))
+                Ok(input(digest, executable, &NodeProperties::default()))
             }
             _ => Err(self.failed("number", name, Errno::INVAL)),
         }
@@ -238,6 +241,13 @@ impl<'a> Folder<'a> {
         let path = format!("{}/{}", self.path.as_str(), name.to_string_lossy());
         OutputError::Read { step, path, source: errno }
     }
+}
+
+/// An input that cannot have changed, as a strict action saw it.
+fn input(digest: Digest, executable: bool, properties: &NodeProperties) -> OutputEntry {
+    let (mode, _) = file_rights(executable, properties, Access::Strict);
+    let shown = NodeProperties { mtime: Some(modified(properties)), unix_mode: Some(mode) };
+    OutputEntry::File(OutputFile::Input { digest, executable: mode & 0o111 != 0, shown })
 }
 
 fn is_regular(stat: &Stat) -> bool {

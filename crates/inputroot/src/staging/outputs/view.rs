@@ -4,8 +4,9 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use model::{InputTree, RelPath};
-use rustix::fs::FileType;
+use model::{InputTree, Mtime, NodeProperties, RelPath};
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
 
 use super::entry::{NamedEntry, OutputEntry, OutputError};
 use super::folder::{Files, Folder, open_beneath};
@@ -57,6 +58,35 @@ impl OutputView {
         folder.entry(&name, FileType::Unknown)
     }
 
+    /// The time of modification and the mode of the entry at `path`, both set; that of a symlink itself.
+    pub fn properties(&self, path: &RelPath) -> Result<NodeProperties, OutputError> {
+        let root = self.root();
+        let stat = match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) => match open_beneath(root, &parent)? {
+                Some(directory) => rustix::fs::statat(&*directory, name, AtFlags::SYMLINK_NOFOLLOW),
+                None => Err(Errno::NOENT),
+            },
+            _ => rustix::fs::fstat(&**root),
+        };
+        let stat = stat.map_err(|source| {
+            let path = path.as_str().to_owned();
+            OutputError::Read { step: "fstatat", path, source }
+        })?;
+        let nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
+        Ok(NodeProperties {
+            mtime: Some(Mtime { seconds: stat.st_mtime, nanos }),
+            unix_mode: Some((stat.st_mode & 0o7777) as u16),
+        })
+    }
+
+    /// The directory that shows everything as the action saw it.
+    fn root(&self) -> &Arc<OwnedFd> {
+        match &self.source {
+            Source::Overlay { merged, .. } | Source::Mutable { merged, .. } => merged,
+            Source::Bound { root, .. } => root,
+        }
+    }
+
     /// Everything in the directory at `path`, sorted by the bytes of the names.
     ///
     /// A directory with more than `max_entries` is refused rather than listed in part: an action
@@ -88,11 +118,7 @@ impl OutputView {
 
     /// The directory at `path` as the action left it; `None` if there is none.
     fn open<'a>(&'a self, path: &'a RelPath) -> Result<Option<Folder<'a>>, OutputError> {
-        let root = match &self.source {
-            Source::Overlay { merged, .. } | Source::Mutable { merged, .. } => merged,
-            Source::Bound { root, .. } => root,
-        };
-        let Some(directory) = open_beneath(root, path)? else {
+        let Some(directory) = open_beneath(self.root(), path)? else {
             return Ok(None);
         };
         let files = match &self.source {

@@ -90,7 +90,7 @@ impl Directories {
             rustix::process::fchdir(directory).map_err(failed("fchdir", c"."))?;
             for entry in content.entries() {
                 if let Entry::File { name, digest, executable } = entry
-                    && is_bound(&digest, executable)
+                    && is_bound(&digest, executable, &content.properties_of(name))
                 {
                     let source = format!("{blobs}/{}", BlobPath::new(&digest).as_str());
                     // A name as it is could be "-", but never absolute, "." or "..".

@@ -3,14 +3,14 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use model::{ACTION_ID, Digest, Entry, InputTree};
+use model::{ACTION_ID, Digest, Entry, InputTree, NodeProperties};
 use rustix::fs::{Mode, OFlags};
 
 use super::executables::Executables;
 use super::files::copy;
 use super::walk::{c_string, failed, is_bound, walk};
-use crate::access::{Access, PLACEHOLDER_MODE, file_mode};
-use crate::directory::{give_to, make_for_action};
+use crate::access::{Access, PLACEHOLDER_MODE, file_rights};
+use crate::directory::{give, give_to, make_for_action, set_directory_properties, set_modified};
 use crate::error::PresentError;
 use crate::interrupt::Interrupt;
 use crate::staging::first_numbers;
@@ -26,13 +26,26 @@ pub(super) struct Materializer<'a> {
 
 impl Materializer<'_> {
     pub(super) fn fill(&self, root: &OwnedFd) -> Result<(), PresentError> {
+        self.make_all(root)?;
+        if !self.tree.has_properties() {
+            return Ok(());
+        }
+        // Last, because every name that is made in a directory changes its time.
+        walk(self.tree, root.as_fd(), &mut |directory, index| {
+            let own = self.tree.directories()[index].content.own_properties();
+            set_directory_properties(directory, &own).map_err(failed("attributes of", c"."))
+        })
+    }
+
+    fn make_all(&self, root: &OwnedFd) -> Result<(), PresentError> {
         let first_numbers = first_numbers(self.tree);
         walk(self.tree, root.as_fd(), &mut |directory, index| {
             let content = &self.tree.directories()[index].content;
             let mut numbered = (first_numbers[index]..).zip(content.entries());
             numbered.try_for_each(|(number, entry)| {
                 self.interrupt.check(number as usize)?;
-                self.make(directory, &entry, number)
+                let properties = content.properties_of(entry.name());
+                self.make(directory, &entry, &properties, number)
             })
         })
     }
@@ -41,6 +54,7 @@ impl Materializer<'_> {
         &self,
         directory: BorrowedFd<'_>,
         entry: &Entry<'_>,
+        properties: &NodeProperties,
         number: u64,
     ) -> Result<(), PresentError> {
         let name = c_string(entry.name());
@@ -52,15 +66,16 @@ impl Materializer<'_> {
                 let target = c_string(target);
                 rustix::fs::symlinkat(&*target, directory, &*name)
                     .map_err(failed("symlink", &name))?;
-                give_to(ACTION_ID, directory, &name).map_err(failed("chown", &name))
+                give_to(ACTION_ID, directory, &name).map_err(failed("chown", &name))?;
+                set_modified(directory, &name, properties).map_err(failed("utimensat", &name))
             }
             Entry::File { digest, executable, .. }
-                if self.access == Access::Strict && is_bound(&digest, executable) =>
+                if self.access == Access::Strict && is_bound(&digest, executable, properties) =>
             {
                 placeholder(directory, &name, number)
             }
             Entry::File { digest, executable, .. } => {
-                self.file(directory, &name, &digest, executable)
+                self.file(directory, &name, &digest, executable, properties)
             }
         }
     }
@@ -71,23 +86,27 @@ impl Materializer<'_> {
         name: &CStr,
         digest: &Digest,
         executable: bool,
+        properties: &NodeProperties,
     ) -> Result<(), PresentError> {
         let is_empty = digest.is_empty_blob();
-        if self.access == Access::Strict && executable && !is_empty {
+        let is_plain = properties.is_empty();
+        if self.access == Access::Strict && executable && !is_empty && is_plain {
             return self.executables.link(self.blobs, digest, directory, name);
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(file_mode(executable).into());
+        let (mode, group) = file_rights(executable, properties, self.access);
+        let mode = Mode::from_raw_mode(mode.into());
         let file =
             rustix::fs::openat(directory, name, flags, mode).map_err(failed("open", name))?;
-        if self.access == Access::Mutable && !is_empty {
+        if !is_empty {
             copy(self.blobs, digest, &file).map_err(failed("copy to", name))?;
         }
         rustix::fs::fchmod(&file, mode).map_err(failed("chmod", name))?;
-        match self.access.file_owner() {
-            0 => Ok(()),
-            owner => give_to(owner, directory, name).map_err(failed("chown", name)),
+        match (self.access.file_owner(), group) {
+            (0, 0) => {}
+            (owner, group) => give(owner, group, directory, name).map_err(failed("chown", name))?,
         }
+        set_modified(directory, name, properties).map_err(failed("utimensat", name))
     }
 }
 

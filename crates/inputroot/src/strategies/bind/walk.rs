@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use model::{Digest, Entry, InputTree, TreeDirectory};
+use model::{Digest, Entry, InputTree, NodeProperties, TreeDirectory};
 use rustix::io::Errno;
 
 use crate::directory::open_directory;
@@ -66,9 +66,10 @@ impl<'a> Iterator for Level<'a> {
     }
 }
 
-/// Whether a mount shows the file: it has content and is not executable.
-pub(super) fn is_bound(digest: &Digest, executable: bool) -> bool {
-    !executable && !digest.is_empty_blob()
+/// Whether a mount shows the file: it has content, is not executable, and has no node properties, which
+/// a mount of the blob would not show.
+pub(super) fn is_bound(digest: &Digest, executable: bool, properties: &NodeProperties) -> bool {
+    !executable && !digest.is_empty_blob() && properties.is_empty()
 }
 
 /// Names and targets in a tree have no NUL, so the fallback is never taken.
