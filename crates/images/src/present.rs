@@ -99,7 +99,8 @@ fn open(
     let presented = input_roots.present(&tree, &PresentRequest::default())?;
     let attached =
         Attached::at(store.path().join(MOUNT_POINTS).join(number.to_string()), &presented)?;
-    let view = runtimes::image_view(&attached.path, record.name.as_str())?;
+    let content = record.root.to_string();
+    let view = runtimes::image_view(&attached.path, record.name.as_str(), &content)?;
     Ok((MountedImage { _attached: attached, _presented: presented, _pin: pin }, view))
 }
 

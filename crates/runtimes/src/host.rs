@@ -7,9 +7,11 @@
 //! ones: which people have accounts on the host is no business of an action.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::OpenError;
 use crate::confined::{ConfinedRoot, ReadError};
+use crate::environment::{Content, Watched};
 use crate::view::{Builder, Item, RootView};
 
 /// The directories of programs and libraries beside `/usr`; on most distributions links into it.
@@ -92,7 +94,9 @@ pub(crate) fn view(root: &Path) -> Result<RootView, OpenError> {
             builder.put(&path, item);
         }
     }
-    Ok(builder.build("host"))
+    let view = builder.build("host", Content::named(b"host"));
+    let watched = Watched::new(Some(root.path()), view.sources());
+    Ok(view.with_content(Content::Watched(Arc::new(watched))))
 }
 
 /// The names below `/etc` that the list allows, as far as they can be there.

@@ -12,11 +12,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use sys::loop_device::{LoopDevice, LoopError};
 use sys::mount::{FsContext, MountAttributes, MountError};
 
+use crate::environment::ImageHash;
 use crate::manifest::{self, Manifest};
 
 /// A manifest with a hundred runtimes has some 300 KB.
@@ -109,6 +111,7 @@ pub enum ImageError {
 #[derive(Debug)]
 pub(crate) struct MountedImage {
     mount_point: PathBuf,
+    pub(crate) hash: Arc<ImageHash>,
 }
 
 impl MountedImage {
@@ -125,7 +128,7 @@ impl MountedImage {
         })?;
         sys::mount::attach(mount.as_fd(), CWD, &c_path(&options.mount_point))
             .map_err(|source| ImageError::Mount { path: path.clone(), source })?;
-        Ok(Self { mount_point: options.mount_point.clone() })
+        Ok(Self { mount_point: options.mount_point.clone(), hash: ImageHash::start(path) })
     }
 }
 

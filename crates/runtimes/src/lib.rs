@@ -15,12 +15,13 @@
 //!
 //! All views are worked out when the daemon starts: a request chooses one by its name, and no text
 //! that a client sends ever becomes a path. A change below the given directories, such as a new C
-//! library, is seen at the next start.
+//! library, is seen at the next start; that there was one is noticed at once, see [`Environment`].
 //!
 //! The crate describes views ([`RootView`]). All that it mounts is a runtime image, once.
 
 mod advice;
 mod confined;
+mod environment;
 mod etc;
 mod host;
 mod image;
@@ -39,6 +40,7 @@ use crate::image::MountedImage;
 
 pub use advice::Lack;
 pub use confined::ReadError;
+pub use environment::Environment;
 pub use etc::{HOSTNAME, common_files};
 pub use image::{ImageError, ImageOptions};
 pub use rootfs::image_view;
@@ -164,7 +166,7 @@ impl Runtimes {
             (None, image) => image.as_ref().map(|image| &image.mount_point),
         };
         let (bare, libc) = match root {
-            Some(root) => libc::views(root)?,
+            Some(root) => libc::views(root, image.as_ref().map(|image| &image.hash))?,
             None => (RootView::bare(), BTreeMap::new()),
         };
         let host = options.host_rootfs.as_deref().map(host::view).transpose()?;

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::confined::{ConfinedRoot, ReadError};
+use crate::environment::{Content, ImageHash, Watched};
 use crate::manifest;
 use crate::view::{Builder, Item, RootView};
 use crate::{Library, OpenError};
@@ -35,8 +36,11 @@ const PROGRAMS: Directories =
     &[("bin", &["bin", "usr/bin"]), ("usr/bin", &["usr/bin"]), ("usr/libexec", &["usr/libexec"])];
 
 /// The views of a runtime root: the one without a C library, and those with one by their names.
+///
+/// The content of all of them is known by the hash of `image`; by their directories where there is none.
 pub(crate) fn views(
     runtime_root: &Path,
+    image: Option<&Arc<ImageHash>>,
 ) -> Result<(RootView, BTreeMap<String, Library>), OpenError> {
     let root = ConfinedRoot::open(runtime_root)?;
     let mut bare = Builder::with_generated_etc();
@@ -49,25 +53,43 @@ pub(crate) fn views(
             tracing::warn!(name, "left out: not a name for a C library");
             continue;
         }
-        match library(&root, &bare, &name)? {
+        match library(&root, &bare, &name, image)? {
             Some(library) => drop(libraries.insert(name, library)),
             None => tracing::info!(name, "left out: the C library is not for this architecture"),
         }
     }
-    Ok((bare.build("bare"), libraries))
+    Ok((finish(bare, "bare", image), libraries))
 }
 
 /// The views of one C library; `None` when it is not for this architecture.
-fn library(root: &ConfinedRoot, bare: &Builder, name: &str) -> Result<Option<Library>, OpenError> {
+fn library(
+    root: &ConfinedRoot,
+    bare: &Builder,
+    name: &str,
+    image: Option<&Arc<ImageHash>>,
+) -> Result<Option<Library>, OpenError> {
     let Some(libc) = root.below(&manifest::libc_root(name, ARCH))? else { return Ok(None) };
-    let alone = with_libraries(bare.clone(), name, &libc)?.build(&format!("libc:{name}"));
+    let alone = with_libraries(bare.clone(), name, &libc)?;
+    let alone = finish(alone, &format!("libc:{name}"), image);
     let shell = root.below(&manifest::shell_root(name, ARCH))?;
     let with_shell = shell.map(|shell| {
         let mut builder = with_libraries(bare.clone(), name, &shell)?;
         put_directories(&mut builder, &shell, PROGRAMS)?;
-        Ok::<_, OpenError>(Arc::new(builder.build(&format!("libc:{name}+shell"))))
+        Ok::<_, OpenError>(Arc::new(finish(builder, &format!("libc:{name}+shell"), image)))
     });
     Ok(Some(Library { alone: Arc::new(alone), with_shell: with_shell.transpose()? }))
+}
+
+fn finish(builder: Builder, name: &str, image: Option<&Arc<ImageHash>>) -> RootView {
+    let view = builder.build(name, Content::named(b"no mounts"));
+    match image {
+        _ if view.mounts.is_empty() => view,
+        Some(image) => view.with_content(Content::Image(Arc::clone(image))),
+        None => {
+            let watched = Watched::new(None, view.sources());
+            view.with_content(Content::Watched(Arc::new(watched)))
+        }
+    }
 }
 
 fn with_libraries(

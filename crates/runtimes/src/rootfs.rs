@@ -8,6 +8,7 @@ use std::path::Path;
 
 use crate::OpenError;
 use crate::confined::ConfinedRoot;
+use crate::environment::Content;
 use crate::etc;
 use crate::view::{Builder, Item, RootView};
 
@@ -18,11 +19,12 @@ const NOT_SHOWN: [&str; 7] = ["boot", "dev", "proc", "run", "sys", "tmp", "execr
 const BY_ENTRY: [(&str, &[&str]); 2] =
     [("etc", &["hostname", "hosts", "mtab", "resolv.conf"]), ("var", &["lock", "run", "tmp"])];
 
-/// The view of the root file system at `root`, for the image of that name.
+/// The view of the root file system at `root`, for the image of that name; `content` names what is in it, such
+/// as the image's digest.
 ///
 /// # Errors
 /// When it can't be read, or has neither `usr` nor `bin`.
-pub fn image_view(root: &Path, name: &str) -> Result<RootView, OpenError> {
+pub fn image_view(root: &Path, name: &str, content: &str) -> Result<RootView, OpenError> {
     let root = ConfinedRoot::open(root)?;
     let mut builder = Builder::default();
     for name in root.names(".")? {
@@ -43,7 +45,7 @@ pub fn image_view(root: &Path, name: &str) -> Result<RootView, OpenError> {
             builder.put(path.as_str(), Item::File(content));
         }
     }
-    Ok(builder.build(&format!("image:{name}")))
+    Ok(builder.build(&format!("image:{name}"), Content::named(content.as_bytes())))
 }
 
 fn put_entries(

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use model::RelPath;
 
+use crate::environment::{Content, Environment, hasher};
 use crate::etc;
 
 /// The content of a sandbox's root beside the exec root. No path is there twice, in whatever list, and
@@ -19,6 +20,10 @@ pub struct RootView {
     pub symlinks: Vec<(RelPath, String)>,
     /// Regular files to make, root-owned and 0444, each with its content.
     pub files: Vec<(RelPath, Vec<u8>)>,
+    /// A hash of all of that but for the sources of mounts, which can change from start to start.
+    description: [u8; 32],
+    /// What the content of the mounts is known by.
+    content: Content,
 }
 
 /// A directory of the host that appears in a sandbox.
@@ -33,7 +38,37 @@ pub struct ViewMount {
 impl RootView {
     /// The view with nothing but a generated `/etc`.
     pub fn bare() -> Self {
-        Builder::with_generated_etc().build("bare")
+        Builder::with_generated_etc().build("bare", Content::named(b"no mounts"))
+    }
+
+    /// The environment of actions that see this. Cheap enough for every action.
+    pub fn environment(&self) -> Environment {
+        self.content.environment(&self.description)
+    }
+
+    /// The view with another name for the content of its mounts.
+    pub(crate) fn with_content(self, content: Content) -> Self {
+        Self { content, ..self }
+    }
+
+    /// The directories of the host that it shows.
+    pub(crate) fn sources(&self) -> Vec<PathBuf> {
+        self.mounts.iter().map(|mount| mount.source.clone()).collect()
+    }
+
+    fn describe(&self) -> [u8; 32] {
+        let mut hasher = hasher();
+        let mut put = |kind: u8, path: &RelPath, content: &[u8]| {
+            hasher.update(&[kind]);
+            for part in [path.as_str().as_bytes(), content] {
+                hasher.update(&(part.len() as u64).to_le_bytes());
+                hasher.update(part);
+            }
+        };
+        self.mounts.iter().for_each(|mount| put(0, &mount.at, b""));
+        self.symlinks.iter().for_each(|(path, target)| put(1, path, target.as_bytes()));
+        self.files.iter().for_each(|(path, content)| put(2, path, content));
+        *hasher.finish().hash()
     }
 }
 
@@ -74,12 +109,14 @@ impl Builder {
         self.items.keys().any(|other| other.as_str() == at)
     }
 
-    pub(crate) fn build(self, name: &str) -> RootView {
+    pub(crate) fn build(self, name: &str, content: Content) -> RootView {
         let mut view = RootView {
             name: name.to_owned(),
             mounts: Vec::new(),
             symlinks: Vec::new(),
             files: Vec::new(),
+            description: [0; 32],
+            content,
         };
         for (at, item) in self.items {
             match item {
@@ -88,6 +125,7 @@ impl Builder {
                 Item::File(content) => view.files.push((at, content)),
             }
         }
+        view.description = view.describe();
         view
     }
 }

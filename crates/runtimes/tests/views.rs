@@ -279,7 +279,7 @@ fn an_image_is_a_root_of_its_own() {
         .directory("execroot")
         .file("secret/x", "")
         .mode("secret", 0o700);
-    let view = runtimes::image_view(&root.path(""), "it").unwrap();
+    let view = runtimes::image_view(&root.path(""), "it", "1").unwrap();
     let mounts: Vec<_> = view.mounts.iter().map(|mount| mount.at.as_str()).collect();
     assert_eq!(mounts, ["etc/alternatives", "opt", "usr", "var/lib"]);
     assert_eq!(link(&view, "bin"), Some("usr/bin"));
@@ -287,14 +287,14 @@ fn an_image_is_a_root_of_its_own() {
     assert_eq!(file(&view, "etc/hosts"), file(&RootView::bare(), "etc/hosts"));
     assert_eq!(file(&view, "etc/group"), file(&RootView::bare(), "etc/group"));
     assert_eq!(file(&view, "etc/resolv.conf"), None);
-    assert!(runtimes::image_view(&root.path("etc"), "it").is_err(), "no programs");
+    assert!(runtimes::image_view(&root.path("etc"), "it", "1").is_err(), "no programs");
 }
 
 #[test]
 fn images_are_chosen_by_name() {
     let root = Root::new().directory("usr");
     let mut runtimes = libraries("x").open_as_runtime_root().unwrap();
-    let image = runtimes::image_view(&root.path(""), "a/b:1").unwrap();
+    let image = runtimes::image_view(&root.path(""), "a/b:1", "1").unwrap();
     runtimes.add_image("a/b:1".to_owned(), image.clone());
     for (name, value) in
         [("rootfs", "a/b:1"), ("container-image", "a/b:1"), ("container-image", "docker://a/b:1")]
