@@ -43,9 +43,20 @@ pub enum Event {
     Finished(Arc<Finished>),
     /// A client asked for a cached result without executing.
     LookedUp {
-        /// Whether it got one.
-        hit: bool,
+        /// What it got.
+        result: Lookup,
     },
+}
+
+/// The outcome of looking for a cached result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup {
+    /// There is a complete one.
+    Hit,
+    /// There is none, or a blob that it names is gone.
+    Miss,
+    /// There is one that was computed with another root file system than the action would have now.
+    OtherEnvironment,
 }
 
 /// An action that waits for a slot.
@@ -99,6 +110,10 @@ pub struct Finished {
     pub queued_at: SystemTime,
     /// Whether the result was in the action cache.
     pub cached: bool,
+    /// Whether there was a cached result that was computed with another root file system than the action
+    /// has now.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub other_environment: bool,
     /// The command's exit code; none where it did not run to its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,

@@ -154,6 +154,7 @@ mod tests {
             origin: Arc::new(Origin { mnemonic: "CppCompile".into(), ..Origin::default() }),
             queued_at: SystemTime::UNIX_EPOCH + Duration::from_micros(7),
             cached: false,
+            other_environment: false,
             exit_code: Some(1),
             error: None,
             stages: Stages { run_us: Some(5), ..Stages::default() },
@@ -171,7 +172,7 @@ mod tests {
         for action in ["a/1", "b/2\n"] {
             let file = EventFile::open(&path).unwrap();
             file.tell(&finished(action));
-            file.tell(&Event::LookedUp { hit: true });
+            file.tell(&Event::LookedUp { result: events::Lookup::Hit });
         }
         let text = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<Value> =

@@ -151,7 +151,7 @@ impl ActionCache {
             }
             let kept = uploaded_result::without_data(result, function, store.cas());
             let kept = kept.map_err(status::store)?;
-            let entry = kept.encode_to_vec();
+            let entry = worker::entry_of_upload(&kept);
             cache.put(instance.as_str(), &action, &entry).map_err(status::store)?;
             Ok(kept)
         })

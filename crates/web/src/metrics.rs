@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use events::{Event, Finished, Listener, Stages};
+use events::{Event, Finished, Listener, Lookup, Stages};
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, LabelPair, Metric, MetricFamily, MetricType};
@@ -162,7 +162,10 @@ impl Metrics {
                 "Bytes that results of actions that ran name.",
             )?,
             lookups: IntCounterVec::new(
-                Opts::new("actiond_action_cache_lookups_total", "Look-ups in the action cache."),
+                Opts::new(
+                    "actiond_action_cache_lookups_total",
+                    "Look-ups by GetActionResult; other_environment counts those of Execute too.",
+                ),
                 &["result"],
             )?,
             queued: IntGauge::new("actiond_actions_queued", "Actions that wait for a slot.")?,
@@ -203,6 +206,9 @@ impl Metrics {
             (None, Some(0)) => "success",
             (None, _) => "failure",
         };
+        if finished.other_environment {
+            self.lookups.with_label_values(&[OTHER_ENVIRONMENT]).inc();
+        }
         let mnemonic = self.bounded(finished.origin.mnemonic.as_str());
         self.actions.with_label_values(&[result, &mnemonic]).inc();
         for (stage, us) in named(&finished.stages) {
@@ -238,12 +244,19 @@ impl Metrics {
     }
 }
 
+/// The label of a cached result that was computed with another root file system.
+const OTHER_ENVIRONMENT: &str = "other_environment";
+
 impl Listener for Metrics {
     fn tell(&self, event: &Event) {
         match event {
             Event::Finished(finished) => self.finished(finished),
-            Event::LookedUp { hit } => {
-                let result = if *hit { "hit" } else { "miss" };
+            Event::LookedUp { result } => {
+                let result = match result {
+                    Lookup::Hit => "hit",
+                    Lookup::Miss => "miss",
+                    Lookup::OtherEnvironment => OTHER_ENVIRONMENT,
+                };
                 self.lookups.with_label_values(&[result]).inc();
             }
             Event::Queued(_) | Event::Withdrawn { .. } | Event::Started { .. } => {}
@@ -289,6 +302,7 @@ mod tests {
             origin: Arc::new(Origin { mnemonic: mnemonic.into(), ..Origin::default() }),
             queued_at: SystemTime::now(),
             cached: false,
+            other_environment: false,
             exit_code: Some(0),
             error: None,
             stages: Stages { run_us: Some(20_000), ..Stages::default() },
@@ -328,15 +342,18 @@ mod tests {
             finished("CppCompile", |_| ()),
             finished("CppCompile", |it| it.exit_code = Some(1)),
             finished("CppCompile", |it| it.cached = true),
+            finished("CppCompile", |it| it.other_environment = true),
             finished("", |it| it.error = Some(failure)),
-            Event::LookedUp { hit: true },
+            Event::LookedUp { result: Lookup::Hit },
+            Event::LookedUp { result: Lookup::OtherEnvironment },
         ]);
         for line in [
-            r#"actiond_actions_total{mnemonic="CppCompile",result="success"} 1"#,
+            r#"actiond_actions_total{mnemonic="CppCompile",result="success"} 2"#,
             r#"actiond_actions_total{mnemonic="CppCompile",result="failure"} 1"#,
             r#"actiond_actions_total{mnemonic="CppCompile",result="cached"} 1"#,
             r#"actiond_actions_total{mnemonic="none",result="timed_out"} 1"#,
             r#"actiond_action_cache_lookups_total{result="hit"} 1"#,
+            r#"actiond_action_cache_lookups_total{result="other_environment"} 2"#,
             r#"actiond_action_stage_seconds_bucket{stage="run",le="0.01"} 0"#,
             r#"actiond_action_stage_seconds_bucket{stage="run",le="0.03"} 4"#,
             r#"actiond_action_cpu_seconds_total{mode="user"} 6"#,

@@ -226,6 +226,7 @@ mod tests {
             origin,
             queued_at: SystemTime::now(),
             cached: false,
+            other_environment: false,
             exit_code: None,
             error: Some(Failure { kind: "invalid", message: HOSTILE.into() }),
             stages: Stages { inputs_us: Some(1), run_us: Some(3), ..Stages::default() },

@@ -1,40 +1,59 @@
 //! Looks up cached results. A hit is complete or it is no hit: every blob that the result names,
-//! inside its trees and below its root directories too, is in the store.
+//! inside its trees and below its root directories too, is in the store. And it was computed in the
+//! environment that the action would find now.
 
 use std::collections::HashSet;
 
 use bytes::Bytes;
 use model::result::{MAX_TREE_BYTES, References, TreeDigests, tree_digests, tree_directories};
 use model::{Chain, Digest, Directory, EncodedResult, Entry, InstanceName};
+use runtimes::Runtimes;
 use store::{StoreError, StoreView};
 
 use crate::error::CacheError;
 use crate::reading::Reading;
+use crate::stamp;
 
 /// Directories below the root directories of one result: more than outputs of real actions have. It
 /// bounds the time and the memory of a lookup; a larger result is a miss.
 const MAX_DIRECTORIES: usize = 100_000;
 
-/// The cached result of an action that succeeded, if it is complete.
+/// The outcome of a lookup.
+#[derive(Debug)]
+pub(crate) enum Lookup {
+    /// The result of an action that succeeded; complete.
+    Hit(EncodedResult),
+    Miss,
+    /// There is a result that says nothing of the environment that the action would find now. It stays
+    /// until the next one replaces it.
+    OtherEnvironment,
+}
+
+/// The cached result of an action.
 pub(crate) fn lookup(
     view: &impl StoreView,
     reading: &Reading,
+    runtimes: &Runtimes,
     instance: &InstanceName,
     action: &Digest,
-) -> Result<Option<EncodedResult>, CacheError> {
+) -> Result<Lookup, CacheError> {
     let read = |source| match source {
         StoreError::WouldWait => CacheError::WouldWait,
         source => CacheError::Read { action: *action, source: Box::new(source) },
     };
     let Some(value) = view.cached_result(instance.as_str(), action).map_err(read)? else {
-        return Ok(None);
+        return Ok(Lookup::Miss);
     };
+    let (stamp, message) = stamp::split(&value);
+    if !stamp.is_some_and(|stamp| stamp.is_current(runtimes)) {
+        return Ok(Lookup::OtherEnvironment);
+    }
     // A result goes when what it names goes.
     let miss = || {
         let removed = view.remove_incomplete(instance.as_str(), action, &value);
-        removed.map(|()| None).map_err(read)
+        removed.map(|()| Lookup::Miss).map_err(read)
     };
-    let Some((result, references)) = complete_but_for_trees(view, action, value.clone()) else {
+    let Some((result, references)) = complete_but_for_trees(view, action, message) else {
         return miss();
     };
     let mut known = Vec::new();
@@ -55,7 +74,7 @@ pub(crate) fn lookup(
     if !are_roots_complete(view, reading, &references.root_directories, &known).map_err(read)? {
         return miss();
     }
-    Ok(Some(result))
+    Ok(Lookup::Hit(result))
 }
 
 /// The result of an action that succeeded and the digests that it names, if the blobs that it names
@@ -180,6 +199,7 @@ mod tests {
     use super::*;
     use model::{DigestFunction, proto};
     use prost::Message as _;
+    use runtimes::RuntimeOptions;
     use store::{Store, StoreOptions};
 
     const FUNCTION: DigestFunction = DigestFunction::Sha256;
@@ -228,9 +248,29 @@ mod tests {
         let result =
             proto::ActionResult { output_directories: vec![directory], ..Default::default() };
         let action = Digest::of(FUNCTION, b"action");
-        store.action_cache().put("", &action, &result.encode_to_vec()).unwrap();
+        store.action_cache().put("", &action, &stamp::entry_of_upload(&result)).unwrap();
+        matches!(look(&store, &action), Lookup::Hit(_))
+    }
+
+    fn look(store: &Store, action: &Digest) -> Lookup {
         let (reading, instance) = (Reading::default(), InstanceName::default());
-        lookup(&store.blocking(), &reading, &instance, &action).unwrap().is_some()
+        let runtimes = Runtimes::open(&RuntimeOptions::default()).unwrap();
+        lookup(&store.blocking(), &reading, &runtimes, &instance, action).unwrap()
+    }
+
+    #[test]
+    fn a_result_without_a_stamp_is_of_another_environment_and_stays() {
+        let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let store = Store::open(root.path(), StoreOptions::default()).unwrap();
+        let action = Digest::of(FUNCTION, b"action");
+        assert!(matches!(look(&store, &action), Lookup::Miss));
+        store.action_cache().put("", &action, b"").unwrap();
+        for _ in 0..2 {
+            assert!(matches!(look(&store, &action), Lookup::OtherEnvironment));
+        }
+        let uploaded = stamp::entry_of_upload(&proto::ActionResult::default());
+        store.action_cache().put("", &action, &uploaded).unwrap();
+        assert!(matches!(look(&store, &action), Lookup::Hit(_)));
     }
 
     #[test]

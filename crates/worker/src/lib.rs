@@ -33,6 +33,7 @@
 //! - `outputs`: declared outputs on their way into the store.
 //! - `losses`: what of them could not be stored, and how that is told.
 //! - `not_started`: what a program that cannot be executed exits with and says.
+//! - `stamp`: the environment that a cached result was computed in.
 //! - `slot`: one action from start to end.
 //! - `timeline`: when each phase began and ended.
 //! - `worker`: the whole, wired.
@@ -57,6 +58,7 @@ mod reading;
 mod registry;
 mod report;
 mod slot;
+mod stamp;
 mod timeline;
 mod worker;
 
@@ -67,4 +69,5 @@ pub use config::{OutputLimits, WorkerConfig};
 pub use error::{ActionError, CacheError, StartError, SubmitError};
 pub use operation::{Done, OperationState, Stage, Subscription};
 pub use registry::Forgotten;
+pub use stamp::entry_of_upload;
 pub use worker::{ExecuteRequest, Worker};

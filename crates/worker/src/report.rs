@@ -37,6 +37,7 @@ pub(crate) fn finished(
         origin: Arc::clone(origin),
         queued_at: queued_at(timeline),
         cached: done.cached,
+        other_environment: timeline.other_environment,
         exit_code: result.map(EncodedResult::exit_code),
         error: done.error.as_ref().map(failure),
         stages: timeline.stages(),

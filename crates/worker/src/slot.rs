@@ -39,6 +39,7 @@ use crate::queue::Queue;
 use crate::reading::Reading;
 use crate::registry::Registry;
 use crate::report;
+use crate::stamp::Stamp;
 use crate::timeline::{Moment, Timeline};
 use crate::{output_links, output_parents};
 
@@ -170,6 +171,8 @@ impl Slot {
         let command = &action.command;
         let view = shared.runtimes.view(&command.properties).map_err(unsupported)?;
         let make_directories = output_parents::missing(&pinned.tree, command)?;
+        // Taken before anything of the root is used: what changes later is another environment.
+        let stamp = Stamp::of(&command.properties, &view);
         let mutable = command.properties.mutates_inputs;
         let is_cancelled = || operation.cancellation.is_requested();
         let is_due = || is_cancelled() || !shared.disk.allows();
@@ -203,6 +206,7 @@ impl Slot {
             }
         }
         timeline.mark(Moment::OutputUploadCompleted);
+        ran.stamp = Some(stamp);
         Ok(ran)
     }
 
@@ -334,6 +338,7 @@ impl Slot {
         timeline: &Timeline,
         ran: Ran,
     ) -> Done {
+        let stamp = ran.stamp.clone();
         let (mut result, error, message) = ran.judged();
         result.execution_metadata = Some(timeline.metadata().clone());
         // The streams are blobs too, and what is cached names them only.
@@ -350,7 +355,8 @@ impl Slot {
         // An action may swallow what it was told of a full disk.
         if good
             && self.shared.disk.allows()
-            && let Err(error) = self.cache(operation, &result)
+            && let Some(stamp) = stamp
+            && let Err(error) = self.cache(operation, &stamp, &result)
         {
             // The result is good all the same.
             let action = operation.action;
@@ -370,9 +376,20 @@ impl Slot {
         }
     }
 
-    fn cache(&self, operation: &Operation, result: &EncodedResult) -> Result<(), StoreError> {
+    fn cache(
+        &self,
+        operation: &Operation,
+        stamp: &Stamp,
+        result: &EncodedResult,
+    ) -> Result<(), StoreError> {
+        if !stamp.is_current(&self.shared.runtimes) {
+            let action = operation.action;
+            tracing::info!(%action, "not cached: its root file system changed while it ran");
+            return Ok(());
+        }
         let instance = operation.instance.as_str();
-        self.shared.destination.cache(instance, &operation.action, result.message())
+        let Some(entry) = stamp.entry(result.message()) else { return Ok(()) };
+        self.shared.destination.cache(instance, &operation.action, &entry)
     }
 
     fn answer(
@@ -409,6 +426,8 @@ struct Ran {
     /// Words about an end that the exit code alone does not explain.
     explanation: String,
     losses: Losses,
+    /// The environment that it was computed in.
+    stamp: Option<Stamp>,
 }
 
 impl Ran {
@@ -439,13 +458,13 @@ impl Ran {
             stderr_digest: stderr.digest.map(|digest| digest.to_proto()),
             ..Default::default()
         };
-        Self { result, error, explanation, losses }
+        Self { result, error, explanation, losses, stamp: None }
     }
 
     /// The result, why it is not good, and words about that: what the action itself failed of comes
     /// before what could not be stored of it.
     fn judged(self) -> (proto::ActionResult, Option<ActionError>, String) {
-        let Self { result, error, explanation, losses } = self;
+        let Self { result, error, explanation, losses, .. } = self;
         let has_failed = error.is_some() || result.exit_code != 0;
         let error = if has_failed { error } else { losses.first().cloned() };
         let lost = losses.message(!has_failed);

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use runtimes::Runtimes;
 use store::{Store, StoreError, StoreView};
 
-use crate::cache;
+use crate::cache::{self, Lookup};
 use crate::cancel::StopEvent;
 use crate::config::WorkerConfig;
 use crate::disk::DiskReserve;
@@ -138,7 +138,10 @@ impl Worker {
             Ok(Prepared::Cached(result)) => {
                 Ok(self.answer_at_once(request, timeline, cached(result)))
             }
-            Ok(Prepared::ToRun(action)) => self.enqueue(request, *action, timeline),
+            Ok(Prepared::ToRun { action, other_environment }) => {
+                let timeline = timeline.in_another_environment(other_environment);
+                self.enqueue(request, *action, timeline)
+            }
             Err(NotPrepared::WouldWait) => Err(SubmitError::WouldWait),
             Err(NotPrepared::Failed(error)) => {
                 Ok(self.answer_at_once(request, timeline, Done::failed(error)))
@@ -151,10 +154,12 @@ impl Worker {
         view: &impl StoreView,
         request: &ExecuteRequest,
     ) -> Result<Prepared, NotPrepared> {
+        let mut other_environment = false;
         if !request.skip_cache_lookup {
-            match cache::lookup(view, &self.shared.reading, &request.instance, &request.action) {
-                Ok(Some(result)) => return Ok(Prepared::Cached(result)),
-                Ok(None) => {}
+            match self.lookup(view, &request.instance, &request.action) {
+                Ok(Lookup::Hit(result)) => return Ok(Prepared::Cached(result)),
+                Ok(Lookup::Miss) => {}
+                Ok(Lookup::OtherEnvironment) => other_environment = true,
                 Err(CacheError::WouldWait) => return Err(NotPrepared::WouldWait),
                 // The action can still be run.
                 Err(error) => tracing::warn!(
@@ -170,15 +175,16 @@ impl Worker {
             StoreError::WouldWait => NotPrepared::WouldWait,
             error => NotPrepared::Failed(ActionError::of_store("reading the Action", &error)),
         })?;
-        self.to_run(request.action, action).map_err(NotPrepared::Failed)
+        let action = self.to_run(request.action, action).map_err(NotPrepared::Failed)?;
+        Ok(Prepared::ToRun { action: Box::new(action), other_environment })
     }
 
     /// Parses the Action blob; fails if it is missing or malformed.
-    fn to_run(&self, action: Digest, bytes: Option<Bytes>) -> Result<Prepared, ActionError> {
+    fn to_run(&self, action: Digest, bytes: Option<Bytes>) -> Result<ActionMessage, ActionError> {
         let bytes = bytes.ok_or_else(|| ActionError::MissingBlobs(vec![action]))?;
         let action = ActionMessage::parse(action, &bytes).map_err(|error| invalid(&error))?;
         self.check_timeout(action.timeout)?;
-        Ok(Prepared::ToRun(Box::new(action)))
+        Ok(action)
     }
 
     /// REAPI: a timeout above the server's maximum must be rejected.
@@ -292,11 +298,27 @@ impl Worker {
         instance: &InstanceName,
         action: &Digest,
     ) -> Result<Option<EncodedResult>, CacheError> {
-        let result = cache::lookup(view, &self.shared.reading, instance, action);
-        if let Ok(found) = &result {
-            self.shared.listeners.tell(&Event::LookedUp { hit: found.is_some() });
+        let (told, found) = match self.lookup(view, instance, action)? {
+            Lookup::Hit(result) => (events::Lookup::Hit, Some(result)),
+            Lookup::Miss => (events::Lookup::Miss, None),
+            Lookup::OtherEnvironment => (events::Lookup::OtherEnvironment, None),
+        };
+        self.shared.listeners.tell(&Event::LookedUp { result: told });
+        Ok(found)
+    }
+
+    fn lookup(
+        &self,
+        view: &impl StoreView,
+        instance: &InstanceName,
+        action: &Digest,
+    ) -> Result<Lookup, CacheError> {
+        let Shared { reading, runtimes, .. } = &*self.shared;
+        let found = cache::lookup(view, reading, runtimes, instance, action)?;
+        if matches!(found, Lookup::OtherEnvironment) {
+            tracing::debug!(%action, "the cached result is of another root file system");
         }
-        result
+        Ok(found)
     }
 
     /// Takes nothing new and waits, for `bound` at most, until all that was
@@ -371,7 +393,7 @@ enum NotPrepared {
 
 enum Prepared {
     Cached(EncodedResult),
-    ToRun(Box<ActionMessage>),
+    ToRun { action: Box<ActionMessage>, other_environment: bool },
 }
 
 fn invalid(error: &model::ActionError) -> ActionError {
