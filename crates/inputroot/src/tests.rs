@@ -7,6 +7,7 @@
 mod actiondfs_only;
 mod bench;
 mod contents;
+mod faults;
 mod lifecycle;
 mod measure;
 mod mutable;

@@ -13,6 +13,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{Mode, StatVfsMountFlags};
+use rustix::io::Errno;
 use sys::mount::{FsContext, MountError, descriptor_path};
 
 use super::attributes::ATTRIBUTES;
@@ -72,7 +74,28 @@ pub(crate) fn mount_overlay(
     context.string("redirect_dir", "on")?;
     context.string("xino", xino(access))?;
     context.string("index", "off")?;
-    context.mount(ATTRIBUTES)
+    let mount = context.mount(ATTRIBUTES)?;
+    ensure_writable(&mount, layers.work)?;
+    Ok(mount)
+}
+
+/// Fails for an overlay that the kernel made read-only. It does so when it can't make a directory in the
+/// work directory, of a full disk for example, and says it in its log alone. An action would then fail of
+/// a read-only file system.
+fn ensure_writable(mount: &OwnedFd, work: BorrowedFd<'_>) -> Result<(), MountError> {
+    let failed = |call: &str, errno| MountError {
+        call: call.to_owned(),
+        errno,
+        explanation: "the overlay is read-only without it".to_owned(),
+    };
+    let file_system =
+        rustix::fs::fstatvfs(mount).map_err(|errno| failed("fstatvfs(overlay)", errno))?;
+    if !file_system.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Ok(());
+    }
+    // The reason is that of the same call, or has passed by now.
+    let made = rustix::fs::mkdirat(work, c"again", Mode::RWXU);
+    Err(failed("mkdir(the overlay's work directory)", made.err().unwrap_or(Errno::AGAIN)))
 }
 
 /// Whether the inode numbers of the layers are made one sequence.
