@@ -45,7 +45,7 @@ mod daemon;
 
 pub use crate::daemon::{
     CgroupError, Cgroups, Config, Controllers, Exit, ExitStatus, HelperCommand, OutputSink, Pool,
-    RunError, Sandbox, Spec, StopConditions, Stopped, Streams, Supervisor, Usage,
+    RunError, SUPERVISION, Sandbox, Spec, StopConditions, Stopped, Streams, Supervisor, Usage,
 };
 pub use crate::helper::helper_main;
 pub use crate::plan::step::StepName;

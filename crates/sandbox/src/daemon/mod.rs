@@ -20,5 +20,5 @@ pub use config::{Config, HelperCommand};
 pub use error::RunError;
 pub use exit::{Exit, ExitStatus, Stopped, Usage};
 pub use pool::Pool;
-pub use sandbox::{Sandbox, Spec, StopConditions, Supervisor};
+pub use sandbox::{SUPERVISION, Sandbox, Spec, StopConditions, Supervisor};
 pub use streams::{OutputSink, Streams};

@@ -33,8 +33,8 @@ use crate::protocol::packet::PacketError;
 /// in the kernel; then this sandbox is given up.
 const DEATH: Duration = Duration::from_secs(10);
 
-/// The interval at which a [`Supervisor`] is asked. Most actions end before the first time.
-const SUPERVISION: Duration = Duration::from_millis(100);
+/// The longest interval at which a [`Supervisor`] is asked. Most actions end before the first time.
+pub const SUPERVISION: Duration = Duration::from_millis(100);
 
 /// The state of a sandbox before its action, which decides how soon it can start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,11 +75,17 @@ pub struct StopConditions<'a> {
     pub supervisor: Option<&'a dyn Supervisor>,
 }
 
-/// The supervisor, which checks ten times a second what no limit of the kernel bounds.
+/// The supervisor, which checks ten times a second or more often what no limit of the kernel bounds.
 pub trait Supervisor: fmt::Debug {
     /// Whether an action that has run for a while may go on. Must not block:
     /// meanwhile nobody carries the action's output.
     fn allows(&self) -> bool;
+
+    /// The time for which an action may go on until this is asked again, at most [`SUPERVISION`];
+    /// `None` where it may not go on.
+    fn allowance(&self) -> Option<Duration> {
+        self.allows().then_some(SUPERVISION)
+    }
 }
 
 /// A place to run actions in, one after the other, all with the same root view.
@@ -225,7 +231,10 @@ impl Sandbox {
             deadline: stop.timeout.and_then(Deadline::new),
             stopped: None,
             dead_by: None,
-            ask_at: stop.supervisor.map(|_| Instant::now() + SUPERVISION),
+            // An action that is over in a moment may run where one that goes on may not.
+            ask_at: stop
+                .supervisor
+                .map(|asked| Instant::now() + asked.allowance().unwrap_or(SUPERVISION)),
         };
         let response = watch.wait(&mut self.chunk);
         let stopped = watch.stopped;
@@ -561,10 +570,10 @@ impl Watch<'_> {
                 Look::Passed => self.stop(Stopped::Deadline)?,
             }
         }
-        if passed(self.ask_at) {
-            self.ask_at = Some(Instant::now() + SUPERVISION);
-            if self.stop.supervisor.is_some_and(|supervisor| !supervisor.allows()) {
-                self.stop(Stopped::Forbidden)?;
+        if let Some(supervisor) = self.stop.supervisor.filter(|_| passed(self.ask_at)) {
+            match supervisor.allowance() {
+                Some(allowance) => self.ask_at = Some(Instant::now() + allowance.min(SUPERVISION)),
+                None => self.stop(Stopped::Forbidden)?,
             }
         }
         Ok(())
