@@ -162,7 +162,7 @@ fn child() {
     let made = [super::bench::path("made")];
     for (errno, tree) in ERRNOS.into_iter().zip(&trees) {
         refuse(number, errno);
-        let request = PresentRequest { mutable: false, make_directories: &made };
+        let request = PresentRequest { make_directories: &made, ..PresentRequest::default() };
         match bench.strategy().present(tree, &request) {
             Ok(presented) => {
                 tell("done");
