@@ -153,6 +153,7 @@ const CONSTANTS: &[(&str, i64)] = &[
     ("NEWCGROUP", libc::CLONE_NEWCGROUP as i64),
     ("NEWTIME", 0x80),
     ("SETFLAGS", 0x4008_6602),
+    ("FSSETXATTR", 0x401c_5820),
     ("IMMUTABLE", 0x10),
 ];
 

@@ -75,6 +75,8 @@ pub(crate) enum Need {
     Nothing,
     /// To see the server's root directory and processes.
     Local,
+    /// The server's program, to start another with principals.
+    Daemon,
     /// To run as a server that may set limits for others (CAP_SYS_RESOURCE).
     Privileged,
     /// A processor of that family.

@@ -2,6 +2,7 @@
 //!
 //! To add one is to add a line to a table.
 
+mod access;
 mod denial;
 mod files;
 mod inputs;
@@ -31,6 +32,7 @@ pub(crate) const GROUPS: &[(&str, &[Case])] = &[
     ("leftovers", leftovers::CASES),
     ("trees", trees::CASES),
     ("liars", liars::CASES),
+    ("access", access::CASES),
     ("denial", denial::CASES),
     ("store", store::CASES),
 ];

@@ -44,6 +44,9 @@ async fn lacking(world: &World, need: Need) -> Result<Option<String>> {
         Need::Local if world.local.is_none() => {
             Some("the server's root directory and process are not known".into())
         }
+        Need::Daemon if world.daemon.is_none() => {
+            Some("the server's program is not known (--daemon)".into())
+        }
         Need::Privileged if world.local.as_ref().is_some_and(|local| !local.sets_limits()) => {
             Some("the server lacks CAP_SYS_RESOURCE".into())
         }

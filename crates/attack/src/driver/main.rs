@@ -6,12 +6,14 @@
 //!
 //! - [`case`]: what a case is made of.
 //! - [`cases`]: all of them, by what they are after.
+//! - [`guarded`]: a server with principals, for cases about them.
 //! - [`host`]: what an attack could change here, and whether it did.
 //! - [`world`]: the server, the attacker, the host; and how an action is run.
 //! - [`judge`]: one case, from the attempt to the verdict.
 
 mod case;
 mod cases;
+mod guarded;
 mod host;
 mod judge;
 mod world;
@@ -43,6 +45,9 @@ struct Arguments {
     /// The server's process.
     #[arg(long, requires = "root")]
     pid: Option<u32>,
+    /// The server's program: another one with principals is started and attacked.
+    #[arg(long)]
+    daemon: Option<PathBuf>,
     /// Only cases whose name contains this.
     #[arg(long)]
     only: Option<String>,
@@ -93,6 +98,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<bool> {
     }
     let local = arguments.root.clone().zip(arguments.pid).map(|(root, pid)| Local { root, pid });
     let world = World::new(&arguments.server, &arguments.attacker, local).await?;
+    let world = world.with_daemon(arguments.daemon.clone());
     let mut tally = Tally::default();
     for (group, case) in all() {
         let name = format!("{group}/{}", case.name);

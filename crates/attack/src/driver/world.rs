@@ -1,7 +1,7 @@
 //! The server, the attacker, the host; and how an action is run.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,9 +11,11 @@ use testkit::proto::execution_stage::Value as Stage;
 use testkit::proto::{Directory, DirectoryNode, FileNode, SymlinkNode};
 use testkit::run::metadata;
 use testkit::{Action, Client, Digest, Run};
+use tokio::sync::OnceCell;
 use tonic::Code;
 
 use crate::case::Case;
+use crate::guarded::Guarded;
 use crate::host::{self, Host, Local};
 use crate::judge::code_of;
 
@@ -33,6 +35,10 @@ pub(crate) struct World {
     pub(crate) server: SocketAddr,
     pub(crate) host: Host,
     pub(crate) local: Option<Local>,
+    /// The server's program.
+    pub(crate) daemon: Option<PathBuf>,
+    guarded: OnceCell<Guarded>,
+    attacker_path: PathBuf,
     /// The attacker's blob.
     attacker: Digest,
     /// The attacker's name in input roots: unlike any other process.
@@ -45,13 +51,17 @@ pub(crate) struct World {
 
 impl World {
     /// Connects, and uploads the attacker.
-    pub(crate) async fn new(server: &str, attacker: &Path, local: Option<Local>) -> Result<Self> {
+    pub(crate) async fn new(
+        server: &str,
+        attacker_path: &Path,
+        local: Option<Local>,
+    ) -> Result<Self> {
         let server = server.strip_prefix("http://").unwrap_or(server);
         let address = server.to_socket_addrs().with_context(|| format!("the address {server}"))?;
         let address = address.into_iter().next().context("the server has no address")?;
         let client = Client::new(address);
         let content =
-            std::fs::read(attacker).with_context(|| format!("reading {}", attacker.display()))?;
+            std::fs::read(attacker_path).with_context(|| attacker_path.display().to_string())?;
         let attacker = client.digest(&content);
         let upload = client.upload_name(&attacker);
         client.write(&upload, &content, 1 << 20).await.context("uploading the attacker")?;
@@ -65,11 +75,31 @@ impl World {
             server: address,
             host: Host::new()?,
             local,
+            daemon: None,
+            guarded: OnceCell::new(),
+            attacker_path: attacker_path.to_owned(),
             attacker,
             name,
             input,
             nested,
         })
+    }
+
+    /// The same with the server's program.
+    pub(crate) fn with_daemon(self, daemon: Option<PathBuf>) -> Self {
+        Self { daemon, ..self }
+    }
+
+    /// The server with principals, started when the first case needs it.
+    pub(crate) async fn guarded(&self) -> Result<&Guarded> {
+        let program = self.daemon.as_deref().context("needs the server's program")?;
+        self.guarded.get_or_try_init(|| Guarded::start(program)).await
+    }
+
+    /// The attacker's program.
+    pub(crate) fn attacker_content(&self) -> Result<Vec<u8>> {
+        let path = &self.attacker_path;
+        std::fs::read(path).with_context(|| path.display().to_string())
     }
 
     /// The input root that cases have: the attacker, `input`, `directory/nested`.

@@ -26,6 +26,10 @@ pub(super) const CASES: &[Case] = &[
     command("an-output-behind-a-nul", |it| it.output_paths = vec!["out\0".into()]),
     command("an-output-with-a-long-name", |it| it.output_paths = vec!["x".repeat(256)]),
     command("an-output-too-deep", |it| it.output_paths = vec!["d/".repeat(200) + "out"]),
+    command("outputs-in-190000-directories", |it| {
+        let below = "d/".repeat(126);
+        it.output_paths = (0..1500).map(|number| format!("{number}/{below}out")).collect();
+    }),
     command("an-output-twice", |it| it.output_paths = vec!["out".into(), "out".into()]),
     command("an-output-below-a-file", |it| it.output_paths = vec!["input/out".into()]),
     action("a-timeout-below-zero", |it| it.timeout = Some(timeout(-1, 0))),

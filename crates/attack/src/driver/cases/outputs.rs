@@ -56,6 +56,9 @@ pub(super) const CASES: &[Case] = &[
         .leaves(&["out"], &["directory out"]),
     calls("a-file-with-attributes", "openat AT '/execroot/out' WRONLY|CREAT 0666 ; fsetxattr $1 'user.x' 'y' 1 0")
         .leaves(&["out"], &["file out"]),
+    calls("a-file-with-flags", "openat AT '/execroot/out' RDWR|CREAT 0666 ; write $1 'flags' 5 ; ioctl $1 SETFLAGS #ca000800")
+        .leaves(&["out"], &["file out"]),
+    calls("a-file-of-a-project", "openat AT '/execroot/out' RDWR|CREAT 0666 ; ioctl $1 FSSETXATTR &28").fails("EPERM"),
     calls("a-file-with-blocks-beyond-its-end", "openat AT '/execroot/out' WRONLY|CREAT 0666 ; fallocate $1 1 0 0x1000000 ; write $1 'x' 1")
         .leaves(&["out"], &["file out"]),
     calls(

@@ -32,6 +32,11 @@ fn blobs(root: &Path) -> Result<()> {
             ensure!(stat.is_file(), "{name} is no file");
             ensure!(stat.mode() & 0o7777 == 0o444, "{name} has the mode {:o}", stat.mode());
             ensure!((stat.uid(), stat.gid()) == (0, 0), "{name} is user {}'s", stat.uid());
+            let file = fs::File::open(blob.path())?;
+            ensure!(rustix::fs::flistxattr_query(&file) == Ok(0), "{name} has attributes");
+            // SECRM, UNRM, COMPR, SYNC, IMMUTABLE, APPEND, NODUMP, NOATIME: what its owner could set.
+            let flags = rustix::fs::ioctl_getflags(&file).map_or(0, |flags| flags.bits() & 0xff);
+            ensure!(flags == 0, "{name} has the flags {flags:x}");
             let content = fs::read(blob.path())?;
             let digest = Digest::of(DigestFunction::Sha256, &content);
             ensure!(digest.hex() == name, "{name} has the content of {digest}");
