@@ -7,7 +7,7 @@ use std::str::FromStr;
 use access::{Listen, SocketMode};
 use clap::{Args, Parser, Subcommand};
 use inputroot::StrategyName;
-use model::{ByteSize, DeclaredProperty, UnknownProperties};
+use model::{ByteSize, DeclaredProperty, DigestFunctions, UnknownProperties};
 use store::StoreSize;
 
 use crate::image::ImageArgs;
@@ -126,6 +126,11 @@ pub struct ServeArgs {
     /// performance matters, and not on overlayfs
     #[arg(long, value_name = "DIR", default_value = "/tmp/actiond")]
     pub root: PathBuf,
+
+    /// Digest functions that clients may use, the preferred one first: names with commas between,
+    /// of sha256, blake3, sha384, sha512, sha1 and md5
+    #[arg(long, value_name = "NAMES", default_value_t)]
+    pub digest_functions: DigestFunctions,
 
     /// The disk space that the store may take: bytes such as 500g or 2Ti, or a share of the file
     /// system such as 40% [default: half of what is free at the first start, at most 100g]

@@ -14,10 +14,11 @@ use guest::transport::{self, Ports};
 use reapi::{Health, Services};
 use store::Store;
 use tokio::sync::oneshot;
-use worker::Worker;
 
 use crate::cli::ServeArgs;
-use crate::serve::{CLOSE_TIMEOUT, drain, limit_heaps, server_ended, watch_store, with_worker};
+use crate::serve::{
+    CLOSE_TIMEOUT, Started, drain, limit_heaps, server_ended, watch_store, with_worker,
+};
 use crate::{helper, logging, worker_flags};
 
 /// The word that makes the program PID 1; without any word it is that too, as the kernel gives none.
@@ -51,7 +52,7 @@ fn run() -> anyhow::Result<ExitCode> {
     let settings = Settings::of_this_boot().context("reading the settings")?;
     let arguments = arguments(&settings.worker_flags)?;
     logging::start(&arguments.log)?;
-    with_worker(&arguments, |store, worker, _| serve(settings, store, worker))
+    with_worker(&arguments, |started, _| serve(settings, started))
 }
 
 /// What `serve` has by default, on the guest's disks, but for what the host asks for.
@@ -68,14 +69,21 @@ fn has_runtimes() -> bool {
     Path::new(guest::RUNTIMES).read_dir().is_ok_and(|mut entries| entries.next().is_some())
 }
 
-async fn serve(settings: Settings, store: Arc<Store>, worker: Worker) -> anyhow::Result<ExitCode> {
+async fn serve(
+    settings: Settings,
+    Started { store, worker, functions }: Started,
+) -> anyhow::Result<ExitCode> {
     let Ports { control: control_connections, grpc } =
         transport::listen(settings.transport).await.context("listening for the host")?;
     let health = Health::serving();
     let counted = Arc::clone(&store);
     let control = Control::new(move || counters(&counted));
-    let services =
-        Services { store: Arc::clone(&store), worker: worker.clone(), health: health.clone() };
+    let services = Services {
+        store: Arc::clone(&store),
+        worker: worker.clone(),
+        health: health.clone(),
+        functions,
+    };
     // Its host decides who may connect. Nobody there is an operator of the guest.
     let policy = Arc::new(Policy::same_for_all(Rights::CLIENT));
     let (close, closing) = oneshot::channel::<()>();

@@ -19,11 +19,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use access::{Policy, Tls, TlsError};
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use events::Listeners;
 use images::Images;
-use model::WorkerPlatform;
-use reapi::{Health, Services};
+use model::{DigestFunctions, WorkerPlatform};
+use reapi::{Health, OfferedFunctions, Services};
 use sandbox::Cgroups;
 use store::{Store, StoreOptions, StoreSize};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -69,7 +69,7 @@ pub fn run(mut configuration: Configuration) -> anyhow::Result<ExitCode> {
     // shows nowhere else, and is gone with the daemon however that ends.
     sys::mount::enter_private_namespace().context("entering a mount namespace")?;
     let arguments = configuration.arguments.clone();
-    with_worker(&arguments, |store, worker, site| serve(&mut configuration, store, worker, site))
+    with_worker(&arguments, |started, site| serve(&mut configuration, started, site))
 }
 
 /// One heap for each CPU, two at least: enough for threads hardly ever to wait for each other, and
@@ -79,27 +79,36 @@ pub(crate) fn limit_heaps() {
     sys::allocator::limit_heaps(cpus.max(2));
 }
 
+/// All that is behind the services.
+pub(crate) struct Started {
+    pub(crate) store: Arc<Store>,
+    pub(crate) worker: Worker,
+    /// The digest functions that clients may use.
+    pub(crate) functions: OfferedFunctions,
+}
+
 /// Starts all that is behind the services, runs `serve`, and brings the store to rest.
 ///
 /// # Errors
 /// When something can't start, or `serve` fails.
 pub(crate) fn with_worker<F>(
     arguments: &ServeArgs,
-    serve: impl FnOnce(Arc<Store>, Worker, Site) -> F,
+    serve: impl FnOnce(Started, Site) -> F,
 ) -> anyhow::Result<ExitCode>
 where
     F: Future<Output = anyhow::Result<ExitCode>>,
 {
     let store = open_store(arguments)?;
     let observers = Observers::open(arguments.event_log.as_deref(), &store)?;
-    let (worker, images) = start_worker(arguments, &store, observers.listeners())?;
+    let (worker, functions, images) = start_worker(arguments, &store, observers.listeners())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(MAX_IO_THREADS)
         .thread_name("grpc")
         .build()
         .context("starting the threads for connections")?;
-    let served = runtime.block_on(serve(Arc::clone(&store), worker.clone(), observers.site()));
+    let started = Started { store: Arc::clone(&store), worker: worker.clone(), functions };
+    let served = runtime.block_on(serve(started, observers.site()));
     worker.kill_all();
     runtime.shutdown_timeout(CLOSE_TIMEOUT);
     worker.join();
@@ -134,16 +143,18 @@ fn open_store(arguments: &ServeArgs) -> anyhow::Result<Arc<Store>> {
     Ok(store)
 }
 
-/// The worker, and what its root views are made of and must outlive it.
+/// The worker, the digest functions that are offered, and what the worker's root views are made of and
+/// must outlive it.
 fn start_worker(
     arguments: &ServeArgs,
     store: &Arc<Store>,
     listeners: Listeners,
-) -> anyhow::Result<(Worker, Images)> {
+) -> anyhow::Result<(Worker, OfferedFunctions, Images)> {
     let mut runtimes = runtime_source::open(arguments)?;
     let input_roots = inputroot::choose(store, arguments.input_root_strategy.0)
         .context("choosing an input root strategy; `linux-actiond doctor` tells more")?;
     tracing::info!(strategy = input_roots.name(), "input roots");
+    let functions = offered_functions(arguments.digest_functions, input_roots.functions())?;
     let (images, views) = Images::open(store, &*input_roots).context("opening the images")?;
     for (name, view) in views {
         tracing::info!(name, "image");
@@ -159,7 +170,27 @@ fn start_worker(
     let worker =
         Worker::start(config, Arc::clone(store), input_roots, runtimes, sandbox, listeners)
             .context("starting the worker")?;
-    Ok((worker, images))
+    Ok((worker, functions, images))
+}
+
+/// The digest functions that are offered, given those of the operator's choice and those whose input
+/// trees can be presented.
+fn offered_functions(
+    chosen: DigestFunctions,
+    presented: DigestFunctions,
+) -> anyhow::Result<OfferedFunctions> {
+    let execution = DigestFunctions::of(chosen.iter().filter(|it| presented.contains(*it)));
+    if execution.iter().next().is_none() {
+        bail!("input trees of {chosen} digests can't be shown here, only those of {presented}");
+    }
+    if execution != chosen {
+        tracing::warn!(
+            cache = %chosen,
+            %execution,
+            "the kernel's part can't show input trees of all digest functions"
+        );
+    }
+    Ok(OfferedFunctions { cache: chosen, execution })
 }
 
 fn worker_config(arguments: &ServeArgs) -> WorkerConfig {
@@ -217,8 +248,7 @@ fn cgroups() -> Option<Arc<Cgroups>> {
 
 async fn serve(
     configuration: &mut Configuration,
-    store: Arc<Store>,
-    worker: Worker,
+    Started { store, worker, functions }: Started,
     site: Site,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
@@ -227,8 +257,12 @@ async fn serve(
     let Doors { connections, places, policy, tls } = doors::open(&arguments).await?;
     let health = Health::serving();
     health.set_durable(is_ready(&store)).await;
-    let services =
-        Services { store: Arc::clone(&store), worker: worker.clone(), health: health.clone() };
+    let services = Services {
+        store: Arc::clone(&store),
+        worker: worker.clone(),
+        health: health.clone(),
+        functions,
+    };
     let (close, closing) = oneshot::channel::<()>();
     let shutdown = async {
         // An error means that the sender is gone: the end as well.

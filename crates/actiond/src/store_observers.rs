@@ -85,7 +85,7 @@ const ROWS: [Row; 22] = [
         Gauge,
         "store_scrub_round_parts",
         None,
-        "Parts of the present round of the scrub that are done; a round has 512.",
+        "Parts of the present round of the scrub that are done; a round has 1,536.",
         |it| it.scrubbed_parts,
     ),
     (Counter, "store_damaged_blobs_total", None, "Blobs that turned out to be damaged.", |it| {

@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 use testkit::proto::{self, ActionResult, OutputDirectory, OutputFile};
-use testkit::{Client, Digest, DigestFunction, Kit, Outcome, Tree};
+use testkit::{Client, Digest, DigestFunction, DigestFunctions, Kit, Outcome, Tree};
 use tonic::Code;
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
@@ -46,7 +46,7 @@ async fn result(client: &Client, content: &str) -> anyhow::Result<ActionResult> 
 
 async fn a_result_comes_back(kit: Kit) -> Outcome {
     let daemon = kit.daemon().start().await?;
-    for function in DigestFunction::ALL {
+    for function in DigestFunctions::default().iter() {
         let client = daemon.client().with_function(function);
         let action = client.digest(b"action");
         let expected = result(&client, "content").await?;

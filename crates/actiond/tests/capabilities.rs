@@ -41,7 +41,8 @@ async fn the_versions_span_all_of_v2(kit: Kit) -> Outcome {
 
 async fn sha256_comes_first(kit: Kit) -> Outcome {
     let capabilities = capabilities(&kit, "").await?;
-    let functions = [digest_function::Value::Sha256 as i32, digest_function::Value::Blake3 as i32];
+    use digest_function::Value::{Blake3, Sha256, Sha384, Sha512};
+    let functions = [Sha256, Blake3, Sha384, Sha512].map(i32::from);
     let execution = capabilities.execution_capabilities.context("execution capabilities")?;
     assert_eq!(execution.digest_function, functions[0]);
     assert_eq!(execution.digest_functions, functions);

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use model::RelPath;
+use model::{DigestFunction, RelPath};
 use rustix::io::Errno;
 use sys::loop_device::LoopError;
 
@@ -20,6 +20,14 @@ pub enum PresentError {
         obstacle: RelPath,
         /// "file" or "symlink".
         kind: &'static str,
+    },
+    /// The mechanism knows only shorter hashes.
+    #[error(
+        "trees of {function} digests can't be shown here: actiondfs reads those of SHA-256 and BLAKE3"
+    )]
+    Function {
+        /// The digest function of the tree.
+        function: DigestFunction,
     },
     /// The tree has no image.
     #[error(transparent)]
@@ -86,6 +94,7 @@ impl PresentError {
             // Others were faster, which may be otherwise the next time.
             Self::Loop(LoopError::Contended) => Some(Errno::AGAIN),
             Self::Obstructed { .. }
+            | Self::Function { .. }
             | Self::Image(_)
             | Self::TooManyMounts { .. }
             | Self::Interrupted
@@ -95,7 +104,13 @@ impl PresentError {
 
     /// Whether the tree is one that cannot be presented here, however often it is tried.
     pub fn is_about_tree(&self) -> bool {
-        matches!(self, Self::Obstructed { .. } | Self::Image(_) | Self::TooManyMounts { .. })
+        matches!(
+            self,
+            Self::Obstructed { .. }
+                | Self::Function { .. }
+                | Self::Image(_)
+                | Self::TooManyMounts { .. }
+        )
     }
 
     /// For `map_err`: a failed step on the staging directory.

@@ -4,10 +4,12 @@ use sha2::Digest as _;
 
 use crate::digest::Digest;
 use crate::digest_function::DigestFunction;
+use crate::hash_bytes::HashBytes;
 
 /// Hashes a blob that arrives in pieces.
 #[derive(Debug, Clone)]
 pub struct BlobHasher {
+    function: DigestFunction,
     state: HasherState,
     size_bytes: u64,
 }
@@ -17,6 +19,11 @@ enum HasherState {
     Sha256(sha2::Sha256),
     /// Boxed: the state is 2 KiB, and hashers are moved about.
     Blake3(Box<blake3::Hasher>),
+    /// Boxed, as are the next ones: few clients use them, and their states are larger than SHA-256's.
+    Sha384(Box<sha2::Sha384>),
+    Sha512(Box<sha2::Sha512>),
+    Sha1(sha1::Sha1),
+    Md5(md5::Md5),
 }
 
 impl BlobHasher {
@@ -25,8 +32,12 @@ impl BlobHasher {
         let state = match function {
             DigestFunction::Sha256 => HasherState::Sha256(sha2::Sha256::new()),
             DigestFunction::Blake3 => HasherState::Blake3(Box::default()),
+            DigestFunction::Sha384 => HasherState::Sha384(Box::default()),
+            DigestFunction::Sha512 => HasherState::Sha512(Box::default()),
+            DigestFunction::Sha1 => HasherState::Sha1(sha1::Sha1::new()),
+            DigestFunction::Md5 => HasherState::Md5(md5::Md5::new()),
         };
-        Self { state, size_bytes: 0 }
+        Self { function, state, size_bytes: 0 }
     }
 
     /// Takes in the next piece.
@@ -36,6 +47,10 @@ impl BlobHasher {
             HasherState::Blake3(hasher) => {
                 hasher.update(content);
             }
+            HasherState::Sha384(hasher) => hasher.update(content),
+            HasherState::Sha512(hasher) => hasher.update(content),
+            HasherState::Sha1(hasher) => hasher.update(content),
+            HasherState::Md5(hasher) => hasher.update(content),
         }
         self.size_bytes += content.len() as u64;
     }
@@ -47,14 +62,15 @@ impl BlobHasher {
 
     /// The digest of all pieces together.
     pub fn finish(self) -> Digest {
-        match self.state {
-            HasherState::Sha256(hasher) => {
-                Digest::new(DigestFunction::Sha256, hasher.finalize().into(), self.size_bytes)
-            }
-            HasherState::Blake3(hasher) => {
-                Digest::new(DigestFunction::Blake3, hasher.finalize().into(), self.size_bytes)
-            }
-        }
+        let hash = match self.state {
+            HasherState::Sha256(hasher) => HashBytes::of(&hasher.finalize()),
+            HasherState::Blake3(hasher) => HashBytes::of(hasher.finalize().as_bytes()),
+            HasherState::Sha384(hasher) => HashBytes::of(&hasher.finalize()),
+            HasherState::Sha512(hasher) => HashBytes::of(&hasher.finalize()),
+            HasherState::Sha1(hasher) => HashBytes::of(&hasher.finalize()),
+            HasherState::Md5(hasher) => HashBytes::of(&hasher.finalize()),
+        };
+        Digest::new(self.function, hash, self.size_bytes)
     }
 }
 

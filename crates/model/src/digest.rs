@@ -5,51 +5,48 @@
 
 use std::cmp::Ordering;
 use std::fmt;
-
-use sha2::Digest as _;
+use std::hash::{Hash, Hasher};
 
 use crate::digest_error::DigestError;
 use crate::digest_function::DigestFunction;
+use crate::hash_bytes::{HashBytes, HexHash};
 use crate::proto;
 
-/// The bytes of a hash, the same for every supported function.
-const HASH_BYTES: usize = 32;
-/// The characters of a hash in hexadecimal.
-const HEX_CHARS: usize = 2 * HASH_BYTES;
-
-const EMPTY_SHA256: [u8; HASH_BYTES] = [
-    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24,
-    0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
-];
-const EMPTY_BLAKE3: [u8; HASH_BYTES] = [
-    0xaf, 0x13, 0x49, 0xb9, 0xf5, 0xf9, 0xa1, 0xa6, 0xa0, 0x40, 0x4d, 0xea, 0x36, 0xdc, 0xc9, 0x49,
-    0x9b, 0xcb, 0x25, 0xc9, 0xad, 0xc1, 0x12, 0xb7, 0xcc, 0x9a, 0x93, 0xca, 0xe4, 0x1f, 0x32, 0x62,
-];
+const EMPTY_SHA256: HashBytes =
+    HashBytes::literal("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+const EMPTY_BLAKE3: HashBytes =
+    HashBytes::literal("af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262");
+const EMPTY_SHA384: HashBytes = HashBytes::literal(
+    "38b060a751ac96384cd9327eb1b1e36a21fdb71114be07434c0cc7bf63f6e1da274edebfe76f65fbd51ad2f14898b95b",
+);
+const EMPTY_SHA512: HashBytes = HashBytes::literal(
+    "cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce\
+     47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e",
+);
+const EMPTY_SHA1: HashBytes = HashBytes::literal("da39a3ee5e6b4b0d3255bfef95601890afd80709");
+const EMPTY_MD5: HashBytes = HashBytes::literal("d41d8cd98f00b204e9800998ecf8427e");
 
 /// The name of a blob: function, hash and size.
 ///
 /// Ordered by hash, then size, then function. Sizes fit in an `i64`, as REAPI demands.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Digest {
     function: DigestFunction,
-    hash: [u8; HASH_BYTES],
+    hash: HashBytes,
     size_bytes: u64,
 }
 
 impl Digest {
-    /// A digest from its parts; no blob is larger than `i64::MAX` bytes, and a size beyond is cut.
-    pub const fn new(function: DigestFunction, hash: [u8; HASH_BYTES], size_bytes: u64) -> Self {
-        let size_bytes = if size_bytes > i64::MAX as u64 { i64::MAX as u64 } else { size_bytes };
-        Self { function, hash, size_bytes }
+    /// A digest from its parts. No blob is larger than `i64::MAX` bytes, and a size beyond is cut. A
+    /// hash of another length than the function's is cut, or filled up with zeros.
+    pub fn new(function: DigestFunction, hash: impl Into<HashBytes>, size_bytes: u64) -> Self {
+        let hash = hash.into().resized(function.hash_bytes());
+        Self { function, hash, size_bytes: size_bytes.min(i64::MAX as u64) }
     }
 
     /// The digest of `content`.
     pub fn of(function: DigestFunction, content: &[u8]) -> Self {
-        let hash = match function {
-            DigestFunction::Sha256 => sha2::Sha256::digest(content).into(),
-            DigestFunction::Blake3 => blake3::hash(content).into(),
-        };
-        Self::new(function, hash, content.len() as u64)
+        Self::new(function, function.hash(content), content.len() as u64)
     }
 
     /// The digest of the empty blob.
@@ -57,8 +54,12 @@ impl Digest {
         let hash = match function {
             DigestFunction::Sha256 => EMPTY_SHA256,
             DigestFunction::Blake3 => EMPTY_BLAKE3,
+            DigestFunction::Sha384 => EMPTY_SHA384,
+            DigestFunction::Sha512 => EMPTY_SHA512,
+            DigestFunction::Sha1 => EMPTY_SHA1,
+            DigestFunction::Md5 => EMPTY_MD5,
         };
-        Self::new(function, hash, 0)
+        Self { function, hash, size_bytes: 0 }
     }
 
     /// Whether this names the empty blob, which every store has.
@@ -102,10 +103,11 @@ impl Digest {
         if i64::try_from(size_bytes).is_err() {
             return Err(DigestError::Size(size_bytes.into()));
         }
-        let hex: &[u8; HEX_CHARS] =
-            hash.try_into().map_err(|_| DigestError::HashLength(hash.len()))?;
-        let hash = decode_hex(hex).ok_or(DigestError::HashCharacter)?;
-        Ok(Self::new(function, hash, size_bytes))
+        if hash.len() != 2 * function.hash_bytes() {
+            return Err(DigestError::HashLength(hash.len()));
+        }
+        let hash = HashBytes::parse_hex(hash).ok_or(DigestError::HashCharacter)?;
+        Ok(Self { function, hash, size_bytes })
     }
 
     /// The message form; the function is not part of it.
@@ -119,7 +121,7 @@ impl Digest {
     }
 
     /// The hash as bytes.
-    pub const fn hash(&self) -> &[u8; HASH_BYTES] {
+    pub const fn hash(&self) -> &HashBytes {
         &self.hash
     }
 
@@ -130,33 +132,34 @@ impl Digest {
 
     /// The hash in lower-case hexadecimal.
     pub fn hex(&self) -> String {
-        hex::encode(self.hash)
+        self.hash.to_hex().as_str().to_owned()
     }
 
     /// The hash in lower-case hexadecimal, without an allocation.
-    pub fn hex_bytes(&self) -> [u8; HEX_CHARS] {
-        let mut hex = [0; HEX_CHARS];
-        for (pair, byte) in hex.chunks_exact_mut(2).zip(self.hash) {
-            pair[0] = byte >> 4;
-            pair[1] = byte & 15;
-        }
-        // Arithmetic instead of a table: it becomes vector instructions.
-        for digit in &mut hex {
-            *digit += if *digit > 9 { b'a' - 10 } else { b'0' };
-        }
-        hex
+    pub fn hex_bytes(&self) -> HexHash {
+        self.hash.to_hex()
+    }
+}
+
+impl Hash for Digest {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // The bytes of the hash alone: behind them are zeros.
+        state.write(&self.hash);
+        state.write_u64(self.size_bytes);
+        state.write_u8(self.function as u8);
     }
 }
 
 impl Ord for Digest {
     /// The first eight bytes nearly always decide, and comparing them as a number is twice as fast
-    /// as comparing 32 bytes by a call; the blobs of every new input tree are sorted.
+    /// as comparing all bytes by a call; the blobs of every new input tree are sorted.
     fn cmp(&self, other: &Self) -> Ordering {
         let first =
             |digest: &Self| u64::from_be_bytes(*digest.hash.first_chunk().unwrap_or(&[0; 8]));
         first(self).cmp(&first(other)).then_with(|| {
-            let rest = |digest: &Self| (digest.hash, digest.size_bytes, digest.function);
-            rest(self).cmp(&rest(other))
+            let rest = self.hash.cmp(&other.hash);
+            let rest = rest.then(self.size_bytes.cmp(&other.size_bytes));
+            rest.then(self.function.cmp(&other.function))
         })
     }
 }
@@ -170,10 +173,7 @@ impl PartialOrd for Digest {
 /// `hash/size`, as in resource names.
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in self.hash {
-            write!(f, "{byte:02x}")?;
-        }
-        write!(f, "/{}", self.size_bytes)
+        write!(f, "{}/{}", self.hash.to_hex(), self.size_bytes)
     }
 }
 
@@ -183,42 +183,53 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Decodes lower-case hexadecimal, or `None` for any other character.
-///
-/// Every file of every input tree passes here: both loops are without branches, so that the
-/// compiler makes vector instructions of them.
-fn decode_hex(hex: &[u8; HEX_CHARS]) -> Option<[u8; HASH_BYTES]> {
-    let mut values = [0; HEX_CHARS];
-    let mut is_bad = false;
-    for (value, character) in values.iter_mut().zip(hex) {
-        let digit = character.wrapping_sub(b'0');
-        let letter = character.wrapping_sub(b'a');
-        is_bad |= (digit > 9) & (letter > 5);
-        *value = if digit <= 9 { digit } else { letter.wrapping_add(10) };
-    }
-    let mut hash = [0; HASH_BYTES];
-    for (byte, pair) in hash.iter_mut().zip(values.as_chunks::<2>().0) {
-        *byte = (pair[0] << 4) | (pair[1] & 15);
-    }
-    (!is_bad).then_some(hash)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// The digests of `abc` in the documents that define the functions.
     #[test]
     fn known_digests() {
-        let sha = Digest::of(DigestFunction::Sha256, b"abc");
-        assert_eq!(
-            sha.to_string(),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad/3"
+        let check = |function, expected: &str| {
+            assert_eq!(Digest::of(function, b"abc").to_string(), format!("{expected}/3"));
+        };
+        check(
+            DigestFunction::Sha256,
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
         );
-        let blake = Digest::of(DigestFunction::Blake3, b"abc");
-        assert_eq!(
-            blake.to_string(),
-            "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85/3"
+        check(
+            DigestFunction::Blake3,
+            "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85",
         );
+        check(
+            DigestFunction::Sha384,
+            "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed\
+             8086072ba1e7cc2358baeca134c825a7",
+        );
+        check(
+            DigestFunction::Sha512,
+            "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+             2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
+        );
+        check(DigestFunction::Sha1, "a9993e364706816aba3e25717850c26c9cd0d89d");
+        check(DigestFunction::Md5, "900150983cd24fb0d6963f7d28e17f72");
+    }
+
+    /// Trees, indexes and lists of blobs are made of digests.
+    #[test]
+    fn a_digest_stays_small() {
+        assert!(size_of::<Digest>() <= 80, "{} bytes", size_of::<Digest>());
+    }
+
+    #[test]
+    fn a_hash_of_another_length_is_made_to_fit() {
+        let sha256 = Digest::of(DigestFunction::Sha256, b"abc");
+        for function in DigestFunction::ALL {
+            let digest = Digest::new(function, *sha256.hash(), 3);
+            assert_eq!(digest.hash().len(), function.hash_bytes());
+            let common = digest.hash().len().min(32);
+            assert_eq!(digest.hash()[..common], sha256.hash()[..common]);
+        }
     }
 
     #[test]
@@ -236,22 +247,24 @@ mod tests {
         for function in DigestFunction::ALL {
             let digest = Digest::of(function, b"content");
             assert_eq!(Digest::from_proto(&digest.to_proto(), function), Ok(digest));
-            assert_eq!(digest.hex_bytes(), *digest.hex().as_bytes());
+            assert_eq!(&digest.hex_bytes()[..], digest.hex().as_bytes());
         }
     }
 
     #[test]
     fn every_character_that_is_no_lower_case_digit_is_refused_at_every_place() {
-        let good = Digest::of(DigestFunction::Sha256, b"abc").hex_bytes();
-        for place in 0..HEX_CHARS {
-            for character in 0..=u8::MAX {
-                let mut hash = good;
-                hash[place] = character;
-                let parsed = Digest::parse_hex_bytes(DigestFunction::Sha256, &hash, 1);
-                if matches!(character, b'0'..=b'9' | b'a'..=b'f') {
-                    assert_eq!(parsed.map(|digest| digest.hex_bytes()), Ok(hash));
-                } else {
-                    assert_eq!(parsed, Err(DigestError::HashCharacter));
+        for function in DigestFunction::ALL {
+            let good = Digest::of(function, b"abc").hex().into_bytes();
+            for place in 0..good.len() {
+                for character in 0..=u8::MAX {
+                    let mut hash = good.clone();
+                    hash[place] = character;
+                    let parsed = Digest::parse_hex_bytes(function, &hash, 1);
+                    if matches!(character, b'0'..=b'9' | b'a'..=b'f') {
+                        assert_eq!(parsed.map(|digest| digest.hex().into_bytes()), Ok(hash));
+                    } else {
+                        assert_eq!(parsed, Err(DigestError::HashCharacter));
+                    }
                 }
             }
         }

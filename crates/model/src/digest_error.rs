@@ -6,8 +6,16 @@ pub enum DigestError {
     /// The server does not support the digest function.
     #[error("digest function {0} is not supported; use SHA256 or BLAKE3")]
     UnsupportedFunction(i32),
-    /// The hash has another length than the function's.
-    #[error("a hash has 64 hexadecimal characters, not {0}")]
+    /// The server supports the digest function, but its operator does not offer it.
+    #[error("digest function {function} is not offered by this server, which has {offered}")]
+    NotOffered {
+        /// The name of the function.
+        function: &'static str,
+        /// The names of those that are offered.
+        offered: String,
+    },
+    /// The hash has another length than the function's, or than that of any function.
+    #[error("a hash of {0} characters does not belong to the digest function{hint}", hint = hint(*.0))]
     HashLength(usize),
     /// The hash has a character outside `0-9a-f`; REAPI wants lower case.
     #[error("a hash consists of lower-case hexadecimal characters only")]
@@ -18,4 +26,19 @@ pub enum DigestError {
     /// A message that must carry a digest has none.
     #[error("the digest is missing")]
     Missing,
+}
+
+/// The length of the hashes of justbuild's native protocol: a git object id behind two digits that
+/// tell files from trees.
+const GIT_HASH_CHARS: usize = 42;
+
+/// What clients that send hashes of that length can do.
+fn hint(hash_chars: usize) -> &'static str {
+    match hash_chars {
+        GIT_HASH_CHARS => {
+            "; it is a git object id of justbuild's native protocol, which this server does not \
+             speak: start the client with `--compatible`"
+        }
+        _ => "",
+    }
 }

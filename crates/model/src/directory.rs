@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::digest_function::DigestFunction;
+use crate::hash_bytes::HashBytes;
 use crate::node_properties::NodeProperties;
 use crate::wire::Span;
 
@@ -95,12 +96,12 @@ struct Node {
 #[derive(Debug, Clone, Copy)]
 enum Content {
     File {
-        hash: [u8; 32],
+        hash: NodeHash,
         size_bytes: [u8; 8],
         executable: bool,
     },
     Directory {
-        hash: [u8; 32],
+        hash: NodeHash,
         size_bytes: [u8; 8],
         /// The number of directories before it among the entries.
         ordinal: u32,
@@ -108,6 +109,39 @@ enum Content {
     Symlink {
         target: Span,
     },
+}
+
+/// The bytes of a hash, as long as SHA-256's at most. A longer one is not kept: here is its place in
+/// the message, from which it is decoded again. So nodes stay small for the functions that nearly
+/// all clients use.
+#[derive(Debug, Clone, Copy)]
+struct NodeHash([u8; NODE_HASH_BYTES]);
+
+const NODE_HASH_BYTES: usize = 32;
+
+impl NodeHash {
+    /// A hash, whose hexadecimal form is at `span` of the message.
+    fn new(hash: &HashBytes, span: Span) -> Self {
+        let mut bytes = [0; NODE_HASH_BYTES];
+        match bytes.get_mut(..hash.len()) {
+            Some(place) => place.copy_from_slice(hash),
+            None => {
+                bytes[..4].copy_from_slice(&span.start.to_ne_bytes());
+                bytes[4..8].copy_from_slice(&span.len.to_ne_bytes());
+            }
+        }
+        Self(bytes)
+    }
+
+    fn get(&self, function: DigestFunction, message: &[u8]) -> HashBytes {
+        if let Some(bytes) = self.0.get(..function.hash_bytes()) {
+            return HashBytes::of(bytes);
+        }
+        let [start, len, ..] = self.0.as_chunks::<4>().0 else { return HashBytes::of(&[]) };
+        let span = Span { start: u32::from_ne_bytes(*start), len: u32::from_ne_bytes(*len) };
+        // The parser has decoded it before.
+        HashBytes::parse_hex(span.of(message)).unwrap_or(HashBytes::of(&[]))
+    }
 }
 
 impl Directory {
@@ -256,8 +290,10 @@ impl Directory {
 
     fn entry(&self, node: &Node) -> Entry<'_> {
         let name = node.name.of(&self.message);
-        let digest =
-            |hash, size_bytes| Digest::new(self.function, hash, u64::from_ne_bytes(size_bytes));
+        let digest = |hash: NodeHash, size_bytes| {
+            let hash = hash.get(self.function, &self.message);
+            Digest::new(self.function, hash, u64::from_ne_bytes(size_bytes))
+        };
         match node.content {
             Content::File { hash, size_bytes, executable } => {
                 Entry::File { name, digest: digest(hash, size_bytes), executable }

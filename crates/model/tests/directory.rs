@@ -339,3 +339,34 @@ fn malformed_node_properties_are_refused() {
         assert!(!parse(&message).unwrap().has_properties());
     }
 }
+
+#[test]
+fn digests_of_every_function_come_back() {
+    for function in model::DigestFunction::ALL {
+        let digest = |name: &str| model::Digest::of(function, name.as_bytes());
+        let file = |name: &str| model::proto::FileNode {
+            digest: Some(digest(name).to_proto()),
+            ..file(name, "")
+        };
+        let message = model::proto::Directory {
+            files: vec![file("a"), file("m"), file("z")],
+            directories: vec![directory("d", digest("d"))],
+            ..Default::default()
+        };
+        let parsed = Directory::parse(message.encode_to_vec().into(), function).expect("canonical");
+        assert_eq!(parsed.len(), 4);
+        for entry in parsed.entries() {
+            let (Entry::File { name, digest: found, .. }
+            | Entry::Directory { name, digest: found }) = entry
+            else {
+                panic!("no symlinks here");
+            };
+            assert_eq!(found, model::Digest::of(function, name), "{function}");
+        }
+        for other in model::DigestFunction::ALL {
+            let is_same_length = other.hash_bytes() == function.hash_bytes();
+            let outcome = Directory::parse(message.encode_to_vec().into(), other);
+            assert_eq!(outcome.is_ok(), is_same_length, "{function} read as {other}");
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use access::check_instance;
 use model::proto::{Action, ActionResult, GetActionResultRequest, UpdateActionResultRequest};
-use model::{Digest, EncodedResult};
+use model::{Digest, DigestFunctions, EncodedResult};
 use prost::Message as _;
 use store::Store;
 use tonic::body::Body;
@@ -52,11 +52,17 @@ pub(crate) struct ActionCache {
     store: Arc<Store>,
     worker: Worker,
     lookups: Lookups,
+    offered: DigestFunctions,
 }
 
 impl ActionCache {
-    pub(crate) fn new(store: Arc<Store>, worker: Worker, lookups: Lookups) -> Self {
-        Self { store, worker, lookups }
+    pub(crate) fn new(
+        store: Arc<Store>,
+        worker: Worker,
+        lookups: Lookups,
+        offered: DigestFunctions,
+    ) -> Self {
+        Self { store, worker, lookups, offered }
     }
 }
 
@@ -89,6 +95,7 @@ impl ActionCache {
         let action = request::action(
             message.action_digest.as_ref(),
             message.digest_function,
+            &self.offered,
             self.store.cas(),
         )?;
         let wanted =
@@ -135,6 +142,7 @@ impl ActionCache {
         let action = request::action(
             message.action_digest.as_ref(),
             message.digest_function,
+            &self.offered,
             self.store.cas(),
         )?;
         let function = action.function();

@@ -8,7 +8,7 @@ use model::proto::{
     GetCapabilitiesRequest, ServerCapabilities, compressor, semver::SemVer,
     symlink_absolute_path_strategy,
 };
-use model::{DigestFunction, NodeProperties};
+use model::{DigestFunction, DigestFunctions, NodeProperties};
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http};
 use tonic::{Request, Response, Status};
@@ -19,41 +19,61 @@ use crate::request;
 
 /// The service.
 #[derive(Clone)]
-pub(crate) struct Capabilities;
+pub(crate) struct Capabilities {
+    offered: OfferedFunctions,
+}
+
+/// The digest functions that a server offers.
+#[derive(Debug, Clone, Copy)]
+pub struct OfferedFunctions {
+    /// Those of blobs and cached results.
+    pub cache: DigestFunctions,
+    /// Those of actions: the mechanism that shows input trees may not know all.
+    pub execution: DigestFunctions,
+}
+
+impl Capabilities {
+    pub(crate) fn new(offered: OfferedFunctions) -> Self {
+        Self { offered }
+    }
+}
 
 impl Methods for Capabilities {
     const NAME: &'static str = "build.bazel.remote.execution.v2.Capabilities";
 
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
         match method {
-            "GetCapabilities" => call.unary(|request| ready(get_capabilities(&request))),
+            "GetCapabilities" => {
+                call.unary(move |request| ready(get_capabilities(&self.offered, &request)))
+            }
             _ => call.unimplemented(),
         }
     }
 }
 
 fn get_capabilities(
+    offered: &OfferedFunctions,
     request: &Request<GetCapabilitiesRequest>,
 ) -> Result<Response<ServerCapabilities>, Status> {
     request::instance_name(&request.get_ref().instance_name)?;
-    Ok(Response::new(capabilities()))
+    Ok(Response::new(capabilities(offered)))
 }
 
 /// The same for every instance.
-fn capabilities() -> ServerCapabilities {
+fn capabilities(offered: &OfferedFunctions) -> ServerCapabilities {
     ServerCapabilities {
-        cache_capabilities: Some(cache()),
-        execution_capabilities: Some(execution()),
+        cache_capabilities: Some(cache(&offered.cache)),
+        execution_capabilities: Some(execution(&offered.execution)),
         deprecated_api_version: None,
         low_api_version: Some(version(2, 0)),
         high_api_version: Some(version(2, 12)),
     }
 }
 
-fn cache() -> CacheCapabilities {
+fn cache(offered: &DigestFunctions) -> CacheCapabilities {
     let zstd = vec![compressor::Value::Zstd.into()];
     CacheCapabilities {
-        digest_functions: digest_functions(),
+        digest_functions: digest_functions(offered),
         action_cache_update_capabilities: Some(ActionCacheUpdateCapabilities {
             update_enabled: true,
         }),
@@ -66,19 +86,19 @@ fn cache() -> CacheCapabilities {
     }
 }
 
-fn execution() -> ExecutionCapabilities {
+fn execution(offered: &DigestFunctions) -> ExecutionCapabilities {
     ExecutionCapabilities {
         // Clients of REAPI 2.2 and before read only this one.
-        digest_function: DigestFunction::Sha256.to_proto(),
+        digest_function: offered.iter().next().map_or(0, DigestFunction::to_proto),
         exec_enabled: true,
-        digest_functions: digest_functions(),
+        digest_functions: digest_functions(offered),
         supported_node_properties: NodeProperties::NAMES.map(str::to_owned).to_vec(),
         ..ExecutionCapabilities::default()
     }
 }
 
-fn digest_functions() -> Vec<i32> {
-    DigestFunction::ALL.into_iter().map(DigestFunction::to_proto).collect()
+fn digest_functions(offered: &DigestFunctions) -> Vec<i32> {
+    offered.iter().map(DigestFunction::to_proto).collect()
 }
 
 fn version(major: i32, minor: i32) -> SemVer {

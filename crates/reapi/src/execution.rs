@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use access::check_instance;
+use model::DigestFunctions;
 use model::proto::WaitExecutionRequest;
 use proto::google::longrunning::Operation;
 use store::Store;
@@ -48,11 +49,17 @@ pub(crate) struct Execution {
     store: Arc<Store>,
     worker: Worker,
     lookups: Lookups,
+    offered: DigestFunctions,
 }
 
 impl Execution {
-    pub(crate) fn new(store: Arc<Store>, worker: Worker, lookups: Lookups) -> Self {
-        Self { store, worker, lookups }
+    pub(crate) fn new(
+        store: Arc<Store>,
+        worker: Worker,
+        lookups: Lookups,
+        offered: DigestFunctions,
+    ) -> Self {
+        Self { store, worker, lookups, offered }
     }
 
     /// Each state of an operation as it comes, the current one at once. Dropping
@@ -112,6 +119,7 @@ impl Execution {
         let action = request::action(
             message.action_digest.as_ref(),
             message.digest_function,
+            &self.offered,
             self.store.cas(),
         )?;
         let request = ExecuteRequest {

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use model::DigestFunction;
+use model::{DigestFunction, DigestFunctions};
 use proto::encoded::actiond::delete_blobs_response::Response as DeleteBlobsOutcome;
 use proto::encoded::actiond::{DeleteBlobsRequest, DeleteBlobsResponse};
 use store::{Deleted, Store};
@@ -22,11 +22,12 @@ use crate::{blocking, request, status};
 #[derive(Clone)]
 pub(crate) struct InternalCas {
     store: Arc<Store>,
+    offered: DigestFunctions,
 }
 
 impl InternalCas {
-    pub(crate) fn new(store: Arc<Store>) -> Self {
-        Self { store }
+    pub(crate) fn new(store: Arc<Store>, offered: DigestFunctions) -> Self {
+        Self { store, offered }
     }
 }
 
@@ -38,7 +39,7 @@ impl Methods for InternalCas {
             "DeleteBlobs" => {
                 let loan = call.loan();
                 call.unary(move |request| {
-                    delete_blobs(Arc::clone(&self.store), Arc::clone(&loan), request)
+                    delete_blobs(Arc::clone(&self.store), Arc::clone(&loan), self.offered, request)
                 })
             }
             _ => call.unimplemented(),
@@ -51,11 +52,12 @@ impl Methods for InternalCas {
 async fn delete_blobs(
     store: Arc<Store>,
     loan: Arc<Loan>,
+    offered: DigestFunctions,
     request: Request<DeleteBlobsRequest>,
 ) -> Result<Response<DeleteBlobsResponse>, Status> {
     let message = request.into_inner();
     request::instance_name(&message.instance_name)?;
-    let function = request::function(message.digest_function)?;
+    let function = request::function(&offered, message.digest_function, &message.blob_digests)?;
     loan.grow_by(OUTCOME_BYTES * message.blob_digests.len() as u64)?;
     let responses = blocking::run(move || {
         let outcome = |encoded: Bytes| DeleteBlobsOutcome {

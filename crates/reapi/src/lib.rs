@@ -57,4 +57,5 @@ mod status;
 mod store_maintenance;
 mod uploaded_result;
 
+pub use capabilities::OfferedFunctions;
 pub use server::{Health, ServeError, Services, serve};

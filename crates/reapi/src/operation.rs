@@ -3,10 +3,10 @@
 //! The outcome of an action is in `ExecuteResponse.status`; the status of the call itself says
 //! only whether the call was answered.
 
+use model::Digest;
 use model::proto::{
     ExecuteOperationMetadata, ExecuteResponse, execution_stage::Value as ProtoStage,
 };
-use model::{Digest, DigestFunction};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use proto::google::longrunning::{Operation, operation};
@@ -140,16 +140,16 @@ fn missing(digests: &[Digest]) -> Any {
 /// `blobs/hash/size`, with the function before the hash for those newer than
 /// REAPI 2.2, as in resource names.
 fn subject(digest: &Digest) -> String {
-    match digest.function() {
-        DigestFunction::Sha256 => format!("blobs/{digest}"),
-        function => format!("blobs/{function}/{digest}"),
+    match digest.function().resource_name_segment() {
+        None => format!("blobs/{digest}"),
+        Some(function) => format!("blobs/{function}/{digest}"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::EncodedResult;
+    use model::{DigestFunction, EncodedResult};
     use std::time::Duration;
 
     fn digest(function: DigestFunction) -> Digest {

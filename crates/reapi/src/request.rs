@@ -2,7 +2,10 @@
 //!
 //! Each function parses one field, and a field that is malformed is INVALID_ARGUMENT.
 
-use model::{Digest, DigestError, DigestFunction, InstanceName, InstanceNameError, proto};
+use bytes::Bytes;
+use model::{
+    Digest, DigestError, DigestFunction, DigestFunctions, InstanceName, InstanceNameError, proto,
+};
 use prost::Message as _;
 use store::Cas;
 use tonic::{Code, Status};
@@ -37,10 +40,36 @@ impl From<RequestError> for Status {
     }
 }
 
-/// Reads a request's `digest_function` field.
-pub(crate) fn function(value: i32) -> Result<DigestFunction, RequestError> {
-    DigestFunction::from_proto(value)
-        .map_err(|source| RequestError::Digest { field: "digest_function", source })
+/// Reads the `digest_function` field of a request that names `digests` in their encoded form. A
+/// client may leave it unset; then the length of the hashes tells.
+pub(crate) fn function<'a>(
+    offered: &DigestFunctions,
+    value: i32,
+    digests: impl IntoIterator<Item = &'a Bytes>,
+) -> Result<DigestFunction, RequestError> {
+    let hash_chars = |encoded: &Bytes| match canonical_parts(encoded) {
+        Some((hash, _)) => hash.len(),
+        None => proto::Digest::decode(encoded.clone()).map_or(0, |digest| digest.hash.len()),
+    };
+    function_by_length(offered, value, digests.into_iter().map(hash_chars))
+}
+
+/// As [`function`], for a request with one digest of a generated message.
+pub(crate) fn function_of(
+    offered: &DigestFunctions,
+    value: i32,
+    digest: Option<&proto::Digest>,
+) -> Result<DigestFunction, RequestError> {
+    function_by_length(offered, value, digest.map(|digest| digest.hash.len()))
+}
+
+fn function_by_length(
+    offered: &DigestFunctions,
+    value: i32,
+    hash_chars: impl IntoIterator<Item = usize>,
+) -> Result<DigestFunction, RequestError> {
+    let function = offered.read(value, hash_chars);
+    function.map_err(|source| RequestError::Digest { field: "digest_function", source })
 }
 
 /// Reads a digest field of a generated message.
@@ -61,11 +90,16 @@ pub(crate) fn digest(
 pub(crate) fn action(
     message: Option<&proto::Digest>,
     function_value: i32,
+    offered: &DigestFunctions,
     cas: &Cas,
 ) -> Result<Digest, RequestError> {
     let digest_as = |function| digest("action_digest", message, function);
-    let assumed = digest_as(function(function_value)?)?;
-    if function_value == proto::digest_function::Value::Unknown as i32 && !cas.contains(&assumed) {
+    let assumed = digest_as(function_of(offered, function_value, message)?)?;
+    if function_value == proto::digest_function::Value::Unknown as i32
+        && assumed.function() == DigestFunction::Sha256
+        && offered.contains(DigestFunction::Blake3)
+        && !cas.contains(&assumed)
+    {
         let other = digest_as(DigestFunction::Blake3)?;
         if cas.contains(&other) {
             return Ok(other);
@@ -91,9 +125,14 @@ pub(crate) fn encoded_digest(
     digest(field, Some(&message), function)
 }
 
-/// Splits `0x0a 64 <hash> [0x10 <size>]`. `None` for any other form.
+/// Splits `0x0a <length> <hash> [0x10 <size>]`. `None` for any other form.
 fn canonical_parts(encoded: &[u8]) -> Option<(&[u8], u64)> {
-    let (hash, rest) = encoded.strip_prefix(&[0x0a, 64])?.split_at_checked(64)?;
+    let (hash, rest) = match encoded {
+        [0x0a, length @ ..0x80, rest @ ..] => rest.split_at_checked(usize::from(*length))?,
+        // The length of SHA-512's hashes, as a varint.
+        [0x0a, 0x80, 0x01, rest @ ..] => rest.split_at_checked(128)?,
+        _ => return None,
+    };
     let Some(mut size) = rest.strip_prefix(&[0x10]) else {
         return rest.is_empty().then_some((hash, 0));
     };
@@ -112,6 +151,22 @@ mod tests {
     use super::*;
 
     const FUNCTION: DigestFunction = DigestFunction::Sha256;
+
+    #[test]
+    fn digests_of_every_function_are_read_and_told_apart_by_their_length() {
+        let offered = DigestFunctions::of(DigestFunction::ALL);
+        for function in DigestFunction::ALL {
+            let digest = Digest::of(function, &[7; 300]);
+            let encoded = Bytes::from(digest.to_proto().encode_to_vec());
+            assert_eq!(canonical_parts(&encoded), Some((&digest.hex_bytes()[..], 300)));
+            assert_eq!(encoded_digest("digest", &encoded, function), Ok(digest));
+            let bad = Bytes::from_static(b"bad");
+            let found = super::function(&offered, 0, [&bad, &encoded]);
+            let expected =
+                if function == DigestFunction::Blake3 { DigestFunction::Sha256 } else { function };
+            assert_eq!(found, Ok(expected));
+        }
+    }
 
     fn check(encoded: &[u8], expected: Result<Digest, RequestError>) {
         assert_eq!(encoded_digest("digest", encoded, FUNCTION), expected);

@@ -6,11 +6,12 @@
 //! ```
 //! and with `compressed-blobs/compressor` in place of `blobs`. An instance name
 //! may have several segments, none of them a keyword, so the first keyword ends
-//! it. The function stands in the name for those that came after REAPI 2.2.
+//! it. The function must stand in the name for those that came after REAPI 2.2; of the others the length
+//! of the hash tells which it is.
 
 use std::str::Split;
 
-use model::{Digest, DigestError, DigestFunction, InstanceName};
+use model::{Digest, DigestError, DigestFunction, DigestFunctions, InstanceName};
 use tonic::{Code, Status};
 
 use crate::status;
@@ -68,23 +69,29 @@ const READ_FORM: &str = "[instance/]blobs/[digest function/]hash/size";
 const WRITE_FORM: &str = "[instance/]uploads/uuid/blobs/[digest function/]hash/size[/metadata]";
 
 /// Reads the name in a `ReadRequest`.
-pub(crate) fn parse_read(name: &str) -> Result<Resource, ResourceNameError> {
+pub(crate) fn parse_read(
+    name: &str,
+    offered: &DigestFunctions,
+) -> Result<Resource, ResourceNameError> {
     check_length(name)?;
     let form = ResourceNameError::Form { expected: READ_FORM };
     let segments = after_instance(name, &["blobs", "compressed-blobs"]);
     let mut segments = segments.ok_or_else(|| form.clone())?;
-    let resource = blob(&mut segments, &form)?;
+    let resource = blob(&mut segments, &form, offered)?;
     if segments.next().is_some() { Err(form) } else { Ok(resource) }
 }
 
 /// Reads the name in a `WriteRequest` or a `QueryWriteStatusRequest`.
-pub(crate) fn parse_write(name: &str) -> Result<Resource, ResourceNameError> {
+pub(crate) fn parse_write(
+    name: &str,
+    offered: &DigestFunctions,
+) -> Result<Resource, ResourceNameError> {
     check_length(name)?;
     let form = ResourceNameError::Form { expected: WRITE_FORM };
     let segments = after_instance(name, &["uploads"]);
     let mut segments = segments.ok_or_else(|| form.clone())?;
     let uuid = segments.nth(1).unwrap_or_default();
-    if uuid.is_empty() { Err(form) } else { blob(&mut segments, &form) }
+    if uuid.is_empty() { Err(form) } else { blob(&mut segments, &form, offered) }
 }
 
 fn check_length(name: &str) -> Result<(), ResourceNameError> {
@@ -109,6 +116,7 @@ fn after_instance<'a>(name: &'a str, keywords: &[&str]) -> Option<Split<'a, char
 fn blob<'a>(
     segments: &mut impl Iterator<Item = &'a str>,
     form: &ResourceNameError,
+    offered: &DigestFunctions,
 ) -> Result<Resource, ResourceNameError> {
     let mut next = || segments.next().ok_or_else(|| form.clone());
     let compression = match next()? {
@@ -117,12 +125,15 @@ fn blob<'a>(
         _ => return Err(form.clone()),
     };
     let mut hash = next()?;
-    let mut function = DigestFunction::Sha256;
-    if let Some(named) = DigestFunction::from_name(hash) {
-        function = named;
+    let named = DigestFunction::from_name(hash);
+    if named.is_some() {
         hash = next()?;
     }
     let size = next()?;
+    let function = match named {
+        Some(function) => offered.read(function.to_proto(), [])?,
+        None => offered.infer(hash.len())?,
+    };
     Ok(Resource { digest: Digest::parse_hex(function, hash, size_bytes(size)?)?, compression })
 }
 
@@ -153,14 +164,38 @@ mod tests {
         Resource { digest, compression }
     }
 
-    fn check(parse: fn(&str) -> Result<Resource, ResourceNameError>, name: &str, good: Resource) {
+    type Parse = fn(&str, &DigestFunctions) -> Result<Resource, ResourceNameError>;
+
+    fn check(parse: Parse, name: &str, good: Resource) {
         let name = name.replace("HASH", HASH);
-        assert_eq!(parse(&name), Ok(good), "{name}");
+        assert_eq!(parse(&name, &DigestFunctions::default()), Ok(good), "{name}");
     }
 
-    fn refuse(parse: fn(&str) -> Result<Resource, ResourceNameError>, name: &str) {
+    fn refuse(parse: Parse, name: &str) {
         let name = name.replace("HASH", HASH);
-        assert!(parse(&name).is_err(), "{name}");
+        assert!(parse(&name, &DigestFunctions::default()).is_err(), "{name}");
+    }
+
+    #[test]
+    fn names_of_every_function() {
+        let all = DigestFunctions::of(DigestFunction::ALL);
+        for function in DigestFunction::ALL {
+            let digest = Digest::of(function, b"abc");
+            let good = Ok(Resource { digest, compression: Compression::Identity });
+            assert_eq!(parse_read(&format!("blobs/{function}/{digest}"), &all), good);
+            assert_eq!(parse_write(&format!("uploads/u/blobs/{function}/{digest}"), &all), good);
+            if function.resource_name_segment().is_none() {
+                assert_eq!(parse_read(&format!("a/blobs/{digest}"), &all), good);
+                let others = DigestFunction::ALL.into_iter().filter(|other| *other != function);
+                let others = DigestFunctions::of(others);
+                let refused = parse_read(&format!("blobs/{function}/{digest}"), &others);
+                let not_offered = matches!(
+                    refused,
+                    Err(ResourceNameError::Digest(DigestError::NotOffered { .. }))
+                );
+                assert!(not_offered, "{refused:?}");
+            }
+        }
     }
 
     #[test]

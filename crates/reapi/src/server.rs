@@ -18,7 +18,7 @@ use worker::Worker;
 
 use crate::action_cache::ActionCache;
 use crate::byte_stream::ByteStream;
-use crate::capabilities::Capabilities;
+use crate::capabilities::{Capabilities, OfferedFunctions};
 use crate::cas::ContentAddressableStorage;
 use crate::execution::Execution;
 use crate::grpc::Endpoint;
@@ -72,6 +72,8 @@ pub struct Services {
     pub worker: Worker,
     /// Tells clients whether new work is welcome.
     pub health: Health,
+    /// The digest functions that clients may use.
+    pub functions: OfferedFunctions,
 }
 
 /// The services that go on while the store can't promise that what it is given reaches the disk.
@@ -159,11 +161,13 @@ where
 }
 
 fn routes(
-    Services { store, worker, health }: Services,
+    Services { store, worker, health, functions }: Services,
 ) -> Result<Routes, tonic_reflection::server::Error> {
     let lookups = Lookups::new();
-    let action_cache = ActionCache::new(Arc::clone(&store), worker.clone(), lookups.clone());
-    let execution = Execution::new(Arc::clone(&store), worker.clone(), lookups);
+    let action_cache =
+        ActionCache::new(Arc::clone(&store), worker.clone(), lookups.clone(), functions.cache);
+    let execution =
+        Execution::new(Arc::clone(&store), worker.clone(), lookups, functions.execution);
     let mut routes = Routes::builder();
     routes
         .add_service(
@@ -172,13 +176,13 @@ fn routes(
             )
             .max_decoding_message_size(MAX_NAME_MESSAGE_BYTES),
         )
-        .add_service(Endpoint(Capabilities))
-        .add_service(Endpoint(ContentAddressableStorage::new(Arc::clone(&store))))
-        .add_service(Endpoint(ByteStream::new(Arc::clone(&store))))
+        .add_service(Endpoint(Capabilities::new(functions)))
+        .add_service(Endpoint(ContentAddressableStorage::new(Arc::clone(&store), functions.cache)))
+        .add_service(Endpoint(ByteStream::new(Arc::clone(&store), functions.cache)))
         .add_service(Endpoint(action_cache))
         .add_service(Endpoint(execution))
         .add_service(Endpoint(Operations::new(worker)))
-        .add_service(Endpoint(InternalCas::new(Arc::clone(&store))))
+        .add_service(Endpoint(InternalCas::new(Arc::clone(&store), functions.cache)))
         .add_service(Endpoint(StoreMaintenance::new(store)))
         .add_service(reflection::v1()?.max_decoding_message_size(MAX_NAME_MESSAGE_BYTES))
         .add_service(reflection::v1alpha()?.max_decoding_message_size(MAX_NAME_MESSAGE_BYTES));

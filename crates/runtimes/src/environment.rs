@@ -44,7 +44,7 @@ impl Content {
     pub(crate) fn named(text: &[u8]) -> Self {
         let mut hasher = hasher();
         hasher.update(text);
-        Self::Fixed(*hasher.finish().hash())
+        Self::Fixed(hasher.finish().hash().first())
     }
 
     /// The environment of a view with that description.
@@ -57,7 +57,7 @@ impl Content {
         let mut hasher = hasher();
         hasher.update(description);
         hasher.update(&content);
-        Environment(*hasher.finish().hash())
+        Environment(hasher.finish().hash().first())
     }
 }
 
@@ -117,7 +117,7 @@ fn hash_file(path: &Path) -> io::Result<[u8; 32]> {
     let mut buffer = vec![0; 256 << 10];
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(*hasher.finish().hash()),
+            0 => return Ok(hasher.finish().hash().first()),
             length => hasher.update(&buffer[..length]),
         }
     }
@@ -129,7 +129,7 @@ fn nonce() -> [u8; 32] {
     let mut hasher = hasher();
     hasher.update(&now.as_nanos().to_le_bytes());
     hasher.update(&std::process::id().to_le_bytes());
-    *hasher.finish().hash()
+    hasher.finish().hash().first()
 }
 
 /// The time for which a look at the directories is good. A look costs some hundred calls of stat(2), so it
@@ -216,7 +216,7 @@ impl Look {
                 hasher.update(&metadata.mtime_nsec().to_le_bytes());
             }
         }
-        Self { hash: *hasher.finish().hash(), paths, taken }
+        Self { hash: hasher.finish().hash().first(), paths, taken }
     }
 }
 

@@ -68,7 +68,7 @@ impl RootView {
         self.mounts.iter().for_each(|mount| put(0, &mount.at, b""));
         self.symlinks.iter().for_each(|(path, target)| put(1, path, target.as_bytes()));
         self.files.iter().for_each(|(path, content)| put(2, path, content));
-        *hasher.finish().hash()
+        hasher.finish().hash().first()
     }
 }
 

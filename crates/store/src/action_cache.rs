@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use model::{Digest, DigestFunction};
+use model::{Digest, DigestFunction, HASH_BYTES_MAX, HashBytes};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
@@ -19,6 +19,7 @@ use crate::checkpoint::Checkpoints;
 use crate::empty_directory::each_entry;
 use crate::entry;
 use crate::error::StoreError;
+use crate::function_directories::{DIRECTORIES, FunctionDirectories};
 use crate::index::Index;
 use crate::index_file::{Snapshot, Witness};
 use crate::publisher::Publisher;
@@ -55,6 +56,7 @@ pub struct ActionCache {
 
 struct Inner {
     files: Publisher,
+    directories: FunctionDirectories,
     checkpoints: Arc<Checkpoints>,
     /// The entries, by [`key`] and with the size of their files.
     index: Index,
@@ -106,15 +108,17 @@ impl EntryPath {
 /// The place of an entry in the index: the action's hash, mixed with what else is in the name of the
 /// file. Its first byte is the hash's, so that a part of the index is a directory of entries.
 fn key(action: &Digest, instance: Option<&Digest>, file_bytes: u64) -> Digest {
-    let mut hash = *action.hash();
+    let mut hash = [0; HASH_BYTES_MAX];
+    let hash = &mut hash[..action.hash().len()];
+    hash.copy_from_slice(action.hash());
     let mut mix = |bytes: &[u8]| {
-        hash[8..31].iter_mut().zip(bytes).for_each(|(byte, other)| *byte ^= other);
+        hash[8..].iter_mut().zip(bytes).for_each(|(byte, other)| *byte ^= other);
     };
     mix(&action.size_bytes().to_le_bytes());
     if let Some(instance) = instance {
-        mix(&instance.hash()[8..31]);
+        mix(&instance.hash()[8..]);
     }
-    Digest::new(action.function(), hash, file_bytes)
+    Digest::new(action.function(), HashBytes::of(hash), file_bytes)
 }
 
 /// The [`key`] of the entry whose file has that name; `None` if it is not the name of an entry.
@@ -137,16 +141,18 @@ pub(crate) fn key_of_name(
 }
 
 impl ActionCache {
-    /// `files` makes entries, and `index` knows those that are there.
+    /// `files` makes entries in `directories`, and `index` knows those that are there.
     pub(crate) fn new(
         files: Publisher,
+        directories: FunctionDirectories,
         checkpoints: Arc<Checkpoints>,
         index: Index,
         clock: Arc<Clock>,
         space: Arc<Space>,
     ) -> Self {
         let names = Stripes::new();
-        Self { inner: Arc::new(Inner { files, checkpoints, index, clock, space, names }) }
+        let inner = Inner { files, directories, checkpoints, index, clock, space, names };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The entries' attributes.
@@ -208,6 +214,14 @@ impl ActionCache {
         let failed = |step, e| inner.space.trouble().failed(step, path.path.to_string_lossy(), e);
         let file = write().map_err(|e| failed("write cached result", e))?;
         let _change = self.inner.checkpoints.begin_change()?;
+        if !inner.directories.contain(action.function())
+            && inner
+                .directories
+                .make(action.function())
+                .map_err(|e| failed("make the directories of", e))?
+        {
+            inner.space.add_directories(DIRECTORIES);
+        }
         let _name = self.inner.names.lock(action.hash());
         inner
             .files
@@ -247,7 +261,7 @@ impl ActionCache {
         idle: &[(Digest, Tick)],
     ) -> Result<(u64, u64), StoreError> {
         let inner = &*self.inner;
-        let idle: HashMap<[u8; 32], Tick> =
+        let idle: HashMap<HashBytes, Tick> =
             idle.iter().map(|(key, last_use)| (*key.hash(), *last_use)).collect();
         let path = format!("{}/{first_byte:02x}", function.name());
         let failed = |step, e: Errno| StoreError::io(step, path.as_str(), e);

@@ -31,6 +31,7 @@ use rustix::io::Errno;
 use crate::blob_path::BlobPath;
 use crate::checkpoint::Checkpoints;
 use crate::error::StoreError;
+use crate::function_directories::{DIRECTORIES, FunctionDirectories};
 use crate::hash_file::{FileHash, hash_file};
 use crate::index::Index;
 use crate::index_file::{Snapshot, Witness};
@@ -80,6 +81,7 @@ pub struct Cas {
 
 struct Inner {
     files: Publisher,
+    directories: FunctionDirectories,
     path: PathBuf,
     checkpoints: Arc<Checkpoints>,
     quarantine: Quarantine,
@@ -95,21 +97,28 @@ struct Inner {
     names: Stripes,
 }
 
+/// The directory of the blobs.
+pub(crate) struct BlobDirectory {
+    pub(crate) path: PathBuf,
+    pub(crate) directories: FunctionDirectories,
+}
+
 impl Cas {
-    /// `files` makes blobs in the directory at `path`, and `index` knows those that are there.
+    /// `files` makes blobs in `directories` below `path`, and `index` knows those that are there.
     pub(crate) fn new(
         files: Publisher,
-        path: PathBuf,
+        BlobDirectory { path, directories }: BlobDirectory,
         checkpoints: Arc<Checkpoints>,
         quarantine: Quarantine,
         index: Index,
         clock: Arc<Clock>,
         space: Arc<Space>,
     ) -> Self {
-        let watch = Watch::start(files.directory());
+        let watch = Watch::start(files.directory(), directories.functions());
         Self {
             inner: Arc::new(Inner {
                 files,
+                directories,
                 watch,
                 is_compared: AtomicBool::new(false),
                 losses: Losses::default(),
@@ -141,15 +150,29 @@ impl Cas {
         self.inner.is_compared.store(true, Ordering::Release);
     }
 
-    /// Makes the empty blobs, which every store has.
+    /// Makes the empty blobs of all functions that have directories.
     pub(crate) fn ensure_empty_blobs(&self) -> Result<(), StoreError> {
-        for function in DigestFunction::ALL {
-            let digest = Digest::empty(function);
-            if !self.inner.index.contains(&digest) {
-                self.store(&digest, &[])?;
+        self.inner.directories.functions().try_for_each(|it| self.ensure_empty_blob(it))
+    }
+
+    fn ensure_empty_blob(&self, function: DigestFunction) -> Result<(), StoreError> {
+        let digest = Digest::empty(function);
+        if self.inner.index.contains(&digest) { Ok(()) } else { self.store(&digest, &[]) }
+    }
+
+    /// Makes a function's directories for its first blob, and its empty blob with them.
+    fn make_directories(&self, function: DigestFunction) -> Result<(), StoreError> {
+        let inner = &*self.inner;
+        {
+            let _change = inner.checkpoints.begin_change()?;
+            let failed = |e| self.write_failed("make the directories of", function.name(), e);
+            if !inner.directories.make(function).map_err(failed)? {
+                return Ok(());
             }
+            inner.watch.add(inner.files.directory(), function);
+            inner.space.add_directories(DIRECTORIES);
         }
-        Ok(())
+        self.ensure_empty_blob(function)
     }
 
     /// Whether the blob is in the store. No system call. To be told so is a use of the blob, which
@@ -221,7 +244,7 @@ impl Cas {
         }
         let mut file = self.open_file(digest)?;
         if file.is_none() && digest.is_empty_blob() {
-            self.ensure_empty_blobs()?;
+            self.ensure_empty_blob(digest.function())?;
             file = self.open_file(digest)?;
         }
         let Some(file) = file else { return Ok(None) };
@@ -381,6 +404,9 @@ impl Cas {
         charge: Charge,
     ) -> Result<(), StoreError> {
         let inner = &*self.inner;
+        if !inner.directories.contain(digest.function()) {
+            self.make_directories(digest.function())?;
+        }
         let _change = inner.checkpoints.begin_change()?;
         let _name = inner.names.lock(digest.hash());
         let now = inner.clock.now();
@@ -538,7 +564,11 @@ pub(crate) fn snapshot(
     let (function, first_byte) = Index::shard_of(part);
     let path = format!("{}/{first_byte:02x}", function.name());
     let _names = names.lock_all_of(first_byte);
-    let stat = statat(parent, &path, AtFlags::SYMLINK_NOFOLLOW)?;
+    let stat = match statat(parent, &path, AtFlags::SYMLINK_NOFOLLOW) {
+        // A function that nobody has used has no directories.
+        Err(Errno::NOENT) => return Ok(None),
+        stat => stat?,
+    };
     Ok(index.records_of(part, slots).then(|| Witness::of(&stat)))
 }
 

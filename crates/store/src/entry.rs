@@ -1,7 +1,7 @@
 //! The bytes of an entry of the action cache; see `docs/storage-format.md`, "Cached results".
 
 use bytes::Bytes;
-use model::{BlobHasher, DigestFunction};
+use model::{BlobHasher, DigestFunction, HashBytes};
 
 const MAGIC: &[u8; 8] = b"ACTD-AC\0";
 const VERSION: u32 = 1;
@@ -37,10 +37,10 @@ pub(crate) fn decode(name: &[u8], entry: &Bytes) -> Option<Bytes> {
         return None;
     }
     let value = entry.slice(HEADER_BYTES..);
-    (entry[CHECKSUM_AT..HEADER_BYTES] == checksum(name, &value)).then_some(value)
+    (entry[CHECKSUM_AT..HEADER_BYTES] == *checksum(name, &value)).then_some(value)
 }
 
-fn checksum(name: &[u8], value: &[u8]) -> [u8; 32] {
+fn checksum(name: &[u8], value: &[u8]) -> HashBytes {
     let mut hasher = BlobHasher::new(DigestFunction::Blake3);
     hasher.update(name);
     hasher.update(&[0]);

@@ -147,11 +147,11 @@ impl Evictor {
         let (mut leased_bytes, mut oldest_idle) = (0, 0);
         for index in [self.cas.index(), self.action_cache.index()] {
             for function in DigestFunction::ALL {
-                index.each(function, |slot| {
-                    let idle = now.saturating_sub(slot.usage.last_use);
+                index.each(function, |record| {
+                    let idle = now.saturating_sub(record.usage.last_use);
                     oldest_idle = idle.max(oldest_idle);
                     if idle < self.lease {
-                        leased_bytes += self.space.cost(slot.size_bytes);
+                        leased_bytes += self.space.cost(record.size_bytes);
                     }
                 });
             }
@@ -397,11 +397,11 @@ mod tests {
         drop(store);
         let store = open(root.path());
         let mut found = Vec::new();
-        store.cas().index().each(FUNCTION, |slot| {
-            found.push((slot.hash, slot.usage.is_reused));
+        store.cas().index().each(FUNCTION, |record| {
+            found.push((record.hash.to_vec(), record.usage.is_reused));
         });
-        assert!(found.contains(&(*once.hash(), false)));
-        assert!(found.contains(&(*reused.hash(), true)));
+        assert!(found.contains(&(once.hash().to_vec(), false)));
+        assert!(found.contains(&(reused.hash().to_vec(), true)));
         assert_eq!(store.stats().used_bytes, used, "the account comes back as well");
     }
 }

@@ -11,7 +11,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use model::{Digest, DigestFunction};
+use model::{Digest, DigestFunction, HashBytes};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::recency::{RANKS, Tick, Usage};
@@ -46,12 +46,17 @@ struct Part {
 }
 
 impl Index {
-    /// An index whose parts are filled by `fill`. The secret spreads the entries; see [`Table`].
-    pub(crate) fn new(secret: u64, fill: Box<Fill>) -> Self {
-        let part = || Mutex::new(Part { table: Table::new(secret), is_pending: true });
+    /// An index whose parts are filled by `fill`, those of `functions`: no others have directories yet.
+    /// The secret spreads the entries; see [`Table`].
+    pub(crate) fn new(secret: u64, functions: &[DigestFunction], fill: Box<Fill>) -> Self {
+        let part = |number| {
+            let (function, _) = Self::shard_of(number);
+            let table = Table::new(secret, function.hash_bytes());
+            Mutex::new(Part { table, is_pending: functions.contains(&function) })
+        };
         Self {
-            parts: (0..PARTS).map(|_| part()).collect(),
-            pending: AtomicUsize::new(PARTS),
+            parts: (0..PARTS).map(part).collect(),
+            pending: AtomicUsize::new(functions.len() * SHARDS),
             fill,
             files: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -61,7 +66,7 @@ impl Index {
     /// An index that knows that there is nothing.
     #[cfg(test)]
     pub(crate) fn empty(secret: u64) -> Self {
-        let index = Self::new(secret, Box::new(|_, _| {}));
+        let index = Self::new(secret, &DigestFunction::ALL, Box::new(|_, _| {}));
         (0..PARTS).for_each(|part| index.settle(part));
         index
     }
@@ -86,35 +91,25 @@ impl Index {
 
     /// Whether a file with that hash and that size is there. Asking for it is a use.
     pub(crate) fn touch(&self, digest: &Digest, now: Tick) -> bool {
-        let mut part = self.part(digest);
-        let found = part.table.get_mut(digest.hash());
-        match found.filter(|slot| slot.size_bytes == digest.size_bytes()) {
-            Some(slot) => {
-                slot.usage.touch(now);
-                true
-            }
-            None => false,
-        }
+        self.part(digest).table.touch(digest.hash(), Some(digest.size_bytes()), now)
     }
 
     /// As [`Index::touch`], whatever the size is. A part that was not filled stays so.
     pub(crate) fn touch_any_size(&self, digest: &Digest, now: Tick) {
         let mut part = self.parts[number(digest.function(), digest.hash()[0])].lock();
-        if let Some(slot) = part.table.get_mut(digest.hash()) {
-            slot.usage.touch(now);
-        }
+        part.table.touch(digest.hash(), None, now);
     }
 
     /// Whether a file with that hash and that size is there, without using it.
     pub(crate) fn contains(&self, digest: &Digest) -> bool {
-        let mut part = self.part(digest);
-        part.table.get_mut(digest.hash()).is_some_and(|slot| slot.size_bytes == digest.size_bytes())
+        let found = self.part(digest).table.get(digest.hash());
+        found.is_some_and(|(size_bytes, _)| size_bytes == digest.size_bytes())
     }
 
     /// The size of the file with that hash, if it is known to be there.
-    pub(crate) fn size(&self, function: DigestFunction, hash: &[u8; 32]) -> Option<u64> {
-        let mut part = self.parts[number(function, hash[0])].lock();
-        part.table.get_mut(hash).map(|slot| slot.size_bytes)
+    pub(crate) fn size(&self, function: DigestFunction, hash: &HashBytes) -> Option<u64> {
+        let part = self.parts[number(function, hash[0])].lock();
+        part.table.get(hash).map(|(size_bytes, _)| size_bytes)
     }
 
     /// Notes that the file is there; returns the size of the one that it replaced.
@@ -135,8 +130,7 @@ impl Index {
     /// As [`Index::remove`], if the file was not used since then.
     pub(crate) fn remove_unused_since(&self, digest: &Digest, last_use: Tick) -> Option<u64> {
         let mut part = self.part(digest);
-        let slot = part.table.get_mut(digest.hash())?;
-        if slot.usage.last_use != last_use {
+        if part.table.get(digest.hash())?.1.last_use != last_use {
             return None;
         }
         let before = part.table.remove(digest.hash());
@@ -171,13 +165,14 @@ impl Index {
         let part = self.parts[number(function, first_byte)].lock();
         let idle = part.table.iter().filter(|slot| slot.usage.rank(now, lease) >= rank);
         let found =
-            |slot: &Slot| (Digest::new(function, slot.hash, slot.size_bytes), slot.usage.last_use);
+            |slot: Slot| (Digest::new(function, slot.hash, slot.size_bytes), slot.usage.last_use);
         idle.map(found).collect()
     }
 
     /// The function and the first byte of the hashes of a part, of [`PARTS`].
     pub(crate) fn shard_of(part: usize) -> (DigestFunction, u8) {
-        (DigestFunction::ALL[part / SHARDS], (part % SHARDS) as u8)
+        let functions = DigestFunction::ALL.len();
+        (DigestFunction::ALL[part % functions], (part / functions) as u8)
     }
 
     /// The files of a part, of [`PARTS`].
@@ -195,10 +190,10 @@ impl Index {
     }
 
     /// Calls with all known files of a function, in no order; a part is locked meanwhile.
-    pub(crate) fn each(&self, function: DigestFunction, mut visit: impl FnMut(&Slot)) {
-        let first = number(function, 0);
-        for part in &self.parts[first..first + SHARDS] {
-            part.lock().table.iter().for_each(&mut visit);
+    pub(crate) fn each(&self, function: DigestFunction, mut visit: impl FnMut(Slot)) {
+        for first_byte in 0..=u8::MAX {
+            let part = self.parts[number(function, first_byte)].lock();
+            part.table.iter().for_each(&mut visit);
         }
     }
 
@@ -245,10 +240,10 @@ impl Index {
     }
 }
 
-/// The part of the files whose hashes begin with that byte.
+/// The part of the files whose hashes begin with that byte. The functions take turns, so that a walk in
+/// even steps is even where only one of them is in use.
 fn number(function: DigestFunction, first_byte: u8) -> usize {
-    let functions = DigestFunction::ALL.iter().position(|other| *other == function);
-    functions.unwrap_or(0) * SHARDS + usize::from(first_byte)
+    usize::from(first_byte) * DigestFunction::ALL.len() + function as usize
 }
 
 #[cfg(test)]
@@ -268,6 +263,43 @@ mod tests {
         assert_eq!(index.remove(&digest), Some(3));
         assert_eq!(index.remove(&digest), None);
         assert!(!index.contains(&digest));
+    }
+
+    #[test]
+    fn every_function_has_files_of_its_own() {
+        let index = Index::empty(1);
+        for (at, function) in DigestFunction::ALL.into_iter().enumerate() {
+            assert_eq!(DigestFunction::ALL[function as usize], function);
+            let digest = Digest::of(function, b"abc");
+            assert!(!index.contains(&digest));
+            index.insert(&digest, Usage::first(1));
+            assert!(index.touch(&digest, 2));
+            assert_eq!(index.files(), at as u64 + 1);
+            let mut found = Vec::new();
+            index.each(function, |slot| found.push((slot.hash, slot.size_bytes)));
+            assert_eq!(found, [(*digest.hash(), 3)]);
+            let parts = (0..PARTS).filter(|part| !index.files_of(*part).is_empty());
+            assert_eq!(parts.count(), at + 1);
+            let part = number(function, digest.hash()[0]);
+            assert_eq!(Index::shard_of(part), (function, digest.hash()[0]));
+            assert_eq!(index.files_of(part), [digest]);
+        }
+        for function in DigestFunction::ALL {
+            assert_eq!(index.remove(&Digest::of(function, b"abc")), Some(3));
+        }
+        assert_eq!((index.files(), index.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_function_without_directories_has_nothing_to_be_filled() {
+        let fill = Box::new(|part: usize, _: &mut Table| {
+            assert_eq!(Index::shard_of(part).0, DigestFunction::Sha512);
+        });
+        let index = Index::new(1, &[DigestFunction::Sha512], fill);
+        assert!(!index.contains(&Digest::of(DigestFunction::Md5, b"abc")));
+        assert!(!index.is_settled());
+        (0..PARTS).for_each(|part| index.settle(part));
+        assert!(index.is_settled());
     }
 
     #[test]
@@ -300,6 +332,7 @@ mod tests {
         let part = number(DigestFunction::Blake3, digest.hash()[0]);
         let index = Index::new(
             1,
+            &DigestFunction::ALL,
             Box::new(move |number, table| {
                 if number == part {
                     table.insert(digest.hash(), 3, Usage::first(7));

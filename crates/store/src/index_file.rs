@@ -9,12 +9,12 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use model::{Digest, DigestFunction};
+use model::{Digest, DigestFunction, HashBytes};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat, fstat, openat, renameat, unlinkat};
 use rustix::io::{Errno, pread, pwrite};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::index::PARTS;
+use crate::index::{Index, PARTS};
 use crate::recency::{Tick, Usage};
 use crate::root::write_all;
 use crate::table::Slot;
@@ -29,7 +29,8 @@ const ENTRY_BYTES: usize = 80;
 const ENTRIES: usize = 2 * PARTS;
 const TABLE_BYTES: usize = ENTRIES * ENTRY_BYTES;
 const RECORDS_AT: usize = HEADER_BYTES + TABLE_BYTES;
-const RECORD_BYTES: usize = 48;
+/// What a record has behind its hash: the size, the last use, and whether it was used again.
+const RECORD_REST_BYTES: usize = 16;
 const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// The kind of a file.
@@ -91,7 +92,7 @@ pub(crate) struct Entry {
     records: u64,
     /// The position of the records in the file.
     offset: u64,
-    checksum: [u8; 32],
+    checksum: HashBytes,
 }
 
 /// An index that an earlier server wrote.
@@ -132,11 +133,18 @@ impl IndexFile {
     /// The files of a part; `None` if the record of them is damaged.
     pub(crate) fn records(&self, kind: Kind, part: usize) -> Option<Vec<Slot>> {
         let entry = self.entry(kind, part);
-        let length = usize::try_from(entry.records).ok()?.checked_mul(RECORD_BYTES)?;
+        let record_bytes = record_bytes(part);
+        let length = usize::try_from(entry.records).ok()?.checked_mul(record_bytes)?;
         let content = read_exact(&self.file, entry.offset, length).ok()?;
         let is_whole = *Digest::of(DigestFunction::Blake3, &content).hash() == entry.checksum;
-        is_whole.then(|| content.as_chunks().0.iter().map(decode).collect())
+        is_whole.then(|| content.chunks_exact(record_bytes).map(decode).collect())
     }
+}
+
+/// The bytes of a record of that part.
+fn record_bytes(part: usize) -> usize {
+    let (function, _) = Index::shard_of(part);
+    function.hash_bytes() + RECORD_REST_BYTES
 }
 
 fn entry_number(kind: Kind, part: usize) -> usize {
@@ -153,15 +161,16 @@ fn read_entries(file: &OwnedFd) -> Option<Vec<Entry>> {
     let is_ours = header.starts_with(MAGIC)
         && header[8..12] == VERSION.to_le_bytes()
         && header[12..CHECKSUM_AT] == (ENTRIES as u32).to_le_bytes()
-        && header[CHECKSUM_AT..] == *Digest::of(DigestFunction::Blake3, table).hash();
+        && header[CHECKSUM_AT..] == **Digest::of(DigestFunction::Blake3, table).hash();
     if !is_ours {
         return None;
     }
     let mut offset = RECORDS_AT as u64;
     let mut entries = Vec::with_capacity(ENTRIES);
-    for encoded in table.as_chunks::<ENTRY_BYTES>().0 {
+    for (number, encoded) in table.as_chunks::<ENTRY_BYTES>().0.iter().enumerate() {
         let entry = decode_entry(encoded, offset);
-        offset = offset.checked_add(entry.records.checked_mul(RECORD_BYTES as u64)?)?;
+        let record_bytes = record_bytes(number % PARTS) as u64;
+        offset = offset.checked_add(entry.records.checked_mul(record_bytes)?)?;
         entries.push(entry);
     }
     (offset == size_bytes).then_some(entries)
@@ -189,9 +198,10 @@ fn encode(slot: &Slot, into: &mut Vec<u8>) {
     into.extend_from_slice(&[slot.usage.is_reused.into(), 0, 0, 0]);
 }
 
-fn decode(record: &[u8; RECORD_BYTES]) -> Slot {
-    let mut fields = Fields(record);
-    let (hash, size_bytes) = (fields.take(), u64::from_le_bytes(fields.take()));
+fn decode(record: &[u8]) -> Slot {
+    let (hash, rest) = record.split_at(record.len() - RECORD_REST_BYTES);
+    let mut fields = Fields(rest);
+    let (hash, size_bytes) = (HashBytes::of(hash), u64::from_le_bytes(fields.take()));
     let last_use = Tick::from_le_bytes(fields.take());
     let [is_reused] = fields.take();
     Slot { hash, size_bytes, usage: Usage::recorded(last_use, is_reused != 0) }
@@ -222,7 +232,7 @@ fn decode_entry(encoded: &[u8; ENTRY_BYTES], offset: u64) -> Entry {
         records: u64::from_le_bytes(fields.take()),
         cost_bytes: u64::from_le_bytes(fields.take()),
         offset,
-        checksum: fields.take(),
+        checksum: HashBytes::from(fields.take::<32>()),
     }
 }
 

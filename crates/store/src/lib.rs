@@ -28,6 +28,7 @@ mod empty_directory;
 mod entry;
 mod error;
 mod evictor;
+mod function_directories;
 mod hash_disk;
 mod hash_file;
 mod index;

@@ -100,6 +100,22 @@ impl Usage {
         self.is_reused |= period(now).wrapping_sub(self.first_period) >= 2;
     }
 
+    /// As one word, for tables.
+    pub(crate) fn to_bits(self) -> u64 {
+        u64::from(self.last_use)
+            | u64::from(self.first_period) << 32
+            | u64::from(self.is_reused) << 48
+    }
+
+    /// From the word of [`Usage::to_bits`].
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        Self {
+            last_use: bits as Tick,
+            first_period: (bits >> 32) as u16,
+            is_reused: bits >> 48 & 1 != 0,
+        }
+    }
+
     /// The place in the order of eviction: the highest goes first. [`is_leased`] tells the class.
     pub(crate) fn rank(&self, now: Tick, lease: Tick) -> usize {
         let idle = now.saturating_sub(self.last_use);

@@ -17,6 +17,7 @@ use rustix::process::{geteuid, getpid};
 
 use crate::empty_directory::empty_directory;
 use crate::error::StoreError;
+use crate::function_directories;
 use crate::publisher::Publisher;
 
 /// The content of the version file.
@@ -123,6 +124,8 @@ pub(crate) struct Root {
     pub(crate) directory: OwnedFd,
     pub(crate) blobs: OwnedFd,
     pub(crate) action_cache: OwnedFd,
+    /// The digest functions that have directories below the two.
+    pub(crate) functions: Vec<DigestFunction>,
     pub(crate) temporary: OwnedFd,
     pub(crate) work: OwnedFd,
     pub(crate) quarantine: OwnedFd,
@@ -157,12 +160,8 @@ impl Root {
         let cas = make(&directory, "cas")?;
         let blobs = make(&cas, "blobs")?;
         let action_cache = make(&directory, "ac")?;
-        for parent in [&blobs, &action_cache] {
-            for function in DigestFunction::ALL {
-                make_shards(&make(parent, function.name())?)
-                    .map_err(|e| io("make the shards of", function.name(), e))?;
-            }
-        }
+        let functions = function_directories::make_or_complete([&blobs, &action_cache])
+            .map_err(|e| io("make the directories of blobs and cached results in", "", e))?;
         Ok(Self {
             path: path.to_owned(),
             is_new,
@@ -171,6 +170,7 @@ impl Root {
             directory,
             blobs,
             action_cache,
+            functions,
             temporary,
             _lock: lock,
         })
@@ -297,18 +297,6 @@ fn check_version(directory: &OwnedFd, path: &Path) -> Result<(), OpenError> {
         path: path.to_owned(),
         found: String::from_utf8_lossy(content.trim_ascii_end()).into_owned(),
     })
-}
-
-/// The disk space of a store's directories: a block each, while they are small.
-pub(crate) fn directory_bytes(block_bytes: u64) -> u64 {
-    2 * DigestFunction::ALL.len() as u64 * 256 * block_bytes
-}
-
-fn make_shards(function: &OwnedFd) -> rustix::io::Result<()> {
-    for shard in 0..=u8::MAX {
-        make_directory(function, &format!("{shard:02x}"))?;
-    }
-    Ok(())
 }
 
 fn make_directory(parent: &OwnedFd, name: &str) -> rustix::io::Result<()> {

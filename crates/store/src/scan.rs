@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use model::{Digest, DigestFunction};
+use model::{Digest, DigestFunction, HashBytes};
 use parking_lot::Mutex;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, openat, statat, statx, unlinkat,
@@ -105,7 +105,7 @@ struct Listing<'a> {
     function: DigestFunction,
     first_byte: u8,
     directory: OwnedFd,
-    uses: HashMap<[u8; 32], Usage>,
+    uses: HashMap<HashBytes, Usage>,
     buffer: Option<DirectBuffer>,
     cost_bytes: u64,
 }

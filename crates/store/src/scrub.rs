@@ -201,7 +201,7 @@ mod tests {
         for end in 0..text.len() {
             assert_eq!(Position::parse(&text[..end]), None, "cut at {end}");
         }
-        assert_eq!(Position::parse(&text.replace("511", "512")), None);
+        assert_eq!(Position::parse(&text.replace("1535", "1536")), None);
         assert_eq!(position.next(5), Position { began: 5, part: 0 });
         assert_eq!(Position { began: 1, part: 3 }.next(5), Position { began: 1, part: 4 });
     }

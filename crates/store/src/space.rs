@@ -104,9 +104,11 @@ impl Space {
         size_bytes.next_multiple_of(self.block_bytes).saturating_add(FILE_OVERHEAD_BYTES)
     }
 
-    /// The size of a block of the file system.
-    pub(crate) fn block_bytes(&self) -> u64 {
-        self.block_bytes
+    /// Counts directories that were made: a block each, while they are small.
+    pub(crate) fn add_directories(&self, count: u64) {
+        if self.limit().is_some() {
+            self.add(count * self.block_bytes);
+        }
     }
 
     /// The charge so far.

@@ -7,22 +7,24 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use model::DigestFunction;
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, fstat, statat};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::action_cache::{ActionCache, ENTRY_MODE};
-use crate::cas::{BLOB_MODE, Cas};
+use crate::cas::{BLOB_MODE, BlobDirectory, Cas};
 use crate::checkpoint::Checkpoints;
 use crate::error::StoreError;
 use crate::evictor::{Ages, Evictions, Evictor};
+use crate::function_directories::{DIRECTORIES, FunctionDirectories};
 use crate::index::Index;
 use crate::index_file::{IndexFile, Kind};
 use crate::opening::{IndexWriter, Opening};
 use crate::quarantine::Quarantine;
 use crate::recency::{Clock, seconds, ticks};
-use crate::root::{self, OpenError, Root};
+use crate::root::{OpenError, Root};
 use crate::scan::{Filler, Scan, each_part};
 use crate::scrub::{Scrub, Scrubbed};
 use crate::size::StoreSize;
@@ -111,7 +113,7 @@ pub struct Stats {
     pub scrubbed_blobs: u64,
     /// The sum of their sizes.
     pub scrubbed_bytes: u64,
-    /// How much of the present round of the scrub is done, in 512 parts.
+    /// How much of the present round of the scrub is done, in 1,536 parts.
     pub scrubbed_parts: u64,
     /// The number of files in `quarantine/`.
     pub quarantine_files: u64,
@@ -179,8 +181,9 @@ impl Store {
             }))
         };
         space.add(file.as_ref().map_or(0, |file| file.cost_bytes()));
-        let blobs = index(filler(Kind::Blob, &root.blobs)?, in_background);
-        let results = index(filler(Kind::CachedResult, &root.action_cache)?, in_background);
+        let blobs = index(filler(Kind::Blob, &root.blobs)?, &root.functions, in_background);
+        let results =
+            index(filler(Kind::CachedResult, &root.action_cache)?, &root.functions, in_background);
         if let Some(failure) = scan.take_failure() {
             return Err(failure);
         }
@@ -188,7 +191,10 @@ impl Store {
 
         let cas = Cas::new(
             root.publisher(&root.blobs, "blob", BLOB_MODE)?,
-            path.join("cas/blobs"),
+            BlobDirectory {
+                path: path.join("cas/blobs"),
+                directories: FunctionDirectories::new(root.share(&root.blobs)?, &root.functions),
+            },
             Arc::clone(&checkpoints),
             Quarantine::new(root.share(&root.quarantine)?)
                 .map_err(|e| OpenError::io("list", path.join("quarantine"), e))?,
@@ -199,6 +205,7 @@ impl Store {
         space.add(cas.quarantine_state().bytes());
         let action_cache = ActionCache::new(
             root.publisher(&root.action_cache, "entry", ENTRY_MODE)?,
+            FunctionDirectories::new(root.share(&root.action_cache)?, &root.functions),
             Arc::clone(&checkpoints),
             results,
             Arc::clone(&clock),
@@ -413,10 +420,10 @@ impl Drop for Store {
 
 /// An index of what `filler` finds. In the background means that what the index file does not vouch for
 /// is listed when it is asked for; else it is listed now.
-fn index(filler: Arc<Filler>, in_background: bool) -> Index {
+fn index(filler: Arc<Filler>, functions: &[DigestFunction], in_background: bool) -> Index {
     let loader = Arc::clone(&filler);
     let fill = Box::new(move |part, table: &mut Table| filler.list(part, table));
-    let index = Index::new(secret(), fill);
+    let index = Index::new(secret(), functions, fill);
     each_part(|part| {
         match in_background {
             true => index.load(part, |table| loader.load(part, table)),
@@ -431,7 +438,7 @@ fn index(filler: Arc<Filler>, in_background: bool) -> Index {
 fn bound(space: &Space, root: &Root, size: StoreSize) -> rustix::io::Result<()> {
     if let Some(limit) = size.limit(&root.directory, &root.temporary, space.used())? {
         space.set_limit(limit);
-        space.add(root::directory_bytes(space.block_bytes()));
+        space.add_directories(2 * root.functions.len() as u64 * DIRECTORIES);
     }
     Ok(())
 }

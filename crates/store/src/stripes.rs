@@ -18,7 +18,7 @@ impl Stripes {
     }
 
     /// Waits for the lock of the name that has that hash.
-    pub(crate) fn lock(&self, hash: &[u8; 32]) -> MutexGuard<'_, ()> {
+    pub(crate) fn lock(&self, hash: &[u8]) -> MutexGuard<'_, ()> {
         self.lock_all_of(hash[0])
     }
 

@@ -3,7 +3,7 @@
 //! An administrator, a cleaning job or a backup tool can delete, truncate or overwrite a blob while an
 //! action reads it. The action then computes a false result, which must not be cached. Looking at every
 //! input of every action would cost a system call per file, so the kernel is asked to tell: an inotify
-//! watch on each of the 512 directories of blobs. The cost is one read of an empty queue per action,
+//! watch on each of the 256 directories of blobs that a digest function has. The cost is one read of an empty queue per action,
 //! and one event for each blob that the store itself deletes.
 //!
 //! The kernel drops events when its queue is full, and an administrator may have used up the watches.
@@ -15,7 +15,7 @@
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use model::{Digest, DigestFunction};
+use model::{Digest, DigestFunction, HashBytes};
 use parking_lot::Mutex;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::{Errno, Result};
@@ -44,7 +44,7 @@ pub enum Notice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Changed {
     pub(crate) function: DigestFunction,
-    pub(crate) hash: [u8; 32],
+    pub(crate) hash: HashBytes,
     /// Whether the name may be gone; else its content may have changed.
     pub(crate) is_gone: bool,
 }
@@ -59,23 +59,32 @@ struct Queue {
     inotify: OwnedFd,
     /// The directory that each watch is of, by the number of the watch.
     directories: Vec<Option<(DigestFunction, u8)>>,
+    /// Some directory is not watched.
+    is_partial: bool,
     /// Events were dropped, and nobody has looked at all files since.
     is_incomplete: bool,
 }
 
 impl Watch {
     /// Watches the shards below `blobs`. Without watches, every [`Watch::drain`] is `Unknown`.
-    pub(crate) fn start(blobs: &OwnedFd) -> Self {
-        match Queue::start(blobs) {
+    pub(crate) fn start(blobs: &OwnedFd, functions: impl Iterator<Item = DigestFunction>) -> Self {
+        match Queue::start(blobs, functions) {
             Ok(queue) => Self { queue: Some(Mutex::new(queue)) },
             Err(error) => {
-                tracing::warn!(
-                    %error,
-                    "changes to blobs by others can't be watched, so the inputs of every action are \
-                     looked at instead; raise fs.inotify.max_user_instances or max_user_watches"
-                );
+                warn_of_no_watch(error);
                 Self { queue: None }
             }
+        }
+    }
+
+    /// Watches the shards of one more function. Without watches, every [`Watch::drain`] is `Unknown`
+    /// from now on.
+    pub(crate) fn add(&self, blobs: &OwnedFd, function: DigestFunction) {
+        let Some(queue) = &self.queue else { return };
+        let mut queue = queue.lock();
+        if let Err(error) = queue.add(blobs, function) {
+            warn_of_no_watch(error);
+            queue.is_partial = true;
         }
     }
 
@@ -101,28 +110,40 @@ impl Watch {
     }
 }
 
+fn warn_of_no_watch(error: Errno) {
+    tracing::warn!(
+        %error,
+        "changes to blobs by others can't be watched, so the inputs of every action are \
+         looked at instead; raise fs.inotify.max_user_instances or max_user_watches"
+    );
+}
+
 impl Queue {
-    fn start(blobs: &OwnedFd) -> Result<Self> {
+    fn start(blobs: &OwnedFd, mut functions: impl Iterator<Item = DigestFunction>) -> Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let mut directories = Vec::new();
-        for function in DigestFunction::ALL {
-            for shard in 0..=u8::MAX {
-                let descriptor = blobs.as_raw_fd();
-                let path = format!("/proc/self/fd/{descriptor}/{}/{shard:02x}", function.name());
-                let watch = inotify::add_watch(&inotify, path, EVENTS)?;
-                // Numbers of watches count up from 1.
-                let number = usize::try_from(watch).map_err(|_| Errno::OVERFLOW)?;
-                if directories.len() <= number {
-                    directories.resize(number + 1, None);
-                }
-                directories[number] = Some((function, shard));
+        let mut queue =
+            Self { inotify, directories: Vec::new(), is_partial: false, is_incomplete: false };
+        functions.try_for_each(|function| queue.add(blobs, function))?;
+        Ok(queue)
+    }
+
+    fn add(&mut self, blobs: &OwnedFd, function: DigestFunction) -> Result<()> {
+        for shard in 0..=u8::MAX {
+            let descriptor = blobs.as_raw_fd();
+            let path = format!("/proc/self/fd/{descriptor}/{}/{shard:02x}", function.name());
+            let watch = inotify::add_watch(&self.inotify, path, EVENTS)?;
+            // Numbers of watches count up from 1.
+            let number = usize::try_from(watch).map_err(|_| Errno::OVERFLOW)?;
+            if self.directories.len() <= number {
+                self.directories.resize(number + 1, None);
             }
+            self.directories[number] = Some((function, shard));
         }
-        Ok(Self { inotify, directories, is_incomplete: false })
+        Ok(())
     }
 
     fn drain(&mut self, mut handle: impl FnMut(Changed)) -> Notice {
-        let Self { inotify, directories, is_incomplete } = self;
+        let Self { inotify, directories, is_partial, is_incomplete } = self;
         let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];
         let mut events = inotify::Reader::new(&*inotify, &mut buffer);
         loop {
@@ -149,7 +170,7 @@ impl Queue {
                 }
             }
         }
-        if *is_incomplete { Notice::Unknown } else { Notice::Complete }
+        if *is_incomplete || *is_partial { Notice::Unknown } else { Notice::Complete }
     }
 }
 
@@ -188,7 +209,8 @@ mod tests {
         let path = root.path().join("sha256").join(&digest.hex()[..2]).join(digest.hex());
         let directory = shards(root.path());
         fs::write(&path, "abc").expect("written");
-        let watch = Watch::start(&directory);
+        let watch = Watch::start(&directory, [DigestFunction::Sha256].into_iter());
+        watch.add(&directory, DigestFunction::Md5);
         let drain = || {
             let mut found = Vec::new();
             assert_eq!(watch.drain(|changed| found.push(changed)), Notice::Complete);

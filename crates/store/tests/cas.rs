@@ -185,6 +185,8 @@ fn the_empty_blob_is_always_there() {
         assert!(cas.contains(&empty));
         assert_eq!(cas.read(&empty).expect("read").expect("there").len(), 0);
         assert_eq!(cas.delete(&empty).expect("asked"), Deleted::Pinned);
+        // The directories of most functions are made when they are needed.
+        assert!(cas.open(&empty).expect("opened").is_some());
         assert!(fixture.blob_file(&empty).exists());
         fs::remove_file(fixture.blob_file(&empty)).expect("removed from outside");
         assert!(cas.open(&empty).expect("opened").is_some());

@@ -297,9 +297,9 @@ impl Client {
 
 /// `blobs/…`, with the function where it is newer than the resource names.
 fn blob(digest: &Digest) -> String {
-    match digest.function() {
-        DigestFunction::Sha256 => format!("blobs/{digest}"),
-        function => format!("blobs/{function}/{digest}"),
+    match digest.function().resource_name_segment() {
+        None => format!("blobs/{digest}"),
+        Some(function) => format!("blobs/{function}/{digest}"),
     }
 }
 

@@ -52,7 +52,7 @@ pub use daemon::{Daemon, DaemonBuilder};
 pub use gate::Gate;
 pub use harness::Kit;
 pub use model::proto::google;
-pub use model::{Digest, DigestFunction, proto};
+pub use model::{Digest, DigestFunction, DigestFunctions, proto};
 pub use outcome::{Outcome, skip};
 pub use run::Run;
 pub use tree::Tree;

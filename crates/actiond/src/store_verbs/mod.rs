@@ -20,7 +20,7 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use model::{ByteSize, Digest, DigestFunction};
+use model::{ByteSize, Digest, DigestFunction, DigestFunctions};
 use proto::actiond::internal::v1::{CollectGarbageRequest, ListBlobsRequest};
 
 use self::access::{Access, Removed};
@@ -110,14 +110,17 @@ impl FromStr for BlobName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (function, digest) = match text.split_once(':') {
-            Some((name, digest)) => {
-                let function = DigestFunction::ALL.into_iter().find(|it| it.name() == name);
-                (function.ok_or_else(|| format!("no digest function is called {name:?}"))?, digest)
-            }
-            None => (DigestFunction::Sha256, text),
+        let (named, digest) = match text.split_once(':') {
+            Some((name, digest)) => (Some(name.parse()?), digest),
+            None => (None, text),
         };
         let (hash, size) = digest.split_once('/').ok_or("use HASH/SIZE")?;
+        let function = match named {
+            Some(function) => function,
+            None => DigestFunctions::of(DigestFunction::ALL)
+                .infer(hash.len())
+                .map_err(|error| error.to_string())?,
+        };
         let size = size.parse().map_err(|_| "the size is not a number of bytes".to_owned())?;
         Digest::parse_hex(function, hash, size).map(Self).map_err(|error| error.to_string())
     }
@@ -226,7 +229,13 @@ mod tests {
         let blake3 = Digest::of(DigestFunction::Blake3, b"abc");
         let parse = |text: String| text.parse::<BlobName>().ok();
         assert_eq!(parse(sha256.to_string()), Some(BlobName(sha256)));
-        assert_eq!(parse(format!("sha256:{sha256}")), Some(BlobName(sha256)));
+        for function in DigestFunction::ALL {
+            let digest = Digest::of(function, b"abc");
+            assert_eq!(parse(format!("{function}:{digest}")), Some(BlobName(digest)));
+            if function != DigestFunction::Blake3 {
+                assert_eq!(parse(digest.to_string()), Some(BlobName(digest)));
+            }
+        }
         assert_eq!(parse(format!("blake3:{blake3}")), Some(BlobName(blake3)));
         for bad in ["", "abc", "abc/3", "md5:abc/3", &format!("{}/x", sha256.hex()), "/3"] {
             assert_eq!(parse(bad.to_owned()), None, "{bad}");

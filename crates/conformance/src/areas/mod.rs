@@ -7,6 +7,7 @@ mod byte_stream;
 mod capabilities;
 mod cas;
 mod compression;
+mod digest_functions;
 mod execution;
 mod get_tree;
 mod inputs;
@@ -28,6 +29,7 @@ pub(crate) const AREAS: &[Area] = &[
     Area { name: "capabilities", checks: capabilities::CHECKS },
     Area { name: "cas", checks: cas::CHECKS },
     Area { name: "byte_stream", checks: byte_stream::CHECKS },
+    Area { name: "digest_functions", checks: digest_functions::CHECKS },
     Area { name: "compression", checks: compression::CHECKS },
     Area { name: "get_tree", checks: get_tree::CHECKS },
     Area { name: "splitting", checks: splitting::CHECKS },

@@ -5,6 +5,7 @@
 
 use std::mem::size_of;
 
+use model::DigestFunction;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -240,87 +241,61 @@ impl Metacopy {
         Self { entry: XattrEntry::trusted(&METACOPY_NAME, 0), name: METACOPY_NAME };
 }
 
-/// Characters of a hash.
-pub(super) const HASH_CHARS: usize = 64;
-/// Characters of the name of a digest function. All supported ones have equally many.
-const FUNCTION_CHARS: usize = 6;
 /// Characters of the directory that holds the blobs whose hash begins with them.
 const SHARD_CHARS: usize = 2;
 
-/// `trusted.overlay.redirect`: the content is the file at this path of the data-only layer.
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub(super) struct Redirect {
-    entry: XattrEntry,
-    name: [u8; REDIRECT_NAME.len()],
-    path: BlobPath,
-    padding: [u8; 1],
-}
-
-/// `/<function>/<shard>/<hash>`.
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct BlobPath {
-    root: u8,
-    function: [u8; FUNCTION_CHARS],
-    slash: u8,
-    shard: [u8; SHARD_CHARS],
-    second_slash: u8,
-    hash: [u8; HASH_CHARS],
-}
-
-impl Redirect {
-    /// A redirect to a blob whose hash is still to be set.
-    pub(super) fn new(function: &str) -> Self {
-        let mut name = [0; FUNCTION_CHARS];
-        name.copy_from_slice(function.as_bytes());
-        Self {
-            entry: XattrEntry::trusted(&REDIRECT_NAME, size_of::<BlobPath>()),
-            name: REDIRECT_NAME,
-            path: BlobPath {
-                root: b'/',
-                function: name,
-                slash: b'/',
-                shard: [0; SHARD_CHARS],
-                second_slash: b'/',
-                hash: [0; HASH_CHARS],
-            },
-            padding: [0],
-        }
-    }
-
-    #[inline]
-    pub(super) fn set_hash(&mut self, hash: [u8; HASH_CHARS]) {
-        self.path.shard.copy_from_slice(&hash[..SHARD_CHARS]);
-        self.path.hash = hash;
-    }
-}
-
-/// The part of a file with content behind its inode, up to the next slot.
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
+/// The part of a file with content behind its inode, up to the next slot: the header of its extended
+/// attributes, the number of the shared one, its redirect, and a chunk table of one entry.
+///
+/// `trusted.overlay.redirect` says that the content is the file `/<function>/<shard>/<hash>` of the
+/// data-only layer. Its length is that of the digest function.
 pub(super) struct FileBody {
-    header: XattrIbodyHeader,
-    shared: U32,
-    pub(super) redirect: Redirect,
-    /// The chunk table, which has one entry.
-    blkaddr: U32,
-    padding: [u8; 12],
+    bytes: Vec<u8>,
+    /// Offset of the shard in the bytes.
+    shard_at: usize,
+    /// Offset of the hash in the bytes.
+    hash_at: usize,
+    icount: U16,
 }
 
 impl FileBody {
-    /// `i_xattr_icount` of the inode before it.
-    pub(super) const ICOUNT: U16 =
-        XattrIbodyHeader::icount(size_of::<U32>() + size_of::<Redirect>());
+    /// A body whose hash is still to be set.
+    pub(super) fn new(function: DigestFunction) -> Self {
+        let header = XattrIbodyHeader { h_shared_count: 1, ..zerocopy::FromZeros::new_zeroed() };
+        let prefix = format!("/{}/", function.name());
+        let hash_chars = 2 * function.hash_bytes();
+        let path_bytes = prefix.len() + SHARD_CHARS + 1 + hash_chars;
+        let mut bytes = header.as_bytes().to_vec();
+        bytes.extend_from_slice(U32::new((SHARED_XATTR_OFFSET / 4) as u32).as_bytes());
+        bytes.extend_from_slice(XattrEntry::trusted(&REDIRECT_NAME, path_bytes).as_bytes());
+        bytes.extend_from_slice(&REDIRECT_NAME);
+        bytes.extend_from_slice(prefix.as_bytes());
+        let shard_at = bytes.len();
+        bytes.extend_from_slice(&[0; SHARD_CHARS]);
+        bytes.push(b'/');
+        let hash_at = bytes.len();
+        bytes.resize((hash_at + hash_chars).next_multiple_of(4), 0);
+        let icount = XattrIbodyHeader::icount(bytes.len() - size_of::<XattrIbodyHeader>());
+        bytes.extend_from_slice(NULL_ADDR.as_bytes());
+        // Inodes begin at slots.
+        bytes.resize(bytes.len().next_multiple_of(SLOT_SIZE), 0);
+        Self { bytes, shard_at, hash_at, icount }
+    }
 
-    pub(super) fn new(function: &str) -> Self {
-        Self {
-            header: XattrIbodyHeader { h_shared_count: 1, ..zerocopy::FromZeros::new_zeroed() },
-            shared: U32::new((SHARED_XATTR_OFFSET / 4) as u32),
-            redirect: Redirect::new(function),
-            blkaddr: NULL_ADDR,
-            padding: [0; 12],
-        }
+    /// `i_xattr_icount` of the inode before it.
+    pub(super) fn icount(&self) -> U16 {
+        self.icount
+    }
+
+    #[inline]
+    pub(super) fn set_hash(&mut self, hash: &[u8]) {
+        self.bytes[self.shard_at..][..SHARD_CHARS].copy_from_slice(&hash[..SHARD_CHARS]);
+        self.bytes[self.hash_at..][..hash.len()].copy_from_slice(hash);
+    }
+
+    #[inline]
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -331,12 +306,6 @@ const _: () = {
     assert!(size_of::<Dirent>() == 12);
     assert!(size_of::<XattrIbodyHeader>() == 12);
     assert!(size_of::<XattrEntry>() == 4);
-    // The padding of attributes is theirs, and inodes begin at slots.
-    assert!(size_of::<Metacopy>().is_multiple_of(4) && size_of::<Redirect>().is_multiple_of(4));
-    assert!(size_of::<FileBody>().is_multiple_of(SLOT_SIZE));
-    let mut function = 0;
-    while function < model::DigestFunction::ALL.len() {
-        assert!(model::DigestFunction::ALL[function].name().len() == FUNCTION_CHARS);
-        function += 1;
-    }
+    // The padding of attributes is theirs.
+    assert!(size_of::<Metacopy>().is_multiple_of(4));
 };

@@ -1,7 +1,7 @@
 //! Writes the inodes of files and symlinks, each at the end of the image so far.
 
 use model::{Digest, InputTree, Mtime, NodeProperties};
-use zerocopy::{FromZeros, Immutable, IntoBytes, Unaligned};
+use zerocopy::{FromZeros, Immutable, IntoBytes};
 
 use super::directories::within_block;
 use super::error::ImageError;
@@ -28,17 +28,24 @@ pub(super) struct LeafWriter {
 
 /// A file with content. All that files share is filled in once: only mode, size, number and hash
 /// change from file to file.
-#[derive(IntoBytes, Immutable, Unaligned)]
-#[repr(C)]
 struct FileRecord<I> {
     inode: I,
     body: FileBody,
 }
 
+impl<I: IntoBytes + Immutable> FileRecord<I> {
+    #[inline]
+    fn append_to(&self, image: &mut Vec<u8>) {
+        image.extend_from_slice(self.inode.as_bytes());
+        image.extend_from_slice(self.body.as_bytes());
+    }
+}
+
 impl LeafWriter {
     pub(super) fn new(tree: &InputTree, access: Access) -> Self {
         let first_ino = tree.directories().len() as u32 + 1;
-        let function = tree.root_digest().function().name();
+        let body = || FileBody::new(tree.root_digest().function());
+        let icount = body().icount();
         let owner = access.file_owner();
         let small_owner = (owner as u16).into();
         let compact = |layout: DataLayout, icount| InodeCompact {
@@ -51,7 +58,7 @@ impl LeafWriter {
         };
         let extended = InodeExtended {
             i_format: DataLayout::ChunkBased.extended(),
-            i_xattr_icount: FileBody::ICOUNT,
+            i_xattr_icount: icount,
             i_nlink: 1.into(),
             i_uid: owner.into(),
             i_gid: owner.into(),
@@ -63,11 +70,8 @@ impl LeafWriter {
             first_ino,
             access,
             empty: compact(DataLayout::FlatPlain, 0.into()),
-            file: FileRecord {
-                inode: compact(DataLayout::ChunkBased, FileBody::ICOUNT),
-                body: FileBody::new(function),
-            },
-            large: FileRecord { inode: extended, body: FileBody::new(function) },
+            file: FileRecord { inode: compact(DataLayout::ChunkBased, icount), body: body() },
+            large: FileRecord { inode: extended, body: body() },
         }
     }
 
@@ -106,16 +110,16 @@ impl LeafWriter {
             inode.i_ino = ino;
             inode.i_size = size.into();
             inode.i_u = chunk_format(size_bytes).into();
-            body.redirect.set_hash(digest.hex_bytes());
-            image.extend_from_slice(self.file.as_bytes());
+            body.set_hash(&digest.hex_bytes());
+            self.file.append_to(image);
         } else {
             let FileRecord { inode, body } = &mut self.large;
             inode.i_mode = mode;
             inode.i_ino = ino;
             inode.i_size = size_bytes.into();
             inode.i_u = chunk_format(size_bytes).into();
-            body.redirect.set_hash(digest.hex_bytes());
-            image.extend_from_slice(self.large.as_bytes());
+            body.set_hash(&digest.hex_bytes());
+            self.large.append_to(image);
         }
         Ok(nid)
     }
@@ -147,8 +151,8 @@ impl LeafWriter {
             image.extend_from_slice(inode.as_bytes());
         } else {
             inode.i_u = chunk_format(size_bytes).into();
-            self.large.body.redirect.set_hash(digest.hex_bytes());
-            image.extend_from_slice(self.large.as_bytes());
+            self.large.body.set_hash(&digest.hex_bytes());
+            self.large.append_to(image);
         }
         self.large.inode = before;
     }

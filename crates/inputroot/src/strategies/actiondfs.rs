@@ -15,10 +15,11 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use model::{ACTION_ID, Digest, DigestFunction};
+use model::{ACTION_ID, Digest, DigestFunction, DigestFunctions, InputTree};
 use sys::mount::{FsContext, MountAttributes, MountError, descriptor_path};
 
 use super::workshop::{Job, Places, Strategy, Workshop};
+use crate::access::Access;
 use crate::directory::{make_path, open_path};
 use crate::error::PresentError;
 use crate::mounts::{ATTRIBUTES, LowerLayer, Namespace};
@@ -42,6 +43,10 @@ struct BlobStore {
 }
 
 impl ActiondFs {
+    /// The digest functions that the kernel's part knows: those with hashes of 32 bytes.
+    pub(crate) const FUNCTIONS: [DigestFunction; 2] =
+        [DigestFunction::Sha256, DigestFunction::Blake3];
+
     pub(crate) fn open(
         name: &'static str,
         places: &Places,
@@ -55,15 +60,27 @@ impl ActiondFs {
     }
 
     /// The tree of `root`, to be configured further and mounted.
-    fn tree(&self, root: &Digest) -> Result<FsContext, MountError> {
+    fn tree(&self, root: &Digest) -> Result<FsContext, PresentError> {
         match root.function() {
-            DigestFunction::Sha256 => self.sha256.tree(root),
-            DigestFunction::Blake3 => self.blake3.tree(root),
+            DigestFunction::Sha256 => Ok(self.sha256.tree(root)?),
+            DigestFunction::Blake3 => Ok(self.blake3.tree(root)?),
+            function => Err(PresentError::Function { function }),
         }
     }
 }
 
 impl Strategy for ActiondFs {
+    fn functions(&self) -> DigestFunctions {
+        DigestFunctions::of(Self::FUNCTIONS)
+    }
+
+    fn check(&self, tree: &InputTree, _access: Access) -> Result<(), PresentError> {
+        match tree.root_digest().function() {
+            function if Self::FUNCTIONS.contains(&function) => Ok(()),
+            function => Err(PresentError::Function { function }),
+        }
+    }
+
     fn mount(&self, job: &mut Job<'_>) -> Result<OwnedFd, PresentError> {
         let tree = self.tree(&job.tree.root_digest())?;
         let (action, owner) = (ACTION_ID.to_string(), job.access.file_owner().to_string());

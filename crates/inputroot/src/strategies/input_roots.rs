@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use model::{InputTree, RelPath};
+use model::{DigestFunction, DigestFunctions, InputTree, RelPath};
 
 use crate::error::PresentError;
 use crate::interrupt::Interrupt;
@@ -16,6 +16,11 @@ use crate::staging::{Leftovers, OutputView};
 pub trait InputRoots: Send + Sync {
     /// The strategy's name, as in the flag that forces it.
     fn name(&self) -> &'static str;
+
+    /// The digest functions whose trees can be presented.
+    fn functions(&self) -> DigestFunctions {
+        DigestFunctions::of(DigestFunction::ALL)
+    }
 
     /// Makes `tree` ready to be attached as an action's input root.
     fn present(

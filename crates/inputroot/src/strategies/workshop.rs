@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use model::InputTree;
+use model::{DigestFunction, DigestFunctions, InputTree};
 
 use super::input_roots::{InputRoots, PresentRequest, Presented};
 use crate::access::Access;
@@ -35,6 +35,11 @@ pub(crate) struct Places {
 
 /// One way to make a tree appear.
 pub(crate) trait Strategy: fmt::Debug + Send + Sync {
+    /// The digest functions whose trees can be presented.
+    fn functions(&self) -> DigestFunctions {
+        DigestFunctions::of(DigestFunction::ALL)
+    }
+
     /// Fails if the tree cannot be presented, before anything is made for it.
     fn check(&self, _tree: &InputTree, _access: Access) -> Result<(), PresentError> {
         Ok(())
@@ -93,6 +98,10 @@ impl<S> Workshop<S> {
 impl<S: Strategy> InputRoots for Workshop<S> {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn functions(&self) -> DigestFunctions {
+        self.strategy.functions()
     }
 
     fn present(

@@ -3,7 +3,7 @@
 //! `kernel/actiondfs/test/vm` has hundreds of cases of the kind. These are here to see that the
 //! strategy sets up what those were tested with.
 
-use model::{Digest, DigestFunction, Directory};
+use model::{Digest, Directory};
 use rustix::io::Errno;
 
 use super::bench::{Bench, as_action};
@@ -55,7 +55,7 @@ fn a_damaged_directory_is_an_error_and_hides_nothing_else() {
 #[ignore = "only in our own guest's kernel: cargo xtask kernel contract"]
 fn the_empty_root_needs_no_blob() {
     let bench = bench();
-    for function in DigestFunction::ALL {
+    for function in bench.strategy().functions().iter() {
         let tree = bench.tree(TreeFixture::with_function(function));
         assert!(Directory::empty(function).is_empty() && tree.root_digest().is_empty_blob());
         let presented = bench.present(&tree);

@@ -3,7 +3,7 @@
 //! Written by hand over the wire format, because generated code copies every name and hash into a
 //! string of its own; 10,000 entries take 0.65 ms here.
 
-use super::{Content, MAX_NAME_BYTES, MAX_SYMLINK_TARGET_BYTES, Node, Properties};
+use super::{Content, MAX_NAME_BYTES, MAX_SYMLINK_TARGET_BYTES, Node, NodeHash, Properties};
 use crate::digest::Digest;
 use crate::digest_error::DigestError;
 use crate::digest_function::DigestFunction;
@@ -302,23 +302,24 @@ impl Parser<'_> {
         &self,
         name: Span,
         digest: Option<Span>,
-    ) -> Result<([u8; 32], [u8; 8]), DirectoryError> {
+    ) -> Result<(NodeHash, [u8; 8]), DirectoryError> {
         let refuse = |source| DirectoryError::Digest { name: shown(name.of(self.message)), source };
         let span = digest.ok_or_else(|| refuse(DigestError::Missing))?;
         let (hash, size_bytes) = self.digest_fields(span)?;
         let size_bytes =
             u64::try_from(size_bytes).map_err(|_| refuse(DigestError::Size(size_bytes.into())))?;
-        let digest = Digest::parse_hex_bytes(self.function, hash, size_bytes).map_err(refuse)?;
-        Ok((*digest.hash(), size_bytes.to_ne_bytes()))
+        let digest = Digest::parse_hex_bytes(self.function, hash.of(self.message), size_bytes)
+            .map_err(refuse)?;
+        Ok((NodeHash::new(digest.hash(), hash), size_bytes.to_ne_bytes()))
     }
 
-    fn digest_fields(&self, span: Span) -> Result<(&[u8], i64), DirectoryError> {
+    fn digest_fields(&self, span: Span) -> Result<(Span, i64), DirectoryError> {
         let message = "Digest";
         let (mut hash, mut size_bytes) = (None, None);
         let mut reader = Reader::within(self.message, span);
         while let Some((field, value)) = reader.next_field()? {
             let repeated = match (field, value) {
-                (1, Value::Bytes(span)) => hash.replace(span.of(self.message)).is_some(),
+                (1, Value::Bytes(span)) => hash.replace(span).is_some(),
                 (2, Value::Varint(value)) => size_bytes.replace(value as i64).is_some(),
                 (1 | 2, _) => return Err(DirectoryError::FieldType { message, field }),
                 _ => false,
@@ -327,7 +328,8 @@ impl Parser<'_> {
                 return Err(DirectoryError::RepeatedField { message, field });
             }
         }
-        Ok((hash.unwrap_or_default(), size_bytes.unwrap_or_default()))
+        let hash = hash.unwrap_or(Span { start: 0, len: 0 });
+        Ok((hash, size_bytes.unwrap_or_default()))
     }
 
     /// Merges the sorted lists; the standard library's stable sort finds the runs by itself.

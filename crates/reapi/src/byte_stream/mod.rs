@@ -14,6 +14,7 @@ mod write;
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use model::DigestFunctions;
 use proto::google::bytestream::{QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest};
 use store::Store;
 use tonic::body::Body;
@@ -29,11 +30,12 @@ use upload_messages::UploadMessages;
 #[derive(Clone)]
 pub(crate) struct ByteStream {
     store: Arc<Store>,
+    offered: DigestFunctions,
 }
 
 impl ByteStream {
-    pub(crate) fn new(store: Arc<Store>) -> Self {
-        Self { store }
+    pub(crate) fn new(store: Arc<Store>, offered: DigestFunctions) -> Self {
+        Self { store, offered }
     }
 
     /// There are no partial uploads to be resumed: a write is whole, or it left no trace. The size of
@@ -45,7 +47,7 @@ impl ByteStream {
         &self,
         request: &QueryWriteStatusRequest,
     ) -> Result<QueryWriteStatusResponse, Status> {
-        let resource = resource_name::parse_write(&request.resource_name)?;
+        let resource = resource_name::parse_write(&request.resource_name, &self.offered)?;
         let cas = self.store.cas();
         let complete = blocking::presence(&self.store, || cas.contains(&resource.digest));
         let committed_size = if complete { resource.digest.size_bytes() as i64 } else { 0 };
@@ -59,10 +61,12 @@ impl Methods for ByteStream {
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
         let account = call.account();
         match method {
-            "Read" => call.chunks(|request: ReadRequest| read::read(self.store, account, request)),
-            "Write" => {
-                call.raw(|body| write::write(self.store, account, UploadMessages::new(body)))
-            }
+            "Read" => call.chunks(move |request: ReadRequest| {
+                read::read(self.store, account, self.offered, request)
+            }),
+            "Write" => call.raw(move |body| {
+                write::write(self.store, account, self.offered, UploadMessages::new(body))
+            }),
             "QueryWriteStatus" => call.unary(move |request: Request<QueryWriteStatusRequest>| {
                 let answer = self.query_write_status(request.get_ref());
                 std::future::ready(answer.map(Response::new))

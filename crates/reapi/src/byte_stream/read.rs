@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use model::DigestFunctions;
 use proto::google::bytestream::ReadRequest;
 use store::Store;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -64,9 +65,10 @@ fn read_failed(error: io::Error) -> Status {
 pub(super) async fn read(
     store: Arc<Store>,
     account: Arc<Account>,
+    offered: DigestFunctions,
     request: ReadRequest,
 ) -> Result<impl Stream<Item = Result<Chunk, Status>> + Send, Status> {
-    let resource = resource_name::parse_read(&request.resource_name)?;
+    let resource = resource_name::parse_read(&request.resource_name, &offered)?;
     let range = range(&resource, &request)?;
     let piece_bytes = piece_bytes(&account);
     let ahead = account.lend_when_free(ahead_bytes(&resource, piece_bytes)).await?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use model::DigestFunctions;
 use proto::google::bytestream::WriteResponse;
 use store::{BlobWriter, Store};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -34,9 +35,10 @@ const LINGER: Duration = Duration::from_secs(10);
 pub(super) async fn write(
     store: Arc<Store>,
     account: Arc<Account>,
+    offered: DigestFunctions,
     mut messages: UploadMessages,
 ) -> Result<Response<WriteResponse>, Status> {
-    let outcome = receive(store, &account, &mut messages).await;
+    let outcome = receive(store, &account, &offered, &mut messages).await;
     linger(messages);
     outcome.map(|committed_size| Response::new(WriteResponse { committed_size }))
 }
@@ -64,10 +66,11 @@ fn held_bytes(resource: &Resource, piece_bytes: usize) -> u64 {
 async fn receive(
     store: Arc<Store>,
     account: &Arc<Account>,
+    offered: &DigestFunctions,
     messages: &mut UploadMessages,
 ) -> Result<i64, Status> {
     let mut message = messages.message().await?.ok_or(WriteRefused::Empty)?;
-    let resource = resource_name::parse_write(&message.resource_name)?;
+    let resource = resource_name::parse_write(&message.resource_name, offered)?;
     if blocking::presence(&store, || store.cas().contains(&resource.digest)) {
         return Ok(committed_size(&resource));
     }
@@ -185,7 +188,7 @@ struct Sink {
 }
 
 enum Form {
-    Identity(BlobWriter),
+    Identity(Box<BlobWriter>),
     Zstd(Box<zstd::stream::write::Decoder<'static, Bounded>>),
 }
 
@@ -212,7 +215,7 @@ impl Form {
         let digest = resource.digest;
         let writer = store.cas().writer(digest.function(), Some(digest));
         Ok(match resource.compression {
-            Compression::Identity => Self::Identity(writer),
+            Compression::Identity => Self::Identity(Box::new(writer)),
             Compression::Zstd => {
                 let bounded = Bounded { writer, remaining: digest.size_bytes() };
                 let decoder = zstd::stream::write::Decoder::new(bounded);
@@ -234,7 +237,7 @@ impl Form {
 
     fn commit(self) -> Result<(), Status> {
         let writer = match self {
-            Self::Identity(writer) => writer,
+            Self::Identity(writer) => *writer,
             Self::Zstd(mut decoder) => {
                 decoder.flush().map_err(status::unpacking)?;
                 decoder.into_inner().writer

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use model::DigestFunction;
 use model::proto::compressor::Value as Compressor;
+use model::{DigestFunction, DigestFunctions};
 use proto::encoded::reapi::batch_read_blobs_response::Response as BatchReadItem;
 use proto::encoded::reapi::batch_update_blobs_request::Request as BatchUpdateItem;
 use proto::encoded::reapi::batch_update_blobs_response::Response as BatchUpdateOutcome;
@@ -64,10 +64,12 @@ impl From<BatchRefused> for Status {
 pub(super) async fn update(
     store: Arc<Store>,
     loan: Arc<Loan>,
+    offered: DigestFunctions,
     message: BatchUpdateBlobsRequest,
 ) -> Result<Response<BatchUpdateBlobsResponse>, Status> {
     request::instance_name(&message.instance_name)?;
-    let function = request::function(message.digest_function)?;
+    let digests = message.requests.iter().map(|item| &item.digest);
+    let function = request::function(&offered, message.digest_function, digests)?;
     check_total(message.requests.iter().map(|item| item.data.len() as u64))?;
     loan.grow_by(OUTCOME_BYTES * message.requests.len() as u64)?;
     let responses = blocking::run(move || {
@@ -124,10 +126,11 @@ impl Unpacked<'_> {
 pub(super) async fn read(
     store: Arc<Store>,
     loan: Arc<Loan>,
+    offered: DigestFunctions,
     message: BatchReadBlobsRequest,
 ) -> Result<Response<BatchReadBlobsResponse>, Status> {
     request::instance_name(&message.instance_name)?;
-    let function = request::function(message.digest_function)?;
+    let function = request::function(&offered, message.digest_function, &message.digests)?;
     let size = |encoded: &Bytes| {
         request::encoded_digest("digests", encoded, function)
             .map_or(0, |digest| digest.size_bytes())

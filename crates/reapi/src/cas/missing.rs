@@ -1,5 +1,6 @@
 //! `FindMissingBlobs`.
 
+use model::DigestFunctions;
 use proto::encoded::reapi::{FindMissingBlobsRequest, FindMissingBlobsResponse};
 use store::Store;
 use tonic::{Response, Status};
@@ -11,10 +12,11 @@ use crate::request;
 /// no true answer to it.
 pub(super) fn find_missing_blobs(
     store: &Store,
+    offered: &DigestFunctions,
     message: FindMissingBlobsRequest,
 ) -> Result<Response<FindMissingBlobsResponse>, Status> {
     request::instance_name(&message.instance_name)?;
-    let function = request::function(message.digest_function)?;
+    let function = request::function(offered, message.digest_function, &message.blob_digests)?;
     let mut digests = message.blob_digests;
     let mut refused = None;
     digests.retain(|encoded| {

@@ -9,6 +9,7 @@ pub(crate) use batch::{MAX_BATCH_TOTAL_SIZE_BYTES, OUTCOME_BYTES};
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use model::DigestFunctions;
 use store::Store;
 use tonic::Request;
 use tonic::body::Body;
@@ -21,11 +22,12 @@ use crate::grpc::{Call, Methods};
 #[derive(Clone)]
 pub(crate) struct ContentAddressableStorage {
     store: Arc<Store>,
+    offered: DigestFunctions,
 }
 
 impl ContentAddressableStorage {
-    pub(crate) fn new(store: Arc<Store>) -> Self {
-        Self { store }
+    pub(crate) fn new(store: Arc<Store>, offered: DigestFunctions) -> Self {
+        Self { store, offered }
     }
 }
 
@@ -33,22 +35,25 @@ impl Methods for ContentAddressableStorage {
     const NAME: &'static str = "build.bazel.remote.execution.v2.ContentAddressableStorage";
 
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
-        let store = self.store;
+        let Self { store, offered } = self;
         let (account, loan) = (call.account(), call.loan());
         match method {
             "FindMissingBlobs" => call.unary(move |request: Request<_>| {
                 std::future::ready(blocking::presence(&store, || {
-                    missing::find_missing_blobs(&store, request.into_inner())
+                    missing::find_missing_blobs(&store, &offered, request.into_inner())
                 }))
             }),
             "BatchUpdateBlobs" => call.unary(move |request: Request<_>| {
-                batch::update(Arc::clone(&store), Arc::clone(&loan), request.into_inner())
+                let (store, loan) = (Arc::clone(&store), Arc::clone(&loan));
+                batch::update(store, loan, offered, request.into_inner())
             }),
             "BatchReadBlobs" => call.unary(move |request: Request<_>| {
-                batch::read(Arc::clone(&store), Arc::clone(&loan), request.into_inner())
+                let (store, loan) = (Arc::clone(&store), Arc::clone(&loan));
+                batch::read(store, loan, offered, request.into_inner())
             }),
             "GetTree" => call.server_streaming(move |request: Request<_>| {
-                tree::get_tree(Arc::clone(&store), Arc::clone(&account), request.into_inner())
+                let (store, account) = (Arc::clone(&store), Arc::clone(&account));
+                tree::get_tree(store, account, offered, request.into_inner())
             }),
             _ => call.unimplemented(),
         }

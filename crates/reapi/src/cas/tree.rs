@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use model::proto::GetTreeRequest;
-use model::{Digest, Directory, DirectoryError, Entry};
+use model::{Digest, DigestFunctions, Directory, DirectoryError, Entry};
 use proto::encoded::reapi::GetTreeResponse;
 use store::Store;
 use tokio_stream::Stream;
@@ -29,7 +29,7 @@ const MAX_DIRECTORIES: usize = 1_000_000;
 
 /// Memory for a directory that was seen: its digest in the set, which may be half
 /// empty, and in the queue.
-const DIRECTORY_MEMORY_BYTES: u64 = 160;
+const DIRECTORY_MEMORY_BYTES: u64 = 270;
 
 /// An error of a tree.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,11 +64,13 @@ impl From<TreeRefused> for Status {
 pub(super) async fn get_tree(
     store: Arc<Store>,
     account: Arc<Account>,
+    offered: DigestFunctions,
     message: GetTreeRequest,
 ) -> Result<Response<impl Stream<Item = Result<GetTreeResponse, Status>> + Send>, Status> {
     request::instance_name(&message.instance_name)?;
-    let function = request::function(message.digest_function)?;
-    let root = request::digest("root_digest", message.root_digest.as_ref(), function)?;
+    let digest = message.root_digest.as_ref();
+    let function = request::function_of(&offered, message.digest_function, digest)?;
+    let root = request::digest("root_digest", digest, function)?;
     if !blocking::presence(&store, || store.cas().contains(&root)) {
         return Err(status::blob_not_found(&root));
     }
