@@ -1,0 +1,102 @@
+//! Calls that are known to differ, each with its reason. `docs/hermeticity.md` has the same rows.
+
+use inputroot::StrategyName;
+use rustix::fs::{CWD, FileType, IFlags, Mode, OFlags, RenameFlags, Uid};
+use rustix::io::Errno;
+
+/// A call that gives something else in an input root than in a plain directory.
+pub(crate) struct Difference {
+    pub(crate) call: &'static str,
+    make: fn() -> Result<String, Errno>,
+    /// In a plain directory of ext4.
+    pub(crate) plain: &'static str,
+    /// In an overlay.
+    pub(crate) overlay: &'static str,
+    /// With `bind`.
+    pub(crate) bind: &'static str,
+}
+
+impl Difference {
+    pub(crate) fn here(&self, strategy: StrategyName) -> &'static str {
+        if strategy == StrategyName::Bind { self.bind } else { self.overlay }
+    }
+}
+
+/// The reasons:
+///
+/// - Whiteouts are overlayfs's own marks, so an overlay makes none for others.
+/// - An overlay does not count the directories in one that has two layers, and says 1, which tools know as
+///   unknown.
+/// - A sandbox is a user namespace, as linux-sandbox is, and has no other users.
+/// - With `bind`, executable inputs of one content are links of one file.
+/// - EROFS, which has the inputs, knows no flags of chattr. With `bind` the file is one of the store.
+pub(crate) const DIFFERENCES: [Difference; 6] = [
+    Difference {
+        call: "renameat2(RENAME_WHITEOUT)",
+        make: || {
+            std::fs::write("out/w", "x").map_err(|_| Errno::IO)?;
+            rustix::fs::renameat_with(CWD, "out/w", CWD, "out/v", RenameFlags::WHITEOUT)?;
+            Ok("done".to_owned())
+        },
+        plain: "done",
+        overlay: "errno 22",
+        bind: "done",
+    },
+    Difference {
+        call: "mknod(a whiteout)",
+        make: || {
+            let device = rustix::fs::makedev(0, 0);
+            rustix::fs::mknodat(CWD, "out/c", FileType::CharacterDevice, Mode::RUSR, device)?;
+            Ok("done".to_owned())
+        },
+        plain: "done",
+        overlay: "errno 1",
+        bind: "done",
+    },
+    Difference {
+        call: "ioctl(FS_IOC_SETFLAGS) of an input",
+        make: || {
+            let file = rustix::fs::open("d/tool", OFlags::RDONLY, Mode::empty())?;
+            rustix::fs::ioctl_setflags(&file, rustix::fs::ioctl_getflags(&file)? | IFlags::NODUMP)?;
+            Ok("done".to_owned())
+        },
+        plain: "errno 1",
+        overlay: "errno 25",
+        bind: "errno 1",
+    },
+    Difference {
+        call: "links of an input directory that was changed",
+        make: || {
+            rustix::fs::mkdir("empty/new", Mode::RWXU)?;
+            Ok(rustix::fs::stat("empty")?.st_nlink.to_string())
+        },
+        plain: "4",
+        overlay: "1",
+        bind: "4",
+    },
+    Difference {
+        call: "links of an executable input",
+        make: || Ok(rustix::fs::stat("d/tool")?.st_nlink.to_string()),
+        plain: "1",
+        overlay: "1",
+        bind: "2",
+    },
+    Difference {
+        call: "chown to another user than root",
+        make: || {
+            rustix::fs::chown("out", Some(Uid::from_raw(1)), None)?;
+            Ok("done".to_owned())
+        },
+        plain: "errno 1",
+        overlay: "errno 22",
+        bind: "errno 22",
+    },
+];
+
+/// Makes them all.
+pub(crate) fn run() {
+    for Difference { call, make, .. } in &DIFFERENCES {
+        let outcome = make().unwrap_or_else(crate::program::shown_errno);
+        println!("{call}: {outcome}");
+    }
+}
