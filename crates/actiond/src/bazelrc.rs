@@ -42,7 +42,7 @@ pub fn run(flags: Vec<OsString>) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn connect(place: &Place) -> std::io::Result<()> {
+pub(crate) fn connect(place: &Place) -> std::io::Result<()> {
     match place {
         Place::Tcp(address) => {
             TcpStream::connect_timeout(&reachable(*address), CONNECT_TIMEOUT).map(drop)
@@ -54,12 +54,7 @@ fn connect(place: &Place) -> std::io::Result<()> {
 /// The lines that have Bazel run its actions on the server at `open`; with `rootfs=host` where the
 /// operator allows that.
 pub(crate) fn lines(open: &OpenPlace, arguments: &ServeArgs) -> String {
-    let executor = match (&open.place, open.protection) {
-        (Place::Tcp(address), Protection::Plain) => format!("grpc://{}", reachable(*address)),
-        (Place::Tcp(address), _) => format!("grpcs://{}", reachable(*address)),
-        (Place::Unix(_), _) => open.place.to_string(),
-    };
-    let mut lines = vec![format!("build --remote_executor={executor}")];
+    let mut lines = vec![format!("build --remote_executor={}", executor(open))];
     if open.protection != Protection::Plain {
         lines.push("# The CA of the server, unless the system trusts it:".to_owned());
         lines.push("# build --tls_certificate=/path/to/ca.pem".to_owned());
@@ -78,6 +73,15 @@ pub(crate) fn lines(open: &OpenPlace, arguments: &ServeArgs) -> String {
     lines.push("build --incompatible_strict_action_env".to_owned());
     lines.push("build --noremote_local_fallback".to_owned());
     lines.join("\n")
+}
+
+/// The server at `open`, as `--remote_executor` names it.
+pub(crate) fn executor(open: &OpenPlace) -> String {
+    match (&open.place, open.protection) {
+        (Place::Tcp(address), Protection::Plain) => format!("grpc://{}", reachable(*address)),
+        (Place::Tcp(address), _) => format!("grpcs://{}", reachable(*address)),
+        (Place::Unix(_), _) => open.place.to_string(),
+    }
 }
 
 /// An address to connect to: a server that listens on all addresses is reached on the loopback.

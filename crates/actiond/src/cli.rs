@@ -1,11 +1,12 @@
 //! Flags, as plain data.
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use access::{Listen, SocketMode};
-use clap::{Args, Parser, Subcommand};
+use clap::{Arg, Args, Parser, Subcommand};
 use inputroot::StrategyName;
 use model::{ByteSize, DeclaredProperty, DigestFunctions, UnknownProperties};
 use store::StoreSize;
@@ -33,6 +34,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve the Remote Execution API
     Serve(Box<ServeArgs>),
+    /// Run one command with a server of its own
+    Run(Box<RunArgs>),
     /// Serve the Remote Execution API from a small virtual machine, which needs no root
     #[cfg(feature = "vm")]
     ServeVm(Box<ServeVmArgs>),
@@ -241,6 +244,49 @@ pub struct ServeArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would show a doc comment as help")]
     pub log: LogArgs,
+}
+
+/// Flags of `run`: its own, and those of `serve`.
+#[derive(Debug, Args)]
+#[command(
+    mut_args(in_help_of_run),
+    long_about = "Run one command with a server of its own\n\n\
+        Starts a server, sets ACTIOND_ENDPOINT to its place, runs the command, ends the server, and exits as \
+        the command did. The server listens on a socket that only this user reaches, and its store is \
+        temporary unless --root names one. All flags of `serve` can be given as well."
+)]
+pub struct RunArgs {
+    /// Use the server that runs at --listen already, or where the configuration says
+    #[arg(long)]
+    pub shared: bool,
+
+    /// Write the lines of a .bazelrc for the server to FILE, before the command starts
+    #[arg(long, value_name = "FILE")]
+    pub bazelrc_out: Option<PathBuf>,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would show a doc comment as help")]
+    pub serve: ServeArgs,
+
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// Hides most flags of `serve` in the help of `run`, which takes all of them.
+fn in_help_of_run(arg: Arg) -> Arg {
+    match arg.get_id().as_str() {
+        "shared" | "bazelrc_out" | "command" | "help" | "jobs" | "cas_size"
+        | "allow_host_rootfs" => arg,
+        "root" => arg
+            .help("Directory of a store that is kept [default: a temporary one]")
+            .hide_default_value(true),
+        "listen" => arg
+            .help("The listener of the server [default: a socket that only this user reaches]")
+            .hide_default_value(true),
+        "log" => arg.help("The log filter of the server [default: warn]").hide_default_value(true),
+        _ => arg.hide(true),
+    }
 }
 
 /// Flags of `doctor`.

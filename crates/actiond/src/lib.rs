@@ -16,6 +16,7 @@
 //! - [`observers`]: the log, the event file and the page, which listen to events.
 //! - [`span`]: spans of time on the command line.
 //! - [`store_verbs`]: what operators do with the store.
+//! - [`run`]: one command with a server of its own.
 //! - [`serve`]: the daemon, wired bottom up.
 //! - [`serve_vm`]: the same in a VM, seen from the host.
 //! - [`guest`]: the same in a VM, seen from inside.
@@ -44,6 +45,8 @@ pub mod observers;
 #[cfg(target_os = "linux")]
 pub mod privileges;
 #[cfg(target_os = "linux")]
+pub mod run;
+#[cfg(target_os = "linux")]
 mod runtime_source;
 #[cfg(target_os = "linux")]
 pub mod serve;
@@ -59,5 +62,7 @@ mod store_observers;
 pub mod store_verbs;
 #[cfg(target_os = "linux")]
 mod surroundings;
+#[cfg(target_os = "linux")]
+mod tally;
 #[cfg(all(target_os = "linux", feature = "vm"))]
 pub mod worker_flags;

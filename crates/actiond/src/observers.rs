@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use web::{MayRead, Metrics, Now, Reading, ReadingKind, Site};
 
 use crate::store_observers;
+use crate::tally::Tally;
 
 /// Where HTTP is served unless a flag says otherwise.
 const DEFAULT_HTTP: &str = "127.0.0.1:8981";
@@ -71,6 +72,9 @@ impl Observers {
             Arc::clone(&metrics) as Arc<dyn Listener>,
             Arc::clone(&now) as Arc<dyn Listener>,
         ];
+        if let Some(tally) = Tally::if_wanted() {
+            listeners.push(Arc::new(tally));
+        }
         if let Some(path) = event_log {
             listeners.push(Arc::new(EventFile::open(path)?));
         }

@@ -36,6 +36,7 @@ use crate::configuration::{Changes, Configuration};
 use crate::doors::Doors;
 use crate::observers::{Observers, serve_http};
 use crate::service_manager::ServiceManager;
+use crate::tally::starter_is_gone;
 use crate::{bazelrc, doctor, doors, helper, logging, privileges, runtime_source, surroundings};
 
 /// Threads for file I/O at most. They never wait for clients, so this many are
@@ -287,13 +288,14 @@ async fn serve(
     manager.ready();
 
     tokio::select! {
-        () = signals.next() => {}
-        () = reload_when_asked(configuration, &policy, tls.as_deref(), &mut signals_to_reload) => {}
-        () = manager.keep_alive() => {}
-        () = give_memory_back() => {}
-        error = watch_store(&store, &health) => return Err(error),
-        ended = &mut server => return Err(server_ended(ended)),
-    }
+            () = signals.next() => {}
+            () = reload_when_asked(configuration, &policy, tls.as_deref(), &mut signals_to_reload) => {}
+            () = manager.keep_alive() => {}
+            () = give_memory_back() => {}
+    () = starter_is_gone() => {}
+            error = watch_store(&store, &health) => return Err(error),
+            ended = &mut server => return Err(server_ended(ended)),
+        }
     manager.stopping();
     tracing::info!("draining; a second signal kills running actions");
     health.draining().await;

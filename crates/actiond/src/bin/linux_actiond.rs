@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use actiond::cli::{Cli, Command};
 use actiond::configuration::Configuration;
-use actiond::{bazelrc, configuration, doctor, helper, image, serve, store_verbs};
+use actiond::{bazelrc, configuration, doctor, helper, image, run, serve, store_verbs};
 #[cfg(feature = "vm")]
 use actiond::{serve_vm, worker_flags};
 use clap::Parser as _;
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     }
     let outcome = match Cli::parse().command {
         Command::Serve(_) => Configuration::load(words_from(2)).and_then(serve::run),
+        Command::Run(arguments) => return run::run(&arguments, words_from(2)),
         Command::Config(arguments) => configuration::run(&arguments, words_from(3)),
         #[cfg(feature = "vm")]
         Command::ServeVm(arguments) => {
