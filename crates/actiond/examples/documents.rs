@@ -1,6 +1,7 @@
 //! Writes what is made from the flags of `linux-actiond`: manual pages and shell completions.
 //!
-//! `cargo xtask dist` runs it. It is an example so that the daemon itself carries none of this.
+//! `cargo xtask dist` runs it. It is an example so that the daemon carries no manual pages. It has the
+//! completions, for those who have no package (`linux-actiond completions`).
 
 use std::path::Path;
 

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use access::{Listen, SocketMode};
 use clap::{Arg, Args, Parser, Subcommand};
+use clap_complete::Shell;
 use inputroot::StrategyName;
 use model::{ByteSize, DeclaredProperty, DigestFunctions, UnknownProperties};
 use store::StoreSize;
@@ -47,6 +48,8 @@ pub enum Command {
     Store(StoreArgs),
     /// Print the lines of a .bazelrc for a server with the same configuration
     Bazelrc(Box<ServeArgs>),
+    /// Print a script that has a shell complete the words of this program
+    Completions(CompletionsArgs),
     /// Import, list and remove images that actions can have as their root file system
     Image(ImageArgs),
 }
@@ -287,6 +290,13 @@ fn in_help_of_run(arg: Arg) -> Arg {
         "log" => arg.help("The log filter of the server [default: warn]").hide_default_value(true),
         _ => arg.hide(true),
     }
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell; bash loads it with `source <(linux-actiond completions bash)`
+    pub shell: Shell,
 }
 
 /// Flags of `doctor`.

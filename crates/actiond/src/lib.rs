@@ -11,6 +11,7 @@
 //! The rest is for Linux alone:
 //! - [`bazelrc`]: the lines that Bazel needs to use a server.
 //! - [`cli`]: flags, as plain data.
+//! - [`completions`]: scripts that complete words in a shell.
 //! - [`configuration`]: the settings of `serve` from files, environment and flags.
 //! - [`privileges`]: what `serve` needs from the machine before anything else.
 //! - [`observers`]: the log, the event file and the page, which listen to events.
@@ -26,6 +27,8 @@
 pub mod bazelrc;
 #[cfg(target_os = "linux")]
 pub mod cli;
+#[cfg(target_os = "linux")]
+pub mod completions;
 #[cfg(target_os = "linux")]
 pub mod configuration;
 #[cfg(feature = "vm")]

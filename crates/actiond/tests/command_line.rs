@@ -22,6 +22,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     a_runtime_root_that_is_not_there_is_refused,
     a_host_root_that_is_none_is_refused,
     flags_take_their_value_either_way,
+    completions_are_scripts_for_their_shell,
     the_log_is_json_where_that_is_asked_for,
     the_lines_for_bazel_have_the_address,
     doctor_tells_what_is_here,
@@ -80,6 +81,22 @@ async fn help_names_every_flag(kit: Kit) -> Outcome {
     let overview = text(&run(&kit, &["--help"])?.stdout);
     assert!(overview.contains("serve") && overview.contains("doctor"));
     assert!(!overview.contains("helper"), "the hidden word is not shown");
+    Ok(())
+}
+
+async fn completions_are_scripts_for_their_shell(kit: Kit) -> Outcome {
+    for shell in ["bash", "fish", "zsh"] {
+        let output = run(&kit, &["completions", shell])?;
+        let script = text(&output.stdout);
+        assert!(output.status.success(), "{shell}");
+        for word in ["serve", "input-root-strategy", "bazelrc-out", "doctor"] {
+            assert!(script.contains(word), "{word} in {script}");
+        }
+    }
+    let syntax = format!("bash -n <('{}' completions bash)", kit.binary().display());
+    let output = Command::new("bash").args(["-c", &syntax]).output()?;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    refuses(&run(&kit, &["completions", "cmd"])?, "cmd");
     Ok(())
 }
 

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use actiond::cli::{Cli, Command};
 use actiond::configuration::Configuration;
-use actiond::{bazelrc, configuration, doctor, helper, image, run, serve, store_verbs};
+use actiond::{
+    bazelrc, completions, configuration, doctor, helper, image, run, serve, store_verbs,
+};
 #[cfg(feature = "vm")]
 use actiond::{serve_vm, worker_flags};
 use clap::Parser as _;
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
             worker_flags::check(&arguments.worker_flags()).and_then(|()| serve_vm::run(*arguments))
         }
         Command::Bazelrc(_) => bazelrc::run(words_from(2)),
+        Command::Completions(arguments) => completions::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
         Command::Store(arguments) => store_verbs::run(&arguments),
