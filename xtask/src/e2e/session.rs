@@ -8,7 +8,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
 };
 
 use anyhow::{Context, Result};
@@ -26,7 +26,7 @@ const TIME_LIMIT: u32 = 900;
 
 pub(super) struct Session {
     shell: Child,
-    scripts: ChildStdin,
+    scripts: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     folder: PathBuf,
 }
@@ -42,8 +42,12 @@ pub(super) struct Finished {
 impl Session {
     /// `folder` appears at [`CLIENT_FOLDER`].
     pub(super) fn open(root: &Path, folder: &Path) -> Result<Self> {
+        Self::open_through(Command::new("bwrap"), root, folder)
+    }
+
+    /// The same with a command that ends with `bwrap`, to which the arguments of that are added.
+    pub(super) fn open_through(mut command: Command, root: &Path, folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder.join("home"))?;
-        let mut command = Command::new("bwrap");
         command.args(["--die-with-parent", "--unshare-pid", "--new-session"]);
         command.arg("--ro-bind").arg(root).arg("/");
         command.args([
@@ -68,7 +72,16 @@ impl Session {
             .context("cannot start bwrap")?;
         let scripts = shell.stdin.take().context("the shell reads scripts")?;
         let answers = BufReader::new(shell.stdout.take().context("the shell answers")?);
+        let scripts = Some(scripts);
         Ok(Self { shell, scripts, answers, folder: folder.to_owned() })
+    }
+
+    /// Ends it in order, and gives what its command ended with.
+    pub(super) fn close(self) -> Result<ExitStatus> {
+        let mut this = self;
+        // The end of its input ends the loop.
+        this.scripts = None;
+        this.shell.wait().context("waiting for the session")
     }
 
     pub(super) fn run(&mut self, working_directory: &str, words: &[String]) -> Result<Finished> {
@@ -80,12 +93,13 @@ impl Session {
     pub(super) fn start(&mut self, working_directory: &str, words: &[String]) -> Result<()> {
         let command: Vec<_> = words.iter().map(|word| quoted(word)).collect();
         let directory = quoted(working_directory);
+        let scripts = self.scripts.as_mut().context("the session is closed")?;
         writeln!(
-            self.scripts,
+            scripts,
             "cd {directory} && exec timeout --kill-after=10 {TIME_LIMIT} {}",
             command.join(" ")
         )?;
-        self.scripts.flush().context("the session is gone")
+        scripts.flush().context("the session is gone")
     }
 
     pub(super) fn finish(&mut self) -> Result<Finished> {

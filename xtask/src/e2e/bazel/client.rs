@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::{Command, ExitStatus},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -54,13 +55,29 @@ impl Bazel {
 
     /// The same with other lines of the `.bazelrc` that name the server.
     pub(super) fn open_with(place: &Place, name: &str, lines: &str) -> Result<Self> {
+        Self::open_through(Command::new("bwrap"), place, name, lines)
+    }
+
+    /// The same with a command that ends with `bwrap`; see [`Session::open_through`].
+    pub(super) fn open_through(
+        command: Command,
+        place: &Place,
+        name: &str,
+        lines: &str,
+    ) -> Result<Self> {
         let sources = workspace::root().join("e2e/bazel");
         let folder = place.scratch.join("client");
         fs::create_dir_all(&folder)?;
         copy_folder(&sources.join(name), &folder.join("workspace"))?;
         copy_folder(&sources.join("offline"), &folder.join("offline"))?;
         fs::write(folder.join("bazelrc"), bazelrc(lines))?;
-        Ok(Self { session: Session::open(&place.client_root, &folder)?, folder })
+        let session = Session::open_through(command, &place.client_root, &folder)?;
+        Ok(Self { session, folder })
+    }
+
+    /// Ends Bazel's session, and gives what its command ended with.
+    pub(super) fn close(self) -> Result<ExitStatus> {
+        self.session.close()
     }
 
     /// The copy's path on the host.

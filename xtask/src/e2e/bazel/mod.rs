@@ -8,6 +8,7 @@ mod client;
 mod cpp;
 mod events;
 mod package;
+mod run;
 mod runtimes;
 mod stress;
 
@@ -38,6 +39,7 @@ pub(super) const CLIENT: Client = Client {
         Suite { name: "cpp", run: cpp::run },
         Suite { name: "runtimes", run: runtimes::run },
         Suite { name: "access", run: access::run },
+        Suite { name: "run", run: run::run },
         Suite { name: "package", run: package::run },
     ],
 };
