@@ -11,7 +11,8 @@
 //! | `ac` | publishing the result |
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -288,7 +289,7 @@ async fn collecting_on_a_full_disk_is_resource_exhausted(kit: Kit) -> Outcome {
 }
 
 async fn publishing_on_a_full_disk_leaves_a_good_result(kit: Kit) -> Outcome {
-    let scene = Scene::start(&kit, "ac", &[]).await?;
+    let scene = Scene::start(&kit, "ac", &["--http=127.0.0.1:0"]).await?;
     let action = scene.action("cp in out");
     scene.fill()?;
     for _ in 0..2 {
@@ -299,6 +300,20 @@ async fn publishing_on_a_full_disk_leaves_a_good_result(kit: Kit) -> Outcome {
     }
     let log = scene.daemon.log();
     ensure!(log.contains("not cached") && log.contains("No space left on device"), "{log}");
+    let metrics = metrics(&log)?;
+    let counted = r#"actiond_store_failed_writes_total{reason="disk_full"} 2"#;
+    ensure!(metrics.lines().any(|line| line == counted), "{metrics}");
     scene.empty()?;
     scene.works_again(&action).await
+}
+
+/// The metrics of the server with this log.
+fn metrics(log: &str) -> anyhow::Result<String> {
+    let said = log.split_once("page and metrics on http://").context("the address of the page")?.1;
+    let address = said.split('/').next().context("an address")?;
+    let mut stream = TcpStream::connect(address)?;
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }

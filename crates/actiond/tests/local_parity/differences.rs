@@ -29,8 +29,10 @@ impl Difference {
 ///   unknown.
 /// - A sandbox is a user namespace, as linux-sandbox is, and has no other users.
 /// - With `bind`, executable inputs of one content are links of one file.
+/// - An input is a file of a lower layer, or with `bind` one of the store, which is still there.
+/// - An overlay takes the set-id bits away before it calls the file system below, which may refuse.
 /// - EROFS, which has the inputs, knows no flags of chattr. With `bind` the file is one of the store.
-pub(crate) const DIFFERENCES: [Difference; 6] = [
+pub(crate) const DIFFERENCES: [Difference; 8] = [
     Difference {
         call: "renameat2(RENAME_WHITEOUT)",
         make: || {
@@ -82,6 +84,34 @@ pub(crate) const DIFFERENCES: [Difference; 6] = [
         bind: "2",
     },
     Difference {
+        call: "links of an open input that was removed",
+        make: || {
+            let file = rustix::fs::open("d/in", OFlags::RDONLY, Mode::empty())?;
+            rustix::fs::unlink("d/in")?;
+            Ok(rustix::fs::fstat(&file)?.st_nlink.to_string())
+        },
+        plain: "0",
+        overlay: "1",
+        bind: "1",
+    },
+    Difference {
+        call: "the mode of a set-id file after a refused clone",
+        make: || {
+            let open = |name, mode| {
+                let flags = OFlags::RDWR | OFlags::CREATE;
+                rustix::fs::open(name, flags, Mode::from_raw_mode(mode))
+            };
+            let (from, to) = (open("out/from", 0o644)?, open("out/to", 0o2755)?);
+            if rustix::fs::ioctl_ficlone(&to, &from).is_ok() {
+                return Ok(NOT_REFUSED.to_owned());
+            }
+            Ok(format!("{:o}", rustix::fs::fstat(&to)?.st_mode & 0o7777))
+        },
+        plain: "2755",
+        overlay: "755",
+        bind: "2755",
+    },
+    Difference {
         call: "chown to another user than root",
         make: || {
             rustix::fs::chown("out", Some(Uid::from_raw(1)), None)?;
@@ -92,6 +122,9 @@ pub(crate) const DIFFERENCES: [Difference; 6] = [
         bind: "errno 22",
     },
 ];
+
+/// The outcome where the file system does what most of them refuse.
+pub(crate) const NOT_REFUSED: &str = "not refused here";
 
 /// Makes them all.
 pub(crate) fn run() {
