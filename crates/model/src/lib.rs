@@ -25,6 +25,7 @@ mod tree;
 mod action;
 mod command;
 mod encoded_result;
+pub mod foreign_result;
 mod outputs;
 mod platform;
 mod properties;

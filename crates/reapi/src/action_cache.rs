@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use access::check_instance;
 use model::proto::{Action, ActionResult, GetActionResultRequest, UpdateActionResultRequest};
+use model::foreign_result::{self, ResultRefused};
 use model::{Digest, DigestFunctions, EncodedResult};
 use prost::Message as _;
 use store::Store;
@@ -18,7 +19,6 @@ use crate::grpc::{Call, Encoded, Methods};
 use crate::inline::{MAX_INLINED_BYTES, Wanted};
 use crate::lookups::Lookups;
 use crate::memory::Loan;
-use crate::uploaded_result::{self, ResultRefused};
 use crate::{blocking, request, status};
 
 fn lookup_failed(error: &CacheError) -> Status {
@@ -29,6 +29,11 @@ fn lookup_failed(error: &CacheError) -> Status {
         CacheError::WouldWait => Code::Unavailable,
     };
     status::of_act(code, "the action cache", error)
+}
+
+/// The status of a result that a client uploads and that must not get into the cache.
+fn refused(error: ResultRefused) -> Status {
+    status::of(Code::InvalidArgument, &error)
 }
 
 fn not_cached(action: &Digest) -> Status {
@@ -146,8 +151,8 @@ impl ActionCache {
             self.store.cas(),
         )?;
         let function = action.function();
-        let result = message.action_result.ok_or(ResultRefused::Missing)?;
-        uploaded_result::check(&result, function)?;
+        let result = message.action_result.ok_or(ResultRefused::Missing).map_err(refused)?;
+        foreign_result::check(&result, function).map_err(refused)?;
         // The message, and the entry that is made of it.
         loan.grow_by(2 * result.encoded_len() as u64)?;
         let store = Arc::clone(&self.store);
@@ -157,13 +162,27 @@ impl ActionCache {
                 cache.delete(instance.as_str(), &action).map_err(status::store)?;
                 return Ok(result);
             }
-            let kept = uploaded_result::without_data(result, function, store.cas());
-            let kept = kept.map_err(status::store)?;
+            let (kept, data) = foreign_result::without_data(result, function);
+            for data in data {
+                store.cas().put(function, &data).map_err(status::store)?;
+            }
             let entry = worker::entry_of_upload(&kept);
             cache.put(instance.as_str(), &action, &entry).map_err(status::store)?;
             Ok(kept)
         })
         .await?;
         Ok(Response::new(result))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_result_is_the_clients_fault() {
+        let status = refused(ResultRefused::EmptyPath);
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains("empty"), "{status}");
     }
 }

@@ -23,7 +23,6 @@
 //! - [`operation`]: operations as clients see them.
 //! - [`inline`]: small blobs sent inside a result.
 //! - [`lookups`]: how many cached results are read at a time.
-//! - [`uploaded_result`]: results that clients upload.
 //! - [`grpc`]: hand-made services, where the generated ones would copy blobs.
 //! - [`memory`]: what clients can make the server hold.
 //! - [`frame`]: the messages of a gRPC stream.
@@ -55,7 +54,6 @@ mod resource_name;
 mod server;
 mod status;
 mod store_maintenance;
-mod uploaded_result;
 
 pub use capabilities::OfferedFunctions;
 pub use server::{Health, ServeError, Services, serve};

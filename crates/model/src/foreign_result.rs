@@ -1,21 +1,21 @@
-//! Results that clients upload: what is checked of one, and what is kept.
+//! Results that were made elsewhere, by a client or another server: what is checked of one, and what is kept.
 //!
 //! A client that takes a cached result writes to the paths in it. So a path that leaves the working
 //! directory, and data that is not what its digest says, must not get into the cache.
 
-use model::proto::ActionResult;
-use model::result::referenced_digests;
-use model::{
-    Digest, DigestError, DigestFunction, MAX_SYMLINK_TARGET_BYTES, PathError, RelPath, proto,
-};
-use store::{Cas, StoreError};
-use tonic::{Code, Status};
+use bytes::Bytes;
 
-use crate::status;
+use crate::digest::Digest;
+use crate::digest_error::DigestError;
+use crate::digest_function::DigestFunction;
+use crate::directory::MAX_SYMLINK_TARGET_BYTES;
+use crate::path::{PathError, RelPath};
+use crate::proto::{self, ActionResult};
+use crate::result::referenced_digests;
 
-/// Why an update of the action cache is refused.
+/// Why a result of others must not get into the cache.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ResultRefused {
+pub enum ResultRefused {
     /// There is no result in it.
     #[error("action_result: the result is missing")]
     Missing,
@@ -44,14 +44,11 @@ pub(crate) enum ResultRefused {
     },
 }
 
-impl From<ResultRefused> for Status {
-    fn from(error: ResultRefused) -> Self {
-        status::of(Code::InvalidArgument, &error)
-    }
-}
-
 /// Checks the paths, the digests, and the data inside of a result against its digests.
-pub(crate) fn check(result: &ActionResult, function: DigestFunction) -> Result<(), ResultRefused> {
+///
+/// # Errors
+/// [`ResultRefused`] for the first mistake.
+pub fn check(result: &ActionResult, function: DigestFunction) -> Result<(), ResultRefused> {
     referenced_digests(result, function)?;
     for file in &result.output_files {
         let path = entry_path(&file.path)?;
@@ -98,13 +95,13 @@ fn check_data(
     Ok(())
 }
 
-/// The result as it is kept, without the data inside of it: a client gets that from the blobs. A
-/// stream that has no digest becomes a blob.
-pub(crate) fn without_data(
+/// The result as it is kept, without the data inside of it, which is in blobs as well. The data of a stream
+/// that has no digest has to become a blob, and comes beside the result.
+pub fn without_data(
     mut result: ActionResult,
     function: DigestFunction,
-    cas: &Cas,
-) -> Result<ActionResult, StoreError> {
+) -> (ActionResult, Vec<Bytes>) {
+    let mut blobs = Vec::new();
     result.output_files.iter_mut().for_each(|file| file.contents.clear());
     for (raw, digest) in [
         (&mut result.stdout_raw, &mut result.stdout_digest),
@@ -112,16 +109,17 @@ pub(crate) fn without_data(
     ] {
         let data = std::mem::take(raw);
         if digest.is_none() && !data.is_empty() {
-            *digest = Some(cas.put(function, &data)?.to_proto());
+            *digest = Some(Digest::of(function, &data).to_proto());
+            blobs.push(data);
         }
     }
-    Ok(result)
+    (result, blobs)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::PathProblem;
+    use crate::path::PathProblem;
 
     const FUNCTION: DigestFunction = DigestFunction::Sha256;
 
@@ -174,9 +172,8 @@ mod tests {
                 let refused = check(&result, FUNCTION).unwrap_err();
                 let expected = PathError { path: path.to_owned(), problem };
                 assert_eq!(refused, ResultRefused::Path(expected));
-                let status = Status::from(refused);
-                assert_eq!(status.code(), Code::InvalidArgument);
-                assert!(status.message().contains(&format!("{path:?}")), "{status}");
+                let text = ::chain::Chain(&refused).to_string();
+                assert!(text.contains(&format!("{path:?}")), "{text}");
             }
         }
         assert_eq!(check(&with_file(""), FUNCTION), Err(ResultRefused::EmptyPath));
@@ -218,5 +215,19 @@ mod tests {
                 other => panic!("{expected}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn data_without_a_digest_becomes_a_blob() {
+        let result = ActionResult {
+            stdout_raw: "out".into(),
+            stderr_raw: "err".into(),
+            stderr_digest: digest(b"err"),
+            ..with_file("file")
+        };
+        let (kept, blobs) = without_data(result, FUNCTION);
+        assert_eq!(blobs, [Bytes::from("out")]);
+        assert_eq!(kept.stdout_digest, digest(b"out"));
+        assert!(kept.stdout_raw.is_empty() && kept.stderr_raw.is_empty());
     }
 }
