@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use access::check_instance;
-use model::proto::{Action, ActionResult, GetActionResultRequest, UpdateActionResultRequest};
 use model::foreign_result::{self, ResultRefused};
+use model::proto::{Action, ActionResult, GetActionResultRequest, UpdateActionResultRequest};
 use model::{Digest, DigestFunctions, EncodedResult};
 use prost::Message as _;
 use store::Store;
@@ -19,7 +19,7 @@ use crate::grpc::{Call, Encoded, Methods};
 use crate::inline::{MAX_INLINED_BYTES, Wanted};
 use crate::lookups::Lookups;
 use crate::memory::Loan;
-use crate::{blocking, request, status};
+use crate::{below, blocking, origin, request, status};
 
 fn lookup_failed(error: &CacheError) -> Status {
     let code = match error {
@@ -95,6 +95,7 @@ impl ActionCache {
         loan: Arc<Loan>,
     ) -> Result<Response<Encoded>, Status> {
         check_instance(request.extensions(), &request.get_ref().instance_name)?;
+        let caller = origin::encoded(request.metadata());
         let message = request.into_inner();
         let instance = request::instance_name(&message.instance_name)?;
         let action = request::action(
@@ -111,8 +112,12 @@ impl ActionCache {
                 self.worker.cached_result(&self.store.resident(), &instance, &action)
         {
             // Going to another thread and back would cost more than all else.
-            return result.as_ref().map(answer).ok_or_else(|| not_cached(&action));
+            match result {
+                None if self.store.tier().is_some() => {}
+                result => return result.as_ref().map(answer).ok_or_else(|| not_cached(&action)),
+            }
         }
+        below::fetch_result(&self.store, &self.worker, &instance, action, caller).await?;
         // Lasts until the result was borrowed for.
         let _turn = self.lookups.turn().await;
         let (store, worker) = (Arc::clone(&self.store), self.worker.clone());
@@ -155,12 +160,12 @@ impl ActionCache {
         foreign_result::check(&result, function).map_err(refused)?;
         // The message, and the entry that is made of it.
         loan.grow_by(2 * result.encoded_len() as u64)?;
-        let store = Arc::clone(&self.store);
-        let result = blocking::run(move || {
+        let (store, owner) = (Arc::clone(&self.store), instance.clone());
+        let (result, is_kept) = blocking::run(move || {
             let cache = store.action_cache();
             if result.exit_code != 0 || !may_be_cached(&store, &action)? {
                 cache.delete(instance.as_str(), &action).map_err(status::store)?;
-                return Ok(result);
+                return Ok((result, false));
             }
             let (kept, data) = foreign_result::without_data(result, function);
             for data in data {
@@ -168,9 +173,12 @@ impl ActionCache {
             }
             let entry = worker::entry_of_upload(&kept);
             cache.put(instance.as_str(), &action, &entry).map_err(status::store)?;
-            Ok(kept)
+            Ok((kept, true))
         })
         .await?;
+        if let Some(tier) = self.store.tier().filter(|_| is_kept) {
+            tier.publish(owner.as_str(), action).await;
+        }
         Ok(Response::new(result))
     }
 }

@@ -20,7 +20,7 @@ use crate::lookups::Lookups;
 use crate::memory::Loan;
 use crate::operation::{UnknownOperation, message};
 use crate::operations::check_visible;
-use crate::{blocking, origin, request, status};
+use crate::{below, blocking, origin, request, status};
 
 /// A stream on which nothing happens repeats its last message this often:
 /// clients and proxies between take silence for a broken connection.
@@ -113,6 +113,7 @@ impl Execution {
         loan: Arc<Loan>,
     ) -> Result<Response<BoxStream<Operation>>, Status> {
         let origin = Arc::new(origin::of(request.metadata(), request.extensions()));
+        let caller = origin::encoded(request.metadata());
         check_instance(request.extensions(), &request.get_ref().instance_name)?;
         let message = request.into_inner();
         let instance = request::instance_name(&message.instance_name)?;
@@ -132,6 +133,13 @@ impl Execution {
             Wanted::new(message.inline_stdout, message.inline_stderr, message.inline_output_files);
         if action.size_bytes() > SMALL_ACTION_BYTES {
             loan.grow_by(2 * action.size_bytes().min(MAX_ACTION_BYTES))?;
+        }
+        if self.store.tier().is_some() {
+            if !request.skip_cache_lookup {
+                let (instance, caller) = (&request.instance, caller.clone());
+                below::fetch_result(&self.store, &self.worker, instance, action, caller).await?;
+            }
+            below::fetch(&self.store, &loan, [action], caller).await?;
         }
         // Going to another thread and back costs more than what is done there, mostly.
         let mut lent_bytes = 0;

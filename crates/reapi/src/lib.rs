@@ -23,6 +23,7 @@
 //! - [`operation`]: operations as clients see them.
 //! - [`inline`]: small blobs sent inside a result.
 //! - [`lookups`]: how many cached results are read at a time.
+//! - `below`: what is fetched from the tier below the store.
 //! - [`grpc`]: hand-made services, where the generated ones would copy blobs.
 //! - [`memory`]: what clients can make the server hold.
 //! - [`frame`]: the messages of a gRPC stream.
@@ -32,6 +33,7 @@
 //!   its type.
 
 mod action_cache;
+mod below;
 mod blocking;
 mod byte_stream;
 mod capabilities;

@@ -2,6 +2,7 @@
 //! "build.bazel.remote.execution.v2.requestmetadata-bin").
 
 use access::Permit;
+use bytes::Bytes;
 use events::Origin;
 use model::Printable;
 use model::proto::RequestMetadata;
@@ -17,6 +18,12 @@ pub(crate) fn of(headers: &MetadataMap, extensions: &Extensions) -> Origin {
     let permit = extensions.get::<Permit>();
     let principal = permit.map(|permit| Printable::name(permit.principal()));
     Origin { principal: principal.unwrap_or_default(), ..named_in(headers) }
+}
+
+/// The encoded `RequestMetadata` in a request's headers; empty if there is none.
+pub(crate) fn encoded(headers: &MetadataMap) -> Bytes {
+    let bytes = headers.get_bin(HEADER).and_then(|value| value.to_bytes().ok());
+    bytes.unwrap_or_default()
 }
 
 /// The names in a request's headers. They only inform people, so a header that cannot be read is as

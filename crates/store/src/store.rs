@@ -2,8 +2,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,7 @@ use crate::size::StoreSize;
 use crate::space::Space;
 use crate::state::{BootId, Recovery, State, seconds_now};
 use crate::table::Table;
+use crate::tier::Tier;
 use crate::trouble::FailedWrites;
 
 /// The settings with which a store is opened.
@@ -135,6 +136,7 @@ pub struct Store {
     scrub_thread: Mutex<Option<JoinHandle<()>>>,
     work_path: PathBuf,
     scan: Arc<Scan>,
+    tier: OnceLock<Arc<dyn Tier>>,
     /// Last, because dropping it unlocks the root.
     root: Root,
 }
@@ -279,6 +281,7 @@ impl Store {
             scrub_thread: Mutex::new(scrub_thread),
             work_path: path.join("work"),
             scan,
+            tier: OnceLock::new(),
             root,
         }))
     }
@@ -291,6 +294,18 @@ impl Store {
     /// The cached results.
     pub fn action_cache(&self) -> &ActionCache {
         &self.action_cache
+    }
+
+    /// Puts a tier below the store, for those who ask it. A store has one tier for all of its life; a second
+    /// one is ignored. The tier must not hold the store, which would keep the root locked.
+    pub fn put_below(&self, tier: Arc<dyn Tier>) {
+        let is_first = self.tier.set(tier).is_ok();
+        debug_assert!(is_first, "a store has one tier");
+    }
+
+    /// The tier below the store, if it has one.
+    pub fn tier(&self) -> Option<&dyn Tier> {
+        self.tier.get().map(|tier| &**tier)
     }
 
     /// What evicts.

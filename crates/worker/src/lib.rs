@@ -17,6 +17,7 @@
 //! └──────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
+//! - `below`: the tier below the store, as slots use it.
 //! - `boundary`: what slots need of the crates below, as traits, for tests without root.
 //! - `config`: every bound, with its reason.
 //! - `disk`: the part of the disk that actions may not take.
@@ -38,6 +39,7 @@
 //! - `timeline`: when each phase began and ended.
 //! - `worker`: the whole, wired.
 
+mod below;
 mod boundary;
 mod cache;
 mod cancel;

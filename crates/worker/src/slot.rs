@@ -7,7 +7,7 @@
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use events::{Event, Listeners, Origin};
@@ -24,6 +24,7 @@ use sandbox::{
 };
 use store::{Store, StoreError, is_exhaustion};
 
+use crate::below;
 use crate::boundary::{Destination, InputRoot, InputRoots, Sandbox, Sandboxes};
 use crate::cancel::StopEvent;
 use crate::capture::{Capture, Refusal};
@@ -121,7 +122,7 @@ impl Slot {
         timeline.mark(Moment::WorkerStart);
         let mut leftovers = Leftovers::default();
         let ran = if operation.cancellation.attach(&self.stop) {
-            self.execute(&operation, action, &mut timeline, &mut leftovers)
+            self.execute(&operation, &origin, action, &mut timeline, &mut leftovers)
         } else {
             Err(self.shared.cancelled())
         };
@@ -157,13 +158,14 @@ impl Slot {
     fn execute(
         &self,
         operation: &Operation,
+        origin: &Origin,
         action: ActionMessage,
         timeline: &mut Timeline,
         leftovers: &mut Leftovers,
     ) -> Result<Ran, ActionError> {
         let shared = &*self.shared;
         timeline.mark(Moment::InputFetchStart);
-        let (mut action, pinned) = self.load(action)?;
+        let (mut action, pinned) = self.load(operation, origin, action)?;
         output_links::follow(&pinned.tree, &mut action.command.outputs)?;
         let pinned = &*leftovers.inputs.insert(pinned);
         // Told once the inputs are pinned: who sees it may rely on them.
@@ -210,9 +212,33 @@ impl Slot {
         Ok(ran)
     }
 
+    /// The whole action and its inputs, all present. What is missing is fetched from the tier below the store,
+    /// where there is one: each round finds a level of directories more, and the files of those before it.
+    fn load(
+        &self,
+        operation: &Operation,
+        origin: &Origin,
+        action: ActionMessage,
+    ) -> Result<(ActionSpec, PinnedTree), ActionError> {
+        let store = &self.shared.store;
+        let Some(tier) = store.tier() else { return self.load_here(action) };
+        let is_wanted = || !operation.cancellation.is_requested();
+        let (mut pins, mut asked_for) = (Vec::new(), Vec::new());
+        loop {
+            match self.load_here(action.clone()) {
+                Err(ActionError::MissingBlobs(missing)) if missing != asked_for && is_wanted() => {
+                    let caller = below::caller(origin, &operation.action);
+                    pins.push(below::fetch(tier, store.cas(), missing.clone(), caller, &is_wanted));
+                    asked_for = missing;
+                }
+                loaded => return loaded,
+            }
+        }
+    }
+
     /// The whole action and its inputs, all present. What is missing of either
     /// is told in one list.
-    fn load(&self, action: ActionMessage) -> Result<(ActionSpec, PinnedTree), ActionError> {
+    fn load_here(&self, action: ActionMessage) -> Result<(ActionSpec, PinnedTree), ActionError> {
         let (cas, reading) = (self.shared.store.cas(), &self.shared.reading);
         let (command, input_root) = (action.command, action.input_root);
         let action = self.with_command(action)?;
@@ -356,11 +382,15 @@ impl Slot {
         if good
             && self.shared.disk.allows()
             && let Some(stamp) = stamp
-            && let Err(error) = self.cache(operation, &stamp, &result)
         {
-            // The result is good all the same.
-            let action = operation.action;
-            tracing::warn!(%action, error = &error as &dyn std::error::Error, "not cached");
+            match self.cache(operation, &stamp, &result) {
+                Ok(()) => self.copy_below(operation),
+                Err(error) => {
+                    // The result is good all the same.
+                    let action = operation.action;
+                    tracing::warn!(%action, error = &error as &dyn std::error::Error, "not cached");
+                }
+            }
         }
         let result = result.with_fields(&streams.encode_to_vec());
         Done { result: Some(result), cached: false, error, message }
@@ -373,6 +403,14 @@ impl Slot {
         if let Err(error) = cache.delete(operation.instance.as_str(), &action) {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(%action, error, "a cached result of it was not removed");
+        }
+    }
+
+    /// Gives the cached result to the tier below the store, if there is one.
+    fn copy_below(&self, operation: &Operation) {
+        if let Some(tier) = self.shared.store.tier() {
+            let published = tier.publish(operation.instance.as_str(), operation.action);
+            below::wait(published, &|| !self.shared.is_ending.load(Ordering::Acquire));
         }
     }
 

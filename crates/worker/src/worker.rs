@@ -321,6 +321,20 @@ impl Worker {
         Ok(found)
     }
 
+    /// Whether [`Worker::cached_result`] has a result. Listeners are told nothing.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the view would have to wait.
+    pub fn has_result(
+        &self,
+        view: &impl StoreView,
+        instance: &InstanceName,
+        action: &Digest,
+    ) -> Result<bool, CacheError> {
+        let found = self.lookup(view, instance, action)?;
+        Ok(matches!(found, Lookup::Hit(_)))
+    }
+
     /// Takes nothing new and waits, for `bound` at most, until all that was
     /// taken on is answered and put away; cancels what is left then. Returns
     /// whether all came to its own end.

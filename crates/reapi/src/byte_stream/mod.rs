@@ -59,10 +59,10 @@ impl Methods for ByteStream {
     const NAME: &'static str = "google.bytestream.ByteStream";
 
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
-        let account = call.account();
+        let (account, caller) = (call.account(), call.caller(&self.store));
         match method {
             "Read" => call.chunks(move |request: ReadRequest| {
-                read::read(self.store, account, self.offered, request)
+                read::read(self.store, account, self.offered, caller, request)
             }),
             "Write" => call.raw(move |body| {
                 write::write(self.store, account, self.offered, UploadMessages::new(body))

@@ -17,7 +17,7 @@ use super::piece::piece_bytes;
 use crate::grpc::Chunk;
 use crate::memory::{Account, Loan};
 use crate::resource_name::{self, Compression, Resource};
-use crate::{blocking, status};
+use crate::{below, blocking, status};
 
 /// Compression level of downloads: the fastest that still halves object files,
 /// for the network is the machine's own more often than not.
@@ -66,10 +66,12 @@ pub(super) async fn read(
     store: Arc<Store>,
     account: Arc<Account>,
     offered: DigestFunctions,
+    caller: Bytes,
     request: ReadRequest,
 ) -> Result<impl Stream<Item = Result<Chunk, Status>> + Send, Status> {
     let resource = resource_name::parse_read(&request.resource_name, &offered)?;
     let range = range(&resource, &request)?;
+    below::fetch(&store, &account.loan(), [resource.digest], caller).await?;
     let piece_bytes = piece_bytes(&account);
     let ahead = account.lend_when_free(ahead_bytes(&resource, piece_bytes)).await?;
     let first = blocking::run(move || {

@@ -20,7 +20,7 @@ use store::Store;
 use tonic::{Code, Response, Status};
 
 use crate::memory::Loan;
-use crate::{blocking, request, status};
+use crate::{below, blocking, request, status};
 
 /// The message that gRPC clients take by default, in bytes.
 const CLIENT_MESSAGE_BYTES: u64 = 4 << 20;
@@ -127,6 +127,7 @@ pub(super) async fn read(
     store: Arc<Store>,
     loan: Arc<Loan>,
     offered: DigestFunctions,
+    caller: Bytes,
     message: BatchReadBlobsRequest,
 ) -> Result<Response<BatchReadBlobsResponse>, Status> {
     request::instance_name(&message.instance_name)?;
@@ -140,6 +141,11 @@ pub(super) async fn read(
     }
     let total_bytes = check_total(message.digests.iter().map(size))?;
     loan.grow_by(total_bytes + OUTCOME_BYTES * message.digests.len() as u64)?;
+    if store.tier().is_some() {
+        let parse = |encoded: &Bytes| request::encoded_digest("digests", encoded, function).ok();
+        let blobs: Vec<_> = message.digests.iter().filter_map(parse).collect();
+        below::fetch(&store, &loan, blobs, caller).await?;
+    }
     let responses = blocking::run(move || {
         let mut answer = Answer::for_blobs(message.digests.len());
         let item = |encoded: Bytes| {

@@ -36,12 +36,15 @@ impl Methods for ContentAddressableStorage {
 
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
         let Self { store, offered } = self;
-        let (account, loan) = (call.account(), call.loan());
+        let (account, loan, caller) = (call.account(), call.loan(), call.caller(&store));
         match method {
             "FindMissingBlobs" => call.unary(move |request: Request<_>| {
-                std::future::ready(blocking::presence(&store, || {
-                    missing::find_missing_blobs(&store, &offered, request.into_inner())
-                }))
+                let (store, loan) = (Arc::clone(&store), Arc::clone(&loan));
+                let caller = caller.clone();
+                async move {
+                    let message = request.into_inner();
+                    missing::find_missing_blobs(&store, &offered, &loan, caller, message).await
+                }
             }),
             "BatchUpdateBlobs" => call.unary(move |request: Request<_>| {
                 let (store, loan) = (Arc::clone(&store), Arc::clone(&loan));
@@ -49,11 +52,11 @@ impl Methods for ContentAddressableStorage {
             }),
             "BatchReadBlobs" => call.unary(move |request: Request<_>| {
                 let (store, loan) = (Arc::clone(&store), Arc::clone(&loan));
-                batch::read(store, loan, offered, request.into_inner())
+                batch::read(store, loan, offered, caller.clone(), request.into_inner())
             }),
             "GetTree" => call.server_streaming(move |request: Request<_>| {
                 let (store, account) = (Arc::clone(&store), Arc::clone(&account));
-                tree::get_tree(store, account, offered, request.into_inner())
+                tree::get_tree(store, account, offered, caller.clone(), request.into_inner())
             }),
             _ => call.unimplemented(),
         }

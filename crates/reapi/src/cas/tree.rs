@@ -17,7 +17,7 @@ use tokio_stream::Stream;
 use tonic::{Code, Response, Status};
 
 use crate::memory::{Account, Loan};
-use crate::{blocking, request, status};
+use crate::{below, blocking, request, status};
 
 /// Data of one message: a quarter of what gRPC clients take by default. A larger Directory has a
 /// message of its own.
@@ -65,12 +65,14 @@ pub(super) async fn get_tree(
     store: Arc<Store>,
     account: Arc<Account>,
     offered: DigestFunctions,
+    caller: Bytes,
     message: GetTreeRequest,
 ) -> Result<Response<impl Stream<Item = Result<GetTreeResponse, Status>> + Send>, Status> {
     request::instance_name(&message.instance_name)?;
     let digest = message.root_digest.as_ref();
     let function = request::function_of(&offered, message.digest_function, digest)?;
     let root = request::digest("root_digest", digest, function)?;
+    below::fetch_directories(&store, &account.loan(), root, &caller).await?;
     if !blocking::presence(&store, || store.cas().contains(&root)) {
         return Err(status::blob_not_found(&root));
     }

@@ -16,11 +16,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use prost::Message;
 use proto::shape::Shaped;
+use store::Store;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
+use tonic::metadata::MetadataMap;
 use tonic::server::{
     ClientStreamingService, Grpc, NamedService, ServerStreamingService, UnaryService,
 };
@@ -28,6 +31,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::frame::MAX_MESSAGE_BYTES;
 use crate::memory::{Account, Budget, Loan};
+use crate::origin;
 use codec::{ExactCodec, borrow_to_encode};
 
 /// The methods of one service.
@@ -80,6 +84,15 @@ impl Call {
     pub(crate) fn loan(&self) -> Arc<Loan> {
         let loan = self.request.extensions().get::<Arc<Loan>>();
         loan.map_or_else(|| Arc::new(self.account().loan()), Arc::clone)
+    }
+
+    /// The encoded `RequestMetadata` of the caller, for a tier below the store; empty if there is none, and not
+    /// looked for where there is no tier.
+    pub(crate) fn caller(&self, store: &Store) -> Bytes {
+        if store.tier().is_none() {
+            return Bytes::new();
+        }
+        origin::encoded(&MetadataMap::from_headers(self.request.headers().clone()))
     }
 
     /// One message in, one out.
