@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// From the bottom up: each may import those before it.
-const FLOORS: [&str; 21] = [
+const FLOORS: [&str; 22] = [
     "chain",
     "proto",
     "events",
@@ -18,6 +18,7 @@ const FLOORS: [&str; 21] = [
     "access",
     "embedded",
     "store",
+    "upstream",
     "runtimes",
     "inputroot",
     "images",

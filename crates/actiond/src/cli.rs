@@ -19,6 +19,7 @@ use crate::observers::HttpChoice;
 use crate::serve_vm::ServeVmArgs;
 use crate::span::Span;
 use crate::store_verbs::StoreArgs;
+use crate::upstream_flags::UpstreamArgs;
 
 /// A remote execution worker and cache for one machine: every action in a
 /// sandbox of its own.
@@ -152,6 +153,10 @@ pub struct ServeArgs {
     /// ones are taken away, so that clients upload them again. 0 for never
     #[arg(long, value_name = "DAYS", default_value_t = 30)]
     pub scrub_days: u16,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would show a doc comment as help")]
+    pub upstream: UpstreamArgs,
 
     /// Actions that run at the same time [default: the number of cores]
     #[arg(long, value_name = "N")]

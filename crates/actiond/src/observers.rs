@@ -12,10 +12,11 @@ use events::{Event, Finished, Listener, Listeners, Stages};
 use history::EventFile;
 use store::Store;
 use tokio::net::TcpListener;
+use upstream::Upstream;
 use web::{MayRead, Metrics, Now, Reading, ReadingKind, Site};
 
-use crate::store_observers;
 use crate::tally::Tally;
+use crate::{store_observers, upstream_flags};
 
 /// Where HTTP is served unless a flag says otherwise.
 const DEFAULT_HTTP: &str = "127.0.0.1:8981";
@@ -63,9 +64,15 @@ impl Observers {
     ///
     /// # Errors
     /// When the event file cannot be opened.
-    pub(crate) fn open(event_log: Option<&Path>, store: &Arc<Store>) -> anyhow::Result<Self> {
+    pub(crate) fn open(
+        event_log: Option<&Path>,
+        store: &Arc<Store>,
+        upstream: Option<&Arc<Upstream>>,
+    ) -> anyhow::Result<Self> {
         let now = Arc::new(Now::default());
-        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), readings(store))?;
+        let mut readings = readings(store);
+        readings.extend(upstream.map(upstream_flags::readings).unwrap_or_default());
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), readings)?;
         let metrics = Arc::new(metrics);
         let mut listeners: Vec<Arc<dyn Listener>> = vec![
             Arc::new(Log),

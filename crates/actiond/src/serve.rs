@@ -100,7 +100,8 @@ where
     F: Future<Output = anyhow::Result<ExitCode>>,
 {
     let store = open_store(arguments)?;
-    let observers = Observers::open(arguments.event_log.as_deref(), &store)?;
+    let upstream = arguments.upstream.open(&store)?;
+    let observers = Observers::open(arguments.event_log.as_deref(), &store, upstream.as_ref())?;
     let (worker, functions, images) = start_worker(arguments, &store, observers.listeners())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -113,6 +114,9 @@ where
     worker.kill_all();
     runtime.shutdown_timeout(CLOSE_TIMEOUT);
     worker.join();
+    if let Some(upstream) = upstream {
+        upstream.close();
+    }
     drop(worker);
     drop(images);
     let closed = store.close().context("closing the store");

@@ -13,7 +13,7 @@ use crate::cli::{Cli, Command, ServeArgs};
 const VERB: &str = "serve";
 
 /// Flags that can't work in a guest, by the field that clap names them after, each with the reason.
-const REFUSED: [(&str, &str); 14] = [
+const REFUSED: [(&str, &str); 20] = [
     ("config", NO_FILES),
     ("listen", HOST_LISTENS),
     ("listen_mode", HOST_LISTENS),
@@ -26,9 +26,17 @@ const REFUSED: [(&str, &str); 14] = [
     ("root", "the store is on a disk of the VM, which --root of serve-vm holds"),
     ("runtime_root", NO_FILES),
     ("runtime_image", "give --runtime-image to serve-vm"),
+    ("upstream_cas", NO_NETWORK),
+    ("upstream_ac", NO_NETWORK),
+    ("upstream_writes", NO_NETWORK),
+    ("upstream_header_file", NO_NETWORK),
+    ("upstream_ca", NO_NETWORK),
+    ("upstream_timeout", NO_NETWORK),
     ("http", "a guest has no network, and serves no page"),
     ("event_log", NO_FILES),
 ];
+
+const NO_NETWORK: &str = "a guest has no network, and its store no tier below";
 
 const NO_FILES: &str = "the guest sees no files of the host";
 

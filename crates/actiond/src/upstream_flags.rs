@@ -1,0 +1,223 @@
+//! The flags of `serve` about the tier below the store, and what is made of them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use store::Store;
+use upstream::{Address, Config, Counts, Headers, Security, Stats, Upstream, Writes};
+use web::{Reading, ReadingKind};
+
+use crate::span::Span;
+
+/// Flags about the upstream.
+#[derive(Debug, Clone, clap::Args)]
+pub struct UpstreamArgs {
+    /// Fetch blobs that are not in the store from this cache of the Remote Execution API:
+    /// grpc://HOST:PORT/INSTANCE or grpcs://HOST:PORT/INSTANCE, the instance being optional
+    #[arg(long, value_name = "ADDRESS")]
+    pub upstream_cas: Option<Address>,
+
+    /// Fetch cached results, and all that they name, from this one, and copy new results to it;
+    /// often the address of --upstream-cas
+    #[arg(long, value_name = "ADDRESS", requires = "upstream_cas")]
+    pub upstream_ac: Option<Address>,
+
+    /// When new results are copied: behind, after the client's answer and also after a restart;
+    /// through, before it; or off
+    #[arg(long, value_name = "behind|through|off", default_value = "behind")]
+    pub upstream_writes: Writes,
+
+    /// File with a header `name: value` a line, such as authorization, that every call to the
+    /// upstream carries; not readable by everybody
+    #[arg(long, value_name = "FILE", requires = "upstream_cas")]
+    pub upstream_header_file: Option<PathBuf>,
+
+    /// Certificates of the CAs of a grpcs:// upstream in PEM [default: those of the system]
+    #[arg(long, value_name = "FILE", requires = "upstream_cas")]
+    pub upstream_ca: Option<PathBuf>,
+
+    /// Certificate in PEM to show to a grpcs:// upstream
+    #[arg(long, value_name = "FILE", requires = "upstream_key")]
+    pub upstream_cert: Option<PathBuf>,
+
+    /// Private key of that certificate in PEM
+    #[arg(long, value_name = "FILE", requires = "upstream_cert")]
+    pub upstream_key: Option<PathBuf>,
+
+    /// The time for an answer of the upstream, or for its next piece; after three calls in a row
+    /// without one, builds go on without the upstream until it answers again
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    pub upstream_timeout: Span,
+}
+
+impl UpstreamArgs {
+    /// What the flags say of the upstream; `None` if there is to be none.
+    ///
+    /// # Errors
+    /// When the file of headers can't be used.
+    pub(crate) fn config(&self) -> anyhow::Result<Option<Config>> {
+        let Some(cas) = self.upstream_cas.clone() else { return Ok(None) };
+        let headers = self.upstream_header_file.as_deref().map(Headers::read).transpose();
+        let headers = headers.context("--upstream-header-file")?.unwrap_or_default();
+        ensure!(
+            self.upstream_timeout.0 >= Duration::from_secs(1),
+            "--upstream-timeout: nothing is answered in no time; give 1s or more"
+        );
+        Ok(Some(Config {
+            cas,
+            action_cache: self.upstream_ac.clone(),
+            headers,
+            security: Security {
+                ca: self.upstream_ca.clone(),
+                identity: self.upstream_cert.clone().zip(self.upstream_key.clone()),
+            },
+            timeout: self.upstream_timeout.0,
+            writes: self.upstream_writes,
+        }))
+    }
+
+    /// Puts the upstream below the store.
+    ///
+    /// # Errors
+    /// When a file can't be used.
+    pub(crate) fn open(&self, store: &Store) -> anyhow::Result<Option<Arc<Upstream>>> {
+        let Some(config) = self.config()? else { return Ok(None) };
+        let upstream =
+            Upstream::open(&config, store).context("putting the upstream below the store")?;
+        store.put_below(Arc::<Upstream>::clone(&upstream));
+        let action_cache = config.action_cache.map(|address| address.to_string());
+        tracing::info!(cas = %config.cas, ac = action_cache, writes = ?config.writes, "upstream");
+        Ok(Some(upstream))
+    }
+}
+
+/// A row of the table of metrics: kind, name, description, and how to read it.
+type Row = (ReadingKind, &'static str, &'static str, fn(&Counts) -> u64);
+
+use ReadingKind::{Counter, Gauge};
+
+/// Every metric of a link. The label `tier` says which.
+const ROWS: [Row; 11] = [
+    (Gauge, "upstream_up", "Whether the upstream answered when it was last asked.", |it| {
+        u64::from(it.is_up)
+    }),
+    (Counter, "upstream_hits_total", "Blobs or results that were fetched.", |it| it.hits),
+    (Counter, "upstream_misses_total", "Blobs or results that the upstream does not have.", |it| {
+        it.misses
+    }),
+    (Counter, "upstream_received_bytes_total", "Bytes that were fetched, unpacked.", |it| {
+        it.received_bytes
+    }),
+    (Counter, "upstream_sent_bytes_total", "Bytes that were copied upstream, unpacked.", |it| {
+        it.sent_bytes
+    }),
+    (Counter, "upstream_calls_total", "Calls, each try counted.", |it| it.calls),
+    (Counter, "upstream_call_microseconds_total", "The time that calls took together.", |it| {
+        it.call_us
+    }),
+    (Counter, "upstream_failures_total", "Calls that were not answered, or not in time.", |it| {
+        it.failures
+    }),
+    (Counter, "upstream_refusals_total", "Calls that were answered with an error.", |it| {
+        it.refusals
+    }),
+    (
+        Counter,
+        "upstream_damaged_total",
+        "Blobs or results that were not what they were said to be, and were not used.",
+        |it| it.damaged,
+    ),
+    (
+        Counter,
+        "upstream_skipped_total",
+        "Blobs or results that were not asked for, because the upstream was down.",
+        |it| it.skipped,
+    ),
+];
+
+/// The metrics of an upstream.
+pub(crate) fn readings(upstream: &Arc<Upstream>) -> Vec<Reading> {
+    let reading = |kind, name, help, label, read: fn(&Stats) -> u64| {
+        let upstream = Arc::clone(upstream);
+        let read = move || i64::try_from(read(&upstream.stats())).unwrap_or(i64::MAX);
+        Reading { kind, name, help, label, read: Box::new(read) }
+    };
+    let of_tier = |tier: &'static str, counts: fn(&Stats) -> Counts| {
+        ROWS.into_iter().map(move |(kind, name, help, read)| {
+            let upstream = Arc::clone(upstream);
+            let read = move || i64::try_from(read(&counts(&upstream.stats()))).unwrap_or(i64::MAX);
+            Reading { kind, name, help, label: Some(("tier", tier)), read: Box::new(read) }
+        })
+    };
+    let queue = [
+        reading(Gauge, "upstream_queue", "Results that wait to be copied upstream.", None, |it| {
+            it.queued
+        }),
+        reading(
+            Counter,
+            "upstream_dropped_total",
+            "Results that were not copied: too many waited, or the upstream refused them.",
+            None,
+            |it| it.dropped,
+        ),
+    ];
+    let tiers = of_tier("cas", |it| it.cas).chain(of_tier("ac", |it| it.action_cache));
+    tiers.chain(queue).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(Debug, clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        upstream: UpstreamArgs,
+    }
+
+    fn parsed(flags: &[&str]) -> Result<UpstreamArgs, String> {
+        let flags = ["serve"].iter().chain(flags);
+        Flags::try_parse_from(flags).map(|it| it.upstream).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn there_is_no_upstream_unless_it_is_named() {
+        assert!(parsed(&[]).unwrap().config().unwrap().is_none());
+        let config = parsed(&["--upstream-cas=grpc://c:1/i"]).unwrap().config().unwrap().unwrap();
+        assert_eq!(config.cas.to_string(), "grpc://c:1/i");
+        assert!(config.action_cache.is_none());
+        assert_eq!((config.timeout, config.writes), (Duration::from_secs(5), Writes::Behind));
+    }
+
+    #[test]
+    fn flags_that_need_others() {
+        let cas = "--upstream-cas=grpc://c:1";
+        assert!(parsed(&["--upstream-ac=grpc://c:1"]).is_err());
+        assert!(parsed(&[cas, "--upstream-cert=c.pem"]).is_err());
+        assert!(parsed(&[cas, "--upstream-cert=c.pem", "--upstream-key=k.pem"]).is_ok());
+        assert!(parsed(&["--upstream-cas=http://c:1"]).is_err());
+        assert!(parsed(&[cas, "--upstream-writes=later"]).is_err());
+        assert!(parsed(&[cas, "--upstream-timeout=0s"]).unwrap().config().is_err());
+        let refused = parsed(&["--upstream-cas=grpc://user:password@c:1"]).unwrap_err();
+        assert!(refused.contains("--upstream-header-file"), "{refused}");
+    }
+
+    #[test]
+    fn names_follow_the_rules_of_prometheus() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(&root.path().join("root"), store::StoreOptions::default()).unwrap();
+        let flags = parsed(&["--upstream-cas=grpc://127.0.0.1:1"]).unwrap();
+        let upstream = flags.open(&store).unwrap().unwrap();
+        let metrics = web::Metrics::new("1", readings(&upstream)).expect("names are valid");
+        let text = metrics.encode().expect("a text");
+        assert!(text.contains("actiond_upstream_up{tier=\"cas\"} 0\n"), "{text}");
+        assert!(text.contains("actiond_upstream_queue 0\n"), "{text}");
+        for (kind, name, ..) in ROWS {
+            assert_eq!(name.ends_with("_total"), kind == Counter, "{name}");
+        }
+        upstream.close();
+    }
+}

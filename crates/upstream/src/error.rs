@@ -1,0 +1,38 @@
+//! Why there is no tier. What happens later is an error of a call, which is told to the log and to metrics only.
+
+use std::path::PathBuf;
+
+use crate::journal::JournalError;
+
+/// Why there is no tier.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// No connection can be made to such an address.
+    #[error("{address} is not an address")]
+    Address {
+        /// The address.
+        address: String,
+        /// The reason.
+        source: tonic::transport::Error,
+    },
+    /// The settings of TLS can't be used.
+    #[error("the certificates for the upstream can't be used")]
+    Tls(#[source] tonic::transport::Error),
+    /// This program was built without TLS.
+    #[error("this program was built without TLS: grpcs:// addresses need the feature `tls`")]
+    NoTls,
+    /// A file can't be read.
+    #[error("can't read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The threads can't be started.
+    #[error("can't start the threads of the upstream")]
+    Threads(#[source] std::io::Error),
+    /// The journal can't be used.
+    #[error("the journal of results for the upstream")]
+    Journal(#[from] JournalError),
+}
