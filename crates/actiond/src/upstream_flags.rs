@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use store::Store;
-use upstream::{Address, Config, Counts, Headers, Security, Stats, Upstream, Writes};
+use upstream::{Address, Config, Counts, Entries, Headers, Security, Stats, Upstream, Writes};
 use web::{Reading, ReadingKind};
 
 use crate::span::Span;
@@ -75,6 +75,10 @@ impl UpstreamArgs {
             },
             timeout: self.upstream_timeout.0,
             writes: self.upstream_writes,
+            entries: Entries {
+                of_result: worker::entry_of_others,
+                to_result: worker::result_for_others,
+            },
         }))
     }
 

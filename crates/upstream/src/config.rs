@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use bytes::Bytes;
+use model::proto::ActionResult;
+
 use crate::address::Address;
 use crate::headers::Headers;
 
@@ -23,6 +26,17 @@ pub struct Config {
     pub timeout: Duration,
     /// Whether and when new results are copied upstream.
     pub writes: Writes,
+    /// How results become entries of the action cache and back.
+    pub entries: Entries,
+}
+
+/// How results become entries of the store's action cache and back, which those know who read the entries.
+#[derive(Debug, Clone, Copy)]
+pub struct Entries {
+    /// The entry of a result from upstream.
+    pub of_result: fn(ActionResult) -> Vec<u8>,
+    /// The result of an entry as it goes upstream; `None` if it does not.
+    pub to_result: fn(&Bytes) -> Option<ActionResult>,
 }
 
 /// Files in PEM for TLS.

@@ -11,11 +11,11 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use model::proto::ActionResult;
 use model::result::referenced_digests;
 use model::{Chain, Digest, DigestFunction, foreign_result};
-use prost::Message as _;
 use store::{ActionCache, Cas};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
+use crate::config::Entries;
 use crate::contents::{Contents, contents};
 use crate::flights::{Claim, Flight, Flights};
 use crate::link::{Abilities, CallError, Link};
@@ -48,10 +48,12 @@ pub(crate) struct Fetcher {
     pub(crate) result_flights: Flights<(String, Digest)>,
     pub(crate) batches: Semaphore,
     pub(crate) streams: Semaphore,
+    pub(crate) entries: Entries,
 }
 
 impl Fetcher {
     pub(crate) fn new(
+        entries: Entries,
         cas: Cas,
         action_cache: ActionCache,
         blobs: Arc<Link>,
@@ -66,6 +68,7 @@ impl Fetcher {
             result_flights: Flights::default(),
             batches: Semaphore::new(BATCHES),
             streams: Semaphore::new(STREAMS),
+            entries,
         }
     }
 
@@ -218,7 +221,8 @@ impl Fetcher {
                     if !self.cas.missing(&digests).is_empty() {
                         return Err(CallError::Missing);
                     }
-                    let (cache, value) = (self.action_cache.clone(), kept.encode_to_vec());
+                    let (cache, value) =
+                        (self.action_cache.clone(), (self.entries.of_result)(kept));
                     let (instance, action, bytes) =
                         (instance.to_owned(), *action, value.len() as u64);
                     on_disk(move || Ok(cache.put(&instance, &action, &value)?)).await?;

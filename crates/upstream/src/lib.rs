@@ -48,7 +48,7 @@ mod publish;
 pub mod tier;
 
 pub use address::{Address, AddressError};
-pub use config::{Config, Security, Writes};
+pub use config::{Config, Entries, Security, Writes};
 pub use counters::Counts;
 pub use error::UpstreamError;
 pub use headers::{Headers, HeadersError};

@@ -11,6 +11,7 @@ use model::{Chain, Digest, DigestFunction};
 use prost::Message as _;
 use store::{ActionCache, Cas, PinSet};
 
+use crate::config::Entries;
 use crate::contents::{Contents, contents};
 use crate::fetch::on_disk;
 use crate::journal::{Entry, Journal};
@@ -41,6 +42,7 @@ pub(crate) struct Publisher {
     pub(crate) blobs: Arc<Link>,
     pub(crate) results: Arc<Link>,
     pub(crate) journal: Arc<Journal>,
+    pub(crate) entries: Entries,
 }
 
 /// The blobs of a result while it is copied.
@@ -95,7 +97,8 @@ impl Publisher {
             return Ok(());
         };
         let (cas, cache, of) = (self.cas.clone(), self.action_cache.clone(), entry.clone());
-        let read = move || load(&cas, &cache, &of);
+        let entries = self.entries;
+        let read = move || load(&cas, &cache, &of, entries);
         // Evicted meanwhile, with its blobs or without: there is nothing to copy.
         let Some((result, mut blobs)) = on_disk(read).await? else { return Ok(()) };
         blobs.sort_unstable();
@@ -168,10 +171,11 @@ fn load(
     cas: &Cas,
     cache: &ActionCache,
     entry: &Entry,
+    entries: Entries,
 ) -> Result<Option<(ActionResult, Vec<Digest>)>, CallError> {
     let function = entry.action.function();
     let value = cache.get(&entry.instance, &entry.action)?;
-    let result = value.and_then(|value| ActionResult::decode(value).ok());
+    let result = value.and_then(|value| (entries.to_result)(&value));
     let Some(result) = result.filter(|result| result.exit_code == 0) else { return Ok(None) };
     let Ok(references) = referenced_digests(&result, function) else { return Ok(None) };
     let Contents::All(mut blobs) = contents_of(cas, &references)? else { return Ok(None) };

@@ -86,6 +86,7 @@ impl Upstream {
                     blobs: Arc::clone(&blobs),
                     results: Arc::clone(results),
                     journal: Arc::new(Journal::open(&journal_path(store.path()))?),
+                    entries: config.entries,
                 });
                 for _ in 0..PUBLISHERS {
                     let publisher = Arc::clone(&publisher);
@@ -95,7 +96,7 @@ impl Upstream {
             }
             _ => None,
         };
-        let fetcher = Arc::new(Fetcher::new(cas, action_cache, blobs, results));
+        let fetcher = Arc::new(Fetcher::new(config.entries, cas, action_cache, blobs, results));
         let runtime = Mutex::new(Some(runtime));
         Ok(Arc::new(Self {
             runtime,

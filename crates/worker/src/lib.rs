@@ -71,5 +71,5 @@ pub use config::{OutputLimits, WorkerConfig};
 pub use error::{ActionError, CacheError, StartError, SubmitError};
 pub use operation::{Done, OperationState, Stage, Subscription};
 pub use registry::Forgotten;
-pub use stamp::entry_of_upload;
+pub use stamp::{entry_of_others, entry_of_upload, result_for_others};
 pub use worker::{ExecuteRequest, Worker};

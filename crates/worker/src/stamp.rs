@@ -104,6 +104,41 @@ pub fn entry_of_upload(result: &proto::ActionResult) -> Vec<u8> {
     Stamp::uploaded().entry(&result.encode_to_vec()).unwrap_or_default()
 }
 
+/// The type of the stamp among the auxiliary metadata of a result that is given to other servers.
+const TYPE_URL: &str = "type.googleapis.com/actiond.Environment";
+
+/// The result of an entry as other servers get it: its stamp is among the metadata, which every server keeps.
+/// `None` for an entry that is never served.
+pub fn result_for_others(entry: &Bytes) -> Option<proto::ActionResult> {
+    let (stamp, message) = split(entry);
+    let Stamp(stamp) = stamp?;
+    let mut result = proto::ActionResult::decode(message).ok()?;
+    if !stamp.uploaded {
+        let stamp = proto::Any { type_url: TYPE_URL.to_owned(), value: stamp.encode_to_vec() };
+        let metadata = result.execution_metadata.get_or_insert_default();
+        metadata.auxiliary_metadata.push(stamp);
+    }
+    Some(result)
+}
+
+/// The entry for a result of another server. If an actiond made it, it belongs to its environment, and is no
+/// hit in another one; a result of others is served in every environment, as one that a client uploads.
+pub fn entry_of_others(mut result: proto::ActionResult) -> Vec<u8> {
+    let mut stamp = None;
+    if let Some(metadata) = &mut result.execution_metadata {
+        metadata.auxiliary_metadata.retain(|any| {
+            let is_stamp = any.type_url == TYPE_URL;
+            if is_stamp {
+                stamp = Some(StampMessage::decode(any.value.as_slice()).unwrap_or_default());
+            }
+            !is_stamp
+        });
+    }
+    let stamp = stamp
+        .map_or_else(Stamp::uploaded, |stamp| Stamp(StampMessage { uploaded: false, ..stamp }));
+    stamp.entry(&result.encode_to_vec()).unwrap_or_default()
+}
+
 /// The stamp of an entry and its result. Entries of versions before stamps have none.
 pub(crate) fn split(entry: &Bytes) -> (Option<Stamp>, Bytes) {
     match read(entry) {
@@ -133,6 +168,36 @@ mod tests {
     fn runtimes(host: Option<&std::path::Path>) -> Runtimes {
         let host_rootfs = host.map(Into::into);
         Runtimes::open(&RuntimeOptions { host_rootfs, ..RuntimeOptions::default() }).unwrap()
+    }
+
+    #[test]
+    fn a_stamp_goes_to_other_servers_and_comes_back() {
+        let runtimes = runtimes(None);
+        let made = stamp(&runtimes, &Properties::default());
+        let result = proto::ActionResult { stdout_raw: "said".into(), ..Default::default() };
+        let entry: Bytes = made.entry(&result.encode_to_vec()).unwrap().into();
+        let sent = result_for_others(&entry).unwrap();
+        assert_eq!(sent.execution_metadata.as_ref().unwrap().auxiliary_metadata.len(), 1);
+        let (stamp, message) = split(&entry_of_others(sent.clone()).into());
+        assert_eq!(stamp, Some(made));
+        let received = proto::ActionResult::decode(message).unwrap();
+        assert!(received.execution_metadata.unwrap().auxiliary_metadata.is_empty());
+        // A stamp that nobody can read is of no environment, and one can't vouch for itself.
+        for value in [b"\xff".to_vec(), Stamp::uploaded().0.encode_to_vec()] {
+            let mut forged = sent.clone();
+            forged.execution_metadata.as_mut().unwrap().auxiliary_metadata[0].value = value;
+            let (stamp, _) = split(&entry_of_others(forged).into());
+            assert!(!stamp.unwrap().is_current(&runtimes));
+        }
+    }
+
+    #[test]
+    fn results_without_a_stamp_are_as_those_that_clients_upload() {
+        let result = proto::ActionResult { stdout_raw: "said".into(), ..Default::default() };
+        let uploaded: Bytes = entry_of_upload(&result).into();
+        assert_eq!(result_for_others(&uploaded), Some(result.clone()));
+        assert_eq!(Bytes::from(entry_of_others(result.clone())), uploaded);
+        assert_eq!(result_for_others(&result.encode_to_vec().into()), None);
     }
 
     fn stamp(runtimes: &Runtimes, properties: &Properties) -> Stamp {

@@ -15,7 +15,6 @@ use tonic::Request;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http};
 
-use crate::blocking;
 use crate::grpc::{Call, Methods};
 
 /// The service.
