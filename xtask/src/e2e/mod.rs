@@ -9,6 +9,8 @@
 //! `vm` is named like a client and is none: it is all of the others' things that `serve` passes, done
 //! again with `serve-vm` ([`in_vm`]).
 //!
+//! `upstream` is named like a client too: the daemon with caches of others below its store ([`upstream`]).
+//!
 //! Nothing is skipped by itself: where a root can't be made, the run fails, unless that client was
 //! left out by name.
 
@@ -18,6 +20,7 @@ pub(crate) mod in_vm;
 mod installed;
 mod session;
 mod steps;
+mod upstream;
 
 use std::{
     ffi::OsString,
@@ -56,12 +59,15 @@ const CLIENTS: [&Client; 1] = [&bazel::CLIENT];
 /// Named like a client.
 const VM: &str = "vm";
 
+/// Named like a client too.
+const UPSTREAM: &str = "upstream";
+
 #[derive(clap::Args)]
 #[group(skip)] // `test` has these too, and groups are named after their struct
 pub(crate) struct Arguments {
-    /// Clients to run; all when none is named. Or `vm`, by itself.
+    /// Clients to run; all when none is named. Or `vm` or `upstream`, by itself.
     clients: Vec<String>,
-    /// Leave out this client, or `vm`.
+    /// Leave out this client, `vm`, or `upstream`.
     #[arg(long = "skip", value_name = "CLIENT")]
     skipped: Vec<String>,
     /// Run only this suite.
@@ -160,7 +166,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.clients == [VM] {
         return in_vm::run(arguments.arch, arguments.all);
     }
+    if arguments.clients == [UPSTREAM] {
+        return upstream::run();
+    }
     let clients = chosen(arguments)?;
+    if arguments.clients.is_empty() && arguments.suite.is_none() {
+        run_upstream(arguments)?;
+    }
     if clients.is_empty() {
         return Ok(());
     }
@@ -180,6 +192,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         process::run(&mut inside)?;
     }
     Ok(())
+}
+
+/// The part that needs no client, unless it is left out by name.
+fn run_upstream(arguments: &Arguments) -> Result<()> {
+    if arguments.skips(UPSTREAM) {
+        println!("e2e {UPSTREAM}: SKIPPED, as asked");
+        return Ok(());
+    }
+    upstream::run()
 }
 
 /// The programs that suites need for actions, beside the client.
@@ -273,7 +294,7 @@ fn client_command(
 /// The clients asked for, without those skipped; a name that nobody has is an error.
 fn chosen(arguments: &Arguments) -> Result<Vec<&'static Client>> {
     let named = arguments.clients.iter().chain(&arguments.skipped);
-    for name in named.filter(|name| *name != VM) {
+    for name in named.filter(|name| ![VM, UPSTREAM].contains(&name.as_str())) {
         client_named(name)?;
     }
     let (left_out, chosen): (Vec<_>, Vec<_>) = CLIENTS
