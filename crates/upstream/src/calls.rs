@@ -418,7 +418,7 @@ impl Received {
 
 /// The way of a blob into the store.
 enum Sink {
-    Plain(BlobWriter),
+    Plain(Box<BlobWriter>),
     Packed(Box<zstd::stream::write::Decoder<'static, Bounded>>),
 }
 
@@ -446,7 +446,7 @@ impl Sink {
     fn open(cas: &Cas, digest: &Digest, is_packed: bool) -> Result<Self, CallError> {
         let writer = cas.writer(digest.function(), Some(*digest));
         if !is_packed {
-            return Ok(Self::Plain(writer));
+            return Ok(Self::Plain(Box::new(writer)));
         }
         let decoder = zstd::stream::write::Decoder::new(Bounded { writer, error: None });
         let mut decoder = decoder.map_err(|_| CallError::Damaged)?;
@@ -466,7 +466,7 @@ impl Sink {
 
     fn commit(self) -> Result<(), CallError> {
         let writer = match self {
-            Self::Plain(writer) => writer,
+            Self::Plain(writer) => *writer,
             Self::Packed(mut decoder) => {
                 if decoder.flush().is_err() {
                     return Err(decoder.get_mut().error.take().unwrap_or(CallError::Damaged));
