@@ -13,8 +13,8 @@
 //! ```
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -314,9 +314,12 @@ impl Reserve {
     }
 }
 
-/// The server is root, mostly, and may use the blocks that are kept for it.
+/// The server is root, mostly, and may use the blocks that are kept for it. Root of a user namespace may
+/// not.
 fn free_bytes(disk: &StatVfs) -> u64 {
-    let blocks = if rustix::process::geteuid().is_root() { disk.f_bfree } else { disk.f_bavail };
+    static IS_ROOT: LazyLock<bool> =
+        LazyLock::new(|| rustix::process::geteuid().is_root() && sys::user_namespace::is_initial());
+    let blocks = if *IS_ROOT { disk.f_bfree } else { disk.f_bavail };
     blocks.saturating_mul(disk.f_frsize)
 }
 

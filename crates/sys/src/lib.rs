@@ -15,4 +15,5 @@ pub mod process;
 mod stack;
 pub mod strings;
 mod syscall;
+pub mod user_namespace;
 pub mod vsock;

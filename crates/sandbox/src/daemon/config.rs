@@ -5,11 +5,13 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use model::ACTION_ID;
+
 use crate::daemon::cgroup::Cgroups;
 use crate::daemon::error::RunError;
 use crate::daemon::helper_program;
-use crate::plan::Sizes;
 use crate::plan::step::TmpfsSize;
+use crate::plan::{Ids, Sizes};
 
 /// The command that starts a helper; it must run `helper_main`. The program is a copy in sealed memory,
 /// out of the reach of actions.
@@ -53,6 +55,18 @@ pub struct Config {
     pub file_bytes: u64,
     /// Cgroups, where there are controllers.
     pub cgroups: Option<Arc<Cgroups>>,
+    /// The ids of this process's user namespace.
+    pub ids: Ids,
+}
+
+impl Ids {
+    /// The ids of this process's user namespace.
+    pub fn of_this_process() -> Self {
+        Self {
+            are_initial: sys::user_namespace::is_initial(),
+            has_action: sys::user_namespace::maps(ACTION_ID),
+        }
+    }
 }
 
 /// Inodes of `/dev/shm`: shared memory comes in few and large pieces.
@@ -72,6 +86,7 @@ impl Config {
             open_files: 4096,
             file_bytes: u64::MAX,
             cgroups: None,
+            ids: Ids::of_this_process(),
         }
     }
 

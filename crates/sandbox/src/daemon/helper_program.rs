@@ -3,8 +3,9 @@
 //! A helper's process becomes the action by execve(2), and until then `/proc/self/exe` is what the helper
 //! was started from. An action chooses what is executed, and could name that: as its program, through a
 //! symlink, in a `#!` line, in its PATH. It would run the host's file, and have it open (CVE-2019-5736).
-//! So helpers are started from a memfd that nobody can write to any more, and that only root may read or
-//! execute, which an action is not.
+//! So helpers are started from a memfd that nobody can write to any more, and that nobody may read or
+//! execute without a capability, which an action lacks. That holds even where actions have the server's own
+//! user: the owner has no right to it either.
 //!
 //! The copy is made once by each daemon. It holds what the kernel loads of the program, and neither its
 //! debug information nor the files that it carries.
@@ -21,8 +22,9 @@ use rustix::io::Errno;
 use crate::daemon::error::RunError;
 use crate::plan::step::StepName;
 
-/// Nothing for others than root.
-const MODE: Mode = Mode::from_raw_mode(0o500);
+/// Executable at all, and by nobody but with CAP_DAC_OVERRIDE: the rights of the owner come before those
+/// of the group, to which only the owner belongs.
+const MODE: Mode = Mode::from_raw_mode(0o010);
 
 /// The largest copy: it is memory that cannot be reclaimed. The daemon has some 10 MiB to load.
 const MAX_BYTES: u64 = 256 << 20;
@@ -100,11 +102,11 @@ mod tests {
             | SealFlags::EXEC;
         assert_eq!(seals, all);
         let file = File::from(copy);
-        assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o500);
+        assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o010);
         assert_eq!(file.metadata().unwrap().uid(), 0);
         assert!(file.write_at(b"x", 0).is_err());
         assert!(file.set_len(0).is_err());
-        assert!(rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644)).is_err());
+        assert!(rustix::fs::fchmod(&file, Mode::from_raw_mode(0o755)).is_err());
     }
 
     #[test]

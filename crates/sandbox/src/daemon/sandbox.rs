@@ -216,8 +216,10 @@ impl Sandbox {
             .map_err(|errno| RunError::new(StepName::AttachInputRoot, errno))?;
 
         let request_failed = |errno| RunError::new(StepName::Request, errno);
-        let (stdout, stdout_end) = Stream::new(streams.stdout).map_err(request_failed)?;
-        let (stderr, stderr_end) = Stream::new(streams.stderr).map_err(request_failed)?;
+        let (stdout, stdout_end) =
+            Stream::new(streams.stdout, self.config.ids).map_err(request_failed)?;
+        let (stderr, stderr_end) =
+            Stream::new(streams.stderr, self.config.ids).map_err(request_failed)?;
         let descriptors = [stdout_end.as_fd(), stderr_end.as_fd(), input_root.as_fd()];
         self.helper.send(&request, &descriptors).map_err(|error| self.refused(error))?;
         drop((stdout_end, stderr_end));

@@ -9,6 +9,8 @@ use rustix::fs::{Gid, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
+use crate::plan::Ids;
+
 /// Takes what an action writes.
 pub trait OutputSink {
     /// Takes the next bytes; `Break` stops the action, and nothing more comes.
@@ -44,16 +46,15 @@ pub(crate) struct Stream<'a> {
 impl<'a> Stream<'a> {
     /// Returns the end for the action beside it. That is owned by the action's
     /// user, so that it can be opened as `/dev/stdout`.
-    pub(crate) fn new(sink: &'a mut dyn OutputSink) -> Result<(Self, OwnedFd), Errno> {
+    pub(crate) fn new(sink: &'a mut dyn OutputSink, ids: Ids) -> Result<(Self, OwnedFd), Errno> {
         let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         // Never wait in a read: a writer that outlives the action (in flight in a
         // socket that the kernel has not collected yet) must not hold us up.
         rustix::fs::fcntl_setfl(&ours, OFlags::NONBLOCK)?;
-        rustix::fs::fchown(
-            &theirs,
-            Some(Uid::from_raw(ACTION_ID)),
-            Some(Gid::from_raw(ACTION_ID)),
-        )?;
+        if ids.has_action {
+            let (user, group) = (Uid::from_raw(ACTION_ID), Gid::from_raw(ACTION_ID));
+            rustix::fs::fchown(&theirs, Some(user), Some(group))?;
+        }
         Ok((Self { pipe: Some(ours), sink, refused: false }, theirs))
     }
 

@@ -22,6 +22,7 @@ pub(crate) fn setup(view: &RootView, config: &Config) -> Result<(Setup, Vec<Owne
         sizes: config.sizes(),
         open_files: config.open_files,
         file_bytes: config.file_bytes,
+        ids: config.ids,
         mounts: view.mounts.iter().map(|mount| mount.at.as_bytes().to_vec()).collect(),
         symlinks: view
             .symlinks

@@ -99,9 +99,7 @@ fn make_all_private() -> Result<(), Errno> {
 fn create_devices(root: BorrowedFd<'_>) -> Result<(), Failed> {
     for (path, major, minor) in DEVICES {
         let device = rustix::fs::makedev(major, minor);
-        let mode = Mode::from_raw_mode(0o666);
-        rustix::fs::mknodat(root, path, FileType::CharacterDevice, mode, device)
-            .at(StepName::Devices, || path.to_owned())?;
+        create_device(root, path, device).at(StepName::Devices, || path.to_owned())?;
     }
     // A terminal lives as long as a process has it open, so that the next action
     // finds nothing of the last one's here.
@@ -116,6 +114,29 @@ fn create_devices(root: BorrowedFd<'_>) -> Result<(), Failed> {
         sys::mount::attach(mount.as_fd(), root, c"dev/pts")
     };
     terminals().at(StepName::Devices, || "dev/pts".to_owned())
+}
+
+/// Makes a device node. In a user namespace the kernel lets nobody make one, and the host's is shown.
+fn create_device(root: BorrowedFd<'_>, path: &str, device: u64) -> Result<(), Errno> {
+    let mode = Mode::from_raw_mode(0o666);
+    match rustix::fs::mknodat(root, path, FileType::CharacterDevice, mode, device) {
+        Err(Errno::PERM) => {}
+        made => return made,
+    }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let node = rustix::fs::open(format!("/{path}"), flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&node)?;
+    let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+    if !is_device || stat.st_rdev != device {
+        return Err(Errno::NXIO);
+    }
+    let mount = sys::mount::clone_mount(node.as_fd()).map_err(|error| error.errno)?;
+    // Data can be written to a device on a read-only mount; what is ruled out is a change of its times.
+    let attributes = MountAttributes::MOUNT_ATTR_RDONLY
+        | MountAttributes::MOUNT_ATTR_NOSUID
+        | MountAttributes::MOUNT_ATTR_NOEXEC;
+    sys::mount::set_attributes(mount.as_fd(), attributes).map_err(|error| error.errno)?;
+    attach(root, path.as_bytes(), mount.as_fd())
 }
 
 /// A `/proc` that every sandbox's own is mounted over. The kernel lets a user

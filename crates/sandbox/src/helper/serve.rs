@@ -8,7 +8,9 @@ use model::ACTION_ID;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, Signal, WaitOptions, getrlimit, setrlimit,
+};
 use rustix::thread::UnshareFlags;
 use sys::call::Instruction;
 use sys::init::{Init, Report};
@@ -21,7 +23,7 @@ use crate::plan::hidden::{self, HIDDEN};
 use crate::plan::lower::{self, RunFiles};
 use crate::plan::seccomp;
 use crate::plan::step::StepName;
-use crate::plan::{self, Run, Sizes};
+use crate::plan::{self, Ids, Run, Sizes};
 use crate::protocol::message::{Failed, Finished, Request, Response, Setup};
 use crate::protocol::packet::{self, Packet, PacketError};
 
@@ -32,11 +34,36 @@ const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 /// Serves the daemon on standard input until it hangs up.
 pub(super) fn serve() -> Result<(), PacketError> {
     let socket = take_standard_input()?;
-    let set_up = match packet::receive(&socket)? {
-        Some(packet) => set_up(packet),
-        None => return Ok(()),
-    };
-    match set_up {
+    let Some(packet) = packet::receive(&socket)? else { return Ok(()) };
+    match &packet.message {
+        Request::Setup(setup) if !setup.ids.are_initial => serve_in_own_pids(socket, packet),
+        _ => serve_with(socket, packet),
+    }
+}
+
+/// Serves as PID 1 of a PID namespace, and waits for its end. A user namespace can mount a `/proc` only
+/// of PID namespaces that belong to it.
+fn serve_in_own_pids(socket: OwnedFd, packet: Packet<Request>) -> Result<(), PacketError> {
+    if let Err(errno) = sys::process::unshare_namespaces(UnshareFlags::NEWPID) {
+        let failed = Failed::new(StepName::Namespaces, errno, "pid");
+        return send(socket.as_fd(), &Response::Failed(failed));
+    }
+    // This process keeps none of the descriptors, so that the daemon sees the end of the other one.
+    let child = sys::process::fork(move || {
+        let served = die_with_parent().map_err(PacketError::from);
+        served.and_then(|()| serve_with(socket, packet)).map_or(1, |()| 0)
+    })?;
+    rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(child), WaitOptions::empty()))?;
+    Ok(())
+}
+
+/// All that runs in the PID namespace dies with its PID 1.
+fn die_with_parent() -> Result<(), Errno> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+}
+
+fn serve_with(socket: OwnedFd, packet: Packet<Request>) -> Result<(), PacketError> {
+    match set_up(packet) {
         Ok(helper) => {
             send(socket.as_fd(), &Response::Ready)?;
             helper.serve(socket.as_fd())
@@ -64,6 +91,7 @@ struct Helper {
     hidden: Vec<&'static CStr>,
     filter: Arc<[Instruction]>,
     sizes: Sizes,
+    ids: Ids,
     /// The processes of the next action, or why there are none.
     next: Option<Result<Init, Failed>>,
     /// Namespaces of the last action. Taking mounts down takes longer than
@@ -88,7 +116,7 @@ fn set_up(packet: Packet<Request>) -> Result<Helper, Failed> {
         .at(StepName::Namespaces, String::new)?;
     network::create(proc.as_fd()).at(StepName::Network, String::new)?;
     let user_namespace =
-        user_namespace::create(proc.as_fd()).at(StepName::UserNamespace, String::new)?;
+        user_namespace::create(proc.as_fd(), setup.ids).at(StepName::UserNamespace, String::new)?;
     let hidden = to_hide(proc.as_fd()).at(StepName::Isolate, String::new)?;
     let last_capability = proc_file::parse(proc.as_fd(), "sys/kernel/cap_last_cap")
         .at(StepName::Isolate, String::new)?;
@@ -96,9 +124,12 @@ fn set_up(packet: Packet<Request>) -> Result<Helper, Failed> {
     use_own_null().at(StepName::Devices, || "dev/null".to_owned())?;
     user_namespace::enter(user_namespace.as_fd(), last_capability)
         .at(StepName::UserNamespace, String::new)?;
-    // A change of credentials may have undone it.
+    // A change of credentials may have undone both.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .at(StepName::Isolate, String::new)?;
+    if !setup.ids.are_initial {
+        die_with_parent().at(StepName::Isolate, String::new)?;
+    }
     // With the settings of the kernel goes the last of the host's that is open here.
     drop(proc);
     Ok(Helper {
@@ -107,6 +138,7 @@ fn set_up(packet: Packet<Request>) -> Result<Helper, Failed> {
         hidden,
         filter: seccomp::filter(),
         sizes: setup.sizes,
+        ids: setup.ids,
         next: None,
         remains: Vec::new(),
         used: false,
@@ -168,8 +200,9 @@ fn open_own_proc() -> Result<OwnedFd, MountError> {
 /// anybody, root too; who is named needs a right to change it that actions lack.
 fn give_login_user(proc: BorrowedFd<'_>) -> Result<(), Errno> {
     match proc_file::write(proc, "self/loginuid", ACTION_ID.to_string()) {
-        // A kernel without audit; a server that somebody started who logged in.
-        Err(Errno::NOENT | Errno::PERM) => Ok(()),
+        // A kernel without audit; a server that somebody started who logged in; a user namespace
+        // without this id.
+        Err(Errno::NOENT | Errno::PERM | Errno::INVAL) => Ok(()),
         written => written,
     }
 }
@@ -263,7 +296,7 @@ impl Helper {
             network::renew().at(StepName::Network, String::new)?;
         }
         self.oom_score.raise(self.proc.as_fd()).at(StepName::Clone, String::new)?;
-        let plan = plan::preparation(&self.sizes, &self.hidden);
+        let plan = plan::preparation(&self.sizes, self.ids, &self.hidden);
         let preparation = lower::preparation(&plan, &self.filter);
         Init::start(preparation, cgroup).at(StepName::Clone, String::new)
     }

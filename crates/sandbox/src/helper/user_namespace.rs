@@ -9,7 +9,8 @@
 //! without rights, needs one that can't be made here.
 //!
 //! Root is known inside so that its files are seen as its files; they could not be
-//! told from the action's own otherwise.
+//! told from the action's own otherwise. Where the server has one id only, that is
+//! the action's inside.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -21,6 +22,8 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, LinkNameSpaceType, UnshareFlags, move_into_link_name_space,
 };
 use sys::proc_file;
+
+use crate::plan::Ids;
 
 /// The number of user namespaces that can be made inside (namespaces(7)). For the other kinds
 /// one needs to be privileged in a user namespace already.
@@ -44,7 +47,7 @@ const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN
 
 /// Makes the namespace by a child that lives only for that. `proc` is a `/proc`
 /// of this process's PID namespace.
-pub(super) fn create(proc: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+pub(super) fn create(proc: BorrowedFd<'_>, ids: Ids) -> Result<OwnedFd, Errno> {
     // Each side writes a 0 when it is the other's turn, or the errno with which it failed.
     let (child_reads, parent_writes) = rustix::pipe::pipe()?;
     let (parent_reads, child_writes) = rustix::pipe::pipe()?;
@@ -61,7 +64,7 @@ pub(super) fn create(proc: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     })?;
     drop((child_reads, child_writes));
     let turns = Turns { mine: parent_reads.as_fd(), theirs: parent_writes.as_fd() };
-    let namespace = map_and_open(&turns, proc, child);
+    let namespace = map_and_open(&turns, proc, child, ids);
     let _ = rustix::process::kill_process(child, Signal::KILL);
     let _ =
         rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(child), WaitOptions::empty()));
@@ -118,9 +121,18 @@ fn live_in_namespace(turns: &Turns<'_>, proc: BorrowedFd<'_>) -> Result<(), Errn
     turns.wait()
 }
 
-fn map_and_open(turns: &Turns<'_>, proc: BorrowedFd<'_>, child: Pid) -> Result<OwnedFd, Errno> {
+fn map_and_open(
+    turns: &Turns<'_>,
+    proc: BorrowedFd<'_>,
+    child: Pid,
+    ids: Ids,
+) -> Result<OwnedFd, Errno> {
     let child = child.as_raw_nonzero();
-    let map = format!("0 0 1\n{ACTION_ID} {ACTION_ID} 1\n");
+    let map = if ids.has_action {
+        format!("0 0 1\n{ACTION_ID} {ACTION_ID} 1\n")
+    } else {
+        format!("{ACTION_ID} 0 1\n")
+    };
     turns.wait()?;
     for file in ["uid_map", "gid_map"] {
         proc_file::write(proc, format!("{child}/{file}"), &map)?;

@@ -138,7 +138,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
-    use crate::plan::{Sizes, step};
+    use crate::plan::{Ids, Sizes, step};
 
     /// The labels of a program, each as the step that it names; 0 labels the process's name.
     fn steps(program: &Program) -> Vec<StepName> {
@@ -150,7 +150,10 @@ mod tests {
         use StepName::*;
         let filter: Arc<[Instruction]> = Arc::default();
         let hidden = [hidden::HIDDEN[0]];
-        let lowered = preparation(&crate::plan::preparation(&Sizes::default(), &hidden), &filter);
+        let lowered = preparation(
+            &crate::plan::preparation(&Sizes::default(), Ids::default(), &hidden),
+            &filter,
+        );
         assert_eq!(
             steps(&lowered.init),
             [Init, NewCgroupNamespace, MountProc, Hide, MountTmp, MountShm]

@@ -61,6 +61,22 @@ pub(crate) struct Sizes {
     pub(crate) shm: TmpfsSize,
 }
 
+/// The ids that there are for the server and its actions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ids {
+    /// Whether this process is root in the initial user namespace. Elsewhere a helper needs a PID
+    /// namespace of its own to mount a `/proc`.
+    pub are_initial: bool,
+    /// Whether actions have a user and a group of their own. Otherwise they have those of the server.
+    pub has_action: bool,
+}
+
+impl Default for Ids {
+    fn default() -> Self {
+        Self { are_initial: true, has_action: true }
+    }
+}
+
 /// The steps of both processes of a sandbox before an action is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Preparation {
@@ -77,22 +93,21 @@ pub(crate) struct Run {
 }
 
 /// Plans the preparation of a sandbox; `hidden` is what this machine has to hide.
-pub(crate) fn preparation(sizes: &Sizes, hidden: &[&'static CStr]) -> Preparation {
+pub(crate) fn preparation(sizes: &Sizes, ids: Ids, hidden: &[&'static CStr]) -> Preparation {
     let mut init = vec![InitPreparation::NewCgroupNamespace, InitPreparation::MountProc];
     init.extend(hidden.iter().copied().map(InitPreparation::Hide));
     init.extend([InitPreparation::MountTmp(sizes.tmp), InitPreparation::MountShm(sizes.shm)]);
-    Preparation {
-        init,
-        action: vec![
-            ActionPreparation::NewSession,
-            ActionPreparation::DropGroups,
-            ActionPreparation::SetGroup,
-            ActionPreparation::SetUser,
-            ActionPreparation::DropCapabilities,
-            ActionPreparation::NoNewPrivileges,
-            ActionPreparation::Filter,
-        ],
-    }
+    let mut action = vec![ActionPreparation::NewSession];
+    // With one id the kernel rules out setgroups(2): the groups are those of the server for good.
+    action.extend(ids.has_action.then_some(ActionPreparation::DropGroups));
+    action.extend([
+        ActionPreparation::SetGroup,
+        ActionPreparation::SetUser,
+        ActionPreparation::DropCapabilities,
+        ActionPreparation::NoNewPrivileges,
+        ActionPreparation::Filter,
+    ]);
+    Preparation { init, action }
 }
 
 /// Plans the run of one action.

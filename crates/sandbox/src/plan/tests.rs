@@ -76,7 +76,7 @@ fn shown_run(run: &Run) -> String {
 fn the_preparation() {
     let sizes =
         Sizes { tmp: TmpfsSize { bytes: 1, inodes: 2 }, shm: TmpfsSize { bytes: 3, inodes: 4 } };
-    let Preparation { init, action } = preparation(&sizes, &HIDDEN);
+    let Preparation { init, action } = preparation(&sizes, Ids::default(), &HIDDEN);
     let expected = r#"init: NewCgroupNamespace
 init: MountProc
 init: Hide("/proc/cmdline")
@@ -135,7 +135,7 @@ Execute { candidates: ["bin/tool"], arguments: ["bin/tool"], environment: [] }
 #[test]
 fn users_and_groups_change_before_the_capabilities_to_change_them_are_gone() {
     use ActionPreparation::*;
-    let steps = preparation(&Sizes::default(), &[]).action;
+    let steps = preparation(&Sizes::default(), Ids::default(), &[]).action;
     let at = |step| steps.iter().position(|other| *other == step).unwrap();
     assert!(at(DropGroups) < at(SetUser));
     assert!(at(SetGroup) < at(SetUser));
@@ -148,4 +148,16 @@ fn what_a_mode_closes_needs_no_cover() {
     assert!(hidden::is_open(0o444));
     assert!(!hidden::is_open(0o440));
     assert!(!hidden::is_open(0o400));
+}
+
+#[test]
+fn with_one_id_only_the_groups_stay() {
+    let names = |ids| {
+        let steps = preparation(&Sizes::default(), ids, &[]).action;
+        steps.into_iter().map(|step| step.name()).collect::<Vec<_>>()
+    };
+    let mut all = names(Ids::default());
+    let without = names(Ids { are_initial: false, has_action: false });
+    all.retain(|name| *name != step::StepName::DropGroups);
+    assert_eq!(without, all);
 }

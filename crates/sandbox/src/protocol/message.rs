@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use sys::init::{Obstacle, Report, Usage};
 
 use crate::plan::step::StepName;
-use crate::plan::{Run, Sizes};
+use crate::plan::{Ids, Run, Sizes};
 
 /// A message of the daemon.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,7 @@ pub(crate) enum Request {
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Setup {
     pub(crate) sizes: Sizes,
+    pub(crate) ids: Ids,
     /// Soft limit of an action's open descriptors.
     pub(crate) open_files: u64,
     /// The largest size of an action's file, in bytes.

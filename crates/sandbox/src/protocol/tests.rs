@@ -34,6 +34,7 @@ fn requests_come_back_as_they_were() {
     check(Request::Prepare);
     check(Request::Kill);
     check(Request::Setup(Setup {
+        ids: crate::plan::Ids { are_initial: false, has_action: true },
         sizes: Sizes {
             tmp: TmpfsSize { bytes: 1, inodes: 2 },
             shm: TmpfsSize { bytes: 3, inodes: u64::MAX },

@@ -313,7 +313,7 @@ fn the_helpers_program_can_not_be_executed() {
         let error = action.try_run().unwrap_err();
         assert_eq!((error.step(), error.errno()), (StepName::Execute, Errno::ACCESS), "{error}");
         let obstacle = error.obstacle().expect("an obstacle");
-        assert_eq!((obstacle.part, obstacle.hindrance), (part, Hindrance::Forbidden(0o500)));
+        assert_eq!((obstacle.part, obstacle.hindrance), (part, Hindrance::Forbidden(0o010)));
     };
     check(Action::new(&["/proc/self/exe"]), Part::Program);
     check(Action::new(&["/proc/thread-self/exe"]), Part::Program);
