@@ -5,9 +5,15 @@
 //! make, move, replace and remove *names* in its own view. *Files* belong to root in strict mode, so
 //! the action cannot open them for writing or change their attributes.
 //!
-//! No blob is at risk in either mode: contents come from a layer that nothing can write, and a
+//! In a user namespace with one id, the action's user is the server's, and inputs belong to it. In
+//! strict mode their modes are 0444 and 0555 then: an action that means to change a file has to change
+//! its mode first, and changes a copy in its own view.
+//!
+//! No blob is at risk in any mode: contents come from a layer that nothing can write, and a
 //! change of a name goes to the action's own staging directory. The reasons are in
 //! `docs/decisions/2026-11-29-names-are-the-actions-own.md`.
+
+use std::sync::LazyLock;
 
 use model::{ACTION_ID, Mtime, NodeProperties};
 
@@ -22,6 +28,19 @@ const MODIFIED: Mtime = Mtime { seconds: MODIFIED_SECONDS as i64, nanos: 0 };
 
 /// Permission bits of every directory.
 pub(crate) const DIRECTORY_MODE: u16 = 0o755;
+
+static HAS_OWN_USER: LazyLock<bool> = LazyLock::new(|| sys::user_namespace::maps(ACTION_ID));
+
+/// Whether actions have a user of their own. It never changes: a process enters its user namespace
+/// before it makes input roots.
+pub(crate) fn has_own_user() -> bool {
+    *HAS_OWN_USER
+}
+
+/// The id by which this process knows the user and the group of actions.
+pub(crate) fn action_id() -> u32 {
+    if has_own_user() { ACTION_ID } else { 0 }
+}
 
 /// The rights of an action over the contents of its inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,15 +58,15 @@ impl Access {
     }
 
     /// Owner (user and group) of every input file. Directories and symlinks are the action's.
-    pub(crate) const fn file_owner(self) -> u32 {
+    pub(crate) fn file_owner(self) -> u32 {
         match self {
             Self::Strict => 0,
-            Self::Mutable => ACTION_ID,
+            Self::Mutable => action_id(),
         }
     }
 }
 
-/// Permission bits of an input file without node properties.
+/// Permission bits of an input file without node properties, if root owns it or it may be changed.
 pub(crate) const fn file_mode(executable: bool) -> u16 {
     if executable { 0o755 } else { 0o644 }
 }
@@ -57,12 +76,17 @@ pub(crate) const fn file_mode(executable: bool) -> u16 {
 ///
 /// In strict mode the action does not own the file, and is to read and execute what its owner may, and to
 /// write nothing. So it becomes one of the others or one of the group, as whichever of them the mode lets
-/// it do that. Where neither fits, the others are given the owner's rights.
+/// it do that. Where neither fits, the others are given the owner's rights. Where it has no user of its own,
+/// it is the owner, and nobody may write.
 pub(crate) fn file_rights(
     executable: bool,
     properties: &NodeProperties,
     access: Access,
 ) -> (u16, u32) {
+    if !has_own_user() {
+        let mode = properties.unix_mode.map_or(file_mode(executable), |mode| mode & 0o777);
+        return (if access == Access::Mutable { mode } else { mode & 0o555 }, 0);
+    }
     let Some(mode) = properties.unix_mode else {
         return (file_mode(executable), access.file_owner());
     };

@@ -4,11 +4,11 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use model::{ACTION_ID, Mtime, NodeProperties};
+use model::{Mtime, NodeProperties};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
-use crate::access::{DIRECTORY_MODE, directory_mode_of};
+use crate::access::{DIRECTORY_MODE, action_id, directory_mode_of};
 use crate::error::PresentError;
 
 /// Opens a directory; fails if it is a symlink.
@@ -40,7 +40,7 @@ pub(crate) fn make_for_action(parent: impl AsFd, name: &CStr) -> Result<(), Errn
     }
     // The umask of the process may have taken bits away.
     rustix::fs::chmodat(&parent, name, mode, AtFlags::empty())?;
-    give_to(ACTION_ID, parent, name)
+    give_to(action_id(), parent, name)
 }
 
 /// Makes `owner` the user and the group of a file, or of a symlink itself.

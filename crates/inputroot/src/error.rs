@@ -64,6 +64,9 @@ pub enum PresentError {
         /// The most mounts that there may be.
         max_mounts: usize,
     },
+    /// The strategy tells files of the action from inputs by their owner.
+    #[error("actions have no user of their own here")]
+    NoOwnUser,
     /// A thread could not be started.
     #[error("starting a thread")]
     Thread {
@@ -98,6 +101,7 @@ impl PresentError {
             | Self::Image(_)
             | Self::TooManyMounts { .. }
             | Self::Interrupted
+            | Self::NoOwnUser
             | Self::MounterGone => None,
         }
     }

@@ -33,6 +33,12 @@ macro_rules! for_every_strategy {
             Variant::Erofs(Backing::Loop, Dialect::Descriptors), $($area::$test),*);
         for_every_strategy!(@strategy [cfg(test)] erofs_loop_by_path,
             Variant::Erofs(Backing::Loop, Dialect::Paths), $($area::$test),*);
+        for_every_strategy!(
+            @strategy [cfg(test)] tmpfs_overlay, Variant::TmpfsOverlay, $($area::$test),*);
+        for_every_strategy!(@strategy [cfg(test)] link_overlay,
+            Variant::LinkOverlay(Dialect::Descriptors), $($area::$test),*);
+        for_every_strategy!(@strategy [cfg(test)] link_overlay_by_path,
+            Variant::LinkOverlay(Dialect::Paths), $($area::$test),*);
         for_every_strategy!(@strategy [cfg(test)] bind, Variant::Bind, $($area::$test),*);
     };
     (@strategy $attribute:tt $name:ident, $variant:expr, $($area:ident :: $test:ident),*) => {
@@ -105,7 +111,12 @@ fn state_on_tmpfs() {
         eprintln!("SKIPPED: /dev/shm is no tmpfs");
         return;
     }
-    for variant in [Variant::Erofs(Backing::Loop, Dialect::Descriptors), Variant::Bind] {
+    for variant in [
+        Variant::Erofs(Backing::Loop, Dialect::Descriptors),
+        Variant::TmpfsOverlay,
+        Variant::LinkOverlay(Dialect::Descriptors),
+        Variant::Bind,
+    ] {
         if let Some(bench) = Bench::open_in(shared_memory, variant) {
             contents::every_kind_of_entry(&bench);
             strict::new_files_beside_inputs_everywhere(&bench);

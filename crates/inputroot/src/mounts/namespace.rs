@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use chain::Chain;
 use rustix::fs::{AtFlags, Mode};
-use sys::mount::MountError;
 
-use super::overlay::{Dialect, Layers, mount_overlay};
+use super::layer_directory::LayerDirectory;
+use super::overlay::{Dialect, Layers, Marks, mount_overlay};
 use super::thread::MountThread;
 use crate::access::Access;
 use crate::directory::{open_directory, open_path};
@@ -39,10 +39,12 @@ pub(crate) struct Namespace {
 #[derive(Debug)]
 pub(crate) struct LowerLayer {
     pub(crate) mount: OwnedFd,
-    /// The size of its image, if it has one.
+    /// The memory or disk that it takes.
     pub(crate) bytes: u64,
     /// The mount's attachment, on kernels that require one.
     pub(crate) _attached: Option<Attached>,
+    /// Its content, if that is a directory on disk. Deleted last.
+    pub(crate) _directory: Option<LayerDirectory>,
 }
 
 /// A mount that is attached in the namespace until this is dropped.
@@ -73,7 +75,7 @@ impl Namespace {
     /// Makes a mount in the namespace and attaches it there.
     pub(crate) fn attach(
         self: &Arc<Self>,
-        make: impl FnOnce() -> Result<OwnedFd, MountError> + Send + 'static,
+        make: impl FnOnce() -> Result<OwnedFd, PresentError> + Send + 'static,
     ) -> Result<(OwnedFd, Attached), PresentError> {
         let number = self.next_image.fetch_add(1, Ordering::Relaxed);
         let name = CString::new(number.to_string()).unwrap_or_default();
@@ -94,6 +96,7 @@ impl Namespace {
         image: &Arc<LowerLayer>,
         staging: &CStr,
         access: Access,
+        marks: Marks,
     ) -> Result<OwnedFd, PresentError> {
         let image = Arc::clone(image);
         let staging = staging.to_owned();
@@ -109,6 +112,7 @@ impl Namespace {
                 work: work.as_fd(),
                 image: image.mount.as_fd(),
                 blobs: directories.blobs.as_ref().map(AsFd::as_fd),
+                marks,
             };
             Ok(mount_overlay(layers, access, Dialect::Paths)?)
         })?

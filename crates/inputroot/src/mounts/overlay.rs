@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! upper     <work>/staging/<n>/upper: what the action writes
-//! lower     the EROFS image: names, modes, sizes, and for each file a path in the data layer
+//! lower     an EROFS image or a tmpfs: names, modes, sizes, and for each file a path in the data layer
 //! data      <root>/cas/blobs: content, visible only through the image
 //! ```
-//! A lower layer with content of its own, such as actiondfs, has no data layer.
+//! A lower layer with content of its own, such as actiondfs or a tree of links, has no data layer.
 //!
 //! There are two dialects. Since Linux 6.13 overlayfs takes its layers as descriptors, also of
 //! detached mounts. Older kernels take paths, whose mounts must be attached in the mount namespace
@@ -29,6 +29,16 @@ pub(crate) enum Dialect {
     Paths,
 }
 
+/// The extended attributes in which overlayfs keeps its marks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Marks {
+    /// `trusted.overlay.*`, for root in the initial user namespace.
+    Trusted,
+    /// `user.overlay.*`, for everybody. An action that sets one of that name in its view sets another
+    /// one on disk, or none.
+    User,
+}
+
 /// The directories that make an overlay.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layers<'a> {
@@ -36,6 +46,7 @@ pub(crate) struct Layers<'a> {
     pub(crate) work: BorrowedFd<'a>,
     pub(crate) image: BorrowedFd<'a>,
     pub(crate) blobs: Option<BorrowedFd<'a>>,
+    pub(crate) marks: Marks,
 }
 
 /// Makes a detached overlay of `layers`.
@@ -68,10 +79,16 @@ pub(crate) fn mount_overlay(
     }
     // Without it, unmounting syncs the whole file system. Nothing in here has to survive a crash.
     context.flag("volatile")?;
-    // Needed before 6.15 for files without content in the image. It brings `redirect_dir=on`, with
-    // which an action can rename the directories of its inputs.
-    context.string("metacopy", "on")?;
-    context.string("redirect_dir", "on")?;
+    match layers.marks {
+        // Needed before 6.15 for files without content in the image. It brings `redirect_dir=on`, with
+        // which an action can rename the directories of its inputs.
+        Marks::Trusted => {
+            context.string("metacopy", "on")?;
+            context.string("redirect_dir", "on")?;
+        }
+        // It excludes both.
+        Marks::User => context.flag("userxattr")?,
+    }
     context.string("xino", xino(access))?;
     context.string("index", "off")?;
     let mount = context.mount(ATTRIBUTES)?;

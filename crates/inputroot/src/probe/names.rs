@@ -12,13 +12,24 @@ pub enum StrategyName {
     ErofsFile,
     /// An EROFS image on a loop device, and an overlay. Linux 6.5.
     ErofsLoop,
+    /// A tmpfs with the names, and an overlay without privileges. Linux 6.16.
+    TmpfsOverlay,
+    /// A tree of hard links, and an overlay without privileges. Linux 5.11.
+    LinkOverlay,
     /// A bind mount for every input. Linux 5.12.
     Bind,
 }
 
 impl StrategyName {
     /// All of them, the best first.
-    pub const ALL: [Self; 4] = [Self::ActiondFs, Self::ErofsFile, Self::ErofsLoop, Self::Bind];
+    pub const ALL: [Self; 6] = [
+        Self::ActiondFs,
+        Self::ErofsFile,
+        Self::ErofsLoop,
+        Self::TmpfsOverlay,
+        Self::LinkOverlay,
+        Self::Bind,
+    ];
 
     /// The name in flags and reports.
     pub const fn as_str(self) -> &'static str {
@@ -26,6 +37,8 @@ impl StrategyName {
             Self::ActiondFs => "actiondfs",
             Self::ErofsFile => "erofs-file",
             Self::ErofsLoop => "erofs-loop",
+            Self::TmpfsOverlay => "tmpfs-overlay",
+            Self::LinkOverlay => "link-overlay",
             Self::Bind => "bind",
         }
     }

@@ -4,7 +4,8 @@ use super::names::StrategyName;
 use crate::error::PresentError;
 use crate::mounts::Dialect;
 use crate::strategies::{
-    ActiondFs, Backing, BindMounts, ByProperties, ErofsOverlay, InputRoots, Places,
+    ActiondFs, Backing, BindMounts, ByProperties, ErofsOverlay, InputRoots, LinkOverlay, Places,
+    TmpfsOverlay,
 };
 
 /// A strategy as it can be on one kernel or another.
@@ -12,6 +13,8 @@ use crate::strategies::{
 pub(crate) enum Variant {
     ActiondFs,
     Erofs(Backing, Dialect),
+    TmpfsOverlay,
+    LinkOverlay(Dialect),
     Bind,
 }
 
@@ -28,6 +31,10 @@ impl Variant {
                 Self::Erofs(Backing::Loop, Dialect::Descriptors),
                 Self::Erofs(Backing::Loop, Dialect::Paths),
             ],
+            StrategyName::TmpfsOverlay => &[Self::TmpfsOverlay],
+            StrategyName::LinkOverlay => {
+                &[Self::LinkOverlay(Dialect::Descriptors), Self::LinkOverlay(Dialect::Paths)]
+            }
             StrategyName::Bind => &[Self::Bind],
         }
     }
@@ -43,6 +50,9 @@ impl Variant {
                 "image on a loop device, layers by descriptor"
             }
             Self::Erofs(Backing::Loop, Dialect::Paths) => "image on a loop device, layers by path",
+            Self::TmpfsOverlay => "names in a tmpfs",
+            Self::LinkOverlay(Dialect::Descriptors) => "hard links, layers by descriptor",
+            Self::LinkOverlay(Dialect::Paths) => "hard links, layers by path",
             Self::Bind => "a mount for every input",
         }
     }
@@ -58,6 +68,8 @@ impl Variant {
             Self::Erofs(backing, dialect) => {
                 Box::new(ErofsOverlay::open(name, backing, dialect, places)?)
             }
+            Self::TmpfsOverlay => Box::new(TmpfsOverlay::open(name, places)?),
+            Self::LinkOverlay(dialect) => Box::new(LinkOverlay::open(name, dialect, places)?),
             Self::Bind => Box::new(BindMounts::open(name, places)?),
         })
     }

@@ -15,14 +15,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use model::ACTION_ID;
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Gid, IFlags, Mode, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
-use crate::access::{DIRECTORY_MODE, MODIFIED_SECONDS};
+use crate::access::{DIRECTORY_MODE, MODIFIED_SECONDS, action_id};
 use crate::directory::open_directory;
 use crate::error::PresentError;
+use crate::mounts::Upper;
 
 /// The number of idle ones that are kept.
 ///
@@ -63,6 +63,11 @@ impl Staging {
     /// The name of its directory, unique while it is in use.
     pub(crate) fn name(&self) -> &std::ffi::CStr {
         &self.name
+    }
+
+    /// Its directories as the upper layer of an overlay.
+    pub(crate) fn as_upper(&self) -> Upper<'_> {
+        Upper { name: &self.name, upper: self.upper.as_fd(), work: self.work.as_fd() }
     }
 }
 
@@ -159,11 +164,12 @@ fn make_directory(parent: &OwnedFd, name: &std::ffi::CStr) -> Result<OwnedFd, Er
 /// are, and reading them is cheaper than a change of the inode that the file system has to record.
 fn set_root_attributes(upper: &OwnedFd) -> Result<(), Errno> {
     let now = rustix::fs::fstat(upper)?;
-    let owned = (now.st_uid, now.st_gid) == (ACTION_ID, ACTION_ID);
+    let id = action_id();
+    let owned = (now.st_uid, now.st_gid) == (id, id);
     if owned && now.st_mode & 0o7777 == u32::from(DIRECTORY_MODE) {
         return Ok(());
     }
-    rustix::fs::fchown(upper, Some(Uid::from_raw(ACTION_ID)), Some(Gid::from_raw(ACTION_ID)))?;
+    rustix::fs::fchown(upper, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)))?;
     rustix::fs::fchmod(upper, Mode::from_raw_mode(DIRECTORY_MODE.into()))
 }
 

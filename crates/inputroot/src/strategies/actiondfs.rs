@@ -15,14 +15,14 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use model::{ACTION_ID, Digest, DigestFunction, DigestFunctions, InputTree};
+use model::{Digest, DigestFunction, DigestFunctions, InputTree};
 use sys::mount::{FsContext, MountAttributes, MountError, descriptor_path};
 
 use super::workshop::{Job, Places, Strategy, Workshop};
-use crate::access::Access;
+use crate::access::{Access, action_id};
 use crate::directory::{make_path, open_path};
 use crate::error::PresentError;
-use crate::mounts::{ATTRIBUTES, LowerLayer, Namespace};
+use crate::mounts::{ATTRIBUTES, LowerLayer, Marks, Namespace};
 
 /// Input roots that the kernel reads out of the store.
 #[derive(Debug)]
@@ -83,17 +83,18 @@ impl Strategy for ActiondFs {
 
     fn mount(&self, job: &mut Job<'_>) -> Result<OwnedFd, PresentError> {
         let tree = self.tree(&job.tree.root_digest())?;
-        let (action, owner) = (ACTION_ID.to_string(), job.access.file_owner().to_string());
+        let (action, owner) = (action_id().to_string(), job.access.file_owner().to_string());
         for (option, id) in
             [("uid", &action), ("gid", &action), ("file_uid", &owner), ("file_gid", &owner)]
         {
             tree.string(option, id)?;
         }
-        let make = move || tree.mount(ATTRIBUTES | MountAttributes::MOUNT_ATTR_RDONLY);
+        let make = move || Ok(tree.mount(ATTRIBUTES | MountAttributes::MOUNT_ATTR_RDONLY)?);
         let (mount, attached) = self.overlays.attach(make)?;
-        let lower = Arc::new(LowerLayer { mount, bytes: 0, _attached: Some(attached) });
+        let lower =
+            Arc::new(LowerLayer { mount, bytes: 0, _attached: Some(attached), _directory: None });
         job.images.push(Arc::clone(&lower));
-        self.overlays.overlay(&lower, job.staging.name(), job.access)
+        self.overlays.overlay(&lower, job.staging.name(), job.access, Marks::Trusted)
     }
 }
 

@@ -9,6 +9,10 @@ mod bind;
 mod by_properties;
 mod erofs_overlay;
 mod input_roots;
+mod layer_cache;
+mod link_overlay;
+mod on_disk;
+mod tmpfs_overlay;
 mod workshop;
 
 pub(crate) use actiondfs::ActiondFs;
@@ -18,4 +22,6 @@ pub(crate) use by_properties::ByProperties;
 pub(crate) use erofs_overlay::ImageWriter;
 pub(crate) use erofs_overlay::{Backing, ErofsOverlay};
 pub use input_roots::{Attachment, InputRoots, PresentRequest, Presented};
+pub(crate) use link_overlay::LinkOverlay;
+pub(crate) use tmpfs_overlay::TmpfsOverlay;
 pub(crate) use workshop::Places;

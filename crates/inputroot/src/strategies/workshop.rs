@@ -11,7 +11,7 @@ use std::sync::Arc;
 use model::{DigestFunction, DigestFunctions, InputTree};
 
 use super::input_roots::{InputRoots, PresentRequest, Presented};
-use crate::access::Access;
+use crate::access::{Access, has_own_user};
 use crate::directory::open_path;
 use crate::error::PresentError;
 use crate::interrupt::Interrupt;
@@ -52,6 +52,8 @@ pub(crate) trait Strategy: fmt::Debug + Send + Sync {
     fn source(&self, job: &Job<'_>, mount: &Arc<OwnedFd>) -> Source {
         let (merged, upper) = (Arc::clone(mount), Arc::clone(&job.staging.upper));
         match job.access {
+            // Without a user of the action's own, nothing tells its files from inputs.
+            Access::Strict if !has_own_user() => Source::Mutable { merged, upper },
             Access::Strict => Source::Overlay { tree: Arc::clone(job.tree), merged, upper },
             Access::Mutable => Source::Mutable { merged, upper },
         }

@@ -8,13 +8,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use model::{ACTION_ID, Digest, InputTree, RelPath};
+use model::{ACTION_ID, Digest, InputTree, NodeProperties, RelPath};
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use store::BlobPath;
 use tempfile::TempDir;
 
+use crate::access::{Access, file_rights};
 use crate::probe::{StrategyName, Trial, TrialError, Variant};
 use crate::strategies::{Attachment, InputRoots, Places, PresentRequest, Presented};
 use crate::tree_fixture::TreeFixture;
@@ -91,13 +92,15 @@ impl Bench {
         &*self.strategy
     }
 
-    /// Permission bits of an input file with content that is no executable. A bind mount shows the
+    /// Permission bits of an input file with content that is no executable. Mounts and links show the
     /// blob's own.
     pub(super) fn file_mode(&self, mutable: bool) -> u32 {
-        match (self.variant, mutable) {
-            (Variant::Bind, false) => 0o444,
-            _ => 0o644,
-        }
+        let (mode, _) = file_rights(false, &NodeProperties::default(), Access::new(mutable));
+        if self.shows_blobs() && !mutable { 0o444 } else { mode.into() }
+    }
+
+    fn shows_blobs(&self) -> bool {
+        matches!(self.variant, Variant::Bind | Variant::LinkOverlay(_))
     }
 
     /// Whether the name of an input file with content can be moved and removed. One that is a mount
@@ -108,7 +111,19 @@ impl Bench {
 
     /// Whether inputs have the one modification time; files that are blobs have the blob's.
     pub(super) fn has_fixed_times(&self) -> bool {
-        self.variant != Variant::Bind
+        !self.shows_blobs()
+    }
+
+    /// Moves a directory of the tree as mv(1) does: by renaming it, or entry by entry where it can't be
+    /// renamed, because `userxattr` rules that out.
+    pub(super) fn move_directory(&self, view: &View<'_>, from: &str, to: &str) {
+        let can_be_renamed =
+            !matches!(self.variant, Variant::TmpfsOverlay | Variant::LinkOverlay(_));
+        let expected = if can_be_renamed { Ok(()) } else { Err(Errno::XDEV) };
+        assert_eq!(view.rename(from, to), expected, "{from} to {to}");
+        if !can_be_renamed {
+            view.move_entries(from, to);
+        }
     }
 
     /// The content of a blob of a test's tree.
@@ -226,6 +241,19 @@ impl View<'_> {
 
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), Errno> {
         rustix::fs::renameat(self.root, from, self.root, to)
+    }
+
+    fn move_entries(&self, from: &str, to: &str) {
+        self.mkdir(to).expect("mkdir");
+        for name in self.list(from).expect("listing") {
+            let (from, to) = (format!("{from}/{name}"), format!("{to}/{name}"));
+            let kind = FileType::from_raw_mode(self.stat(&from).expect("stat").st_mode);
+            match kind {
+                FileType::Directory => self.move_entries(&from, &to),
+                _ => self.rename(&from, &to).expect("rename"),
+            }
+        }
+        self.rmdir(from).expect("rmdir");
     }
 
     pub(super) fn symlink(&self, target: &str, path: &str) -> Result<(), Errno> {

@@ -42,7 +42,7 @@ pub(super) fn directories_of_inputs_can_be_moved(bench: &Bench) {
     let tree = bench.tree(fixture());
     let presented = bench.present_mutable(&tree);
     as_action(&presented, |view| {
-        view.rename("d", "moved").unwrap();
+        bench.move_directory(view, "d", "moved");
         assert_eq!(view.read("moved/e/file").unwrap(), b"other");
         assert_eq!(view.stat("d").unwrap_err(), Errno::NOENT);
         view.mkdir("d").unwrap();

@@ -6,16 +6,16 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use model::{ACTION_ID, Digest, Entry, Found, InputTree, NodeProperties, RelPath};
+use model::{Digest, Entry, Found, InputTree, NodeProperties, RelPath};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::entry::{OutputEntry, OutputError, OutputFile, StagedFile};
 use super::origin::{numbered, tree_directory};
-use crate::access::{Access, PLACEHOLDER_MODE, file_rights, modified};
+use crate::access::{Access, PLACEHOLDER_MODE, action_id, file_rights, modified};
 
 /// Attributes by which overlayfs remembers that a file is not, or not wholly, the upper one's.
-const OVERLAY_ATTRIBUTES: &[u8] = b"trusted.overlay.";
+const OVERLAY_ATTRIBUTES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 /// Opens the directory at `path`; `None` if there is none, or a symlink is on the way.
 pub(super) fn open_beneath(
@@ -87,7 +87,7 @@ impl<'a> Folder<'a> {
 
     /// The file that an action made as a whole under `name`, if there is one.
     pub(super) fn made_entry(&self, name: &CStr) -> Result<Option<OutputEntry>, OutputError> {
-        let is_made = |stat: &Stat| is_regular(stat) && stat.st_uid == ACTION_ID;
+        let is_made = |stat: &Stat| is_regular(stat) && stat.st_uid == action_id();
         Ok(match self.stat(&self.directory, name)? {
             Some(stat) if is_made(&stat) => Some(self.staged(&self.directory, name, false)),
             _ => None,
@@ -126,7 +126,7 @@ impl<'a> Folder<'a> {
             Files::ByOwner { tree, upper, made, origin } => {
                 let stat = made.as_ref().map(|made| self.stat(made, name)).transpose()?.flatten();
                 match (stat, made) {
-                    (Some(stat), Some(made)) if stat.st_uid == ACTION_ID => {
+                    (Some(stat), Some(made)) if stat.st_uid == action_id() => {
                         Ok(self.staged(made, name, false))
                     }
                     // An input that was moved here.
@@ -162,7 +162,7 @@ impl<'a> Folder<'a> {
     fn bound_file(&self, tree: &InputTree, name: &CStr) -> Result<OutputEntry, OutputError> {
         let stat = self.stat(&self.directory, name)?;
         let stat = stat.ok_or_else(|| self.failed("fstatat", name, Errno::NOENT))?;
-        if stat.st_uid == ACTION_ID {
+        if stat.st_uid == action_id() {
             return Ok(self.staged(&self.directory, name, false));
         }
         if stat.st_mode & 0o7777 != PLACEHOLDER_MODE {
@@ -212,7 +212,8 @@ impl<'a> Folder<'a> {
         match rustix::fs::flistxattr(&file, &mut names) {
             Ok(length) => {
                 let mut names = names[..length].split(|byte| *byte == 0);
-                Ok(!names.any(|name| name.starts_with(OVERLAY_ATTRIBUTES)))
+                Ok(!names
+                    .any(|name| OVERLAY_ATTRIBUTES.iter().any(|prefix| name.starts_with(prefix))))
             }
             Err(Errno::RANGE) => Ok(false),
             Err(Errno::NOTSUP) => Ok(true),

@@ -9,7 +9,12 @@ use rustix::io::Errno;
 use super::entry::OutputError;
 
 /// The attributes by which a directory hides the one in the lower layer, or shows another one.
-const DETACHED: [&std::ffi::CStr; 2] = [c"trusted.overlay.opaque", c"trusted.overlay.redirect"];
+const DETACHED: [&[u8]; 4] = [
+    b"trusted.overlay.opaque",
+    b"trusted.overlay.redirect",
+    b"user.overlay.opaque",
+    b"user.overlay.redirect",
+];
 
 /// The tree's directory that `path` shows, if neither it nor a directory above it was replaced or
 /// moved there from elsewhere.
@@ -36,7 +41,7 @@ pub(super) fn tree_directory(
         }
         match rustix::fs::openat(above.as_ref().unwrap_or(upper), name, flags, Mode::empty()) {
             Ok(next) => {
-                if is_detached(&next).map_err(failed("fgetxattr(upper)"))? {
+                if is_detached(&next).map_err(failed("flistxattr(upper)"))? {
                     return Ok(None);
                 }
                 above = Some(next);
@@ -51,14 +56,17 @@ pub(super) fn tree_directory(
 }
 
 fn is_detached(directory: &OwnedFd) -> Result<bool, Errno> {
-    for name in DETACHED {
-        match rustix::fs::fgetxattr(directory, name, &mut [0u8; 0]) {
-            Ok(_) => return Ok(true),
-            Err(Errno::NODATA | Errno::NOTSUP) => {}
-            Err(errno) => return Err(errno),
+    let mut names = [0; 1024];
+    match rustix::fs::flistxattr(directory, &mut names) {
+        Ok(length) => {
+            let mut names = names[..length].split(|byte| *byte == 0);
+            Ok(names.any(|name| DETACHED.contains(&name)))
         }
+        // The action set many of its own; then its files are copied, whatever they are.
+        Err(Errno::RANGE) => Ok(true),
+        Err(Errno::NOTSUP) => Ok(false),
+        Err(errno) => Err(errno),
     }
-    Ok(false)
 }
 
 /// The number of the first entry of each directory; the others have the next ones. No number is 0.

@@ -9,7 +9,7 @@ use model::{Entry, InputTree};
 use store::BlobPath;
 use sys::mount::{MountAttributes, descriptor_path};
 
-use super::walk::{c_string, failed, is_bound, walk};
+use super::super::on_disk::{c_string, failed, is_bound, walk};
 use crate::directory::{make_path, open_directory, open_path};
 use crate::error::PresentError;
 use crate::mounts::{MountThread, clone_directory};

@@ -11,14 +11,9 @@
 //! It costs several system calls for each input, and exists for kernels that have nothing better. An
 //! input with content that is not executable shows the mode of its blob (0444, elsewhere 0644), and
 //! its name stays where it is, because a mount point cannot be moved or removed. A blob is not
-//! executable and a mount cannot make it so: executables are hard links to copies, see
-//! [`executables`]. For a mutating action every file is a copy, and nothing is bound.
+//! executable and a mount cannot make it so: executables are hard links to copies. For a mutating action every file is a copy, and nothing is bound.
 
 mod binder;
-mod executables;
-mod files;
-mod materialize;
 mod mounts;
-mod walk;
 
 pub(crate) use mounts::BindMounts;

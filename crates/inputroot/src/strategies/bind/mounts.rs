@@ -7,11 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use model::InputTree;
 use sys::mount::MountAttributes;
 
+use super::super::on_disk::{Content, Executables, Materializer};
 use super::super::workshop::{Job, Places, Strategy, Workshop};
 use super::binder::Binder;
-use super::executables::Executables;
-use super::materialize::Materializer;
-use crate::access::Access;
+use crate::access::{Access, has_own_user};
 use crate::directory::{make_path, open_path};
 use crate::error::PresentError;
 use crate::mounts::clone_directory;
@@ -39,6 +38,10 @@ impl BindMounts {
         name: &'static str,
         places: &Places,
     ) -> Result<Workshop<Self>, PresentError> {
+        // Placeholders are told from an action's files by their owner.
+        if !has_own_user() {
+            return Err(PresentError::NoOwnUser);
+        }
         let staging_path = make_path(&places.work, "staging")?;
         let executables = open_path(&make_path(&places.work, "executables")?)?;
         let points = make_path(&places.work, "images")?;
@@ -69,7 +72,8 @@ impl Strategy for BindMounts {
     fn mount(&self, job: &mut Job<'_>) -> Result<OwnedFd, PresentError> {
         let Job { tree, access, staging, interrupt, .. } = *job;
         let (blobs, executables) = (&self.blobs, &self.executables);
-        let materializer = Materializer { tree, access, blobs, executables, interrupt };
+        let content = Content::Mounted;
+        let materializer = Materializer { tree, access, blobs, executables, content, interrupt };
         materializer.fill(&staging.upper)?;
         match access {
             Access::Mutable => Ok(clone_directory(&staging.upper, MountAttributes::empty())?),

@@ -1,7 +1,6 @@
 //! The strategy for kernels that have EROFS and overlayfs with data-only layers.
 
 mod image;
-mod image_cache;
 mod overlay;
 
 pub(crate) use image::Backing;

@@ -8,14 +8,14 @@ use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use model::Digest;
+use model::{Digest, NodeProperties};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
 use super::files::{copy, make_file};
 use super::walk::{c_string, failed};
-use crate::access::file_mode;
+use crate::access::{Access, file_rights};
 use crate::error::PresentError;
 
 /// The disk that copies may take: room for the tools of some toolchains.
@@ -23,7 +23,7 @@ const MAX_BYTES: u64 = 4 << 30;
 
 /// The copies used last.
 #[derive(Debug)]
-pub(super) struct Executables {
+pub(crate) struct Executables {
     directory: OwnedFd,
     state: Mutex<State>,
 }
@@ -38,7 +38,7 @@ struct State {
 
 impl Executables {
     /// `directory` is empty, and on one file system with the input roots.
-    pub(super) fn new(directory: OwnedFd) -> Self {
+    pub(crate) fn new(directory: OwnedFd) -> Self {
         Self { directory, state: Mutex::default() }
     }
 
@@ -79,7 +79,7 @@ impl Executables {
     fn make(&self, blobs: &OwnedFd, digest: &Digest, name: &CStr) -> Result<(), Errno> {
         let file = make_file(&self.directory, name)?;
         copy(blobs, digest, &file)?;
-        let mode = file_mode(true);
+        let (mode, _) = file_rights(true, &NodeProperties::default(), Access::Strict);
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode.into()))
     }
 

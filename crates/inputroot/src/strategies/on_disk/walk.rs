@@ -14,7 +14,7 @@ type Visit<'a> = dyn FnMut(BorrowedFd<'_>, usize) -> Result<(), PresentError> + 
 
 /// Visits every directory of `tree` below `root`, each before those in it, with no more open at
 /// once than the tree is deep.
-pub(super) fn walk(
+pub(crate) fn walk(
     tree: &InputTree,
     root: BorrowedFd<'_>,
     visit: &mut Visit<'_>,
@@ -68,16 +68,16 @@ impl<'a> Iterator for Level<'a> {
 
 /// Whether a mount shows the file: it has content, is not executable, and has no node properties, which
 /// a mount of the blob would not show.
-pub(super) fn is_bound(digest: &Digest, executable: bool, properties: &NodeProperties) -> bool {
+pub(crate) fn is_bound(digest: &Digest, executable: bool, properties: &NodeProperties) -> bool {
     !executable && !digest.is_empty_blob() && properties.is_empty()
 }
 
 /// Names and targets in a tree have no NUL, so the fallback is never taken.
-pub(super) fn c_string(bytes: &[u8]) -> CString {
+pub(crate) fn c_string(bytes: &[u8]) -> CString {
     CString::new(bytes).unwrap_or_default()
 }
 
 /// For `map_err`: a failed step on an entry of the tree.
-pub(super) fn failed(step: &str, name: &CStr) -> impl FnOnce(Errno) -> PresentError {
+pub(crate) fn failed(step: &str, name: &CStr) -> impl FnOnce(Errno) -> PresentError {
     PresentError::staging(format!("{step}({})", name.to_string_lossy()))
 }

@@ -1,31 +1,43 @@
-//! Fills a directory with the entries of a tree, and with placeholders for what is mounted.
+//! Fills a directory with the entries of a tree, and with links to blobs or placeholders for them.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use model::{ACTION_ID, Digest, Entry, InputTree, NodeProperties};
-use rustix::fs::{Mode, OFlags};
+use model::{Digest, Entry, InputTree, NodeProperties};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use store::BlobPath;
 
 use super::executables::Executables;
 use super::files::copy;
 use super::walk::{c_string, failed, is_bound, walk};
-use crate::access::{Access, PLACEHOLDER_MODE, file_rights};
+use crate::access::{Access, PLACEHOLDER_MODE, action_id, file_rights};
 use crate::directory::{give, give_to, make_for_action, set_directory_properties, set_modified};
 use crate::error::PresentError;
 use crate::interrupt::Interrupt;
 use crate::staging::first_numbers;
 
-/// Fills a staging directory with a tree.
-pub(super) struct Materializer<'a> {
-    pub(super) tree: &'a InputTree,
-    pub(super) access: Access,
-    pub(super) blobs: &'a OwnedFd,
-    pub(super) executables: &'a Executables,
-    pub(super) interrupt: Interrupt<'a>,
+/// The way in which a file that is no executable gets its content in strict mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// A mount that is made later. Until then there is a placeholder.
+    Mounted,
+    /// It is a hard link to the blob.
+    Linked,
+}
+
+/// Fills a directory with a tree.
+pub(crate) struct Materializer<'a> {
+    pub(crate) tree: &'a InputTree,
+    pub(crate) access: Access,
+    pub(crate) blobs: &'a OwnedFd,
+    pub(crate) executables: &'a Executables,
+    pub(crate) content: Content,
+    pub(crate) interrupt: Interrupt<'a>,
 }
 
 impl Materializer<'_> {
-    pub(super) fn fill(&self, root: &OwnedFd) -> Result<(), PresentError> {
+    pub(crate) fn fill(&self, root: &OwnedFd) -> Result<(), PresentError> {
         self.make_all(root)?;
         if !self.tree.has_properties() {
             return Ok(());
@@ -66,17 +78,37 @@ impl Materializer<'_> {
                 let target = c_string(target);
                 rustix::fs::symlinkat(&*target, directory, &*name)
                     .map_err(failed("symlink", &name))?;
-                give_to(ACTION_ID, directory, &name).map_err(failed("chown", &name))?;
+                give_to(action_id(), directory, &name).map_err(failed("chown", &name))?;
                 set_modified(directory, &name, properties).map_err(failed("utimensat", &name))
             }
             Entry::File { digest, executable, .. }
                 if self.access == Access::Strict && is_bound(&digest, executable, properties) =>
             {
-                placeholder(directory, &name, number)
+                match self.content {
+                    Content::Mounted => placeholder(directory, &name, number),
+                    Content::Linked => self.link(directory, &name, &digest),
+                }
             }
             Entry::File { digest, executable, .. } => {
                 self.file(directory, &name, &digest, executable, properties)
             }
+        }
+    }
+
+    /// Links a blob, or copies it when it has all the links that a file can have.
+    fn link(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &CStr,
+        digest: &Digest,
+    ) -> Result<(), PresentError> {
+        let path = BlobPath::new(digest);
+        let none = AtFlags::empty();
+        match rustix::fs::linkat(self.blobs, path.as_c_str(), directory, name, none) {
+            Err(Errno::MLINK) => {
+                self.file(directory, name, digest, false, &NodeProperties::default())
+            }
+            linked => linked.map_err(failed("link", name)),
         }
     }
 
