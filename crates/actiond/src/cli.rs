@@ -15,6 +15,7 @@ use store::StoreSize;
 use crate::image::ImageArgs;
 use crate::logging::LogArgs;
 use crate::observers::HttpChoice;
+use crate::root_directory;
 #[cfg(feature = "vm")]
 use crate::serve_vm::ServeVmArgs;
 use crate::span::Span;
@@ -34,11 +35,11 @@ pub struct Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve the Remote Execution API
+    /// Serve the Remote Execution API, as root or as an ordinary user
     Serve(Box<ServeArgs>),
     /// Run one command with a server of its own
     Run(Box<RunArgs>),
-    /// Serve the Remote Execution API from a small virtual machine, which needs no root
+    /// Serve the Remote Execution API from a small virtual machine
     #[cfg(feature = "vm")]
     ServeVm(Box<ServeVmArgs>),
     /// Show what of the kernel's features is here, and what is lost without them
@@ -130,8 +131,14 @@ pub struct ServeArgs {
     pub tcp_owner_only: Option<OwnerChoice>,
 
     /// Directory of the store and of running actions; on a disk, as far as
-    /// performance matters, and not on overlayfs
-    #[arg(long, value_name = "DIR", default_value = "/tmp/actiond")]
+    /// performance matters, and not on overlayfs [default: /tmp/actiond for root, and for others
+    /// actiond in $XDG_CACHE_HOME or ~/.cache]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value_os_t = root_directory::default(),
+        hide_default_value = true
+    )]
     pub root: PathBuf,
 
     /// Digest functions that clients may use, the preferred one first: names with commas between,
@@ -308,7 +315,12 @@ pub struct CompletionsArgs {
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
     /// The directory that `serve` would use: its file system matters
-    #[arg(long, value_name = "DIR", default_value = "/tmp/actiond")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value_os_t = root_directory::default(),
+        hide_default_value = true
+    )]
     pub root: PathBuf,
 }
 

@@ -25,7 +25,9 @@ pub fn run(arguments: &crate::cli::DoctorArgs) -> anyhow::Result<std::process::E
 
     // As `serve` does, so that the trials see what it would see.
     crate::surroundings::take_in_hand()?;
-    let findings = checks::all(&trial_parent(&arguments.root)?)?;
+    let is_root = rustix::process::geteuid().is_root();
+    let privileges = crate::privileges::obtain();
+    let findings = checks::all(&trial_parent(&arguments.root)?, is_root, &privileges)?;
     print!("{}", report::render(&findings, "serve"));
     Ok(if report::can_serve(&findings) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

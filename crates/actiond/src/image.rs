@@ -9,13 +9,19 @@ use clap::{Args, Subcommand};
 use images::ImageName;
 use store::{OpenError, Store, StoreOptions};
 
-use crate::logging;
+use crate::{logging, root_directory};
 
 /// Flags of `image`.
 #[derive(Debug, Args)]
 pub struct ImageArgs {
     /// Directory of the store, as `serve` has it
-    #[arg(long, value_name = "DIR", default_value = "/tmp/actiond", global = true)]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value_os_t = root_directory::default(),
+        hide_default_value = true,
+        global = true
+    )]
     pub root: PathBuf,
 
     /// The verb

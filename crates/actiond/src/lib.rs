@@ -13,7 +13,6 @@
 //! - [`cli`]: flags, as plain data.
 //! - [`completions`]: scripts that complete words in a shell.
 //! - [`configuration`]: the settings of `serve` from files, environment and flags.
-//! - [`privileges`]: what `serve` needs from the machine before anything else.
 //! - [`observers`]: the log, the event file and the page, which listen to events.
 //! - [`span`]: spans of time on the command line.
 //! - [`store_verbs`]: what operators do with the store.
@@ -47,7 +46,11 @@ pub mod logging;
 #[cfg(target_os = "linux")]
 pub mod observers;
 #[cfg(target_os = "linux")]
-pub mod privileges;
+mod privileges;
+#[cfg(target_os = "linux")]
+mod root_directory;
+#[cfg(target_os = "linux")]
+mod rootless;
 #[cfg(target_os = "linux")]
 pub mod run;
 #[cfg(target_os = "linux")]

@@ -14,6 +14,7 @@
 
 use std::future::Future;
 use std::num::NonZero;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +51,9 @@ const STORE_PERIOD: Duration = Duration::from_millis(500);
 /// How often it is looked at whether memory can go back to the system.
 const MEMORY_PERIOD: Duration = Duration::from_secs(10);
 
+/// TMPFS_MAGIC of <linux/magic.h>.
+const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
+
 /// What must be free in the heaps before it goes back: less is soon used again.
 const MEMORY_BYTES: u64 = 16 << 20;
 
@@ -65,10 +69,8 @@ pub fn run(mut configuration: Configuration) -> anyhow::Result<ExitCode> {
     surroundings::take_in_hand()?;
     limit_heaps();
     logging::start(&configuration.arguments.log)?;
-    privileges::check()?;
-    // While there is one thread: those that come are in the same namespace. What is mounted in it
-    // shows nowhere else, and is gone with the daemon however that ends.
-    sys::mount::enter_private_namespace().context("entering a mount namespace")?;
+    // While there is one thread.
+    privileges::obtain()?.log();
     let arguments = configuration.arguments.clone();
     with_worker(&arguments, |started, site| serve(&mut configuration, started, site))
 }
@@ -137,6 +139,12 @@ fn open_store(arguments: &ServeArgs) -> anyhow::Result<Arc<Store>> {
     };
     let store = Store::open(root, options)
         .with_context(|| format!("opening the root directory {}", root.display()))?;
+    if is_in_memory(root) {
+        tracing::warn!(
+            root = %root.display(),
+            "the root directory is on a tmpfs: the store counts as memory, and is lost at the next boot"
+        );
+    }
     let stats = store.stats();
     tracing::info!(
         blobs = stats.blobs,
@@ -146,6 +154,10 @@ fn open_store(arguments: &ServeArgs) -> anyhow::Result<Arc<Store>> {
         "store"
     );
     Ok(store)
+}
+
+fn is_in_memory(root: &Path) -> bool {
+    rustix::fs::statfs(root).is_ok_and(|file_system| file_system.f_type == TMPFS_MAGIC)
 }
 
 /// The worker, the digest functions that are offered, and what the worker's root views are made of and

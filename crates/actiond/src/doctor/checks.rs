@@ -13,17 +13,24 @@ use sys::proc_file;
 
 use super::cures;
 use super::report::{Finding, Weight};
-use crate::{helper, privileges, runtime_source};
+use crate::privileges::Privileges;
+use crate::rootless::{self, Entered};
+use crate::{helper, runtime_source};
 
 /// Makes every check, with trials in a new directory below `parent`.
-pub(super) fn all(parent: &Path) -> anyhow::Result<Vec<Finding>> {
-    let root = root();
-    let is_root = root.state.is_ok();
-    let mut findings = vec![root, kernel()];
+pub(super) fn all(
+    parent: &Path,
+    is_root: bool,
+    privileges: &anyhow::Result<Privileges>,
+) -> anyhow::Result<Vec<Finding>> {
+    let mut findings = vec![rights(privileges)];
+    findings.extend(own_user(privileges));
+    findings.extend(is_root.then(ordinary_users));
+    findings.push(kernel());
     findings.extend(NAMESPACES.iter().map(namespace));
     findings.push(seccomp());
     findings.push(landlock());
-    if is_root {
+    if privileges.is_ok() {
         findings.extend(trials(parent)?);
     }
     findings.push(hard_limits());
@@ -32,13 +39,47 @@ pub(super) fn all(parent: &Path) -> anyhow::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-fn root() -> Finding {
+fn rights(privileges: &anyhow::Result<Privileges>) -> Finding {
     Finding {
-        feature: "root, with its capabilities".to_owned(),
-        state: privileges::check().map(|()| String::new()).map_err(|error| format!("{error:#}")),
+        feature: "rights to make sandboxes".to_owned(),
+        state: match privileges {
+            Ok(Privileges::Root) => Ok("root".to_owned()),
+            Ok(Privileges::UserNamespace(_)) => Ok("in a user namespace".to_owned()),
+            Err(error) => Err(format!("{error:#}")),
+        },
         weight: Weight::Needed,
-        cost: "no sandbox can be made; what needs trying as root is left out above",
-        remedy: "use sudo or a system service; a container needs --privileged",
+        cost: "no sandbox can be made; what needs trying is left out above",
+        remedy: "allow user namespaces as said above, or use sudo or a system service; a container \
+                 needs --privileged",
+    }
+}
+
+/// What is weaker in a user namespace of one id.
+fn own_user(privileges: &anyhow::Result<Privileges>) -> Option<Finding> {
+    let Ok(Privileges::UserNamespace(entered)) = privileges else { return None };
+    let finding = |state, remedy| Finding {
+        feature: "a user of their own for actions".to_owned(),
+        state,
+        weight: Weight::Wanted,
+        cost: "actions run as the server's user: what they can't see is safe from them, and what they \
+               can see they own",
+        remedy,
+    };
+    Some(match entered {
+        Entered::TwoIds => finding(Ok(String::new()), "nothing is missing"),
+        Entered::OneId(reason) => finding(Err(reason.to_string()), reason.cure()),
+    })
+}
+
+/// Whether `serve` would find a user namespace, if an ordinary user started it.
+fn ordinary_users() -> Finding {
+    Finding {
+        feature: "user namespaces for ordinary users".to_owned(),
+        state: rootless::switched_off()
+            .map_or(Ok(String::new()), |(switch, _)| Err(switch.to_owned())),
+        weight: Weight::Wanted,
+        cost: "serve needs root here",
+        remedy: rootless::switched_off().map_or("nothing is missing", |(_, cure)| cure),
     }
 }
 
@@ -146,7 +187,11 @@ fn input_roots(store: &Store) -> Vec<Finding> {
         cost: "another strategy is used; the first of those that work is the fastest",
         remedy: match report.name {
             StrategyName::ActiondFs => "none is needed: only the kernel in serve-vm's VM has it",
-            _ => "Linux 6.12 with EROFS and overlayfs, and --root on a disk and not on overlayfs",
+            StrategyName::TmpfsOverlay => "Linux 6.16, and --root on a disk and not on overlayfs",
+            StrategyName::LinkOverlay => "Linux 5.11, and --root on a disk and not on overlayfs",
+            _ => {
+                "root, Linux 6.12 with EROFS and overlayfs, and --root on a disk and not on overlayfs"
+            }
         },
     };
     inputroot::probe(store).into_iter().map(finding).collect()

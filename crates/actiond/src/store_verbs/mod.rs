@@ -25,8 +25,8 @@ use proto::actiond::internal::v1::{CollectGarbageRequest, ListBlobsRequest};
 
 use self::access::{Access, Removed};
 use self::show::Progress;
-use crate::logging;
 use crate::span::Span;
+use crate::{logging, root_directory};
 
 /// The name of the socket in the root directory, where a server listens for these verbs.
 pub(crate) const OPERATORS_SOCKET: &str = "socket";
@@ -35,7 +35,13 @@ pub(crate) const OPERATORS_SOCKET: &str = "socket";
 #[derive(Debug, Args)]
 pub struct StoreArgs {
     /// Directory of the store, as `serve` has it. A server that runs on it is found by itself
-    #[arg(long, value_name = "DIR", default_value = "/tmp/actiond", global = true)]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value_os_t = root_directory::default(),
+        hide_default_value = true,
+        global = true
+    )]
     pub root: PathBuf,
 
     /// A server to ask, at ADDRESS:PORT or unix:PATH, in place of the one on --root. The variable

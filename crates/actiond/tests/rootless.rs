@@ -1,0 +1,377 @@
+//! `serve` without root: everything works in a user namespace, or the error names the cure.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context as _;
+use testkit::{Daemon, DaemonBuilder, Kit, Outcome, eventually, skip};
+
+testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
+    an_ordinary_user_runs_actions,
+    actions_of_an_ordinary_user_are_nobodys,
+    inputs_of_an_ordinary_user_are_safe,
+    what_the_user_has_is_out_of_reach,
+    killed_by_force_it_leaves_no_process_and_starts_again,
+    limits_of_an_action_hold,
+    root_without_its_rights_has_two_ids,
+    in_a_container_that_allows_user_namespaces,
+    in_a_container_that_allows_none_it_says_so,
+    where_there_are_no_user_namespaces_it_says_so,
+    the_doctor_tells_what_an_ordinary_user_has,
+}
+
+/// No account has it, and none needs to.
+const USER: u32 = 47_110;
+
+/// Becomes an ordinary user and executes the rest, through a descriptor: the user may not be able to
+/// reach the program by its path.
+const AS_USER: &str = "bin=$1; shift; exec 9< \"$bin\"; \
+    exec setpriv --reuid=47110 --regid=47110 --clear-groups --inh-caps=-all /proc/self/fd/9 \"$@\"";
+
+/// A directory of the ordinary user's, for a root directory.
+struct Home {
+    directory: tempfile::TempDir,
+}
+
+impl Home {
+    fn new(kit: &Kit) -> anyhow::Result<Self> {
+        let directory = kit.daemon().directory()?;
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))?;
+        let home = Self { directory };
+        std::fs::create_dir(home.path())?;
+        chown(home.path(), Some(USER), Some(USER))?;
+        Ok(home)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("home")
+    }
+
+    fn root(&self) -> PathBuf {
+        self.path().join("root")
+    }
+
+    /// A daemon that `script` starts.
+    fn daemon(&self, kit: &Kit, script: &str) -> DaemonBuilder {
+        kit.daemon().through(["bash", "-c", script, "as-user"]).root(self.root()).host_rootfs()
+    }
+}
+
+fn on_the_host(kit: &Kit) -> anyhow::Result<()> {
+    kit.only_on_the_host("serve-vm's worker is root in its VM")?;
+    Ok(())
+}
+
+/// What the log says of the user namespace.
+fn expect_log(daemon: &Daemon, text: &str) {
+    let log = daemon.log();
+    assert!(log.contains(text), "no {text:?} in\n{log}");
+}
+
+async fn an_ordinary_user_runs_actions(kit: Kit) -> Outcome {
+    on_the_host(&kit)?;
+    let home = Home::new(&kit)?;
+    let mut daemon = home.daemon(&kit, AS_USER).start().await?;
+    expect_log(&daemon, "in a user namespace of one id");
+    let client = daemon.client();
+    let action = || {
+        client
+            .action("cat dir/in link; ./tool; echo made > out/file; mkdir tree; echo t > tree/a; cp dir/in copy")
+            .input("dir/in", "an input\n")
+            .symlink("link", "dir/in")
+            .executable("tool", "#!/bin/sh\necho a tool\n")
+            .output("out/file")
+            .output("tree")
+            .output("copy")
+            .output("dir/in")
+    };
+    let run = action().run().await?;
+    assert_eq!(run.succeeded().await?.stdout().await?, "an input\nan input\na tool\n");
+    assert_eq!(run.file("out/file").await?, "made\n");
+    assert_eq!(run.file("copy").await?, "an input\n");
+    assert_eq!(run.file("dir/in").await?, "an input\n");
+    assert!(!run.from_cache());
+    assert!(action().run().await?.from_cache());
+    let mutating = client.action("echo more >> in; cat in").input("in", "first\n").output("in");
+    let run = mutating.property("mutates_inputs", "1").run().await?;
+    assert_eq!(run.succeeded().await?.stdout().await?, "first\nmore\n");
+    assert_eq!(run.file("in").await?, "first\nmore\n");
+    daemon.terminate()?;
+    let status = daemon.wait()?;
+    assert!(status.success(), "{status}\n{}", daemon.log());
+    // Gone without trace: the user can delete all of it.
+    let gone = as_user(&format!("rm -r '{}'", home.root().display()))?;
+    assert!(gone.status.success(), "{}", String::from_utf8_lossy(&gone.stderr));
+    Ok(())
+}
+
+fn as_user(script: &str) -> anyhow::Result<std::process::Output> {
+    let id = USER.to_string();
+    let user = ["--reuid", &id, "--regid", &id, "--clear-groups", "bash", "-c", script];
+    Command::new("setpriv").args(user).output().context("running setpriv")
+}
+
+async fn actions_of_an_ordinary_user_are_nobodys(kit: Kit) -> Outcome {
+    on_the_host(&kit)?;
+    let home = Home::new(&kit)?;
+    let daemon = home.daemon(&kit, AS_USER).start().await?;
+    let script = "id -u; id -g; grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status | tr -d '\\t'; \
+        echo $$ > own; ls /proc | grep -c '^[0-9]'; cat /proc/net/dev | grep -c :; \
+        echo x > /dev/null && echo null; unshare -U true 2>/dev/null || echo no namespace; \
+        touch /etc/x 2>/dev/null || echo no etc; touch /usr/x 2>/dev/null || echo no usr; \
+        cat /proc/1/environ 2>/dev/null || echo no init; chmod 700 /dev/null 2>/dev/null || echo no dev";
+    let run = daemon.client().action(script).do_not_cache().run().await?;
+    let said = run.succeeded().await?.stdout().await?;
+    let expected = "65534\n65534\nCapEff:0000000000000000\nCapBnd:0000000000000000\nNoNewPrivs:1\n\
+        Seccomp:2\n";
+    let rest = said.strip_prefix(expected).with_context(|| said.clone())?;
+    // Of processes there are only the shell and those that list them.
+    let (processes, rest) = rest.split_once('\n').context("a number")?;
+    assert!(processes.parse::<u32>()? <= 3, "{said}");
+    assert_eq!(rest, "1\nnull\nno namespace\nno etc\nno usr\nno init\nno dev\n");
+    Ok(())
+}
+
+/// With one id, an action may change its copies of inputs, and never a blob.
+async fn inputs_of_an_ordinary_user_are_safe(kit: Kit) -> Outcome {
+    on_the_host(&kit)?;
+    let home = Home::new(&kit)?;
+    for strategy in ["tmpfs-overlay", "link-overlay"] {
+        let flag = format!("--input-root-strategy={strategy}");
+        let started = home.daemon(&kit, AS_USER).flag(flag).start().await;
+        let daemon = match started {
+            Ok(daemon) => daemon,
+            Err(error) if format!("{error:#}").contains("no input root strategy works here") => {
+                eprintln!("SKIPPED: {strategy}: {error:#}");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let client = daemon.client();
+        let attempt = client
+            .action(
+                "(echo x > in) 2>/dev/null || echo not written; (: > tool) 2>/dev/null || echo not cut; \
+                 chmod 777 in tool; echo x > in; echo x > tool; rm in; ln tool in; echo y > in",
+            )
+            .input("in", "as it was\n")
+            .executable("tool", "#!/bin/sh\necho as it was\n");
+        let run = attempt.do_not_cache().run().await?;
+        assert_eq!(run.succeeded().await?.stdout().await?, "not written\nnot cut\n", "{strategy}");
+        let look = client.action("cat in; ./tool; stat -c %a in tool");
+        let look =
+            look.input("in", "as it was\n").executable("tool", "#!/bin/sh\necho as it was\n");
+        let run = look.do_not_cache().run().await?;
+        let expected = "as it was\nas it was\n444\n555\n";
+        assert_eq!(run.succeeded().await?.stdout().await?, expected, "{strategy}");
+    }
+    Ok(())
+}
+
+/// The mount layout alone keeps an action from what its user may read and write.
+async fn what_the_user_has_is_out_of_reach(kit: Kit) -> Outcome {
+    on_the_host(&kit)?;
+    let home = Home::new(&kit)?;
+    let secret = home.path().join("secret");
+    std::fs::write(&secret, "a secret")?;
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600))?;
+    chown(&secret, Some(USER), Some(USER))?;
+    let daemon = home.daemon(&kit, AS_USER).start().await?;
+    let script = format!(
+        "for way in '{0}' /proc/1/root'{0}' /proc/1/cwd'{0}' /proc/self/root'{0}' ../../../../'{0}' \
+         '{1}/version' /proc/{2}/root'{0}'; do cat $way 2>/dev/null && echo $way; done; \
+         ls -A /home /root /var/lib /run 2>/dev/null; kill -9 {2} 2>/dev/null && echo killed; \
+         kill -9 1 2>/dev/null; kill -STOP 1 2>/dev/null; echo done",
+        secret.display(),
+        home.root().display(),
+        daemon.pid()
+    );
+    let run = daemon.client().action(&script).do_not_cache().run().await?;
+    assert_eq!(run.succeeded().await?.stdout().await?, "done\n");
+    assert_eq!(std::fs::read_to_string(&secret)?, "a secret");
+    Ok(())
+}
+
+async fn killed_by_force_it_leaves_no_process_and_starts_again(kit: Kit) -> Outcome {
+    on_the_host(&kit)?;
+    let home = Home::new(&kit)?;
+    let mut daemon = home.daemon(&kit, AS_USER).start().await?;
+    let action = |client: testkit::Client| client.action("echo kept > out").output("out");
+    action(daemon.client()).run().await?.succeeded().await?;
+    let _running = daemon.client().action("exec sleep 3601").start().await?;
+    let mut below = Vec::new();
+    eventually("the action runs", || {
+        below = descendants(daemon.pid())?;
+        Ok(below.iter().any(|pid| command_line(*pid).contains("sleep\u{0}3601")))
+    })
+    .await?;
+    daemon.kill()?;
+    eventually("its processes are gone", || Ok(!below.iter().any(|pid| is_alive(*pid)))).await?;
+    let daemon = daemon.successor().start().await?;
+    assert!(action(daemon.client()).run().await?.from_cache());
+    let more = daemon.client().action("echo more").do_not_cache().run().await?;
+    assert_eq!(more.succeeded().await?.stdout().await?, "more\n");
+    Ok(())
+}
+
+/// All processes below one, by the table of parents.
+fn descendants(of: u32) -> anyhow::Result<Vec<u32>> {
+    let mut parents: Vec<(u32, u32)> = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        if let Some(parent) = after_name.split_whitespace().nth(1).and_then(|it| it.parse().ok()) {
+            parents.push((pid, parent));
+        }
+    }
+    let mut found = vec![of];
+    let mut next = 0;
+    while let Some(above) = found.get(next).copied() {
+        found.extend(parents.iter().filter(|(_, parent)| *parent == above).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found.remove(0);
+    Ok(found)
+}
+
+fn command_line(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default()
+}
+
+fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !stat.is_empty() && !stat.contains(") Z ")
+}
+
+async fn limits_of_an_action_hold(kit: Kit) -> Outcome {
+    on_the_host(&kit)?;
+    let home = Home::new(&kit)?;
+    let daemon = home.daemon(&kit, AS_USER).start().await?;
+    let fork =
+        "for n in $(seq 60); do sleep 60 & done 2>/dev/null; jobs -p | wc -l; kill $(jobs -p)";
+    let run = daemon.client().action(fork).property("limits_pids", "20").do_not_cache();
+    let run = run.run().await?;
+    let said = run.stdout().await?;
+    let started: u32 = said.trim().parse().unwrap_or(0);
+    assert!(started < 20, "{started} processes of at most 20: {said}");
+    Ok(())
+}
+
+/// As in a container whose root has no right over the host's namespaces, and may change its user.
+async fn root_without_its_rights_has_two_ids(kit: Kit) -> Outcome {
+    on_the_host(&kit)?;
+    let weak = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"];
+    let daemon = kit.daemon().through(weak).host_rootfs().start().await?;
+    expect_log(&daemon, "actions run as a user of their own");
+    let client = daemon.client();
+    let script = "id -u; stat -c '%u %a' in .; (echo x > in) 2>/dev/null || echo not written; \
+        chmod 666 in 2>/dev/null || echo not changed; echo made > out";
+    let run = client.action(script).input("in", "x\n").output("out").output("in").run().await?;
+    let expected = "65534\n0 644\n65534 755\nnot written\nnot changed\n";
+    assert_eq!(run.succeeded().await?.stdout().await?, expected);
+    assert_eq!(run.file("out").await?, "made\n");
+    assert_eq!(run.file("in").await?, "x\n");
+    // What became a blob belongs to the server, as in root mode.
+    let digest = run.output_file("out")?.digest.clone().context("a digest")?;
+    let path = daemon.store()?.join("cas/blobs/sha256").join(&digest.hash[..2]).join(&digest.hash);
+    let blob = std::fs::metadata(path)?;
+    assert_eq!((blob.uid(), blob.mode() & 0o7777), (0, 0o444));
+    Ok(())
+}
+
+/// The script that starts a daemon in a bubblewrap container with more `flags`. `$2` is the program, and
+/// the root directory is the word after `--root`.
+fn in_container(flags: &str, home: &Path) -> String {
+    format!(
+        "bin=$1; shift; exec setpriv --reuid={USER} --regid={USER} --clear-groups --inh-caps=-all \
+         bwrap --unshare-user --unshare-pid --unshare-ipc --ro-bind / / --dev /dev {flags} \
+         --bind '{0}' '{0}' \"$bin\" \"$@\"",
+        home.display()
+    )
+}
+
+/// Whether the ordinary user can make such a container, and reach the program in it.
+fn ensure_containers(kit: &Kit) -> Outcome {
+    let program = kit.binary().display();
+    let tried = as_user(&format!(
+        "bwrap --unshare-user --unshare-pid --ro-bind / / --dev /dev --proc /proc '{program}' --version"
+    ))?;
+    if tried.status.success() {
+        return Ok(());
+    }
+    skip(format!("no bubblewrap container: {}", String::from_utf8_lossy(&tried.stderr).trim()))
+}
+
+async fn in_a_container_that_allows_user_namespaces(kit: Kit) -> Outcome {
+    on_the_host(&kit)?;
+    ensure_containers(&kit)?;
+    let home = Home::new(&kit)?;
+    let script = in_container("--proc /proc", &home.path());
+    let daemon = home.daemon(&kit, &script).start().await?;
+    expect_log(&daemon, "in a user namespace of one id");
+    let action = daemon.client().action("cat in; id -u; echo made > out").input("in", "an input\n");
+    let run = action.output("out").run().await?;
+    assert_eq!(run.succeeded().await?.stdout().await?, "an input\n65534\n");
+    assert_eq!(run.file("out").await?, "made\n");
+    Ok(())
+}
+
+/// Starts a daemon that must not come up, and returns what it says.
+fn refusal(builder: DaemonBuilder) -> anyhow::Result<String> {
+    let (mut command, _directory) = builder.command()?;
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && !said.contains("serving on"), "{said}");
+    Ok(said)
+}
+
+async fn in_a_container_that_allows_none_it_says_so(kit: Kit) -> Outcome {
+    on_the_host(&kit)?;
+    ensure_containers(&kit)?;
+    let home = Home::new(&kit)?;
+    let script = in_container("--proc /proc --disable-userns", &home.path());
+    let said = refusal(home.daemon(&kit, &script))?;
+    for part in ["this machine makes no user namespace", "user.max_user_namespaces"] {
+        assert!(said.contains(part), "{said}");
+    }
+    Ok(())
+}
+
+async fn where_there_are_no_user_namespaces_it_says_so(kit: Kit) -> Outcome {
+    on_the_host(&kit)?;
+    let home = Home::new(&kit)?;
+    // The setting of a nested namespace, whose root has no rights left.
+    let script = "bin=$1; shift; exec 9< \"$bin\"; \
+        exec setpriv --reuid=47110 --regid=47110 --clear-groups --inh-caps=-all unshare --user \
+        --map-root-user bash -c 'echo 0 > /proc/sys/user/max_user_namespaces; \
+        exec setpriv --bounding-set=-all --inh-caps=-all /proc/self/fd/9 \"$@\"' nested \"$@\"";
+    let said = refusal(home.daemon(&kit, script))?;
+    for part in ["or a user namespace", "sudo sysctl user.max_user_namespaces"] {
+        assert!(said.contains(part), "{said}");
+    }
+    Ok(())
+}
+
+async fn the_doctor_tells_what_an_ordinary_user_has(kit: Kit) -> Outcome {
+    on_the_host(&kit)?;
+    let home = Home::new(&kit)?;
+    let mut doctor = Command::new("bash");
+    doctor.args(["-c", AS_USER, "as-user"]).arg(kit.binary()).arg("doctor");
+    let output = doctor.arg("--root").arg(home.root()).output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    for part in [
+        "in a user namespace",
+        "NO   a user of their own for actions",
+        "usermod",
+        "serve can run here",
+    ] {
+        assert!(said.contains(part), "no {part:?} in\n{said}");
+    }
+    let output = Command::new(kit.binary()).arg("doctor").output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("yes  user namespaces for ordinary users"), "{said}");
+    Ok(())
+}
