@@ -1,4 +1,5 @@
-//! A runtime image as a directory: checked, mounted once, given back at the end.
+//! A runtime image as a directory: checked, mounted once, given back at the end. Where the kernel mounts
+//! none, in a user namespace, it is unpacked once.
 //!
 //! The mount has to be attached somewhere, for before Linux 6.15 a mount can be copied only from a
 //! mount namespace that the caller is in. A daemon that doesn't want it to show on its host enters a
@@ -73,6 +74,14 @@ pub enum ImageError {
         /// Why.
         source: MountError,
     },
+    /// Its files can't be unpacked.
+    #[error("unpacking the runtime image {}", path.display())]
+    Unpack {
+        /// The file.
+        path: PathBuf,
+        /// The error of reading it or of writing its files.
+        source: io::Error,
+    },
     /// It is a SquashFS image of something else.
     #[error("the runtime image {}: its {} can't be read", path.display(), manifest::PATH)]
     NoManifest {
@@ -110,7 +119,9 @@ pub enum ImageError {
 /// An image that is mounted until this is dropped. Copies of the mount that others have made go on.
 #[derive(Debug)]
 pub(crate) struct MountedImage {
-    mount_point: PathBuf,
+    /// The directory that shows it.
+    pub(crate) mount_point: PathBuf,
+    is_mounted: bool,
     pub(crate) hash: Arc<ImageHash>,
 }
 
@@ -120,6 +131,9 @@ impl MountedImage {
         let path = &options.file;
         let file = File::open(path).map_err(|source| read_error(path, source))?;
         check_superblock(&file, path)?;
+        if !sys::user_namespace::is_initial() {
+            return Self::unpack(options);
+        }
         let mount = detached(&file, path)?;
         check_manifest(mount.as_fd(), path)?;
         std::fs::create_dir_all(&options.mount_point).map_err(|source| ImageError::MountPoint {
@@ -128,13 +142,26 @@ impl MountedImage {
         })?;
         sys::mount::attach(mount.as_fd(), CWD, &c_path(&options.mount_point))
             .map_err(|source| ImageError::Mount { path: path.clone(), source })?;
-        Ok(Self { mount_point: options.mount_point.clone(), hash: ImageHash::start(path) })
+        let mount_point = options.mount_point.clone();
+        Ok(Self { mount_point, is_mounted: true, hash: ImageHash::start(path) })
+    }
+
+    fn unpack(options: &ImageOptions) -> Result<Self, ImageError> {
+        let path = &options.file;
+        let failed = |source| ImageError::Unpack { path: path.clone(), source };
+        let below = options.mount_point.with_extension("unpacked");
+        let files = crate::unpack::provide(path, &below).map_err(failed)?;
+        let directory = File::open(&files).map_err(failed)?;
+        check_manifest(directory.as_fd(), path)?;
+        Ok(Self { mount_point: files, is_mounted: false, hash: ImageHash::start(path) })
     }
 }
 
 impl Drop for MountedImage {
     fn drop(&mut self) {
-        if let Err(error) = sys::mount::detach(&c_path(&self.mount_point)) {
+        if self.is_mounted
+            && let Err(error) = sys::mount::detach(&c_path(&self.mount_point))
+        {
             tracing::warn!(error = %chain::Chain(&error), "the runtime image could not be unmounted");
         }
     }

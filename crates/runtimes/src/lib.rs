@@ -28,6 +28,7 @@ mod image;
 mod libc;
 pub mod manifest;
 mod rootfs;
+mod unpack;
 mod view;
 
 use std::collections::BTreeMap;
