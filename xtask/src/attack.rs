@@ -7,6 +7,7 @@
 use std::{
     ffi::OsString,
     fs,
+    os::unix::fs::chown,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -19,7 +20,7 @@ use crate::{
 };
 
 /// Every way to present inputs (`--input-root-strategy`).
-const STRATEGIES: [&str; 3] = ["erofs-file", "erofs-loop", "bind"];
+const STRATEGIES: [&str; 5] = ["erofs-file", "erofs-loop", "tmpfs-overlay", "link-overlay", "bind"];
 
 /// In place of one of them.
 const ALL: &str = "all";
@@ -50,7 +51,7 @@ pub(crate) struct Arguments {
     server: Option<String>,
     /// Only with this way to present inputs.
     #[arg(long, value_name = "NAME", default_value = ALL,
-          value_parser = ["erofs-file", "erofs-loop", "bind", ALL])]
+          value_parser = ["erofs-file", "erofs-loop", "tmpfs-overlay", "link-overlay", "bind", ALL])]
     strategy: String,
     /// Only attacks whose name contains this.
     #[arg(long, value_name = "NAME")]
@@ -58,6 +59,9 @@ pub(crate) struct Arguments {
     /// Attack the worker in a VM, with the way to present inputs that it chooses unless one is named.
     #[arg(long)]
     vm: bool,
+    /// Attack a daemon that this ordinary user started, given as a number; no account needs to have it.
+    #[arg(long, value_name = "UID", conflicts_with_all = ["server", "vm"])]
+    user: Option<u32>,
     /// Leave out what takes long.
     #[arg(long)]
     quick: bool,
@@ -75,7 +79,8 @@ pub(crate) struct InsideArguments {
 impl Arguments {
     /// All attacks, with every strategy.
     pub(crate) fn all() -> Self {
-        Self { server: None, strategy: ALL.to_owned(), only: None, vm: false, quick: false }
+        let strategy = ALL.to_owned();
+        Self { server: None, strategy, only: None, vm: false, user: None, quick: false }
     }
 
     /// Attacks on a worker in a VM.
@@ -108,6 +113,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     inside.arg("attack-inside").arg(daemon).arg(driver).arg(attacker);
     inside.args(["--strategy", &arguments.strategy]);
+    if let Some(user) = arguments.user {
+        inside.args(["--user", &user.to_string()]);
+    }
     if arguments.quick {
         inside.arg("--quick");
     }
@@ -178,7 +186,18 @@ pub(crate) fn run_inside(inside: &InsideArguments) -> Result<()> {
 fn attack(inside: &InsideArguments, strategy: &str, disk: &Path, costly: bool) -> Result<()> {
     let mut flags = flags(strategy);
     flags.push(HOST_FLAG.into());
-    let daemon = Daemon::start(&inside.daemon, disk, &flags, None)?;
+    let daemon = match inside.arguments.user {
+        None => Daemon::start(&inside.daemon, disk, &flags, None)?,
+        Some(user) => {
+            chown(disk, Some(user), Some(user))?;
+            let state = disk.join("state");
+            Daemon::start_command(
+                command_of_user(&inside.daemon, user, &state, &flags),
+                state,
+                disk,
+            )?
+        }
+    };
     let mut attack = Command::new(&inside.driver);
     attack.args(["--server", &daemon.address().to_string()]);
     attack.arg("--attacker").arg(&inside.attacker);
@@ -192,6 +211,18 @@ fn attack(inside: &InsideArguments, strategy: &str, disk: &Path, costly: bool) -
     }
     process::run(only(&mut attack, &inside.arguments)).with_context(|| daemon.log_tail())?;
     daemon.stop()
+}
+
+/// The command by which an ordinary user serves. The program is opened before, for the user may not be
+/// able to reach it by its path.
+fn command_of_user(daemon: &Path, user: u32, state: &Path, flags: &[OsString]) -> Vec<OsString> {
+    let script = format!(
+        "bin=$1; shift; exec 9< \"$bin\"; exec setpriv --reuid={user} --regid={user} --clear-groups \
+         --inh-caps=-all --pdeathsig KILL /proc/self/fd/9 \"$@\""
+    );
+    let words = ["bash".into(), "-c".into(), script.into(), "as-user".into(), daemon.into()];
+    let serve: [OsString; 3] = ["serve".into(), "--root".into(), state.into()];
+    words.into_iter().chain(serve).chain(flags.iter().cloned()).collect()
 }
 
 /// Attacks a worker whose processes and store nobody here sees: that of a VM.

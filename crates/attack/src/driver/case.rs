@@ -79,6 +79,8 @@ pub(crate) enum Need {
     Daemon,
     /// To run as a server that may set limits for others (CAP_SYS_RESOURCE).
     Privileged,
+    /// Actions with a user of their own, whom the kernel tells from the server's.
+    OwnUser,
     /// A processor of that family.
     X86,
     /// A kernel that runs 32-bit programs there.

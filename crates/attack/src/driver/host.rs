@@ -22,14 +22,40 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    /// Whether the server has CAP_SYS_RESOURCE, which containers mostly lack.
+    /// Whether the server has CAP_SYS_RESOURCE, which containers mostly lack, and user namespaces always.
     pub(crate) fn sets_limits(&self) -> bool {
         const SYS_RESOURCE: u64 = 1 << 24;
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid));
-        let status = status.unwrap_or_default();
-        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t"));
-        let effective = effective.and_then(|digits| u64::from_str_radix(digits, 16).ok());
-        effective.is_some_and(|capabilities| capabilities & SYS_RESOURCE != 0)
+        let effective = self.status("CapEff:");
+        let effective = effective.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+        !self.is_in_user_namespace()
+            && effective.is_some_and(|capabilities| capabilities & SYS_RESOURCE != 0)
+    }
+
+    /// The server's user and group.
+    pub(crate) fn ids(&self) -> Result<(u32, u32)> {
+        let id =
+            |name| -> Option<u32> { self.status(name)?.split_whitespace().next()?.parse().ok() };
+        id("Uid:").zip(id("Gid:")).context("the server's process is gone")
+    }
+
+    /// Whether actions have the server's user, for there is no other in its user namespace.
+    pub(crate) fn has_one_id(&self) -> bool {
+        self.is_in_user_namespace() && self.uid_map().lines().count() == 1
+    }
+
+    fn is_in_user_namespace(&self) -> bool {
+        let own = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        self.uid_map() != own
+    }
+
+    fn uid_map(&self) -> String {
+        fs::read_to_string(format!("/proc/{}/uid_map", self.pid)).unwrap_or_default()
+    }
+
+    /// The rest of a line of the process's status.
+    fn status(&self, name: &str) -> Option<String> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        status.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
     }
 }
 

@@ -6,6 +6,7 @@ use testkit::Run;
 use tonic::{Code, Status};
 
 use crate::case::{Attack, Case, Expect, Need, Skip};
+use crate::host::Local;
 use crate::world::World;
 
 /// The outcome of a case.
@@ -50,6 +51,9 @@ async fn lacking(world: &World, need: Need) -> Result<Option<String>> {
         Need::Privileged if world.local.as_ref().is_some_and(|local| !local.sets_limits()) => {
             Some("the server lacks CAP_SYS_RESOURCE".into())
         }
+        Need::OwnUser if world.local.as_ref().is_some_and(Local::has_one_id) => Some(
+            "actions have the server's user: docs/threat-model.md tells what that means".into(),
+        ),
         Need::X86 | Need::I386 if !is_x86 => Some("only x86 has this".into()),
         Need::I386 => {
             // getpid by the 32-bit table; a kernel without it ends the program.

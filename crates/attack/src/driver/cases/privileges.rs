@@ -41,7 +41,8 @@ pub(super) const CASES: &[Case] = &[
     )
     .fails("EPERM|ENOTTY|EOPNOTSUPP"),
     calls("emulate-other-systems", "personality 0x400000").fails("EPERM"),
-    // Processes of others. PID 1 is the only one there is.
+    // Processes of others. PID 1 is the only one there is. Signals of its own namespace don't reach it, even
+    // where the kernel takes them because it has the action's user.
     calls("trace-pid-1", "ptrace 16 1 0 0").fails(ANOTHERS),
     calls("seize-pid-1", "ptrace 0x4206 1 0 0").fails(ANOTHERS),
     calls(
@@ -54,17 +55,33 @@ pub(super) const CASES: &[Case] = &[
         "process_vm_writev 1 #00000000000000000800000000000000 1 #00004000000000000800000000000000 1 0",
     )
     .fails(ANOTHERS),
-    calls("kill-pid-1", "kill 1 9").fails(ANOTHERS),
-    calls("stop-pid-1", "kill 1 19").fails(ANOTHERS),
-    calls("kill-a-thread-of-pid-1", "tgkill 1 1 9").fails(ANOTHERS),
+    calls("kill-pid-1", "kill 1 9")
+        .needs(Need::OwnUser)
+        .fails(ANOTHERS),
+    calls("stop-pid-1", "kill 1 19")
+        .needs(Need::OwnUser)
+        .fails(ANOTHERS),
+    calls("kill-a-thread-of-pid-1", "tgkill 1 1 9")
+        .needs(Need::OwnUser)
+        .fails(ANOTHERS),
     calls("kill-everybody", "kill -1 9").fails(ANOTHERS),
-    calls("forge-a-signal-to-pid-1", "rt_tgsigqueueinfo 1 1 9 &128").fails(ANOTHERS),
-    calls("kill-pid-1-by-descriptor", "pidfd_open 1 0 ; pidfd_send_signal $1 9 0 0").fails("EPERM|EBADF"),
+    calls("forge-a-signal-to-pid-1", "rt_tgsigqueueinfo 1 1 9 &128")
+        .needs(Need::OwnUser)
+        .fails(ANOTHERS),
+    calls("kill-pid-1-by-descriptor", "pidfd_open 1 0 ; pidfd_send_signal $1 9 0 0")
+        .needs(Need::OwnUser)
+        .fails("EPERM|EBADF"),
     calls("take-a-descriptor-of-pid-1", "pidfd_open 1 0 ; pidfd_getfd $1 0 0").fails("EPERM|EBADF|ESRCH"),
     calls("enter-the-namespaces-of-pid-1", "pidfd_open 1 0 ; setns $1 NEWNS|NEWNET|NEWUSER").fails("EPERM"),
-    calls("limit-pid-1", "prlimit64 1 7 &16 0").fails(ANOTHERS),
-    calls("slow-pid-1-down", "setpriority 0 1 19").fails(ANOTHERS),
-    calls("move-pid-1-to-a-processor", "sched_setaffinity 1 8 #0100000000000000").fails(ANOTHERS),
+    calls("limit-pid-1", "prlimit64 1 7 &16 0")
+        .needs(Need::OwnUser)
+        .fails(ANOTHERS),
+    calls("slow-pid-1-down", "setpriority 0 1 19")
+        .needs(Need::OwnUser)
+        .fails(ANOTHERS),
+    calls("move-pid-1-to-a-processor", "sched_setaffinity 1 8 #0100000000000000")
+        .needs(Need::OwnUser)
+        .fails(ANOTHERS),
     // A guest's kernel does not have it at all.
     calls("compare-with-pid-1", "kcmp 1 1 0 0 0").fails("EPERM|ESRCH|EACCES|ENOSYS"),
     calls("move-the-memory-of-pid-1", "migrate_pages 1 64 #0100000000000000 #0100000000000000")

@@ -8,30 +8,32 @@ use anyhow::{Context as _, Result, ensure};
 use testkit::{Digest, DigestFunction};
 
 use crate::case::{Case, Need, steps};
+use crate::host::Local;
 use crate::world::{World, eventually};
 
 pub(super) const CASES: &[Case] = &[
-    steps("every-blob-is-what-its-name-says", |world| Box::pin(async { blobs(&root(world)?) }))
+    steps("every-blob-is-what-its-name-says", |world| Box::pin(async { blobs(local(world)?) }))
         .needs(Need::Local),
     steps("nothing-of-an-action-is-left-on-disk", |world| Box::pin(nothing_left(world)))
         .needs(Need::Local),
 ];
 
-fn root(world: &World) -> Result<std::path::PathBuf> {
-    Ok(world.local.as_ref().context("needs a server of this machine")?.root.clone())
+fn local(world: &World) -> Result<&Local> {
+    world.local.as_ref().context("needs a server of this machine")
 }
 
-/// Every file of the store has its content's digest for a name, and is root's,
+/// Every file of the store has its content's digest for a name, and is the server's user's,
 /// read-only, and nobody else's by another name.
-fn blobs(root: &Path) -> Result<()> {
-    for entry in fs::read_dir(root.join("cas/blobs/sha256"))? {
+fn blobs(local: &Local) -> Result<()> {
+    let owner = local.ids()?;
+    for entry in fs::read_dir(local.root.join("cas/blobs/sha256"))? {
         for blob in fs::read_dir(entry?.path())? {
             let blob = blob?;
             let name = blob.file_name().to_string_lossy().into_owned();
             let stat = blob.metadata()?;
             ensure!(stat.is_file(), "{name} is no file");
             ensure!(stat.mode() & 0o7777 == 0o444, "{name} has the mode {:o}", stat.mode());
-            ensure!((stat.uid(), stat.gid()) == (0, 0), "{name} is user {}'s", stat.uid());
+            ensure!((stat.uid(), stat.gid()) == owner, "{name} is user {}'s", stat.uid());
             let file = fs::File::open(blob.path())?;
             ensure!(rustix::fs::flistxattr_query(&file) == Ok(0), "{name} has attributes");
             // SECRM, UNRM, COMPR, SYNC, IMMUTABLE, APPEND, NODUMP, NOATIME: what its owner could set.
@@ -47,15 +49,30 @@ fn blobs(root: &Path) -> Result<()> {
 
 /// The server deletes what actions wrote after the answer, so this waits for it.
 async fn nothing_left(world: &World) -> Result<()> {
-    let work = root(world)?.join("work");
+    let local = local(world)?;
+    let work = local.root.join("work");
     let mut left = Vec::new();
     let nothing = async || {
         left.clear();
-        collect_written(&work, &mut left)?;
+        if local.has_one_id() {
+            collect_staged(&work.join("input-roots/staging"), &mut left)?;
+        } else {
+            collect_written(&work, &mut left)?;
+        }
         Ok(left.is_empty())
     };
     let nothing = eventually(nothing).await?;
     ensure!(nothing, "actions left {} files, {:?} among them", left.len(), left.first());
+    Ok(())
+}
+
+/// What is in the upper directories of input roots, where nothing tells an action's files by their owner.
+fn collect_staged(staging: &Path, found: &mut Vec<std::path::PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(staging).context("the staging directories")?.flatten() {
+        // Surplus directories are deleted meanwhile.
+        let upper = fs::read_dir(entry.path().join("upper")).into_iter().flatten();
+        found.extend(upper.flatten().map(|entry| entry.path()));
+    }
     Ok(())
 }
 
