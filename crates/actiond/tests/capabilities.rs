@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use prost::Message as _;
 use testkit::proto::{self, digest_function, symlink_absolute_path_strategy};
-use testkit::{DigestFunction, Kit, Outcome};
+use testkit::{Kit, Outcome};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_reflection::pb::v1::ServerReflectionRequest;
@@ -56,7 +56,7 @@ async fn only_what_works_is_announced(kit: Kit) -> Outcome {
     let execution = capabilities.execution_capabilities.context("execution capabilities")?;
     assert!(execution.exec_enabled);
     assert_eq!(execution.execution_priority_capabilities, None);
-    assert!(execution.supported_node_properties.is_empty());
+    assert_eq!(execution.supported_node_properties, ["mtime", "unix_mode"]);
     let cache = capabilities.cache_capabilities.context("cache capabilities")?;
     assert!(cache.action_cache_update_capabilities.is_some_and(|update| update.update_enabled));
     assert_eq!(cache.max_batch_total_size_bytes, (4 << 20) - (64 << 10));
@@ -66,7 +66,11 @@ async fn only_what_works_is_announced(kit: Kit) -> Outcome {
     assert_eq!(cache.supported_compressors, zstd);
     assert_eq!(cache.supported_batch_update_compressors, zstd);
     assert_eq!(cache.cache_priority_capabilities, None);
-    assert!(!cache.split_blob_support && !cache.splice_blob_support);
+    assert!(cache.split_blob_support && cache.splice_blob_support);
+    let fast_cdc = cache.fast_cdc_2020_params.context("parameters of FastCDC")?;
+    assert_eq!((fast_cdc.avg_chunk_size_bytes, fast_cdc.seed), (512 << 10, 0));
+    let rep_max = cache.rep_max_cdc_params.context("parameters of RepMaxCDC")?;
+    assert_eq!((rep_max.min_chunk_size_bytes, rep_max.horizon_size_bytes), (256 << 10, 2 << 20));
     assert_eq!(cache.max_cas_blob_size_bytes, 0);
     Ok(())
 }
@@ -87,13 +91,12 @@ async fn health_is_serving(kit: Kit) -> Outcome {
 async fn methods_that_are_not_there_say_so(kit: Kit) -> Outcome {
     let daemon = kit.daemon().start().await?;
     let client = daemon.client();
-    let digest = client.digest(b"blob");
-    let split = proto::SplitBlobRequest {
-        blob_digest: Some(digest.to_proto()),
-        digest_function: DigestFunction::Sha256.to_proto(),
-        ..proto::SplitBlobRequest::default()
-    };
-    let status = client.cas().split_blob(split).await.unwrap_err();
+    let mut grpc = tonic::client::Grpc::new(client.channel());
+    grpc.ready().await?;
+    let path = "/build.bazel.remote.execution.v2.ContentAddressableStorage/NoSuchMethod".parse()?;
+    let codec = tonic_prost::ProstCodec::<_, proto::Digest>::default();
+    let message = tonic::Request::new(proto::Digest::default());
+    let status = grpc.unary(message, path, codec).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unimplemented);
     // The connection is as good as before.
     client.put("still here").await?;

@@ -13,7 +13,7 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http};
 use tonic::{Request, Response, Status};
 
-use crate::cas::MAX_BATCH_TOTAL_SIZE_BYTES;
+use crate::cas::{MAX_BATCH_TOTAL_SIZE_BYTES, fast_cdc_parameters, rep_max_cdc_parameters};
 use crate::grpc::{Call, Methods};
 use crate::request;
 
@@ -81,7 +81,11 @@ fn cache(offered: &DigestFunctions) -> CacheCapabilities {
         symlink_absolute_path_strategy: symlink_absolute_path_strategy::Value::Allowed.into(),
         supported_compressors: zstd.clone(),
         supported_batch_update_compressors: zstd,
-        // No priorities, no limit to a blob's size, no splitting, no splicing.
+        split_blob_support: true,
+        splice_blob_support: true,
+        fast_cdc_2020_params: Some(fast_cdc_parameters()),
+        rep_max_cdc_params: Some(rep_max_cdc_parameters()),
+        // No priorities, no limit to a blob's size.
         ..CacheCapabilities::default()
     }
 }

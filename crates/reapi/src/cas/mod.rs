@@ -1,10 +1,13 @@
 //! `ContentAddressableStorage`: asking for blobs, and moving small ones in bulk.
 
 mod batch;
+mod chunking;
 mod missing;
+mod split;
 mod tree;
 
 pub(crate) use batch::{MAX_BATCH_TOTAL_SIZE_BYTES, OUTCOME_BYTES};
+pub(crate) use chunking::{fast_cdc_parameters, rep_max_cdc_parameters};
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -52,6 +55,14 @@ impl Methods for ContentAddressableStorage {
             "BatchReadBlobs" => call.unary(move |request: Request<_>| {
                 let (store, loan) = (Arc::clone(&store), Arc::clone(&loan));
                 batch::read(store, loan, offered, caller.clone(), request.into_inner())
+            }),
+            "SplitBlob" => call.unary(move |request: Request<_>| {
+                let (store, loan) = (Arc::clone(&store), Arc::clone(&loan));
+                split::split(store, loan, offered, request.into_inner())
+            }),
+            "SpliceBlob" => call.unary(move |request: Request<_>| {
+                let (store, loan) = (Arc::clone(&store), Arc::clone(&loan));
+                split::splice(store, loan, offered, request.into_inner())
             }),
             "GetTree" => call.server_streaming(move |request: Request<_>| {
                 let (store, account) = (Arc::clone(&store), Arc::clone(&account));
