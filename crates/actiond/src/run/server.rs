@@ -27,6 +27,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The time that the server then has to end. It only ends a wait that would never end.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The time to print the last lines of a server that has ended.
+const LINES_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What service managers tell the processes that they start, which is not for the server.
 const OF_SERVICE_MANAGERS: [&str; 5] =
     ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"];
@@ -37,6 +40,8 @@ pub(super) struct Server {
     ended: Option<ExitStatus>,
     pub(super) place: OpenPlace,
     pub(super) settings: ServeArgs,
+    /// Closed when the last line of the server is printed.
+    lines: oneshot::Receiver<()>,
     /// Has the store, the socket and the counts, where nobody wants them elsewhere.
     directory: tempfile::TempDir,
 }
@@ -66,14 +71,19 @@ impl Server {
         let mut process = ChildProcess::start(&mut command).context("starting the server")?;
         let stderr = process.streams().stderr.take().context("the server's lines")?;
         let (serves, serving) = oneshot::channel();
+        let (last_line, lines) = oneshot::channel();
         std::thread::Builder::new()
             .name("server's lines".into())
-            .spawn(move || pass_lines_on(stderr, serves))
+            .spawn(move || {
+                pass_lines_on(stderr, serves);
+                drop(last_line);
+            })
             .context("starting a thread")?;
         let place = tokio::select! {
             place = serving => place.ok(),
             signal = signals.any() => {
-                let server = Self { process, ended: None, place: doors::first_place(&settings)?, settings, directory };
+                let place = doors::first_place(&settings)?;
+                let server = Self { process, ended: None, place, settings, lines, directory };
                 server.end(signals).await;
                 return Ok(Err(signal.as_raw()));
             }
@@ -83,7 +93,7 @@ impl Server {
             bail!("the server did not start: {status}");
         };
         let place = OpenPlace { place, protection };
-        Ok(Ok(Self { process, ended: None, place, settings, directory }))
+        Ok(Ok(Self { process, ended: None, place, settings, lines, directory }))
     }
 
     /// Ends the server, and tells what it did.
@@ -105,6 +115,8 @@ impl Server {
                 _ = signals.any() => {}
             }
         }
+        // Its last words; what it started may hold the pipe open for longer.
+        let _ = timeout(LINES_TIMEOUT, self.lines).await;
         let counts = Counts::read(&self.directory.path().join("tally"));
         let directory = self.directory.path().to_owned();
         if let Err(error) = self.directory.close() {
