@@ -9,7 +9,8 @@
 //! `vm` is named like a client and is none: it is all of the others' things that `serve` passes, done
 //! again with `serve-vm` ([`in_vm`]).
 //!
-//! `upstream` is named like a client too: the daemon with caches of others below its store ([`upstream`]).
+//! `upstream` is named like a client too: the daemon with caches of others below its store ([`upstream`]). It runs
+//! only when it is named.
 //!
 //! Nothing is skipped by itself: where a root can't be made, the run fails, unless that client was
 //! left out by name.
@@ -67,7 +68,7 @@ const UPSTREAM: &str = "upstream";
 pub(crate) struct Arguments {
     /// Clients to run; all when none is named. Or `vm` or `upstream`, by itself.
     clients: Vec<String>,
-    /// Leave out this client, `vm`, or `upstream`.
+    /// Leave out this client, or `vm`.
     #[arg(long = "skip", value_name = "CLIENT")]
     skipped: Vec<String>,
     /// Run only this suite.
@@ -170,9 +171,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return upstream::run();
     }
     let clients = chosen(arguments)?;
-    if arguments.clients.is_empty() && arguments.suite.is_none() {
-        run_upstream(arguments)?;
-    }
     if clients.is_empty() {
         return Ok(());
     }
@@ -192,15 +190,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         process::run(&mut inside)?;
     }
     Ok(())
-}
-
-/// The part that needs no client, unless it is left out by name.
-fn run_upstream(arguments: &Arguments) -> Result<()> {
-    if arguments.skips(UPSTREAM) {
-        println!("e2e {UPSTREAM}: SKIPPED, as asked");
-        return Ok(());
-    }
-    upstream::run()
 }
 
 /// The programs that suites need for actions, beside the client.
@@ -294,7 +283,7 @@ fn client_command(
 /// The clients asked for, without those skipped; a name that nobody has is an error.
 fn chosen(arguments: &Arguments) -> Result<Vec<&'static Client>> {
     let named = arguments.clients.iter().chain(&arguments.skipped);
-    for name in named.filter(|name| ![VM, UPSTREAM].contains(&name.as_str())) {
+    for name in named.filter(|name| *name != VM) {
         client_named(name)?;
     }
     let (left_out, chosen): (Vec<_>, Vec<_>) = CLIENTS
