@@ -334,9 +334,9 @@ impl Sandbox {
             .as_ref()
             .map_or(Controllers::default(), |cgroups| cgroups.controllers());
         Ok(ProcessLimits {
-            processes: self
-                .hard_limits
-                .cap_processes(u64::from(limits.pids_max.unwrap_or(processes_max))),
+            processes: self.hard_limits.cap_processes(
+                u64::from(limits.pids_max.unwrap_or(processes_max)) + self.config.ids.others(),
+            ),
             address_space: limits
                 .memory_bytes
                 .filter(|_| !controllers.memory)

@@ -71,6 +71,14 @@ pub struct Ids {
     pub has_action: bool,
 }
 
+impl Ids {
+    /// The processes of a sandbox that the kernel counts as the action's: with one id, the helper and PID 1
+    /// are the same user's in the sandbox's namespace.
+    pub(crate) fn others(self) -> u64 {
+        if self.has_action { 0 } else { 2 }
+    }
+}
+
 impl Default for Ids {
     fn default() -> Self {
         Self { are_initial: true, has_action: true }

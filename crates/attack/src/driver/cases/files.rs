@@ -121,7 +121,7 @@ fn named(action: Action, program: &str) -> Action {
 async fn execute_the_helper(world: &World, how: fn(Action) -> Action) -> anyhow::Result<()> {
     let run = world.run(&how(world.action(&["nothing"]))).await?;
     let (stdout, stderr) = (run.stdout().await?, run.stderr().await?);
-    let is_refused = stderr.contains("permission denied (mode 0500)");
+    let is_refused = stderr.contains("permission denied (mode 0010)");
     ensure!(
         run.exit_code()? == 126 && stdout.is_empty() && is_refused,
         "exit code {}, {stdout:?}, {stderr:?}",
