@@ -46,8 +46,9 @@ pub enum Kind {
     Message(&'static Shape),
 }
 
-/// A growing list may have room for twice its items.
+/// A growing list may have room for twice its items, and with its first item gets room for four.
 const GROWTH: u64 = 2;
+const FIRST_ITEMS: u64 = 4;
 
 /// A number of any type.
 const NUMBER_BYTES: u64 = 8;
@@ -84,6 +85,8 @@ struct Count {
 
 impl Count {
     fn add(&mut self, shape: &Shape, mut rest: &[u8]) -> Option<()> {
+        // A bit for each of the shape's fields.
+        let mut seen: u64 = 0;
         while !rest.is_empty() && self.total <= self.limit {
             let (number, wire_type) = decode_key(&mut rest).ok()?;
             let content = match wire_type {
@@ -97,10 +100,18 @@ impl Count {
                 // No message has groups; the decoder skips them, and nothing of them is kept.
                 WireType::StartGroup | WireType::EndGroup => continue,
             };
-            let Some(field) = shape.fields.iter().find(|field| field.number == number) else {
+            let mut fields = shape.fields.iter().enumerate();
+            let Some((index, field)) = fields.find(|(_, field)| field.number == number) else {
                 continue;
             };
-            let items = if field.repeated { GROWTH } else { 0 };
+            // No message has more than 64 fields; lists beyond would count as begun each time.
+            let bit = 1_u64.checked_shl(index as u32).unwrap_or_default();
+            let items = match (field.repeated, seen & bit == 0) {
+                (false, _) => 0,
+                (true, true) => FIRST_ITEMS,
+                (true, false) => GROWTH,
+            };
+            seen |= bit;
             self.total += match &field.kind {
                 // Packed ones take a byte each on the wire at least.
                 Kind::Number => items * NUMBER_BYTES * content.len().max(1) as u64,
@@ -150,6 +161,21 @@ mod tests {
         assert!((size..3 * size).contains(&counted), "{counted}");
         let counted = decoded_bytes::<ActionResult>(&bytes, size / 2);
         assert!((size / 2..size).contains(&counted), "counting ends early: {counted}");
+    }
+
+    #[test]
+    fn a_list_of_one_has_room_for_four() {
+        let one = |count| ActionResult {
+            output_files: vec![OutputFile::default(); count],
+            ..Default::default()
+        };
+        let counted = |count| decoded_bytes::<ActionResult>(&one(count).encode_to_vec(), u64::MAX);
+        let decoded = |count| ActionResult::decode(&*one(count).encode_to_vec()).unwrap();
+        for count in 1..20 {
+            let room = decoded(count).output_files.capacity() * size_of::<OutputFile>();
+            let counted = counted(count) - counted(0);
+            assert!(counted >= room as u64, "{count} items: {counted} counted for {room}");
+        }
     }
 
     #[test]
