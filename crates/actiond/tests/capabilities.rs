@@ -55,7 +55,11 @@ async fn only_what_works_is_announced(kit: Kit) -> Outcome {
     let capabilities = capabilities(&kit, "").await?;
     let execution = capabilities.execution_capabilities.context("execution capabilities")?;
     assert!(execution.exec_enabled);
-    assert_eq!(execution.execution_priority_capabilities, None);
+    let range = |announced: Option<proto::PriorityCapabilities>| {
+        let ranges = announced.map(|announced| announced.priorities).unwrap_or_default();
+        ranges.iter().map(|range| (range.min_priority, range.max_priority)).collect::<Vec<_>>()
+    };
+    assert_eq!(range(execution.execution_priority_capabilities), [(-1000, 1000)]);
     assert_eq!(execution.supported_node_properties, ["mtime", "unix_mode"]);
     let cache = capabilities.cache_capabilities.context("cache capabilities")?;
     assert!(cache.action_cache_update_capabilities.is_some_and(|update| update.update_enabled));
@@ -65,7 +69,7 @@ async fn only_what_works_is_announced(kit: Kit) -> Outcome {
     let zstd = [proto::compressor::Value::Zstd as i32];
     assert_eq!(cache.supported_compressors, zstd);
     assert_eq!(cache.supported_batch_update_compressors, zstd);
-    assert_eq!(cache.cache_priority_capabilities, None);
+    assert_eq!(range(cache.cache_priority_capabilities), [(0, 0)]);
     assert!(cache.split_blob_support && cache.splice_blob_support);
     let fast_cdc = cache.fast_cdc_2020_params.context("parameters of FastCDC")?;
     assert_eq!((fast_cdc.avg_chunk_size_bytes, fast_cdc.seed), (512 << 10, 0));

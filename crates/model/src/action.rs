@@ -12,6 +12,7 @@ use crate::command::{CommandError, CommandSpec};
 use crate::digest::Digest;
 use crate::digest_error::DigestError;
 use crate::platform::WorkerPlatform;
+use crate::properties::Limits;
 use crate::proto;
 
 /// The largest `Action` message; it holds two digests and a list of platform properties.
@@ -147,6 +148,12 @@ impl ActionMessage {
             size_of_val(property) + property.name.capacity() + property.value.capacity()
         };
         (size_of::<Self>() + properties.map(text).sum::<usize>()) as u64
+    }
+
+    /// The limits that the action's own platform declares. Those of a command's platform, which clients of
+    /// API 2.1 and before send, are not known yet; a property that is malformed is refused later.
+    pub fn declared_limits(&self) -> Limits {
+        Limits::declared(self.platform.as_ref())
     }
 
     /// Refuses a command of that many bytes if no `Command` message may be so large; to be asked

@@ -89,6 +89,17 @@ impl Properties {
 }
 
 impl Limits {
+    /// The limits in a platform that can be read.
+    pub(crate) fn declared(platform: Option<&proto::Platform>) -> Self {
+        let mut limits = Self::default();
+        for property in platform.iter().flat_map(|platform| &platform.properties) {
+            let known = Known { name: &property.name, value: &property.value };
+            // The action is refused when it is to run.
+            let _ = limits.apply(&known);
+        }
+        limits
+    }
+
     /// Takes `property` if it is a limit, and tells whether it is one.
     fn apply(&mut self, property: &Known<'_>) -> Result<bool, PropertyError> {
         let is_one_of = |names: &[&str]| names.contains(&property.name);
@@ -349,5 +360,23 @@ mod tests {
     fn an_error_does_not_carry_a_huge_value() {
         let error = parse(&[("memory", &"9".repeat(1 << 20))]).unwrap_err();
         assert!(error.to_string().len() < 500);
+    }
+
+    #[test]
+    fn declared_limits_are_those_that_can_be_read() {
+        let property = |name: &str, value: &str| proto::platform::Property {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        let properties = vec![
+            property("Pool", "x"),
+            property("limits_memory", "2Gi"),
+            property("cores", "4"),
+            property("limits_pids", "no number"),
+        ];
+        let limits = Limits::declared(Some(&proto::Platform { properties }));
+        let expected = Limits { memory_bytes: Some(2 << 30), cpu_cores: Some(4), pids_max: None };
+        assert_eq!(limits, expected);
+        assert_eq!(Limits::declared(None), Limits::default());
     }
 }

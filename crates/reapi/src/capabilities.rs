@@ -2,16 +2,18 @@
 
 use std::convert::Infallible;
 use std::future::ready;
+use std::ops::RangeInclusive;
 
 use model::proto::{
     ActionCacheUpdateCapabilities, CacheCapabilities, ExecutionCapabilities,
-    GetCapabilitiesRequest, ServerCapabilities, compressor, semver::SemVer,
-    symlink_absolute_path_strategy,
+    GetCapabilitiesRequest, PriorityCapabilities, ServerCapabilities, compressor,
+    priority_capabilities::PriorityRange, semver::SemVer, symlink_absolute_path_strategy,
 };
 use model::{DigestFunction, DigestFunctions, NodeProperties};
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http};
 use tonic::{Request, Response, Status};
+use worker::PRIORITIES;
 
 use crate::cas::{MAX_BATCH_TOTAL_SIZE_BYTES, fast_cdc_parameters, rep_max_cdc_parameters};
 use crate::grpc::{Call, Methods};
@@ -85,7 +87,9 @@ fn cache(offered: &DigestFunctions) -> CacheCapabilities {
         splice_blob_support: true,
         fast_cdc_2020_params: Some(fast_cdc_parameters()),
         rep_max_cdc_params: Some(rep_max_cdc_parameters()),
-        // No priorities, no limit to a blob's size.
+        // All results are kept alike.
+        cache_priority_capabilities: Some(priorities(0..=0)),
+        // No limit to a blob's size.
         ..CacheCapabilities::default()
     }
 }
@@ -96,9 +100,14 @@ fn execution(offered: &DigestFunctions) -> ExecutionCapabilities {
         digest_function: offered.iter().next().map_or(0, DigestFunction::to_proto),
         exec_enabled: true,
         digest_functions: digest_functions(offered),
+        execution_priority_capabilities: Some(priorities(PRIORITIES)),
         supported_node_properties: NodeProperties::NAMES.map(str::to_owned).to_vec(),
-        ..ExecutionCapabilities::default()
     }
+}
+
+fn priorities(range: RangeInclusive<i32>) -> PriorityCapabilities {
+    let range = PriorityRange { min_priority: *range.start(), max_priority: *range.end() };
+    PriorityCapabilities { priorities: vec![range] }
 }
 
 fn digest_functions(offered: &DigestFunctions) -> Vec<i32> {

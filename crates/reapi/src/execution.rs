@@ -32,15 +32,22 @@ const SMALL_ACTION_BYTES: u64 = 4 << 10;
 /// The largest Action that the worker reads.
 pub(crate) const MAX_ACTION_BYTES: u64 = 1 << 20;
 
+/// The time after which a client may try again when the queue is full: a few actions end in that.
+const RETRY_SECONDS: i64 = 1;
+
 /// The status of an action that was not taken on.
 fn not_taken_on(error: &SubmitError) -> Status {
-    let code = match error {
-        SubmitError::QueueFull { .. } | SubmitError::QueueTooLarge { .. } => {
-            Code::ResourceExhausted
+    let act = "the action was not taken on";
+    match error {
+        SubmitError::QueueFull { .. }
+        | SubmitError::QueueTooLarge { .. }
+        | SubmitError::ClientFull => {
+            status::retry_after(status::of_act(Code::ResourceExhausted, act, error), RETRY_SECONDS)
         }
-        SubmitError::Draining | SubmitError::WouldWait => Code::Unavailable,
-    };
-    status::of_act(code, "the action was not taken on", error)
+        SubmitError::Draining | SubmitError::WouldWait => {
+            status::of_act(Code::Unavailable, act, error)
+        }
+    }
 }
 
 /// The service.
@@ -127,6 +134,7 @@ impl Execution {
             instance,
             action,
             skip_cache_lookup: message.skip_cache_lookup,
+            priority: message.execution_policy.map_or(0, |policy| policy.priority),
             origin,
         };
         let wanted =
@@ -232,11 +240,19 @@ impl Following {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prost::Message as _;
+    use proto::google::rpc::{RetryInfo, Status as RpcStatus};
 
     #[test]
     fn codes_of_actions_that_are_not_taken_on() {
         let full = SubmitError::QueueFull { limit: 1 };
-        assert_eq!(not_taken_on(&full).code(), Code::ResourceExhausted);
+        let status = not_taken_on(&full);
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        let details = RpcStatus::decode(status.details()).unwrap().details;
+        assert_eq!(details[0].type_url, "type.googleapis.com/google.rpc.RetryInfo");
+        let retry = RetryInfo::decode(&details[0].value[..]).unwrap();
+        assert_eq!(retry.retry_delay.map(|delay| delay.seconds), Some(RETRY_SECONDS));
+        assert_eq!(not_taken_on(&SubmitError::ClientFull).code(), Code::ResourceExhausted);
         let large = SubmitError::QueueTooLarge { limit_bytes: 1 };
         assert_eq!(not_taken_on(&large).code(), Code::ResourceExhausted);
         assert_eq!(not_taken_on(&SubmitError::Draining).code(), Code::Unavailable);

@@ -8,7 +8,9 @@ use std::error::Error;
 use std::io;
 
 use model::{Chain, Digest};
-use proto::google::rpc::Status as RpcStatus;
+use prost::Message as _;
+use proto::google::protobuf::{Any, Duration};
+use proto::google::rpc::{RetryInfo, Status as RpcStatus};
 use store::StoreError;
 use tokio::task::JoinError;
 use tonic::{Code, Status};
@@ -21,6 +23,21 @@ pub(crate) fn of(code: Code, error: &(dyn Error + 'static)) -> Status {
 /// As [`of`], with the failed act before the error.
 pub(crate) fn of_act(code: Code, act: &str, error: &(dyn Error + 'static)) -> Status {
     Status::new(code, format!("{act}: {}", Chain(error)))
+}
+
+/// The same status with the time after which its call may be tried again.
+pub(crate) fn retry_after(status: Status, seconds: i64) -> Status {
+    let retry = RetryInfo { retry_delay: Some(Duration { seconds, nanos: 0 }) };
+    let details = RpcStatus {
+        code: status.code().into(),
+        message: status.message().to_owned(),
+        details: vec![Any {
+            type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
+            value: retry.encode_to_vec(),
+        }],
+    };
+    let details = details.encode_to_vec().into();
+    Status::with_details(status.code(), status.message().to_owned(), details)
 }
 
 /// The status of an error of the store.

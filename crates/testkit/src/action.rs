@@ -41,6 +41,7 @@ pub struct Action {
     tree: Tree,
     input_root: Option<Digest>,
     skip_cache_lookup: bool,
+    priority: i32,
     metadata: proto::RequestMetadata,
 }
 
@@ -54,6 +55,7 @@ impl Action {
             tree: Tree::new(),
             input_root: None,
             skip_cache_lookup: false,
+            priority: 0,
             metadata: proto::RequestMetadata::default(),
         }
     }
@@ -67,6 +69,12 @@ impl Action {
     #[must_use]
     pub fn sent_by(self, metadata: proto::RequestMetadata) -> Self {
         Self { metadata, ..self }
+    }
+
+    /// Sets the priority of the execution.
+    #[must_use]
+    pub fn priority(self, priority: i32) -> Self {
+        Self { priority, ..self }
     }
 
     /// Asks for the shell and the tools that the server offers: the host's, or a runtime's.
@@ -303,6 +311,8 @@ impl Action {
         proto::ExecuteRequest {
             instance_name: self.client.instance().to_owned(),
             skip_cache_lookup: self.skip_cache_lookup,
+            execution_policy: (self.priority != 0)
+                .then_some(proto::ExecutionPolicy { priority: self.priority }),
             action_digest: Some(self.encode().0.to_proto()),
             digest_function: self.client.function().to_proto(),
             ..proto::ExecuteRequest::default()

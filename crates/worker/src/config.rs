@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use model::{TreeLimits, WorkerPlatform};
 
+use crate::queue::Demand;
+
 /// The bounds on the work that the worker accepts. The defaults say why.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
@@ -19,6 +21,9 @@ pub struct WorkerConfig {
     /// Memory of the actions that wait, in bytes. More are refused like those over `queue_limit`.
     /// Default 32 MiB: three times what 10,000 usual actions take.
     pub queue_bytes: u64,
+    /// Memory that running actions may declare together, in bytes (`limits_memory`). An action that does not
+    /// fit beside the others waits for them, and what declares more runs alone. Default: the machine's.
+    pub memory_bytes: u64,
     /// The time that an action goes on with nobody listening. Default 60 s: Bazel
     /// breaks and re-makes its stream once a minute at most.
     pub orphan_grace: Duration,
@@ -78,6 +83,12 @@ impl Default for OutputLimits {
 }
 
 impl WorkerConfig {
+    /// What the running actions may take together. One that declares nothing takes a core.
+    pub(crate) fn machine(&self) -> Demand {
+        let cpu_cores = u32::try_from(self.jobs.get()).unwrap_or(u32::MAX);
+        Demand { cpu_cores, memory_bytes: self.memory_bytes }
+    }
+
     /// The timeout of actions that name none: the default, and never more than the maximum.
     pub(crate) fn timeout_of_others(&self) -> Option<Duration> {
         [self.default_timeout, self.max_timeout].into_iter().flatten().min()
@@ -90,6 +101,7 @@ impl Default for WorkerConfig {
             jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             queue_limit: 10_000,
             queue_bytes: 32 << 20,
+            memory_bytes: machine_memory_bytes(),
             orphan_grace: Duration::from_secs(60),
             finished_operations: 1_000,
             finished_bytes: 16 << 20,
@@ -104,6 +116,12 @@ impl Default for WorkerConfig {
             worker_name: String::from("actiond"),
         }
     }
+}
+
+/// The memory of the machine, in bytes; without bound where the kernel does not tell.
+fn machine_memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(u64::from(info.mem_unit).max(1))
 }
 
 #[cfg(test)]

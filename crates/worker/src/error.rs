@@ -147,6 +147,11 @@ pub enum SubmitError {
         /// The bound, [`crate::WorkerConfig::queue_bytes`].
         limit_bytes: u64,
     },
+    /// The actions of this client fill nearly all of the queue; try again later.
+    #[error(
+        "the actions of this invocation that are waiting already fill the queue, but for what others may need"
+    )]
+    ClientFull,
     /// The server is about to end and takes nothing new.
     #[error("the server is shutting down")]
     Draining,

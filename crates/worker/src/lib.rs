@@ -26,7 +26,7 @@
 //! - `operation`: one execution as its subscribers see it.
 //! - `registry`: which operations exist; equal actions in flight are one.
 //! - `report`: what listeners are told of an operation.
-//! - `queue`: the bounded queue between requests and slots.
+//! - `queue`: the bounded queue between requests and slots, fair between clients.
 //! - `reading`: how much of clients' messages is read at a time.
 //! - `inputs`: from an input root digest to a checked, pinned tree.
 //! - `cache`: looking up and storing results; a hit is complete or no hit.
@@ -72,4 +72,4 @@ pub use error::{ActionError, CacheError, StartError, SubmitError};
 pub use operation::{Done, OperationState, Stage, Subscription};
 pub use registry::Forgotten;
 pub use stamp::{entry_of_others, entry_of_upload, result_for_others};
-pub use worker::{ExecuteRequest, Worker};
+pub use worker::{ExecuteRequest, PRIORITIES, Worker};

@@ -36,7 +36,7 @@ use crate::losses::Losses;
 use crate::not_started::not_started;
 use crate::operation::{Done, Operation, Stage};
 use crate::outputs::Collection;
-use crate::queue::Queue;
+use crate::queue::{Queue, Taken};
 use crate::reading::Reading;
 use crate::registry::Registry;
 use crate::report;
@@ -104,14 +104,14 @@ struct Leftovers {
 impl Slot {
     /// Serves the queue until it is closed and empty.
     pub(crate) fn serve(&self) {
-        while let Some(job) = self.shared.queue.pop() {
+        while let Some(Taken { item: job, demand }) = self.shared.queue.pop() {
             let (operation, origin) = (Arc::clone(&job.operation), Arc::clone(&job.origin));
             let ran = catch_unwind(AssertUnwindSafe(|| self.run(job)));
             if ran.is_err() {
                 let error = ActionError::Internal("the server panicked on this action".into());
                 self.answer(&operation, &origin, Timeline::queued_now(""), Done::failed(error));
             }
-            self.shared.queue.finished();
+            self.shared.queue.finished(demand);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The worker, wired: what a request meets, and what ends it all.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use crate::error::{ActionError, CacheError, StartError, SubmitError};
 use crate::ignored_properties::IgnoredProperties;
 use crate::inputs::Inputs;
 use crate::operation::{Done, Leaving, Operation, OperationState, Subscription};
-use crate::queue::{PushError, Queue};
+use crate::queue::{self, Demand, PushError, Queue, Rank};
 use crate::reading::Reading;
 use crate::registry::{Admission, Forgotten, Registry};
 use crate::report;
@@ -36,9 +37,14 @@ pub struct ExecuteRequest {
     pub action: Digest,
     /// Run it even when its result is known.
     pub skip_cache_lookup: bool,
+    /// The priority among waiting actions: the lower, the sooner. It is cut to [`PRIORITIES`].
+    pub priority: i32,
     /// Names that the client gave the request.
     pub origin: Arc<Origin>,
 }
+
+/// The priorities that are told apart, 0 being that of most actions. More only make more lists.
+pub const PRIORITIES: RangeInclusive<i32> = -1_000..=1_000;
 
 /// Runs actions. Clones are the same worker.
 #[derive(Clone)]
@@ -75,7 +81,11 @@ impl Worker {
             sandboxes: Box::new(Arc::new(sandbox::Pool::new(sandbox))),
             reading: Reading::default(),
             registry: Registry::new(config.finished_operations, config.finished_bytes),
-            queue: Queue::new(config.queue_limit, config.queue_bytes),
+            queue: Queue::new(queue::Limits {
+                items: config.queue_limit,
+                bytes: config.queue_bytes,
+                machine: config.machine(),
+            }),
             is_ending: AtomicBool::new(false),
             listeners,
             config,
@@ -236,9 +246,10 @@ impl Worker {
         // Before a slot can have it: it may be answered before the push returns.
         shared.listeners.tell(&report::queued(&operation, &request.origin));
         let origin = Arc::clone(&request.origin);
+        let rank = rank(request, &action);
         let job = Job { operation: Arc::clone(&operation), origin, action, timeline };
         let bytes = job.memory_bytes();
-        match shared.queue.push(job, bytes) {
+        match shared.queue.push(job, bytes, rank) {
             Ok(()) => Ok(subscription),
             Err(refused) => {
                 // Somebody may have joined it in the meantime.
@@ -251,6 +262,7 @@ impl Worker {
                     PushError::TooManyBytes => {
                         SubmitError::QueueTooLarge { limit_bytes: shared.config.queue_bytes }
                     }
+                    PushError::ClientFull => SubmitError::ClientFull,
                     PushError::Closed => SubmitError::Draining,
                 })
             }
@@ -408,6 +420,21 @@ enum NotPrepared {
 enum Prepared {
     Cached(EncodedResult),
     ToRun { action: Box<ActionMessage>, other_environment: bool },
+}
+
+/// Where the action stands in the queue. One client is one run of a build tool, as its `RequestMetadata`
+/// names it; without one, all of a principal's requests.
+fn rank(request: &ExecuteRequest, action: &ActionMessage) -> Rank {
+    let Origin { principal, invocation, .. } = &*request.origin;
+    let limits = action.declared_limits();
+    Rank {
+        priority: request.priority.clamp(*PRIORITIES.start(), *PRIORITIES.end()),
+        client: format!("{principal}\0{invocation}").into(),
+        demand: Demand {
+            cpu_cores: limits.cpu_cores.unwrap_or(1),
+            memory_bytes: limits.memory_bytes.unwrap_or(0),
+        },
+    }
 }
 
 fn invalid(error: &model::ActionError) -> ActionError {

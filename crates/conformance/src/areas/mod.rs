@@ -13,6 +13,7 @@ mod get_tree;
 mod inputs;
 mod operations;
 mod outputs;
+mod policies;
 mod splitting;
 mod timeouts;
 
@@ -36,6 +37,7 @@ pub(crate) const AREAS: &[Area] = &[
     Area { name: "action_cache", checks: action_cache::CHECKS },
     Area { name: "execution", checks: execution::CHECKS },
     Area { name: "timeouts", checks: timeouts::CHECKS },
+    Area { name: "policies", checks: policies::CHECKS },
     Area { name: "inputs", checks: inputs::CHECKS },
     Area { name: "outputs", checks: outputs::CHECKS },
     Area { name: "operations", checks: operations::CHECKS },

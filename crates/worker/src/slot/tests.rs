@@ -17,6 +17,7 @@ use crate::fakes::{
     Behaviour, FakeDestination, FakeDisk, FakeInputRoots, FakeOutputs, FakeSandboxes, Left, Step,
 };
 use crate::operation::OperationState;
+use crate::queue::{self, Demand, Rank};
 
 const FUNCTION: DigestFunction = DigestFunction::Sha256;
 
@@ -83,7 +84,11 @@ impl Scene {
             runtimes: Runtimes::open(&RuntimeOptions::default()).unwrap(),
             reading: Reading::default(),
             registry: Registry::new(1, u64::MAX),
-            queue: Queue::new(1, u64::MAX),
+            queue: Queue::new(queue::Limits {
+                items: 1,
+                bytes: u64::MAX,
+                machine: self.config.machine(),
+            }),
             is_ending: AtomicBool::new(false),
             listeners: Listeners::new([]),
             config: self.config,
@@ -100,7 +105,9 @@ impl Scene {
         let job =
             Job { operation: Arc::clone(&operation), origin: Arc::default(), action, timeline };
         let bytes = job.memory_bytes();
-        shared.queue.push(job, bytes).unwrap();
+        let demand = Demand { cpu_cores: 1, memory_bytes: 0 };
+        let rank = Rank { priority: 0, client: "".into(), demand };
+        shared.queue.push(job, bytes, rank).unwrap();
         shared.queue.close();
         Slot { shared: Arc::new(shared), stop: StopEvent::new().unwrap() }.serve();
         let done = operation.answer().expect("an answer");
