@@ -165,6 +165,10 @@ pub struct ServeArgs {
     #[allow(missing_docs, reason = "clap would show a doc comment as help")]
     pub upstream: UpstreamArgs,
 
+    /// The worker's name in results, the log and events [default: the host's name]
+    #[arg(long, value_name = "NAME", value_parser = worker_name)]
+    pub name: Option<String>,
+
     /// Actions that run at the same time [default: the number of cores]
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
@@ -309,6 +313,15 @@ fn in_help_of_run(arg: Arg) -> Arg {
 pub struct CompletionsArgs {
     /// The shell; bash loads it with `source <(linux-actiond completions bash)`
     pub shell: Shell,
+}
+
+/// Checks a worker's name: it is in every result and in every line of the log.
+fn worker_name(text: &str) -> Result<String, String> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if text.is_empty() || text.len() > 255 || !is_plain {
+        return Err("use 1 to 255 visible ASCII characters".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// Flags of `doctor`.

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use access::{Listen, Place, Policy, Rights};
 use anyhow::{Context as _, bail};
-use events::{Event, Finished, Listener, Listeners, Stages};
+use events::{Event, Finished, Listener, Listeners, Origin, Stages};
 use history::EventFile;
 use store::Store;
 use tokio::net::TcpListener;
@@ -214,7 +214,11 @@ fn log(finished: &Finished) {
         outputs_us,
         total_us,
     } = finished.stages;
-    let principal = Some(finished.origin.principal.as_str()).filter(|name| !name.is_empty());
+    let Origin { principal, tool, invocation, mnemonic, target, configuration: _ } =
+        &*finished.origin;
+    let [principal, tool, invocation, mnemonic, target] =
+        [principal, tool, invocation, mnemonic, target]
+            .map(|name| Some(name.as_str()).filter(|name| !name.is_empty()));
     let (digest, error) = (action, error.as_ref().map(|failure| failure.message.as_str()));
     match error {
         None => tracing::info!(
@@ -231,11 +235,25 @@ fn log(finished: &Finished) {
             total_us,
             worker,
             principal,
+            tool,
+            invocation,
+            mnemonic,
+            target,
             "action finished"
         ),
-        Some(error) => {
-            tracing::info!(%digest, exit_code, %error, total_us, worker, principal, "action failed")
-        }
+        Some(error) => tracing::info!(
+            %digest,
+            exit_code,
+            %error,
+            total_us,
+            worker,
+            principal,
+            tool,
+            invocation,
+            mnemonic,
+            target,
+            "action failed"
+        ),
     }
 }
 

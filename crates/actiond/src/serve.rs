@@ -210,9 +210,16 @@ fn offered_functions(
     Ok(OfferedFunctions { cache: chosen, execution })
 }
 
+/// The name of this host; clients show the phases of an action only where a result names its worker.
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "actiond".to_owned() } else { name }
+}
+
 fn worker_config(arguments: &ServeArgs) -> WorkerConfig {
     let defaults = WorkerConfig::default();
     WorkerConfig {
+        worker_name: arguments.name.clone().unwrap_or_else(host_name),
         jobs: arguments.jobs.unwrap_or(defaults.jobs),
         queue_limit: arguments.queue_limit,
         orphan_grace: Duration::from_millis(arguments.orphan_grace_ms),

@@ -58,6 +58,7 @@ async fn help_names_every_flag(kit: Kit) -> Outcome {
         "--token-file",
         "--insecure",
         "--root",
+        "--name",
         "--jobs",
         "--queue-limit",
         "--runtime-root",
@@ -110,6 +111,8 @@ async fn unknown_flags_are_refused(kit: Kit) -> Outcome {
 async fn values_that_are_none_are_refused(kit: Kit) -> Outcome {
     for flag in [
         "--listen=here",
+        "--name=",
+        "--name=two words",
         "--jobs=0",
         "--jobs=-1",
         "--jobs=many",

@@ -58,10 +58,17 @@ async fn an_output_comes_back_and_is_cached(kit: Kit) -> Outcome {
 }
 
 async fn every_timestamp_is_there_and_in_order(kit: Kit) -> Outcome {
-    let daemon = daemon(&kit).await?;
+    let daemon = kit.daemon().host_rootfs().flag("--name=the-worker").start().await?;
     let run = daemon.client().action("echo x > out").output("out").run().await?;
     let metadata = run.execution_metadata()?;
-    assert!(!metadata.worker.is_empty());
+    assert_eq!(metadata.worker, "the-worker");
+    let auxiliary: Vec<_> =
+        metadata.auxiliary_metadata.iter().map(|any| any.type_url.as_str()).collect();
+    let expected = [
+        "type.googleapis.com/actiond.v1.ResourceUsage",
+        "type.googleapis.com/buildbarn.resourceusage.POSIXResourceUsage",
+    ];
+    assert_eq!(auxiliary, expected);
     let times = [
         &metadata.queued_timestamp,
         &metadata.worker_start_timestamp,

@@ -22,20 +22,22 @@ use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 
 /// The files to compile, beside those that they import.
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "build/bazel/remote/execution/v2/remote_execution.proto",
     "google/bytestream/bytestream.proto",
     "google/rpc/error_details.proto",
     "actiond/internal/v1/cas.proto",
     "actiond/internal/v1/store.proto",
+    "actiond/v1/resource_usage.proto",
 ];
 
 /// Below `proto/`: the directories that imports are relative to.
 const INCLUDES: [&str; 3] = ["remote-apis", "googleapis", "."];
 
 /// The packages for which there is code. The others hold options, or are in `prost-types`.
-const PACKAGES: [&str; 6] = [
+const PACKAGES: [&str; 7] = [
     "actiond.internal.v1",
+    "actiond.v1",
     "build.bazel.remote.execution.v2",
     "build.bazel.semver",
     "google.bytestream",

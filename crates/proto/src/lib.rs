@@ -32,6 +32,9 @@ pub mod actiond {
             include!("generated/actiond.internal.v1.rs");
         }
     }
+    pub mod v1 {
+        include!("generated/actiond.v1.rs");
+    }
 }
 
 /// Packages of the Bazel project.

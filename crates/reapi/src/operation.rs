@@ -5,7 +5,7 @@
 
 use model::Digest;
 use model::proto::{
-    ExecuteOperationMetadata, ExecuteResponse, execution_stage::Value as ProtoStage,
+    ExecuteOperationMetadata, ExecuteResponse, LogFile, execution_stage::Value as ProtoStage,
 };
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
@@ -14,7 +14,7 @@ use proto::google::protobuf::Any;
 use proto::google::rpc::precondition_failure::Violation;
 use proto::google::rpc::{PreconditionFailure, Status as RpcStatus};
 use tonic::{Code, Status};
-use worker::{ActionError, Done, OperationState, Stage};
+use worker::{ActionError, Done, OperationState, SERVER_LOG, Stage};
 
 use crate::status;
 
@@ -82,6 +82,7 @@ fn response(done: &Done) -> Vec<u8> {
         cached_result: done.cached,
         status: Some(done.error.as_ref().map_or_else(RpcStatus::default, of_action)),
         message: done.message.clone(),
+        server_logs: done.server_log.iter().map(server_log).collect(),
         ..ExecuteResponse::default()
     };
     let result = done.result.as_ref().map(|result| &result.message()[..]);
@@ -94,6 +95,12 @@ fn response(done: &Done) -> Vec<u8> {
     }
     others.encode_raw(&mut response);
     response
+}
+
+/// An entry of `ExecuteResponse.server_logs`.
+fn server_log(digest: &Digest) -> (String, LogFile) {
+    let log = LogFile { digest: Some(digest.to_proto()), human_readable: true };
+    (SERVER_LOG.to_owned(), log)
 }
 
 /// A key of one byte and a length of up to ten.
@@ -166,10 +173,13 @@ mod tests {
                 cached: true,
                 error,
                 message: "why".to_owned(),
+                server_log: Some(digest(DigestFunction::Blake3)),
             };
             let decoded = ExecuteResponse::decode(response(&done).as_slice()).unwrap();
             assert_eq!(decoded.result, Some(result));
             assert_eq!((decoded.cached_result, decoded.message.as_str()), (true, "why"));
+            let log = decoded.server_logs[SERVER_LOG].digest.clone();
+            assert_eq!(log, Some(digest(DigestFunction::Blake3).to_proto()));
             let code = if done.error.is_some() { Code::Cancelled } else { Code::Ok };
             assert_eq!(decoded.status.unwrap().code, i32::from(code));
             let without = Done { result: None, ..done };

@@ -224,6 +224,7 @@ mod tests {
             cached: false,
             error: None,
             message: String::new(),
+            server_log: None,
         });
         let action = Digest::of(DigestFunction::Sha256, b"action");
         OperationState { stage, action, metadata: Default::default(), done }

@@ -34,6 +34,8 @@
 //! - `outputs`: declared outputs on their way into the store.
 //! - `losses`: what of them could not be stored, and how that is told.
 //! - `not_started`: what a program that cannot be executed exits with and says.
+//! - `resource_usage`: what the command used, as messages.
+//! - `server_log`: what went wrong with the server's part, for the client's people.
 //! - `stamp`: the environment that a cached result was computed in.
 //! - `slot`: one action from start to end.
 //! - `timeline`: when each phase began and ended.
@@ -59,6 +61,8 @@ mod queue;
 mod reading;
 mod registry;
 mod report;
+mod resource_usage;
+mod server_log;
 mod slot;
 mod stamp;
 mod timeline;
@@ -71,5 +75,6 @@ pub use config::{OutputLimits, WorkerConfig};
 pub use error::{ActionError, CacheError, StartError, SubmitError};
 pub use operation::{Done, OperationState, Stage, Subscription};
 pub use registry::Forgotten;
+pub use server_log::NAME as SERVER_LOG;
 pub use stamp::{entry_of_others, entry_of_upload, result_for_others};
 pub use worker::{ExecuteRequest, PRIORITIES, Worker};

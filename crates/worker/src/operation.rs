@@ -50,12 +50,15 @@ pub struct Done {
     pub error: Option<ActionError>,
     /// Words for a person beside what `error` says; clients show both when the action failed.
     pub message: String,
+    /// A text about the server's part, if that is to blame.
+    pub server_log: Option<Digest>,
 }
 
 impl Done {
     /// The answer of an action that came to nothing.
     pub(crate) fn failed(error: ActionError) -> Self {
-        Self { result: None, cached: false, error: Some(error), message: String::new() }
+        let (cached, message) = (false, String::new());
+        Self { result: None, cached, error: Some(error), message, server_log: None }
     }
 
     /// The memory that it takes beside its own size, in bytes.
@@ -89,7 +92,10 @@ impl OperationState {
     /// The memory that it takes, in bytes.
     pub fn memory_bytes(&self) -> u64 {
         let done = self.done.as_ref().map_or(0, Done::memory_bytes);
-        (size_of::<Self>() + self.metadata.worker.len()) as u64 + done
+        let auxiliary = self.metadata.auxiliary_metadata.iter();
+        let auxiliary: usize =
+            auxiliary.map(|any| size_of_val(any) + any.type_url.len() + any.value.len()).sum();
+        (size_of::<Self>() + self.metadata.worker.len() + auxiliary) as u64 + done
     }
 
     /// An action that waits for a slot.

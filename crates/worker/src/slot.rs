@@ -40,6 +40,7 @@ use crate::queue::{Queue, Taken};
 use crate::reading::Reading;
 use crate::registry::Registry;
 use crate::report;
+use crate::server_log;
 use crate::stamp::Stamp;
 use crate::timeline::{Moment, Timeline};
 use crate::{output_links, output_parents};
@@ -131,7 +132,10 @@ impl Slot {
         timeline.mark(Moment::WorkerCompleted);
         let done = match ran {
             Ok(ran) => self.publish(&operation, cacheable, &timeline, ran),
-            Err(error) => Done::failed(error),
+            Err(error) => {
+                let server_log = self.server_log(&operation, &timeline, &error);
+                Done { server_log, ..Done::failed(error) }
+            }
         };
         self.answer(&operation, &origin, timeline, done);
         self.put_away(leftovers);
@@ -306,7 +310,7 @@ impl Slot {
         };
         timeline.mark_at(Moment::ExecutionStart, exit.started);
         timeline.mark_at(Moment::ExecutionCompleted, exit.ended);
-        timeline.used(&exit.usage);
+        timeline.used(&exit);
 
         let refusals =
             [("standard output", stdout.refusal()), ("standard error", stderr.refusal())];
@@ -355,6 +359,23 @@ impl Slot {
         }
     }
 
+    /// Stores a log for the client's people, if the server is to blame.
+    fn server_log(
+        &self,
+        operation: &Operation,
+        timeline: &Timeline,
+        error: &ActionError,
+    ) -> Option<Digest> {
+        if !matches!(error, ActionError::SetUp { .. } | ActionError::Internal(_)) {
+            return None;
+        }
+        let text = server_log::text(operation, timeline, error);
+        let stored = self.shared.destination.put(operation.action.function(), text.as_bytes());
+        stored
+            .inspect_err(|error| tracing::debug!(%error, "the log of an action was not stored"))
+            .ok()
+    }
+
     /// Completes the result with its metadata and caches it, if it is one that
     /// may be served again.
     fn publish(
@@ -393,7 +414,7 @@ impl Slot {
             }
         }
         let result = result.with_fields(&streams.encode_to_vec());
-        Done { result: Some(result), cached: false, error, message }
+        Done { result: Some(result), cached: false, error, message, server_log: None }
     }
 
     /// Removes the cached result of an action that has failed now. Clients ask for a new run, with

@@ -3,8 +3,10 @@
 use std::time::SystemTime;
 
 use events::{Stages, Usage};
-use model::proto::google::protobuf::{Duration, Timestamp};
+use model::proto::google::protobuf::Timestamp;
 use model::proto::{self, ExecutedActionMetadata};
+
+use crate::resource_usage;
 
 /// The phases of `ExecutedActionMetadata`, filled in as the action goes on.
 #[derive(Debug, Clone)]
@@ -70,7 +72,8 @@ impl Timeline {
     }
 
     /// The resource usage of the command and its processes.
-    pub(crate) fn used(&mut self, usage: &sandbox::Usage) {
+    pub(crate) fn used(&mut self, exit: &sandbox::Exit) {
+        let usage = &exit.usage;
         let us = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.usage = Some(Usage {
             user_us: us(usage.user),
@@ -79,11 +82,8 @@ impl Timeline {
             read_bytes: usage.read_bytes,
             written_bytes: usage.written_bytes,
         });
-        let wall = usage.wall;
-        self.metadata.virtual_execution_duration = Some(Duration {
-            seconds: i64::try_from(wall.as_secs()).unwrap_or(i64::MAX),
-            nanos: wall.subsec_nanos() as i32,
-        });
+        self.metadata.virtual_execution_duration = Some(resource_usage::duration(usage.wall));
+        self.metadata.auxiliary_metadata = resource_usage::messages(usage, exit.status);
     }
 
     /// The duration of each stage that has both ends by now.

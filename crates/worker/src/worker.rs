@@ -442,5 +442,6 @@ fn invalid(error: &model::ActionError) -> ActionError {
 }
 
 fn cached(result: EncodedResult) -> Done {
-    Done { result: Some(result), cached: true, error: None, message: String::new() }
+    let (error, message) = (None, String::new());
+    Done { result: Some(result), cached: true, error, message, server_log: None }
 }

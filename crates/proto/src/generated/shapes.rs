@@ -76,6 +76,12 @@ impl Shaped for crate::actiond::internal::v1::VerifyProgress {
         fields: &[Field { number: 5, repeated: true, kind: Kind::Text }, ],
     };
 }
+impl Shaped for crate::actiond::v1::ResourceUsage {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::v1::ResourceUsage>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Message(&OTHER) }, Field { number: 2, repeated: false, kind: Kind::Message(&OTHER) }, Field { number: 3, repeated: false, kind: Kind::Message(&OTHER) }, ],
+    };
+}
 impl Shaped for crate::build::bazel::remote::execution::v2::Action {
     const SHAPE: &'static Shape = &Shape {
         size_bytes: size_of::<crate::build::bazel::remote::execution::v2::Action>(),

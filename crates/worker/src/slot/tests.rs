@@ -279,6 +279,12 @@ fn an_errno_while_the_sandbox_is_made_and_runs() {
             let end = with(Behaviour { acquire_fails, ..Behaviour::default() }).play(&stage);
             assert_eq!(end.kind(), kind(is_exhaustion, "set_up"), "{errno}: {step}");
             assert_eq!((end.released, end.discarded), (0, 1), "{errno}: {step}");
+            assert_eq!(end.done.server_log.is_none(), is_exhaustion, "{errno}: {step}");
+            if let Some(log) = end.done.server_log {
+                let log = stage.store.cas().read(&log).unwrap().unwrap();
+                let log = String::from_utf8(log.to_vec()).unwrap();
+                assert!(log.contains(&step.to_string()) && log.contains("operations/1"), "{log}");
+            }
         }
         for step in [Request, Clone, MountProc, MountTmp, AttachInputRoot, Limit, Streams, Kill] {
             let run_fails = Some(RunError::new(step, errno));
