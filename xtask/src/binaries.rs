@@ -87,13 +87,17 @@ fn compile(
     Ok(checkout.target.join(triple).join("release").join(program))
 }
 
-/// A program of `actiond` that runs once, unoptimized.
+/// A program that runs unoptimized.
 #[derive(Clone, Copy)]
 pub(crate) enum Unoptimized {
     /// The example that writes manual pages and completions.
     Documents,
     /// The program for macOS, built for this machine.
     DarwinActiond,
+    /// The daemon, as its own tests start it.
+    Daemon,
+    /// The program with the checks of `cargo xtask conformance`.
+    Conformance,
 }
 
 impl Unoptimized {
@@ -111,6 +115,8 @@ impl Unoptimized {
         match self {
             Self::Documents => "documents",
             Self::DarwinActiond => "darwin-actiond",
+            Self::Daemon => "linux-actiond",
+            Self::Conformance => "actiond-conformance",
         }
     }
 
@@ -118,8 +124,11 @@ impl Unoptimized {
     /// leaves out the features that tests ask for.
     pub(crate) fn selection(self) -> Vec<&'static str> {
         let mut words = vec!["--workspace", "--example", "documents"];
-        if let Self::DarwinActiond = self {
-            words.extend(["--bin", self.name()]);
+        match self {
+            Self::Documents => {}
+            Self::DarwinActiond | Self::Daemon | Self::Conformance => {
+                words.extend(["--bin", self.name()]);
+            }
         }
         words
     }

@@ -12,12 +12,16 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{binaries, daemon::Daemon, process, setup, state_volume, workspace};
+use crate::{
+    binaries::{self, Unoptimized},
+    daemon::Daemon,
+    process, setup, state_volume, workspace,
+};
 
 /// Actions have the host's shell, and the recommendation to refuse unknown properties is followed.
 const DAEMON_FLAGS: [&str; 2] = ["--allow-host-rootfs", "--unknown-properties=refuse"];
 
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 #[group(skip)]
 pub(crate) struct Arguments {
     /// Check this server, in place of a daemon that is started for it.
@@ -47,7 +51,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let mut checks = Command::new(program);
         return process::run(checks.args(["--server", server]).args(&arguments.checks));
     }
-    let daemon = binaries::build("actiond", "linux-actiond")?;
+    check(&binaries::build("actiond", "linux-actiond")?, &program, arguments)
+}
+
+/// The same with the unoptimized programs, which the tests need as well.
+pub(crate) fn run_unoptimized() -> Result<()> {
+    let program = Unoptimized::Conformance.build()?;
+    check(&Unoptimized::Daemon.build()?, &program, &Arguments::default())
+}
+
+fn check(daemon: &Path, program: &Path, arguments: &Arguments) -> Result<()> {
     let reports = workspace::target();
     let (json, junit) = (reports.join("conformance.json"), reports.join("conformance.xml"));
     let mut inside = state_volume::command(process::this_program()?)?;

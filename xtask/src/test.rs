@@ -1,5 +1,6 @@
-//! `cargo xtask test`: every test of the workspace as root, then the attacks and the end-to-end tests, then
-//! a part of all that against a VM, and actiondfs in its kernel; and the program for macOS.
+//! `cargo xtask test`: every test of the workspace as root, the conformance checks beside them, then the
+//! attacks and the end-to-end tests, then a part of all that against a VM, and actiondfs in its kernel; and
+//! the program for macOS.
 //!
 //! Cargo builds as the user. Each test binary is then started by cargo through [`cargo_test`], which
 //! gives it root and a state volume: that is what the daemon needs, and what a user's own file
@@ -18,7 +19,7 @@ use crate::{
     arch::Arch,
     attack,
     binaries::Binaries,
-    cargo_test, darwin, dist, e2e,
+    cargo_test, conformance, darwin, dist, e2e,
     kernel::Flavour,
     setup,
     vm::{self, Artifacts},
@@ -56,6 +57,8 @@ pub(crate) enum Part {
     Macos,
     /// A release for Linux.
     Release,
+    /// The checks against the clauses of the Remote Execution API.
+    Conformance,
 }
 
 #[derive(clap::Args)]
@@ -71,6 +74,7 @@ impl Part {
             Self::Roots => "clients' roots",
             Self::Macos => "program for macOS",
             Self::Release => "release for Linux",
+            Self::Conformance => "conformance",
         }
     }
 }
@@ -86,6 +90,7 @@ pub(crate) fn run_part(arguments: &PartArguments) -> Result<()> {
         Part::Roots => e2e::provide_roots(),
         Part::Macos => darwin::run_if_possible(),
         Part::Release => dist::linux_release(&vm::RUNTIMES.map(str::to_owned)).map(drop),
+        Part::Conformance => conformance::run_unoptimized(),
     }
 }
 
@@ -96,7 +101,7 @@ fn artifacts() -> Result<Artifacts> {
 fn run_all(arguments: &Arguments, steps: &mut Steps) -> Result<()> {
     let all = || ["--workspace", "--no-fail-fast"].map(OsString::from);
     let with_clients = arguments.e2e.has_clients();
-    let (mut first, mut second) = (vec![Part::Programs], vec![Part::Macos]);
+    let (mut first, mut second) = (vec![Part::Programs], vec![Part::Macos, Part::Conformance]);
     if with_clients {
         first.push(Part::Roots);
         second.push(Part::Release);
