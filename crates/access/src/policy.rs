@@ -21,6 +21,8 @@ pub struct Policy {
     principals: RwLock<Arc<Principals>>,
     /// The rights of calls whose connection does not tell of its caller.
     unknown_connection: Rights,
+    /// The rights that nobody has here, whatever else is granted.
+    withheld: Rights,
 }
 
 /// Principals that were read and checked, and are not in use yet.
@@ -44,7 +46,8 @@ impl Policy {
         };
         let principals = RwLock::new(Arc::new(principals));
         let unknown_connection = Rights::NONE;
-        Ok(Self { token_file, has_certificates: false, principals, unknown_connection })
+        let withheld = Rights::NONE;
+        Ok(Self { token_file, has_certificates: false, principals, unknown_connection, withheld })
     }
 
     /// The same policy for a server that asks its clients for certificates.
@@ -61,7 +64,19 @@ impl Policy {
             has_certificates: false,
             principals: RwLock::default(),
             unknown_connection: rights,
+            withheld: Rights::NONE,
         }
+    }
+
+    /// The same policy for a server that withholds these rights from everybody.
+    #[must_use]
+    pub fn withholding(self, withheld: Rights) -> Self {
+        Self { withheld, ..self }
+    }
+
+    /// Whether nobody has that right here.
+    pub fn withholds(&self, right: Right) -> bool {
+        self.withheld.has_one_of(Rights::of([right]))
     }
 
     /// Whether callers can be principals, by tokens or certificates.
@@ -99,7 +114,12 @@ impl Policy {
     ) -> Result<Option<Permit>, Status> {
         let (needed, is_listed) = match needed(path) {
             Needed::Nothing => return Ok(None),
-            Needed::OneOf(rights) => (rights, true),
+            Needed::OneOf(rights) if rights.without(self.withheld).is_empty() => {
+                return Err(Status::permission_denied(format!(
+                    "this server does not offer it: its operator withholds the right {rights}"
+                )));
+            }
+            Needed::OneOf(rights) => (rights.without(self.withheld), true),
             Needed::Unlisted => (Rights::of([Right::Admin]), false),
         };
         // A client that asks for a method of a newer API falls back if it hears UNIMPLEMENTED.
@@ -214,6 +234,24 @@ mod tests {
         }
         let caller = Caller { anonymous, certificate: None };
         policy.check(path, &headers, Some(&caller)).err().map_or(Code::Ok, |status| status.code())
+    }
+
+    #[test]
+    fn what_a_server_withholds_nobody_may() {
+        let withheld = Rights::of([Right::WriteCas, Right::WriteAc]);
+        let policy = Policy::same_for_all(Rights::ALL).withholding(withheld);
+        assert!(policy.withholds(Right::WriteAc) && !policy.withholds(Right::Read));
+        let check = |path: &str, expected| {
+            assert_eq!(code(&policy, path, None, Rights::ALL), expected, "{path}");
+        };
+        check(READ, Code::Ok);
+        check(WRITE, Code::PermissionDenied);
+        check(DELETE, Code::Ok);
+        let v2 = "/build.bazel.remote.execution.v2.";
+        check(&format!("{v2}ActionCache/UpdateActionResult"), Code::PermissionDenied);
+        check(&format!("{v2}ActionCache/GetActionResult"), Code::Ok);
+        check(&format!("{v2}ContentAddressableStorage/FindMissingBlobs"), Code::Ok);
+        check(&format!("{v2}Execution/Execute"), Code::Ok);
     }
 
     fn with_reader() -> (tempfile::NamedTempFile, Policy) {

@@ -66,6 +66,12 @@ impl Rights {
         Self(self.0 | other.0)
     }
 
+    /// The rights of this set that `other` lacks.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0

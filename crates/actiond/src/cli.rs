@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use access::{Listen, SocketMode};
+use access::{Listen, Right, Rights, SocketMode};
 use clap::{Arg, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use inputroot::StrategyName;
@@ -165,6 +165,14 @@ pub struct ServeArgs {
     #[allow(missing_docs, reason = "clap would show a doc comment as help")]
     pub upstream: UpstreamArgs,
 
+    /// Let clients upload results of actions that they ran: on or off
+    #[arg(long, value_name = "on|off", default_value = "on")]
+    pub ac_update: Switch,
+
+    /// Serve what is stored, and nothing else: no uploads, no actions
+    #[arg(long, overrides_with = "read_only")]
+    pub read_only: bool,
+
     /// The worker's name in results, the log and events [default: the host's name]
     #[arg(long, value_name = "NAME", value_parser = worker_name)]
     pub name: Option<String>,
@@ -313,6 +321,39 @@ fn in_help_of_run(arg: Arg) -> Arg {
 pub struct CompletionsArgs {
     /// The shell; bash loads it with `source <(linux-actiond completions bash)`
     pub shell: Shell,
+}
+
+/// A flag that is on or off by its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+impl FromStr for Switch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            _ => Err("neither on nor off".to_owned()),
+        }
+    }
+}
+
+impl ServeArgs {
+    /// The rights that nobody has on this server.
+    pub(crate) fn withheld(&self) -> Rights {
+        let writes = [Right::WriteCas, Right::WriteAc, Right::Execute];
+        match (self.read_only, self.ac_update) {
+            (true, _) => Rights::of(writes),
+            (false, Switch::Off) => Rights::of([Right::WriteAc]),
+            (false, Switch::On) => Rights::NONE,
+        }
+    }
 }
 
 /// Checks a worker's name: it is in every result and in every line of the log.

@@ -94,6 +94,7 @@ pub(crate) async fn open(arguments: &ServeArgs) -> anyhow::Result<Doors> {
         Policy::open(arguments.token_file.clone()).context("reading the file of principals")?;
     let asks_for_certificates = tls.as_ref().is_some_and(|tls| tls.asks_for_certificates());
     let policy = if asks_for_certificates { policy.with_certificates() } else { policy };
+    let policy = policy.withholding(arguments.withheld());
     let mut doors = Vec::new();
     let mut places = Vec::new();
     for listener in listeners(arguments).await? {

@@ -52,7 +52,8 @@ fn run() -> anyhow::Result<ExitCode> {
     let settings = Settings::of_this_boot().context("reading the settings")?;
     let arguments = arguments(&settings.worker_flags)?;
     logging::start(&arguments.log)?;
-    with_worker(&arguments, |started, _| serve(settings, started))
+    let policy = Policy::same_for_all(Rights::CLIENT).withholding(arguments.withheld());
+    with_worker(&arguments, |started, _| serve(settings, policy, started))
 }
 
 /// What `serve` has by default, on the guest's disks, but for what the host asks for.
@@ -71,6 +72,7 @@ fn has_runtimes() -> bool {
 
 async fn serve(
     settings: Settings,
+    policy: Policy,
     Started { store, worker, functions }: Started,
 ) -> anyhow::Result<ExitCode> {
     let Ports { control: control_connections, grpc } =
@@ -85,7 +87,7 @@ async fn serve(
         functions,
     };
     // Its host decides who may connect. Nobody there is an operator of the guest.
-    let policy = Arc::new(Policy::same_for_all(Rights::CLIENT));
+    let policy = Arc::new(policy);
     let (close, closing) = oneshot::channel::<()>();
     let shutdown = async {
         // An error means that the sender is gone: the end as well.

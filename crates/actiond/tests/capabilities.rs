@@ -3,7 +3,8 @@
 use anyhow::Context as _;
 use prost::Message as _;
 use testkit::proto::{self, digest_function, symlink_absolute_path_strategy};
-use testkit::{Kit, Outcome};
+use testkit::{Client, Digest, Kit, Outcome, elf};
+use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_reflection::pb::v1::ServerReflectionRequest;
@@ -16,6 +17,8 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     sha256_comes_first,
     only_what_works_is_announced,
     instances_are_all_the_same,
+    a_server_can_keep_results_of_clients_out,
+    a_server_can_be_for_reading_only,
     health_is_serving,
     methods_that_are_not_there_say_so,
     reflection_lists_the_services,
@@ -26,6 +29,57 @@ async fn capabilities(kit: &Kit, instance: &str) -> anyhow::Result<proto::Server
     let daemon = kit.daemon().start().await?;
     let message = proto::GetCapabilitiesRequest { instance_name: instance.to_owned() };
     Ok(daemon.client().capabilities().get_capabilities(message).await?.into_inner())
+}
+
+/// The code that an upload of a result is answered with.
+async fn update(client: &Client, action: &Digest) -> Code {
+    let message = proto::UpdateActionResultRequest {
+        action_digest: Some(action.to_proto()),
+        action_result: Some(proto::ActionResult::default()),
+        ..Default::default()
+    };
+    let answer = client.action_cache().update_action_result(message).await;
+    answer.err().map_or(Code::Ok, |status| status.code())
+}
+
+async fn a_server_can_keep_results_of_clients_out(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().flag("--ac-update=off").start().await?;
+    let client = daemon.client();
+    let message = proto::GetCapabilitiesRequest::default();
+    let answer = client.capabilities().get_capabilities(message).await?.into_inner();
+    let cache = answer.cache_capabilities.context("cache capabilities")?;
+    assert!(!cache.action_cache_update_capabilities.is_some_and(|update| update.update_enabled));
+    assert!(answer.execution_capabilities.is_some_and(|execution| execution.exec_enabled));
+    let action = client.bare_action(["./tool"]).executable("tool", elf::exit_with(0));
+    assert_eq!(update(&client, &action.encode().0).await, Code::PermissionDenied);
+    // Its own results are kept.
+    action.run().await?.succeeded().await?;
+    assert!(action.run().await?.from_cache());
+    Ok(())
+}
+
+async fn a_server_can_be_for_reading_only(kit: Kit) -> Outcome {
+    kit.only_on_the_host("the root of a VM's store outlives no flag")?;
+    let mut writer = kit.daemon().start().await?;
+    let action =
+        |client: &Client| client.bare_action(["./tool"]).executable("tool", elf::exit_with(0));
+    action(&writer.client()).run().await?.succeeded().await?;
+    writer.terminate()?;
+    writer.wait()?;
+    let daemon = writer.successor().flag("--read-only").start().await?;
+    let client = daemon.client();
+    let message = proto::GetCapabilitiesRequest::default();
+    let answer = client.capabilities().get_capabilities(message).await?.into_inner();
+    assert_eq!(answer.execution_capabilities, None);
+    let digest = action(&client).encode().0;
+    assert!(client.cached(&digest).await?.is_some(), "what is stored is served");
+    assert_eq!(update(&client, &digest).await, Code::PermissionDenied);
+    let refused = client.put("new").await.unwrap_err().downcast::<tonic::Status>()?;
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let request = action(&client).request();
+    let refused = client.execution().execute(request).await.map(|_| ()).unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    Ok(())
 }
 
 async fn the_versions_span_all_of_v2(kit: Kit) -> Outcome {

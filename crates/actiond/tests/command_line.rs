@@ -59,6 +59,8 @@ async fn help_names_every_flag(kit: Kit) -> Outcome {
         "--insecure",
         "--root",
         "--name",
+        "--ac-update",
+        "--read-only",
         "--jobs",
         "--queue-limit",
         "--runtime-root",
@@ -112,6 +114,7 @@ async fn values_that_are_none_are_refused(kit: Kit) -> Outcome {
     for flag in [
         "--listen=here",
         "--name=",
+        "--ac-update=maybe",
         "--name=two words",
         "--jobs=0",
         "--jobs=-1",

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::ready;
 use std::ops::RangeInclusive;
 
+use access::{Policy, Right};
 use model::proto::{
     ActionCacheUpdateCapabilities, CacheCapabilities, ExecutionCapabilities,
     GetCapabilitiesRequest, PriorityCapabilities, ServerCapabilities, compressor,
@@ -23,6 +24,10 @@ use crate::request;
 #[derive(Clone)]
 pub(crate) struct Capabilities {
     offered: OfferedFunctions,
+    /// Whether somebody may run actions.
+    executes: bool,
+    /// Whether somebody may upload results.
+    updates_results: bool,
 }
 
 /// The digest functions that a server offers.
@@ -35,8 +40,13 @@ pub struct OfferedFunctions {
 }
 
 impl Capabilities {
-    pub(crate) fn new(offered: OfferedFunctions) -> Self {
-        Self { offered }
+    /// What a server with those functions and that policy does.
+    pub(crate) fn new(offered: OfferedFunctions, policy: &Policy) -> Self {
+        Self {
+            offered,
+            executes: !policy.withholds(Right::Execute),
+            updates_results: !policy.withholds(Right::WriteAc),
+        }
     }
 }
 
@@ -45,40 +55,39 @@ impl Methods for Capabilities {
 
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
         match method {
-            "GetCapabilities" => {
-                call.unary(move |request| ready(get_capabilities(&self.offered, &request)))
-            }
+            "GetCapabilities" => call.unary(move |request| ready(self.get_capabilities(&request))),
             _ => call.unimplemented(),
         }
     }
 }
 
-fn get_capabilities(
-    offered: &OfferedFunctions,
-    request: &Request<GetCapabilitiesRequest>,
-) -> Result<Response<ServerCapabilities>, Status> {
-    request::instance_name(&request.get_ref().instance_name)?;
-    Ok(Response::new(capabilities(offered)))
-}
+impl Capabilities {
+    fn get_capabilities(
+        &self,
+        request: &Request<GetCapabilitiesRequest>,
+    ) -> Result<Response<ServerCapabilities>, Status> {
+        request::instance_name(&request.get_ref().instance_name)?;
+        Ok(Response::new(self.capabilities()))
+    }
 
-/// The same for every instance.
-fn capabilities(offered: &OfferedFunctions) -> ServerCapabilities {
-    ServerCapabilities {
-        cache_capabilities: Some(cache(&offered.cache)),
-        execution_capabilities: Some(execution(&offered.execution)),
-        deprecated_api_version: None,
-        low_api_version: Some(version(2, 0)),
-        high_api_version: Some(version(2, 12)),
+    /// The same for every instance.
+    fn capabilities(&self) -> ServerCapabilities {
+        ServerCapabilities {
+            cache_capabilities: Some(cache(&self.offered.cache, self.updates_results)),
+            // Without them, clients take the server for a cache.
+            execution_capabilities: self.executes.then(|| execution(&self.offered.execution)),
+            deprecated_api_version: None,
+            low_api_version: Some(version(2, 0)),
+            high_api_version: Some(version(2, 12)),
+        }
     }
 }
 
-fn cache(offered: &DigestFunctions) -> CacheCapabilities {
+fn cache(offered: &DigestFunctions, update_enabled: bool) -> CacheCapabilities {
     let zstd = vec![compressor::Value::Zstd.into()];
     CacheCapabilities {
         digest_functions: digest_functions(offered),
-        action_cache_update_capabilities: Some(ActionCacheUpdateCapabilities {
-            update_enabled: true,
-        }),
+        action_cache_update_capabilities: Some(ActionCacheUpdateCapabilities { update_enabled }),
         max_batch_total_size_bytes: MAX_BATCH_TOTAL_SIZE_BYTES as i64,
         symlink_absolute_path_strategy: symlink_absolute_path_strategy::Value::Allowed.into(),
         supported_compressors: zstd.clone(),

@@ -136,6 +136,7 @@ where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
+    let capabilities = Capabilities::new(services.functions, &policy);
     let budget = Budget::of_this_machine();
     let accounts = Arc::clone(&budget);
     let incoming = incoming.map(move |io| io.map(|io| Accounted::new(io, accounts.account())));
@@ -154,7 +155,7 @@ where
         .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
-        .add_routes(routes(services).map_err(|error| ServeError(error.into()))?)
+        .add_routes(routes(services, capabilities).map_err(|error| ServeError(error.into()))?)
         .serve_with_incoming_shutdown(incoming, shutdown)
         .await
         .map_err(|error| ServeError(error.into()))
@@ -162,6 +163,7 @@ where
 
 fn routes(
     Services { store, worker, health, functions }: Services,
+    capabilities: Capabilities,
 ) -> Result<Routes, tonic_reflection::server::Error> {
     let lookups = Lookups::new();
     let action_cache =
@@ -176,7 +178,7 @@ fn routes(
             )
             .max_decoding_message_size(MAX_NAME_MESSAGE_BYTES),
         )
-        .add_service(Endpoint(Capabilities::new(functions)))
+        .add_service(Endpoint(capabilities))
         .add_service(Endpoint(ContentAddressableStorage::new(Arc::clone(&store), functions.cache)))
         .add_service(Endpoint(ByteStream::new(Arc::clone(&store), functions.cache)))
         .add_service(Endpoint(action_cache))
