@@ -4,6 +4,8 @@
 
 use std::process::{Command, Stdio};
 
+use crate::listing;
+
 /// Shell commands. `{d}` and `{e}` are directories, none in the other; `{f}` and `{g}` are files, `{m}` is
 /// a mode, and `$S` is a directory outside of the tree. A tool may print what lists of names and numbers
 /// are the same on all file systems.
@@ -88,6 +90,9 @@ pub(crate) const SCRIPTS: [&str; 78] = [
     "cd {d} && find . | sort | cpio -o -H newc --quiet 2> /dev/null | wc -c > $S/cpio; cat a b",
 ];
 
+/// What a tool printed is shown up to this size: `cat` of a file that grew is of no use to a reader.
+const SHOWN_BYTES_MAX: usize = 2000;
+
 /// Runs a script, and says what of its end is the same on all file systems.
 pub(crate) fn run(script: &str, scratch: &str) -> String {
     let output = Command::new("timeout")
@@ -112,7 +117,10 @@ pub(crate) fn run(script: &str, scratch: &str) -> String {
         Ok(output) => output,
         Err(error) => return format!("{script}: {error}"),
     };
-    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stdout = match output.stdout.len() {
+        0..=SHOWN_BYTES_MAX => String::from_utf8_lossy(&output.stdout).into_owned(),
+        _ => listing::hash(&output.stdout),
+    };
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     // Two processes at once complain in any order.
     let is_pipeline = script.contains(" | ");
