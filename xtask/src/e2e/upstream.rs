@@ -47,15 +47,15 @@ fn bazel_remote() -> Result<PathBuf> {
     setup::ensure(&GO)?;
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     println!("e2e upstream: building {module} {version}");
-    // A module of our own that requires the version: `go install` asks for a list of all versions, which not every
-    // module proxy serves.
-    let requirement = format!("module servers\n\ngo 1.24\n\nrequire {module} {version}\n");
-    let module_file = folder.join("go.mod");
-    fs::write(&module_file, requirement)
-        .with_context(|| format!("cannot write {}", module_file.display()))?;
+    // In the module's own folder, whose `go.sum` has the hashes of all that it imports.
+    let mut download = Command::new("go");
+    download.args(["mod", "download", "-json", &format!("{module}@{version}")]);
+    let answer = process::output(download.current_dir(&folder)).context("fetching bazel-remote")?;
+    let answer: serde_json::Value = serde_json::from_str(&answer).context("what go says")?;
+    let source = answer["Dir"].as_str().context("go names no folder of bazel-remote")?;
     let unfinished = folder.join("unfinished");
     let mut go = Command::new("go");
-    go.current_dir(&folder).args(["build", "-mod=mod", "-o"]).arg(&unfinished).arg(module);
+    go.current_dir(source).args(["build", "-mod=readonly", "-o"]).arg(&unfinished).arg(".");
     process::run(&mut go).context("building bazel-remote")?;
     fs::rename(&unfinished, &program)
         .with_context(|| format!("cannot rename {}", unfinished.display()))?;
