@@ -73,8 +73,16 @@ impl InstanceRights {
 
     /// The rights that the principal has in at least one instance.
     pub(crate) fn anywhere(&self) -> Rights {
-        let others = self.named.values().chain(self.below.iter().map(|(_, rights)| rights));
-        others.fold(self.elsewhere, |union, rights| union.or(*rights))
+        self.others().fold(self.elsewhere, |union, rights| union.or(*rights))
+    }
+
+    /// The rights that the principal has in every instance.
+    pub(crate) fn in_all(&self) -> Rights {
+        self.others().fold(self.elsewhere, |intersection, rights| intersection.and(*rights))
+    }
+
+    fn others(&self) -> impl Iterator<Item = &Rights> {
+        self.named.values().chain(self.below.iter().map(|(_, rights)| rights))
     }
 }
 
@@ -122,7 +130,9 @@ mod tests {
         check("release/trial/y", "write-ac");
         check("release/trial/x", "all");
         assert_eq!(table.anywhere(), Rights::ALL);
+        assert_eq!(table.in_all(), Rights::NONE);
         assert_eq!(InstanceRights::everywhere(rights("read")).anywhere(), rights("read"));
+        assert_eq!(InstanceRights::everywhere(rights("read")).in_all(), rights("read"));
     }
 
     #[test]

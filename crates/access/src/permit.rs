@@ -28,6 +28,11 @@ impl Permit {
     pub fn is_for(&self, instance: &str) -> bool {
         self.rights.within(instance).has_one_of(self.needed)
     }
+
+    /// Whether the call may concern all instances.
+    pub fn is_for_all(&self) -> bool {
+        self.rights.in_all().has_one_of(self.needed)
+    }
 }
 
 /// Lets a call with these extensions concern that instance, or says why not.

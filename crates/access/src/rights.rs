@@ -72,6 +72,12 @@ impl Rights {
         Self(self.0 & !other.0)
     }
 
+    /// The rights that are in both sets.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -138,7 +144,11 @@ pub(crate) fn needed(path: &str) -> Needed {
         ("ContentAddressableStorage", "FindMissingBlobs") => one_of(&[Read, WriteCas]),
         ("ContentAddressableStorage", "BatchReadBlobs" | "GetTree" | "SplitBlob")
         | ("google.bytestream.ByteStream", "Read")
-        | ("ActionCache", "GetActionResult") => one_of(&[Read]),
+        | ("ActionCache", "GetActionResult")
+        | (
+            "actiond.internal.v1.History",
+            "ListActions" | "ListRecords" | "FollowRecords" | "GetTotals",
+        ) => one_of(&[Read]),
         ("ContentAddressableStorage", "BatchUpdateBlobs" | "SpliceBlob")
         | ("google.bytestream.ByteStream", "Write" | "QueryWriteStatus") => one_of(&[WriteCas]),
         ("ActionCache", "UpdateActionResult") => one_of(&[WriteAc]),
@@ -190,6 +200,7 @@ mod tests {
         check(&reapi("Execution/Execute"), "execute");
         check("/google.longrunning.Operations/CancelOperation", "execute");
         check("/actiond.internal.v1.CAS/DeleteBlobs", "admin");
+        check("/actiond.internal.v1.History/ListRecords", "read");
         for unlisted in ["/google.bytestream.ByteStream/Delete", "/unknown/Method", "/", ""] {
             assert_eq!(needed(unlisted), Needed::Unlisted, "{unlisted}");
         }

@@ -264,6 +264,15 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     pub event_log: Option<PathBuf>,
 
+    /// Keep a record of each execution and cache lookup for this many days, in the root directory;
+    /// 0 for none
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    pub history_days: u16,
+
+    /// The disk space that these records may take; the oldest go first
+    #[arg(long, value_name = "BYTES", default_value = "256m")]
+    pub history_bytes: ByteSize,
+
     /// Print the lines that Bazel needs in its .bazelrc to use this server, once it serves
     #[arg(long, overrides_with = "print_bazelrc")]
     pub print_bazelrc: bool,

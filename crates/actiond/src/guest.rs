@@ -11,6 +11,7 @@ use guest::control::Control;
 use guest::init::WORKER_ARGUMENT;
 use guest::settings::Settings;
 use guest::transport::{self, Ports};
+use history::Archive;
 use reapi::{Health, Services};
 use store::Store;
 use tokio::sync::oneshot;
@@ -53,7 +54,7 @@ fn run() -> anyhow::Result<ExitCode> {
     let arguments = arguments(&settings.worker_flags)?;
     logging::start(&arguments.log)?;
     let policy = Policy::same_for_all(Rights::CLIENT).withholding(arguments.withheld());
-    with_worker(&arguments, |started, _| serve(settings, policy, started))
+    with_worker(&arguments, |started, site| serve(settings, policy, started, site.archive))
 }
 
 /// What `serve` has by default, on the guest's disks, but for what the host asks for.
@@ -74,6 +75,7 @@ async fn serve(
     settings: Settings,
     policy: Policy,
     Started { store, worker, functions }: Started,
+    archive: Archive,
 ) -> anyhow::Result<ExitCode> {
     let Ports { control: control_connections, grpc } =
         transport::listen(settings.transport).await.context("listening for the host")?;
@@ -83,6 +85,7 @@ async fn serve(
     let services = Services {
         store: Arc::clone(&store),
         worker: worker.clone(),
+        archive,
         health: health.clone(),
         functions,
     };

@@ -1,20 +1,22 @@
-//! Everything that listens to the daemon's events: the log, the event file, and what HTTP serves.
+//! Everything that listens to the daemon's events: the log, the event file, the history, and what HTTP
+//! serves.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use access::{Listen, Place, Policy, Rights};
 use anyhow::{Context as _, bail};
 use events::{Event, Finished, Listener, Listeners, Origin, Stages};
-use history::EventFile;
+use history::{Archive, BYTES_MIN, EventFile, HistoryStats};
 use store::Store;
 use tokio::net::TcpListener;
 use upstream::Upstream;
-use web::{MayRead, Metrics, Now, Reading, ReadingKind, Site};
+use web::{MayRead, Metrics, Reading, ReadingKind, Site};
 
+use crate::cli::ServeArgs;
 use crate::tally::Tally;
 use crate::{store_observers, upstream_flags};
 
@@ -53,42 +55,43 @@ impl FromStr for HttpChoice {
     }
 }
 
-/// The listeners. Dropping it writes the rest of the event file.
+/// The directory of the history in the root directory.
+const HISTORY: &str = "history";
+
+/// The listeners. Dropping it writes the rest of the event file and of the history.
 pub(crate) struct Observers {
     listeners: Listeners,
     site: Site,
 }
 
 impl Observers {
-    /// Opens the event file, if there is to be one, and starts to count.
+    /// Opens the event file and the history, if there are to be such, and starts to count.
     ///
     /// # Errors
-    /// When the event file cannot be opened.
+    /// When the event file cannot be opened, or a thread cannot be started.
     pub(crate) fn open(
-        event_log: Option<&Path>,
+        arguments: &ServeArgs,
         store: &Arc<Store>,
         upstream: Option<&Arc<Upstream>>,
     ) -> anyhow::Result<Self> {
-        let now = Arc::new(Now::default());
+        let archive = open_archive(arguments, store.path())?;
         let mut readings = readings(store);
         readings.extend(upstream.map(upstream_flags::readings).unwrap_or_default());
-        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), readings)?;
-        let metrics = Arc::new(metrics);
-        let mut listeners: Vec<Arc<dyn Listener>> = vec![
-            Arc::new(Log),
-            Arc::clone(&metrics) as Arc<dyn Listener>,
-            Arc::clone(&now) as Arc<dyn Listener>,
-        ];
+        readings.extend(history_readings(&archive));
+        let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), readings)?);
+        let mut listeners: Vec<Arc<dyn Listener>> =
+            vec![Arc::new(Log), Arc::clone(&metrics) as Arc<dyn Listener>];
+        listeners.extend(archive.listeners());
         if let Some(tally) = Tally::if_wanted() {
             listeners.push(Arc::new(tally));
         }
-        if let Some(path) = event_log {
+        if let Some(path) = &arguments.event_log {
             listeners.push(Arc::new(EventFile::open(path)?));
         }
         let store = store_observers::facts(store);
         // Until it is known who may.
         let may_read: MayRead = Arc::new(|_| false);
-        let site = Site { may_read, version: env!("CARGO_PKG_VERSION"), metrics, now, store };
+        let site = Site { may_read, version: env!("CARGO_PKG_VERSION"), metrics, archive, store };
         Ok(Self { listeners: Listeners::new(listeners), site })
     }
 
@@ -101,6 +104,19 @@ impl Observers {
     pub(crate) fn site(&self) -> Site {
         self.site.clone()
     }
+}
+
+fn open_archive(arguments: &ServeArgs, root: &Path) -> anyhow::Result<Archive> {
+    let bytes_max = arguments.history_bytes.0;
+    if bytes_max < BYTES_MIN {
+        bail!("--history-bytes: {bytes_max} is less than the least, {}m", BYTES_MIN >> 20);
+    }
+    let options = (arguments.history_days > 0).then(|| history::Options {
+        directory: root.join(HISTORY),
+        age_max: Duration::from_secs(u64::from(arguments.history_days) * 86_400),
+        bytes_max,
+    });
+    Archive::open(options).context("starting the history")
 }
 
 /// Serves the page and the metrics on a task of its own, for as long as the runtime lives.
@@ -188,6 +204,48 @@ fn readings(store: &Arc<Store>) -> Vec<Reading> {
         },
     ];
     own.into_iter().chain(store_observers::readings(store)).collect()
+}
+
+/// Numbers about the history, read at each scrape.
+fn history_readings(archive: &Archive) -> impl Iterator<Item = Reading> {
+    type Row = (ReadingKind, &'static str, &'static str, fn(&HistoryStats) -> u64);
+    let rows: [Row; 5] = [
+        (
+            ReadingKind::Counter,
+            "history_records_total",
+            "Records of executions and lookups that were written to the history.",
+            |it| it.written,
+        ),
+        (
+            ReadingKind::Counter,
+            "history_dropped_records_total",
+            "Records that the history lost, because it was behind or its disk did not take them.",
+            |it| it.dropped,
+        ),
+        (
+            ReadingKind::Counter,
+            "history_deleted_records_total",
+            "Records that were deleted because they were old or took too much space.",
+            |it| it.deleted,
+        ),
+        (
+            ReadingKind::Counter,
+            "history_broken_total",
+            "Times that the history was found broken and started anew.",
+            |it| it.broken,
+        ),
+        (
+            ReadingKind::Gauge,
+            "history_used_bytes",
+            "Disk space of the records in the history.",
+            |it| it.used_bytes,
+        ),
+    ];
+    rows.into_iter().map(|(kind, name, help, read)| {
+        let archive = archive.clone();
+        let read = move || i64::try_from(read(&archive.stats())).unwrap_or(i64::MAX);
+        Reading { kind, name, help, label: None, read: Box::new(read) }
+    })
 }
 
 /// The log: a line for each answered operation.

@@ -103,7 +103,7 @@ where
 {
     let store = open_store(arguments)?;
     let upstream = arguments.upstream.open(&store)?;
-    let observers = Observers::open(arguments.event_log.as_deref(), &store, upstream.as_ref())?;
+    let observers = Observers::open(arguments, &store, upstream.as_ref())?;
     let (worker, functions, images) = start_worker(arguments, &store, observers.listeners())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -284,6 +284,7 @@ async fn serve(
     let services = Services {
         store: Arc::clone(&store),
         worker: worker.clone(),
+        archive: site.archive.clone(),
         health: health.clone(),
         functions,
     };

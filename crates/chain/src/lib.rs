@@ -6,11 +6,13 @@
 //! as [`Printable`], escaped and cut.
 
 mod printable;
+mod shell;
 
 use std::error::Error;
 use std::fmt;
 
 pub use printable::{Printable, is_deceptive};
+pub use shell::{shell_word, visible};
 
 /// Displays an error and all of its sources, separated by `: `.
 ///

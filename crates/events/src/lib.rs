@@ -6,8 +6,8 @@
 //! ```text
 //!  worker ──► Listeners ──┬─► log      a line per action
 //!                         ├─► metrics  counters and histograms
-//!                         ├─► history  a JSON line per event
-//!                         └─► web      running and recent actions
+//!                         ├─► history  a row and a JSON line per event, running actions
+//!                         └─► web      pages of what history has
 //! ```
 //!
 //! Words that a client or an action chose are [`Printable`] in them: a reader need not escape them for a
@@ -21,6 +21,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use chain::Printable;
 use serde::Serialize;
 
@@ -42,21 +43,7 @@ pub enum Event {
     /// An operation has its answer.
     Finished(Arc<Finished>),
     /// A client asked for a cached result without executing.
-    LookedUp {
-        /// What it got.
-        result: Lookup,
-    },
-}
-
-/// The outcome of looking for a cached result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lookup {
-    /// There is a complete one.
-    Hit,
-    /// There is none, or a blob that it names is gone.
-    Miss,
-    /// There is one that was computed with another root file system than the action would have now.
-    OtherEnvironment,
+    LookedUp(Arc<LookedUp>),
 }
 
 /// An action that waits for a slot.
@@ -64,10 +51,73 @@ pub enum Lookup {
 pub struct Queued {
     /// The operation's name.
     pub operation: Arc<str>,
+    /// The instance name.
+    pub instance: String,
+    /// The function of the action's digest.
+    pub digest_function: &'static str,
     /// The action's digest, as `hash/size`.
     pub action: String,
     /// Names that the client gave the request.
     pub origin: Arc<Origin>,
+}
+
+/// A lookup in the action cache by a client that did not ask for an execution.
+#[derive(Debug, Clone)]
+pub struct LookedUp {
+    /// The instance name.
+    pub instance: String,
+    /// The function of the action's digest.
+    pub digest_function: &'static str,
+    /// The action's digest, as `hash/size`.
+    pub action: String,
+    /// Names that the client gave the request.
+    pub origin: Arc<Origin>,
+    /// When the lookup was over.
+    pub at: SystemTime,
+    /// The reason why there was no result; `None` for a hit.
+    pub miss: Option<Miss>,
+}
+
+/// The reason why an action had no result in the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Miss {
+    /// The cache had no result of this action.
+    Absent,
+    /// The cache had a result, and the store lacked a blob that it names.
+    Incomplete,
+    /// The cache had a result that was computed with another root file system than the action would have now.
+    OtherEnvironment,
+    /// The client asked to execute without a lookup.
+    Skipped,
+    /// The action asks not to be cached.
+    Uncacheable,
+    /// The cache could not be read.
+    Failed,
+}
+
+impl Miss {
+    /// Every reason.
+    pub const ALL: [Self; 6] = [
+        Self::Absent,
+        Self::Incomplete,
+        Self::OtherEnvironment,
+        Self::Skipped,
+        Self::Uncacheable,
+        Self::Failed,
+    ];
+
+    /// The name, as in JSON and in the labels of metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Incomplete => "incomplete",
+            Self::OtherEnvironment => "other_environment",
+            Self::Skipped => "skipped",
+            Self::Uncacheable => "uncacheable",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// The origin of a request. All names but the principal's are from its `RequestMetadata` (REAPI) and empty
@@ -101,8 +151,16 @@ pub struct Finished {
     pub operation: Arc<str>,
     /// The instance name.
     pub instance: String,
+    /// The function of the digests.
+    pub digest_function: &'static str,
     /// The action's digest, as `hash/size`.
     pub action: String,
+    /// The digest of its Command; `None` where the Action was not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// The digest of its input root; `None` where the Action was not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_root: Option<String>,
     /// Names that the client gave the request.
     pub origin: Arc<Origin>,
     /// When the request came.
@@ -110,10 +168,12 @@ pub struct Finished {
     pub queued_at: SystemTime,
     /// Whether the result was in the action cache.
     pub cached: bool,
-    /// Whether there was a cached result that was computed with another root file system than the action
-    /// has now.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub other_environment: bool,
+    /// The reason why it was not; `None` if it was, and where the action was refused before that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub miss: Option<Miss>,
+    /// The bounds of the action beside the server's own.
+    #[serde(skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
     /// The command's exit code; none where it did not run to its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
@@ -132,6 +192,38 @@ pub struct Finished {
     pub output_bytes: u64,
     /// The worker's name.
     pub worker: String,
+    /// The encoded `ActionResult` (REAPI) with digests in place of contents; `None` where nothing ran, and
+    /// for a result that takes more than [`RESULT_BYTES_MAX`].
+    #[serde(skip)]
+    pub result: Option<Bytes>,
+}
+
+/// The largest result that an event has. Real ones take some hundred bytes; a listener may hold thousands of
+/// events.
+pub const RESULT_BYTES_MAX: usize = 8 << 10;
+
+/// The bounds of one action. `None` where only the server's own bounds apply.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// The timeout, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_us: Option<u64>,
+    /// The most memory, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// The most processor time, in cores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_cores: Option<u32>,
+    /// The most processes and threads at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids_max: Option<u32>,
+}
+
+impl Limits {
+    /// Whether there is no bound.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The reason for the lack of a good result.

@@ -141,7 +141,7 @@ impl<W: Write> Writer<W> {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use events::{Origin, Stages};
+    use events::{Limits, Miss, Origin, Stages};
     use serde_json::Value;
 
     use super::*;
@@ -150,11 +150,15 @@ mod tests {
         Event::Finished(Arc::new(Finished {
             operation: "operations/1".into(),
             instance: String::new(),
+            digest_function: "sha256",
             action: action.to_owned(),
+            command: None,
+            input_root: None,
             origin: Arc::new(Origin { mnemonic: "CppCompile".into(), ..Origin::default() }),
             queued_at: SystemTime::UNIX_EPOCH + Duration::from_micros(7),
             cached: false,
-            other_environment: false,
+            miss: Some(Miss::Absent),
+            limits: Limits::default(),
             exit_code: Some(1),
             error: None,
             stages: Stages { run_us: Some(5), ..Stages::default() },
@@ -162,6 +166,7 @@ mod tests {
             outputs: 1,
             output_bytes: 2,
             worker: "here".into(),
+            result: None,
         }))
     }
 
@@ -172,7 +177,6 @@ mod tests {
         for action in ["a/1", "b/2\n"] {
             let file = EventFile::open(&path).unwrap();
             file.tell(&finished(action));
-            file.tell(&Event::LookedUp { result: events::Lookup::Hit });
         }
         let text = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<Value> =
@@ -183,7 +187,9 @@ mod tests {
         assert_eq!(lines[0]["queued_at_us"], 7);
         assert_eq!(lines[0]["run_us"], 5);
         assert_eq!(lines[0]["origin"]["mnemonic"], "CppCompile");
+        assert_eq!(lines[0]["miss"], "absent");
         assert_eq!(lines[0].get("error"), None);
+        assert_eq!(lines[0].get("limits"), None);
     }
 
     #[test]

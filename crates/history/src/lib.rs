@@ -1,9 +1,47 @@
 //! The daemon's events, kept for later.
 //!
-//! Today this is the event file: one JSON line per answered operation, appended to a file or written
-//! to standard output. It is never needed for serving. A thread of its own writes it, so that a slow
-//! or full disk costs lines of the file and nothing else.
+//! ```text
+//!  events ──┬─► EventFile   a JSON line per answered operation, in a file or on standard output
+//!           ├─► History ──► bounded queue ──► writer's thread ──► <root>/history/events.db
+//!           │                                                       ▲
+//!           │               pages and verbs ──► Reader ─────────────┘
+//!           ├─► Feed        new records, to those that follow them
+//!           └─► Now         running and queued actions
+//! ```
+//!
+//! Nothing here is needed for serving. A slow or full disk costs records, which are counted, and a broken
+//! database is deleted and started anew.
+//!
+//! - `record`: one execution or lookup, as it is kept.
+//! - `schema`: the tables, the indexes and the connections.
+//! - `batch`: records on their way into the tables.
+//! - `bounds`: what is deleted because it is old or takes too much space.
+//! - `compare`: the differences of two Actions.
+//! - `text`: times as people read them.
+//! - `writer`: the thread that owns the database.
+//! - `reader`: questions.
+//! - `Archive`: all of it but the event file, for the page and for the services.
 
+mod archive;
+mod batch;
+mod bounds;
+pub mod compare;
 mod event_file;
+mod feed;
+mod now;
+pub mod reader;
+pub mod record;
+mod schema;
+pub mod text;
+mod writer;
 
+#[cfg(test)]
+mod tests;
+
+pub use archive::{Archive, AskError};
 pub use event_file::{EventFile, EventFileError};
+pub use feed::{Feed, Follower};
+pub use now::{Live, Now, Snapshot};
+pub use reader::{Page, ReadError, Reader};
+pub use record::{Kind, Record};
+pub use writer::{BYTES_MIN, History, HistoryStats, Options};

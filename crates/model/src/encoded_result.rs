@@ -38,6 +38,8 @@ mod field {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedResult {
     message: Bytes,
+    /// The length of the message without the fields that [`EncodedResult::with_fields`] added.
+    own_bytes: usize,
     exit_code: i32,
     outputs: u64,
     output_bytes: u64,
@@ -79,8 +81,10 @@ impl EncodedResult {
     pub fn of(result: &crate::proto::ActionResult) -> Self {
         let files = result.output_files.iter().filter_map(|file| file.digest.as_ref());
         let symlinks = result.output_symlinks.len();
+        let message: Bytes = result.encode_to_vec().into();
         Self {
-            message: result.encode_to_vec().into(),
+            own_bytes: message.len(),
+            message,
             exit_code: result.exit_code,
             outputs: (result.output_files.len() + result.output_directories.len() + symlinks)
                 as u64,
@@ -104,12 +108,18 @@ impl EncodedResult {
         scan.result()?;
         let Scan { exit_code, outputs, output_bytes, mut references, .. } = scan;
         references.tidy();
-        Ok((Self { message, exit_code, outputs, output_bytes }, references))
+        let own_bytes = message.len();
+        Ok((Self { message, own_bytes, exit_code, outputs, output_bytes }, references))
     }
 
     /// The encoded `ActionResult`.
     pub fn message(&self) -> &Bytes {
         &self.message
+    }
+
+    /// The encoded `ActionResult` without the fields that [`EncodedResult::with_fields`] added.
+    pub fn own_message(&self) -> &[u8] {
+        &self.message[..self.own_bytes]
     }
 
     /// The exit code of the command.
@@ -183,7 +193,8 @@ impl EncodedResult {
             }
         }
         filled.extend_from_slice(&streams);
-        Ok(Self { message: filled.freeze(), ..self.clone() })
+        let own_bytes = filled.len();
+        Ok(Self { message: filled.freeze(), own_bytes, ..self.clone() })
     }
 }
 

@@ -22,11 +22,12 @@ use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 
 /// The files to compile, beside those that they import.
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "build/bazel/remote/execution/v2/remote_execution.proto",
     "google/bytestream/bytestream.proto",
     "google/rpc/error_details.proto",
     "actiond/internal/v1/cas.proto",
+    "actiond/internal/v1/history.proto",
     "actiond/internal/v1/store.proto",
     "actiond/v1/resource_usage.proto",
 ];

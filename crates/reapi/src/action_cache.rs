@@ -94,6 +94,7 @@ impl ActionCache {
         request: Request<GetActionResultRequest>,
         loan: Arc<Loan>,
     ) -> Result<Response<Encoded>, Status> {
+        let origin = Arc::new(origin::of(request.metadata(), request.extensions()));
         check_instance(request.extensions(), &request.get_ref().instance_name)?;
         let caller = origin::encoded(request.metadata());
         let message = request.into_inner();
@@ -109,7 +110,7 @@ impl ActionCache {
         let answer = |result: &EncodedResult| Response::new(Encoded(result.message().clone()));
         if wanted.is_nothing()
             && let Ok(result) =
-                self.worker.cached_result(&self.store.resident(), &instance, &action)
+                self.worker.cached_result(&self.store.resident(), &instance, &action, &origin)
         {
             // Going to another thread and back would cost more than all else.
             match result {
@@ -122,7 +123,7 @@ impl ActionCache {
         let _turn = self.lookups.turn().await;
         let (store, worker) = (Arc::clone(&self.store), self.worker.clone());
         let result = blocking::run_for_caller(move |caller| {
-            let cached = worker.cached_result(&store.blocking(), &instance, &action);
+            let cached = worker.cached_result(&store.blocking(), &instance, &action, &origin);
             let cached = cached.map_err(|error| lookup_failed(&error))?;
             let result = cached.ok_or_else(|| not_cached(&action))?;
             let result_bytes = result.message().len() as u64;

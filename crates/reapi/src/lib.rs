@@ -18,7 +18,7 @@
 //!
 //! - [`server`]: the HTTP/2 settings, and all services behind one address.
 //! - `capabilities`, `cas`, `byte_stream`, `action_cache`, `execution`, `operations`, `internal`,
-//!   `store_maintenance`, `reflection`: a service each.
+//!   `store_maintenance`, `history`, `reflection`: a service each.
 //! - [`maintenance`]: what operators do with the store, as messages.
 //! - [`operation`]: operations as clients see them.
 //! - [`inline`]: small blobs sent inside a result.
@@ -41,6 +41,7 @@ mod cas;
 mod execution;
 mod frame;
 mod grpc;
+mod history;
 mod inline;
 mod internal;
 mod lookups;

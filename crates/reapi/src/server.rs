@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use access::{Authorize, Policy};
+use history::Archive;
 use store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_stream::{Stream, StreamExt as _};
@@ -22,6 +23,7 @@ use crate::capabilities::{Capabilities, OfferedFunctions};
 use crate::cas::ContentAddressableStorage;
 use crate::execution::Execution;
 use crate::grpc::Endpoint;
+use crate::history::History;
 use crate::internal::InternalCas;
 use crate::lookups::Lookups;
 use crate::memory::{Accounted, Budget, Lending};
@@ -70,6 +72,8 @@ pub struct Services {
     pub store: Arc<Store>,
     /// Runs the actions.
     pub worker: Worker,
+    /// Past and present actions.
+    pub archive: Archive,
     /// Tells clients whether new work is welcome.
     pub health: Health,
     /// The digest functions that clients may use.
@@ -162,7 +166,7 @@ where
 }
 
 fn routes(
-    Services { store, worker, health, functions }: Services,
+    Services { store, worker, archive, health, functions }: Services,
     capabilities: Capabilities,
 ) -> Result<Routes, tonic_reflection::server::Error> {
     let lookups = Lookups::new();
@@ -186,6 +190,7 @@ fn routes(
         .add_service(Endpoint(Operations::new(worker)))
         .add_service(Endpoint(InternalCas::new(Arc::clone(&store), functions.cache)))
         .add_service(Endpoint(StoreMaintenance::new(store)))
+        .add_service(Endpoint(History::new(archive, functions.cache)))
         .add_service(reflection::v1()?.max_decoding_message_size(MAX_NAME_MESSAGE_BYTES))
         .add_service(reflection::v1alpha()?.max_decoding_message_size(MAX_NAME_MESSAGE_BYTES));
     Ok(routes.routes())

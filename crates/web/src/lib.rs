@@ -14,11 +14,9 @@
 //! scripts other than the page's own.
 
 mod metrics;
-mod now;
 mod page;
 mod server;
 
 pub use metrics::{Metrics, MetricsError, Reading, ReadingKind};
-pub use now::Now;
 pub use page::Fact;
 pub use server::{Facts, MayRead, Site, serve};

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use events::{Event, Finished, Listener, Lookup, Stages};
+use events::{Event, Finished, Listener, Miss, Stages};
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, LabelPair, Metric, MetricFamily, MetricType};
@@ -119,6 +119,7 @@ pub struct Metrics {
     cpu_seconds: CounterVec,
     output_bytes: IntCounter,
     lookups: IntCounterVec,
+    misses: IntCounterVec,
     queued: IntGauge,
     running: IntGauge,
     mnemonics: Mutex<HashSet<String>>,
@@ -168,6 +169,13 @@ impl Metrics {
                 ),
                 &["result"],
             )?,
+            misses: IntCounterVec::new(
+                Opts::new(
+                    "actiond_action_cache_misses_total",
+                    "Requests for which the action cache had no result, by the kind of request and the reason.",
+                ),
+                &["request", "reason"],
+            )?,
             queued: IntGauge::new("actiond_actions_queued", "Actions that wait for a slot.")?,
             running: IntGauge::new("actiond_actions_running", "Actions that a slot runs.")?,
             mnemonics: Mutex::default(),
@@ -179,6 +187,7 @@ impl Metrics {
         register(registry, &metrics.cpu_seconds)?;
         register(registry, &metrics.output_bytes)?;
         register(registry, &metrics.lookups)?;
+        register(registry, &metrics.misses)?;
         register(registry, &metrics.queued)?;
         register(registry, &metrics.running)?;
         Ok(metrics)
@@ -199,14 +208,22 @@ impl Metrics {
         self.running.set(number(running));
     }
 
+    /// A request found no cached result.
+    fn missed(&self, request: &str, miss: Option<Miss>) {
+        if let Some(miss) = miss {
+            self.misses.with_label_values(&[request, miss.as_str()]).inc();
+        }
+    }
+
     fn finished(&self, finished: &Finished) {
+        self.missed("execute", finished.miss);
         let result = match (&finished.error, finished.exit_code) {
             (Some(failure), _) => failure.kind,
             (None, _) if finished.cached => "cached",
             (None, Some(0)) => "success",
             (None, _) => "failure",
         };
-        if finished.other_environment {
+        if finished.miss == Some(Miss::OtherEnvironment) {
             self.lookups.with_label_values(&[OTHER_ENVIRONMENT]).inc();
         }
         let mnemonic = self.bounded(finished.origin.mnemonic.as_str());
@@ -251,13 +268,14 @@ impl Listener for Metrics {
     fn tell(&self, event: &Event) {
         match event {
             Event::Finished(finished) => self.finished(finished),
-            Event::LookedUp { result } => {
-                let result = match result {
-                    Lookup::Hit => "hit",
-                    Lookup::Miss => "miss",
-                    Lookup::OtherEnvironment => OTHER_ENVIRONMENT,
+            Event::LookedUp(lookup) => {
+                let result = match lookup.miss {
+                    None => "hit",
+                    Some(Miss::OtherEnvironment) => OTHER_ENVIRONMENT,
+                    Some(_) => "miss",
                 };
                 self.lookups.with_label_values(&[result]).inc();
+                self.missed("lookup", lookup.miss);
             }
             Event::Queued(_) | Event::Withdrawn { .. } | Event::Started { .. } => {}
         }
@@ -290,7 +308,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::SystemTime;
 
-    use events::{Failure, Origin, Usage};
+    use events::{Failure, Limits, LookedUp, Origin, Usage};
 
     use super::*;
 
@@ -298,11 +316,15 @@ mod tests {
         let mut finished = Finished {
             operation: "operations/1".into(),
             instance: String::new(),
+            digest_function: "sha256",
             action: "a/1".into(),
+            command: None,
+            input_root: None,
             origin: Arc::new(Origin { mnemonic: mnemonic.into(), ..Origin::default() }),
             queued_at: SystemTime::now(),
             cached: false,
-            other_environment: false,
+            miss: Some(Miss::Absent),
+            limits: Limits::default(),
             exit_code: Some(0),
             error: None,
             stages: Stages { run_us: Some(20_000), ..Stages::default() },
@@ -310,9 +332,21 @@ mod tests {
             outputs: 1,
             output_bytes: 10,
             worker: "here".into(),
+            result: None,
         };
         change(&mut finished);
         Event::Finished(Arc::new(finished))
+    }
+
+    fn lookup(miss: Option<Miss>) -> Event {
+        Event::LookedUp(Arc::new(LookedUp {
+            instance: String::new(),
+            digest_function: "sha256",
+            action: "a/1".into(),
+            origin: Arc::default(),
+            at: SystemTime::now(),
+            miss,
+        }))
     }
 
     fn text(events: &[Event]) -> String {
@@ -342,10 +376,11 @@ mod tests {
             finished("CppCompile", |_| ()),
             finished("CppCompile", |it| it.exit_code = Some(1)),
             finished("CppCompile", |it| it.cached = true),
-            finished("CppCompile", |it| it.other_environment = true),
+            finished("CppCompile", |it| it.miss = Some(Miss::OtherEnvironment)),
             finished("", |it| it.error = Some(failure)),
-            Event::LookedUp { result: Lookup::Hit },
-            Event::LookedUp { result: Lookup::OtherEnvironment },
+            lookup(None),
+            lookup(Some(Miss::Incomplete)),
+            lookup(Some(Miss::OtherEnvironment)),
         ]);
         for line in [
             r#"actiond_actions_total{mnemonic="CppCompile",result="success"} 2"#,
@@ -353,7 +388,11 @@ mod tests {
             r#"actiond_actions_total{mnemonic="CppCompile",result="cached"} 1"#,
             r#"actiond_actions_total{mnemonic="none",result="timed_out"} 1"#,
             r#"actiond_action_cache_lookups_total{result="hit"} 1"#,
+            r#"actiond_action_cache_lookups_total{result="miss"} 1"#,
             r#"actiond_action_cache_lookups_total{result="other_environment"} 2"#,
+            r#"actiond_action_cache_misses_total{reason="incomplete",request="lookup"} 1"#,
+            r#"actiond_action_cache_misses_total{reason="absent",request="execute"} 4"#,
+            r#"actiond_action_cache_misses_total{reason="other_environment",request="execute"} 1"#,
             r#"actiond_action_stage_seconds_bucket{stage="run",le="0.01"} 0"#,
             r#"actiond_action_stage_seconds_bucket{stage="run",le="0.03"} 4"#,
             r#"actiond_action_cpu_seconds_total{mode="user"} 6"#,

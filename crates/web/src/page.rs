@@ -4,9 +4,9 @@ use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use events::{Finished, Origin};
+use history::{Live, Snapshot};
 
 use crate::metrics::named;
-use crate::now::{Live, Snapshot};
 
 /// The style sheet; dark and light follow the system, and narrow screens scroll tables.
 pub(crate) const STYLE: &str = include_str!("page.css");
@@ -197,7 +197,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Instant, SystemTime};
 
-    use events::{Failure, Stages};
+    use events::{Failure, Limits, Stages};
 
     use super::*;
 
@@ -214,6 +214,9 @@ mod tests {
             configuration: HOSTILE.into(),
         });
         let live = Live {
+            operation: HOSTILE.into(),
+            instance: HOSTILE.into(),
+            digest_function: "sha256",
             action: HOSTILE.into(),
             origin: Arc::clone(&origin),
             queued: Instant::now(),
@@ -222,11 +225,15 @@ mod tests {
         let finished = Finished {
             operation: "operations/1".into(),
             instance: HOSTILE.into(),
+            digest_function: "sha256",
             action: HOSTILE.into(),
+            command: None,
+            input_root: None,
             origin,
             queued_at: SystemTime::now(),
             cached: false,
-            other_environment: false,
+            miss: None,
+            limits: Limits::default(),
             exit_code: None,
             error: Some(Failure { kind: "invalid", message: HOSTILE.into() }),
             stages: Stages { inputs_us: Some(1), run_us: Some(3), ..Stages::default() },
@@ -234,6 +241,7 @@ mod tests {
             outputs: 0,
             output_bytes: 0,
             worker: HOSTILE.into(),
+            result: None,
         };
         let queued = Live { started: None, ..live.clone() };
         let now = Snapshot {

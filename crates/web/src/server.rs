@@ -18,10 +18,10 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use history::Archive;
 use tokio::net::TcpListener;
 
 use crate::metrics::Metrics;
-use crate::now::Now;
 use crate::page::{self, Fact};
 
 /// Only the page's own script and style, and nothing of any other site.
@@ -46,8 +46,8 @@ pub struct Site {
     pub version: &'static str,
     /// The counters.
     pub metrics: Arc<Metrics>,
-    /// The actions that run now.
-    pub now: Arc<Now>,
+    /// Past and present actions.
+    pub archive: Archive,
     /// The state of the store.
     pub store: Facts,
 }
@@ -76,15 +76,15 @@ fn router(site: Site) -> Router {
 }
 
 async fn whole(State(site): State<Site>) -> Response {
-    html(page::page(site.version, &site.now.snapshot(), &(site.store)()))
+    html(page::page(site.version, &site.archive.now.snapshot(), &(site.store)()))
 }
 
 async fn fragment(State(site): State<Site>) -> Response {
-    html(page::fragment(&site.now.snapshot(), &(site.store)()))
+    html(page::fragment(&site.archive.now.snapshot(), &(site.store)()))
 }
 
 async fn metrics(State(site): State<Site>) -> Response {
-    let (queued, running) = site.now.counts();
+    let (queued, running) = site.archive.now.counts();
     site.metrics.set_live(queued, running);
     match site.metrics.encode() {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
@@ -140,7 +140,7 @@ mod tests {
     async fn answer(request: Request, may_read: MayRead) -> (StatusCode, HeaderMap, String) {
         let metrics = Arc::new(Metrics::new("1", Vec::new()).unwrap());
         let store: Facts = Arc::new(|| vec![Fact { name: "blobs", value: "12".into() }]);
-        let site = Site { may_read, version: "1", metrics, now: Arc::default(), store };
+        let site = Site { may_read, version: "1", metrics, archive: Archive::default(), store };
         let response = router(site).oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, 1 << 20).await.unwrap();

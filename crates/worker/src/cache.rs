@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
+use events::Miss;
 use model::result::{MAX_TREE_BYTES, References, TreeDigests, tree_digests, tree_directories};
 use model::{Chain, Digest, Directory, EncodedResult, Entry, InstanceName};
 use runtimes::Runtimes;
@@ -23,10 +24,8 @@ const MAX_DIRECTORIES: usize = 100_000;
 pub(crate) enum Lookup {
     /// The result of an action that succeeded; complete.
     Hit(EncodedResult),
-    Miss,
-    /// There is a result that says nothing of the environment that the action would find now. It stays
-    /// until the next one replaces it.
-    OtherEnvironment,
+    /// The reason why there is none. A result of another environment stays until the next one replaces it.
+    Miss(Miss),
 }
 
 /// The cached result of an action.
@@ -42,16 +41,16 @@ pub(crate) fn lookup(
         source => CacheError::Read { action: *action, source: Box::new(source) },
     };
     let Some(value) = view.cached_result(instance.as_str(), action).map_err(read)? else {
-        return Ok(Lookup::Miss);
+        return Ok(Lookup::Miss(Miss::Absent));
     };
     let (stamp, message) = stamp::split(&value);
     if !stamp.is_some_and(|stamp| stamp.is_current(runtimes)) {
-        return Ok(Lookup::OtherEnvironment);
+        return Ok(Lookup::Miss(Miss::OtherEnvironment));
     }
     // A result goes when what it names goes.
     let miss = || {
         let removed = view.remove_incomplete(instance.as_str(), action, &value);
-        removed.map(|()| Lookup::Miss).map_err(read)
+        removed.map(|()| Lookup::Miss(Miss::Incomplete)).map_err(read)
     };
     let Some((result, references)) = complete_but_for_trees(view, action, message) else {
         return miss();
@@ -263,10 +262,11 @@ mod tests {
         let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let store = Store::open(root.path(), StoreOptions::default()).unwrap();
         let action = Digest::of(FUNCTION, b"action");
-        assert!(matches!(look(&store, &action), Lookup::Miss));
+        assert!(matches!(look(&store, &action), Lookup::Miss(Miss::Absent)));
         store.action_cache().put("", &action, b"").unwrap();
         for _ in 0..2 {
-            assert!(matches!(look(&store, &action), Lookup::OtherEnvironment));
+            let found = look(&store, &action);
+            assert!(matches!(found, Lookup::Miss(Miss::OtherEnvironment)));
         }
         let uploaded = stamp::entry_of_upload(&proto::ActionResult::default());
         store.action_cache().put("", &action, &uploaded).unwrap();

@@ -3,16 +3,61 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use events::{Event, Failure, Finished, Origin, Queued};
-use model::{EncodedResult, Printable};
+use bytes::Bytes;
+use events::{Event, Failure, Finished, Limits, LookedUp, Miss, Origin, Queued, RESULT_BYTES_MAX};
+use model::{ActionMessage, Digest, EncodedResult, InstanceName, Printable};
 
 use crate::operation::{Done, Operation};
 use crate::timeline::Timeline;
+
+/// The parts of an action that its last event names beside those of the operation.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Described {
+    pub(crate) command: Option<Digest>,
+    pub(crate) input_root: Option<Digest>,
+    pub(crate) miss: Option<Miss>,
+    pub(crate) limits: Limits,
+}
+
+impl Described {
+    /// An action that is to be run, for the reason `miss`.
+    pub(crate) fn to_run(action: &ActionMessage, miss: Miss) -> Self {
+        let miss = if action.do_not_cache { Miss::Uncacheable } else { miss };
+        let (command, input_root) = (Some(action.command), Some(action.input_root));
+        Self { command, input_root, miss: Some(miss), limits: Limits::default() }
+    }
+
+    /// Adds the limits with which the action runs.
+    pub(crate) fn limited_by(&mut self, limits: &model::Limits, timeout: Option<Duration>) {
+        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let model::Limits { memory_bytes, cpu_cores, pids_max } = *limits;
+        self.limits = Limits { timeout_us: timeout.map(us), memory_bytes, cpu_cores, pids_max };
+    }
+}
+
+/// A client looked for a cached result.
+pub(crate) fn looked_up(
+    instance: &InstanceName,
+    action: &Digest,
+    origin: &Arc<Origin>,
+    miss: Option<Miss>,
+) -> Event {
+    Event::LookedUp(Arc::new(LookedUp {
+        instance: instance.to_string(),
+        digest_function: action.function().name(),
+        action: action.to_string(),
+        origin: Arc::clone(origin),
+        at: SystemTime::now(),
+        miss,
+    }))
+}
 
 /// The operation waits for a slot.
 pub(crate) fn queued(operation: &Operation, origin: &Arc<Origin>) -> Event {
     Event::Queued(Queued {
         operation: operation.name.as_str().into(),
+        instance: operation.instance.to_string(),
+        digest_function: operation.action.function().name(),
         action: operation.action.to_string(),
         origin: Arc::clone(origin),
     })
@@ -22,6 +67,7 @@ pub(crate) fn queued(operation: &Operation, origin: &Arc<Origin>) -> Event {
 pub(crate) fn finished(
     operation: &Operation,
     origin: &Arc<Origin>,
+    described: &Described,
     timeline: &Timeline,
     done: &Done,
 ) -> Event {
@@ -33,11 +79,15 @@ pub(crate) fn finished(
     Event::Finished(Arc::new(Finished {
         operation: operation.name.as_str().into(),
         instance: operation.instance.to_string(),
+        digest_function: operation.action.function().name(),
         action: operation.action.to_string(),
+        command: described.command.map(|digest| digest.to_string()),
+        input_root: described.input_root.map(|digest| digest.to_string()),
         origin: Arc::clone(origin),
         queued_at: queued_at(timeline),
         cached: done.cached,
-        other_environment: timeline.other_environment,
+        miss: described.miss,
+        limits: described.limits,
         exit_code: result.map(EncodedResult::exit_code),
         error: done.error.as_ref().map(failure),
         stages: timeline.stages(),
@@ -45,7 +95,15 @@ pub(crate) fn finished(
         outputs: result.map_or(0, EncodedResult::outputs),
         output_bytes: result.map_or(0, EncodedResult::output_bytes),
         worker: timeline.metadata().worker.clone(),
+        // A cached one is in the cache.
+        result: result.filter(|_| !done.cached).and_then(small_message),
     }))
+}
+
+/// A copy: a slice would hold the streams in memory, too.
+fn small_message(result: &EncodedResult) -> Option<Bytes> {
+    let message = result.own_message();
+    (message.len() <= RESULT_BYTES_MAX).then(|| Bytes::copy_from_slice(message))
 }
 
 fn queued_at(timeline: &Timeline) -> SystemTime {

@@ -39,7 +39,7 @@ use crate::outputs::Collection;
 use crate::queue::{Queue, Taken};
 use crate::reading::Reading;
 use crate::registry::Registry;
-use crate::report;
+use crate::report::{self, Described};
 use crate::server_log;
 use crate::stamp::Stamp;
 use crate::timeline::{Moment, Timeline};
@@ -54,6 +54,7 @@ pub(crate) struct Job {
     pub(crate) operation: Arc<Operation>,
     pub(crate) origin: Arc<Origin>,
     pub(crate) action: ActionMessage,
+    pub(crate) described: Described,
     pub(crate) timeline: Timeline,
 }
 
@@ -107,23 +108,26 @@ impl Slot {
     pub(crate) fn serve(&self) {
         while let Some(Taken { item: job, demand }) = self.shared.queue.pop() {
             let (operation, origin) = (Arc::clone(&job.operation), Arc::clone(&job.origin));
+            let described = job.described;
             let ran = catch_unwind(AssertUnwindSafe(|| self.run(job)));
             if ran.is_err() {
                 let error = ActionError::Internal("the server panicked on this action".into());
-                self.answer(&operation, &origin, Timeline::queued_now(""), Done::failed(error));
+                let timeline = Timeline::queued_now("");
+                self.answer(&operation, &origin, &described, timeline, Done::failed(error));
             }
             self.shared.queue.finished(demand);
         }
     }
 
     fn run(&self, job: Job) {
-        let Job { operation, origin, action, mut timeline } = job;
+        let Job { operation, origin, action, mut described, mut timeline } = job;
         self.shared.listeners.tell(&Event::Started { operation: operation.name.as_str().into() });
         let cacheable = !action.do_not_cache;
         timeline.mark(Moment::WorkerStart);
         let mut leftovers = Leftovers::default();
         let ran = if operation.cancellation.attach(&self.stop) {
-            self.execute(&operation, &origin, action, &mut timeline, &mut leftovers)
+            let described = &mut described;
+            self.execute(&operation, &origin, action, described, &mut timeline, &mut leftovers)
         } else {
             Err(self.shared.cancelled())
         };
@@ -137,7 +141,7 @@ impl Slot {
                 Done { server_log, ..Done::failed(error) }
             }
         };
-        self.answer(&operation, &origin, timeline, done);
+        self.answer(&operation, &origin, &described, timeline, done);
         self.put_away(leftovers);
     }
 
@@ -164,12 +168,14 @@ impl Slot {
         operation: &Operation,
         origin: &Origin,
         action: ActionMessage,
+        described: &mut Described,
         timeline: &mut Timeline,
         leftovers: &mut Leftovers,
     ) -> Result<Ran, ActionError> {
         let shared = &*self.shared;
         timeline.mark(Moment::InputFetchStart);
         let (mut action, pinned) = self.load(operation, origin, action)?;
+        described.limited_by(&action.command.properties.limits, self.timeout_of(&action));
         output_links::follow(&pinned.tree, &mut action.command.outputs)?;
         let pinned = &*leftovers.inputs.insert(pinned);
         // Told once the inputs are pinned: who sees it may rely on them.
@@ -266,6 +272,10 @@ impl Slot {
         action.with_command(&command, &self.shared.config.platform).map(Some).map_err(invalid)
     }
 
+    fn timeout_of(&self, action: &ActionSpec) -> Option<Duration> {
+        action.timeout.or_else(|| self.shared.config.timeout_of_others())
+    }
+
     fn run_command(
         &self,
         action: &ActionSpec,
@@ -274,7 +284,7 @@ impl Slot {
         timeline: &mut Timeline,
     ) -> Result<Ran, ActionError> {
         let (config, command) = (&self.shared.config, &action.command);
-        let timeout = action.timeout.or_else(|| config.timeout_of_others());
+        let timeout = self.timeout_of(action);
         let capture = || {
             let (inline, limit) = (config.inline_bytes, config.stream_limit_bytes);
             Capture::new(&*self.shared.destination, action.action.function(), inline, limit)
@@ -455,11 +465,13 @@ impl Slot {
         &self,
         operation: &Arc<Operation>,
         origin: &Arc<Origin>,
+        described: &Described,
         timeline: Timeline,
         done: Done,
     ) {
         // Before the answer, so that a client that has it finds it in the log.
-        self.shared.listeners.tell(&report::finished(operation, origin, &timeline, &done));
+        let finished = report::finished(operation, origin, described, &timeline, &done);
+        self.shared.listeners.tell(&finished);
         if operation.complete(timeline.metadata().clone(), done) {
             self.shared.registry.finish(operation);
         }

@@ -15,8 +15,6 @@ pub(crate) struct Timeline {
     /// Not told to clients: there is no field for it.
     sandbox_ready: Option<Timestamp>,
     usage: Option<Usage>,
-    /// There was a cached result of another environment.
-    pub(crate) other_environment: bool,
 }
 
 /// A point in an action's life; all but `SandboxReady` are fields of `ExecutedActionMetadata`.
@@ -41,12 +39,7 @@ impl Timeline {
             queued_timestamp: Some(timestamp(SystemTime::now())),
             ..Default::default()
         };
-        Self { metadata, sandbox_ready: None, usage: None, other_environment: false }
-    }
-
-    /// The same timeline; of an action whose cached result is of another environment, or not.
-    pub(crate) fn in_another_environment(self, other_environment: bool) -> Self {
-        Self { other_environment, ..self }
+        Self { metadata, sandbox_ready: None, usage: None }
     }
 
     /// `moment` is now.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use events::{Event, Listeners, Origin};
+use events::{Event, Listeners, Miss, Origin};
 use inputroot::InputRoots;
 use model::{ActionMessage, Chain, Digest, EncodedResult, InstanceName, proto};
 use parking_lot::Mutex;
@@ -24,7 +24,7 @@ use crate::operation::{Done, Leaving, Operation, OperationState, Subscription};
 use crate::queue::{self, Demand, PushError, Queue, Rank};
 use crate::reading::Reading;
 use crate::registry::{Admission, Forgotten, Registry};
-use crate::report;
+use crate::report::{self, Described};
 use crate::slot::{Job, Shared, Slot};
 use crate::timeline::Timeline;
 
@@ -148,10 +148,7 @@ impl Worker {
             Ok(Prepared::Cached(result)) => {
                 Ok(self.answer_at_once(request, timeline, cached(result)))
             }
-            Ok(Prepared::ToRun { action, other_environment }) => {
-                let timeline = timeline.in_another_environment(other_environment);
-                self.enqueue(request, *action, timeline)
-            }
+            Ok(Prepared::ToRun(action, miss)) => self.enqueue(request, *action, miss, timeline),
             Err(NotPrepared::WouldWait) => Err(SubmitError::WouldWait),
             Err(NotPrepared::Failed(error)) => {
                 Ok(self.answer_at_once(request, timeline, Done::failed(error)))
@@ -164,18 +161,20 @@ impl Worker {
         view: &impl StoreView,
         request: &ExecuteRequest,
     ) -> Result<Prepared, NotPrepared> {
-        let mut other_environment = false;
+        let mut miss = Miss::Skipped;
         if !request.skip_cache_lookup {
             match self.lookup(view, &request.instance, &request.action) {
                 Ok(Lookup::Hit(result)) => return Ok(Prepared::Cached(result)),
-                Ok(Lookup::Miss) => {}
-                Ok(Lookup::OtherEnvironment) => other_environment = true,
+                Ok(Lookup::Miss(reason)) => miss = reason,
                 Err(CacheError::WouldWait) => return Err(NotPrepared::WouldWait),
-                // The action can still be run.
-                Err(error) => tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the action cache failed"
-                ),
+                Err(error) => {
+                    // The action can still be run.
+                    miss = Miss::Failed;
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the action cache failed"
+                    );
+                }
             }
         }
         // Larger ones are not even read.
@@ -186,7 +185,7 @@ impl Worker {
             error => NotPrepared::Failed(ActionError::of_store("reading the Action", &error)),
         })?;
         let action = self.to_run(request.action, action).map_err(NotPrepared::Failed)?;
-        Ok(Prepared::ToRun { action: Box::new(action), other_environment })
+        Ok(Prepared::ToRun(Box::new(action), miss))
     }
 
     /// Parses the Action blob; fails if it is missing or malformed.
@@ -220,8 +219,8 @@ impl Worker {
         let admission = registry.admit(request.instance.clone(), first, false);
         let (Admission::New(ticket) | Admission::Joined(ticket)) = admission;
         let subscription = ticket.subscribe();
-        let operation = &ticket.operation;
-        let finished = report::finished(operation, &request.origin, &timeline, &done);
+        let (operation, described) = (&ticket.operation, Described::default());
+        let finished = report::finished(operation, &request.origin, &described, &timeline, &done);
         self.shared.listeners.tell(&finished);
         operation.complete(timeline.metadata().clone(), done);
         registry.finish(operation);
@@ -232,6 +231,7 @@ impl Worker {
         &self,
         request: &ExecuteRequest,
         action: ActionMessage,
+        miss: Miss,
         timeline: Timeline,
     ) -> Result<Subscription, SubmitError> {
         let shared = &*self.shared;
@@ -247,7 +247,8 @@ impl Worker {
         shared.listeners.tell(&report::queued(&operation, &request.origin));
         let origin = Arc::clone(&request.origin);
         let rank = rank(request, &action);
-        let job = Job { operation: Arc::clone(&operation), origin, action, timeline };
+        let described = Described::to_run(&action, miss);
+        let job = Job { operation: Arc::clone(&operation), origin, action, described, timeline };
         let bytes = job.memory_bytes();
         match shared.queue.push(job, bytes, rank) {
             Ok(()) => Ok(subscription),
@@ -309,13 +310,13 @@ impl Worker {
         view: &impl StoreView,
         instance: &InstanceName,
         action: &Digest,
+        origin: &Arc<Origin>,
     ) -> Result<Option<EncodedResult>, CacheError> {
-        let (told, found) = match self.lookup(view, instance, action)? {
-            Lookup::Hit(result) => (events::Lookup::Hit, Some(result)),
-            Lookup::Miss => (events::Lookup::Miss, None),
-            Lookup::OtherEnvironment => (events::Lookup::OtherEnvironment, None),
+        let (miss, found) = match self.lookup(view, instance, action)? {
+            Lookup::Hit(result) => (None, Some(result)),
+            Lookup::Miss(miss) => (Some(miss), None),
         };
-        self.shared.listeners.tell(&Event::LookedUp { result: told });
+        self.shared.listeners.tell(&report::looked_up(instance, action, origin, miss));
         Ok(found)
     }
 
@@ -327,7 +328,7 @@ impl Worker {
     ) -> Result<Lookup, CacheError> {
         let Shared { reading, runtimes, .. } = &*self.shared;
         let found = cache::lookup(view, reading, runtimes, instance, action)?;
-        if matches!(found, Lookup::OtherEnvironment) {
+        if matches!(found, Lookup::Miss(Miss::OtherEnvironment)) {
             tracing::debug!(%action, "the cached result is of another root file system");
         }
         Ok(found)
@@ -419,7 +420,7 @@ enum NotPrepared {
 
 enum Prepared {
     Cached(EncodedResult),
-    ToRun { action: Box<ActionMessage>, other_environment: bool },
+    ToRun(Box<ActionMessage>, Miss),
 }
 
 /// Where the action stands in the queue. One client is one run of a build tool, as its `RequestMetadata`

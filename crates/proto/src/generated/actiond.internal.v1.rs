@@ -163,6 +163,466 @@ pub mod cas_client {
         }
     }
 }
+/// The names that a client gives its requests, and its own.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecordOrigin {
+    /// The principal, by the operator's name; empty for anonymous callers.
+    #[prost(string, tag = "1")]
+    pub principal: ::prost::alloc::string::String,
+    /// The client program and its version.
+    #[prost(string, tag = "2")]
+    pub tool: ::prost::alloc::string::String,
+    /// One run of the client.
+    #[prost(string, tag = "3")]
+    pub invocation: ::prost::alloc::string::String,
+    /// The kind of action.
+    #[prost(string, tag = "4")]
+    pub mnemonic: ::prost::alloc::string::String,
+    /// The target that the action belongs to.
+    #[prost(string, tag = "5")]
+    pub target: ::prost::alloc::string::String,
+    /// The configuration that the target is built in.
+    #[prost(string, tag = "6")]
+    pub configuration: ::prost::alloc::string::String,
+}
+/// The request of History.ListActions.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListActionsRequest {}
+/// The response of History.ListActions.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListActionsResponse {
+    /// Running actions, the longest first, and then queued ones; 10,000 at most.
+    #[prost(message, repeated, tag = "1")]
+    pub actions: ::prost::alloc::vec::Vec<list_actions_response::Action>,
+}
+/// Nested message and enum types in `ListActionsResponse`.
+pub mod list_actions_response {
+    /// An action that waits or runs.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Action {
+        /// The operation's name.
+        #[prost(string, tag = "1")]
+        pub operation: ::prost::alloc::string::String,
+        /// The instance name.
+        #[prost(string, tag = "2")]
+        pub instance: ::prost::alloc::string::String,
+        /// The action.
+        #[prost(message, optional, tag = "3")]
+        pub action_digest: ::core::option::Option<
+            super::super::super::super::build::bazel::remote::execution::v2::Digest,
+        >,
+        /// The function that made the digest.
+        #[prost(
+            enumeration = "super::super::super::super::build::bazel::remote::execution::v2::digest_function::Value",
+            tag = "4"
+        )]
+        pub digest_function: i32,
+        /// The origin of the request.
+        #[prost(message, optional, tag = "5")]
+        pub origin: ::core::option::Option<super::RecordOrigin>,
+        /// The time since it was queued, in microseconds.
+        #[prost(uint64, tag = "6")]
+        pub queued_for_us: u64,
+        /// The time since a slot took it, in microseconds; unset while it waits.
+        #[prost(uint64, optional, tag = "7")]
+        pub running_for_us: ::core::option::Option<u64>,
+    }
+}
+/// The request of History.ListRecords.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRecordsRequest {
+    /// The function that made the digest.
+    #[prost(
+        enumeration = "super::super::super::build::bazel::remote::execution::v2::digest_function::Value",
+        tag = "4"
+    )]
+    pub digest_function: i32,
+    /// Records at most; 1,000 is the bound.
+    #[prost(uint32, tag = "5")]
+    pub limit: u32,
+    /// The records that are asked for; all if unset.
+    #[prost(oneof = "list_records_request::Of", tags = "1, 2, 3")]
+    pub of: ::core::option::Option<list_records_request::Of>,
+}
+/// Nested message and enum types in `ListRecordsRequest`.
+pub mod list_records_request {
+    /// The records that are asked for; all if unset.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Of {
+        /// Those of the target of that name.
+        #[prost(string, tag = "1")]
+        Target(::prost::alloc::string::String),
+        /// Those of an action.
+        #[prost(message, tag = "2")]
+        ActionDigest(
+            super::super::super::super::build::bazel::remote::execution::v2::Digest,
+        ),
+        /// The executions of the invocation of that name, the longest first.
+        #[prost(string, tag = "3")]
+        Invocation(::prost::alloc::string::String),
+    }
+}
+/// The response of History.ListRecords.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListRecordsResponse {
+    /// The records.
+    #[prost(message, repeated, tag = "1")]
+    pub records: ::prost::alloc::vec::Vec<Record>,
+}
+/// The request of History.FollowRecords.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FollowRecordsRequest {}
+/// A response of History.FollowRecords.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FollowRecordsResponse {
+    /// A new record.
+    #[prost(message, optional, tag = "1")]
+    pub record: ::core::option::Option<Record>,
+    /// The number of records that were left out because the caller was slow.
+    #[prost(uint64, tag = "2")]
+    pub missed: u64,
+}
+/// An execution or a lookup that is over.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Record {
+    /// The number of the record; 0 if it is not in the database yet.
+    #[prost(int64, tag = "1")]
+    pub id: i64,
+    /// Whether it is a lookup, and not an execution.
+    #[prost(bool, tag = "2")]
+    pub is_lookup: bool,
+    /// When the request came, in microseconds since 1970.
+    #[prost(uint64, tag = "3")]
+    pub at_us: u64,
+    /// The operation's name; empty for a lookup.
+    #[prost(string, tag = "4")]
+    pub operation: ::prost::alloc::string::String,
+    /// The instance name.
+    #[prost(string, tag = "5")]
+    pub instance: ::prost::alloc::string::String,
+    /// The action.
+    #[prost(message, optional, tag = "6")]
+    pub action_digest: ::core::option::Option<
+        super::super::super::build::bazel::remote::execution::v2::Digest,
+    >,
+    /// The Command of the action, where the Action was read.
+    #[prost(message, optional, tag = "7")]
+    pub command_digest: ::core::option::Option<
+        super::super::super::build::bazel::remote::execution::v2::Digest,
+    >,
+    /// The input root of the action, where the Action was read.
+    #[prost(message, optional, tag = "8")]
+    pub input_root_digest: ::core::option::Option<
+        super::super::super::build::bazel::remote::execution::v2::Digest,
+    >,
+    /// The function that made the digests.
+    #[prost(
+        enumeration = "super::super::super::build::bazel::remote::execution::v2::digest_function::Value",
+        tag = "9"
+    )]
+    pub digest_function: i32,
+    /// The origin of the request.
+    #[prost(message, optional, tag = "10")]
+    pub origin: ::core::option::Option<RecordOrigin>,
+    /// The worker's name.
+    #[prost(string, tag = "11")]
+    pub worker: ::prost::alloc::string::String,
+    /// Whether the result was in the action cache.
+    #[prost(bool, tag = "12")]
+    pub cached: bool,
+    /// The reason why it was not: absent, incomplete, skipped, uncacheable or failed.
+    #[prost(string, tag = "13")]
+    pub miss: ::prost::alloc::string::String,
+    /// The command's exit code; unset where it did not run to its end.
+    #[prost(int32, optional, tag = "14")]
+    pub exit_code: ::core::option::Option<i32>,
+    /// The kind of the failure; empty without one.
+    #[prost(string, tag = "15")]
+    pub failure: ::prost::alloc::string::String,
+    /// The message of the failure.
+    #[prost(string, tag = "16")]
+    pub message: ::prost::alloc::string::String,
+    /// The outcome in one word.
+    #[prost(string, tag = "17")]
+    pub outcome: ::prost::alloc::string::String,
+    /// The duration of each stage that was reached.
+    #[prost(message, repeated, tag = "18")]
+    pub stages: ::prost::alloc::vec::Vec<record::Value>,
+    /// The resource usage.
+    #[prost(message, repeated, tag = "19")]
+    pub usage: ::prost::alloc::vec::Vec<record::Value>,
+    /// The limits of the action.
+    #[prost(message, repeated, tag = "20")]
+    pub limits: ::prost::alloc::vec::Vec<record::Value>,
+    /// The number of outputs.
+    #[prost(uint64, tag = "21")]
+    pub outputs: u64,
+    /// The size of the output files, in bytes.
+    #[prost(uint64, tag = "22")]
+    pub output_bytes: u64,
+    /// The ActionResult, encoded, with digests in place of contents; empty if it is large or nothing ran.
+    #[prost(bytes = "bytes", tag = "23")]
+    pub result: ::prost::bytes::Bytes,
+}
+/// Nested message and enum types in `Record`.
+pub mod record {
+    /// A number with a name.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Value {
+        /// The name, with its unit last.
+        #[prost(string, tag = "1")]
+        pub name: ::prost::alloc::string::String,
+        /// The number.
+        #[prost(uint64, tag = "2")]
+        pub value: u64,
+    }
+}
+/// The request of History.GetTotals.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetTotalsRequest {
+    /// The time up to now, in seconds; whole hours are added up.
+    #[prost(uint64, tag = "1")]
+    pub seconds: u64,
+}
+/// The response of History.GetTotals.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetTotalsResponse {
+    /// The groups.
+    #[prost(message, repeated, tag = "1")]
+    pub totals: ::prost::alloc::vec::Vec<get_totals_response::Total>,
+    /// Records that the history lost since the server started.
+    #[prost(uint64, tag = "2")]
+    pub dropped_records: u64,
+    /// The disk space of the records, in bytes.
+    #[prost(uint64, tag = "3")]
+    pub history_bytes: u64,
+}
+/// Nested message and enum types in `GetTotalsResponse`.
+pub mod get_totals_response {
+    /// A group of executions or lookups.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Total {
+        /// The kind of action; empty if the client named none.
+        #[prost(string, tag = "1")]
+        pub mnemonic: ::prost::alloc::string::String,
+        /// Whether they are lookups.
+        #[prost(bool, tag = "2")]
+        pub is_lookup: bool,
+        /// The reason why the result was not in the cache; empty if it was.
+        #[prost(string, tag = "3")]
+        pub miss: ::prost::alloc::string::String,
+        /// Whether there was no good result.
+        #[prost(bool, tag = "4")]
+        pub failed: bool,
+        /// Their number.
+        #[prost(uint64, tag = "5")]
+        pub events: u64,
+        /// The time of the commands, in microseconds.
+        #[prost(uint64, tag = "6")]
+        pub run_us: u64,
+        /// The size of the output files, in bytes.
+        #[prost(uint64, tag = "7")]
+        pub output_bytes: u64,
+    }
+}
+/// Generated client implementations.
+#[cfg(feature = "client")]
+pub mod history_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Running and past actions, for `linux-actiond ps`, `logs`, `stats`, `why` and others. All methods need the
+    /// right `read`, and a caller sees the actions of those instances alone in which it has that right. The
+    /// interface may change with any version.
+    #[derive(Debug, Clone)]
+    pub struct HistoryClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl HistoryClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> HistoryClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> HistoryClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            HistoryClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Lists running and queued actions.
+        pub async fn list_actions(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListActionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListActionsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/actiond.internal.v1.History/ListActions",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("actiond.internal.v1.History", "ListActions"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lists records of executions and lookups, the latest first.
+        pub async fn list_records(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRecordsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRecordsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/actiond.internal.v1.History/ListRecords",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("actiond.internal.v1.History", "ListRecords"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Sends records of executions and lookups as they come. The first response has no record: what happens
+        /// after it is sent.
+        pub async fn follow_records(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FollowRecordsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::FollowRecordsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/actiond.internal.v1.History/FollowRecords",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("actiond.internal.v1.History", "FollowRecords"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Adds up executions and lookups of some time. The caller needs the right in every instance.
+        pub async fn get_totals(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetTotalsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetTotalsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/actiond.internal.v1.History/GetTotals",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("actiond.internal.v1.History", "GetTotals"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
 /// The request of Store.GetUsage.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetUsageRequest {}

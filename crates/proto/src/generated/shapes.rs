@@ -16,6 +16,84 @@ impl Shaped for crate::actiond::internal::v1::delete_blobs_response::Response {
         fields: &[Field { number: 1, repeated: false, kind: Kind::Message(<crate::build::bazel::remote::execution::v2::Digest as Shaped>::SHAPE) }, Field { number: 2, repeated: false, kind: Kind::Message(<crate::google::rpc::Status as Shaped>::SHAPE) }, ],
     };
 }
+impl Shaped for crate::actiond::internal::v1::RecordOrigin {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::RecordOrigin>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Text }, Field { number: 2, repeated: false, kind: Kind::Text }, Field { number: 3, repeated: false, kind: Kind::Text }, Field { number: 4, repeated: false, kind: Kind::Text }, Field { number: 5, repeated: false, kind: Kind::Text }, Field { number: 6, repeated: false, kind: Kind::Text }, ],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::ListActionsRequest {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::ListActionsRequest>(),
+        fields: &[],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::ListActionsResponse {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::ListActionsResponse>(),
+        fields: &[Field { number: 1, repeated: true, kind: Kind::Message(<crate::actiond::internal::v1::list_actions_response::Action as Shaped>::SHAPE) }, ],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::list_actions_response::Action {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::list_actions_response::Action>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Text }, Field { number: 2, repeated: false, kind: Kind::Text }, Field { number: 3, repeated: false, kind: Kind::Message(<crate::build::bazel::remote::execution::v2::Digest as Shaped>::SHAPE) }, Field { number: 5, repeated: false, kind: Kind::Message(<crate::actiond::internal::v1::RecordOrigin as Shaped>::SHAPE) }, ],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::ListRecordsRequest {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::ListRecordsRequest>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Text }, Field { number: 2, repeated: false, kind: Kind::Message(<crate::build::bazel::remote::execution::v2::Digest as Shaped>::SHAPE) }, Field { number: 3, repeated: false, kind: Kind::Text }, ],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::ListRecordsResponse {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::ListRecordsResponse>(),
+        fields: &[Field { number: 1, repeated: true, kind: Kind::Message(<crate::actiond::internal::v1::Record as Shaped>::SHAPE) }, ],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::FollowRecordsRequest {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::FollowRecordsRequest>(),
+        fields: &[],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::FollowRecordsResponse {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::FollowRecordsResponse>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Message(<crate::actiond::internal::v1::Record as Shaped>::SHAPE) }, ],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::Record {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::Record>(),
+        fields: &[Field { number: 4, repeated: false, kind: Kind::Text }, Field { number: 5, repeated: false, kind: Kind::Text }, Field { number: 6, repeated: false, kind: Kind::Message(<crate::build::bazel::remote::execution::v2::Digest as Shaped>::SHAPE) }, Field { number: 7, repeated: false, kind: Kind::Message(<crate::build::bazel::remote::execution::v2::Digest as Shaped>::SHAPE) }, Field { number: 8, repeated: false, kind: Kind::Message(<crate::build::bazel::remote::execution::v2::Digest as Shaped>::SHAPE) }, Field { number: 10, repeated: false, kind: Kind::Message(<crate::actiond::internal::v1::RecordOrigin as Shaped>::SHAPE) }, Field { number: 11, repeated: false, kind: Kind::Text }, Field { number: 13, repeated: false, kind: Kind::Text }, Field { number: 15, repeated: false, kind: Kind::Text }, Field { number: 16, repeated: false, kind: Kind::Text }, Field { number: 17, repeated: false, kind: Kind::Text }, Field { number: 18, repeated: true, kind: Kind::Message(<crate::actiond::internal::v1::record::Value as Shaped>::SHAPE) }, Field { number: 19, repeated: true, kind: Kind::Message(<crate::actiond::internal::v1::record::Value as Shaped>::SHAPE) }, Field { number: 20, repeated: true, kind: Kind::Message(<crate::actiond::internal::v1::record::Value as Shaped>::SHAPE) }, Field { number: 23, repeated: false, kind: Kind::Bytes }, ],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::record::Value {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::record::Value>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Text }, ],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::GetTotalsRequest {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::GetTotalsRequest>(),
+        fields: &[],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::GetTotalsResponse {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::GetTotalsResponse>(),
+        fields: &[Field { number: 1, repeated: true, kind: Kind::Message(<crate::actiond::internal::v1::get_totals_response::Total as Shaped>::SHAPE) }, ],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::get_totals_response::Total {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::get_totals_response::Total>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Text }, Field { number: 3, repeated: false, kind: Kind::Text }, ],
+    };
+}
 impl Shaped for crate::actiond::internal::v1::GetUsageRequest {
     const SHAPE: &'static Shape = &Shape {
         size_bytes: size_of::<crate::actiond::internal::v1::GetUsageRequest>(),

@@ -102,8 +102,13 @@ impl Scene {
         let first = OperationState::queued(digest, timeline.metadata().clone());
         let operation =
             Arc::new(Operation::new("operations/1".into(), InstanceName::default(), first));
-        let job =
-            Job { operation: Arc::clone(&operation), origin: Arc::default(), action, timeline };
+        let job = Job {
+            operation: Arc::clone(&operation),
+            origin: Arc::default(),
+            described: Described::to_run(&action, events::Miss::Absent),
+            action,
+            timeline,
+        };
         let bytes = job.memory_bytes();
         let demand = Demand { cpu_cores: 1, memory_bytes: 0 };
         let rank = Rank { priority: 0, client: "".into(), demand };

@@ -26,28 +26,37 @@ struct State {
 
 /// An action that waits or runs.
 #[derive(Debug, Clone)]
-pub(crate) struct Live {
-    pub(crate) action: String,
-    pub(crate) origin: Arc<Origin>,
-    pub(crate) queued: Instant,
+pub struct Live {
+    /// The operation's name.
+    pub operation: Arc<str>,
+    /// The instance name.
+    pub instance: String,
+    /// The function of the digest.
+    pub digest_function: &'static str,
+    /// The action's digest, as `hash/size`.
+    pub action: String,
+    /// Names that the client gave the request.
+    pub origin: Arc<Origin>,
+    /// When it was queued.
+    pub queued: Instant,
     /// When a slot took it, if one has.
-    pub(crate) started: Option<Instant>,
+    pub started: Option<Instant>,
 }
 
 /// The state at one moment.
 #[derive(Debug, Default)]
-pub(crate) struct Snapshot {
+pub struct Snapshot {
     /// Running actions, the longest first.
-    pub(crate) running: Vec<Live>,
+    pub running: Vec<Live>,
     /// Queued actions, the longest first.
-    pub(crate) queued: Vec<Live>,
+    pub queued: Vec<Live>,
     /// Ended actions, the latest first.
-    pub(crate) recent: Vec<Arc<Finished>>,
+    pub recent: Vec<Arc<Finished>>,
 }
 
 impl Now {
     /// The current state.
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> Snapshot {
         let state = self.0.lock();
         let (mut running, mut queued): (Vec<_>, Vec<_>) =
             state.live.values().cloned().partition(|live| live.started.is_some());
@@ -59,7 +68,7 @@ impl Now {
     }
 
     /// The numbers of waiting and of running actions.
-    pub(crate) fn counts(&self) -> (usize, usize) {
+    pub fn counts(&self) -> (usize, usize) {
         let state = self.0.lock();
         let running = state.live.values().filter(|live| live.started.is_some()).count();
         (state.live.len() - running, running)
@@ -72,6 +81,9 @@ impl Listener for Now {
         match event {
             Event::Queued(queued) if state.live.len() < LIVE_MAX => {
                 let live = Live {
+                    operation: Arc::clone(&queued.operation),
+                    instance: queued.instance.clone(),
+                    digest_function: queued.digest_function,
                     action: queued.action.clone(),
                     origin: Arc::clone(&queued.origin),
                     queued: Instant::now(),
@@ -79,7 +91,7 @@ impl Listener for Now {
                 };
                 state.live.insert(Arc::clone(&queued.operation), live);
             }
-            Event::Queued(_) | Event::LookedUp { .. } => {}
+            Event::Queued(_) | Event::LookedUp(_) => {}
             Event::Started { operation } => {
                 if let Some(live) = state.live.get_mut(operation) {
                     live.started = Some(Instant::now());

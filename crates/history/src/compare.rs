@@ -1,0 +1,531 @@
+//! The differences of two Actions, down to the input files.
+//!
+//! It reads blobs through [`Blobs`] and skips every directory that both input trees have, so that the work
+//! depends on what has changed and not on the size of the trees.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use chain::visible;
+use model::proto;
+use model::{Digest, Directory, Entry};
+
+/// Differences that are listed; of more, it is only told that there are more.
+pub const DIFFERENCES_MAX: usize = 200;
+
+/// Directories that are read of each tree. A tree with more has too many changes to be read by a person.
+const DIRECTORIES_MAX: usize = 20_000;
+
+/// The largest Action, Command or Directory that is read.
+const MESSAGE_BYTES_MAX: u64 = 64 << 20;
+
+/// The source of blobs.
+pub trait Blobs {
+    /// An error that ends the comparison.
+    type Error;
+
+    /// The blob; `None` if it is gone.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    fn read(&mut self, digest: &Digest) -> Result<Option<Bytes>, Self::Error>;
+}
+
+/// The part of an action in which two actions differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The Action or its Command can't be read; the name says which.
+    Unknown,
+    /// A word of the command line.
+    Argument,
+    /// A variable of the environment.
+    Environment,
+    /// The directory that the command runs in.
+    WorkingDirectory,
+    /// A property of the platform.
+    Platform,
+    /// A declared output.
+    Output,
+    /// The timeout.
+    Timeout,
+    /// The salt, which separates actions that are equal otherwise.
+    Salt,
+    /// Whether the result may be cached.
+    Cacheable,
+    /// A file, directory or symlink of the input root.
+    Input,
+}
+
+impl Part {
+    /// The name, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Argument => "argument",
+            Self::Environment => "environment",
+            Self::WorkingDirectory => "working_directory",
+            Self::Platform => "platform",
+            Self::Output => "output",
+            Self::Timeout => "timeout",
+            Self::Salt => "salt",
+            Self::Cacheable => "cacheable",
+            Self::Input => "input",
+        }
+    }
+}
+
+/// One difference. Names and values are escaped for a terminal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The part of the action.
+    pub part: Part,
+    /// The name in it: a variable, a property, a path; empty where there is one value.
+    pub name: String,
+    /// The value in the old action; `None` if it has none.
+    pub old: Option<String>,
+    /// The value in the new action; `None` if it has none.
+    pub new: Option<String>,
+}
+
+/// The differences of two actions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// The differences, in the order of [`Part`].
+    pub differences: Vec<Difference>,
+    /// Whether there may be more.
+    pub is_cut: bool,
+}
+
+/// Compares two Actions.
+///
+/// # Errors
+/// The errors of `blobs`. A blob that is gone or malformed is a difference that says so.
+pub fn compare<B: Blobs>(
+    blobs: &mut B,
+    old: &Digest,
+    new: &Digest,
+) -> Result<Comparison, B::Error> {
+    let mut comparing = Comparing { blobs, found: Comparison::default(), directories: 0 };
+    if old == new {
+        return Ok(comparing.found);
+    }
+    let old_action: Option<proto::Action> = comparing.message(old, "old Action")?;
+    let new_action: Option<proto::Action> = comparing.message(new, "new Action")?;
+    let (Some(old_action), Some(new_action)) = (old_action, new_action) else {
+        return Ok(comparing.found);
+    };
+    comparing.actions(&old_action, &new_action);
+    let digest = |digest: &Option<proto::Digest>, of: &Digest| {
+        Digest::from_proto_field(digest.as_ref(), of.function()).ok()
+    };
+    let commands =
+        (digest(&old_action.command_digest, old), digest(&new_action.command_digest, new));
+    if let (Some(old), Some(new)) = commands
+        && old != new
+    {
+        let old: Option<proto::Command> = comparing.message(&old, "old Command")?;
+        let new: Option<proto::Command> = comparing.message(&new, "new Command")?;
+        if let (Some(old), Some(new)) = (old, new) {
+            comparing.commands(&old, &new);
+        }
+    }
+    let roots =
+        (digest(&old_action.input_root_digest, old), digest(&new_action.input_root_digest, new));
+    if let (Some(old), Some(new)) = roots {
+        comparing.directories("", Some(old), Some(new))?;
+    }
+    Ok(comparing.found)
+}
+
+struct Comparing<'a, B> {
+    blobs: &'a mut B,
+    found: Comparison,
+    directories: usize,
+}
+
+impl<B: Blobs> Comparing<'_, B> {
+    fn push(&mut self, part: Part, name: &str, old: Option<&str>, new: Option<&str>) {
+        if self.found.differences.len() >= DIFFERENCES_MAX {
+            self.found.is_cut = true;
+            return;
+        }
+        self.found.differences.push(Difference {
+            part,
+            name: visible(name),
+            old: old.map(visible),
+            new: new.map(visible),
+        });
+    }
+
+    /// Adds a difference of two values, if they differ.
+    fn values(&mut self, part: Part, name: &str, old: Option<&str>, new: Option<&str>) {
+        if old != new {
+            self.push(part, name, old, new);
+        }
+    }
+
+    fn message<M: proto::Message + Default>(
+        &mut self,
+        digest: &Digest,
+        name: &str,
+    ) -> Result<Option<M>, B::Error> {
+        let bytes = self.blob(digest)?;
+        let message = bytes.and_then(|bytes| M::decode(bytes).ok());
+        if message.is_none() {
+            let (digest, is_old) = (digest.to_string(), name.starts_with("old"));
+            let (old, new) = if is_old { (Some(&*digest), None) } else { (None, Some(&*digest)) };
+            self.push(Part::Unknown, name, old, new);
+        }
+        Ok(message)
+    }
+
+    fn blob(&mut self, digest: &Digest) -> Result<Option<Bytes>, B::Error> {
+        if digest.size_bytes() > MESSAGE_BYTES_MAX {
+            return Ok(None);
+        }
+        self.blobs.read(digest)
+    }
+
+    fn actions(&mut self, old: &proto::Action, new: &proto::Action) {
+        let seconds = |action: &proto::Action| {
+            action.timeout.as_ref().map(|it| format!("{}.{:09} s", it.seconds, it.nanos))
+        };
+        self.values(Part::Timeout, "", seconds(old).as_deref(), seconds(new).as_deref());
+        let salt = |action: &proto::Action| {
+            Some(action.salt.escape_ascii().to_string()).filter(|salt| !salt.is_empty())
+        };
+        self.values(Part::Salt, "", salt(old).as_deref(), salt(new).as_deref());
+        let cacheable = |action: &proto::Action| if action.do_not_cache { "no" } else { "yes" };
+        self.values(Part::Cacheable, "", Some(cacheable(old)), Some(cacheable(new)));
+        self.maps(Part::Platform, &platform(&old.platform), &platform(&new.platform));
+    }
+
+    fn commands(&mut self, old: &proto::Command, new: &proto::Command) {
+        self.arguments(&old.arguments, &new.arguments);
+        let variables = |command: &proto::Command| -> BTreeMap<String, String> {
+            let variables = command.environment_variables.iter();
+            variables.map(|it| (it.name.clone(), it.value.clone())).collect()
+        };
+        self.maps(Part::Environment, &variables(old), &variables(new));
+        let (old_directory, new_directory) = (&old.working_directory, &new.working_directory);
+        self.values(Part::WorkingDirectory, "", Some(old_directory), Some(new_directory));
+        #[allow(deprecated, reason = "clients of older versions of the API say it there")]
+        let platforms = (platform(&old.platform), platform(&new.platform));
+        self.maps(Part::Platform, &platforms.0, &platforms.1);
+        let (old, new) = (outputs(old), outputs(new));
+        for path in old.difference(&new) {
+            self.push(Part::Output, path, Some("declared"), None);
+        }
+        for path in new.difference(&old) {
+            self.push(Part::Output, path, None, Some("declared"));
+        }
+    }
+
+    /// The words between those that both command lines begin and end with.
+    fn arguments(&mut self, old: &[String], new: &[String]) {
+        let same = old.iter().zip(new).take_while(|(old, new)| old == new).count();
+        let (old, new) = (&old[same..], &new[same..]);
+        let at_end = old.iter().rev().zip(new.iter().rev()).take_while(|(old, new)| old == new);
+        let at_end = at_end.count();
+        let (old, new) = (&old[..old.len() - at_end], &new[..new.len() - at_end]);
+        for index in 0..old.len().max(new.len()) {
+            let of = |words: &[String]| words.get(index).cloned();
+            let (old, new) = (of(old), of(new));
+            let name = (same + index).to_string();
+            self.values(Part::Argument, &name, old.as_deref(), new.as_deref());
+        }
+    }
+
+    fn maps(&mut self, part: Part, old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) {
+        let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        for name in names {
+            let value = |map: &BTreeMap<String, String>| map.get(name).cloned();
+            self.values(part, name, value(old).as_deref(), value(new).as_deref());
+        }
+    }
+
+    /// Compares two directories; one that is `None` is not in its tree.
+    fn directories(
+        &mut self,
+        path: &str,
+        old: Option<Digest>,
+        new: Option<Digest>,
+    ) -> Result<(), B::Error> {
+        let mut waiting = vec![(path.to_owned(), old, new)];
+        while let Some((path, old, new)) = waiting.pop() {
+            if old == new {
+                continue;
+            }
+            self.directories += 1;
+            if self.directories > DIRECTORIES_MAX || self.found.is_cut {
+                self.found.is_cut = true;
+                return Ok(());
+            }
+            let old = self.directory(&path, old, true)?;
+            let new = self.directory(&path, new, false)?;
+            let (Some(old), Some(new)) = (old, new) else { continue };
+            let below = self.entries(&path, &entries(&old), &entries(&new));
+            waiting.extend(below.into_iter().rev());
+        }
+        Ok(())
+    }
+
+    /// Compares the entries of two directories that differ. Returns the directories that both have and that
+    /// differ, too.
+    fn entries(
+        &mut self,
+        directory: &str,
+        old: &BTreeMap<&[u8], Entry<'_>>,
+        new: &BTreeMap<&[u8], Entry<'_>>,
+    ) -> Vec<(String, Option<Digest>, Option<Digest>)> {
+        let mut below = Vec::new();
+        let mut is_told = false;
+        let names: BTreeSet<&[u8]> = old.keys().chain(new.keys()).copied().collect();
+        for name in names {
+            let (old, new) = (old.get(name).copied(), new.get(name).copied());
+            if old == new {
+                continue;
+            }
+            is_told = true;
+            let name = String::from_utf8_lossy(name);
+            let path = match directory {
+                "" => name.into_owned(),
+                _ => format!("{directory}/{name}"),
+            };
+            match (directory_digest(old), directory_digest(new)) {
+                (Some(old), Some(new)) => below.push((path, Some(old), Some(new))),
+                _ => {
+                    let (old, new) = (old.map(describe), new.map(describe));
+                    self.push(Part::Input, &path, old.as_deref(), new.as_deref());
+                }
+            }
+        }
+        if !is_told {
+            let properties = Some("properties of its entries");
+            self.push(Part::Input, directory, properties, Some("other properties"));
+        }
+        below
+    }
+
+    /// The directory. `None` if it can't be read, which is told.
+    fn directory(
+        &mut self,
+        path: &str,
+        digest: Option<Digest>,
+        is_old: bool,
+    ) -> Result<Option<Directory>, B::Error> {
+        let Some(digest) = digest else { return Ok(None) };
+        let bytes = self.blob(&digest)?;
+        let directory = bytes.and_then(|bytes| Directory::parse(bytes, digest.function()).ok());
+        if directory.is_none() {
+            let name = if path.is_empty() { "the input root" } else { path };
+            let digest = digest.to_string();
+            let (old, new) = if is_old { (Some(&*digest), None) } else { (None, Some(&*digest)) };
+            self.push(Part::Unknown, name, old, new);
+        }
+        Ok(directory)
+    }
+}
+
+fn entries(directory: &Directory) -> BTreeMap<&[u8], Entry<'_>> {
+    directory.entries().map(|entry| (entry.name(), entry)).collect()
+}
+
+/// The digest of an entry that is a directory.
+fn directory_digest(entry: Option<Entry<'_>>) -> Option<Digest> {
+    match entry {
+        Some(Entry::Directory { digest, .. }) => Some(digest),
+        _ => None,
+    }
+}
+
+fn describe(entry: Entry<'_>) -> String {
+    match entry {
+        Entry::File { digest, executable: false, .. } => format!("file {digest}"),
+        Entry::File { digest, executable: true, .. } => format!("executable file {digest}"),
+        Entry::Directory { digest, .. } => format!("directory {digest}"),
+        Entry::Symlink { target, .. } => format!("symlink to {}", String::from_utf8_lossy(target)),
+    }
+}
+
+fn platform(platform: &Option<proto::Platform>) -> BTreeMap<String, String> {
+    let properties = platform.iter().flat_map(|platform| &platform.properties);
+    properties.map(|property| (property.name.clone(), property.value.clone())).collect()
+}
+
+/// The declared outputs, of all versions of the API.
+fn outputs(command: &proto::Command) -> BTreeSet<&String> {
+    #[allow(deprecated, reason = "clients of older versions of the API say it there")]
+    let older = command.output_files.iter().chain(&command.output_directories);
+    command.output_paths.iter().chain(older).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::convert::Infallible;
+
+    use model::DigestFunction;
+
+    use super::*;
+
+    const FUNCTION: DigestFunction = DigestFunction::Sha256;
+
+    /// Blobs in memory, and how many were read.
+    #[derive(Default)]
+    struct Memory {
+        blobs: HashMap<Digest, Bytes>,
+        reads: usize,
+    }
+
+    impl Blobs for Memory {
+        type Error = Infallible;
+
+        fn read(&mut self, digest: &Digest) -> Result<Option<Bytes>, Infallible> {
+            self.reads += 1;
+            Ok(self.blobs.get(digest).cloned())
+        }
+    }
+
+    impl Memory {
+        fn put(&mut self, message: &impl proto::Message) -> Digest {
+            let bytes = Bytes::from(message.encode_to_vec());
+            let digest = Digest::of(FUNCTION, &bytes);
+            self.blobs.insert(digest, bytes);
+            digest
+        }
+
+        /// A directory of files, each with its content, and of directories.
+        fn directory(&mut self, files: &[(&str, &str)], below: &[(&str, Digest)]) -> Digest {
+            let file = |(name, content): &(&str, &str)| proto::FileNode {
+                name: (*name).into(),
+                digest: Some(Digest::of(FUNCTION, content.as_bytes()).to_proto()),
+                ..Default::default()
+            };
+            let directory = |(name, digest): &(&str, Digest)| proto::DirectoryNode {
+                name: (*name).into(),
+                digest: Some(digest.to_proto()),
+            };
+            self.put(&proto::Directory {
+                files: files.iter().map(file).collect(),
+                directories: below.iter().map(directory).collect(),
+                ..Default::default()
+            })
+        }
+
+        fn action(&mut self, arguments: &[&str], root: Digest) -> Digest {
+            let command = proto::Command {
+                arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
+                ..Default::default()
+            };
+            self.of_command(&command, root)
+        }
+
+        fn of_command(&mut self, command: &proto::Command, root: Digest) -> Digest {
+            let command = self.put(command);
+            self.put(&proto::Action {
+                command_digest: Some(command.to_proto()),
+                input_root_digest: Some(root.to_proto()),
+                ..Default::default()
+            })
+        }
+
+        /// The differences, one a line.
+        fn differences(&mut self, old: &Digest, new: &Digest) -> Vec<String> {
+            let Ok(found) = compare(self, old, new);
+            let line = |it: &Difference| {
+                let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".into());
+                let short = |text: String| text.chars().take(20).collect::<String>();
+                let (old, new) = (short(value(&it.old)), short(value(&it.new)));
+                format!("{} {}: {old} => {new}", it.part.as_str(), it.name)
+            };
+            found.differences.iter().map(line).collect()
+        }
+    }
+
+    #[test]
+    fn the_changed_file_is_named_and_the_rest_is_not_read() {
+        let mut memory = Memory::default();
+        let same: Vec<_> = (0..50)
+            .map(|number| {
+                let name = format!("d{number:02}");
+                (name, memory.directory(&[("f", &number.to_string())], &[]))
+            })
+            .collect();
+        let same: Vec<_> = same.iter().map(|(name, digest)| (name.as_str(), *digest)).collect();
+        let mut root = |content: &str, more: &[(&str, &str)]| {
+            let deep = memory.directory(&[("lib.rs", content)], &[]);
+            let below = [&same[..], &[("src", deep)]].concat();
+            let root = memory.directory(more, &below);
+            memory.action(&["cc"], root)
+        };
+        let (old, new) = (root("a", &[("gone", "x")]), root("b", &[("new", "y")]));
+        memory.reads = 0;
+        let found = memory.differences(&old, &new);
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(
+            found[0].starts_with("input gone: file ") && found[0].ends_with("=> -"),
+            "{found:?}"
+        );
+        assert!(found[1].starts_with("input new: - => file "), "{found:?}");
+        assert!(found[2].starts_with("input src/lib.rs: file "), "{found:?}");
+        assert_eq!(memory.reads, 2 + 2 + 2, "actions, roots, and the one directory that changed");
+        assert!(memory.differences(&old, &old).is_empty());
+    }
+
+    #[test]
+    fn flags_and_variables_are_named() {
+        let mut memory = Memory::default();
+        let root = memory.directory(&[], &[]);
+        let old = memory.action(&["cc", "-O1", "-c", "a.c"], root);
+        let new = memory.action(&["cc", "-O2", "-g", "-c", "a.c"], root);
+        let found = memory.differences(&old, &new);
+        assert_eq!(found, ["argument 1: -O1 => -O2", "argument 2: - => -g"]);
+        let variable = |name: &str, value: &str| proto::command::EnvironmentVariable {
+            name: name.into(),
+            value: value.into(),
+        };
+        let command = |variables: Vec<_>, directory: &str, outputs: &[&str]| proto::Command {
+            environment_variables: variables,
+            working_directory: directory.into(),
+            output_paths: outputs.iter().map(|path| (*path).to_owned()).collect(),
+            ..Default::default()
+        };
+        let old = command(vec![variable("A", "1"), variable("STAMP", "x")], "", &["a"]);
+        let new = command(vec![variable("STAMP", "y\u{1b}[2J")], "dir", &["b"]);
+        let (old, new) = (memory.of_command(&old, root), memory.of_command(&new, root));
+        let found = memory.differences(&old, &new);
+        let expected = [
+            "environment A: 1 => -",
+            r"environment STAMP: x => y\u{1b}[2J",
+            "working_directory :  => dir",
+            "output a: declared => -",
+            "output b: - => declared",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_is_gone_is_told() {
+        let mut memory = Memory::default();
+        let root = memory.directory(&[("a", "1")], &[]);
+        let old = memory.action(&["cc"], root);
+        let gone = Digest::of(FUNCTION, b"gone");
+        let new = memory.action(&["cc"], gone);
+        let found = memory.differences(&old, &new);
+        assert!(found[0].starts_with("unknown the input root: - => "), "{found:?}");
+        let found = memory.differences(&gone, &new);
+        assert!(found[0].starts_with("unknown old Action: "), "{found:?}");
+    }
+
+    #[test]
+    fn the_list_is_bounded() {
+        let mut memory = Memory::default();
+        let root = memory.directory(&[], &[]);
+        let many: Vec<String> = (0..1000).map(|number| number.to_string()).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let (old, new) = (memory.action(&["a"], root), memory.action(&many, root));
+        let Ok(found) = compare(&mut memory, &old, &new);
+        assert_eq!((found.differences.len(), found.is_cut), (DIFFERENCES_MAX, true));
+    }
+}

@@ -1,0 +1,370 @@
+//! The thread that owns the database.
+//!
+//! ```text
+//!  tell() ──► queue, bounded in records ──► batch of up to a quarter of a second ──► one transaction
+//!                │ full                                                              │ error
+//!                └─► dropped, counted      broken: deleted and started anew ◄────────┤
+//!                                          else: the batch is dropped, counted ◄─────┘
+//! ```
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use chain::Chain;
+use events::{Event, Finished, Listener, LookedUp};
+use rusqlite::Connection;
+
+use crate::batch::{self, Names};
+use crate::bounds;
+use crate::reader::Reader;
+use crate::record::Record;
+use crate::schema;
+
+/// Records that may wait for the thread: some seconds of the fastest builds, at 1 to 9 KiB each.
+const QUEUE_LIMIT: usize = 4096;
+
+/// Records in one transaction.
+const BATCH_MAX: usize = 2048;
+
+/// The time for which a batch waits for more. A transaction costs about as much as 100 records.
+const BATCH_PERIOD: Duration = Duration::from_millis(250);
+
+/// The time between two tries to open a database that can't be opened, such as one on a full disk.
+const RETRY_PERIOD: Duration = Duration::from_secs(30);
+
+/// The time between two deletions of old records.
+const AGE_PERIOD: Duration = Duration::from_secs(3600);
+
+/// The space for the log that SQLite writes ahead, which the limit includes.
+const LOG_BYTES: u64 = 6 << 20;
+
+/// The least limit in bytes: the log, and some thousands of records.
+pub const BYTES_MIN: u64 = 16 << 20;
+
+/// The time for which [`History::flush`] waits.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where the history is kept, and how much of it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The directory of the database, below the root directory.
+    pub directory: PathBuf,
+    /// Records of requests before that are deleted.
+    pub age_max: Duration,
+    /// The space of the database and the files beside it, in bytes; [`BYTES_MIN`] at least.
+    pub bytes_max: u64,
+}
+
+/// Numbers about the history.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HistoryStats {
+    /// Records that were written since the start.
+    pub written: u64,
+    /// Records that were lost: the queue was full, or the disk did not take them.
+    pub dropped: u64,
+    /// Records that were deleted because they were old or took too much space.
+    pub deleted: u64,
+    /// Databases that turned out to be broken.
+    pub broken: u64,
+    /// The space of the records, in bytes.
+    pub used_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    written: AtomicU64,
+    dropped: AtomicU64,
+    deleted: AtomicU64,
+    broken: AtomicU64,
+    used_bytes: AtomicU64,
+}
+
+enum Message {
+    Finished(Arc<Finished>),
+    LookedUp(Arc<LookedUp>),
+    /// Everything before it is to be written at once; then the sender is dropped.
+    Flush(SyncSender<()>),
+    /// A reader found the database broken.
+    Broken,
+}
+
+/// Writes records to the database on a thread of its own. Dropping it writes what is left.
+pub struct History {
+    queue: Option<SyncSender<Message>>,
+    counters: Arc<Counters>,
+    /// The number of the database: another one after it was started anew.
+    generation: Arc<AtomicI64>,
+    directory: PathBuf,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl History {
+    /// Starts the thread. A database that can't be opened is told in the log, and tried again later.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(options: Options) -> std::io::Result<Self> {
+        let (queue, messages) = sync_channel(QUEUE_LIMIT);
+        let counters = Arc::new(Counters::default());
+        let generation = Arc::new(AtomicI64::new(0));
+        let directory = options.directory.clone();
+        let mut writer = Writer {
+            options,
+            messages,
+            counters: Arc::clone(&counters),
+            generation: Arc::clone(&generation),
+            names: Names::default(),
+            connection: None,
+            next_try: Instant::now(),
+            next_deletion: Instant::now(),
+            is_failing: false,
+        };
+        // Here and not on the thread, so that readers find a database.
+        writer.open();
+        let thread =
+            std::thread::Builder::new().name("history".into()).spawn(move || writer.run())?;
+        Ok(Self { queue: Some(queue), counters, generation, directory, thread: Some(thread) })
+    }
+
+    /// A reader of the same database.
+    pub fn reader(&self) -> Reader {
+        Reader::new(&self.directory, Arc::clone(&self.generation))
+    }
+
+    /// Numbers about the history.
+    pub fn stats(&self) -> HistoryStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        HistoryStats {
+            written: read(&self.counters.written),
+            dropped: read(&self.counters.dropped),
+            deleted: read(&self.counters.deleted),
+            broken: read(&self.counters.broken),
+            used_bytes: read(&self.counters.used_bytes),
+        }
+    }
+
+    /// Waits, for some seconds at most, until everything that was told is in the database.
+    pub fn flush(&self) {
+        let (done, over) = sync_channel(0);
+        let Some(queue) = &self.queue else { return };
+        // Where the thread is slow or gone, a reader reads what is there.
+        if queue.try_send(Message::Flush(done)).is_ok() {
+            let _ = over.recv_timeout(FLUSH_TIMEOUT);
+        }
+    }
+
+    /// Tells that a reader found the database broken: it is started anew.
+    pub fn report_broken(&self) {
+        if let Some(queue) = &self.queue {
+            // With a full queue, the next reader tells again.
+            let _ = queue.try_send(Message::Broken);
+        }
+    }
+
+    fn send(&self, message: Message) {
+        let Some(queue) = &self.queue else { return };
+        if queue.try_send(message).is_err() {
+            self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Listener for History {
+    fn tell(&self, event: &Event) {
+        match event {
+            Event::Finished(finished) => self.send(Message::Finished(Arc::clone(finished))),
+            Event::LookedUp(lookup) => self.send(Message::LookedUp(Arc::clone(lookup))),
+            Event::Queued(_) | Event::Withdrawn { .. } | Event::Started { .. } => {}
+        }
+    }
+}
+
+impl Drop for History {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of the history ended by a panic");
+        }
+    }
+}
+
+struct Writer {
+    options: Options,
+    messages: Receiver<Message>,
+    counters: Arc<Counters>,
+    generation: Arc<AtomicI64>,
+    names: Names,
+    connection: Option<Connection>,
+    next_try: Instant,
+    next_deletion: Instant,
+    /// Whether the last batch was lost, so that an error is told once.
+    is_failing: bool,
+}
+
+impl Writer {
+    fn run(mut self) {
+        let mut records = Vec::new();
+        let mut waiting = Vec::new();
+        while let Ok(first) = self.messages.recv() {
+            let is_wanted_now = self.collect(first, &mut records, &mut waiting);
+            if !is_wanted_now {
+                self.collect_more(&mut records, &mut waiting);
+            }
+            self.write(&records);
+            records.clear();
+            // Dropping them tells those that wait.
+            waiting.clear();
+        }
+        if let Some(connection) = self.connection.take()
+            && let Err((_, error)) = connection.close()
+        {
+            tracing::warn!(error = %Chain(&error), "the history was not closed well");
+        }
+    }
+
+    /// Takes a message. Returns whether what was collected is to be written now.
+    fn collect(
+        &mut self,
+        message: Message,
+        records: &mut Vec<Record>,
+        waiting: &mut Vec<SyncSender<()>>,
+    ) -> bool {
+        match message {
+            Message::Finished(finished) => records.extend(Record::of_finished(&finished)),
+            Message::LookedUp(lookup) => records.extend(Record::of_lookup(&lookup)),
+            Message::Flush(done) => waiting.push(done),
+            Message::Broken => self.start_anew("a reader found it broken"),
+        }
+        !waiting.is_empty() || records.len() >= BATCH_MAX
+    }
+
+    /// Takes messages until the batch is full or its time is over.
+    fn collect_more(&mut self, records: &mut Vec<Record>, waiting: &mut Vec<SyncSender<()>>) {
+        let end = Instant::now() + BATCH_PERIOD;
+        loop {
+            match self.messages.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(message) => {
+                    if self.collect(message, records, waiting) {
+                        return;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Writes a batch, to a new database if this one is broken.
+    fn write(&mut self, records: &[Record]) {
+        if self.connection.is_none() {
+            self.open();
+        }
+        let mut written = self.try_write(records);
+        if let Err(error) = &written
+            && schema::is_broken(error)
+        {
+            self.start_anew(&Chain(error).to_string());
+            written = self.try_write(records);
+        }
+        match written {
+            Ok(true) => {
+                self.counters.written.fetch_add(records.len() as u64, Ordering::Relaxed);
+                self.is_failing = false;
+            }
+            Ok(false) => {
+                self.counters.dropped.fetch_add(records.len() as u64, Ordering::Relaxed);
+            }
+            Err(error) => {
+                self.counters.dropped.fetch_add(records.len() as u64, Ordering::Relaxed);
+                self.names.forget();
+                if !std::mem::replace(&mut self.is_failing, true) {
+                    let error = Chain(&error);
+                    tracing::warn!(%error, "the history can't be written; what comes now is lost to it");
+                }
+            }
+        }
+    }
+
+    /// Writes a batch. Returns whether there is a database to write to.
+    fn try_write(&mut self, records: &[Record]) -> rusqlite::Result<bool> {
+        let Some(connection) = &mut self.connection else { return Ok(false) };
+        if !records.is_empty() {
+            let transaction = connection.transaction()?;
+            batch::insert(&transaction, &mut self.names, records)?;
+            transaction.commit()?;
+        }
+        let mut deleted = 0;
+        if Instant::now() >= self.next_deletion {
+            self.next_deletion = Instant::now() + AGE_PERIOD;
+            deleted += bounds::delete_older(connection, oldest_us(self.options.age_max))?;
+            bounds::shrink(connection)?;
+        }
+        let bytes_max = self.options.bytes_max.max(BYTES_MIN) - LOG_BYTES;
+        deleted += bounds::delete_over(connection, bytes_max)?;
+        if deleted > 0 {
+            self.names.forget();
+            self.counters.deleted.fetch_add(deleted, Ordering::Relaxed);
+        }
+        self.counters.used_bytes.store(bounds::used_bytes(connection)?, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// Opens the database if it is time to; deletes a broken one.
+    fn open(&mut self) {
+        if Instant::now() < self.next_try {
+            return;
+        }
+        self.next_try = Instant::now() + RETRY_PERIOD;
+        let directory = self.options.directory.clone();
+        let mut opened = schema::open_to_write(&directory);
+        if let Err(error) = &opened
+            && error.is_broken()
+        {
+            self.tell_broken(&Chain(error).to_string());
+            opened = schema::remove(&directory).and_then(|()| schema::open_to_write(&directory));
+        }
+        match opened {
+            Ok(connection) => {
+                self.connection = Some(connection);
+                self.names.forget();
+                self.next_deletion = Instant::now();
+                self.generation.fetch_add(1, Ordering::Release);
+            }
+            Err(error) => tracing::warn!(
+                error = %Chain(&error),
+                "there is no history; it is tried again in {} s", RETRY_PERIOD.as_secs()
+            ),
+        }
+    }
+
+    /// Deletes the database and makes a new one.
+    fn start_anew(&mut self, reason: &str) {
+        self.tell_broken(reason);
+        self.connection = None;
+        match schema::remove(&self.options.directory) {
+            Ok(()) => {
+                self.next_try = Instant::now();
+                self.open();
+            }
+            Err(error) => tracing::warn!(error = %Chain(&error), "the history stays broken"),
+        }
+    }
+
+    fn tell_broken(&self, reason: &str) {
+        self.counters.broken.fetch_add(1, Ordering::Relaxed);
+        let path = schema::file(&self.options.directory);
+        let path = path.display();
+        tracing::warn!(%path, reason, "the history is broken; it is deleted and a new one started");
+    }
+}
+
+/// The time before which records are too old, in microseconds since 1970.
+fn oldest_us(age_max: Duration) -> i64 {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    i64::try_from(now.saturating_sub(age_max).as_micros()).unwrap_or(i64::MAX)
+}
