@@ -12,6 +12,7 @@ use inputroot::StrategyName;
 use model::{ByteSize, DeclaredProperty, DigestFunctions, UnknownProperties};
 use store::StoreSize;
 
+use crate::client_verbs::ClientCommand;
 use crate::image::ImageArgs;
 use crate::logging::LogArgs;
 use crate::observers::HttpChoice;
@@ -54,6 +55,9 @@ pub enum Command {
     Completions(CompletionsArgs),
     /// Import, list and remove images that actions can have as their root file system
     Image(ImageArgs),
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would show a doc comment as help")]
+    Client(ClientCommand),
 }
 
 /// Flags of `config`.

@@ -9,7 +9,7 @@ use access::{
 use anyhow::{Context as _, bail, ensure};
 
 use crate::cli::ServeArgs;
-use crate::store_verbs::OPERATORS_SOCKET;
+use crate::server::OPERATORS_SOCKET;
 
 /// The place where `serve` listens if neither a flag nor systemd names one.
 const DEFAULT: &str = "127.0.0.1:8980";

@@ -11,6 +11,7 @@
 //! The rest is for Linux alone:
 //! - [`bazelrc`]: the lines that Bazel needs to use a server.
 //! - [`cli`]: flags, as plain data.
+//! - [`client_verbs`]: what people ask a running server about its actions.
 //! - [`completions`]: scripts that complete words in a shell.
 //! - [`configuration`]: the settings of `serve` from files, environment and flags.
 //! - [`observers`]: the log, the event file and the page, which listen to events.
@@ -27,6 +28,8 @@
 pub mod bazelrc;
 #[cfg(target_os = "linux")]
 pub mod cli;
+#[cfg(target_os = "linux")]
+pub mod client_verbs;
 #[cfg(target_os = "linux")]
 pub mod completions;
 #[cfg(target_os = "linux")]
@@ -46,6 +49,8 @@ pub mod logging;
 #[cfg(target_os = "linux")]
 pub mod observers;
 #[cfg(target_os = "linux")]
+mod output;
+#[cfg(target_os = "linux")]
 mod privileges;
 #[cfg(target_os = "linux")]
 mod root_directory;
@@ -59,6 +64,8 @@ mod runtime_source;
 pub mod serve;
 #[cfg(all(target_os = "linux", feature = "vm"))]
 pub mod serve_vm;
+#[cfg(target_os = "linux")]
+mod server;
 #[cfg(target_os = "linux")]
 mod service_manager;
 #[cfg(target_os = "linux")]

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use actiond::cli::{Cli, Command};
 use actiond::configuration::Configuration;
 use actiond::{
-    bazelrc, completions, configuration, doctor, helper, image, run, serve, store_verbs,
+    bazelrc, client_verbs, completions, configuration, doctor, helper, image, run, serve,
+    store_verbs,
 };
 #[cfg(feature = "vm")]
 use actiond::{serve_vm, worker_flags};
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
         Command::Store(arguments) => store_verbs::run(&arguments),
+        Command::Client(command) => client_verbs::run(&command),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("linux-actiond: {error:#}");

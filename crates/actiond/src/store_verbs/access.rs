@@ -15,17 +15,9 @@ use proto::actiond::internal::v1::{
 };
 use reapi::maintenance;
 use store::{Deleted, OpenError, Store, StoreOptions};
-use tokio::runtime::Runtime;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
-use super::OPERATORS_SOCKET;
-
-/// The variable with the token.
-const TOKEN: &str = "ACTIOND_TOKEN";
+use crate::server::{self, Authorized, OPERATORS_SOCKET, Server};
 
 /// What became of a blob that was to be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,33 +36,6 @@ pub(crate) enum Access {
     Here(Arc<Store>),
     /// A server has it.
     There(Server),
-}
-
-/// A server, and what waits for its answers.
-pub(crate) struct Server {
-    runtime: Runtime,
-    channel: InterceptedService<Channel, Token>,
-}
-
-/// Adds the caller's token to requests, if it has one.
-#[derive(Clone)]
-pub(crate) struct Token(Option<MetadataValue<Ascii>>);
-
-impl Token {
-    fn from_environment() -> anyhow::Result<Self> {
-        let Some(token) = std::env::var_os(TOKEN) else { return Ok(Self(None)) };
-        let header = token.to_str().and_then(|token| format!("Bearer {token}").parse().ok());
-        Ok(Self(Some(header.with_context(|| format!("{TOKEN} has characters that no token has"))?)))
-    }
-}
-
-impl Interceptor for Token {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = &self.0 {
-            request.metadata_mut().insert("authorization", token.clone());
-        }
-        Ok(request)
-    }
 }
 
 impl Access {
@@ -107,7 +72,7 @@ impl Access {
             Self::There(server) => {
                 let mut client = server.store();
                 let usage = client.get_usage(GetUsageRequest {});
-                Ok(server.runtime.block_on(usage).map_err(said)?.into_inner())
+                Ok(server.wait(usage).map_err(said)?.into_inner())
             }
         }
     }
@@ -169,27 +134,8 @@ impl Access {
 }
 
 impl Server {
-    fn connect(place: &Place) -> anyhow::Result<Self> {
-        let uri = match place {
-            Place::Tcp(address) => format!("http://{address}"),
-            Place::Unix(path) => {
-                let path = path.to_str().context("the path of the socket is not UTF-8")?;
-                format!("unix:{path}")
-            }
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("starting the client")?;
-        let endpoint = Endpoint::from_shared(uri).context("naming the server")?;
-        let connected = runtime.block_on(endpoint.connect());
-        let channel = connected.with_context(|| format!("connecting to the server at {place}"))?;
-        let channel = InterceptedService::new(channel, Token::from_environment()?);
-        Ok(Self { runtime, channel })
-    }
-
-    fn store(&self) -> StoreClient<InterceptedService<Channel, Token>> {
-        StoreClient::new(self.channel.clone())
+    fn store(&self) -> StoreClient<Authorized> {
+        StoreClient::new(self.channel())
     }
 
     /// Takes the responses of a call until the last one, or until `take` breaks.
@@ -198,7 +144,7 @@ impl Server {
         call: impl Future<Output = Result<tonic::Response<Streaming<T>>, Status>>,
         mut take: impl FnMut(T) -> ControlFlow<()>,
     ) -> anyhow::Result<()> {
-        self.runtime.block_on(async {
+        self.wait(async {
             let mut responses = call.await.map_err(said)?.into_inner();
             while let Some(response) = responses.message().await.map_err(said)? {
                 if take(response).is_break() {
@@ -215,8 +161,8 @@ impl Server {
             blob_digests: vec![digest.to_proto()],
             digest_function: digest.function().to_proto(),
         };
-        let mut client = CasClient::new(self.channel.clone());
-        let deleted = self.runtime.block_on(client.delete_blobs(request)).map_err(said)?;
+        let mut client = CasClient::new(self.channel());
+        let deleted = self.wait(client.delete_blobs(request)).map_err(said)?;
         let responses = deleted.into_inner().responses;
         let outcome = responses.first().context("the server did not answer for the blob")?;
         let status = outcome.status.clone().unwrap_or_default();
@@ -231,12 +177,5 @@ impl Server {
 
 /// What the server said, for people.
 fn said(status: Status) -> anyhow::Error {
-    match status.code() {
-        Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented => anyhow::anyhow!(
-            "the server refuses: {}. It takes this from the right `admin`: set {TOKEN}, or use the \
-             socket in its root directory as the user that it runs as",
-            status.message()
-        ),
-        _ => anyhow::anyhow!("the server said: {}", status.message()),
-    }
+    server::said("admin")(status)
 }

@@ -12,24 +12,20 @@
 mod access;
 mod show;
 
-use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use model::{ByteSize, Digest, DigestFunction, DigestFunctions};
 use proto::actiond::internal::v1::{CollectGarbageRequest, ListBlobsRequest};
 
 use self::access::{Access, Removed};
-use self::show::Progress;
+use crate::output::{Progress, print};
 use crate::span::Span;
 use crate::{logging, root_directory};
-
-/// The name of the socket in the root directory, where a server listens for these verbs.
-pub(crate) const OPERATORS_SOCKET: &str = "socket";
 
 /// Flags of `store`.
 #[derive(Debug, Args)]
@@ -214,15 +210,6 @@ fn remove(access: &mut Access, digests: &[BlobName], json: bool) -> anyhow::Resu
         print(&show::removed(digest, removed, json))?;
     }
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Prints to standard output. A reader that goes away, such as `head`, ends the program.
-fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => bail!("can't write to standard output: {error}"),
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,4 @@
-//! What the verbs print. Pure, but for [`Progress`].
-
-use std::io::{IsTerminal as _, Write as _};
+//! What the verbs print. Pure.
 
 use model::Digest;
 use proto::actiond::internal::v1::list_blobs_response::Blob;
@@ -11,29 +9,6 @@ use serde_json::{Value, json};
 use super::Order;
 use super::access::Removed;
 use crate::store_observers::size;
-
-/// A line on a terminal that is written over; nothing where standard error is no terminal.
-pub(crate) struct Progress {
-    is_shown: bool,
-}
-
-impl Progress {
-    pub(crate) fn start() -> Self {
-        Self { is_shown: std::io::stderr().is_terminal() }
-    }
-
-    pub(crate) fn show(&mut self, line: &str) {
-        if self.is_shown {
-            // A terminal that is gone is no reason to stop.
-            let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
-        }
-    }
-
-    /// Clears the line.
-    pub(crate) fn end(mut self) {
-        self.show("");
-    }
-}
 
 pub(crate) fn usage(usage: &Usage) -> String {
     let limit = match usage.limit_bytes {

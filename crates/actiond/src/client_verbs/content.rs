@@ -1,0 +1,299 @@
+//! `show`, `cat`, `ls`, `tree` and `diff`.
+
+use std::process::ExitCode;
+
+use ::proto::actiond::internal::v1::list_records_request::Of;
+use anyhow::{Context as _, bail};
+use chain::{shell_word, visible};
+use history::compare::{Blobs as _, compare};
+use model::{Digest, Directory, proto};
+use proto::Message as _;
+use serde_json::{Map, Value, json};
+
+use super::blobs::{ReadAction, Reader, gone};
+use super::{live, show};
+use crate::output::{Progress, print, print_bytes};
+use crate::server::Server;
+use crate::store_observers::size;
+
+/// Runs of an action that `show` lists.
+const RUNS_SHOWN: u32 = 10;
+
+/// Bytes of a blob that is no message, of which `show` shows that much.
+const TEXT_BYTES_SHOWN: usize = 64 << 10;
+
+/// A blob, by what it can be read as.
+enum Content {
+    Action,
+    Command(proto::Command),
+    Directory(Directory),
+    Tree(proto::Tree),
+    Other,
+}
+
+/// Guesses what a blob is. A message has no name of its kind in it, so the strictest kind goes first: an
+/// Action has two digests, all entries of a Directory have names in order and digests.
+fn content(bytes: &bytes::Bytes, digest: &Digest) -> Content {
+    let function = digest.function();
+    let is_digest =
+        |field: &Option<proto::Digest>| Digest::from_proto_field(field.as_ref(), function).is_ok();
+    if let Ok(action) = proto::Action::decode(bytes.clone())
+        && is_digest(&action.command_digest)
+        && is_digest(&action.input_root_digest)
+    {
+        return Content::Action;
+    }
+    if let Ok(directory) = Directory::parse(bytes.clone(), function) {
+        return Content::Directory(directory);
+    }
+    if let Ok(command) = proto::Command::decode(bytes.clone())
+        && !command.arguments.is_empty()
+        && command.encoded_len() == bytes.len()
+    {
+        return Content::Command(command);
+    }
+    if let Ok(tree) = proto::Tree::decode(bytes.clone())
+        && let Some(root) = &tree.root
+        && Directory::parse(root.encode_to_vec().into(), function).is_ok()
+    {
+        return Content::Tree(tree);
+    }
+    Content::Other
+}
+
+pub(crate) fn show(server: &Server, digest: &Digest, json: bool) -> anyhow::Result<()> {
+    let mut reader = Reader::new(server);
+    let bytes = reader.blob(digest)?;
+    match content(&bytes, digest) {
+        Content::Action => {
+            let action = reader.action(digest)?;
+            show_action(server, digest, &action, json)
+        }
+        Content::Command(command) => {
+            let fields = command_json(&command);
+            print(&match json {
+                true => show::line(&with_kind("command", digest, fields)),
+                false => format!("Command {}\n{}", show::name(digest), command_text(&command)),
+            })
+        }
+        Content::Directory(directory) => {
+            if !json {
+                print(&format!("Directory {}\n", show::name(digest)))?;
+            }
+            let line = |entry| {
+                show::entry(&String::from_utf8_lossy(model::Entry::name(&entry)), &entry, json)
+            };
+            print(&directory.entries().map(line).collect::<String>())
+        }
+        Content::Tree(tree) => show_tree(&tree, digest, json),
+        Content::Other => {
+            let text = std::str::from_utf8(&bytes).ok();
+            let value = json!({ "kind": "blob", "digest": show::name(digest), "text": text });
+            if json {
+                return print(&show::line(&value));
+            }
+            let what = if text.is_some() { "text" } else { "bytes" };
+            let heading = format!("{} of {what}", size(digest.size_bytes()));
+            let shown = text.map(|text| cut(text, TEXT_BYTES_SHOWN)).unwrap_or_default();
+            let lines: String = shown.lines().map(|line| visible(line) + "\n").collect();
+            print(&format!("{heading}; `cat` writes it as it is\n\n{lines}"))
+        }
+    }
+}
+
+/// The first bytes of a text, to the end of a character.
+fn cut(text: &str, bytes: usize) -> &str {
+    let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
+fn with_kind(kind: &str, digest: &Digest, fields: Map<String, Value>) -> Value {
+    let first =
+        [("kind".to_owned(), kind.into()), ("digest".to_owned(), show::name(digest).into())];
+    first.into_iter().chain(fields).collect::<Map<_, _>>().into()
+}
+
+fn command_json(command: &proto::Command) -> Map<String, Value> {
+    let environment: Map<String, Value> = command
+        .environment_variables
+        .iter()
+        .map(|it| (it.name.clone(), it.value.clone().into()))
+        .collect();
+    let fields = [
+        ("arguments", Value::from(command.arguments.clone())),
+        ("environment", environment.into()),
+        ("working_directory", command.working_directory.clone().into()),
+    ];
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn command_text(command: &proto::Command) -> String {
+    let mut text = format!("\n{}\n", command_line(&command.arguments));
+    if !command.working_directory.is_empty() {
+        text += &format!("\nworking directory\n  {}\n", visible(&command.working_directory));
+    }
+    if !command.environment_variables.is_empty() {
+        text += "\nenvironment\n";
+        for variable in &command.environment_variables {
+            text += &format!("  {}={}\n", visible(&variable.name), shell_word(&variable.value));
+        }
+    }
+    text
+}
+
+/// The command line, as it can be pasted into a shell.
+pub(crate) fn command_line(arguments: &[String]) -> String {
+    arguments.iter().map(|word| shell_word(word)).collect::<Vec<_>>().join(" ")
+}
+
+fn show_action(
+    server: &Server,
+    digest: &Digest,
+    read: &ReadAction,
+    json: bool,
+) -> anyhow::Result<()> {
+    let of = Some(Of::ActionDigest(digest.to_proto()));
+    // A server without a history still has the action.
+    let runs = live::records(server, of, digest.function().to_proto(), RUNS_SHOWN);
+    let runs = runs.unwrap_or_default();
+    let outputs = runs.iter().find_map(show::result_of).map(|result| show::outputs(&result));
+    let (platform, declared) = (read.platform(), read.outputs());
+    let timeout = read.action.timeout.as_ref().map(|timeout| timeout.seconds);
+    let command = show::name_of(&read.action.command_digest, digest.function().to_proto());
+    if json {
+        let mut fields = command_json(&read.command);
+        let platform: Map<String, Value> =
+            platform.into_iter().map(|(name, value)| (name, value.into())).collect();
+        let output = |(path, kind, digest): &(String, &str, String)| json!({ "path": path, "kind": kind, "digest": digest });
+        for (name, value) in [
+            ("command", command.into()),
+            ("input_root", show::name(&read.input_root).into()),
+            ("platform", platform.into()),
+            ("output_paths", declared.into()),
+            ("timeout_s", timeout.into()),
+            ("do_not_cache", read.action.do_not_cache.into()),
+            ("outputs", outputs.iter().flatten().map(output).collect()),
+            ("runs", runs.iter().map(show::record_json).collect()),
+        ] {
+            fields.insert(name.to_owned(), value);
+        }
+        return print(&show::line(&with_kind("action", digest, fields)));
+    }
+    let mut text = format!("Action {}\n{}", show::name(digest), command_text(&read.command));
+    text += &format!("\ninput root\n  {}\n", show::name(&read.input_root));
+    if !platform.is_empty() {
+        text += "\nplatform\n";
+        for (name, value) in platform {
+            text += &format!("  {}={}\n", visible(&name), visible(&value));
+        }
+    }
+    text += "\ndeclared outputs\n";
+    for path in declared {
+        text += &format!("  {}\n", visible(&path));
+    }
+    if let Some(seconds) = timeout {
+        text += &format!("\ntimeout\n  {seconds} s\n");
+    }
+    if read.action.do_not_cache {
+        text += "\nits result is not cached: the client asks for that\n";
+    }
+    if let Some(outputs) = outputs {
+        text += "\noutputs of its last run\n";
+        for (path, kind, digest) in outputs {
+            text += &format!("  {kind:7} {}  {}\n", visible(&path), visible(&digest));
+        }
+    }
+    if !runs.is_empty() {
+        text += "\nlast runs and lookups\n";
+        for run in &runs {
+            text += &format!("  {}", show::record_line(run));
+        }
+    }
+    print(&text)
+}
+
+fn show_tree(tree: &proto::Tree, digest: &Digest, json: bool) -> anyhow::Result<()> {
+    if !json {
+        let count = 1 + tree.children.len();
+        print(&format!("Tree {} of {count} directories\n", show::name(digest)))?;
+    }
+    for directory in tree.root.iter().chain(&tree.children) {
+        let parsed = Directory::parse(directory.encode_to_vec().into(), digest.function());
+        let parsed = parsed.context("a directory of the tree is malformed")?;
+        let own = Digest::of(digest.function(), &directory.encode_to_vec());
+        for entry in parsed.entries() {
+            let name = String::from_utf8_lossy(entry.name()).into_owned();
+            if json {
+                print(&show::entry(&name, &entry, true))?;
+            } else {
+                print(&format!("{} {}", &own.hex()[..8], show::entry(&name, &entry, false)))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn cat(server: &Server, digest: &Digest) -> anyhow::Result<()> {
+    if !Reader::new(server).stream(digest, print_bytes)? {
+        bail!("{}", gone(digest));
+    }
+    Ok(())
+}
+
+/// Lists a directory, with all below it if `is_deep`.
+pub(crate) fn list(
+    server: &Server,
+    digest: &Digest,
+    is_deep: bool,
+    json: bool,
+) -> anyhow::Result<()> {
+    let mut reader = Reader::new(server);
+    let root = match content(&reader.blob(digest)?, digest) {
+        Content::Action => reader.action(digest)?.input_root,
+        Content::Directory(_) => *digest,
+        Content::Tree(tree) => return show_tree(&tree, digest, json),
+        Content::Command(_) | Content::Other => {
+            bail!(
+                "{} is neither a Directory nor an Action; `show` says what it is",
+                show::name(digest)
+            )
+        }
+    };
+    if !is_deep {
+        let directory = reader.directory(&root)?;
+        let line = |entry: model::Entry<'_>| {
+            show::entry(&String::from_utf8_lossy(entry.name()), &entry, json)
+        };
+        return print(&directory.entries().map(line).collect::<String>());
+    }
+    reader.walk(root, |_, path, entry| print(&show::entry(path, entry, json)))
+}
+
+pub(crate) fn diff(
+    server: &Server,
+    old: &Digest,
+    new: &Digest,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let mut reader = Reader::new(server);
+    for digest in [old, new] {
+        if reader.read(digest)?.is_none() {
+            bail!("{}", gone(digest));
+        }
+    }
+    let mut progress = Progress::start();
+    progress.show("comparing the input trees");
+    let comparison = compare(&mut reader, old, new)?;
+    progress.end();
+    print(&match json {
+        true => show::line(&json!({
+            "old": show::name(old),
+            "new": show::name(new),
+            "differences": show::differences_json(&comparison),
+            "is_cut": comparison.is_cut,
+        })),
+        false if comparison.differences.is_empty() => "no difference\n".to_owned(),
+        false => show::differences(&comparison),
+    })?;
+    Ok(if comparison.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,218 @@
+//! `replay`: an action again, through the server, without the cache.
+//!
+//! It runs as another Action that asks not to be cached, so that the cached result of the first one stays as it
+//! is: a run that skips the lookup would replace it, or remove it if the command fails now.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use ::proto::actiond::internal::v1::list_records_request::Of;
+use anyhow::{Context as _, bail};
+use chain::visible;
+use model::{Digest, proto};
+use proto::content_addressable_storage_client::ContentAddressableStorageClient;
+use proto::execution_client::ExecutionClient;
+use proto::google::longrunning::operation;
+use proto::{
+    ActionResult, BatchUpdateBlobsRequest, ExecuteRequest, ExecuteResponse, Message as _,
+    batch_update_blobs_request,
+};
+use serde_json::json;
+use tonic::Code;
+
+use super::blobs::{ReadAction, Reader};
+use super::files::Target;
+use super::{export, live, show};
+use crate::output::{Progress, print};
+use crate::server::{self, Server};
+
+/// The largest answer that is taken: a result with thousands of outputs.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+pub(crate) fn replay(
+    server: &Server,
+    digest: &Digest,
+    instance: Option<&str>,
+    keep: Option<&Path>,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let mut reader = Reader::new(server);
+    let read = reader.action(digest)?;
+    let mut target = keep.map(Target::create).transpose()?;
+    let function = digest.function();
+    let instance = match instance {
+        Some(instance) => instance.to_owned(),
+        None => {
+            let of = Some(Of::ActionDigest(digest.to_proto()));
+            let runs = live::records(server, of, function.to_proto(), 1).unwrap_or_default();
+            runs.first().map(|run| run.instance.clone()).unwrap_or_default()
+        }
+    };
+    let recorded = export::recorded(server, digest)?;
+    let action = upload(server, &instance, digest, &read)?;
+    let response = execute(server, &instance, &action)?;
+    let status = response.status.clone().unwrap_or_default();
+    let Some(result) = response.result else {
+        bail!("the action did not run: {}", visible(&status.message));
+    };
+    if let Some(target) = &mut target {
+        let working_directory = &read.command.working_directory;
+        target.outputs(&mut reader, "", working_directory, &result, function)?;
+    }
+    if let Some(target) = target {
+        target.finish()?;
+    }
+    let differences = recorded.as_ref().map(|recorded| differences(recorded, &result));
+    let is_same = status.code == 0 && differences.as_ref().is_none_or(Vec::is_empty);
+    if json {
+        print(&show::line(&json!({
+            "action": show::name(digest),
+            "replayed_as": show::name(&action),
+            "exit_code": result.exit_code,
+            "status": status.code,
+            "message": status.message,
+            "is_recorded": recorded.is_some(),
+            "recorded_exit_code": recorded.as_ref().map(|it| it.exit_code),
+            "differences": differences.iter().flatten().map(|(path, old, new)| {
+                json!({ "path": path, "old": old, "new": new })
+            }).collect::<Vec<_>>(),
+        })))?;
+    } else {
+        print(&text(&result, &status, differences.as_deref()))?;
+        streams(&mut reader, &result, function)?;
+    }
+    Ok(if is_same { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+type Changed = (String, Option<String>, Option<String>);
+
+/// Outputs that are not the same in both results, and exit codes.
+fn differences(recorded: &ActionResult, now: &ActionResult) -> Vec<Changed> {
+    let of = |result: &ActionResult| -> std::collections::BTreeMap<String, String> {
+        let outputs = show::outputs(result).into_iter();
+        let outputs = outputs.map(|(path, kind, digest)| (path, format!("{kind} {digest}")));
+        let code = ("exit code".to_owned(), result.exit_code.to_string());
+        outputs.chain([code]).collect()
+    };
+    let (recorded, now) = (of(recorded), of(now));
+    let names: std::collections::BTreeSet<&String> = recorded.keys().chain(now.keys()).collect();
+    let changed = names.into_iter().filter(|name| recorded.get(*name) != now.get(*name));
+    changed
+        .map(|name| (name.clone(), recorded.get(name).cloned(), now.get(name).cloned()))
+        .collect()
+}
+
+fn text(
+    result: &ActionResult,
+    status: &proto::google::rpc::Status,
+    differences: Option<&[Changed]>,
+) -> String {
+    let mut text = format!("exit code {}\n", result.exit_code);
+    if status.code != 0 {
+        text += &format!("{}\n", visible(&status.message));
+    }
+    match differences {
+        None => text += "there is no recorded result to compare it with\n",
+        Some([]) => text += "the result is the recorded one\n",
+        Some(changed) => {
+            text += "the result is not the recorded one\n";
+            for (path, old, new) in changed {
+                let value = |value: &Option<String>| {
+                    value.as_deref().map_or_else(|| "nothing".to_owned(), visible)
+                };
+                text +=
+                    &format!("  {}\n    - {}\n    + {}\n", visible(path), value(old), value(new));
+            }
+        }
+    }
+    text
+}
+
+/// Prints the streams of the new run, escaped.
+fn streams(
+    reader: &mut Reader<'_>,
+    result: &ActionResult,
+    function: model::DigestFunction,
+) -> anyhow::Result<()> {
+    for (name, raw, digest) in [
+        ("standard output", &result.stdout_raw, &result.stdout_digest),
+        ("standard error", &result.stderr_raw, &result.stderr_digest),
+    ] {
+        let bytes = match digest {
+            None => raw.clone(),
+            Some(digest) if raw.is_empty() => {
+                reader.blob(&Digest::from_proto(digest, function)?)?
+            }
+            Some(_) => raw.clone(),
+        };
+        if !bytes.is_empty() {
+            let text = String::from_utf8_lossy(&bytes);
+            let lines: String = text.lines().map(|line| format!("  {}\n", visible(line))).collect();
+            print(&format!("{name}\n{lines}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Uploads the same action in the form that is not cached.
+fn upload(
+    server: &Server,
+    instance: &str,
+    digest: &Digest,
+    read: &ReadAction,
+) -> anyhow::Result<Digest> {
+    let action = proto::Action { do_not_cache: true, ..read.action.clone() };
+    let data = action.encode_to_vec();
+    let uncached = Digest::of(digest.function(), &data);
+    let request = BatchUpdateBlobsRequest {
+        instance_name: instance.to_owned(),
+        requests: vec![batch_update_blobs_request::Request {
+            digest: Some(uncached.to_proto()),
+            data: data.into(),
+            ..Default::default()
+        }],
+        digest_function: digest.function().to_proto(),
+    };
+    let mut client = ContentAddressableStorageClient::new(server.channel());
+    let answer = server.wait(client.batch_update_blobs(request));
+    let answer = answer.map_err(server::said("write-cas"))?.into_inner();
+    let status = answer.responses.first().and_then(|response| response.status.clone());
+    match status {
+        Some(status) if status.code != 0 => bail!("the server refused a blob: {}", status.message),
+        _ => Ok(uncached),
+    }
+}
+
+fn execute(server: &Server, instance: &str, action: &Digest) -> anyhow::Result<ExecuteResponse> {
+    let request = ExecuteRequest {
+        instance_name: instance.to_owned(),
+        action_digest: Some(action.to_proto()),
+        digest_function: action.function().to_proto(),
+        skip_cache_lookup: true,
+        ..ExecuteRequest::default()
+    };
+    let said = server::said("execute");
+    let mut progress = Progress::start();
+    progress.show("the action waits or runs");
+    let response = server.wait(async {
+        let client = ExecutionClient::new(server.channel());
+        let mut client = client.max_decoding_message_size(ANSWER_BYTES_MAX);
+        let mut operations = client.execute(request).await.map_err(&said)?.into_inner();
+        while let Some(operation) = operations.message().await.map_err(&said)? {
+            if let Some(operation::Result::Response(any)) = operation.result {
+                return ExecuteResponse::decode(&*any.value).context("decoding the response");
+            }
+        }
+        bail!("the server ended the call without an answer")
+    });
+    progress.end();
+    let response = response?;
+    let status = response.status.clone().unwrap_or_default();
+    if Code::from(status.code) == Code::FailedPrecondition {
+        bail!(
+            "the server lacks blobs of the action, which a build that needs them uploads again: {}",
+            visible(&status.message)
+        );
+    }
+    Ok(response)
+}

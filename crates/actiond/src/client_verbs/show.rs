@@ -1,0 +1,295 @@
+//! What the verbs print, but for the words of one verb alone. Pure.
+
+use ::proto::actiond::internal::v1::list_actions_response::Action;
+use ::proto::actiond::internal::v1::record::Value as Number;
+use ::proto::actiond::internal::v1::{GetTotalsResponse, Record, RecordOrigin};
+use chain::visible;
+use history::compare::{Comparison, Difference};
+use history::text::{duration, utc};
+use model::{Digest, DigestFunction, Entry, proto};
+use proto::ActionResult;
+use proto::Message as _;
+use serde_json::{Map, Value, json};
+
+use crate::store_observers::size;
+
+/// A line of JSON.
+pub(crate) fn line(value: &Value) -> String {
+    format!("{value}\n")
+}
+
+/// `hash/size`, with the digest function before it unless that is SHA-256.
+pub(crate) fn name(digest: &Digest) -> String {
+    match digest.function() {
+        DigestFunction::Sha256 => digest.to_string(),
+        function => format!("{function}:{digest}"),
+    }
+}
+
+/// The same of a message.
+pub(crate) fn name_of(digest: &Option<proto::Digest>, function: i32) -> String {
+    let digest = digest_of(digest, function);
+    digest.map(|digest| name(&digest)).unwrap_or_default()
+}
+
+/// A digest that the server sent.
+pub(crate) fn digest_of(digest: &Option<proto::Digest>, function: i32) -> Option<Digest> {
+    let function = DigestFunction::from_proto(function).ok()?;
+    Digest::from_proto_field(digest.as_ref(), function).ok()
+}
+
+fn origin_json(origin: &Option<RecordOrigin>) -> Value {
+    let origin = origin.clone().unwrap_or_default();
+    let names = [
+        ("principal", origin.principal),
+        ("tool", origin.tool),
+        ("invocation", origin.invocation),
+        ("mnemonic", origin.mnemonic),
+        ("target", origin.target),
+        ("configuration", origin.configuration),
+    ];
+    let named = names.into_iter().filter(|(_, name)| !name.is_empty());
+    named.map(|(key, name)| (key.to_owned(), name.into())).collect::<Map<_, _>>().into()
+}
+
+pub(crate) fn action_json(action: &Action) -> String {
+    line(&json!({
+        "operation": action.operation,
+        "instance": action.instance,
+        "action": name_of(&action.action_digest, action.digest_function),
+        "origin": origin_json(&action.origin),
+        "queued_for_us": action.queued_for_us,
+        "running_for_us": action.running_for_us,
+    }))
+}
+
+/// Kind and target, as far as the client named them.
+fn what(origin: &Option<RecordOrigin>) -> String {
+    let Some(origin) = origin else { return "-".to_owned() };
+    let words = [&origin.mnemonic, &origin.target].into_iter().filter(|word| !word.is_empty());
+    let words = words.map(|word| visible(word)).collect::<Vec<_>>().join(" ");
+    if words.is_empty() { "-".to_owned() } else { words }
+}
+
+pub(crate) fn action_line(action: &Action) -> String {
+    let (state, us) = match action.running_for_us {
+        Some(us) => ("running", us),
+        None => ("queued", action.queued_for_us),
+    };
+    let (time, what) = (duration(us), what(&action.origin));
+    format!("{:28} {state:7} {time:>10}  {what}\n", visible(&action.operation))
+}
+
+fn numbers(values: &[Number]) -> Value {
+    let pairs = values.iter().map(|it| (it.name.clone(), it.value.into()));
+    pairs.collect::<Map<_, _>>().into()
+}
+
+/// A number of a record, by its name.
+pub(crate) fn number(values: &[Number], name: &str) -> Option<u64> {
+    values.iter().find(|it| it.name == name).map(|it| it.value)
+}
+
+pub(crate) fn record_json(record: &Record) -> Value {
+    let function = record.digest_function;
+    let digest = |digest| Some(name_of(digest, function)).filter(|name| !name.is_empty());
+    json!({
+        "id": record.id,
+        "kind": if record.is_lookup { "lookup" } else { "execution" },
+        "at_us": record.at_us,
+        "operation": record.operation,
+        "instance": record.instance,
+        "action": digest(&record.action_digest),
+        "command": digest(&record.command_digest),
+        "input_root": digest(&record.input_root_digest),
+        "origin": origin_json(&record.origin),
+        "worker": record.worker,
+        "outcome": record.outcome,
+        "cached": record.cached,
+        "miss": Some(&record.miss).filter(|miss| !miss.is_empty()),
+        "exit_code": record.exit_code,
+        "failure": Some(&record.failure).filter(|failure| !failure.is_empty()),
+        "message": Some(&record.message).filter(|message| !message.is_empty()),
+        "stages": numbers(&record.stages),
+        "usage": numbers(&record.usage),
+        "limits": numbers(&record.limits),
+        "outputs": record.outputs,
+        "output_bytes": record.output_bytes,
+    })
+}
+
+pub(crate) fn record_line(record: &Record) -> String {
+    let time = number(&record.stages, "total_us").map(duration).unwrap_or_default();
+    let mut outcome = record.outcome.clone();
+    if let Some(code) = record.exit_code.filter(|code| *code != 0) {
+        outcome = format!("exit {code}");
+    }
+    let why = match (record.miss.as_str(), record.message.as_str()) {
+        ("", "") => String::new(),
+        (miss, "") => format!("  ({miss})"),
+        (_, message) => format!("  {}", visible(message)),
+    };
+    format!(
+        "{at}  {outcome:9} {time:>10}  {what}{why}  {action}\n",
+        at = utc(record.at_us),
+        what = what(&record.origin),
+        action = name_of(&record.action_digest, record.digest_function),
+    )
+}
+
+pub(crate) fn totals_json(answer: &GetTotalsResponse, seconds: u64) -> String {
+    let totals: Vec<Value> = answer
+        .totals
+        .iter()
+        .map(|total| {
+            json!({
+                "mnemonic": total.mnemonic,
+                "kind": if total.is_lookup { "lookup" } else { "execution" },
+                "miss": Some(&total.miss).filter(|miss| !miss.is_empty()),
+                "failed": total.failed,
+                "events": total.events,
+                "run_us": total.run_us,
+                "output_bytes": total.output_bytes,
+            })
+        })
+        .collect();
+    line(&json!({
+        "seconds": seconds,
+        "totals": totals,
+        "dropped_records": answer.dropped_records,
+        "history_bytes": answer.history_bytes,
+    }))
+}
+
+pub(crate) fn totals(answer: &GetTotalsResponse) -> String {
+    use std::collections::BTreeMap;
+    type Total = ::proto::actiond::internal::v1::get_totals_response::Total;
+    let sum = |wanted: &dyn Fn(&Total) -> bool| -> u64 {
+        answer.totals.iter().filter(|total| wanted(total)).map(|total| total.events).sum()
+    };
+    let executions = sum(&|it| !it.is_lookup);
+    let cached = sum(&|it| !it.is_lookup && it.miss.is_empty() && !it.failed);
+    let failed = sum(&|it| it.failed);
+    let (lookups, hits) = (sum(&|it| it.is_lookup), sum(&|it| it.is_lookup && it.miss.is_empty()));
+    let share = |part: u64, of: u64| if of == 0 { 0.0 } else { 100.0 * part as f64 / of as f64 };
+    let mut text = format!(
+        "executions {executions}: {cached} from the cache ({:.0} %), {failed} failed\n\
+         lookups    {lookups}: {hits} hits ({:.0} %)\n",
+        share(cached, executions),
+        share(hits, lookups),
+    );
+    let mut misses: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut kinds: BTreeMap<&str, [u64; 3]> = BTreeMap::new();
+    for total in &answer.totals {
+        if !total.miss.is_empty() {
+            *misses.entry(&total.miss).or_default() += total.events;
+        }
+        if !total.is_lookup {
+            let kind = kinds.entry(&total.mnemonic).or_default();
+            kind[0] += total.events;
+            kind[1] += if total.miss.is_empty() { total.events } else { 0 };
+            kind[2] = kind[2].saturating_add(total.run_us);
+        }
+    }
+    if !misses.is_empty() {
+        text += "\nmisses by reason\n";
+        for (reason, count) in misses {
+            text += &format!("  {reason:16} {count:>10}\n");
+        }
+    }
+    if !kinds.is_empty() {
+        text += "\nby kind               actions  from cache    time run\n";
+        let mut kinds: Vec<_> = kinds.into_iter().collect();
+        kinds.sort_by_key(|(_, [_, _, run_us])| std::cmp::Reverse(*run_us));
+        for (kind, [actions, cached, run_us]) in kinds {
+            let kind = if kind.is_empty() { "(none)".to_owned() } else { visible(kind) };
+            text += &format!("  {kind:18} {actions:>8} {cached:>11} {:>11}\n", duration(run_us));
+        }
+    }
+    let history = size(answer.history_bytes);
+    text +=
+        &format!("\nthe history takes {history}; {} records were lost\n", answer.dropped_records);
+    text
+}
+
+/// One entry of a directory. In text, a directory ends in `/`.
+pub(crate) fn entry(path: &str, entry: &Entry<'_>, is_json: bool) -> String {
+    let (kind, digest, executable, target) = match *entry {
+        Entry::File { digest, executable, .. } => ("file", Some(digest), executable, None),
+        Entry::Directory { digest, .. } => ("directory", Some(digest), false, None),
+        Entry::Symlink { target, .. } => {
+            ("symlink", None, false, Some(String::from_utf8_lossy(target).into_owned()))
+        }
+    };
+    if is_json {
+        return line(&json!({
+            "path": path,
+            "kind": kind,
+            "digest": digest.as_ref().map(name),
+            "executable": executable,
+            "target": target,
+        }));
+    }
+    let mode = match (kind, executable) {
+        ("directory", _) => "d",
+        ("symlink", _) => "l",
+        (_, true) => "x",
+        _ => "-",
+    };
+    let bytes = digest.filter(|_| kind == "file").map(|digest| size(digest.size_bytes()));
+    let suffix = match (kind, target) {
+        ("directory", _) => "/".to_owned(),
+        (_, Some(target)) => format!(" -> {}", visible(&target)),
+        _ => String::new(),
+    };
+    let digest = digest.as_ref().map(name).unwrap_or_default();
+    format!("{mode} {:>10}  {}{suffix}  {digest}\n", bytes.unwrap_or_default(), visible(path))
+}
+
+pub(crate) fn differences_json(comparison: &Comparison) -> Value {
+    let difference = |it: &Difference| json!({ "part": it.part.as_str(), "name": it.name, "old": it.old, "new": it.new });
+    comparison.differences.iter().map(difference).collect()
+}
+
+pub(crate) fn differences(comparison: &Comparison) -> String {
+    let mut text = String::new();
+    for Difference { part, name, old, new } in &comparison.differences {
+        let part = part.as_str().replace('_', " ");
+        let separator = if name.is_empty() { "" } else { " " };
+        text += &format!("{part}{separator}{name}\n");
+        for (mark, value) in [('-', old), ('+', new)] {
+            if let Some(value) = value {
+                text += &format!("  {mark} {value}\n");
+            }
+        }
+    }
+    if comparison.is_cut {
+        text += "there may be more differences\n";
+    }
+    text
+}
+
+/// The outputs of a result: path, kind and digest.
+pub(crate) fn outputs(result: &ActionResult) -> Vec<(String, &'static str, String)> {
+    let digest = |digest: &Option<proto::Digest>| {
+        digest.as_ref().map(|it| format!("{}/{}", it.hash, it.size_bytes)).unwrap_or_default()
+    };
+    let files = result.output_files.iter().map(|it| (it.path.clone(), "file", digest(&it.digest)));
+    let directories = result.output_directories.iter();
+    let directories = directories.map(|it| (it.path.clone(), "tree", digest(&it.tree_digest)));
+    #[allow(deprecated, reason = "clients of older versions of the API ask for them")]
+    let symlinks = result
+        .output_symlinks
+        .iter()
+        .chain(&result.output_file_symlinks)
+        .chain(&result.output_directory_symlinks);
+    let symlinks = symlinks.map(|it| (it.path.clone(), "symlink", it.target.clone()));
+    files.chain(directories).chain(symlinks).collect()
+}
+
+/// The recorded result, if the record has one.
+pub(crate) fn result_of(record: &Record) -> Option<ActionResult> {
+    Some(&record.result)
+        .filter(|result| !result.is_empty())
+        .and_then(|result| ActionResult::decode(result.clone()).ok())
+}

@@ -1,0 +1,114 @@
+//! A running server, as the verbs that ask it see it.
+
+use std::path::Path;
+
+use access::{Listen, Place};
+use anyhow::Context as _;
+use tokio::runtime::Runtime;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+/// The name of the socket in the root directory, where a server listens for verbs.
+pub(crate) const OPERATORS_SOCKET: &str = "socket";
+
+/// The variable with the token.
+const TOKEN: &str = "ACTIOND_TOKEN";
+
+/// A connection whose calls have the caller's token.
+pub(crate) type Authorized = InterceptedService<Channel, Token>;
+
+/// A server, and what waits for its answers.
+pub(crate) struct Server {
+    runtime: Runtime,
+    channel: Authorized,
+}
+
+/// Adds the caller's token to requests, if it has one.
+#[derive(Clone)]
+pub(crate) struct Token(Option<MetadataValue<Ascii>>);
+
+impl Token {
+    fn from_environment() -> anyhow::Result<Self> {
+        let Some(token) = std::env::var_os(TOKEN) else { return Ok(Self(None)) };
+        let header = token.to_str().and_then(|token| format!("Bearer {token}").parse().ok());
+        Ok(Self(Some(header.with_context(|| format!("{TOKEN} has characters that no token has"))?)))
+    }
+}
+
+impl Interceptor for Token {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+impl Server {
+    /// The server at that place, or the one that has the store at `root`.
+    ///
+    /// # Errors
+    /// When nothing listens there.
+    pub(crate) fn of(root: &Path, server: Option<&Listen>) -> anyhow::Result<Self> {
+        if let Some(listen) = server {
+            return Self::connect(&listen.place);
+        }
+        let root = std::path::absolute(root).context("finding the root directory")?;
+        let place = Place::Unix(root.join(OPERATORS_SOCKET));
+        Self::connect(&place).with_context(|| {
+            format!(
+                "no server answers for the root directory {}; start one with `linux-actiond serve`, name \
+                 its root with --root, or the place where it listens with --server",
+                root.display()
+            )
+        })
+    }
+
+    /// The server at that place.
+    ///
+    /// # Errors
+    /// When nothing listens there.
+    pub(crate) fn connect(place: &Place) -> anyhow::Result<Self> {
+        let uri = match place {
+            Place::Tcp(address) => format!("http://{address}"),
+            Place::Unix(path) => {
+                let path = path.to_str().context("the path of the socket is not UTF-8")?;
+                format!("unix:{path}")
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("starting the client")?;
+        let endpoint = Endpoint::from_shared(uri).context("naming the server")?;
+        let connected = runtime.block_on(endpoint.connect());
+        let channel = connected.with_context(|| format!("connecting to the server at {place}"))?;
+        let channel = InterceptedService::new(channel, Token::from_environment()?);
+        Ok(Self { runtime, channel })
+    }
+
+    /// The connection, for calls.
+    pub(crate) fn channel(&self) -> Authorized {
+        self.channel.clone()
+    }
+
+    /// Waits for an answer.
+    pub(crate) fn wait<T>(&self, answer: impl Future<Output = T>) -> T {
+        self.runtime.block_on(answer)
+    }
+}
+
+/// What the server said, for people; what was asked for needs that right.
+pub(crate) fn said(right: &'static str) -> impl Fn(Status) -> anyhow::Error {
+    move |status| match status.code() {
+        Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented => anyhow::anyhow!(
+            "the server refuses: {}. It takes this from the right `{right}`: set {TOKEN}, or use the \
+             socket in its root directory as the user that it runs as",
+            status.message()
+        ),
+        _ => anyhow::anyhow!("the server said: {}", status.message()),
+    }
+}
