@@ -9,6 +9,7 @@ use tonic::Status;
 use tonic::codegen::http::{HeaderMap, HeaderValue, header};
 
 use crate::connections::Caller;
+use crate::instances::InstanceRights;
 use crate::permit::Permit;
 use crate::principals::{MAX_TOKEN_BYTES, Principal, Principals, PrincipalsError};
 use crate::rights::{Needed, Right, Rights, needed};
@@ -169,12 +170,26 @@ impl Policy {
     /// callers without credentials. A browser can send a token as the password of HTTP's own scheme
     /// (RFC 7617), with any name.
     pub fn lets_read(&self, headers: &HeaderMap, anonymous: Rights) -> bool {
+        self.http_rights(headers, anonymous, InstanceRights::anywhere)
+    }
+
+    /// As [`Policy::lets_read`], for what is of all instances: the right must be there in every one.
+    pub fn lets_read_all(&self, headers: &HeaderMap, anonymous: Rights) -> bool {
+        self.http_rights(headers, anonymous, InstanceRights::in_all)
+    }
+
+    fn http_rights(
+        &self,
+        headers: &HeaderMap,
+        anonymous: Rights,
+        of: fn(&InstanceRights) -> Rights,
+    ) -> bool {
         let read = Rights::of([Right::Read]);
         match headers.get(header::AUTHORIZATION).filter(|_| self.has_tokens()) {
             None => anonymous.has_one_of(read),
             Some(value) => {
                 let principal = self.by_token(value).or_else(|| self.by_password(value));
-                principal.is_some_and(|principal| principal.rights.anywhere().has_one_of(read))
+                principal.is_some_and(|principal| of(&principal.rights).has_one_of(read))
             }
         }
     }
@@ -284,6 +299,25 @@ mod tests {
     }
 
     #[test]
+    fn to_read_what_is_of_all_instances_needs_the_right_in_every_one() {
+        let check = |rights: &str, all: bool| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let sha256 = hex::encode(crate::hash_of_token("secret"));
+            let text = format!("[[token]]\nname = 'ci'\nsha256 = '{sha256}'\n{rights}\n");
+            std::fs::write(file.path(), text).unwrap();
+            let policy = Policy::open(Some(file.path().to_owned())).unwrap();
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, "Bearer secret".parse().unwrap());
+            assert!(policy.lets_read(&headers, Rights::NONE), "{rights}");
+            assert_eq!(policy.lets_read_all(&headers, Rights::NONE), all, "{rights}");
+        };
+        check("rights = ['read']", true);
+        check("rights = ['none']\ninstances = { main = ['read'] }", false);
+        check("rights = ['read']\ninstances = { main = ['none'] }", false);
+        check("rights = ['read']\ninstances = { main = ['client'] }", true);
+    }
+
+    #[test]
     fn a_browser_sends_a_token_as_a_password() {
         let (_file, policy) = with_reader();
         let check = |value: Option<&str>, anonymous: Rights, expected| {
@@ -292,6 +326,7 @@ mod tests {
                 headers.insert(header::AUTHORIZATION, value.parse().unwrap());
             }
             assert_eq!(policy.lets_read(&headers, anonymous), expected, "{value:?}");
+            assert_eq!(policy.lets_read_all(&headers, anonymous), expected, "{value:?}");
         };
         let basic = |text: &str| {
             format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(text))

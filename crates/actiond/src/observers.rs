@@ -2,7 +2,8 @@
 //! serves.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use history::{Archive, BYTES_MIN, EventFile, HistoryStats};
 use store::Store;
 use tokio::net::TcpListener;
 use upstream::Upstream;
-use web::{MayRead, Metrics, Reading, ReadingKind, Site};
+use web::{MayRead, Metrics, Reading, ReadingKind, Report, Share, Shares, Site, Usage};
 
 use crate::cli::ServeArgs;
 use crate::tally::Tally;
@@ -88,10 +89,19 @@ impl Observers {
         if let Some(path) = &arguments.event_log {
             listeners.push(Arc::new(EventFile::open(path)?));
         }
-        let store = store_observers::facts(store);
         // Until it is known who may.
         let may_read: MayRead = Arc::new(|_| false);
-        let site = Site { may_read, version: env!("CARGO_PKG_VERSION"), metrics, archive, store };
+        let site = Site {
+            may_read_all: Arc::clone(&may_read),
+            may_read,
+            blobs: Arc::clone(store),
+            usage: usage_of(Arc::clone(store)),
+            doctor: doctor_of(store.path().to_owned()),
+            version: env!("CARGO_PKG_VERSION"),
+            metrics,
+            archive,
+            store: store_observers::facts(store),
+        };
         Ok(Self { listeners: Listeners::new(listeners), site })
     }
 
@@ -158,9 +168,10 @@ pub(crate) async fn serve_http(
     };
     let address = listener.local_addr().context("asking for the address of the page")?;
     tracing::info!("page and metrics on http://{address}/");
-    let policy = Arc::clone(policy);
-    let may_read: MayRead = Arc::new(move |headers| policy.lets_read(headers, anonymous));
-    let site = Site { may_read, ..site };
+    let (of_some, of_all) = (Arc::clone(policy), Arc::clone(policy));
+    let may_read: MayRead = Arc::new(move |headers| of_some.lets_read(headers, anonymous));
+    let may_read_all: MayRead = Arc::new(move |headers| of_all.lets_read_all(headers, anonymous));
+    let site = Site { may_read, may_read_all, ..site };
     tokio::spawn(async move {
         if let Err(error) = web::serve(listener, site, std::future::pending()).await {
             tracing::error!(%error, "the page and the metrics are gone");
@@ -204,6 +215,46 @@ fn readings(store: &Arc<Store>) -> Vec<Reading> {
         },
     ];
     own.into_iter().chain(store_observers::readings(store)).collect()
+}
+
+/// Adds up the store for the page.
+fn usage_of(store: Arc<Store>) -> Usage {
+    Arc::new(move || {
+        let proto::actiond::internal::v1::Usage { kinds, ages, sizes, .. } =
+            reapi::maintenance::usage(&store);
+        let groups = [("By kind", kinds), ("By last use", ages), ("Blobs by size", sizes)];
+        let share = |it: proto::actiond::internal::v1::usage::Share| Share {
+            name: it.name,
+            files: it.files,
+            bytes: it.bytes,
+        };
+        groups
+            .into_iter()
+            .map(|(title, shares)| Shares {
+                title,
+                shares: shares.into_iter().map(share).collect(),
+            })
+            .collect()
+    })
+}
+
+/// Runs `doctor` for the page: in a process of its own, for it tries things out.
+fn doctor_of(root: PathBuf) -> Report {
+    Arc::new(move || {
+        let program = match std::env::current_exe() {
+            Ok(program) => program,
+            Err(error) => return format!("the program of the server can't be found: {error}"),
+        };
+        let mut command = Command::new(program);
+        command.arg("doctor").arg("--root").arg(&root).stdin(Stdio::null());
+        match command.output() {
+            Ok(output) => {
+                let text = [output.stdout, output.stderr].concat();
+                String::from_utf8_lossy(&text).into_owned()
+            }
+            Err(error) => format!("doctor can't be started: {error}"),
+        }
+    })
 }
 
 /// Numbers about the history, read at each scrape.

@@ -1,22 +1,29 @@
 //! The page and the metrics that the daemon serves over HTTP.
 //!
 //! ```text
-//!  events ──┬─► metrics ──► GET /metrics    Prometheus text
-//!           └─► now     ──► GET /           running, queued and recent actions
+//!  events ──┬─► metrics ──► GET /metrics      Prometheus text
+//!           └─► archive ─┬► GET /             running, queued and recent actions
+//!                        └► GET /invocations, /invocation, /action, /search
+//!  store ──────────────────► GET /action, /directory, /blob, /compare, /cache
 //! ```
 //!
 //! - [`Metrics`] counts events; [`Reading`]s are taken at each scrape.
-//! - [`Now`] remembers running actions and the last ones that ended.
+//! - `pages` has a module for each page about past actions.
 //! - [`serve`] answers requests. It only ever reads: there is no request that changes anything.
 //!
 //! The page works without JavaScript; with it, it stays current by itself. Everything that a client
 //! of the daemon named (targets, tools, errors) is escaped, and a content security policy forbids
 //! scripts other than the page's own.
 
+mod ansi;
+mod download;
+mod html;
 mod metrics;
 mod page;
+mod pages;
 mod server;
 
 pub use metrics::{Metrics, MetricsError, Reading, ReadingKind};
 pub use page::Fact;
-pub use server::{Facts, MayRead, Site, serve};
+pub use pages::cache::{Share, Shares};
+pub use server::{Facts, MayRead, Report, Site, Usage, serve};

@@ -1,37 +1,18 @@
 //! The page as HTML. Pure: from a snapshot to text.
 
-use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use events::{Finished, Origin};
 use history::{Live, Snapshot};
 
-use crate::metrics::named;
+use crate::html::{Escaped, NAVIGATION};
+use crate::pages::stages;
 
 /// The style sheet; dark and light follow the system, and narrow screens scroll tables.
 pub(crate) const STYLE: &str = include_str!("page.css");
 
 /// Fetches the changing part of the page every second while it is visible.
 pub(crate) const SCRIPT: &str = include_str!("page.js");
-
-/// Text with the characters escaped that mean something in HTML, in elements and in attributes.
-struct Escaped<'a>(&'a str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in self.0.chars() {
-            match character {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                other => f.write_char(other)?,
-            }
-        }
-        Ok(())
-    }
-}
 
 /// One line of the page's description of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +30,7 @@ pub(crate) fn page(version: &str, now: &Snapshot, store: &[Fact]) -> String {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>actiond</title>\n<link rel=\"stylesheet\" href=\"/page.css\">\n\
          <script src=\"/page.js\" defer></script>\n</head>\n<body>\n\
-         <header><h1>actiond</h1><p>version {version} · <a href=\"/metrics\">metrics</a></p></header>\n\
+         <header><h1>actiond</h1><p>version {version}</p>{NAVIGATION}</header>\n\
          <main id=\"now\">\n{now}</main>\n</body>\n</html>\n",
         version = Escaped(version),
         now = fragment(now, store),
@@ -119,7 +100,7 @@ fn section(
 fn live_row(html: &mut String, live: &Live, time: Duration) {
     html.push_str(&format!(
         "<tr>{}<td>{}</td></tr>\n",
-        named_action(&live.action, &live.origin),
+        named_action(live.digest_function, &live.action, &live.origin),
         seconds(time),
     ));
 }
@@ -136,54 +117,24 @@ fn finished_row(html: &mut String, finished: &Finished) {
     html.push_str(&format!(
         "<tr>{named}<td class=\"{class}\">{result}</td><td>{stages}</td><td>{total}</td>\
          <td>{outputs} ({bytes} B)</td></tr>\n",
-        named = named_action(&finished.action, &finished.origin),
+        named = named_action(finished.digest_function, &finished.action, &finished.origin),
         result = Escaped(&result),
-        stages = stages(finished),
+        stages = stages(&finished.stages),
         total = total.unwrap_or_default(),
         outputs = finished.outputs,
         bytes = finished.output_bytes,
     ));
 }
 
-fn named_action(action: &str, origin: &Origin) -> String {
+fn named_action(function: &str, action: &str, origin: &Origin) -> String {
     let short: String = action.chars().take(12).collect();
+    let action = Escaped(action);
     let name = if origin.mnemonic.is_empty() { "action" } else { origin.mnemonic.as_str() };
     format!(
-        "<td title=\"{}\">{} <code>{}</code></td><td>{}</td>",
-        Escaped(action),
+        "<td title=\"{action}\">{} <a href=\"/action/{function}/{action}\"><code>{}</code></a></td><td>{}</td>",
         Escaped(name),
         Escaped(&short),
         Escaped(origin.target.as_str()),
-    )
-}
-
-/// The stages as one bar; its text names each with its time.
-fn stages(finished: &Finished) -> String {
-    let reached: Vec<_> = named(&finished.stages).filter(|(_, us)| *us > 0).collect();
-    let total: u64 = reached.iter().map(|(_, us)| us).sum();
-    if total == 0 {
-        return String::new();
-    }
-    let words: Vec<_> = reached
-        .iter()
-        .map(|(name, us)| format!("{name} {}", seconds(Duration::from_micros(*us))))
-        .collect();
-    let mut at = 0.0;
-    let parts: String = reached
-        .iter()
-        .map(|(name, us)| {
-            let width = 100.0 * *us as f64 / total as f64;
-            let part = format!(
-                "<rect class=\"{name}\" x=\"{at:.2}\" width=\"{width:.2}\" height=\"10\"/>"
-            );
-            at += width;
-            part
-        })
-        .collect();
-    let words = words.join(", ");
-    format!(
-        "<svg role=\"img\" aria-label=\"{words}\" viewBox=\"0 0 100 10\" preserveAspectRatio=\"none\">\
-         <title>{words}</title>{parts}</svg>"
     )
 }
 
@@ -254,7 +205,7 @@ mod tests {
         assert!(!html.contains("<script>alert"), "{html}");
         assert!(!html.contains("\" onload"), "{html}");
         assert!(html.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot; onload"));
-        assert!(html.contains("inputs 0.0 ms, run 0.0 ms"), "{html}");
+        assert!(html.contains("inputs 1 µs, run 3 µs"), "{html}");
         assert!(html.contains("x=\"25.00\" width=\"75.00\""), "{html}");
     }
 

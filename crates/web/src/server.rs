@@ -9,24 +9,43 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::header::{
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST,
+    REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
+use chain::Chain;
 use history::Archive;
+use model::{Digest, DigestFunction};
+use store::Store;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
+use crate::download::FileBody;
+use crate::html::{self, Escaped, Query, parameter};
 use crate::metrics::Metrics;
 use crate::page::{self, Fact};
+use crate::pages::cache::Shares;
+use crate::pages::{self, PageError, search::Answer};
 
-/// Only the page's own script and style, and nothing of any other site.
+/// Only the page's own script and style, forms that lead to its own pages, and nothing of any other site.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+                      base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+/// Pages about past actions that are made at a time. Each holds a thread, a few MiB, and the one connection to
+/// the history.
+const PAGES_MAX: usize = 4;
+
+/// Downloads at a time. Each holds a thread for as long as its reader takes.
+const DOWNLOADS_MAX: usize = 8;
+
+/// The time of the sums on the page about the cache, in microseconds.
+const DAY_US: u64 = 86_400_000_000;
 
 /// Reads the facts about the daemon that the page shows. Called on a thread that must not block.
 pub type Facts = Arc<dyn Fn() -> Vec<Fact> + Send + Sync>;
@@ -37,11 +56,25 @@ const CHALLENGE: &str = "Basic realm=\"actiond\", charset=\"UTF-8\"";
 /// Decides by the headers of a request whether it is answered.
 pub type MayRead = Arc<dyn Fn(&HeaderMap) -> bool + Send + Sync>;
 
+/// Writes the report of `doctor`. Called on a thread that may block.
+pub type Report = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// Adds up what is in the store. Called on a thread that may block.
+pub type Usage = Arc<dyn Fn() -> Vec<Shares> + Send + Sync>;
+
 /// The part that is shown.
 #[derive(Clone)]
 pub struct Site {
-    /// Decides who sees it.
+    /// Decides who sees running actions and metrics.
     pub may_read: MayRead,
+    /// Decides who sees past actions, blobs and the machine: those of all instances.
+    pub may_read_all: MayRead,
+    /// The blobs.
+    pub blobs: Arc<Store>,
+    /// The content of the store.
+    pub usage: Usage,
+    /// What is to be said of the machine.
+    pub doctor: Report,
     /// The version that runs.
     pub version: &'static str,
     /// The counters.
@@ -64,8 +97,35 @@ pub async fn serve(
     axum::serve(listener, router(site)).with_graceful_shutdown(shutdown).await
 }
 
+/// The site, and what its pages share.
+#[derive(Clone)]
+struct Pages {
+    site: Site,
+    turns: Arc<Semaphore>,
+    downloads: Arc<Semaphore>,
+}
+
 fn router(site: Site) -> Router {
+    let pages = Pages {
+        site: site.clone(),
+        turns: Arc::new(Semaphore::new(PAGES_MAX)),
+        downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
+    };
+    let may_read_all = Arc::clone(&site.may_read_all);
+    let past = Router::new()
+        .route("/invocations", get(invocations))
+        .route("/invocation", get(invocation))
+        .route("/action/{function}/{hash}/{size}", get(action))
+        .route("/directory/{function}/{hash}/{size}", get(directory))
+        .route("/blob/{function}/{hash}/{size}", get(blob))
+        .route("/compare", get(compare))
+        .route("/search", get(search))
+        .route("/cache", get(cache))
+        .route("/doctor", get(doctor))
+        .layer(middleware::from_fn_with_state(may_read_all, guard_all))
+        .with_state(pages);
     Router::new()
+        .merge(past)
         .route("/", get(whole))
         .route("/now", get(fragment))
         .route("/metrics", get(metrics))
@@ -81,6 +141,158 @@ async fn whole(State(site): State<Site>) -> Response {
 
 async fn fragment(State(site): State<Site>) -> Response {
     html(page::fragment(&site.archive.now.snapshot(), &(site.store)()))
+}
+
+/// Makes a page on a thread that may block, a few at a time.
+async fn made(
+    pages: Pages,
+    make: impl FnOnce(&Site) -> Result<String, PageError> + Send + 'static,
+) -> Response {
+    match on_a_thread(pages, make).await {
+        Ok(text) => html(text),
+        Err(refused) => refused,
+    }
+}
+
+async fn on_a_thread<T: Send + 'static>(
+    Pages { site, turns, .. }: Pages,
+    make: impl FnOnce(&Site) -> Result<T, PageError> + Send + 'static,
+) -> Result<T, Response> {
+    // An error means that the semaphore was closed, which nothing does.
+    let turn = turns.acquire_owned().await.ok();
+    let made = tokio::task::spawn_blocking(move || {
+        let made = make(&site);
+        drop(turn);
+        made
+    });
+    match made.await {
+        Ok(Ok(made)) => Ok(made),
+        Ok(Err(error)) => Err(refused(&error)),
+        Err(error) => {
+            tracing::error!(%error, "a page panicked");
+            Err(StatusCode::INTERNAL_SERVER_ERROR.into_response())
+        }
+    }
+}
+
+fn refused(error: &PageError) -> Response {
+    let status = match error {
+        PageError::NotFound(_) => StatusCode::NOT_FOUND,
+        PageError::History(_) => StatusCode::SERVICE_UNAVAILABLE,
+        PageError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let text = Chain(error).to_string();
+    let body = format!("<p>{}</p>\n", Escaped(&text));
+    (status, html(html::layout("Nothing to show", &body))).into_response()
+}
+
+/// A digest in the path of an address.
+type DigestPath = Path<(String, String, u64)>;
+
+fn digest_of(Path((function, hash, size)): DigestPath) -> Result<Digest, Response> {
+    let digest = DigestFunction::from_name(&function)
+        .and_then(|function| Digest::parse_hex(function, &hash, size).ok());
+    digest.ok_or_else(|| refused(&PageError::NotFound("that is no digest".to_owned())))
+}
+
+/// A digest in a parameter, as `function:hash/size`.
+fn digest_parameter(query: &str, name: &str) -> Option<Digest> {
+    let text = parameter(query, name)?;
+    let (function, digest) = text.split_once(':')?;
+    let (hash, size) = digest.split_once('/')?;
+    Digest::parse_hex(DigestFunction::from_name(function)?, hash, size.parse().ok()?).ok()
+}
+
+async fn invocations(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
+    let before = parameter(&query.unwrap_or_default(), "before").and_then(|it| it.parse().ok());
+    made(pages, move |site| pages::invocation::list(&site.archive, before)).await
+}
+
+async fn invocation(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
+    let name = parameter(&query.unwrap_or_default(), "name").unwrap_or_default();
+    made(pages, move |site| pages::invocation::page(&site.archive, &name)).await
+}
+
+async fn action(
+    State(pages): State<Pages>,
+    path: DigestPath,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let run = parameter(&query.unwrap_or_default(), "run").and_then(|it| it.parse().ok());
+    match digest_of(path) {
+        Ok(digest) => {
+            let make =
+                move |site: &Site| pages::action::page(&site.archive, &site.blobs, &digest, run);
+            made(pages, make).await
+        }
+        Err(refused) => refused,
+    }
+}
+
+async fn directory(State(pages): State<Pages>, path: DigestPath) -> Response {
+    match digest_of(path) {
+        Ok(digest) => made(pages, move |site| pages::directory::page(&site.blobs, &digest)).await,
+        Err(refused) => refused,
+    }
+}
+
+async fn compare(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
+    let query = query.unwrap_or_default();
+    let digests = (digest_parameter(&query, "old"), digest_parameter(&query, "new"));
+    let (Some(old), Some(new)) = digests else {
+        return refused(&PageError::NotFound("that is no digest".to_owned()));
+    };
+    made(pages, move |site| pages::compare::page(&site.blobs, &old, &new)).await
+}
+
+async fn search(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
+    let text = parameter(&query.unwrap_or_default(), "q").unwrap_or_default();
+    let answer = on_a_thread(pages, move |site| pages::search::answer(&site.archive, &text)).await;
+    match answer {
+        Ok(Answer::Page(text)) => html(text),
+        Ok(Answer::Elsewhere(path)) => Redirect::to(&path).into_response(),
+        Err(refused) => refused,
+    }
+}
+
+async fn cache(State(pages): State<Pages>) -> Response {
+    made(pages, |site| {
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let since = u64::try_from(now.as_micros()).unwrap_or(u64::MAX).saturating_sub(DAY_US);
+        pages::cache::page(&site.archive, &(site.store)(), &(site.usage)(), since)
+    })
+    .await
+}
+
+async fn doctor(State(pages): State<Pages>) -> Response {
+    made(pages, |site| Ok(pages::doctor::page(&(site.doctor)()))).await
+}
+
+/// A blob as a download. It is never shown: its content is the client's, and could be a page.
+async fn blob(State(pages): State<Pages>, path: DigestPath, RawQuery(query): RawQuery) -> Response {
+    let digest = match digest_of(path) {
+        Ok(digest) => digest,
+        Err(refused) => return refused,
+    };
+    let Ok(permit) = Arc::clone(&pages.downloads).try_acquire_owned() else {
+        let text = "too many downloads at a time; try again";
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    };
+    let opened = on_a_thread(pages, move |site| {
+        let file = site.blobs.cas().open(&digest)?;
+        file.ok_or_else(|| PageError::NotFound("the store has no such blob".to_owned()))
+    });
+    let file = match opened.await {
+        Ok(file) => file,
+        Err(refused) => return refused,
+    };
+    let name = parameter(&query.unwrap_or_default(), "name").unwrap_or_default();
+    let name = if name.is_empty() { digest.hex() } else { name };
+    // RFC 6266: everything but plain characters is encoded.
+    let disposition = format!("attachment; filename*=UTF-8''{}", Query(&name));
+    let headers =
+        [(CONTENT_TYPE, "application/octet-stream".to_owned()), (CONTENT_DISPOSITION, disposition)];
+    (headers, FileBody::new(file, digest.size_bytes(), permit)).into_response()
 }
 
 async fn metrics(State(site): State<Site>) -> Response {
@@ -112,7 +324,20 @@ async fn guard(State(may_read): State<MayRead>, request: Request, next: Next) ->
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // Addresses have names of targets in them.
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// Refuses a principal that may read in some instances only: these pages are of all.
+async fn guard_all(State(may_read_all): State<MayRead>, request: Request, next: Next) -> Response {
+    if !may_read_all(request.headers()) {
+        let text = "this page shows actions of all instances, and needs a token with the right to read in \
+                    every one; `linux-actiond logs` shows those of some";
+        return (StatusCode::FORBIDDEN, text).into_response();
+    }
+    next.run(request).await
 }
 
 fn names_this_host(headers: &HeaderMap) -> bool {
@@ -128,6 +353,7 @@ fn names_this_host(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use axum::body::{Body, to_bytes};
+    use store::StoreOptions;
     use tower::ServiceExt as _;
 
     use super::*;
@@ -140,7 +366,23 @@ mod tests {
     async fn answer(request: Request, may_read: MayRead) -> (StatusCode, HeaderMap, String) {
         let metrics = Arc::new(Metrics::new("1", Vec::new()).unwrap());
         let store: Facts = Arc::new(|| vec![Fact { name: "blobs", value: "12".into() }]);
-        let site = Site { may_read, version: "1", metrics, archive: Archive::default(), store };
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Store::open(&folder.path().join("root"), StoreOptions::default()).unwrap();
+        let site = Site {
+            may_read_all: Arc::clone(&may_read),
+            may_read,
+            blobs,
+            usage: Arc::new(Vec::new),
+            doctor: Arc::new(|| "<all> is well".to_owned()),
+            version: "1",
+            metrics,
+            archive: Archive::default(),
+            store,
+        };
+        answer_of(site, request).await
+    }
+
+    async fn answer_of(site: Site, request: Request) -> (StatusCode, HeaderMap, String) {
         let response = router(site).oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, 1 << 20).await.unwrap();
@@ -154,6 +396,8 @@ mod tests {
             ("/now", "text/html; charset=utf-8", "Running"),
             ("/now", "text/html; charset=utf-8", "<dt>blobs</dt><dd>12</dd>"),
             ("/metrics", "text/plain; version=0.0.4", "actiond_actions_running 0"),
+            ("/cache", "text/html; charset=utf-8", "<dt>blobs</dt><dd>12</dd>"),
+            ("/doctor", "text/html; charset=utf-8", "&lt;all&gt; is well"),
             ("/page.css", "text/css", "color-scheme"),
             ("/page.js", "text/javascript", "fetch"),
         ] {
@@ -168,7 +412,22 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_may_not_read_is_asked_for_a_token() {
-        for path in ["/", "/now", "/metrics", "/page.js", "/nothing"] {
+        for path in [
+            "/",
+            "/now",
+            "/metrics",
+            "/page.js",
+            "/nothing",
+            "/invocations",
+            "/invocation?name=a",
+            "/search?q=a",
+            "/cache",
+            "/doctor",
+            "/compare",
+            "/action/sha256/00/1",
+            "/blob/sha256/00/1",
+            "/directory/sha256/00/1",
+        ] {
             let request = |token: &str| {
                 let request = Request::get(path).header(HOST, "127.0.0.1");
                 request.header("authorization", token).body(Body::empty()).unwrap()

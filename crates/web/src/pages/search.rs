@@ -1,0 +1,45 @@
+//! The search by digest, target, or the beginning of a target.
+
+use history::{Archive, Page};
+use model::{Digest, DigestFunction};
+
+use super::{PageError, invocation};
+use crate::html::{layout, path};
+
+/// Targets that a search lists.
+const TARGETS_SHOWN: u32 = 100;
+
+/// The answer to a search.
+pub(crate) enum Answer {
+    /// A page.
+    Page(String),
+    /// Another address.
+    Elsewhere(String),
+}
+
+pub(crate) fn answer(archive: &Archive, text: &str) -> Result<Answer, PageError> {
+    let text = text.trim();
+    if let Some(digest) = digest(text) {
+        return Ok(Answer::Elsewhere(path("action", &digest)));
+    }
+    let exact = archive.ask(|reader| reader.of_target(text, Page::first(1)))?;
+    if !exact.is_empty() {
+        return invocation::target(archive, text).map(Answer::Page);
+    }
+    let names = archive.ask(|reader| reader.targets(text, TARGETS_SHOWN))?;
+    let body = format!(
+        "{}<p>Targets that begin with these words. A digest is <code>HASH/SIZE</code>.</p>\n",
+        invocation::targets(&names)
+    );
+    Ok(Answer::Page(layout("Search", &body)))
+}
+
+/// `HASH/SIZE`, or with the digest function before it.
+fn digest(text: &str) -> Option<Digest> {
+    let (function, text) = match text.split_once(':') {
+        Some((name, rest)) => (DigestFunction::from_name(name)?, rest),
+        None => (DigestFunction::Sha256, text),
+    };
+    let (hash, size) = text.split_once('/')?;
+    Digest::parse_hex(function, hash, size.parse().ok()?).ok()
+}
