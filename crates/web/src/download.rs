@@ -25,7 +25,7 @@ pub(crate) struct FileBody {
 
 impl FileBody {
     /// The first `size_bytes` of `file`. The thread, and with it `permit`, ends with the reader.
-    pub(crate) fn new(mut file: File, size_bytes: u64, permit: OwnedSemaphorePermit) -> Body {
+    pub(crate) fn of(mut file: File, size_bytes: u64, permit: OwnedSemaphorePermit) -> Body {
         let (sender, pieces) = mpsc::channel(PIECES_WAITING);
         tokio::task::spawn_blocking(move || {
             let _permit = permit;

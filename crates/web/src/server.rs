@@ -189,10 +189,10 @@ fn refused(error: &PageError) -> Response {
 /// A digest in the path of an address.
 type DigestPath = Path<(String, String, u64)>;
 
-fn digest_of(Path((function, hash, size)): DigestPath) -> Result<Digest, Response> {
+fn digest_of(Path((function, hash, size)): DigestPath) -> Result<Digest, PageError> {
     let digest = DigestFunction::from_name(&function)
         .and_then(|function| Digest::parse_hex(function, &hash, size).ok());
-    digest.ok_or_else(|| refused(&PageError::NotFound("that is no digest".to_owned())))
+    digest.ok_or_else(|| PageError::NotFound("that is no digest".to_owned()))
 }
 
 /// A digest in a parameter, as `function:hash/size`.
@@ -225,14 +225,14 @@ async fn action(
                 move |site: &Site| pages::action::page(&site.archive, &site.blobs, &digest, run);
             made(pages, make).await
         }
-        Err(refused) => refused,
+        Err(error) => refused(&error),
     }
 }
 
 async fn directory(State(pages): State<Pages>, path: DigestPath) -> Response {
     match digest_of(path) {
         Ok(digest) => made(pages, move |site| pages::directory::page(&site.blobs, &digest)).await,
-        Err(refused) => refused,
+        Err(error) => refused(&error),
     }
 }
 
@@ -272,7 +272,7 @@ async fn doctor(State(pages): State<Pages>) -> Response {
 async fn blob(State(pages): State<Pages>, path: DigestPath, RawQuery(query): RawQuery) -> Response {
     let digest = match digest_of(path) {
         Ok(digest) => digest,
-        Err(refused) => return refused,
+        Err(error) => return refused(&error),
     };
     let Ok(permit) = Arc::clone(&pages.downloads).try_acquire_owned() else {
         let text = "too many downloads at a time; try again";
@@ -292,7 +292,7 @@ async fn blob(State(pages): State<Pages>, path: DigestPath, RawQuery(query): Raw
     let disposition = format!("attachment; filename*=UTF-8''{}", Query(&name));
     let headers =
         [(CONTENT_TYPE, "application/octet-stream".to_owned()), (CONTENT_DISPOSITION, disposition)];
-    (headers, FileBody::new(file, digest.size_bytes(), permit)).into_response()
+    (headers, FileBody::of(file, digest.size_bytes(), permit)).into_response()
 }
 
 async fn metrics(State(site): State<Site>) -> Response {

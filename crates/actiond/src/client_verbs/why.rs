@@ -37,6 +37,8 @@ enum Reason {
     Uncacheable,
     /// The cache could not be read.
     Unreadable,
+    /// The cached result was computed with another root file system.
+    OtherEnvironment,
     /// A blob that the cached result names was gone.
     Evicted,
     /// The result was cached once, and is not any more.
@@ -55,6 +57,7 @@ impl Reason {
             Self::Skipped => "skipped",
             Self::Uncacheable => "uncacheable",
             Self::Unreadable => "unreadable",
+            Self::OtherEnvironment => "other_environment",
             Self::Evicted | Self::ResultGone => "evicted",
             Self::FailedBefore => "failed_before",
             Self::Changed(comparison) => changed_word(&comparison.differences),
@@ -67,6 +70,9 @@ impl Reason {
             Self::Skipped => "the client asked to run it without a look into the cache",
             Self::Uncacheable => "the client asks that its result be not cached",
             Self::Unreadable => "the cache could not be read; the server's log says why",
+            Self::OtherEnvironment => {
+                "its cached result was computed with another root file system than the action has now"
+            }
             Self::Evicted => {
                 "its cached result named a blob that was evicted or deleted; `linux-actiond store du` shows \
                  whether the store is full, and --cas-size of serve makes it larger"
@@ -215,6 +221,7 @@ fn explain<'a>(
         "skipped" => Reason::Skipped,
         "uncacheable" => Reason::Uncacheable,
         "incomplete" => Reason::Evicted,
+        "other_environment" => Reason::OtherEnvironment,
         "failed" => Reason::Unreadable,
         _ => {
             let before = || same.iter().filter(|it| !it.is_lookup && it.id < record.id);

@@ -330,7 +330,8 @@ pub struct Record {
     /// Whether the result was in the action cache.
     #[prost(bool, tag = "12")]
     pub cached: bool,
-    /// The reason why it was not: absent, incomplete, skipped, uncacheable or failed.
+    /// The reason why it was not: absent, incomplete, other_environment, skipped,
+    /// uncacheable or failed.
     #[prost(string, tag = "13")]
     pub miss: ::prost::alloc::string::String,
     /// The command's exit code; unset where it did not run to its end.
