@@ -17,7 +17,6 @@ use tokio::net::TcpListener;
 use upstream::Upstream;
 use web::{MayRead, Metrics, Reading, ReadingKind, Report, Share, Shares, Site, Usage};
 
-use crate::cli::ServeArgs;
 use crate::tally::Tally;
 use crate::{store_observers, upstream_flags};
 
@@ -59,6 +58,16 @@ impl FromStr for HttpChoice {
 /// The directory of the history in the root directory.
 const HISTORY: &str = "history";
 
+/// The records that are kept of events.
+pub(crate) struct Kept<'a> {
+    /// A file with a line for each answer.
+    pub(crate) event_log: Option<&'a Path>,
+    /// Days in the history; 0 for no history.
+    pub(crate) history_days: u16,
+    /// The disk space of the history, in bytes.
+    pub(crate) history_bytes: u64,
+}
+
 /// The listeners. Dropping it writes the rest of the event file and of the history.
 pub(crate) struct Observers {
     listeners: Listeners,
@@ -71,11 +80,11 @@ impl Observers {
     /// # Errors
     /// When the event file cannot be opened, or a thread cannot be started.
     pub(crate) fn open(
-        arguments: &ServeArgs,
+        kept: &Kept<'_>,
         store: &Arc<Store>,
         upstream: Option<&Arc<Upstream>>,
     ) -> anyhow::Result<Self> {
-        let archive = open_archive(arguments, store.path())?;
+        let archive = open_archive(kept, store.path())?;
         let mut readings = readings(store);
         readings.extend(upstream.map(upstream_flags::readings).unwrap_or_default());
         readings.extend(history_readings(&archive));
@@ -86,7 +95,7 @@ impl Observers {
         if let Some(tally) = Tally::if_wanted() {
             listeners.push(Arc::new(tally));
         }
-        if let Some(path) = &arguments.event_log {
+        if let Some(path) = kept.event_log {
             listeners.push(Arc::new(EventFile::open(path)?));
         }
         // Until it is known who may.
@@ -116,14 +125,14 @@ impl Observers {
     }
 }
 
-fn open_archive(arguments: &ServeArgs, root: &Path) -> anyhow::Result<Archive> {
-    let bytes_max = arguments.history_bytes.0;
+fn open_archive(kept: &Kept<'_>, root: &Path) -> anyhow::Result<Archive> {
+    let bytes_max = kept.history_bytes;
     if bytes_max < BYTES_MIN {
         bail!("--history-bytes: {bytes_max} is less than the least, {}m", BYTES_MIN >> 20);
     }
-    let options = (arguments.history_days > 0).then(|| history::Options {
+    let options = (kept.history_days > 0).then(|| history::Options {
         directory: root.join(HISTORY),
-        age_max: Duration::from_secs(u64::from(arguments.history_days) * 86_400),
+        age_max: Duration::from_secs(u64::from(kept.history_days) * 86_400),
         bytes_max,
     });
     Archive::open(options).context("starting the history")

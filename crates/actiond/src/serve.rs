@@ -35,7 +35,7 @@ use worker::{OutputLimits, Worker, WorkerConfig};
 use crate::cli::ServeArgs;
 use crate::configuration::{Changes, Configuration};
 use crate::doors::Doors;
-use crate::observers::{Observers, serve_http};
+use crate::observers::{Kept, Observers, serve_http};
 use crate::service_manager::ServiceManager;
 use crate::tally::starter_is_gone;
 use crate::{bazelrc, doctor, doors, helper, logging, privileges, runtime_source, surroundings};
@@ -103,7 +103,12 @@ where
 {
     let store = open_store(arguments)?;
     let upstream = arguments.upstream.open(&store)?;
-    let observers = Observers::open(arguments, &store, upstream.as_ref())?;
+    let kept = Kept {
+        event_log: arguments.event_log.as_deref(),
+        history_days: arguments.history_days,
+        history_bytes: arguments.history_bytes.0,
+    };
+    let observers = Observers::open(&kept, &store, upstream.as_ref())?;
     let (worker, functions, images) = start_worker(arguments, &store, observers.listeners())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -17,13 +17,14 @@
 
 mod ansi;
 mod download;
+mod fact;
 mod html;
 mod metrics;
 mod page;
 mod pages;
 mod server;
 
+pub use fact::Fact;
 pub use metrics::{Metrics, MetricsError, Reading, ReadingKind};
-pub use page::Fact;
 pub use pages::cache::{Share, Shares};
 pub use server::{Facts, MayRead, Report, Site, Usage, serve};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use events::{Finished, Origin};
 use history::{Live, Snapshot};
 
+use crate::fact::Fact;
 use crate::html::{Escaped, NAVIGATION};
 use crate::pages::stages;
 
@@ -13,15 +14,6 @@ pub(crate) const STYLE: &str = include_str!("page.css");
 
 /// Fetches the changing part of the page every second while it is visible.
 pub(crate) const SCRIPT: &str = include_str!("page.js");
-
-/// One line of the page's description of the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fact {
-    /// The name.
-    pub name: &'static str,
-    /// The value, for people.
-    pub value: String,
-}
 
 /// The whole page.
 pub(crate) fn page(version: &str, now: &Snapshot, store: &[Fact]) -> String {

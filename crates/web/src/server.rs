@@ -27,9 +27,10 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::download::FileBody;
+use crate::fact::Fact;
 use crate::html::{self, Escaped, Query, parameter};
 use crate::metrics::Metrics;
-use crate::page::{self, Fact};
+use crate::page;
 use crate::pages::cache::Shares;
 use crate::pages::{self, PageError, search::Answer};
 

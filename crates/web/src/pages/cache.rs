@@ -4,8 +4,8 @@ use history::text::duration;
 use history::{Archive, AskError, Kind};
 
 use super::PageError;
+use crate::fact::Fact;
 use crate::html::{facts, layout, section, size, table};
-use crate::page::Fact;
 
 /// A group of files in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
