@@ -322,6 +322,8 @@ impl Listener for Log {
 /// The line that `cargo xtask timings` reads.
 fn log(finished: &Finished) {
     let Finished { action, exit_code, cached, worker, error, .. } = finished;
+    // By this name the history and the client know the request, too.
+    let operation = &*finished.operation;
     let Stages {
         queued_us,
         inputs_us,
@@ -357,6 +359,7 @@ fn log(finished: &Finished) {
             invocation,
             mnemonic,
             target,
+            operation,
             "action finished"
         ),
         Some(error) => tracing::info!(
@@ -370,6 +373,7 @@ fn log(finished: &Finished) {
             invocation,
             mnemonic,
             target,
+            operation,
             "action failed"
         ),
     }

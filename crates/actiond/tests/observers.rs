@@ -83,6 +83,7 @@ async fn an_action_is_counted_and_shown(kit: Kit) -> Outcome {
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line}\n{metrics}");
     }
+    assert!(daemon.log().contains("operation=\"operations/"), "{}", daemon.log());
     let page = get(address, "/").await?;
     assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
     assert!(page.contains("//a:&lt;b&gt;") && page.contains("Genrule"), "{page}");
