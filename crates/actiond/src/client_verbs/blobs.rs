@@ -39,10 +39,8 @@ impl<'a> Reader<'a> {
         if digest.size_bytes() == 0 {
             return Ok(true);
         }
-        let function = match digest.function() {
-            model::DigestFunction::Sha256 => String::new(),
-            other => format!("{other}/"),
-        };
+        let segment = digest.function().resource_name_segment();
+        let function = segment.map(|name| format!("{name}/")).unwrap_or_default();
         let resource_name = format!("blobs/{function}{digest}");
         let request = ReadRequest { resource_name, ..ReadRequest::default() };
         let said = server::said("read");

@@ -18,11 +18,11 @@ pub(crate) fn line(value: &Value) -> String {
     format!("{value}\n")
 }
 
-/// `hash/size`, with the digest function before it unless that is SHA-256.
+/// `hash/size`, with the digest function before it unless the length of the hash tells that.
 pub(crate) fn name(digest: &Digest) -> String {
-    match digest.function() {
-        DigestFunction::Sha256 => digest.to_string(),
-        function => format!("{function}:{digest}"),
+    match digest.function().resource_name_segment() {
+        None => digest.to_string(),
+        Some(function) => format!("{function}:{digest}"),
     }
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn name_of(digest: &Option<proto::Digest>, function: i32) -> String {
 
 /// A digest that the server sent.
 pub(crate) fn digest_of(digest: &Option<proto::Digest>, function: i32) -> Option<Digest> {
-    let function = DigestFunction::from_proto(function).ok()?;
+    let function = DigestFunction::from_proto(function).ok().flatten()?;
     Digest::from_proto_field(digest.as_ref(), function).ok()
 }
 

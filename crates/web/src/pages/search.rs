@@ -1,7 +1,7 @@
 //! The search by digest, target, or the beginning of a target.
 
 use history::{Archive, Page};
-use model::{Digest, DigestFunction};
+use model::{Digest, DigestFunction, DigestFunctions};
 
 use super::{PageError, invocation};
 use crate::html::{layout, path};
@@ -36,10 +36,12 @@ pub(crate) fn answer(archive: &Archive, text: &str) -> Result<Answer, PageError>
 
 /// `HASH/SIZE`, or with the digest function before it.
 fn digest(text: &str) -> Option<Digest> {
-    let (function, text) = match text.split_once(':') {
-        Some((name, rest)) => (DigestFunction::from_name(name)?, rest),
-        None => (DigestFunction::Sha256, text),
+    let (named, text) = match text.split_once(':') {
+        Some((name, rest)) => (Some(DigestFunction::from_name(name)?), rest),
+        None => (None, text),
     };
     let (hash, size) = text.split_once('/')?;
+    let all = DigestFunctions::of(DigestFunction::ALL);
+    let function = named.or_else(|| all.infer(hash.len()).ok())?;
     Digest::parse_hex(function, hash, size.parse().ok()?).ok()
 }
