@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use events::{Event, Listener, Lookup};
+use events::{Event, Listener};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
 
@@ -49,7 +49,7 @@ impl Listener for Tally {
             counter.fetch_add(number, Ordering::Relaxed);
         };
         match event {
-            Event::LookedUp { result: Lookup::Hit } => add(&self.hits, 1),
+            Event::LookedUp(lookup) if lookup.miss.is_none() => add(&self.hits, 1),
             Event::Finished(finished) if finished.cached => add(&self.hits, 1),
             Event::Finished(finished) => {
                 let is_good = finished.error.is_none() && finished.exit_code == Some(0);
@@ -57,7 +57,7 @@ impl Listener for Tally {
                 add(&self.failures, u64::from(!is_good));
                 add(&self.output_bytes, finished.output_bytes);
             }
-            Event::LookedUp { .. }
+            Event::LookedUp(_)
             | Event::Queued(_)
             | Event::Withdrawn { .. }
             | Event::Started { .. } => {}
