@@ -25,16 +25,16 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use crate::logging;
 use crate::server::Server;
 use crate::span::Span;
 use crate::store_verbs::BlobName;
+use crate::{logging, root_directory};
 
 /// The server that is asked, and how its answer is printed.
 #[derive(Debug, Args)]
 pub struct Asked {
     /// Root directory of the server, as `serve` has it
-    #[arg(long, value_name = "DIR", default_value = "/tmp/actiond")]
+    #[arg(long, value_name = "DIR", default_value_os_t = root_directory::default())]
     pub root: PathBuf,
 
     /// A server at ADDRESS:PORT or unix:PATH, in place of the one on --root. The variable
