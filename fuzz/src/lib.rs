@@ -1,4 +1,4 @@
-//! What fuzz targets share: input trees made of a fuzzer's bytes.
+//! What fuzz targets share: input trees made of a fuzzer's bytes, and a runtime for asynchronous parsers.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -36,6 +36,18 @@ impl<'a> Choices<'a> {
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
+}
+
+/// Runs a future to its end on this thread.
+pub fn block_on(future: impl Future<Output = ()>) {
+    thread_local! {
+        static RUNTIME: tokio::runtime::Runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+    }
+    RUNTIME.with(|runtime| runtime.block_on(future));
 }
 
 /// A valid tree that the choices describe, of at most some hundred entries.

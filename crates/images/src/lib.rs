@@ -15,6 +15,8 @@
 //!
 //! The crate fetches nothing: images come as files.
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod import;
 mod layers;
 mod layout;

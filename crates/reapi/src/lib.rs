@@ -40,6 +40,8 @@ mod capabilities;
 mod cas;
 mod execution;
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod grpc;
 mod history;
 mod inline;

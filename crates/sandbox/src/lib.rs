@@ -36,6 +36,8 @@
 //!
 //! Needs root and Linux 6.5; what later kernels add is used where it is there.
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod plan;
 mod protocol;
 

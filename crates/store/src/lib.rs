@@ -29,6 +29,8 @@ mod entry;
 mod error;
 mod evictor;
 mod function_directories;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod hash_disk;
 mod hash_file;
 mod index;

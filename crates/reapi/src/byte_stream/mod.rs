@@ -5,6 +5,8 @@
 //! thread that may block. While the disk works on a piece, the network works on
 //! the next one, so a stream holds about two pieces in memory.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod piece;
 mod progress;
 mod read;

@@ -202,6 +202,23 @@ impl Parser {
     }
 }
 
+/// The messages in `bytes` when they come in pieces of that size, and whether the stream may end there.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn in_pieces(
+    bytes: &[u8],
+    piece_bytes: usize,
+) -> Result<(Vec<WriteRequest>, bool), FrameError> {
+    let mut parser = Parser::default();
+    let mut messages = Vec::new();
+    for piece in bytes.chunks(piece_bytes) {
+        parser.received = Bytes::copy_from_slice(piece);
+        while let Some(message) = parser.next()? {
+            messages.push(message);
+        }
+    }
+    Ok((messages, parser.is_between_messages()))
+}
+
 /// Reads the fields before the data. `None` if they are not as clients send them,
 /// or not all here.
 fn fields(rest: &mut &[u8], message_bytes: usize) -> Option<WriteRequest> {
@@ -248,15 +265,9 @@ mod tests {
 
     /// The output when the bytes come in pieces of that size.
     fn parse(bytes: &[u8], piece_bytes: usize) -> Result<Vec<WriteRequest>, Code> {
-        let mut parser = Parser::default();
-        let mut messages = Vec::new();
-        for piece in bytes.chunks(piece_bytes) {
-            parser.received = Bytes::copy_from_slice(piece);
-            while let Some(message) = parser.next().map_err(|error| Status::from(error).code())? {
-                messages.push(message);
-            }
-        }
-        assert!(parser.is_between_messages(), "pieces of {piece_bytes}");
+        let parsed = in_pieces(bytes, piece_bytes);
+        let (messages, may_end) = parsed.map_err(|error| Status::from(error).code())?;
+        assert!(may_end, "pieces of {piece_bytes}");
         Ok(messages)
     }
 

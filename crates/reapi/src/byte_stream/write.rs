@@ -247,6 +247,18 @@ impl Form {
     }
 }
 
+/// Writes these pieces of a Zstandard stream as the blob `digest`; returns whether it was stored.
+#[cfg(feature = "fuzzing")]
+pub(super) fn upload_compressed(store: &Store, digest: model::Digest, pieces: &[Bytes]) -> bool {
+    let resource = Resource { digest, compression: Compression::Zstd };
+    let upload = || {
+        let mut form = Form::open(store, &resource)?;
+        form.write(pieces)?;
+        form.commit()
+    };
+    upload().is_ok()
+}
+
 /// Ends a decompression that goes beyond the size of the resource name: a few
 /// bytes can stand for terabytes.
 struct Bounded {

@@ -191,6 +191,18 @@ fn read_body(memfd: &OwnedFd) -> Result<Vec<u8>, PacketError> {
     Ok(body)
 }
 
+/// The message of a packet without descriptors.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn decode_inline<M: DeserializeOwned>(packet: &[u8]) -> Result<M, PacketError> {
+    parse(packet, Vec::new()).map(|packet| packet.message)
+}
+
+/// The packet of a message that is short.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn encode_inline(message: &impl Serialize) -> Result<Vec<u8>, PacketError> {
+    Ok(postcard::to_extend(message, Vec::from([BODY_FOLLOWS]))?)
+}
+
 /// No flags, for tests that send bytes of their own.
 #[cfg(test)]
 pub(crate) fn no_flags() -> SendFlags {

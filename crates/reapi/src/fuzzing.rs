@@ -1,0 +1,40 @@
+//! Parsers of what clients send beside whole messages, for fuzz targets and nothing else.
+
+use bytes::Bytes;
+use model::{Digest, DigestFunctions};
+use proto::google::bytestream::WriteRequest;
+use store::Store;
+
+use crate::byte_stream::fuzzing as byte_stream;
+use crate::resource_name::{self, Resource};
+
+/// The blob of a `ReadRequest`'s resource name, and whether it travels compressed.
+pub fn read_name(name: &str) -> Result<(Digest, bool), String> {
+    shown(resource_name::parse_read(name, &DigestFunctions::default()))
+}
+
+/// The blob of a `WriteRequest`'s resource name, and whether it travels compressed.
+pub fn write_name(name: &str) -> Result<(Digest, bool), String> {
+    shown(resource_name::parse_write(name, &DigestFunctions::default()))
+}
+
+fn shown(
+    parsed: Result<Resource, resource_name::ResourceNameError>,
+) -> Result<(Digest, bool), String> {
+    let is_compressed =
+        |resource: &Resource| resource.compression == resource_name::Compression::Zstd;
+    parsed
+        .map(|resource| (resource.digest, is_compressed(&resource)))
+        .map_err(|error| error.to_string())
+}
+
+/// The messages of an upload that comes in pieces of that size, and whether the stream may end there;
+/// `None` if one is malformed.
+pub fn upload_messages(stream: &[u8], piece_bytes: usize) -> Option<(Vec<WriteRequest>, bool)> {
+    byte_stream::upload_messages(stream, piece_bytes)
+}
+
+/// Uploads a blob as a Zstandard stream that comes in these pieces; returns whether it was stored.
+pub fn upload_compressed(store: &Store, digest: Digest, pieces: &[Bytes]) -> bool {
+    byte_stream::upload_compressed(store, digest, pieces)
+}
