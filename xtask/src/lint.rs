@@ -1,9 +1,12 @@
 //! `cargo xtask lint`: formatting, clippy without warnings, also for the daemon
 //! without its default features, `deny.toml`, and sparse for the kernel's part.
+//!
+//! The fuzz targets are a workspace of their own: they are formatted, their lock file is current, and their
+//! dependencies are checked. Clippy would compile all of these once more.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use crate::{kernel, process};
+use crate::{kernel, process, workspace};
 
 /// The one tool that is neither Rust's nor the distribution's.
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -31,16 +34,34 @@ pub(crate) fn run() -> Result<()> {
         "warnings",
     ]))?;
     install_cargo_deny()?;
-    process::run(process::cargo().args([
-        "deny",
-        "--locked",
-        "check",
-        "--hide-inclusion-graph",
-        "licenses",
-        "bans",
-        "sources",
-    ]))?;
+    check_dependencies(ROOT)?;
+    lint_fuzz_targets()?;
     kernel::lint()
+}
+
+const ROOT: &str = "Cargo.toml";
+const FUZZ: &str = "fuzz/Cargo.toml";
+
+fn check_dependencies(manifest: &str) -> Result<()> {
+    let manifest = workspace::root().join(manifest);
+    let mut deny = process::cargo();
+    deny.arg("deny").arg("--manifest-path").arg(manifest).arg("--config");
+    deny.arg(workspace::root().join("deny.toml")).args(["--locked", "check"]);
+    process::run(deny.args(["--hide-inclusion-graph", "licenses", "bans", "sources"]))
+}
+
+fn lint_fuzz_targets() -> Result<()> {
+    let manifest = workspace::root().join(FUZZ);
+    process::run(
+        process::cargo().args(["fmt", "--all", "--check", "--manifest-path"]).arg(&manifest),
+    )?;
+    // Fails where the crates have other dependencies than when the lock file was written.
+    let mut metadata = process::cargo();
+    metadata.args(["metadata", "--locked", "--format-version=1", "--filter-platform"]);
+    metadata.arg(workspace::host_triple()?).arg("--manifest-path").arg(&manifest);
+    process::output(&mut metadata)
+        .context("fuzz/Cargo.lock is old: run `cargo metadata --manifest-path fuzz/Cargo.toml`")?;
+    check_dependencies(FUZZ)
 }
 
 /// Builds it once into cargo's own folder, where later runs find it: three minutes of CPU.
