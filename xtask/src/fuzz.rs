@@ -55,6 +55,13 @@ pub(crate) struct Arguments {
     targets: Vec<String>,
 }
 
+impl Arguments {
+    /// Every target for a moment: it starts with its corpus, and a fault that is easily found is found.
+    pub(crate) fn for_a_moment() -> Self {
+        Self { seconds: 5, targets: Vec::new() }
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let known = targets()?;
     let chosen = if arguments.targets.is_empty() { &known } else { &arguments.targets };

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every test of the workspace as root, the conformance checks beside them, then the
 //! attacks and the end-to-end tests, then a part of all that against a VM, and actiondfs in its kernel; and
-//! the program for macOS.
+//! the program for macOS and the fuzz targets.
 //!
 //! Cargo builds as the user. Each test binary is then started by cargo through [`cargo_test`], which
 //! gives it root and a state volume: that is what the daemon needs, and what a user's own file
@@ -19,7 +19,7 @@ use crate::{
     arch::Arch,
     attack,
     binaries::Binaries,
-    cargo_test, conformance, darwin, dist, e2e,
+    cargo_test, conformance, darwin, dist, e2e, fuzz,
     kernel::Flavour,
     setup,
     vm::{self, Artifacts},
@@ -55,6 +55,8 @@ pub(crate) enum Part {
     Roots,
     /// The program for macOS, with its proofs.
     Macos,
+    /// The fuzz targets, built and run for a moment each.
+    Fuzz,
     /// A release for Linux.
     Release,
     /// The checks against the clauses of the Remote Execution API.
@@ -73,6 +75,7 @@ impl Part {
             Self::Programs => "kernel, runtimes, programs",
             Self::Roots => "clients' roots",
             Self::Macos => "program for macOS",
+            Self::Fuzz => "fuzz targets",
             Self::Release => "release for Linux",
             Self::Conformance => "conformance",
         }
@@ -89,6 +92,7 @@ pub(crate) fn run_part(arguments: &PartArguments) -> Result<()> {
         }
         Part::Roots => e2e::provide_roots(),
         Part::Macos => darwin::run_if_possible(),
+        Part::Fuzz => fuzz::run(&fuzz::Arguments::for_a_moment()),
         Part::Release => dist::linux_release(&vm::RUNTIMES.map(str::to_owned)).map(drop),
         Part::Conformance => conformance::run_unoptimized(),
     }
@@ -101,7 +105,8 @@ fn artifacts() -> Result<Artifacts> {
 fn run_all(arguments: &Arguments, steps: &mut Steps) -> Result<()> {
     let all = || ["--workspace", "--no-fail-fast"].map(OsString::from);
     let with_clients = arguments.e2e.has_clients();
-    let (mut first, mut second) = (vec![Part::Programs], vec![Part::Macos, Part::Conformance]);
+    let mut first = vec![Part::Programs];
+    let mut second = vec![Part::Macos, Part::Conformance, Part::Fuzz];
     if with_clients {
         first.push(Part::Roots);
         second.push(Part::Release);
