@@ -89,14 +89,14 @@ impl Drop for BazelRemote {
     }
 }
 
-/// Not compressible, and larger than a message.
+/// Not compressible, larger than what travels in batches, and small enough for a message of the test itself.
 fn large() -> Vec<u8> {
     let mut state = 7_u32;
     let next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 24) as u8
     };
-    std::iter::repeat_with(next).take(5 << 20).collect()
+    std::iter::repeat_with(next).take(3 << 20).collect()
 }
 
 async fn is_a_hit(daemon: &Daemon, number: usize) -> anyhow::Result<bool> {
