@@ -10,7 +10,7 @@ use clap::{Arg, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use inputroot::StrategyName;
 use model::{ByteSize, DeclaredProperty, DigestFunctions, UnknownProperties};
-use store::StoreSize;
+use store::{Durability, StoreSize};
 
 use crate::client_verbs::ClientCommand;
 use crate::image::ImageArgs;
@@ -159,6 +159,12 @@ pub struct ServeArgs {
     /// way: a number with a unit s, m, h or d
     #[arg(long, value_name = "TIME", default_value = "3h")]
     pub lease: Span,
+
+    /// When uploads and results are on the disk: `lazy` is some seconds after the answer, and a crash of
+    /// the machine costs at most the last 30 s and 1 GiB; `group` is before the answer, with one sync for
+    /// all that wait
+    #[arg(long, value_name = "WHEN", default_value = "lazy")]
+    pub durability: Durability,
 
     /// Read and hash every stored blob again once in this many days, with idle priority; damaged
     /// ones are taken away, so that clients upload them again. 0 for never

@@ -137,6 +137,7 @@ fn open_store(arguments: &ServeArgs) -> anyhow::Result<Arc<Store>> {
     let options = StoreOptions {
         size: arguments.cas_size.unwrap_or(StoreSize::Automatic),
         lease: arguments.lease.0,
+        durability: arguments.durability,
         opens_in_background: true,
         scrub_period: (arguments.scrub_days > 0)
             .then(|| Duration::from_secs(u64::from(arguments.scrub_days) * 86_400)),

@@ -1,5 +1,6 @@
 //! The daemon's store on a disk that fails, and the verbs `linux-actiond store`.
 
+use std::ffi::OsString;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -54,19 +55,35 @@ fn mend(daemon: &Daemon, directory: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn after_a_failed_sync_health_says_so_until_all_is_verified(kit: Kit) -> Outcome {
-    kit.only_on_the_host("the disk of a guest is a file of the host")?;
-    for program in ["unshare", "mkfs.ext4", "nsenter"] {
-        if Command::new(program).arg("--help").output().is_err() {
-            return testkit::skip(format!("{program} is not installed"));
+/// A daemon on [`ON_A_THIN_DISK`].
+struct ThinDisk {
+    daemon: Daemon,
+    directory: tempfile::TempDir,
+}
+
+impl ThinDisk {
+    async fn start(kit: &Kit) -> anyhow::Result<Self> {
+        kit.only_on_the_host("the disk of a guest is a file of the host")?;
+        for program in ["unshare", "mkfs.ext4", "nsenter"] {
+            if Command::new(program).arg("--help").output().is_err() {
+                testkit::skip(format!("{program} is not installed"))?;
+            }
         }
+        let directory = kit.daemon().directory()?;
+        let wrapper =
+            ["unshare", "--mount", "--propagation=private", "sh", "-c", ON_A_THIN_DISK, "sh"];
+        let path: OsString = directory.path().into();
+        let wrapper: Vec<_> = wrapper.map(Into::into).into_iter().chain([path]).collect();
+        let root = directory.path().join("root");
+        let daemon = kit.daemon().through(wrapper).root(&root).flag("--cas-size=200m");
+        let daemon = daemon.start().await?;
+        Ok(Self { daemon, directory })
     }
-    let directory = kit.daemon().directory()?;
-    let wrapper = ["unshare", "--mount", "--propagation=private", "sh", "-c", ON_A_THIN_DISK, "sh"];
-    let wrapper = wrapper.map(Into::into).into_iter().chain([directory.path().as_os_str().into()]);
-    let wrapper: Vec<std::ffi::OsString> = wrapper.collect();
-    let root = directory.path().join("root");
-    let daemon = kit.daemon().through(wrapper).root(&root).flag("--cas-size=200m").start().await?;
+}
+
+async fn after_a_failed_sync_health_says_so_until_all_is_verified(kit: Kit) -> Outcome {
+    let disk = ThinDisk::start(&kit).await?;
+    let ThinDisk { daemon, directory } = &disk;
     let client = daemon.client();
     let execution = "build.bazel.remote.execution.v2.Execution";
     let cas = "build.bazel.remote.execution.v2.ContentAddressableStorage";
@@ -86,7 +103,7 @@ async fn after_a_failed_sync_health_says_so_until_all_is_verified(kit: Kit) -> O
     assert_eq!(health(&client, cas).await?, ServingStatus::Serving);
     never_lies(&client, &acknowledged).await?;
 
-    mend(&daemon, directory.path())?;
+    mend(daemon, directory.path())?;
     let mended = async || says("", ServingStatus::Serving).await;
     eventually_async("all that may be lost was verified", mended).await?;
     assert_eq!(health(&client, execution).await?, ServingStatus::Serving);

@@ -174,6 +174,7 @@ impl ActionCache {
             }
             let entry = worker::entry_of_upload(&kept);
             cache.put(instance.as_str(), &action, &entry).map_err(status::store)?;
+            store.make_durable().map_err(status::store)?;
             Ok((kept, true))
         })
         .await?;

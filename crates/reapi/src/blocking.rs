@@ -47,6 +47,15 @@ pub(crate) fn presence<T>(store: &Store, ask: impl FnOnce() -> T) -> T {
     if store.is_open() { ask() } else { tokio::task::block_in_place(ask) }
 }
 
+/// Waits until what a client is told next is on the disk, where the operator asked for that.
+pub(crate) async fn make_durable(store: &Arc<Store>) -> Result<(), Status> {
+    if store.is_told_durably() {
+        return Ok(());
+    }
+    let store = Arc::clone(store);
+    run(move || store.make_durable().map_err(crate::status::store)).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use model::{Digest, DigestFunction};
 use rustix::time::{ClockId, clock_gettime};
-use store::{Store, StoreOptions};
+use store::{Durability, Store, StoreOptions};
 
 const FUNCTION: DigestFunction = DigestFunction::Sha256;
 const ROUNDS: usize = 5;
@@ -26,6 +26,7 @@ fn main() {
     let _ = fs::remove_dir_all(&root);
     presence(&root);
     small_blobs(&root);
+    durable_blobs(&root);
     large_blob(&root);
     cached_results(&root);
     adoption(&root);
@@ -149,6 +150,37 @@ fn small_blobs(root: &Path) {
             }
         })
     });
+}
+
+/// Every caller stores a blob and waits until it is on the disk, as the clients of `--durability=group` do.
+fn durable_blobs(root: &Path) {
+    const PER_CALLER: usize = 50;
+    for durability in [Durability::Lazy, Durability::Group] {
+        let options = StoreOptions { durability, ..StoreOptions::default() };
+        let store = Store::open(root, options).expect("a store");
+        for callers in [1, 8, 64] {
+            let what = format!("put, 4 KiB, {durability:?}, {callers} callers");
+            report(&what, callers * PER_CALLER, |round| {
+                let first = 2_000_000_000 + 1_000_000 * (callers * ROUNDS + round);
+                let first = first + if durability == Durability::Group { 500_000 } else { 0 };
+                timed(|| {
+                    std::thread::scope(|scope| {
+                        for caller in 0..callers {
+                            let store = &store;
+                            scope.spawn(move || {
+                                for number in 0..PER_CALLER {
+                                    let content =
+                                        content(first + caller * PER_CALLER + number, 4096);
+                                    store.cas().put(FUNCTION, &content).expect("stored");
+                                    store.make_durable().expect("on the disk");
+                                }
+                            });
+                        }
+                    });
+                })
+            });
+        }
+    }
 }
 
 fn large_blob(root: &Path) {

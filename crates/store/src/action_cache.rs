@@ -213,24 +213,27 @@ impl ActionCache {
         };
         let failed = |step, e| inner.space.trouble().failed(step, path.path.to_string_lossy(), e);
         let file = write().map_err(|e| failed("write cached result", e))?;
-        let _change = self.inner.checkpoints.begin_change()?;
-        if !inner.directories.contain(action.function())
-            && inner
-                .directories
-                .make(action.function())
-                .map_err(|e| failed("make the directories of", e))?
         {
-            inner.space.add_directories(DIRECTORIES);
+            let _change = self.inner.checkpoints.begin_change()?;
+            if !inner.directories.contain(action.function())
+                && inner
+                    .directories
+                    .make(action.function())
+                    .map_err(|e| failed("make the directories of", e))?
+            {
+                inner.space.add_directories(DIRECTORIES);
+            }
+            let _name = self.inner.names.lock(action.hash());
+            inner
+                .files
+                .publish(file.as_fd(), &path.path)
+                .map_err(|e| failed("publish cached result", e))?;
+            let usage = Usage::first(inner.clock.now());
+            if let Some(before) = inner.index.insert(&path.key(entry.len() as u64), usage) {
+                inner.space.release(inner.space.cost(before));
+            }
         }
-        let _name = self.inner.names.lock(action.hash());
-        inner
-            .files
-            .publish(file.as_fd(), &path.path)
-            .map_err(|e| failed("publish cached result", e))?;
-        let usage = Usage::first(inner.clock.now());
-        if let Some(before) = inner.index.insert(&path.key(entry.len() as u64), usage) {
-            inner.space.release(inner.space.cost(before));
-        }
+        inner.checkpoints.stored(charge.bytes());
         charge.keep();
         Ok(())
     }

@@ -345,6 +345,16 @@ impl Cas {
         &self.inner.watch
     }
 
+    /// Whether [`Cas::make_durable`] would not wait.
+    pub(crate) fn is_told_durably(&self) -> bool {
+        self.inner.checkpoints.is_told_durably()
+    }
+
+    /// With [`Durability::Group`](crate::Durability::Group), waits until what was stored is on the disk.
+    pub(crate) fn make_durable(&self) -> Result<(), StoreError> {
+        self.inner.checkpoints.make_durable()
+    }
+
     /// Counts the blobs that went: unchanged, everything that was there still is.
     pub fn generation(&self) -> u64 {
         self.inner.generation.load(Ordering::Acquire)
@@ -403,6 +413,20 @@ impl Cas {
         digest: &Digest,
         charge: Charge,
     ) -> Result<(), StoreError> {
+        let bytes = charge.bytes();
+        if self.link_file(file, digest, charge)? {
+            self.inner.checkpoints.stored(bytes);
+        }
+        Ok(())
+    }
+
+    /// False if somebody was quicker.
+    fn link_file(
+        &self,
+        file: BorrowedFd<'_>,
+        digest: &Digest,
+        charge: Charge,
+    ) -> Result<bool, StoreError> {
         let inner = &*self.inner;
         if !inner.directories.contain(digest.function()) {
             self.make_directories(digest.function())?;
@@ -411,7 +435,7 @@ impl Cas {
         let _name = inner.names.lock(digest.hash());
         let now = inner.clock.now();
         if inner.index.touch(digest, now) {
-            return Ok(());
+            return Ok(false);
         }
         let path = BlobPath::new(digest);
         // A file that has the name but is not in the index is not what its name says, or was put
@@ -425,7 +449,7 @@ impl Cas {
             inner.space.release(inner.space.cost(size_bytes));
         }
         charge.keep();
-        Ok(())
+        Ok(true)
     }
 
     fn store_if_absent(&self, digest: &Digest, content: &[u8]) -> Result<(), StoreError> {

@@ -11,6 +11,10 @@
 //! hashes all suspect blobs as they are on the disk, moves the damaged ones into quarantine, and only
 //! then makes checkpoints again. A server that ends before that leaves it to the next start.
 //!
+//! What is not on the disk yet is bounded in bytes and in time: a change that goes beyond waits for a
+//! sync. With [`Durability::Group`] every caller waits for one before its client is told; all that wait
+//! at the same time share it.
+//!
 //! ```text
 //!   change ──> dirty ──(interval)──> syncfs ──> state: checkpoint   and so on
 //!                                      │ fails
@@ -21,14 +25,16 @@
 //! ```
 
 use std::os::fd::OwnedFd;
+use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use rustix::fs::syncfs;
 use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::StoreError;
 use crate::state::{BootId, State, checkpoint_now};
@@ -43,6 +49,45 @@ pub(crate) type Verify = dyn Fn(i64) -> Result<(u64, u64), StoreError> + Send;
 
 /// Nothing is suspect.
 const NEVER: i64 = i64::MAX;
+
+/// What is stored and not on the disk yet calls for a checkpoint from this many bytes on.
+const UNSYNCED_BYTES: u64 = 256 << 20;
+/// And from this many bytes on, what is stored next waits for it. So a crash of the machine costs no
+/// more than this, or one blob that is larger.
+const UNSYNCED_BYTES_MAX: u64 = 1 << 30;
+/// As [`UNSYNCED_BYTES_MAX`], with the time since the first of these changes.
+const UNSYNCED_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// When what a client was told has reached the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Some seconds later. A crash of the machine costs at most what was stored in the last 30 s, and at
+    /// most 1 GiB of it or one larger blob. A killed server costs nothing.
+    #[default]
+    Lazy,
+    /// Before the client is told: one sync for all that wait.
+    Group,
+}
+
+impl FromStr for Durability {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "lazy" => Ok(Self::Lazy),
+            "group" => Ok(Self::Group),
+            _ => Err("use lazy or group"),
+        }
+    }
+}
+
+/// Syncs that several callers share.
+#[derive(Default)]
+struct Group {
+    is_running: bool,
+    /// The number of syncs that failed.
+    failed: u64,
+}
 
 /// Records what reached the disk, and keeps changes out once the store is closed.
 pub(crate) struct Checkpoints {
@@ -59,26 +104,54 @@ pub(crate) struct Checkpoints {
     /// The last checkpoint could not be recorded, and not because the disk is full.
     is_unrecorded: AtomicBool,
     closed: RwLock<bool>,
+    durability: Durability,
     dirty: AtomicBool,
+    /// Counts the changes that have ended.
+    changes: AtomicU64,
+    /// What it was when the last sync began that succeeded.
+    synced: AtomicU64,
+    unsynced_bytes: AtomicU64,
+    /// The time of the first change that is not on the disk, in [`coarse_millis`]; 0 if there is none.
+    unsynced_since: AtomicU64,
+    syncing: Mutex<()>,
+    group: Mutex<Group>,
+    has_synced: Condvar,
     stop: Mutex<bool>,
+    is_urgent: AtomicBool,
     wake: Condvar,
 }
 
 /// A change that is under way: the store can't be closed before it is dropped.
 pub(crate) struct Change<'a> {
-    dirty: &'a AtomicBool,
+    checkpoints: &'a Checkpoints,
     _open: RwLockReadGuard<'a, bool>,
 }
 
 impl Drop for Change<'_> {
     fn drop(&mut self) {
         // Afterwards, not before: a checkpoint in between must not take this change for synced.
-        self.dirty.store(true, Ordering::Release);
+        let checkpoints = self.checkpoints;
+        checkpoints.dirty.store(true, Ordering::Release);
+        checkpoints.changes.fetch_add(1, Ordering::SeqCst);
+        if checkpoints.unsynced_since.load(Ordering::SeqCst) == 0 {
+            checkpoints.unsynced_since.store(coarse_millis(), Ordering::Relaxed);
+        }
     }
 }
 
+/// The time since the machine started, in milliseconds; no system call.
+fn coarse_millis() -> u64 {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+}
+
 impl Checkpoints {
-    pub(crate) fn new(root: OwnedFd, temporary: OwnedFd, boot: BootId) -> Self {
+    pub(crate) fn new(
+        root: OwnedFd,
+        temporary: OwnedFd,
+        boot: BootId,
+        durability: Durability,
+    ) -> Self {
         Self {
             root,
             temporary,
@@ -89,8 +162,17 @@ impl Checkpoints {
             is_recovering: AtomicBool::new(false),
             is_unrecorded: AtomicBool::new(false),
             closed: RwLock::new(false),
+            durability,
             dirty: AtomicBool::new(false),
+            changes: AtomicU64::new(0),
+            synced: AtomicU64::new(0),
+            unsynced_bytes: AtomicU64::new(0),
+            unsynced_since: AtomicU64::new(0),
+            syncing: Mutex::default(),
+            group: Mutex::default(),
+            has_synced: Condvar::new(),
             stop: Mutex::new(false),
+            is_urgent: AtomicBool::new(false),
             wake: Condvar::new(),
         }
     }
@@ -101,7 +183,7 @@ impl Checkpoints {
         if *closed {
             return Err(StoreError::Closed);
         }
-        Ok(Change { dirty: &self.dirty, _open: closed })
+        Ok(Change { checkpoints: self, _open: closed })
     }
 
     /// Syncs everything and records it.
@@ -117,13 +199,74 @@ impl Checkpoints {
         (since != NEVER).then_some(since)
     }
 
+    /// Counts a file that was stored. Waits for a sync if too much is not on the disk yet.
+    pub(crate) fn stored(&self, bytes: u64) {
+        let before = self.unsynced_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let after = before.saturating_add(bytes);
+        let is_much = after >= UNSYNCED_BYTES && self.suspect_since().is_none();
+        if is_much && !self.is_urgent.swap(true, Ordering::Relaxed) {
+            // With the lock, or the thread may be about to sleep.
+            let _stop = self.stop.lock();
+            self.wake.notify_one();
+        }
+        let since = self.unsynced_since.load(Ordering::Relaxed);
+        let is_late = since != 0
+            && coarse_millis().saturating_sub(since) > UNSYNCED_TIME_MAX.as_millis() as u64;
+        if (before > 0 && after > UNSYNCED_BYTES_MAX) || is_late {
+            // What can't be synced is told by the thread that makes checkpoints, and by health.
+            let _ = self.sync_changes();
+        }
+    }
+
+    /// With [`Durability::Group`], waits until every change that has ended is on the disk.
+    pub(crate) fn make_durable(&self) -> Result<(), StoreError> {
+        if self.is_told_durably() { Ok(()) } else { self.sync_changes() }
+    }
+
+    /// Whether [`Checkpoints::make_durable`] would not wait.
+    pub(crate) fn is_told_durably(&self) -> bool {
+        let changes = self.changes.load(Ordering::Acquire);
+        self.durability == Durability::Lazy || self.synced.load(Ordering::Acquire) >= changes
+    }
+
+    /// Waits for a sync that begins after this call, unless everything is on the disk. One of those
+    /// that wait makes it.
+    fn sync_changes(&self) -> Result<(), StoreError> {
+        let wanted = self.changes.load(Ordering::Acquire);
+        let mut group = self.group.lock();
+        let failed = group.failed;
+        while self.synced.load(Ordering::Acquire) < wanted {
+            if group.failed != failed {
+                return Err(StoreError::SyncFailed);
+            }
+            if group.is_running {
+                self.has_synced.wait(&mut group);
+                continue;
+            }
+            group.is_running = true;
+            let synced = MutexGuard::unlocked(&mut group, || self.sync());
+            group.is_running = false;
+            group.failed += u64::from(synced.is_err());
+            self.has_synced.notify_all();
+            synced?;
+        }
+        Ok(())
+    }
+
     fn sync(&self) -> Result<(), StoreError> {
-        if self.suspect_since().is_some() {
+        let _one_at_a_time = self.syncing.lock();
+        let is_recovering = self.is_recovering.load(Ordering::Acquire);
+        if self.suspect_since().is_some() && !is_recovering {
             return Err(StoreError::SyncFailed);
         }
+        let began = coarse_millis();
+        let changes = self.changes.load(Ordering::Acquire);
+        let bytes = self.unsynced_bytes.load(Ordering::Relaxed);
         (self.sync)(&self.root).map_err(|e| {
-            let since = self.recorded.load(Ordering::Acquire);
-            self.suspect_since.store(since, Ordering::Release);
+            if !is_recovering {
+                let since = self.recorded.load(Ordering::Acquire);
+                self.suspect_since.store(since, Ordering::Release);
+            }
             tracing::error!(
                 error = %e,
                 "the file system lost data of the store; what was stored since the last checkpoint \
@@ -131,7 +274,20 @@ impl Checkpoints {
                  hashes all of it and goes on"
             );
             StoreError::io("sync", "the store", e)
-        })
+        })?;
+        self.note_synced(changes, bytes, began);
+        Ok(())
+    }
+
+    /// Everything is on the disk that had changed when a sync began.
+    fn note_synced(&self, changes: u64, bytes: u64, began: u64) {
+        self.synced.fetch_max(changes, Ordering::AcqRel);
+        let less = |now: u64| Some(now.saturating_sub(bytes));
+        let _ = self.unsynced_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        self.unsynced_since.store(0, Ordering::SeqCst);
+        if self.changes.load(Ordering::SeqCst) != changes {
+            self.unsynced_since.store(began, Ordering::Relaxed);
+        }
     }
 
     /// Whether what is stored now reaches the disk, as far as is known.
@@ -145,12 +301,16 @@ impl Checkpoints {
         let Some(since) = self.suspect_since() else { return Ok(()) };
         let failed = |e| StoreError::io("sync", "the store", e);
         let checkpoint = checkpoint_now();
+        let began = coarse_millis();
+        let changes = self.changes.load(Ordering::Acquire);
+        let bytes = self.unsynced_bytes.load(Ordering::Relaxed);
         (self.sync)(&self.root).map_err(failed)?;
         let (verified, damaged) = verify(since)?;
         // Brings to the disk what went into quarantine, and tells of errors meanwhile.
         (self.sync)(&self.root).map_err(failed)?;
         self.record(false, checkpoint)?;
         self.suspect_since.store(NEVER, Ordering::Release);
+        self.note_synced(changes, bytes, began);
         tracing::warn!(verified, damaged, "the disk works again; what it lost is in quarantine");
         Ok(())
     }
@@ -238,7 +398,9 @@ impl Checkpoints {
         let lines = Paced::default();
         let mut stop = self.stop.lock();
         while !*stop {
-            self.wake.wait_for(&mut stop, interval);
+            if !self.is_urgent.load(Ordering::Relaxed) {
+                self.wake.wait_for(&mut stop, interval);
+            }
             if !*stop {
                 MutexGuard::unlocked(&mut stop, || self.checkpoint_or_retry(verify, &lines));
             }
@@ -246,6 +408,7 @@ impl Checkpoints {
     }
 
     fn checkpoint_or_retry(&self, verify: &Verify, lines: &Paced) {
+        self.is_urgent.store(false, Ordering::Relaxed);
         if self.is_recovering.load(Ordering::Acquire) {
             return;
         }
@@ -299,7 +462,8 @@ mod tests {
         let open = || OwnedFd::from(std::fs::File::open(directory.path()).expect("a directory"));
         std::fs::create_dir(directory.path().join("tmp")).expect("a directory");
         let temporary = std::fs::File::open(directory.path().join("tmp")).expect("a directory");
-        let mut checkpoints = Checkpoints::new(open(), temporary.into(), BootId(None));
+        let mut checkpoints =
+            Checkpoints::new(open(), temporary.into(), BootId(None), Durability::Lazy);
         checkpoints.checkpoint().expect("a checkpoint");
         let state = || std::fs::read_to_string(directory.path().join("state")).expect("a file");
         let last_good = state();
@@ -341,5 +505,78 @@ mod tests {
         drop(checkpoints.begin_change().expect("open"));
         assert!(matches!(checkpoints.close(None, || {}), Err(StoreError::SyncFailed)));
         assert_eq!(state(), last_good);
+    }
+
+    #[test]
+    fn callers_share_a_sync_and_are_told_that_it_failed() {
+        static SYNCS: AtomicU64 = AtomicU64::new(0);
+        let directory = tempfile::tempdir().expect("a directory");
+        let open = || OwnedFd::from(std::fs::File::open(directory.path()).expect("a directory"));
+        let mut checkpoints = Checkpoints::new(open(), open(), BootId(None), Durability::Group);
+        checkpoints.sync = |_| {
+            SYNCS.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(20));
+            Ok(())
+        };
+        assert!(checkpoints.is_told_durably());
+        checkpoints.make_durable().expect("nothing to do");
+        assert_eq!(SYNCS.load(Ordering::Relaxed), 0);
+        let callers = 50;
+        std::thread::scope(|scope| {
+            for _ in 0..callers {
+                scope.spawn(|| {
+                    drop(checkpoints.begin_change().expect("open"));
+                    let changes = checkpoints.changes.load(Ordering::Relaxed);
+                    checkpoints.make_durable().expect("synced");
+                    assert!(checkpoints.synced.load(Ordering::Relaxed) >= changes.min(1));
+                });
+            }
+        });
+        assert!(checkpoints.is_told_durably());
+        let syncs = SYNCS.load(Ordering::Relaxed);
+        assert!((1..callers / 2).contains(&syncs), "{syncs}");
+
+        checkpoints.sync = |_| Err(Errno::IO);
+        drop(checkpoints.begin_change().expect("open"));
+        std::thread::scope(|scope| {
+            let caller = || checkpoints.make_durable().expect_err("an error of the disk");
+            let callers: Vec<_> = (0..10).map(|_| scope.spawn(caller)).collect();
+            callers.into_iter().for_each(|caller| drop(caller.join().expect("no panic")));
+        });
+        assert!(!checkpoints.is_durable() && !checkpoints.is_told_durably());
+        checkpoints.sync = |_| Ok(());
+        checkpoints.make_durable().expect_err("what was lost is lost");
+        std::fs::create_dir(directory.path().join("tmp")).expect("a directory");
+        checkpoints.heal(&|_| Ok((0, 0))).expect("verified");
+        checkpoints.make_durable().expect("synced");
+    }
+
+    #[test]
+    fn what_is_not_on_the_disk_is_bounded() {
+        static SYNCS: AtomicU64 = AtomicU64::new(0);
+        let directory = tempfile::tempdir().expect("a directory");
+        let open = || OwnedFd::from(std::fs::File::open(directory.path()).expect("a directory"));
+        let mut checkpoints = Checkpoints::new(open(), open(), BootId(None), Durability::Lazy);
+        checkpoints.sync = |_| {
+            SYNCS.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        };
+        let store = |bytes| {
+            drop(checkpoints.begin_change().expect("open"));
+            checkpoints.stored(bytes);
+            (SYNCS.load(Ordering::Relaxed), checkpoints.unsynced_bytes.load(Ordering::Relaxed))
+        };
+        assert_eq!(store(UNSYNCED_BYTES - 1), (0, UNSYNCED_BYTES - 1));
+        assert!(!checkpoints.is_urgent.load(Ordering::Relaxed));
+        assert_eq!(store(1), (0, UNSYNCED_BYTES));
+        assert!(checkpoints.is_urgent.load(Ordering::Relaxed), "the thread is woken");
+        assert_eq!(store(UNSYNCED_BYTES_MAX), (1, 0), "and then callers wait");
+        assert_eq!(store(2 * UNSYNCED_BYTES_MAX), (1, 2 * UNSYNCED_BYTES_MAX), "a large blob");
+        assert_eq!(store(1), (2, 0));
+        let long_ago = coarse_millis() - UNSYNCED_TIME_MAX.as_millis() as u64 - 1;
+        assert_eq!(store(1), (2, 1));
+        checkpoints.unsynced_since.store(long_ago, Ordering::Relaxed);
+        assert_eq!(store(1), (3, 0));
+        assert_eq!(checkpoints.unsynced_since.load(Ordering::Relaxed), 0);
     }
 }

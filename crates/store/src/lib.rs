@@ -63,6 +63,7 @@ pub use action_cache::{ActionCache, ENTRY_BYTES_MAX};
 pub use adopt::{AdoptError, Adopted};
 pub use blob_path::BlobPath;
 pub use cas::{Cas, Deleted, READ_BYTES_MAX};
+pub use checkpoint::Durability;
 pub use empty_directory::empty_directory;
 pub use error::{Shortage, StoreError, is_exhaustion};
 pub use maintenance::{Collected, Goals, Item, Verified};

@@ -334,6 +334,11 @@ impl Charge {
         Ok(())
     }
 
+    /// What is charged.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The file has a name now, and is charged until that is taken away.
     pub(crate) fn keep(mut self) {
         self.bytes = 0;

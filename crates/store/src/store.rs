@@ -15,7 +15,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::action_cache::{ActionCache, ENTRY_MODE};
 use crate::cas::{BLOB_MODE, BlobDirectory, Cas};
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::{Checkpoints, Durability};
 use crate::error::StoreError;
 use crate::evictor::{Ages, Evictions, Evictor};
 use crate::function_directories::{DIRECTORIES, FunctionDirectories};
@@ -45,6 +45,8 @@ pub struct StoreOptions {
     /// The delay of a checkpoint after a change. The cost of a machine's crash at the next
     /// start is hashing the blobs of about this time.
     pub checkpoint_interval: Duration,
+    /// When what a client was told has reached the disk.
+    pub durability: Durability,
     /// How long it takes until every blob was read and hashed again; `None` for never.
     pub scrub_period: Option<Duration>,
     /// Whether [`Store::open`] may return before every directory was listed and young blobs were hashed;
@@ -60,6 +62,7 @@ impl Default for StoreOptions {
             size: StoreSize::Unbounded,
             lease: Duration::from_secs(3 * 3600),
             checkpoint_interval: Duration::from_secs(5),
+            durability: Durability::Lazy,
             scrub_period: None,
             opens_in_background: false,
             boot_id: None,
@@ -161,6 +164,7 @@ impl Store {
             root.share(&root.directory)?,
             root.share(&root.temporary)?,
             boot,
+            options.durability,
         ));
         let scan = Arc::new(Scan::default());
         let file = IndexFile::open(&root.directory).map(Arc::new);
@@ -362,6 +366,20 @@ impl Store {
             quarantine_files: quarantine.files(),
             quarantine_bytes: quarantine.bytes(),
         }
+    }
+
+    /// Waits until everything is on the disk that a client is told next, if [`StoreOptions::durability`]
+    /// asks for it. All that call this at the same time share a sync.
+    ///
+    /// # Errors
+    /// When the disk fails, or has failed and was not verified since.
+    pub fn make_durable(&self) -> Result<(), StoreError> {
+        self.checkpoints.make_durable()
+    }
+
+    /// Whether [`Store::make_durable`] would not wait.
+    pub fn is_told_durably(&self) -> bool {
+        self.checkpoints.is_told_durably()
     }
 
     /// Whether opening has come to its end: every directory is known and nothing is suspect any more.

@@ -72,7 +72,11 @@ impl StoreView for Blocking<'_> {
     }
 
     fn cached_result(&self, instance: &str, action: &Digest) -> Result<Option<Bytes>, StoreError> {
-        self.action_cache.get(instance, action)
+        let result = self.action_cache.get(instance, action)?;
+        if result.is_some() {
+            self.cas.make_durable()?;
+        }
+        Ok(result)
     }
 
     fn remove_incomplete(
@@ -98,7 +102,7 @@ impl StoreView for Resident<'_> {
 
     fn cached_result(&self, instance: &str, action: &Digest) -> Result<Option<Bytes>, StoreError> {
         // Whether the blobs are there that the result names is asked next.
-        if !self.cas.is_settled() {
+        if !self.cas.is_settled() || !self.cas.is_told_durably() {
             return Err(StoreError::WouldWait);
         }
         self.action_cache.get_resident(instance, action)

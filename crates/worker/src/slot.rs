@@ -424,7 +424,14 @@ impl Slot {
             }
         }
         let result = result.with_fields(&streams.encode_to_vec());
+        // Outputs of any action that is answered, cached or not.
+        let error = error.or_else(|| self.make_durable().err());
         Done { result: Some(result), cached: false, error, message, server_log: None }
+    }
+
+    fn make_durable(&self) -> Result<(), ActionError> {
+        let durable = self.shared.store.make_durable();
+        durable.map_err(|error| ActionError::of_store("bringing outputs to the disk", &error))
     }
 
     /// Removes the cached result of an action that has failed now. Clients ask for a new run, with

@@ -52,6 +52,8 @@ impl ByteStream {
         let resource = resource_name::parse_write(&request.resource_name, &self.offered)?;
         let cas = self.store.cas();
         let complete = blocking::presence(&self.store, || cas.contains(&resource.digest));
+        // If it is not on the disk yet, the client writes it again and is told when it is.
+        let complete = complete && self.store.is_told_durably();
         let committed_size = if complete { resource.digest.size_bytes() as i64 } else { 0 };
         Ok(QueryWriteStatusResponse { committed_size, complete })
     }

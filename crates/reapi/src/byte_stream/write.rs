@@ -72,13 +72,14 @@ async fn receive(
     let mut message = messages.message().await?.ok_or(WriteRefused::Empty)?;
     let resource = resource_name::parse_write(&message.resource_name, offered)?;
     if blocking::presence(&store, || store.cas().contains(&resource.digest)) {
+        blocking::make_durable(&store).await?;
         return Ok(committed_size(&resource));
     }
     let piece_bytes = piece_bytes(account);
     let _held = account.lend(held_bytes(&resource, piece_bytes))?;
     let name = std::mem::take(&mut message.resource_name);
     let mut progress = Progress::new(name, &resource);
-    let mut upload = Upload::new(store, resource, piece_bytes);
+    let mut upload = Upload::new(Arc::clone(&store), resource, piece_bytes);
     let mut sent_bytes = 0;
     loop {
         progress.accept(&message)?;
@@ -93,6 +94,7 @@ async fn receive(
     }
     refuse_surplus(&mut progress, messages)?;
     upload.commit().await?;
+    blocking::make_durable(&store).await?;
     Ok(sent_bytes)
 }
 

@@ -78,7 +78,9 @@ pub(super) async fn update(
             status: Some(status::to_rpc(update_one(&store, &mut unpacked, function, &item))),
             digest: item.digest,
         };
-        Ok(message.requests.into_iter().map(outcome).collect())
+        let outcomes = message.requests.into_iter().map(outcome).collect();
+        store.make_durable().map_err(status::store)?;
+        Ok(outcomes)
     })
     .await?;
     Ok(Response::new(BatchUpdateBlobsResponse { responses }))

@@ -18,6 +18,7 @@ use tonic::Request;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http};
 
+use crate::blocking;
 use crate::grpc::{Call, Methods};
 
 /// The service.
@@ -45,7 +46,11 @@ impl Methods for ContentAddressableStorage {
                 let caller = caller.clone();
                 async move {
                     let message = request.into_inner();
-                    missing::find_missing_blobs(&store, &offered, &loan, caller, message).await
+                    let missing =
+                        missing::find_missing_blobs(&store, &offered, &loan, caller, message).await?;
+                    // Afterwards: what was found may have been stored just then.
+                    blocking::make_durable(&store).await?;
+                    Ok(missing)
                 }
             }),
             "BatchUpdateBlobs" => call.unary(move |request: Request<_>| {
@@ -62,7 +67,13 @@ impl Methods for ContentAddressableStorage {
             }),
             "SpliceBlob" => call.unary(move |request: Request<_>| {
                 let (store, loan) = (Arc::clone(&store), Arc::clone(&loan));
-                split::splice(store, loan, offered, request.into_inner())
+                async move {
+                    let spliced =
+                        split::splice(Arc::clone(&store), loan, offered, request.into_inner());
+                    let spliced = spliced.await?;
+                    blocking::make_durable(&store).await?;
+                    Ok(spliced)
+                }
             }),
             "GetTree" => call.server_streaming(move |request: Request<_>| {
                 let (store, account) = (Arc::clone(&store), Arc::clone(&account));
