@@ -9,14 +9,16 @@
 //! `vm` is named like a client and is none: it is all of the others' things that `serve` passes, done
 //! again with `serve-vm` ([`in_vm`]).
 //!
-//! `upstream` is named like a client too: the daemon with caches of others below its store ([`upstream`]). It runs
-//! only when it is named.
+//! `upstream` is named like a client too: the daemon with caches of others below its store ([`upstream`]).
+//! So is `faults`: the daemon under load on a disk that loses power and fails ([`faults`]), of which a short
+//! round is among the tests of the workspace. Both run only when they are named.
 //!
 //! Nothing is skipped by itself: where a root can't be made, the run fails, unless that client was
 //! left out by name.
 
 mod bazel;
 mod debian_root;
+mod faults;
 pub(crate) mod in_vm;
 mod installed;
 mod session;
@@ -63,10 +65,13 @@ const VM: &str = "vm";
 /// Named like a client too.
 const UPSTREAM: &str = "upstream";
 
+/// And so is this.
+const FAULTS: &str = "faults";
+
 #[derive(clap::Args)]
 #[group(skip)] // `test` has these too, and groups are named after their struct
 pub(crate) struct Arguments {
-    /// Clients to run; all when none is named. Or `vm` or `upstream`, by itself.
+    /// Clients to run; all when none is named. Or `vm`, `upstream` or `faults`, by itself.
     clients: Vec<String>,
     /// Leave out this client, or `vm`.
     #[arg(long = "skip", value_name = "CLIENT")]
@@ -77,6 +82,12 @@ pub(crate) struct Arguments {
     /// Give the daemon one more flag, such as `--daemon-flag=--input-root-strategy=bind`.
     #[arg(long = "daemon-flag", value_name = "FLAG", allow_hyphen_values = true)]
     daemon_flags: Vec<OsString>,
+    /// With `faults`: the number of faults of each kind of durability.
+    #[arg(long, default_value_t = 100)]
+    rounds: u64,
+    /// With `faults`: the first seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// With `vm`: everything that `serve` passes, which takes half an hour under emulation.
     #[arg(long)]
     all: bool,
@@ -169,6 +180,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     if arguments.clients == [UPSTREAM] {
         return upstream::run();
+    }
+    if arguments.clients == [FAULTS] {
+        return faults::run(arguments.rounds, arguments.seed);
     }
     let clients = chosen(arguments)?;
     if clients.is_empty() {

@@ -47,7 +47,8 @@ impl Methods for ContentAddressableStorage {
                 async move {
                     let message = request.into_inner();
                     let missing =
-                        missing::find_missing_blobs(&store, &offered, &loan, caller, message).await?;
+                        missing::find_missing_blobs(&store, &offered, &loan, caller, message)
+                            .await?;
                     // Afterwards: what was found may have been stored just then.
                     blocking::make_durable(&store).await?;
                     Ok(missing)
