@@ -77,7 +77,7 @@ pub(crate) const SCRIPTS: [&str; 78] = [
     "for i in $(seq 150); do : > {d}/w$i; done; ls {d} | wc -l; rm -f {d}/w*",
     "perl -pi -e s/o/0/ {f}",
     "python3 -c 'import shutil; shutil.copytree(\"{d}\", \"{e}\", dirs_exist_ok=True, symlinks=True)'",
-    "python3 -c 'import shutil; shutil.copytree(\"{d}\", \"{e}/t\"); shutil.rmtree(\"{e}/t\"); shutil.move(\"{f}\", \"{g}\")'",
+    "python3 -c 'import shutil; shutil.copytree(\"{d}\", \"{e}/t\", symlinks=True); shutil.rmtree(\"{e}/t\"); shutil.move(\"{f}\", \"{g}\")'",
     "python3 -c 'import mmap, os; f = os.open(\"{f}\", os.O_RDWR | os.O_CREAT); os.ftruncate(f, 9000); m = mmap.mmap(f, 9000); m[8000:8005] = b\"hello\"; m.flush(); m.close()'",
     "python3 -c 'import mmap; m = mmap.mmap(open(\"{f}\").fileno(), 0, prot=mmap.PROT_READ); print(m[:9])'",
     "python3 -c 'import tempfile, os; h, n = tempfile.mkstemp(dir=\"{d}\"); os.write(h, b\"x\"); os.replace(n, \"{f}\")'; rm -f {d}/tmp*",
