@@ -94,7 +94,7 @@ impl Arguments {
 }
 
 /// A release for Linux, as tests install it: with the packages that the suites have today, so that
-/// tests pass on every day. It has a folder of its own, as it is none to publish.
+/// tests pass on every day. It has a folder of its own, because it is not for publication.
 pub(crate) fn linux_release(require: &[String]) -> Result<Release> {
     let runtimes = Runtimes { require: require.to_owned(), versions: Versions::Offered };
     linux::make(&workspace::target().join("dist-tested"), &runtimes, &time()?)

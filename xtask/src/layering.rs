@@ -124,7 +124,7 @@ fn the_workspace_keeps_its_layers() {
     assert_eq!(violations(&crates, &edges), Vec::<String>::new());
 }
 
-/// What the checker says of a graph with the one edge `from` to `to`.
+/// The checker's verdict on a graph with the one edge `from` to `to`.
 fn check(from: &str, to: &str, only_tests: bool) -> Vec<String> {
     violations(&[], &[Edge { from: from.into(), to: to.into(), only_tests }])
 }

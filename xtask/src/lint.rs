@@ -22,7 +22,7 @@ pub(crate) fn run() -> Result<()> {
         "-D",
         "warnings",
     ]))?;
-    // What `cargo xtask serve` builds: with less than the default features.
+    // The build of `cargo xtask serve`, which has fewer than the default features.
     process::run(process::cargo().args([
         "clippy",
         "--locked",

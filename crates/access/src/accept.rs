@@ -22,7 +22,7 @@ pub async fn accept_tcp(listener: &TcpListener) -> TcpStream {
     }
 }
 
-/// What `accept` gives at last.
+/// Calls `accept` until it succeeds.
 pub(crate) async fn persistently<T, F>(mut accept: impl FnMut() -> F) -> T
 where
     F: Future<Output = io::Result<T>>,

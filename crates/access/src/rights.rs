@@ -125,7 +125,7 @@ pub(crate) enum Needed {
     Nothing,
     /// One of these rights.
     OneOf(Rights),
-    /// Nobody has said so. Operators may try; to others, the method does not exist.
+    /// The method is in no list of rights. Administrators may call it; for others it does not exist.
     Unlisted,
 }
 

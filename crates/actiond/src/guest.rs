@@ -57,7 +57,7 @@ fn run() -> anyhow::Result<ExitCode> {
     with_worker(&arguments, |started, site| serve(settings, policy, started, site.archive))
 }
 
-/// What `serve` has by default, on the guest's disks, but for what the host asks for.
+/// The defaults of `serve` with the guest's disks, overridden by the flags that the host sends.
 fn arguments(flags: &[String]) -> anyhow::Result<ServeArgs> {
     let mut own = vec!["--root", guest::STORE];
     if has_runtimes() {

@@ -189,8 +189,8 @@ fn text_line(event: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(line.into_bytes())
 }
 
-/// JSON has no control characters in its strings, and an object that was cut is none: one that is too long
-/// is replaced.
+/// JSON has no control characters in its strings. A truncated object would be invalid, so a longer one is
+/// replaced.
 fn json_line(event: &[u8]) -> Cow<'_, [u8]> {
     if event.len() <= MAX_LINE_BYTES {
         return Cow::Borrowed(event);

@@ -119,7 +119,7 @@ impl Observers {
         self.listeners.clone()
     }
 
-    /// What HTTP shows.
+    /// The site that HTTP serves.
     pub(crate) fn site(&self) -> Site {
         self.site.clone()
     }

@@ -1,4 +1,4 @@
-//! Which runtimes the daemon has: those of its flags, else those inside of its executable.
+//! The daemon's runtimes: those of its flags, otherwise those inside of its executable.
 
 use std::path::Path;
 

@@ -54,7 +54,7 @@ const MEMORY_PERIOD: Duration = Duration::from_secs(10);
 /// TMPFS_MAGIC of <linux/magic.h>.
 const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 
-/// What must be free in the heaps before it goes back: less is soon used again.
+/// The free memory in the heaps above which it is returned to the system; less is soon used again.
 const MEMORY_BYTES: u64 = 16 << 20;
 
 /// The time that calls still open at the end have, such as the fetching
@@ -127,7 +127,7 @@ where
     drop(worker);
     drop(images);
     let closed = store.close().context("closing the store");
-    // What ended the server goes before what its end met.
+    // The error that ended the server takes precedence over errors of the shutdown.
     let code = served?;
     closed.map(|()| code)
 }
@@ -355,7 +355,7 @@ async fn give_memory_back() {
             let _ = tokio::task::spawn_blocking(sys::allocator::give_back).await;
             free_after = sys::allocator::free_bytes();
         }
-        // What is in use again is not resident in vain.
+        // Memory that is in use again need not be returned.
         free_after = free_after.min(free);
     }
 }

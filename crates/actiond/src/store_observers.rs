@@ -106,7 +106,7 @@ pub(crate) fn readings(store: &Arc<Store>) -> impl Iterator<Item = Reading> {
     })
 }
 
-/// What the page says of the store.
+/// The page's facts about the store.
 pub(crate) fn facts(store: &Arc<Store>) -> Facts {
     let store = Arc::clone(store);
     Arc::new(move || lines(&store.stats()))

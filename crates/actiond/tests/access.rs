@@ -86,7 +86,7 @@ async fn a_token_lets_its_principal_in(kit: Kit) -> Outcome {
 struct Limited(Channel);
 
 impl Limited {
-    /// What the server says to a call with the principal's token.
+    /// The server's answer to a call with the principal's token.
     async fn run(&self, client: &Client) -> anyhow::Result<Run> {
         let request = with_token(client.action("true").request(), Some("secret"));
         let mut execution = proto::execution_client::ExecutionClient::new(self.0.clone());
@@ -121,7 +121,7 @@ impl Limited {
         Ok(answer.into_inner().operations.into_iter().map(|operation| operation.name).collect())
     }
 
-    /// What looking at an operation and cancelling it come to.
+    /// The codes of looking at an operation and of cancelling it.
     async fn look_and_cancel(&self, name: &str) -> [Code; 2] {
         let mut operations = OperationsClient::new(self.0.clone());
         let look = with_token(GetOperationRequest { name: name.to_owned() }, Some("secret"));

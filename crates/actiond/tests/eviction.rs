@@ -109,7 +109,7 @@ async fn inputs_of_a_running_action_outlive_a_flood(kit: Kit) -> Outcome {
     }
     let run = Run::collect(client.clone(), stream).await?;
     assert_eq!(run.succeeded().await?.stdout().await?.trim(), (3 * MIB).to_string());
-    // Nobody needs it any more, and it was idle for longest.
+    // No action needs it any more, and it has been idle for longest.
     for number in 200..260 {
         put(&client, &content(number, MIB)).await?;
     }

@@ -42,8 +42,8 @@ const CALLS: usize = 100;
 /// Connections that they come by.
 const CONNECTIONS: usize = 4;
 
-/// What the server may hold beside its budget: itself, the reserve for connections that get their
-/// guaranteed part, what waits and what is kept of operations, and what is parsed at a time.
+/// The memory that the server may hold beside its budget: its own, the guaranteed parts of connections, queued
+/// and finished operations, and the blobs that it parses at a time.
 const REST_BYTES: usize = 150 * MIB;
 
 /// The largest message that the server takes.
@@ -98,7 +98,7 @@ async fn call(client: Client, path: String, message: Bytes) -> anyhow::Result<Co
     Ok(code)
 }
 
-/// What the server may hold for all clients.
+/// The memory that the server may hold for all clients.
 fn budget_bytes() -> anyhow::Result<usize> {
     let memory = std::fs::read_to_string("/proc/meminfo")?;
     let line = memory.lines().find_map(|line| line.strip_prefix("MemTotal:"));

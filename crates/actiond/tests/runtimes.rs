@@ -218,7 +218,7 @@ async fn an_executable_without_runtimes_says_so(kit: Kit) -> Outcome {
     Ok(())
 }
 
-/// What `doctor` says of the runtimes in the executable.
+/// The report of `doctor` on the runtimes in the executable.
 fn doctor_on_runtimes(kit: &Kit) -> anyhow::Result<String> {
     let root = tempfile::tempdir()?;
     let output =

@@ -1,4 +1,4 @@
-//! What the daemon tells systemd, and the sockets that it gets from there.
+//! The daemon's notifications to systemd, and the sockets that it inherits.
 
 use std::collections::HashSet;
 use std::net::TcpListener;

@@ -111,7 +111,7 @@ async fn after_a_failed_sync_health_says_so_until_all_is_verified(kit: Kit) -> O
     ensure!(lost > 0, "80 MiB went to a disk of 40: the test does not test anything");
     ensure!(daemon.log().contains("the disk works again"), "{}", daemon.log());
 
-    // What was lost can be uploaded again, and is on the disk then.
+    // Clients can upload lost blobs again, and then they are on the disk.
     for (digest, content) in &acknowledged {
         client.write(&client.upload_name(digest), content, MIB).await?;
     }

@@ -67,7 +67,7 @@ impl Artifacts {
     }
 }
 
-/// What `case` returns; a failure with the VM's log.
+/// Returns the result of `case`; adds the VM's log to a failure.
 async fn told(daemon: &Daemon, case: impl Future<Output = Outcome>) -> Outcome {
     case.await.with_context(|| format!("the log:\n{}", daemon.log()))
 }
@@ -322,7 +322,7 @@ async fn a_flag_that_the_worker_can_not_follow_is_told(kit: Kit) -> Outcome {
         let said = failure(&mut vm)?;
         ensure!(said.contains(expected) && !said.contains("booting"), "{said}");
     }
-    // What only the guest can know: its kernel mounts no device that is open for writing.
+    // Only the guest can know this: its kernel refuses to mount a device that is open for writing.
     let flag = "--worker-flag=--input-root-strategy=erofs-loop";
     let (mut vm, _root) = artifacts.vm(&kit).flag(flag).command()?;
     let said = failure(&mut vm)?;
@@ -369,7 +369,7 @@ async fn a_disk_with_something_else_on_it_is_left_alone(kit: Kit) -> Outcome {
     Ok(())
 }
 
-/// What `command` says when it fails.
+/// Runs `command`, which must fail, and returns its error output.
 fn failure(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output()?;
     ensure!(!output.status.success(), "{command:?} did not fail");

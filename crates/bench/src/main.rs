@@ -54,8 +54,8 @@ struct Arguments {
     /// --seed=SEED; without it that load is left out, and said to be.
     #[arg(long)]
     writer: Option<PathBuf>,
-    /// Milliseconds between an action's answer and the next request, as a client has that thinks:
-    /// what the server does after its answer is then in nobody's way.
+    /// Milliseconds between an action's answer and the next request, for a client that works in between:
+    /// the server's work after its answer then delays nothing.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pause: u64,
     /// The file for the JSON report.

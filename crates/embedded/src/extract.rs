@@ -32,7 +32,7 @@ pub enum ExtractError {
     /// The payload can't be read, or is a damaged zstd frame.
     #[error("the {} at {}", payload.name(), path.display())]
     Source {
-        /// Which one.
+        /// The payload.
         payload: Payload,
         /// The file that it is, or is in.
         path: PathBuf,
@@ -105,7 +105,7 @@ pub fn prepare(
     Ok(Extracted { path, is_new })
 }
 
-/// Which side of a copy failed.
+/// The side of a copy that failed.
 enum CopyError {
     Read(io::Error),
     Write(io::Error),

@@ -18,8 +18,8 @@ const FUNCTION: DigestFunction = DigestFunction::Sha256;
 /// Bytes that go into the store at a time.
 const PORTION_BYTES: usize = 256 << 10;
 
-/// Why an image was not imported. Blobs that were stored by then are nobody's, and the store's to
-/// remove.
+/// The reason why an image was not imported. Nothing refers to the blobs that were stored by then, so the
+/// store evicts them.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The layout can't be read.

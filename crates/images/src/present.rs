@@ -37,7 +37,7 @@ pub enum OpenImageError {
         /// The operating system's error.
         source: io::Error,
     },
-    /// What it shows is no root file system.
+    /// The image is not a root file system.
     #[error(transparent)]
     View(#[from] runtimes::OpenError),
 }

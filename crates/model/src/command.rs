@@ -37,13 +37,13 @@ pub struct CommandSpec {
     pub outputs: Vec<OutputPath>,
     /// In which forms the client wants output directories.
     pub output_directory_format: OutputDirectoryFormat,
-    /// Which properties the client wants with its outputs.
+    /// The properties that the client wants with its outputs.
     pub output_node_properties: OutputNodeProperties,
     /// The action's requirements on its environment.
     pub properties: Properties,
 }
 
-/// Which properties of output files a client asked for.
+/// The properties of output files that a client asks for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OutputNodeProperties {
     /// The time of the last modification.

@@ -59,13 +59,13 @@ impl<E> From<DirectoryError> for LoadError<E> {
 #[derive(Debug, thiserror::Error)]
 pub enum AssembleError<E> {
     /// These directories are not in the store: all of them, of any depth, as far as can be known;
-    /// what hangs below a missing directory is in nobody's knowledge.
+    /// the directories below a missing directory are unknown.
     #[error("{} directories of the input tree are missing", .0.len())]
     Missing(Vec<Digest>),
     /// The tree exceeds a limit.
     #[error("the input tree is too large")]
     TooLarge(#[source] TooLarge),
-    /// A blob that the tree names as a directory is none.
+    /// A blob that the tree names as a directory is not a `Directory` message.
     #[error("input directory {digest}")]
     Malformed {
         /// The digest of the blob.
@@ -214,7 +214,7 @@ impl InputTree {
         Some(found)
     }
 
-    /// What the directory with that index has under `name`.
+    /// The entry `name` of the directory with that index.
     pub fn lookup_in(&self, index: u32, name: &[u8]) -> Option<Found<'_>> {
         let directory = self.directories.get(index as usize)?;
         Some(match directory.content.get(name)? {
@@ -232,7 +232,7 @@ impl InputTree {
 struct Survey<'a, E> {
     limits: TreeLimits,
     load: &'a mut dyn FnMut(&Digest) -> Loaded<E>,
-    /// What `load` gave for each digest; `None` for a missing directory.
+    /// The result of `load` for each digest; `None` for a missing directory.
     known: HashMap<Digest, Option<Arc<Directory>>>,
     missing: Vec<Digest>,
     directory_count: usize,

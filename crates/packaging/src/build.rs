@@ -36,7 +36,7 @@ pub struct Options {
     pub archives: Archives,
     /// The architecture of the image.
     pub architecture: Architecture,
-    /// Which versions of the packages are taken.
+    /// The versions of the packages to take.
     pub versions: Versions,
     /// A folder with packages that the lock names, for those that the archive no longer has.
     pub packages: Option<PathBuf>,

@@ -1,7 +1,8 @@
 //! Proof that a root has every library that its programs and libraries need.
 //!
 //! The recipe names packages one by one, and packages gain dependencies from release to release.
-//! What an action would find out as "cannot open shared object file" fails the build of the image.
+//! A missing library fails the build of the image; otherwise actions would fail with "cannot open shared
+//! object file".
 
 use std::collections::BTreeSet;
 

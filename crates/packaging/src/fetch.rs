@@ -24,7 +24,7 @@ use crate::deb::Deb;
 use crate::lock::{Lock, LockedPackage};
 use crate::recipe::{Architecture, Distribution, Origin, RuntimeRecipe, Source};
 
-/// Which versions of the packages are taken.
+/// The versions of the packages to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Versions {
     /// The versions that the suites serve today. The lock stays as it is.
@@ -42,7 +42,7 @@ pub struct Fetcher<'a> {
     pub cache: &'a Path,
     /// The lock.
     pub lock: &'a Lock,
-    /// Which versions are taken.
+    /// The versions to take.
     pub versions: Versions,
     /// A folder with packages that the lock names, for those that the archive no longer has.
     pub packages: Option<&'a Path>,

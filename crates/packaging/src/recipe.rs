@@ -49,7 +49,7 @@ pub struct Source {
     pub origin: Origin,
     /// The C library, and what nearly every binary needs beside it.
     pub libc: Vec<PackageRecipe>,
-    /// What `requires-bash` adds; none, and the runtime has no shell.
+    /// The packages that `requires-bash` adds; if empty, the runtime has no shell.
     pub shell: Vec<PackageRecipe>,
 }
 
@@ -65,9 +65,9 @@ impl Source {
 pub enum Origin {
     /// A distribution's archive.
     Archive {
-        /// Whose.
+        /// The distribution.
         distribution: Distribution,
-        /// Which of its releases.
+        /// The release of the distribution.
         suite: String,
     },
     /// A folder with `.deb` files.

@@ -127,7 +127,7 @@ impl Count {
     }
 }
 
-/// What the C library's allocator takes for that many bytes.
+/// The memory that the C library's allocator takes for that many bytes.
 fn allocation_bytes(size_bytes: usize) -> u64 {
     const OVERHEAD_BYTES: u64 = 16;
     const MIN_BYTES: u64 = 32;

@@ -111,7 +111,7 @@ fn any(name: &str, value: Vec<u8>) -> Any {
     Any { type_url: format!("type.googleapis.com/build.bazel.remote.execution.v2.{name}"), value }
 }
 
-/// What `ExecuteResponse.status` says of an action that came to nothing good.
+/// The `ExecuteResponse.status` of an action that failed.
 fn of_action(error: &ActionError) -> RpcStatus {
     let (code, details) = match error {
         ActionError::MissingBlobs(digests) => (Code::FailedPrecondition, vec![missing(digests)]),

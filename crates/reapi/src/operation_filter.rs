@@ -29,9 +29,9 @@ pub(crate) enum FilterRefused {
     /// Something else stands where a part of the filter was expected.
     #[error("in the filter: `{found}` where {expected} is expected")]
     Unexpected {
-        /// What stands there; nothing at the end.
+        /// The text at that place; empty at the end.
         found: String,
-        /// What should.
+        /// The text that should be there.
         expected: &'static str,
     },
 }
@@ -230,7 +230,7 @@ mod tests {
         OperationState { stage, action, metadata: Default::default(), done }
     }
 
-    /// Which of three operations a filter lets through.
+    /// Checks which of three operations a filter matches.
     fn check(filter: &str, expected: [bool; 3]) {
         let parsed = Filter::parse(filter).unwrap();
         let operations = [

@@ -15,7 +15,7 @@ use crate::status;
 /// An error of a request, found before anything is looked up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RequestError {
-    /// A field's digest is none.
+    /// The digest of a field is invalid.
     #[error("{field}")]
     Digest {
         /// The field.
@@ -29,7 +29,7 @@ pub(crate) enum RequestError {
         /// The field.
         field: &'static str,
     },
-    /// The instance name is none.
+    /// The instance name is invalid.
     #[error(transparent)]
     InstanceName(#[from] InstanceNameError),
 }

@@ -91,7 +91,7 @@ const READING_SERVICES: [&str; 4] = [
 /// The services that are not serving then. The empty name is the server as a whole.
 const WRITING_SERVICES: [&str; 2] = ["", "build.bazel.remote.execution.v2.Execution"];
 
-/// What `grpc.health.v1.Health` answers.
+/// The answer of `grpc.health.v1.Health`.
 #[derive(Clone)]
 pub struct Health(HealthReporter);
 

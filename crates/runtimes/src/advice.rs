@@ -8,7 +8,7 @@ use crate::{HOST, Runtimes};
 /// The most names of one kind in a piece of advice. A server with more has a list of its own.
 const MAX_NAMES: usize = 8;
 
-/// What an action's root lacks.
+/// A part that an action's root lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lack {
     /// The loader of a C library.

@@ -1,5 +1,4 @@
-//! What a runtime image says of itself: the layout and the manifest that its builder and its reader
-//! share.
+//! The layout and the manifest of a runtime image, which its builder and its reader share.
 //!
 //! `manifest.json` lies at the top of the image. The crate's documentation has the layout around
 //! it.

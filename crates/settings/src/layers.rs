@@ -50,7 +50,7 @@ pub struct Setting {
 /// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody set it.
+    /// The default, because no source sets it.
     Default,
     /// A configuration file.
     File {

@@ -1,4 +1,4 @@
-//! What becomes of blobs that others changed; see [`crate::watch`].
+//! The handling of blobs that other processes changed; see [`crate::watch`].
 
 use model::Digest;
 use rustix::io::Errno;
@@ -23,7 +23,7 @@ impl Cas {
     }
 
     fn handle(&self, Changed { function, hash, is_gone }: Changed) {
-        // What the store deletes is out of the index before it is deleted.
+        // The store removes a blob from the index before it deletes the file.
         let Some(size_bytes) = self.index().size(function, &hash) else { return };
         let digest = Digest::new(function, hash, size_bytes);
         if is_gone {

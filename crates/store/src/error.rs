@@ -64,7 +64,7 @@ pub enum StoreError {
     Closed,
 }
 
-/// Which bound leaves no room.
+/// The bound that leaves no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Shortage {
     /// The store's own limit.

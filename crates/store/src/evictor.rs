@@ -57,7 +57,7 @@ impl Evictions {
 /// How old the files were when they were last looked at.
 #[derive(Debug, Default)]
 pub(crate) struct Ages {
-    /// What the files cost that were used within the lease.
+    /// The cost of the files that were used within the lease.
     pub(crate) leased_bytes: AtomicU64,
     /// For how many ticks the file has been idle that has been idle for longest.
     pub(crate) oldest_idle: AtomicU32,

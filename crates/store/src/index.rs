@@ -1,4 +1,4 @@
-//! Which files are there, and when they were last used: all of it, in memory.
+//! The index of all files and of their last uses, in memory.
 //!
 //! Filled from the directories at the start and kept in step by every operation, so that asking for a
 //! blob costs no system call. It knows only what it was told; when a file turns out to be gone, the

@@ -1,8 +1,8 @@
 //! Which blobs were lost, in order: not evicted or deleted, but damaged or taken away by others.
 //!
 //! Who depends on some blobs for a while notes the position at the beginning, and asks at the end for
-//! what was lost since. That a blob was stored again in between does not matter: it was not there, or
-//! was false, for a while.
+//! what was lost since. Whether a blob was stored again in between does not matter: it was missing or
+//! false for a while.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! What operators do with a whole store: look at it, make room in it, verify it.
+//! The operations of administrators on a whole store: looking at it, making room in it, verifying it.
 //!
 //! All of it goes part by part through the index and tells of its progress, so that a caller can show it
 //! and can stop. A server goes on serving meanwhile.
@@ -28,14 +28,14 @@ pub struct Item {
     pub blob: Option<Digest>,
     /// The size of the file in bytes.
     pub size_bytes: u64,
-    /// What the file takes of the disk by the store's account, in bytes.
+    /// The disk space of the file by the store's account, in bytes.
     pub cost_bytes: u64,
     /// The time since the last use.
     pub idle: Duration,
 }
 
-/// What garbage collection is to reach. Each goal that is given is reached as far as it can be: what
-/// running actions need stays.
+/// The goals of garbage collection. It comes as close to each given goal as it can, because the blobs that
+/// running actions need stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Goals {
     /// The store takes this much of the disk at most, in bytes.
@@ -49,9 +49,9 @@ pub struct Goals {
 pub struct Collected {
     /// The number of blobs and cached results that were evicted.
     pub files: u64,
-    /// What is free now because of that, in bytes of the disk.
+    /// The disk space that this made free, in bytes.
     pub bytes: u64,
-    /// What the store takes of the disk now.
+    /// The disk space of the store now.
     pub used_bytes: u64,
 }
 
@@ -140,7 +140,7 @@ impl Store {
         Ok(verified)
     }
 
-    /// What is charged for a file of that size, in bytes of the disk.
+    /// The disk space charged for a file of that size, in bytes.
     pub fn cost(&self, size_bytes: u64) -> u64 {
         self.evictor().space.cost(size_bytes)
     }

@@ -27,7 +27,7 @@ const NAME: &str = "scrub";
 const FIRST_LINE: &str = "actiond scrub 1";
 /// More than the file has.
 const BYTES_MAX: usize = 128;
-/// What is read in a second on average, while a part is read: a fraction of what any disk can do.
+/// The average number of bytes that a part is read with in a second: a fraction of what any disk can do.
 const BYTES_PER_SECOND: u64 = 32 << 20;
 /// The lowest priority for the processor, setpriority(2).
 const NICE: i32 = 19;
@@ -52,7 +52,7 @@ pub(crate) struct Scrub {
     wake: Condvar,
 }
 
-/// What the file says.
+/// The content of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Position {
     /// The begin of the round, in seconds since the epoch.

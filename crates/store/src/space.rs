@@ -130,7 +130,7 @@ impl Space {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// What writes failed of.
+    /// The reasons of failed writes.
     pub(crate) fn trouble(&self) -> &Trouble {
         &self.trouble
     }

@@ -312,7 +312,7 @@ impl Store {
         self.tier.get().map(|tier| &**tier)
     }
 
-    /// What evicts.
+    /// The evictor.
     pub(crate) fn evictor(&self) -> &Evictor {
         &self.evictor
     }

@@ -43,7 +43,7 @@ impl Cas {
             for digest in self.index().files_of(part) {
                 let path = BlobPath::new(&digest);
                 let stat = statat(self.blobs_dirfd(), path.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
-                // What can't be looked at is verified: that tells why.
+                // A file that cannot be looked at is verified, which tells the reason.
                 if stat.is_ok_and(|stat| stat.st_ctime < since) {
                     continue;
                 }

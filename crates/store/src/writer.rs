@@ -17,8 +17,8 @@ use crate::error::StoreError;
 use crate::root::write_all;
 use crate::space::Charge;
 
-/// What is kept in memory before a file is made: most blobs, and little for each of the many
-/// uploads that may be open at a time.
+/// The bytes of a blob that are kept in memory before a file is made: enough for most blobs, and little for
+/// each of the many uploads that may be open at a time.
 const HELD_BYTES_MAX: usize = 64 * 1024;
 
 /// The size from which a blob is hashed and written at the same time: the thread costs some 20 µs, hashing this much five
@@ -88,7 +88,7 @@ impl BlobWriter {
             (is_started, destination.append(cas, pieces, size_after))
         });
         if !is_hashed {
-            // No thread to be had: a server at its limits is no reason to refuse a blob.
+            // The thread could not be started. A server at its limits still stores the blob.
             hash(hasher, pieces);
         }
         written

@@ -26,8 +26,8 @@
 //! [`Init::finish`] hands out: taking mounts down takes longer than everything else
 //! at the end, and can wait.
 //!
-//! What goes wrong comes back as the label of the failed call and its errno
-//! through memory, and for an execve(2) with the file that is to blame. PID 1 dies with its parent: nothing survives a killed caller.
+//! A failure comes back through memory as the label of the failed call and its errno, for execve(2) with the
+//! file at fault. PID 1 dies with its parent: nothing survives a killed caller.
 //!
 //! This code relies on the binary being linked without lazy binding (Rust's
 //! default, `-z relro -z now`, or static): the first call of a library function
@@ -125,7 +125,7 @@ struct Shared {
     parent: OwnedFd,
     /// PID 1's own pidfd; written by the kernel before PID 1 runs.
     pidfd: AtomicI32,
-    /// What PID 1 opened in the descriptor table that it shares with the caller.
+    /// The descriptors that PID 1 opened in the table that it shares with the caller.
     namespaces: [AtomicI32; NAMESPACES.len()],
     action_stack: (u64, u64),
     /// Made 0 by the kernel when the action's process lets go of this memory.

@@ -1,6 +1,6 @@
 //! The mount API by file descriptors (Linux 5.2), with errors that say what the kernel meant.
 //!
-//! The reason against `mount(2)`: a mount made here is *detached*. It is in nobody's mount table, nobody can
+//! The reason against `mount(2)`: a mount made here is *detached*. It is in no mount table, no process can
 //! walk into it, and it goes away with its last descriptor, also when the process is killed.
 //!
 //! The kernel explains a refused parameter in words that can be read from the file system context;

@@ -166,7 +166,8 @@ pub fn fork(child: impl FnOnce() -> i32) -> Result<Pid, Errno> {
 /// Does something in a child process, and waits for its end.
 ///
 /// # Errors
-/// What `work` returned; ECHILD if the child was killed; else as [`fork`].
+/// Runs `work` in a child and returns its result; ECHILD if the child was killed; otherwise the errors of
+/// [`fork`].
 pub fn in_child(work: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
     // Errors are small enough for an exit code: those of Linux end at 133.
     let child = fork(|| work().err().map_or(0, |errno| errno.raw_os_error().clamp(1, 255)))?;

@@ -27,7 +27,7 @@ pub enum AddressError {
     /// There is a user or a password in it, which everybody on the machine could read.
     #[error("credentials do not belong into an address: give --upstream-header-file")]
     Credentials,
-    /// The instance name is none.
+    /// The instance name is invalid.
     #[error("the instance name")]
     Instance(#[from] InstanceNameError),
 }

@@ -78,7 +78,7 @@ async fn tell_time(running: &Running) -> Result<(), ()> {
     }
 }
 
-/// The wall clock beside the clock that stands still while the host sleeps.
+/// The wall clock beside the clock that stops while the host sleeps.
 struct Clocks {
     wall: SystemTime,
     awake: Instant,

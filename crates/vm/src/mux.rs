@@ -59,7 +59,7 @@ const ACCEPTED: [u8; 1] = [1];
 /// Errors of opening a connection.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Nobody in the guest listens on the port.
+    /// No process in the guest listens on the port.
     #[error("nobody listens on the guest's port")]
     Refused,
     /// The stream underneath is gone.

@@ -118,7 +118,7 @@ impl Supervisor {
             match booted {
                 Ok(running) => {
                     booted_before = true;
-                    // Whoever made a file system on the disk needs to do so only once.
+                    // The guest has made the file system on the disk, so the next boot must not make it again.
                     self.boot.format_cas = false;
                     self.guest.send_replace(Guest::Ready(Arc::clone(&running)));
                     if let Outcome::StopAsked = watch_over(&running, stop.as_mut()).await {

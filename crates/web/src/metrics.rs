@@ -23,7 +23,7 @@ const MNEMONIC_BYTES_MAX: usize = 64;
 const STAGE_BUCKETS: [f64; 14] =
     [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0];
 
-/// What a reading means to Prometheus.
+/// The type of a reading in Prometheus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadingKind {
     /// A value that goes up and down.

@@ -1,4 +1,4 @@
-//! What a slot needs of the crates below it, as traits.
+//! The interfaces of the crates below that a slot needs, as traits.
 //!
 //! Input roots and sandboxes need root and a recent kernel, and a store fails only on a bad disk.
 //! Behind these traits the tests of `slot`, `outputs` and `capture` put others in their place,
@@ -32,7 +32,7 @@ pub(crate) trait InputRoot {
     fn discard(self: Box<Self>);
 }
 
-/// What an action left behind; see [`OutputView`].
+/// The outputs that an action left; see [`OutputView`].
 pub(crate) trait Outputs: Sync {
     fn entry(&self, path: &RelPath) -> Result<Option<OutputEntry>, OutputError>;
     fn read_dir(&self, path: &RelPath, max_entries: usize) -> Result<Vec<NamedEntry>, OutputError>;

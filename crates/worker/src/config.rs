@@ -54,8 +54,8 @@ pub struct WorkerConfig {
     /// Memory for parsed directories and assembled trees, in bytes. Default
     /// 32 MiB: some 300,000 entries, the working set of a large build.
     pub tree_cache_bytes: u64,
-    /// What `ExecutedActionMetadata.worker` says. Bazel shows the phases of an
-    /// action in its profile only when this is not empty.
+    /// The value of `ExecutedActionMetadata.worker`. Bazel shows the phases of an
+    /// action in its profile only if this is not empty.
     pub worker_name: String,
 }
 

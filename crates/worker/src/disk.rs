@@ -9,9 +9,9 @@
 //! sooner the next question comes: before an action that writes as fast as memory could use it up.
 //! A single `fallocate` is faster than any question.
 //!
-//! Nobody knows cheaply who took the space, least of all when files have no name
-//! any more. All that run for longer are stopped, and clients try again what was
-//! not at fault: `RESOURCE_EXHAUSTED` tells them to.
+//! It is expensive to find the action that took the space, above all when files have no name any more. The
+//! worker stops all that have run for longer. `RESOURCE_EXHAUSTED` tells clients to try again those that
+//! were not at fault.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;

@@ -26,7 +26,7 @@ use store::{AdoptError, Adopted, Store, StoreError};
 
 use crate::boundary::{BlobSink, Destination, InputRoot, InputRoots, Outputs, Sandbox, Sandboxes};
 
-/// What an action left at a path.
+/// An object that an action left at a path.
 #[derive(Debug, Clone)]
 pub(crate) enum Left {
     File(&'static str),
@@ -38,7 +38,7 @@ pub(crate) enum Left {
     Unreadable(Errno),
 }
 
-/// What an action left, by path.
+/// The objects that an action left, by path.
 #[derive(Debug, Clone)]
 pub(crate) struct FakeOutputs {
     left: Arc<BTreeMap<Vec<u8>, Left>>,
@@ -46,7 +46,7 @@ pub(crate) struct FakeOutputs {
     directory: Arc<OwnedFd>,
     path: Arc<Path>,
     next: Arc<AtomicUsize>,
-    /// What listing any directory fails with.
+    /// The error of listing any directory.
     unlisted: Option<Errno>,
 }
 
@@ -129,7 +129,7 @@ impl Outputs for FakeOutputs {
 /// Presents nothing, and gives the same outputs to every action.
 pub(crate) struct FakeInputRoots {
     pub(crate) outputs: FakeOutputs,
-    /// What presenting fails with, once.
+    /// The error that presenting returns once.
     pub(crate) fails: Mutex<Option<PresentError>>,
     pub(crate) discarded: Arc<AtomicUsize>,
 }
@@ -171,7 +171,7 @@ impl InputRoot for FakeInputRoot {
     }
 }
 
-/// What an action does in a sandbox.
+/// The behaviour of an action in a sandbox.
 #[derive(Debug, Clone)]
 pub(crate) struct Behaviour {
     pub(crate) stdout: Vec<u8>,

@@ -27,8 +27,8 @@ pub(crate) struct NotStarted {
     pub(crate) text: String,
 }
 
-/// What became of a command whose execve(2) failed with `error`; `None` if that was for want of
-/// something that the machine lacks, not the action.
+/// The end of a command whose execve(2) failed with `error`; `None` if the machine lacked a resource, which is
+/// not the action's fault.
 pub(crate) fn not_started(
     command: &CommandSpec,
     error: &RunError,
@@ -138,7 +138,7 @@ fn processor(machine: u16) -> Option<&'static str> {
     })
 }
 
-/// What the action's root lacks, if that is why.
+/// The part that the action's root lacks, if that is the reason.
 fn lack(obstacle: &Obstacle, program: &[u8]) -> Option<Lack> {
     if !is_missing(obstacle.hindrance) || obstacle.path.last() == Some(&b'\r') {
         return None;

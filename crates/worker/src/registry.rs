@@ -1,4 +1,4 @@
-//! Which operations exist: those in flight, and the last finished ones.
+//! The operations that exist: those in flight, and the last finished ones.
 //!
 //! An operation of a client is a [`Ticket`]; several can stand for one execution.
 
@@ -64,7 +64,7 @@ impl State {
     }
 }
 
-/// What became of a request to forget an operation.
+/// The result of a request to forget an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forgotten {
     /// It is forgotten.

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use crate::{checks::Check, trees::Shape};
 
-/// What one run is to do.
+/// The tasks of one run.
 #[derive(Debug, Default)]
 pub(crate) struct Arguments {
     /// Files and directories to read, in the order of the command line.
@@ -19,9 +19,9 @@ pub(crate) struct Arguments {
     pub(crate) tree_files: u32,
     /// Goes into what is written, so that it differs from what another seed gives.
     pub(crate) seed: String,
-    /// What else the tree is to hold.
+    /// Further content of the tree.
     pub(crate) shapes: Vec<Shape>,
-    /// What must hold where the action runs.
+    /// Conditions that must hold where the action runs.
     pub(crate) checks: Vec<Check>,
 }
 

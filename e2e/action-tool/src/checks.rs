@@ -1,4 +1,4 @@
-//! What an action must be able to rely on, and what must be out of its reach.
+//! Checks of what an action can rely on, and of what it must not reach.
 
 use std::{
     fs::{self, OpenOptions},

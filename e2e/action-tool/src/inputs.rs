@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What was read.
+/// The inputs that were read.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) files: u64,

@@ -203,7 +203,7 @@ mod tests {
         for at in (0..good.len()).step_by(61) {
             let mut bad = good.clone();
             bad[at] ^= 0x40;
-            // Padding after the last blob is nobody's.
+            // The padding after the last blob belongs to none of them.
             let padding = good.len() - at <= ALIGNMENT;
             assert!(padding || verify(&bad).is_err() || is_loose(&good, at), "byte {at}");
         }

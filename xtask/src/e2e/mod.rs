@@ -6,8 +6,8 @@
 //! the client in a session of its own ([`session`]). A new client is a module with a recipe and a
 //! list of suites, and a line in [`CLIENTS`].
 //!
-//! `vm` is named like a client and is none: it is all of the others' things that `serve` passes, done
-//! again with `serve-vm` ([`in_vm`]).
+//! `vm` has the name of a client but is not one: it repeats with `serve-vm` everything that `serve` passes
+//! ([`in_vm`]).
 //!
 //! `upstream` is named like a client too: the daemon with caches of others below its store ([`upstream`]).
 //! So is `faults`: the daemon under load on a disk that loses power and fails ([`faults`]), of which a short

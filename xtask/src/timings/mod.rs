@@ -17,7 +17,7 @@ use table::{Series, Table};
 pub(crate) struct Arguments {
     /// The standard error of `linux-actiond serve` or `serve-vm` with `--log-format json`.
     log: PathBuf,
-    /// What `--actiondfs-stats-path` has written.
+    /// The file that `--actiondfs-stats-path` wrote.
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
 }

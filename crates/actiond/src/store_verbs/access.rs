@@ -19,7 +19,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::server::{self, Authorized, OPERATORS_SOCKET, Server};
 
-/// What became of a blob that was to be removed.
+/// The result of the removal of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Removed {
     /// It was there, and is not any more.
@@ -175,7 +175,7 @@ impl Server {
     }
 }
 
-/// What the server said, for people.
+/// The server's answer as text for people.
 fn said(status: Status) -> anyhow::Error {
     server::said("admin")(status)
 }

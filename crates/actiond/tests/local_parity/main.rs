@@ -165,7 +165,7 @@ async fn expect_equal(daemon: &Daemon, what: &str, script: &str) -> Outcome {
 }
 
 async fn tools(daemon: Daemon) -> Outcome {
-    // The one that differs, for the comparison to be seen at work.
+    // The case that differs, which shows that the comparison works.
     let run = both(&daemon, "echo x >> d/in; echo $?; cat d/in").run().await?;
     let said = run.stdout().await?;
     assert!(

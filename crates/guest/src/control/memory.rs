@@ -27,7 +27,7 @@ pub(super) fn release(wanted_bytes: u64) -> Result<ReleasedMemory, String> {
 fn reclaim(bytes: u64) -> Result<(), String> {
     match fs::write(RECLAIM, bytes.to_string()) {
         Ok(()) => Ok(()),
-        // There was less to be had.
+        // Less memory was available.
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
         Err(_) => fs::write(DROP_CACHES, "1").map_err(|error| format!("{DROP_CACHES}: {error}")),
     }

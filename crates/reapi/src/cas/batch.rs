@@ -166,8 +166,8 @@ struct Answer {
     left_bytes: usize,
 }
 
-/// What an item of an answer takes beside its data and its words, in bytes: the digest, the code, and
-/// the keys and lengths of all fields.
+/// The size of an item of an answer without its data and its text, in bytes: the digest, the code, and the
+/// keys and lengths of all fields.
 const READ_ITEM_BYTES: usize = 100;
 
 impl Answer {

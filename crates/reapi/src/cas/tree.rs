@@ -45,7 +45,7 @@ pub(crate) enum TreeRefused {
     /// The tree has too many directories.
     #[error("the tree has more than {MAX_DIRECTORIES} directories")]
     TooLarge,
-    /// The token is none that this server gave out.
+    /// This server did not issue the token.
     #[error("`{0}` is not a page token of this server")]
     PageToken(String),
 }

@@ -79,8 +79,8 @@ impl Call {
         account.map_or_else(|| Budget::of_this_machine().account(), Arc::clone)
     }
 
-    /// What the call borrowed. Handlers add what they are about to hold for it; all of it is given
-    /// back when the answer is out.
+    /// The memory that the call has borrowed. Handlers add what they are about to hold for it; the call returns
+    /// all of it when its answer is sent.
     pub(crate) fn loan(&self) -> Arc<Loan> {
         let loan = self.request.extensions().get::<Arc<Loan>>();
         loan.map_or_else(|| Arc::new(self.account().loan()), Arc::clone)

@@ -18,8 +18,8 @@ pub(crate) const MAX_BORROWED_BYTES: u64 = 512 << 20;
 /// pieces of a few streams.
 pub(crate) const GUARANTEED_BYTES: u64 = 8 << 20;
 
-/// What connections are guaranteed beyond the budget, in bytes, all together: eight of them. With more
-/// the bound of the whole would grow with the number of connections, which is the clients' choice.
+/// The memory that connections are guaranteed beyond the budget, in bytes: the parts of eight connections. A
+/// guarantee for each connection would let clients raise the bound by opening more of them.
 const RESERVED_BYTES: u64 = 8 * GUARANTEED_BYTES;
 
 /// The time that a call may wait; after it the client gets an error.

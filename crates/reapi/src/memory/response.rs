@@ -19,8 +19,8 @@ const MIN_LENT_BYTES: usize = 4 << 10;
 /// See the module.
 pub(super) struct ResponseBody {
     body: Body,
-    /// What the call borrowed: its answer is in memory until it is encoded, and what was
-    /// encoded goes out with a part of this.
+    /// The memory that the call has borrowed. The answer is in memory until it is encoded; the encoded part
+    /// leaves with its share of this.
     borrowed: Arc<Loan>,
     is_over: bool,
 }

@@ -18,7 +18,7 @@ use crate::plan::step::StepName;
 use crate::protocol::message::{Request, Response};
 use crate::protocol::packet::{self, PacketError};
 
-/// What a helper is called in a list of processes.
+/// The helper's name in a list of processes.
 const NAME: &str = "actiond-sandbox-helper";
 
 /// The time that a helper has to end once nobody talks to it any more: it kills

@@ -211,7 +211,7 @@ impl Sandbox {
         };
         let request = Request::Run(plan::run(&command, &limits));
         let Attachment::Mount(input_root) = spec.input_root;
-        // Whoever made it, it has neither set-user-id nor devices here.
+        // Set-user-id bits and devices have no effect in it, whatever made it.
         sys::mount_tree::make_harmless(input_root.as_fd())
             .map_err(|errno| RunError::new(StepName::AttachInputRoot, errno))?;
 
@@ -460,7 +460,7 @@ struct Watch<'a> {
     stopped: Option<Stopped>,
     /// Set together with `stopped`.
     dead_by: Option<Instant>,
-    /// When the supervisor is asked again; not set if there is none, or no need.
+    /// The time to ask the supervisor again; not set without a supervisor or a need.
     ask_at: Option<Instant>,
 }
 

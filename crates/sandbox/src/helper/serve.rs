@@ -87,7 +87,7 @@ struct Helper {
     /// A `/proc` without settings, and with this process alone.
     proc: OwnedFd,
     oom_score: OomScore,
-    /// What of `/proc` is hidden on this machine.
+    /// The entries of `/proc` to hide on this machine.
     hidden: Vec<&'static CStr>,
     filter: Arc<[Instruction]>,
     sizes: Sizes,
@@ -169,7 +169,7 @@ fn isolate(setup: &Setup) -> Result<OwnedFd, Errno> {
     Ok(proc)
 }
 
-/// What is there to be hidden. `proc` shows all of the kernel, as an action's `/proc` does.
+/// The entries to hide that exist. `proc` shows all of the kernel, as an action's `/proc` does.
 fn to_hide(proc: BorrowedFd<'_>) -> Result<Vec<&'static CStr>, Errno> {
     let mut found = Vec::new();
     for path in HIDDEN {
@@ -183,8 +183,8 @@ fn to_hide(proc: BorrowedFd<'_>) -> Result<Vec<&'static CStr>, Errno> {
     Ok(found)
 }
 
-/// What a helper keeps of `/proc` when actions run: no settings, and of the host's processes those alone
-/// that it could trace, which is itself.
+/// The part of `/proc` that a helper keeps while actions run: no settings, and only the processes that it
+/// could trace, that is itself.
 fn open_own_proc() -> Result<OwnedFd, MountError> {
     let context = FsContext::open("proc")?;
     context.string("subset", "pid")?;
@@ -256,7 +256,7 @@ fn limit_resources(setup: &Setup) -> Result<(), Errno> {
 }
 
 /// The root's own `/dev/null` is what actions read from. Standard error stays that
-/// of the daemon, for a panic's last words; no action gets it.
+/// of the daemon, for the message of a panic; no action gets it.
 fn use_own_null() -> Result<(), Errno> {
     let null = rustix::fs::open(c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::stdio::dup2_stdin(&null)?;

@@ -12,7 +12,7 @@
 
 use std::ffi::CStr;
 
-/// What covers an entry: reads as an empty file. It is in every sandbox's root.
+/// The file that covers an entry and reads as empty. Every sandbox's root has it.
 pub(crate) const COVER: &CStr = c"/dev/null";
 
 /// The files that are covered where they exist and their mode shows them to an action.

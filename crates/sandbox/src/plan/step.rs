@@ -11,7 +11,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sys::strings::Strings;
 
-/// What PID 1 does before the action is known, with privileges.
+/// A step of PID 1 before the action is known, with privileges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InitPreparation {
     /// Makes the present cgroup the root of the cgroups that the action sees.
@@ -45,7 +45,7 @@ pub(crate) enum ActionPreparation {
     Filter,
 }
 
-/// What PID 1 does for one action.
+/// A step of PID 1 for one action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum InitStep {
     /// Attaches the input root at `/execroot`; the action waits for it.

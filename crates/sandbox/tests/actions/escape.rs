@@ -337,7 +337,7 @@ fn a_crash_leaves_no_core_on_the_host() {
     );
 }
 
-/// What of `/proc` is covered, or closed by its mode.
+/// Entries of `/proc` that are covered, or closed by their mode.
 #[test]
 fn what_the_host_keeps_to_itself_is_hidden() {
     check(
@@ -347,7 +347,7 @@ fn what_the_host_keeps_to_itself_is_hidden() {
     );
 }
 
-/// What programs read there.
+/// Entries that programs read.
 #[test]
 fn the_rest_of_proc_is_there() {
     check(

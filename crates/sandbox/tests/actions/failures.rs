@@ -28,8 +28,8 @@ fn programs_that_can_not_be_executed() {
     check(Action::new(&["x".repeat(300)]), Errno::NAMETOOLONG);
 }
 
-/// What is told of the file that could not be executed: the program that was tried, the part that is to
-/// blame, its path.
+/// The report on a file that could not be executed: the program that the action named, the part at fault,
+/// and the path of that part.
 #[track_caller]
 fn check_obstacle(action: Action, program: &str, part: Part, path: &str, hindrance: Hindrance) {
     let error = action.try_run().unwrap_err();

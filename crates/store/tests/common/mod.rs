@@ -21,7 +21,7 @@ pub(crate) const OTHER_BOOT: &str = "bbbbbbbb-0000";
 /// The usual place of a tmpfs.
 const MEMORY: &str = "/dev/shm";
 
-/// Options of a store that makes no checkpoint of its own accord.
+/// Options of a store that makes no checkpoint by itself.
 pub(crate) fn options(boot_id: &str) -> StoreOptions {
     StoreOptions {
         checkpoint_interval: Duration::from_secs(3600),

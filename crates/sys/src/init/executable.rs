@@ -1,5 +1,5 @@
-//! What an executable file names for the kernel to start in its place: the interpreter in the `#!` line
-//! of a script, the loader of a dynamically linked program.
+//! The program that an executable file names for the kernel to start in its place: the interpreter in the
+//! `#!` line of a script, the loader of a dynamically linked program.
 //!
 //! Reads as the kernel does (fs/binfmt_script.c, fs/binfmt_elf.c). The caller may share its memory with
 //! others: nothing here allocates or panics, and every offset in a file is checked by reading there.
@@ -56,7 +56,7 @@ impl Name {
     }
 }
 
-/// What the kernel does with a file.
+/// The kernel's next act on a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// It can't be read.

@@ -23,7 +23,7 @@ const LEVELS: usize = 6;
 pub enum Part {
     /// The program.
     Program,
-    /// What a `#!` line names.
+    /// The interpreter that a `#!` line names.
     Interpreter,
     /// The dynamic loader (`PT_INTERP`).
     Loader,
@@ -109,7 +109,7 @@ impl Record {
         self.state.store(state | u64::from(value), Ordering::Release);
     }
 
-    /// What was found; to be asked when the action's process is dead.
+    /// The obstacle that was found; valid when the action's process is dead.
     pub(super) fn get(&self, candidates: &Strings) -> Option<Obstacle> {
         let state = self.state.load(Ordering::Acquire);
         if state == 0 {
@@ -178,7 +178,7 @@ fn examine(program: &CStr, errno: Errno, name: &mut Name) -> Option<(Part, Hindr
     None
 }
 
-/// What keeps the caller from executing a file, as far as it can be told without reading it.
+/// The reason why the caller cannot execute a file, as far as it shows without reading the file.
 fn hindrance(path: &CStr) -> Option<Hindrance> {
     let mode = match mode(path) {
         Ok(mode) => mode,
@@ -230,7 +230,7 @@ mod tests {
 
     use super::*;
 
-    /// What is told of a file with this content and mode.
+    /// The report on a file with this content and mode.
     fn found(content: &[u8], mode: u32, errno: Errno) -> Option<(Part, Hindrance, String)> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("program");

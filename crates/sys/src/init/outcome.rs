@@ -1,5 +1,5 @@
-//! What happened inside, told through memory: written by PID 1 and the action's
-//! process, read by their parent when both are dead.
+//! The outcome of a run in shared memory: PID 1 and the action's process write it, and their parent reads it
+//! when both are dead.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -18,7 +18,7 @@ pub struct Failure {
     pub errno: Errno,
 }
 
-/// What the kernel counted for the action and all its descendants that were
+/// The kernel's counters for the action and all of its descendants that were
 /// waited for (getrusage(2)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Usage {

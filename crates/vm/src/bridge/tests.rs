@@ -162,7 +162,7 @@ async fn the_end_of_connections_can_be_waited_for() {
     let mut bridged = bridge(&[Script::Serve], PATIENCE).await;
     let (client, _far, machine) = bridged.connection().await;
     bridged.tasks.shutdown().await;
-    // No clock that stands still: it jumps ahead whenever the runtime waits for a socket.
+    // The clock must not be paused: a paused clock jumps ahead whenever the runtime waits for a socket.
     tokio::select! {
         biased;
         () = bridged.connections.ended() => panic!("one is still open"),

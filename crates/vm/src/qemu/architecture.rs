@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// Bytes at the beginning of a kernel that tell what it is.
 const HEAD_BYTES: usize = 0x210;
 
-/// What QEMU has to emulate or to run.
+/// The architecture that QEMU emulates or runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Architecture {
     /// 64-bit x86.

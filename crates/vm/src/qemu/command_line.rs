@@ -124,7 +124,7 @@ pub(super) fn arguments(launch: &Launch, open: &Descriptors) -> Vec<String> {
     let mut line = Line::default();
     line.words(&["-nodefaults", "-no-user-config", "-no-reboot"]);
     line.words(&["-display", "none", "-monitor", "none"]);
-    // What QEMU may not do from the moment on that the guest runs.
+    // The system calls that QEMU gives up when the guest starts to run.
     line.words(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny"]);
     processor_and_memory(&mut line, board, launch);
     line.option("-kernel", format!("/proc/self/fd/{}", open.kernel));

@@ -175,7 +175,7 @@ fn outputs_are_told_as_they_were_declared() {
         &["file=content", "to-dir->hop", "to-file->dir/../file"],
         "",
     );
-    // What leads nowhere that can be seen is left to the client.
+    // Symlinks whose targets cannot be seen are left to the client.
     check(&old(&["up", "loop"], &[]), &["loop->loop", "up->../../etc"], "");
 }
 

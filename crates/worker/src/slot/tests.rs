@@ -1,4 +1,4 @@
-//! What becomes of an action, whatever happens at which step.
+//! The end of an action, for each failure at each step.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -33,7 +33,7 @@ struct Scene {
     config: WorkerConfig,
 }
 
-/// What came of it.
+/// The result of an action.
 #[derive(Debug)]
 struct End {
     done: Done,
@@ -257,7 +257,7 @@ fn an_errno_while_presenting_the_inputs() {
             mount("fsmount(overlay)").into(),
             mount("open_tree").into(),
             mount("fsmount(actiondfs)").into(),
-            // What the action will write to.
+            // The directory that the action writes to.
             PresentError::Staging { step: "mkdir(staging/1/upper)".to_owned(), source: errno },
             PresentError::Thread { source: errno.into() },
         ];
@@ -298,7 +298,7 @@ fn an_errno_while_the_sandbox_is_made_and_runs() {
             assert_eq!((end.released, end.discarded), (1, 1), "{errno}: {step}");
         }
     }
-    // What the machine lacks is not the command's fault, at the steps that look at the command too.
+    // A lack of resources is not the command's fault, also at the steps that look at the command.
     for step in [EnterDirectory, Execute] {
         for (errno, expected) in [
             (Errno::NOMEM, "resource_exhausted"),

@@ -25,7 +25,7 @@ sha256 = 'd7623b0dfe109c71a904e35c4cfc5c6d8f2832a855997cf9919c5c082ff90529'
 rights = ['read']
 ";
 
-/// What must not be in the log: what every header with a token has, tokens, and the start of a hash.
+/// Text that must not be in the log: the scheme of a header with a token, tokens, and the start of a hash.
 const SECRETS: [&str; 4] = ["Bearer", "t0k3n", "Secret", "2bb80d53"];
 
 pub(super) fn run(place: &Place) -> Result<()> {

@@ -40,7 +40,7 @@ impl Invocation {
         Ok(self)
     }
 
-    /// What Bazel wrote to the terminal.
+    /// Bazel's output on the terminal.
     pub(super) fn stderr(&self) -> &str {
         &self.finished.stderr
     }

@@ -1,4 +1,4 @@
-//! What Bazel says it did: its build events, which unlike its messages are meant to be read.
+//! Bazel's build events, which unlike its messages are meant for programs.
 
 use std::{collections::BTreeMap, fs, path::Path};
 

@@ -90,8 +90,8 @@ async fn beside(
         action = action.property(name, value);
     }
     let others = async {
-        // The hog needs this long to take what there is. Where it takes longer, or is over before, the
-        // case shows less; it fails for neither.
+        // The hog needs this long to take everything. Where it needs more or less time, the case shows less, but
+        // it does not fail.
         tokio::time::sleep(Duration::from_millis(300)).await;
         for _ in 0..3 {
             world.ensure_serves().await?;
