@@ -25,7 +25,7 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::{CapabilitySet, UnshareFlags};
 use sys::proc_file;
 
-/// What came of entering a user namespace.
+/// The result of entering a user namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Entered {
     /// Actions have a user of their own.

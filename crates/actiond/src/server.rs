@@ -101,7 +101,7 @@ impl Server {
     }
 }
 
-/// What the server said, for people; what was asked for needs that right.
+/// The server's error as text for people; the call needs that right.
 pub(crate) fn said(right: &'static str) -> impl Fn(Status) -> anyhow::Error {
     move |status| match status.code() {
         Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented => anyhow::anyhow!(

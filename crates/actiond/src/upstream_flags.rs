@@ -53,7 +53,7 @@ pub struct UpstreamArgs {
 }
 
 impl UpstreamArgs {
-    /// What the flags say of the upstream; `None` if there is to be none.
+    /// The upstream that the flags configure; `None` without one.
     ///
     /// # Errors
     /// When the file of headers can't be used.

@@ -30,7 +30,7 @@ fn run(kit: &Kit, daemon: &Daemon, words: &[&str]) -> anyhow::Result<Output> {
     command.stdin(Stdio::null()).output().context("running the verb")
 }
 
-/// What the verb prints; it must end well, or with 1 if `code` is 1.
+/// Returns the output of the verb, which must exit with `code`.
 fn said(kit: &Kit, daemon: &Daemon, words: &[&str], code: i32) -> anyhow::Result<String> {
     let output = run(kit, daemon, words)?;
     let (stdout, stderr) =

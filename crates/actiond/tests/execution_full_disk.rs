@@ -183,8 +183,8 @@ async fn presenting_on_a_full_disk(kit: Kit, strategy: StrategyName, inodes_max:
     for inodes in 0..=inodes_max {
         let action = scene.action(&format!("cp in out # {inodes}")).skip_cache_lookup();
         action.upload().await?;
-        // What the janitor deletes after the answer of an action, the next fill takes, and an action on a
-        // full disk frees no more than it took. So sooner or later the disk stays full.
+        // The next fill takes the space that the janitor frees after an action's answer, and an action on a full
+        // disk frees no more than it took. So the disk stays full sooner or later.
         eventually_async("presenting fails", async || {
             scene.fill()?;
             scene.give_back(inodes)?;
@@ -237,7 +237,7 @@ async fn an_action_that_fills_the_disk_is_resource_exhausted(kit: Kit) -> Outcom
         let run = action.run().await?;
         expect(&run, Code::ResourceExhausted, &["disk", "nearly full"])?;
         scene.is_not_cached(&action).await?;
-        // What it took is freed after its answer.
+        // The server frees the action's space after the answer.
         scene.works_again(&scene.action(&format!("cp in out # after {script}"))).await?;
     }
     Ok(())
@@ -278,7 +278,7 @@ async fn collecting_on_a_full_disk_is_resource_exhausted(kit: Kit) -> Outcome {
         scene.fill()?;
         let run = action.run_without_upload().await?;
         expect(&run, Code::ResourceExhausted, &["No space left on device"])?;
-        // What the action did is told all the same.
+        // The answer still reports what the action did.
         ensure!(run.exit_code()? == 0, "case {number}: {:?}", run.result()?);
         ensure!(run.result()?.stderr_raw == b"said\n"[..], "case {number}: {:?}", run.result()?);
         scene.is_not_cached(&action).await?;

@@ -63,7 +63,7 @@ fn on_the_host(kit: &Kit) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the log says of the user namespace.
+/// Checks the log's line about the user namespace.
 fn expect_log(daemon: &Daemon, text: &str) {
     let log = daemon.log();
     assert!(log.contains(text), "no {text:?} in\n{log}");
@@ -273,7 +273,7 @@ async fn root_without_its_rights_has_two_ids(kit: Kit) -> Outcome {
     assert_eq!(run.succeeded().await?.stdout().await?, expected);
     assert_eq!(run.file("out").await?, "made\n");
     assert_eq!(run.file("in").await?, "x\n");
-    // What became a blob belongs to the server, as in root mode.
+    // A file that became a blob belongs to the server, as in root mode.
     let digest = run.output_file("out")?.digest.clone().context("a digest")?;
     let path = daemon.store()?.join("cas/blobs/sha256").join(&digest.hash[..2]).join(&digest.hash);
     let blob = std::fs::metadata(path)?;

@@ -153,7 +153,7 @@ async fn the_exit_status_is_that_of_the_command(kit: Kit) -> Outcome {
         (&["sh", "-c", "kill -TERM $$"], 143),
         (&["no-such-command"], 127),
         (&["/etc/passwd"], 126),
-        // What looks like a flag is the command's.
+        // Flags behind the command are the command's.
         (&["sh", "-c", "exit $#", "sh", "--shared", "--", "--root=/"], 3),
     ] {
         let mut scene = Scene::new(&kit, &[], words)?;

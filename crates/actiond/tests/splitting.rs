@@ -57,8 +57,8 @@ async fn splice(client: &Client, blob: &Digest, chunks: &[Digest]) -> Result<(),
     Ok(())
 }
 
-/// What a client that splits by itself does: it knows the chunks of the old blob, sends those of the new
-/// one that the server lacks, and has the server put them together.
+/// A client that splits by itself knows the chunks of the old blob, sends those of the new one that the server
+/// lacks, and has the server put them together.
 async fn a_changed_blob_travels_as_the_chunks_that_changed(kit: Kit) -> Outcome {
     let daemon = kit.daemon().start().await?;
     let client = &daemon.client();

@@ -167,7 +167,7 @@ async fn inputs_that_are_only_upstream_are_fetched(kit: Kit) -> Outcome {
     let run = action(daemon.client()).run_without_upload().await?;
     let expected = large().len() + 4 + 10 + 180;
     assert_eq!(run.succeeded().await?.stdout().await?.trim(), expected.to_string());
-    // What neither of them has is named to the client.
+    // The answer names the blob that neither of them has.
     let lost = daemon.client().action("cat in").input("in", "nobody has it");
     let run = lost.run_without_upload().await?;
     assert_eq!(run.code(), Code::FailedPrecondition);

@@ -154,7 +154,7 @@ async fn bazel_remote_is_killed_and_comes_back(kit: Kit) -> Outcome {
         assert!(!is_a_hit(&daemon, number).await?);
     }
     server.start_again().await?;
-    // What was made in the meantime is copied, and another daemon has it.
+    // The upstream receives a copy of what was made in the meantime, and another daemon gets it from there.
     let other = server.above(&kit).start().await?;
     let ours = daemon.client();
     let action = ours.action("mkdir -p dir/sub; cp in dir/sub/file; cp in out; echo 3");

@@ -1,4 +1,4 @@
-//! What is deleted because it is old or takes too much space.
+//! The deletion of records that are old or take too much space.
 
 use rusqlite::{Connection, Params};
 

@@ -27,7 +27,7 @@ impl Feed {
 
 impl Listener for Feed {
     fn tell(&self, event: &Event) {
-        // Nobody mostly follows, and then it costs one atomic load.
+        // Without a follower, the usual case, this costs one atomic load.
         if self.0.receiver_count() > 0 && matches!(event, Event::Finished(_) | Event::LookedUp(_)) {
             // An error means that the last follower went meanwhile.
             let _ = self.0.send(event.clone());

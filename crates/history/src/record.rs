@@ -6,7 +6,7 @@ use bytes::Bytes;
 use events::{Finished, Limits, LookedUp, Miss, Origin, Stages, Usage};
 use model::{Digest, DigestFunction, HashBytes};
 
-/// What a record is about.
+/// The subject of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// An answer to a request to execute an action, from the cache or not.

@@ -32,7 +32,7 @@ pub enum DigestError {
 /// tell files from trees.
 const GIT_HASH_CHARS: usize = 42;
 
-/// What clients that send hashes of that length can do.
+/// A hint for clients that send hashes of that length.
 fn hint(hash_chars: usize) -> &'static str {
     match hash_chars {
         GIT_HASH_CHARS => {

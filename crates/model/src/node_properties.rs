@@ -114,7 +114,7 @@ fn mtime(message: &[u8], span: Span) -> Result<Mtime, Fault> {
             _ => {}
         }
     }
-    // What a protobuf Timestamp may hold: the years 1 to 9999.
+    // The range of a protobuf Timestamp: the years 1 to 9999.
     let is_possible = (-62_135_596_800..=253_402_300_799).contains(&seconds);
     match u32::try_from(nanos) {
         Ok(nanos @ 0..1_000_000_000) if is_possible => Ok(Mtime { seconds, nanos }),

@@ -58,7 +58,7 @@ pub(crate) async fn fetch_result(
         }
         known => known,
     };
-    // Who looks next tells of an error.
+    // The next look-up reports an error.
     if matches!(is_here, Ok(false)) {
         tier.fetch_result(instance.as_str(), action, caller).await;
     }

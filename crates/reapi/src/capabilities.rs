@@ -40,7 +40,7 @@ pub struct OfferedFunctions {
 }
 
 impl Capabilities {
-    /// What a server with those functions and that policy does.
+    /// The capabilities of a server with those functions and that policy.
     pub(crate) fn new(offered: OfferedFunctions, policy: &Policy) -> Self {
         Self {
             offered,

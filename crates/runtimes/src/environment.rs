@@ -1,4 +1,4 @@
-//! What a root's content is known by: results that were computed in one environment say nothing about
+//! The identity of a root's content: results that were computed in one environment say nothing about
 //! another.
 //!
 //! A runtime image and an imported image are known by a hash of their content. Directories that others
@@ -28,7 +28,7 @@ impl Environment {
     }
 }
 
-/// What the mounts of a view are known by.
+/// The identity of the mounts of a view.
 #[derive(Debug, Clone)]
 pub(crate) enum Content {
     /// A hash, or that there are no mounts.
@@ -157,7 +157,7 @@ const DATABASES: [&str; 8] = [
 /// Directories that others may change.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    /// What is looked at beside the directories.
+    /// The files to look at beside the directories.
     files: Vec<PathBuf>,
     mounts: Vec<PathBuf>,
     look: Mutex<Look>,

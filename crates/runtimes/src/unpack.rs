@@ -33,7 +33,7 @@ pub(crate) fn provide(image: &Path, directory: &Path) -> io::Result<PathBuf> {
     let new = directory.join("new");
     fs::create_dir_all(&new)?;
     unpack(image, &new)?;
-    // What has its name is whole, also after a power failure.
+    // A directory of the final name is whole, also after a power failure.
     rustix::fs::syncfs(File::open(&new)?)?;
     fs::rename(&new, &complete)?;
     Ok(complete)
@@ -142,7 +142,7 @@ mod tests {
         let file = directory.path().join("image");
         image(&file, "a library");
         let below = directory.path().join("runtimes.unpacked");
-        // What a server left that died while it unpacked.
+        // The remains of a server that died while it unpacked.
         fs::create_dir_all(below.join("new/usr")).unwrap();
         let files = provide(&file, &below).unwrap();
         let library = files.join("lib/library");

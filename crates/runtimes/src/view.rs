@@ -22,7 +22,7 @@ pub struct RootView {
     pub files: Vec<(RelPath, Vec<u8>)>,
     /// A hash of all of that but for the sources of mounts, which can change from start to start.
     description: [u8; 32],
-    /// What the content of the mounts is known by.
+    /// The identity of the content of the mounts.
     content: Content,
 }
 

@@ -29,7 +29,7 @@ const ENTRY_BYTES: usize = 80;
 const ENTRIES: usize = 2 * PARTS;
 const TABLE_BYTES: usize = ENTRIES * ENTRY_BYTES;
 const RECORDS_AT: usize = HEADER_BYTES + TABLE_BYTES;
-/// What a record has behind its hash: the size, the last use, and whether it was used again.
+/// The length of a record without its hash, in bytes: the size, the last use, and whether it was used again.
 const RECORD_REST_BYTES: usize = 16;
 const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 
@@ -82,7 +82,7 @@ fn file_clock() -> Time {
     Time(now.tv_sec, now.tv_nsec as u32)
 }
 
-/// What the file says of a directory.
+/// The file's entry for a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// `None` if the directory may have changed unnoticed.
@@ -120,7 +120,7 @@ impl IndexFile {
         Some(Self { file, entries: entries? })
     }
 
-    /// What the file says of a part.
+    /// The file's entry for a part.
     pub(crate) fn entry(&self, kind: Kind, part: usize) -> &Entry {
         &self.entries[entry_number(kind, part)]
     }
@@ -247,7 +247,7 @@ impl Fields<'_> {
     }
 }
 
-/// What is in a directory, at a moment in which the store does not change it.
+/// The content of a directory, at a moment in which the store does not change it.
 pub(crate) trait Snapshot {
     /// Puts the files of a part into `slots`, and returns the state of its directory. `None` if the part
     /// is not known.

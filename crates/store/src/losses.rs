@@ -1,6 +1,6 @@
-//! Which blobs were lost, in order: not evicted or deleted, but damaged or taken away by others.
+//! The blobs that were lost, in order: not evicted or deleted, but damaged or removed by other processes.
 //!
-//! Who depends on some blobs for a while notes the position at the beginning, and asks at the end for
+//! A caller that depends on blobs for a while notes the position at the beginning, and asks at the end for
 //! what was lost since. Whether a blob was stored again in between does not matter: it was missing or
 //! false for a while.
 

@@ -1,5 +1,5 @@
-//! What is left to do when a store is open already: to list the directories that the index file does
-//! not vouch for, to hash young blobs after a crash, and to make room.
+//! The work that remains when a store is open already: listing the directories that the index file does not
+//! vouch for, hashing young blobs after a crash, and making room.
 //!
 //! A server does it in a thread and serves meanwhile: a question about a directory that was not
 //! listed lists it. After a crash nothing is recorded as good until the end of it, and blobs that may be

@@ -34,7 +34,7 @@ use crate::table::Table;
 /// More threads than this only wait for each other in the kernel.
 const THREADS_MAX: usize = 8;
 
-/// What was found.
+/// The result of a scan.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
     /// Directories that were listed.

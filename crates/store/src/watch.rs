@@ -31,7 +31,7 @@ const EVENTS: WatchFlags = WatchFlags::MODIFY
 /// Room for some 80 events in one read.
 const BUFFER_BYTES: usize = 8 * 1024;
 
-/// What is known of changes to blobs.
+/// A notice of changes to blobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
     /// Every change was noticed: the index knows what is missing or damaged.

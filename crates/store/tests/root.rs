@@ -1,4 +1,4 @@
-//! Which directories become a store, and which are refused.
+//! Tests of the directories that become a store and of those that are refused.
 
 mod common;
 

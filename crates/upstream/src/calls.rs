@@ -92,7 +92,7 @@ impl Link {
             answer.map_err(CallError::from)
         });
         let answer = answer.await?.into_inner();
-        // What is not a digest was not asked for.
+        // An entry that is not a digest was not asked for.
         let parse = |digest| Digest::from_proto(digest, function).ok();
         Ok(answer.missing_blob_digests.iter().filter_map(parse).collect())
     }
@@ -380,7 +380,7 @@ fn packed(data: &Bytes, may_be_packed: bool) -> (Bytes, i32) {
     }
 }
 
-/// What came of a batch.
+/// The result of a batch.
 #[derive(Default)]
 struct Received {
     blobs: u64,

@@ -9,7 +9,7 @@ use store::{Cas, StoreError};
 /// Directories below the root directories of one result: as many as a look-up of the action cache follows.
 const MAX_DIRECTORIES: usize = 100_000;
 
-/// What is known of the blobs of a result.
+/// The knowledge about the blobs of a result.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Contents {
     /// All of them.

@@ -1,4 +1,4 @@
-//! What is told to metrics: counters of a link.
+//! The counters of a link, for metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -32,7 +32,7 @@ impl Counter {
     }
 }
 
-/// What happened on the link to a server since the start of the daemon.
+/// The counters of the link to a server since the start of the daemon.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Whether the server answered when it was last asked.

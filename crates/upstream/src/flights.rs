@@ -20,7 +20,7 @@ pub(crate) struct Claim<K: Eq + Hash + Clone> {
 /// A download of somebody else.
 pub(crate) struct Landing(watch::Receiver<()>);
 
-/// Whose download it is.
+/// The owner of a download.
 pub(crate) enum Flight<K: Eq + Hash + Clone> {
     /// The caller's own.
     Mine(Claim<K>),

@@ -56,7 +56,7 @@ pub enum JournalError {
     },
 }
 
-/// What waits. Everything is done under one lock, which is held for a write to a file at most.
+/// The waiting entries. One lock protects them, held for a write to a file at most.
 pub(crate) struct Journal {
     path: PathBuf,
     state: Mutex<State>,

@@ -1,6 +1,6 @@
 //! The tier below the store: a cache of others that speaks the Remote Execution API.
 //!
-//! What is asked for and not in the store is fetched from there and verified, and new results are copied there
+//! The tier fetches and verifies blobs and results that the store lacks, and copies new results to the upstream
 //! with all that they name. A client is only told of what is in the store here, so that the upstream may lose
 //! blobs or be down at any time: then there is less to fetch, and nothing else changes.
 //!

@@ -67,7 +67,7 @@ const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// Unread bytes of a connection.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
-/// What a server said that it can do.
+/// The capabilities that a server announced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Abilities {
     pub(crate) batch_bytes: u64,
@@ -120,7 +120,7 @@ pub(crate) enum CallError {
     /// The blob or the result is not there.
     #[error("it is not upstream")]
     Missing,
-    /// What was received is not what was asked for.
+    /// The upstream sent something other than what was asked for.
     #[error("the upstream sent something else")]
     Damaged,
     /// A blob of ours can't be read.
@@ -211,12 +211,12 @@ impl Link {
         }))
     }
 
-    /// What happened so far.
+    /// The counters so far.
     pub(crate) fn counts(&self) -> Counts {
         self.counters.counts(matches!(&*self.state.borrow(), State::Up(_)))
     }
 
-    /// What the server can do, if it is up. Waits only while that is not known yet.
+    /// The server's capabilities, if it is up. Waits only while they are unknown.
     pub(crate) async fn abilities(&self) -> Option<Arc<Abilities>> {
         let mut state = self.state.subscribe();
         let known =

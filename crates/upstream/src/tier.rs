@@ -30,7 +30,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The name of the journal in the root directory of the store.
 const JOURNAL: &str = "upstream";
 
-/// What happened since the start, for metrics.
+/// The counters since the start, for metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Blobs.
@@ -107,7 +107,7 @@ impl Upstream {
         }))
     }
 
-    /// What happened since the start.
+    /// The counters since the start.
     pub fn stats(&self) -> Stats {
         let journal = self.publisher.as_ref().map(|publisher| &publisher.journal);
         Stats {

@@ -74,7 +74,7 @@ pub struct Site {
     pub blobs: Arc<Store>,
     /// The content of the store.
     pub usage: Usage,
-    /// What is to be said of the machine.
+    /// The findings about the machine.
     pub doctor: Report,
     /// The version that runs.
     pub version: &'static str,

@@ -83,7 +83,7 @@ impl Default for OutputLimits {
 }
 
 impl WorkerConfig {
-    /// What the running actions may take together. One that declares nothing takes a core.
+    /// The resources that the running actions may take together. An action that declares none takes a core.
     pub(crate) fn machine(&self) -> Demand {
         let cpu_cores = u32::try_from(self.jobs.get()).unwrap_or(u32::MAX);
         Demand { cpu_cores, memory_bytes: self.memory_bytes }

@@ -26,7 +26,7 @@ const TURNS: u64 = 4;
 /// One client may fill so many eighths of the queue: with one that floods it, others still get in.
 const CLIENT_EIGHTHS: u64 = 7;
 
-/// What an item takes of the machine while it is worked on.
+/// The part of the machine that an item takes while it is worked on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Demand {
     pub(crate) cpu_cores: u32,
@@ -50,7 +50,7 @@ pub(crate) struct Limits {
     pub(crate) items: usize,
     /// Memory of the items that wait.
     pub(crate) bytes: u64,
-    /// What the items that are worked on may take together.
+    /// The part of the machine that all items in work may take together.
     pub(crate) machine: Demand,
 }
 
@@ -233,7 +233,7 @@ impl<T> Queue<T> {
     }
 }
 
-/// What comes next.
+/// The item that comes next.
 enum Next {
     /// The first item of this priority.
     Item(i32),
@@ -408,7 +408,7 @@ mod tests {
         assert_eq!(queue.push(0, 1, rank("a", 0, ONE)), Err(PushError::ClientFull));
         assert_eq!(queue.push(0, 1, rank("b", 0, ONE)), Ok(()));
         assert_eq!(queue.push(0, 880, rank("b", 0, ONE)), Err(PushError::ClientFull));
-        // What is large by itself is not refused for that.
+        // The queue does not refuse an item for its size alone.
         let queue = self::queue(80, 1_000);
         assert_eq!(queue.push(0, 950, rank("b", 0, ONE)), Ok(()));
     }

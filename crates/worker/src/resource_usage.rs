@@ -1,4 +1,4 @@
-//! What an action used, as messages in `ExecutedActionMetadata.auxiliary_metadata`: one of our own, and one
+//! The resource usage of an action, as messages in `ExecutedActionMetadata.auxiliary_metadata`: our own, and one
 //! that tools for Buildbarn read.
 
 use std::time::Duration as StdDuration;

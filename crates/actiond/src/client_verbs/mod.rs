@@ -1,4 +1,4 @@
-//! What people ask a running server about its actions: `linux-actiond ps`, `logs`, `show`, `why`, and others.
+//! Verbs that ask a running server about its actions: `linux-actiond ps`, `logs`, `show`, `why`, and others.
 //!
 //! ```text
 //!  verb ──► Server ─┬─ actiond.internal.v1.History   ps, logs, stats, why

@@ -1,4 +1,4 @@
-//! What the verbs print, but for the words of one verb alone. Pure.
+//! The output that several verbs share. Pure.
 
 use ::proto::actiond::internal::v1::list_actions_response::Action;
 use ::proto::actiond::internal::v1::record::Value as Number;

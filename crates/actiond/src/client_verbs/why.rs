@@ -174,7 +174,7 @@ pub(crate) fn why(server: &Server, what: &str, json: bool) -> anyhow::Result<()>
     };
     let target = newest.origin.clone().unwrap_or_default().target;
     if digest.is_some() && !target.is_empty() {
-        // What ran before it for the same target.
+        // The earlier runs of the same target.
         records = live::records(server, Some(Of::Target(target)), 0, RECORDS)?;
     }
     let to_explain: Vec<Record> = match &digest {

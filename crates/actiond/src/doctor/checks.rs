@@ -54,7 +54,7 @@ fn rights(privileges: &anyhow::Result<Privileges>) -> Finding {
     }
 }
 
-/// What is weaker in a user namespace of one id.
+/// The finding about what is weaker in a user namespace of one id.
 fn own_user(privileges: &anyhow::Result<Privileges>) -> Option<Finding> {
     let Ok(Privileges::UserNamespace(entered)) = privileges else { return None };
     let finding = |state, remedy| Finding {

@@ -27,7 +27,7 @@ impl ChildProcess {
         match watch_end(&child) {
             Ok((descriptor, ended)) => Ok(Self { child, descriptor, ended }),
             Err(error) => {
-                // Nobody could wait for it.
+                // No other process could wait for it.
                 child.kill()?;
                 child.wait()?;
                 Err(error)

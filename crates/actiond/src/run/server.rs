@@ -30,7 +30,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(60);
 /// The time to print the last lines of a server that has ended.
 const LINES_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What service managers tell the processes that they start, which is not for the server.
+/// The variables that service managers set for the processes that they start; the server must not see them.
 const OF_SERVICE_MANAGERS: [&str; 5] =
     ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"];
 
@@ -65,7 +65,7 @@ impl Server {
         for name in OF_SERVICE_MANAGERS {
             command.env_remove(name);
         }
-        // What a terminal sends is for the command.
+        // The terminal's signals are for the command alone.
         command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = ChildProcess::start(&mut command).context("starting the server")?;
@@ -141,8 +141,8 @@ pub(super) async fn end_of(server: &mut Option<&mut Server>) -> String {
     }
 }
 
-/// What differs from a server that runs for years: whatever the machine's configuration says, it has a
-/// store and a place of its own, unless a flag says otherwise.
+/// Adds the flags that differ from those of a long-running server: it has a store and an address of its own
+/// whatever the machine's configuration says, unless a flag overrides them.
 fn add_flags(flags: &mut Vec<OsString>, directory: &std::path::Path) {
     let path = |name: &str| directory.join(name).into_os_string();
     let mut add = |flag: &str, value: OsString| {

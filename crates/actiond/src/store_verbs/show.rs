@@ -1,4 +1,4 @@
-//! What the verbs print. Pure.
+//! The output of the verbs. Pure.
 
 use model::Digest;
 use proto::actiond::internal::v1::list_blobs_response::Blob;

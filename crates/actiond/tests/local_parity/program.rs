@@ -306,7 +306,7 @@ impl Sequence {
                 format!("access {path} {wanted:?}: {}", done(allowed))
             }
             _ => self.on(slot, "fstat", |file| {
-                // Nobody knows the links of an open input that was removed; see `differences`.
+                // The link count of an open input that was removed is undefined; see `differences`.
                 let stat = rustix::fs::fstat(file).map(|stat| (stat.st_uid == 0, stat));
                 told(
                     stat,
@@ -536,7 +536,7 @@ impl Sequence {
         format!("{what} of {from} to {to}: {said}")
     }
 
-    /// What `cp` and `tail -F` compare.
+    /// The comparison that `cp` and `tail -F` make.
     fn is_same(&self, slot: usize, path: &str) -> String {
         self.on(slot, &format!("is {path} the file"), |file| {
             let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
@@ -582,7 +582,7 @@ impl Sequence {
         }
     }
 
-    /// What stat(2) says of a file that is the same on all file systems.
+    /// The fields of stat(2) that are the same on all file systems.
     fn shown(&self, stat: Result<Stat, Errno>) -> String {
         told(stat, |stat| {
             let (mode, links) = (stat.st_mode & 0o7777, listing::links(&stat, self.exact_inputs));

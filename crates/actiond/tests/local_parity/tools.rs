@@ -90,7 +90,7 @@ pub(crate) const SCRIPTS: [&str; 78] = [
     "cd {d} && find . | sort | cpio -o -H newc --quiet 2> /dev/null | wc -c > $S/cpio; cat a b",
 ];
 
-/// What a tool printed is shown up to this size: `cat` of a file that grew is of no use to a reader.
+/// The longest tool output that is shown, in bytes: the whole of a file that grew is of no use to a reader.
 const SHOWN_BYTES_MAX: usize = 2000;
 
 /// Runs a script, and says what of its end is the same on all file systems.

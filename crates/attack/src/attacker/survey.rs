@@ -82,7 +82,7 @@ pub(crate) fn mounts() -> Outcome {
         let [_, _, _, part, at, options, optional, ..] = fields.as_slice() else {
             return Err(format!("not a mount: {line}"));
         };
-        // What covers entries of `/proc` is of the root.
+        // The file that covers entries of `/proc` belongs to the root.
         let is_cover = at.starts_with("/proc/");
         let has = |name| options.split(',').any(|option| option == name);
         // Where nobody may make devices, each of the sandbox's is a mount of the host's.
@@ -149,7 +149,7 @@ pub(crate) fn kernel_addresses() -> Outcome {
     Ok(())
 }
 
-/// What of `/proc` the host keeps to itself.
+/// Checks the entries of `/proc` that the host hides.
 pub(crate) fn host_in_proc() -> Outcome {
     for file in [
         "cmdline",

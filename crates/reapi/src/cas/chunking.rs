@@ -137,7 +137,7 @@ impl<R: Read> RepMax<R> {
         if self.window.len() < 2 * min_bytes {
             return self.window.len();
         }
-        // What is left behind the chunk is a chunk as well, or several.
+        // The bytes behind the chunk form one chunk or several.
         let mut candidates = &self.window[min_bytes..self.window.len() - min_bytes];
         let before = &self.window[min_bytes - GEAR_WINDOW_BYTES..min_bytes];
         let first = before.iter().fold(0, |hash, byte| self.roll(hash, *byte));

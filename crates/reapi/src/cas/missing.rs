@@ -14,7 +14,7 @@ use crate::{below, blocking, request};
 /// nothing is allocated per digest, nor for the answer. One bad digest fails the call, since there is
 /// no true answer to it.
 ///
-/// What only a tier below the store has is fetched before the answer.
+/// Fetches blobs that only a tier below the store has, before it answers.
 pub(super) async fn find_missing_blobs(
     store: &Store,
     offered: &DigestFunctions,

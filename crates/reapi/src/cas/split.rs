@@ -22,10 +22,10 @@ use crate::{blocking, request, status};
 /// gRPC clients take by default.
 const MAX_CHUNKS: u64 = 28_000;
 
-/// What the server holds for the digest of a chunk: its message, and its encoded form.
+/// The memory for the digest of a chunk in bytes: its message, and its encoded form.
 const CHUNK_MEMORY_BYTES: u64 = 400;
 
-/// What is read of a chunk at a time.
+/// The number of bytes of a chunk that are read at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// An error of splitting or splicing.

@@ -401,7 +401,7 @@ enum Asked {
     Known,
 }
 
-/// What to do about a deadline.
+/// The next act on a deadline.
 #[derive(Debug, PartialEq, Eq)]
 enum Look {
     TooEarly,

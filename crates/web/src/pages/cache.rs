@@ -1,4 +1,4 @@
-//! What is in the store, and what its history of the last day says.
+//! The page about the content of the store and its history of the last day.
 
 use history::text::duration;
 use history::{Archive, AskError, Kind};
@@ -21,7 +21,7 @@ pub struct Share {
 /// Groups that together are everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shares {
-    /// What the groups differ by.
+    /// The property that the groups differ by.
     pub title: &'static str,
     /// The groups.
     pub shares: Vec<Share>,

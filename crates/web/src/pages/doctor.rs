@@ -1,4 +1,4 @@
-//! What `doctor` says of this machine.
+//! The page with the findings of `doctor` on this machine.
 
 use crate::html::{Escaped, layout};
 

@@ -142,7 +142,7 @@ impl Messages<'_> {
     }
 }
 
-/// What a message tells of a file.
+/// The content of a file's message.
 struct Told {
     digest: Digest,
     is_executable: bool,

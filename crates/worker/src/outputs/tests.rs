@@ -292,7 +292,7 @@ fn node_properties_are_told_as_the_client_asked() {
     assert_eq!(modes, [0o644, 0o755, 0o750, 0o750]);
     let seconds = all.map(|properties| properties.mtime.unwrap().seconds);
     assert!(seconds[0] > 1_700_000_000, "the file was made now");
-    // What the fake says: inputs have their time, others the length of their path.
+    // The fake's times: inputs have their own, other files the length of their path.
     assert_eq!(seconds[1..], [946_684_800, 1, 6]);
 
     let times = check(&["mtime"]).map(Option::unwrap);
