@@ -18,7 +18,18 @@ pub(crate) struct Difference {
 
 impl Difference {
     pub(crate) fn here(&self, strategy: StrategyName) -> &'static str {
-        if strategy == StrategyName::Bind { self.bind } else { self.overlay }
+        match strategy {
+            StrategyName::Bind => self.bind,
+            // The inputs lie on a file system that knows the flags, as the files of `bind` do.
+            StrategyName::LinkOverlay | StrategyName::TmpfsOverlay
+                if self.call.starts_with("ioctl(FS_IOC_") =>
+            {
+                self.bind
+            }
+            // An executable input is a link of a copy that is kept, as with `bind`.
+            StrategyName::LinkOverlay if self.call == "links of an executable input" => self.bind,
+            _ => self.overlay,
+        }
     }
 }
 

@@ -241,6 +241,11 @@ async fn run_both(
 }
 
 async fn random_sequences(daemon: Daemon, plain: Plain, strategy: StrategyName) -> Outcome {
+    if matches!(strategy, StrategyName::LinkOverlay | StrategyName::TmpfsOverlay) {
+        return skip(
+            "rename(2) of an input directory fails there with EXDEV, and whatever follows differs",
+        );
+    }
     let first = number("ACTIOND_PARITY_FIRST_SEED", FIRST_SEED)?;
     let mut found = Vec::new();
     for seed in first..first + number("ACTIOND_PARITY_SEEDS", SEEDS)? {
