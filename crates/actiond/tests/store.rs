@@ -341,7 +341,8 @@ async fn the_verbs_say_what_is_wrong(kit: Kit) -> Outcome {
     ensure!(root.read_dir()?.next().is_none(), "looking makes no store");
     check(&["gc"], "--to")?;
     check(&["rm", "abc"], "HASH/SIZE")?;
-    check(&["rm", "md5:abc/3"], "no digest function is called")?;
+    check(&["rm", "murmur3:abc/3"], "no digest function is called")?;
+    check(&["rm", "md5:abc/3"], "a hash of 3 characters does not belong")?;
     check(&["--server=unix:/nowhere/socket", "du"], "connecting to the server at unix:/nowhere")?;
     // Anonymous callers at a port have no right to this.
     let daemon = anonymous.listen("0.0.0.0:0".parse()?).start().await?;
