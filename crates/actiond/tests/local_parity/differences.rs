@@ -28,6 +28,9 @@ impl Difference {
             }
             // An executable input is a link of a copy that is kept, as with `bind`.
             StrategyName::LinkOverlay if self.call == "links of an executable input" => self.bind,
+            StrategyName::LinkOverlay if self.call == "links of an open input that was removed" => {
+                "2"
+            }
             _ => self.overlay,
         }
     }
