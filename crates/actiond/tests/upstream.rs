@@ -92,8 +92,10 @@ async fn is_cached(client: &Client, action: &Digest) -> anyhow::Result<bool> {
 }
 
 async fn blobs_that_are_only_upstream_are_read(kit: Kit) -> Outcome {
-    let upstream = upstream(&kit).await?;
-    let daemon = below(&kit, &upstream).start().await?;
+    let all = "--digest-functions=sha256,blake3,sha384,sha512,sha1,md5";
+    two_here(&kit)?;
+    let upstream = kit.daemon().flag(all).start().await?;
+    let daemon = below(&kit, &upstream).flag(all).start().await?;
     for function in DigestFunction::ALL {
         let (theirs, ours) =
             (upstream.client().with_function(function), daemon.client().with_function(function));
