@@ -76,8 +76,9 @@ fn collect_staged(staging: &Path, found: &mut Vec<std::path::PathBuf>) -> Result
     Ok(())
 }
 
-/// The files below that belong to the user of actions, but for the empty upper directories that the
-/// server keeps for later actions: an input root's own directory belongs to its action.
+/// The files below that belong to the user of actions, but for what the server keeps for later actions:
+/// empty upper directories, because an input root's own directory belongs to its action, and the input trees
+/// of `link-overlay`, which are lower layers that no action can write to.
 fn collect_written(directory: &Path, found: &mut Vec<std::path::PathBuf>) -> Result<()> {
     const ACTION_ID: u32 = 65534;
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -90,7 +91,7 @@ fn collect_written(directory: &Path, found: &mut Vec<std::path::PathBuf>) -> Res
         if stat.uid() == ACTION_ID && !is_kept {
             found.push(path.clone());
         }
-        if stat.is_dir() {
+        if stat.is_dir() && !path.ends_with("input-roots/layers") {
             collect_written(&path, found)?;
         }
     }
