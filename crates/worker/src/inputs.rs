@@ -14,8 +14,8 @@ use model::{
     AssembleError, Chain, Digest, Directory, DirectoryError, Entry, InputTree, LoadError, Loaded,
     TreeLimits,
 };
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use store::{Cas, Notice, Pin};
 
 use crate::error::ActionError;
@@ -85,8 +85,8 @@ impl Inputs {
         Self {
             limits,
             started: Instant::now(),
-            directories: Cache::with_weighter(ESTIMATED_ITEMS, half, DirectoryWeight),
-            trees: Cache::with_weighter(ESTIMATED_ITEMS, half, TreeWeight),
+            directories: in_one_shard(half, DirectoryWeight),
+            trees: in_one_shard(half, TreeWeight),
         }
     }
 
@@ -205,6 +205,29 @@ fn file_digests(directory: &Directory) -> impl Iterator<Item = Digest> + '_ {
     })
 }
 
+/// A cache of that capacity in bytes. It has one shard, because an item that outweighs its shard is never kept,
+/// and the tree of a large action may take a tenth of the cache.
+fn in_one_shard<T, W: Weighter<Digest, T> + Clone>(
+    capacity_bytes: u64,
+    weighter: W,
+) -> Cache<Digest, T, W>
+where
+    T: Clone,
+{
+    let options = OptionsBuilder::new()
+        .estimated_items_capacity(ESTIMATED_ITEMS)
+        .weight_capacity(capacity_bytes)
+        .shards(1)
+        .build()
+        .expect("all options are given");
+    Cache::with_options(
+        options,
+        weighter,
+        DefaultHashBuilder::default(),
+        DefaultLifecycle::default(),
+    )
+}
+
 /// The caches' hash tables start at this size.
 const ESTIMATED_ITEMS: usize = 1_000;
 
@@ -300,6 +323,20 @@ mod tests {
         let mut expected = vec![lost_file, deep_file, lost_directory];
         expected.sort_unstable();
         assert_eq!(fixture.missing(&root), expected);
+    }
+
+    /// However many shards the cache would have on a machine of many cores.
+    #[test]
+    fn a_tree_that_takes_a_good_part_of_the_cache_is_kept() {
+        let fixture = fixture();
+        let file = fixture.put(b"file");
+        let names: Vec<_> = (0..700).map(|number| format!("file-{number:04}")).collect();
+        let files: Vec<_> = names.iter().map(|name| (name.as_str(), file)).collect();
+        let root = fixture.put(&directory(&files, &[]));
+        let pinned = fixture.load(&root).unwrap();
+        let (bytes, capacity) = (pinned.tree.memory_bytes(), 1 << 19);
+        assert!((capacity / 8..capacity / 2).contains(&bytes), "{bytes}");
+        assert!(fixture.inputs.trees.get(&root).is_some());
     }
 
     #[test]
