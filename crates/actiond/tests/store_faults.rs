@@ -159,7 +159,7 @@ impl Drop for Place {
     }
 }
 
-/// What a server acknowledged, by the number of the blob.
+/// The blobs that a server acknowledged, by their numbers.
 type Told = BTreeMap<u64, Standing>;
 
 /// The action whose cached result names a blob. Only every third blob has one.

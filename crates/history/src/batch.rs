@@ -80,7 +80,7 @@ pub(crate) fn insert(
     insertion.finish()
 }
 
-/// The number after the last record's. Numbers of deleted records come again only if there is none left.
+/// The number after the last record's. It repeats numbers of deleted records only if no record is left.
 fn next_id(transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
     let mut last = transaction.prepare_cached("SELECT coalesce(max(id), 0) + 1 FROM event")?;
     last.query_row([], |row| row.get(0))

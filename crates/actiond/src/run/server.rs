@@ -129,7 +129,8 @@ impl Server {
     }
 }
 
-/// Waits for the end of the server; for ever where there is none, or no longer.
+/// Waits for the end of the server and returns its status. Never returns if no server was started or an earlier
+/// call has returned its end.
 pub(super) async fn end_of(server: &mut Option<&mut Server>) -> String {
     let Some(server) = server else { return pending().await };
     match server.process.wait().await {

@@ -24,8 +24,8 @@ use fuser::{
 /// The size of the disk. It takes memory for what was written.
 const DISK_BYTES: u64 = 512 << 20;
 const PAGE_BYTES: usize = 4096;
-/// What a disk writes as a whole or not at all: ext4 does not mount when half of its superblock, which has
-/// 1 KiB and a checksum, was written.
+/// The number of bytes that a disk writes completely or not at all. ext4 refuses to mount after half of its
+/// superblock, which has 1 KiB and a checksum, was written.
 const SECTOR_BYTES: usize = 4096;
 /// The inode number of the first disk.
 const FIRST_DISK: u64 = 2;

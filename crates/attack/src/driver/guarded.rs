@@ -100,7 +100,7 @@ impl Guarded {
         TlsClient::new(&self.servers, identity)?.channel(self.certificates, NAME).await
     }
 
-    /// What the place that asks for certificates says to a client without TLS.
+    /// Connects without TLS to the listener that requires client certificates.
     pub(crate) async fn connect_in_the_clear(&self) -> Result<Channel> {
         Ok(Endpoint::from_shared(format!("http://{}", self.certificates))?.connect().await?)
     }
@@ -175,7 +175,7 @@ pub(crate) fn bearer(token: &str) -> String {
     format!("Bearer {token}")
 }
 
-/// What a principal is told that asks for an operation, and that cancels it.
+/// The codes that a principal gets for GetOperation and for CancelOperation.
 pub(crate) async fn look_and_cancel(channel: &Channel, token: &str, name: &str) -> [Code; 2] {
     let header: MetadataValue<_> = bearer(token).parse().expect("a token is ASCII");
     let mut operations = OperationsClient::new(channel.clone());

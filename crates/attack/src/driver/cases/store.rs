@@ -66,7 +66,8 @@ async fn nothing_left(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// What is in the upper directories of input roots, where nothing tells an action's files by their owner.
+/// Collects the entries of the upper directories of input roots. With one user id, the owner of a file does not
+/// show whether an action made it.
 fn collect_staged(staging: &Path, found: &mut Vec<std::path::PathBuf>) -> Result<()> {
     for entry in fs::read_dir(staging).context("the staging directories")?.flatten() {
         // Surplus directories are deleted meanwhile.
