@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use history::text::size;
 use store::{Stats, Store};
 use web::{Fact, Facts, Reading, ReadingKind};
 
@@ -140,41 +141,9 @@ fn lines(stats: &Stats) -> Vec<Fact> {
     facts
 }
 
-/// A size for people, with three digits.
-pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let (mut value, mut unit) = (bytes as f64, 0);
-    while value >= 999.5 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    match (unit, value) {
-        (0, _) => format!("{bytes} B"),
-        (_, value) if value < 9.995 => format!("{value:.2} {}", UNITS[unit]),
-        (_, value) if value < 99.95 => format!("{value:.1} {}", UNITS[unit]),
-        (_, value) => format!("{value:.0} {}", UNITS[unit]),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_for_people() {
-        for (bytes, expected) in [
-            (0, "0 B"),
-            (999, "999 B"),
-            (1000, "0.98 KiB"),
-            (1536, "1.50 KiB"),
-            (20 << 30, "20.0 GiB"),
-            (999 << 20, "999 MiB"),
-            (1023 << 20, "1.00 GiB"),
-            (u64::MAX, "16384 PiB"),
-        ] {
-            assert_eq!(size(bytes), expected, "{bytes}");
-        }
-    }
 
     #[test]
     fn names_follow_the_rules_of_prometheus() {

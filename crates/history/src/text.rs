@@ -1,4 +1,4 @@
-//! Times as people read them.
+//! Times and sizes as people read them.
 
 /// A time in microseconds since 1970, as `2026-11-29 13:57:34` in UTC.
 pub fn utc(unix_us: u64) -> String {
@@ -35,6 +35,22 @@ pub fn duration(us: u64) -> String {
     }
 }
 
+/// A size in bytes with three digits and a unit.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    match (unit, value) {
+        (0, _) => format!("{bytes} B"),
+        (_, value) if value < 9.995 => format!("{value:.2} {}", UNITS[unit]),
+        (_, value) if value < 99.95 => format!("{value:.1} {}", UNITS[unit]),
+        (_, value) => format!("{value:.0} {}", UNITS[unit]),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,5 +77,21 @@ mod tests {
         check(2_500_000, "2.5 s");
         check(125_000_000, "2 min 5 s");
         check(7_260_000_000, "2 h 1 min");
+    }
+
+    #[test]
+    fn sizes_for_people() {
+        for (bytes, expected) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "0.98 KiB"),
+            (1536, "1.50 KiB"),
+            (20 << 30, "20.0 GiB"),
+            (999 << 20, "999 MiB"),
+            (1023 << 20, "1.00 GiB"),
+            (u64::MAX, "16384 PiB"),
+        ] {
+            assert_eq!(size(bytes), expected, "{bytes}");
+        }
     }
 }

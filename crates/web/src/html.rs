@@ -124,22 +124,6 @@ pub(crate) fn facts(facts: impl IntoIterator<Item = (&'static str, String)>) -> 
     format!("<dl>\n{rows}</dl>\n")
 }
 
-/// A size for people, with three digits.
-pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let (mut value, mut unit) = (bytes as f64, 0);
-    while value >= 999.5 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    match (unit, value) {
-        (0, _) => format!("{bytes} B"),
-        (_, value) if value < 9.995 => format!("{value:.2} {}", UNITS[unit]),
-        (_, value) if value < 99.95 => format!("{value:.1} {}", UNITS[unit]),
-        (_, value) => format!("{value:.0} {}", UNITS[unit]),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! `show`, `cat`, `ls`, `tree` and `diff`.
 
+use history::text::size;
 use std::process::ExitCode;
 
 use ::proto::actiond::internal::v1::list_records_request::Of;
@@ -14,7 +15,6 @@ use super::blobs::{ReadAction, Reader, gone};
 use super::{live, show};
 use crate::output::{Progress, print, print_bytes};
 use crate::server::Server;
-use crate::store_observers::size;
 
 /// Runs of an action that `show` lists.
 const RUNS_SHOWN: u32 = 10;

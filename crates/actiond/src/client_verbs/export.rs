@@ -7,6 +7,7 @@
 //! DIR/action.txt   platform, timeout, digests
 //! ```
 
+use history::text::size;
 use std::path::Path;
 
 use ::proto::actiond::internal::v1::list_records_request::Of;
@@ -24,7 +25,6 @@ use super::files::Target;
 use super::{live, show};
 use crate::output::print;
 use crate::server::{self, Server};
-use crate::store_observers::size;
 
 pub(crate) fn export(
     server: &Server,

@@ -3,6 +3,7 @@
 //! Names come from clients and actions. A path is written only if it is clean and relative, everything is created
 //! below a directory that was empty, and symlinks are created last, so that no file is written through one.
 
+use history::text::size;
 use std::fs::{File, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -14,7 +15,6 @@ use proto::{ActionResult, Message as _};
 
 use super::blobs::{Reader, gone, joined};
 use crate::output::Progress;
-use crate::store_observers::size;
 
 /// A directory that is being filled.
 pub(crate) struct Target {

@@ -5,13 +5,11 @@ use ::proto::actiond::internal::v1::record::Value as Number;
 use ::proto::actiond::internal::v1::{GetTotalsResponse, Record, RecordOrigin};
 use chain::visible;
 use history::compare::{Comparison, Difference};
-use history::text::{duration, utc};
+use history::text::{duration, size, utc};
 use model::{Digest, DigestFunction, Entry, proto};
 use proto::ActionResult;
 use proto::Message as _;
 use serde_json::{Map, Value, json};
-
-use crate::store_observers::size;
 
 /// A line of JSON.
 pub(crate) fn line(value: &Value) -> String {

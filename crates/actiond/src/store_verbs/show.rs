@@ -1,5 +1,6 @@
 //! The output of the verbs. Pure.
 
+use history::text::size;
 use model::Digest;
 use proto::actiond::internal::v1::list_blobs_response::Blob;
 use proto::actiond::internal::v1::usage::Share;
@@ -8,7 +9,6 @@ use serde_json::{Value, json};
 
 use super::Order;
 use super::access::Removed;
-use crate::store_observers::size;
 
 pub(crate) fn usage(usage: &Usage) -> String {
     let limit = match usage.limit_bytes {

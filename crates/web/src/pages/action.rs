@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 
-use history::text::duration;
+use history::text::{duration, size};
 use history::{AskError, Page, Record};
 use model::proto::{self, Message as _};
 use model::{Digest, DigestFunction};
@@ -11,7 +11,7 @@ use store::Store;
 use super::directory::{download, listing};
 use super::{PageError, RECORD_HEADINGS, message, record_row};
 use crate::ansi;
-use crate::html::{Escaped, facts, layout, link, section, size, table};
+use crate::html::{Escaped, facts, layout, link, section, table};
 use crate::pages::stages;
 use history::Archive;
 

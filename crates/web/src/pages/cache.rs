@@ -1,11 +1,11 @@
 //! The page about the content of the store and its history of the last day.
 
-use history::text::duration;
+use history::text::{duration, size};
 use history::{Archive, AskError, Kind};
 
 use super::PageError;
 use crate::fact::Fact;
-use crate::html::{facts, layout, section, size, table};
+use crate::html::{facts, layout, section, table};
 
 /// A group of files in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,10 +1,11 @@
 //! A directory of an input tree, with links to those below and to downloads.
 
+use history::text::size;
 use model::{Digest, Directory, Entry};
 use store::Store;
 
 use super::{PageError, message};
-use crate::html::{Escaped, Query, layout, link, path, size, table};
+use crate::html::{Escaped, Query, layout, link, path, table};
 
 /// Entries that a page lists; the verbs list all.
 const ENTRIES_SHOWN: usize = 2000;

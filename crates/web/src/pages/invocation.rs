@@ -1,11 +1,11 @@
 //! The list of builds, and the page of one.
 
 use history::reader::{Invocation, Tally};
-use history::text::{duration, utc};
+use history::text::{duration, size, utc};
 use history::{Archive, Kind, Page, Record};
 
 use super::{PageError, RECORD_HEADINGS, record_row, target_link};
-use crate::html::{Escaped, Query, facts, layout, path, section, size, table};
+use crate::html::{Escaped, Query, facts, layout, path, section, table};
 
 /// Builds on one page of the list.
 const INVOCATIONS_SHOWN: u32 = 50;

@@ -73,7 +73,7 @@ pub(crate) fn record_row(record: &Record) -> String {
         outcome = Escaped(&outcome),
         stages = stages(&record.stages),
         time = record.total_us().map(duration).unwrap_or_default(),
-        outputs = crate::html::size(record.output_bytes),
+        outputs = history::text::size(record.output_bytes),
     )
 }
 
