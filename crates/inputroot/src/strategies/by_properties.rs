@@ -6,7 +6,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use model::InputTree;
+use model::{DigestFunctions, InputTree};
 use parking_lot::Mutex;
 
 use super::bind::BindMounts;
@@ -51,6 +51,11 @@ impl<S: InputRoots> ByProperties<S> {
 impl<S: InputRoots> InputRoots for ByProperties<S> {
     fn name(&self) -> &'static str {
         self.plain.name()
+    }
+
+    /// Those of the plain trees; bind mounts present the trees of every function.
+    fn functions(&self) -> DigestFunctions {
+        self.plain.functions()
     }
 
     fn present(

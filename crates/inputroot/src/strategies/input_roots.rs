@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use model::{DigestFunction, DigestFunctions, InputTree, RelPath};
+use model::{DigestFunctions, InputTree, RelPath};
 
 use crate::error::PresentError;
 use crate::interrupt::Interrupt;
@@ -18,9 +18,7 @@ pub trait InputRoots: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// The digest functions whose trees can be presented.
-    fn functions(&self) -> DigestFunctions {
-        DigestFunctions::of(DigestFunction::ALL)
-    }
+    fn functions(&self) -> DigestFunctions;
 
     /// Makes `tree` ready to be attached as an action's input root.
     fn present(
