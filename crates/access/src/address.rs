@@ -13,17 +13,17 @@ use crate::rights::{Rights, RightsError};
 /// - `tls=off`: no TLS at this port, though the others have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
-    /// The place.
-    pub place: Place,
+    /// The endpoint.
+    pub endpoint: Endpoint,
     /// The rights of callers without credentials, if the text names them.
     pub anonymous: Option<Rights>,
     /// Whether clients speak TLS here, if the server has a certificate.
     pub tls: bool,
 }
 
-/// A place to listen at.
+/// An endpoint to listen at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Endpoint {
     /// A TCP address; port 0 takes any free one.
     Tcp(SocketAddr),
     /// The path of a socket in the file system.
@@ -33,9 +33,9 @@ pub enum Place {
 /// A text that is not a [`Listen`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ListenError {
-    /// The part before the `?` is not a place.
+    /// The part before the `?` is not an endpoint.
     #[error("not ADDRESS:PORT or unix:/PATH")]
-    Place,
+    Endpoint,
     /// An option is unknown, or its value is wrong.
     #[error("the options after ? are anonymous=RIGHTS and tls=off, separated by &")]
     Option,
@@ -48,16 +48,16 @@ impl FromStr for Listen {
     type Err = ListenError;
 
     fn from_str(text: &str) -> Result<Self, ListenError> {
-        let (place, options) = match text.split_once('?') {
-            Some((place, options)) => (place, Some(options)),
+        let (endpoint, options) = match text.split_once('?') {
+            Some((endpoint, options)) => (endpoint, Some(options)),
             None => (text, None),
         };
-        let place = match place.strip_prefix("unix:") {
-            Some(path) if path.starts_with('/') => Place::Unix(path.into()),
-            Some(_) => return Err(ListenError::Place),
-            None => Place::Tcp(place.parse().map_err(|_| ListenError::Place)?),
+        let endpoint = match endpoint.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') => Endpoint::Unix(path.into()),
+            Some(_) => return Err(ListenError::Endpoint),
+            None => Endpoint::Tcp(endpoint.parse().map_err(|_| ListenError::Endpoint)?),
         };
-        let mut listen = Self { place, anonymous: None, tls: true };
+        let mut listen = Self { endpoint, anonymous: None, tls: true };
         for option in options.into_iter().flat_map(|options| options.split('&')) {
             match option.split_once('=') {
                 Some(("anonymous", rights)) if listen.anonymous.is_none() => {
@@ -71,7 +71,7 @@ impl FromStr for Listen {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
@@ -109,7 +109,7 @@ mod tests {
             let listen: Listen = text.parse().unwrap();
             let anonymous = anonymous.map(|rights| rights.parse().unwrap());
             assert_eq!((listen.anonymous, listen.tls), (anonymous, tls), "{text}");
-            assert_eq!(listen.place.to_string(), text.split('?').next().unwrap());
+            assert_eq!(listen.endpoint.to_string(), text.split('?').next().unwrap());
         };
         check("127.0.0.1:8980", None, true);
         check("[::1]:0", None, true);
@@ -126,7 +126,7 @@ mod tests {
             assert_eq!(text.parse::<Listen>(), Err(expected), "{text:?}");
         };
         for bad in ["", "8980", "localhost:8980", "unix:", "unix:relative"] {
-            check(bad, ListenError::Place);
+            check(bad, ListenError::Endpoint);
         }
         for bad in ["?", "?x=y", "?tls", "?tls=on", "?tls=off&", "?anonymous=read&anonymous=all"] {
             check(&format!("127.0.0.1:1{bad}"), ListenError::Option);

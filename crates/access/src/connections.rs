@@ -322,7 +322,7 @@ impl AsyncWrite for Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::{Place, SocketMode};
+    use crate::address::{Endpoint, SocketMode};
     use std::os::unix::fs::PermissionsExt as _;
     use tokio_stream::StreamExt as _;
 
@@ -346,7 +346,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_over_the_limit_is_told_so() {
         let listener = listen("127.0.0.1:0").await;
-        let Place::Tcp(address) = *listener.place() else { panic!("a TCP listener") };
+        let Endpoint::Tcp(address) = *listener.endpoint() else { panic!("a TCP listener") };
         let connections = Connections::new(vec![door(listener, Rights::CLIENT)]);
         let mut incoming = std::pin::pin!(connections.limited_to(2));
         let mut open = Vec::new();
@@ -407,7 +407,7 @@ mod tests {
         let (certificate, key) = (files.certificate, files.key);
         let tls = Tls::open(crate::TlsFiles { certificate, key, client_ca: None }).unwrap();
         let listener = listen("127.0.0.1:0").await;
-        let Place::Tcp(address) = *listener.place() else { panic!("a TCP listener") };
+        let Endpoint::Tcp(address) = *listener.endpoint() else { panic!("a TCP listener") };
         let door = Door { tls: Some(Arc::new(tls)), ..door(listener, Rights::CLIENT) };
         // One connection only: those that stop halfway don't take it.
         let mut incoming = std::pin::pin!(Connections::new(vec![door]).limited_to(1));
@@ -429,7 +429,7 @@ mod tests {
     #[tokio::test]
     async fn a_port_for_its_owner_serves_its_owner() {
         let listener = listen("127.0.0.1:0").await;
-        let Place::Tcp(address) = *listener.place() else { panic!("a TCP listener") };
+        let Endpoint::Tcp(address) = *listener.endpoint() else { panic!("a TCP listener") };
         let door = Door { owners: Some(Owners { also: None }), ..door(listener, Rights::CLIENT) };
         let mut incoming = std::pin::pin!(Connections::new(vec![door]).into_stream());
         let (client, served) = tokio::join!(TcpStream::connect(address), incoming.next());
@@ -458,7 +458,7 @@ mod tests {
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let tcp = listen("127.0.0.1:0").await;
-        let Place::Tcp(address) = *tcp.place() else { panic!("a TCP listener") };
+        let Endpoint::Tcp(address) = *tcp.endpoint() else { panic!("a TCP listener") };
         let doors = vec![door(tcp, "read".parse().unwrap()), door(unix, Rights::NONE)];
         let mut incoming = Box::pin(Connections::new(doors).into_stream());
         let _client = TcpStream::connect(address).await.unwrap();
@@ -480,15 +480,15 @@ mod tests {
         let path = directory.path().join("socket");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let place = format!("unix:{}", path.display());
-        let listener = listen(&place).await;
+        let endpoint = format!("unix:{}", path.display());
+        let listener = listen(&endpoint).await;
         // One that is in use is not.
-        let second = Listener::bind(&place.parse().unwrap(), SocketMode(0o600)).await;
+        let second = Listener::bind(&endpoint.parse().unwrap(), SocketMode(0o600)).await;
         assert!(second.is_err());
         assert!(path.exists());
         drop(listener);
         std::fs::write(&path, "a file").unwrap();
-        let second = Listener::bind(&place.parse().unwrap(), SocketMode(0o600)).await;
+        let second = Listener::bind(&endpoint.parse().unwrap(), SocketMode(0o600)).await;
         assert!(second.is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"a file");
     }

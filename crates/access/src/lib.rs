@@ -51,7 +51,7 @@ mod trusted_file;
 pub use accept::accept_tcp;
 #[cfg(target_os = "linux")]
 pub use {
-    address::{Listen, ListenError, Place, SocketMode, SocketModeError},
+    address::{Endpoint, Listen, ListenError, SocketMode, SocketModeError},
     authorize::Authorize,
     certificate::CertificateNames,
     connections::{Caller, Connection, Connections, Door, Owners},

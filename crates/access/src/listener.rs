@@ -9,7 +9,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::accept::{accept_tcp, persistently};
-use crate::address::{Listen, Place, SocketMode};
+use crate::address::{Endpoint, Listen, SocketMode};
 use crate::rights::Rights;
 
 /// Connections that wait to be accepted; the kernel bounds it further.
@@ -25,7 +25,7 @@ const MAX_INHERITED: u32 = 64;
 #[derive(Debug)]
 pub struct Listener {
     pub(crate) socket: Socket,
-    place: Place,
+    endpoint: Endpoint,
     /// The rights of callers without credentials, if its flag names them.
     anonymous: Option<Rights>,
     /// Whether clients speak TLS here, if the server has a certificate.
@@ -49,11 +49,11 @@ pub(crate) enum Accepted {
 /// An error of opening a listener.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// The place can't be listened at.
-    #[error("listening on {place}")]
+    /// The endpoint can't be bound.
+    #[error("listening on {endpoint}")]
     Bind {
-        /// The place.
-        place: Place,
+        /// The endpoint.
+        endpoint: Endpoint,
         /// The system's error.
         #[source]
         source: io::Error,
@@ -86,20 +86,20 @@ impl Listener {
     /// # Errors
     /// [`BindError::Bind`].
     pub async fn bind(listen: &Listen, mode: SocketMode) -> Result<Self, BindError> {
-        let Listen { place, anonymous, tls } = listen;
+        let Listen { endpoint, anonymous, tls } = listen;
         let (anonymous, may_have_tls) = (*anonymous, *tls);
-        let failed = |source| BindError::Bind { place: place.clone(), source };
-        match place {
-            Place::Tcp(address) => {
+        let failed = |source| BindError::Bind { endpoint: endpoint.clone(), source };
+        match endpoint {
+            Endpoint::Tcp(address) => {
                 let listener = TcpListener::bind(address).await.map_err(failed)?;
-                let place = Place::Tcp(listener.local_addr().map_err(failed)?);
+                let endpoint = Endpoint::Tcp(listener.local_addr().map_err(failed)?);
                 let socket = Socket::Tcp(listener);
-                Ok(Self { socket, place, anonymous, may_have_tls, _file: None })
+                Ok(Self { socket, endpoint, anonymous, may_have_tls, _file: None })
             }
-            Place::Unix(path) => {
+            Endpoint::Unix(path) => {
                 let (socket, file) = bind_unix(path, mode).map_err(failed)?;
-                let (socket, place) = (Socket::Unix(socket), place.clone());
-                Ok(Self { socket, place, anonymous, may_have_tls: false, _file: Some(file) })
+                let (socket, endpoint) = (Socket::Unix(socket), endpoint.clone());
+                Ok(Self { socket, endpoint, anonymous, may_have_tls: false, _file: Some(file) })
             }
         }
     }
@@ -109,27 +109,27 @@ impl Listener {
         rustix::io::ioctl_fionbio(&socket, true)?;
         rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
         let family = rustix::net::getsockname(&socket)?.address_family();
-        let (socket, place) = match family {
+        let (socket, endpoint) = match family {
             AddressFamily::UNIX => {
                 let listener = std::os::unix::net::UnixListener::from(socket);
                 let address = listener.local_addr()?;
                 let path = address.as_pathname().unwrap_or(Path::new("(unnamed)")).to_owned();
-                (Socket::Unix(UnixListener::from_std(listener)?), Place::Unix(path))
+                (Socket::Unix(UnixListener::from_std(listener)?), Endpoint::Unix(path))
             }
             AddressFamily::INET | AddressFamily::INET6 => {
                 let listener = std::net::TcpListener::from(socket);
-                let place = Place::Tcp(listener.local_addr()?);
-                (Socket::Tcp(TcpListener::from_std(listener)?), place)
+                let endpoint = Endpoint::Tcp(listener.local_addr()?);
+                (Socket::Tcp(TcpListener::from_std(listener)?), endpoint)
             }
             _ => return Err(io::Error::other("not a TCP or unix socket")),
         };
-        let may_have_tls = matches!(place, Place::Tcp(_));
-        Ok(Self { socket, place, anonymous: None, may_have_tls, _file: None })
+        let may_have_tls = matches!(endpoint, Endpoint::Tcp(_));
+        Ok(Self { socket, endpoint, anonymous: None, may_have_tls, _file: None })
     }
 
-    /// The place that clients can connect to.
-    pub fn place(&self) -> &Place {
-        &self.place
+    /// The endpoint that clients can connect to.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     /// The rights of callers without credentials, if its flag names them.
@@ -144,9 +144,9 @@ impl Listener {
 
     /// Whether only processes of this machine can connect.
     pub fn is_local(&self) -> bool {
-        match &self.place {
-            Place::Tcp(address) => address.ip().to_canonical().is_loopback(),
-            Place::Unix(_) => true,
+        match &self.endpoint {
+            Endpoint::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Endpoint::Unix(_) => true,
         }
     }
 

@@ -112,18 +112,18 @@ mod tests {
 
     #[test]
     fn the_owner_of_a_connection_is_found_while_it_lasts() {
-        for place in ["127.0.0.1:0", "[::1]:0"] {
+        for endpoint in ["127.0.0.1:0", "[::1]:0"] {
             // A machine without IPv6.
-            let Ok(listener) = TcpListener::bind(place) else { continue };
+            let Ok(listener) = TcpListener::bind(endpoint) else { continue };
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (accepted, peer) = listener.accept().unwrap();
             let local = accepted.local_addr().unwrap();
             let own = rustix::process::geteuid().as_raw();
-            assert_eq!(owner(peer, local).unwrap(), Some(own), "{place}");
+            assert_eq!(owner(peer, local).unwrap(), Some(own), "{endpoint}");
             let stranger = SocketAddr::new(peer.ip(), peer.port().wrapping_add(1));
-            assert_eq!(owner(stranger, local).unwrap(), None, "{place}");
+            assert_eq!(owner(stranger, local).unwrap(), None, "{endpoint}");
             drop(client);
-            assert_eq!(owner(peer, local).unwrap(), None, "{place}: it has gone");
+            assert_eq!(owner(peer, local).unwrap(), None, "{endpoint}: it has gone");
         }
     }
 }

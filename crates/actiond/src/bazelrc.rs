@@ -10,12 +10,12 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use access::Place;
+use access::Endpoint;
 use anyhow::ensure;
 
 use crate::cli::ServeArgs;
 use crate::configuration::Configuration;
-use crate::doors::{self, OpenPlace, Protection};
+use crate::doors::{self, OpenEndpoint, Protection};
 
 /// The time to find out whether a server is there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -24,36 +24,36 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// describe.
 ///
 /// # Errors
-/// When the configuration is wrong, or names no place that a client could connect to.
+/// When the configuration is wrong, or names no endpoint that a client could connect to.
 pub fn run(flags: Vec<OsString>) -> anyhow::Result<ExitCode> {
     let arguments = Configuration::load(flags)?.arguments;
     let open = doors::first_place(&arguments)?;
-    if let Place::Tcp(address) = &open.place {
+    if let Endpoint::Tcp(address) = &open.endpoint {
         ensure!(
             address.port() != 0,
             "the server takes any free port: its first lines name it, and --listen=ADDRESS:PORT here \
              says which one it is"
         );
     }
-    if let Err(error) = connect(&open.place) {
-        eprintln!("linux-actiond: no server is at {} now: {error}", open.place);
+    if let Err(error) = connect(&open.endpoint) {
+        eprintln!("linux-actiond: no server is at {} now: {error}", open.endpoint);
     }
     println!("{}", lines(&open, &arguments));
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) fn connect(place: &Place) -> std::io::Result<()> {
-    match place {
-        Place::Tcp(address) => {
+pub(crate) fn connect(endpoint: &Endpoint) -> std::io::Result<()> {
+    match endpoint {
+        Endpoint::Tcp(address) => {
             TcpStream::connect_timeout(&reachable(*address), CONNECT_TIMEOUT).map(drop)
         }
-        Place::Unix(path) => UnixStream::connect(path).map(drop),
+        Endpoint::Unix(path) => UnixStream::connect(path).map(drop),
     }
 }
 
 /// The lines that have Bazel run its actions on the server at `open`; with `rootfs=host` where the
 /// operator allows that.
-pub(crate) fn lines(open: &OpenPlace, arguments: &ServeArgs) -> String {
+pub(crate) fn lines(open: &OpenEndpoint, arguments: &ServeArgs) -> String {
     let mut lines = vec![format!("build --remote_executor={}", executor(open))];
     if open.protection != Protection::Plain {
         lines.push("# The CA of the server, unless the system trusts it:".to_owned());
@@ -63,7 +63,7 @@ pub(crate) fn lines(open: &OpenPlace, arguments: &ServeArgs) -> String {
         lines.push("# build --tls_client_certificate=/path/to/client.pem".to_owned());
         lines.push("# build --tls_client_key=/path/to/client.key".to_owned());
     }
-    if arguments.token_file.is_some() && matches!(open.place, Place::Tcp(_)) {
+    if arguments.token_file.is_some() && matches!(open.endpoint, Endpoint::Tcp(_)) {
         lines.push("# A token that the server knows; better in ~/.bazelrc:".to_owned());
         lines.push("# build --remote_header=authorization=\"Bearer TOKEN\"".to_owned());
     }
@@ -76,11 +76,11 @@ pub(crate) fn lines(open: &OpenPlace, arguments: &ServeArgs) -> String {
 }
 
 /// The server at `open`, as `--remote_executor` names it.
-pub(crate) fn executor(open: &OpenPlace) -> String {
-    match (&open.place, open.protection) {
-        (Place::Tcp(address), Protection::Plain) => format!("grpc://{}", reachable(*address)),
-        (Place::Tcp(address), _) => format!("grpcs://{}", reachable(*address)),
-        (Place::Unix(_), _) => open.place.to_string(),
+pub(crate) fn executor(open: &OpenEndpoint) -> String {
+    match (&open.endpoint, open.protection) {
+        (Endpoint::Tcp(address), Protection::Plain) => format!("grpc://{}", reachable(*address)),
+        (Endpoint::Tcp(address), _) => format!("grpcs://{}", reachable(*address)),
+        (Endpoint::Unix(_), _) => open.endpoint.to_string(),
     }
 }
 
@@ -122,9 +122,9 @@ mod tests {
 
     #[test]
     fn the_address_is_one_to_connect_to() {
-        let check = |place: &str, executor: &str| {
+        let check = |endpoint: &str, executor: &str| {
             let executor = format!("build --remote_executor={executor}");
-            check(&[&format!("--listen={place}")], &[&executor]);
+            check(&[&format!("--listen={endpoint}")], &[&executor]);
         };
         check("0.0.0.0:1", "grpc://127.0.0.1:1");
         check("[::]:1", "grpc://[::1]:1");

@@ -4,32 +4,33 @@ use std::fmt;
 use std::sync::Arc;
 
 use access::{
-    Connections, Door, Listen, Listener, Owners, Place, Policy, Rights, SocketMode, Tls, TlsFiles,
+    Connections, Door, Endpoint, Listen, Listener, Owners, Policy, Rights, SocketMode, Tls,
+    TlsFiles,
 };
 use anyhow::{Context as _, bail, ensure};
 
 use crate::cli::ServeArgs;
 use crate::server::OPERATORS_SOCKET;
 
-/// The place where `serve` listens if neither a flag nor systemd names one.
+/// The endpoint where `serve` listens if neither a flag nor systemd names one.
 const DEFAULT: &str = "127.0.0.1:8980";
 
 /// The listeners, the policy for those who come in, and what both are read from.
 pub(crate) struct Doors {
     pub(crate) connections: Connections,
-    pub(crate) places: Vec<OpenPlace>,
+    pub(crate) places: Vec<OpenEndpoint>,
     pub(crate) policy: Arc<Policy>,
     pub(crate) tls: Option<Arc<Tls>>,
 }
 
-/// A place where the server listens.
+/// An endpoint where the server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct OpenPlace {
-    pub(crate) place: Place,
+pub(crate) struct OpenEndpoint {
+    pub(crate) endpoint: Endpoint,
     pub(crate) protection: Protection,
 }
 
-/// The protection of the bytes at a place.
+/// The protection of the bytes at an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protection {
     /// None, or the machine's own.
@@ -40,32 +41,32 @@ pub(crate) enum Protection {
     MutualTls,
 }
 
-impl fmt::Display for OpenPlace {
+impl fmt::Display for OpenEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let suffix = match self.protection {
             Protection::Plain => "",
             Protection::Tls => " with TLS",
             Protection::MutualTls => " with TLS and client certificates",
         };
-        write!(f, "{}{suffix}", self.place)
+        write!(f, "{}{suffix}", self.endpoint)
     }
 }
 
-/// The first place at which a server with these arguments listens, unless systemd gives it sockets.
+/// The first endpoint at which a server with these arguments listens, unless systemd gives it sockets.
 ///
 /// # Errors
 /// When the flags of TLS do not fit together.
-pub(crate) fn first_place(arguments: &ServeArgs) -> anyhow::Result<OpenPlace> {
-    let default = DEFAULT.parse::<Listen>().context("the default place")?;
+pub(crate) fn first_place(arguments: &ServeArgs) -> anyhow::Result<OpenEndpoint> {
+    let default = DEFAULT.parse::<Listen>().context("the default endpoint")?;
     let listen = arguments.listen.first().unwrap_or(&default);
     let files = tls_files(arguments)?;
-    let has_tls = listen.tls && matches!(listen.place, Place::Tcp(_));
+    let has_tls = listen.tls && matches!(listen.endpoint, Endpoint::Tcp(_));
     let protection = match files.filter(|_| has_tls) {
         None => Protection::Plain,
         Some(TlsFiles { client_ca: Some(_), .. }) => Protection::MutualTls,
         Some(_) => Protection::Tls,
     };
-    Ok(OpenPlace { place: listen.place.clone(), protection })
+    Ok(OpenEndpoint { endpoint: listen.endpoint.clone(), protection })
 }
 
 /// The files that the flags of TLS name.
@@ -86,7 +87,7 @@ pub(crate) fn tls_files(arguments: &ServeArgs) -> anyhow::Result<Option<TlsFiles
 /// Reads certificates and principals, and opens all listeners.
 ///
 /// # Errors
-/// When a file can't be used, or the server can't listen at a place, or must not.
+/// When a file can't be used, or the server can't listen at an endpoint, or must not.
 pub(crate) async fn open(arguments: &ServeArgs) -> anyhow::Result<Doors> {
     let tls = tls_files(arguments)?.map(Tls::open).transpose().context("reading certificates")?;
     let tls = tls.map(Arc::new);
@@ -98,7 +99,7 @@ pub(crate) async fn open(arguments: &ServeArgs) -> anyhow::Result<Doors> {
     let mut doors = Vec::new();
     let mut places = Vec::new();
     for listener in listeners(arguments).await? {
-        let place = listener.place().clone();
+        let endpoint = listener.endpoint().clone();
         let tls = tls.clone().filter(|_| listener.may_have_tls());
         let protection = match &tls {
             None => Protection::Plain,
@@ -106,22 +107,23 @@ pub(crate) async fn open(arguments: &ServeArgs) -> anyhow::Result<Doors> {
             Some(_) => Protection::Tls,
         };
         let facts = Facts {
-            is_tcp: matches!(place, Place::Tcp(_)),
+            is_tcp: matches!(endpoint, Endpoint::Tcp(_)),
             is_local: listener.is_local(),
             protection,
             given: listener.anonymous(),
             has_tokens: policy.has_tokens(),
             has_principals: policy.has_principals(),
         };
-        let anonymous =
-            facts.anonymous(arguments.insecure).with_context(|| format!("listening on {place}"))?;
+        let anonymous = facts
+            .anonymous(arguments.insecure)
+            .with_context(|| format!("listening on {endpoint}"))?;
         let owners = arguments.tcp_owner_only.map(|choice| Owners { also: choice.0 });
         ensure!(
             owners.is_none() || listener.is_local(),
-            "listening on {place}: --tcp-owner-only tells users of this machine apart, and others \
+            "listening on {endpoint}: --tcp-owner-only tells users of this machine apart, and others \
              can connect there"
         );
-        places.push(OpenPlace { place, protection });
+        places.push(OpenEndpoint { endpoint, protection });
         doors.push(Door { listener, anonymous, tls, owners });
     }
     doors.extend(operators_door(arguments).await);
@@ -132,7 +134,8 @@ pub(crate) async fn open(arguments: &ServeArgs) -> anyhow::Result<Doors> {
 /// superuser reach it, and they have all rights there.
 async fn operators_door(arguments: &ServeArgs) -> Option<Door> {
     let path = std::path::absolute(&arguments.root).ok()?.join(OPERATORS_SOCKET);
-    let listen = Listen { place: Place::Unix(path), anonymous: Some(Rights::NONE), tls: false };
+    let listen =
+        Listen { endpoint: Endpoint::Unix(path), anonymous: Some(Rights::NONE), tls: false };
     match Listener::bind(&listen, SocketMode(0o600)).await {
         Ok(listener) => Some(Door { listener, anonymous: Rights::NONE, tls: None, owners: None }),
         Err(error) => {
@@ -145,7 +148,7 @@ async fn operators_door(arguments: &ServeArgs) -> Option<Door> {
 
 async fn listeners(arguments: &ServeArgs) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = access::inherited().context("taking over the sockets of systemd")?;
-    let default = [DEFAULT.parse::<Listen>().context("the default place")?];
+    let default = [DEFAULT.parse::<Listen>().context("the default endpoint")?];
     let nothing_given = arguments.listen.is_empty() && listeners.is_empty();
     for listen in if nothing_given { &default } else { &*arguments.listen } {
         listeners.push(Listener::bind(listen, arguments.listen_mode).await?);
@@ -153,7 +156,7 @@ async fn listeners(arguments: &ServeArgs) -> anyhow::Result<Vec<Listener>> {
     Ok(listeners)
 }
 
-/// The facts that decide about the rights of anonymous callers at a place.
+/// The facts that decide about the rights of anonymous callers at an endpoint.
 #[derive(Debug, Clone, Copy)]
 struct Facts {
     is_tcp: bool,

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use access::{Listen, Place, Policy, Rights};
+use access::{Endpoint, Listen, Policy, Rights};
 use anyhow::{Context as _, bail};
 use events::{Event, Finished, Listener, Listeners, Origin, Stages};
 use history::{Archive, BYTES_MIN, EventFile, HistoryStats};
@@ -43,7 +43,7 @@ impl FromStr for HttpChoice {
             "default" => Ok(Self::Default),
             "off" => Ok(Self::Off),
             address => match address.parse() {
-                Ok(Listen { place: Place::Tcp(address), anonymous, tls: true }) => {
+                Ok(Listen { endpoint: Endpoint::Tcp(address), anonymous, tls: true }) => {
                     Ok(Self::At(address, anonymous))
                 }
                 _ => Err(format!(

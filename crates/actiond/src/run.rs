@@ -43,7 +43,7 @@ use self::server::Server;
 use self::signals::Signals;
 use crate::cli::RunArgs;
 use crate::configuration::Configuration;
-use crate::doors::{self, OpenPlace};
+use crate::doors::{self, OpenEndpoint};
 use crate::{bazelrc, cli};
 
 /// The exit code when the verb fails, and not the command.
@@ -51,7 +51,7 @@ const FAILED: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-/// The variable of the command's environment with the place of the server, as Bazel's
+/// The variable of the command's environment with the endpoint of the server, as Bazel's
 /// `--remote_executor` takes it.
 const ENDPOINT: &str = "ACTIOND_ENDPOINT";
 
@@ -73,13 +73,13 @@ async fn run_command(arguments: &RunArgs, words: Words) -> anyhow::Result<ExitCo
     let mut signals = Signals::listen()?;
     if arguments.shared {
         let settings = Configuration::load(words.of_serve)?.arguments;
-        let place = doors::first_place(&settings)?;
-        bazelrc::connect(&place.place)
-            .with_context(|| format!("--shared: no server is at {}", place.place))?;
-        let session = Session::begin(arguments, &place, &settings)?;
+        let endpoint = doors::first_place(&settings)?;
+        bazelrc::connect(&endpoint.endpoint)
+            .with_context(|| format!("--shared: no server is at {}", endpoint.endpoint))?;
+        let session = Session::begin(arguments, &endpoint, &settings)?;
         let status = session.run(&mut signals, None).await?;
         let seconds = began.elapsed().as_secs_f64();
-        tell(&format!("on the server at {}", place.place), seconds, status);
+        tell(&format!("on the server at {}", endpoint.endpoint), seconds, status);
         return Ok(status.code());
     }
     let mut server = match Server::start(words.of_serve, &mut signals).await? {
@@ -87,7 +87,7 @@ async fn run_command(arguments: &RunArgs, words: Words) -> anyhow::Result<ExitCo
         // Somebody does not want it any more.
         Err(signal) => return Ok(ExitCode::from(signals::exit_code(signal))),
     };
-    let session = Session::begin(arguments, &server.place, &server.settings);
+    let session = Session::begin(arguments, &server.endpoint, &server.settings);
     let status = match &session {
         Ok(session) => session.run(&mut signals, Some(&mut server)).await,
         Err(_) => Ok(Status::Failed),
@@ -138,13 +138,13 @@ impl<'a> Session<'a> {
     /// Writes the lines for Bazel, if they are wanted.
     fn begin(
         arguments: &'a RunArgs,
-        place: &OpenPlace,
+        endpoint: &OpenEndpoint,
         settings: &cli::ServeArgs,
     ) -> anyhow::Result<Self> {
         if let Some(path) = &arguments.bazelrc_out {
-            write_bazelrc(path, place, settings)?;
+            write_bazelrc(path, endpoint, settings)?;
         }
-        let endpoint = bazelrc::executor(place);
+        let endpoint = bazelrc::executor(endpoint);
         Ok(Self { command: &arguments.command, endpoint })
     }
 
@@ -185,8 +185,12 @@ fn tell(of_server: &str, seconds: f64, status: Status) {
     eprintln!("linux-actiond: {of_server}; {seconds:.1} s, exit status {}", status.number());
 }
 
-fn write_bazelrc(path: &Path, place: &OpenPlace, settings: &cli::ServeArgs) -> anyhow::Result<()> {
-    let lines = bazelrc::lines(place, settings);
+fn write_bazelrc(
+    path: &Path,
+    endpoint: &OpenEndpoint,
+    settings: &cli::ServeArgs,
+) -> anyhow::Result<()> {
+    let lines = bazelrc::lines(endpoint, settings);
     std::fs::write(path, lines + "\n").with_context(|| format!("writing {}", path.display()))
 }
 

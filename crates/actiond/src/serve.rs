@@ -166,7 +166,7 @@ fn is_in_memory(root: &Path) -> bool {
     rustix::fs::statfs(root).is_ok_and(|file_system| file_system.f_type == TMPFS_MAGIC)
 }
 
-/// The worker, the digest functions that are offered, and what the worker's root views are made of and
+/// The worker, the digest functions that are offered, and what the worker's root file systems are made of and
 /// must outlive it.
 fn start_worker(
     arguments: &ServeArgs,

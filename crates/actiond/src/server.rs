@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use access::{Listen, Place};
+use access::{Endpoint, Listen};
 use anyhow::Context as _;
 use tokio::runtime::Runtime;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{self, Channel};
 use tonic::{Code, Request, Status};
 
 /// The name of the socket in the root directory, where a server listens for verbs.
@@ -48,33 +48,33 @@ impl Interceptor for Token {
 }
 
 impl Server {
-    /// The server at that place, or the one that has the store at `root`.
+    /// The server at that endpoint, or the one that has the store at `root`.
     ///
     /// # Errors
     /// When nothing listens there.
     pub(crate) fn of(root: &Path, server: Option<&Listen>) -> anyhow::Result<Self> {
         if let Some(listen) = server {
-            return Self::connect(&listen.place);
+            return Self::connect(&listen.endpoint);
         }
         let root = std::path::absolute(root).context("finding the root directory")?;
-        let place = Place::Unix(root.join(OPERATORS_SOCKET));
-        Self::connect(&place).with_context(|| {
+        let endpoint = Endpoint::Unix(root.join(OPERATORS_SOCKET));
+        Self::connect(&endpoint).with_context(|| {
             format!(
                 "no server answers for the root directory {}; start one with `linux-actiond serve`, name \
-                 its root with --root, or the place where it listens with --server",
+                 its root with --root, or the endpoint where it listens with --server",
                 root.display()
             )
         })
     }
 
-    /// The server at that place.
+    /// The server at that endpoint.
     ///
     /// # Errors
     /// When nothing listens there.
-    pub(crate) fn connect(place: &Place) -> anyhow::Result<Self> {
-        let uri = match place {
-            Place::Tcp(address) => format!("http://{address}"),
-            Place::Unix(path) => {
+    pub(crate) fn connect(endpoint: &Endpoint) -> anyhow::Result<Self> {
+        let uri = match endpoint {
+            Endpoint::Tcp(address) => format!("http://{address}"),
+            Endpoint::Unix(path) => {
                 let path = path.to_str().context("the path of the socket is not UTF-8")?;
                 format!("unix:{path}")
             }
@@ -83,9 +83,10 @@ impl Server {
             .enable_all()
             .build()
             .context("starting the client")?;
-        let endpoint = Endpoint::from_shared(uri).context("naming the server")?;
-        let connected = runtime.block_on(endpoint.connect());
-        let channel = connected.with_context(|| format!("connecting to the server at {place}"))?;
+        let channel = transport::Endpoint::from_shared(uri).context("naming the server")?;
+        let connected = runtime.block_on(channel.connect());
+        let channel =
+            connected.with_context(|| format!("connecting to the server at {endpoint}"))?;
         let channel = InterceptedService::new(channel, Token::from_environment()?);
         Ok(Self { runtime, channel })
     }

@@ -4,7 +4,7 @@
 //! import:  layout (directory or tar) ──► layers, verified ──► files in the CAS, directories as
 //!          REAPI Directory blobs ──► <root>/images/<hash of the name>.json
 //! serve:   record ──► input tree, complete and pinned ──► EROFS image and overlay, mounted once
-//!          ──► runtimes::RootView
+//!          ──► runtimes::Rootfs
 //! ```
 //!
 //! An image becomes an input tree because that is what the store and [`inputroot`] are good at: its

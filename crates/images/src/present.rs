@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use inputroot::{Attachment, InputRoots, PresentError, PresentRequest, Presented};
 use model::{AssembleError, Chain, Digest, Directory, InputTree, LoadError, TreeLimits};
-use runtimes::RootView;
+use runtimes::Rootfs;
 use store::{Cas, Pin, Store, StoreError};
 
 use crate::record::{self, Record, RecordError};
@@ -66,7 +66,7 @@ impl Images {
     pub fn open(
         store: &Store,
         input_roots: &dyn InputRoots,
-    ) -> Result<(Self, Vec<(String, RootView)>), RecordError> {
+    ) -> Result<(Self, Vec<(String, Rootfs)>), RecordError> {
         let mut images = Self::default();
         let mut views = Vec::new();
         for record in record::list(store.path())? {
@@ -88,7 +88,7 @@ fn open(
     input_roots: &dyn InputRoots,
     record: &Record,
     number: usize,
-) -> Result<(MountedImage, RootView), OpenImageError> {
+) -> Result<(MountedImage, Rootfs), OpenImageError> {
     let tree = Arc::new(assemble(store.cas(), record.root)?);
     // Pinned first and asked second: what is found present then stays.
     let pin = Pinned(store.cas().pin(Arc::<InputTree>::clone(&tree)));
@@ -100,7 +100,7 @@ fn open(
     let attached =
         Attached::at(store.path().join(MOUNT_POINTS).join(number.to_string()), &presented)?;
     let content = record.root.to_string();
-    let view = runtimes::image_view(&attached.path, record.name.as_str(), &content)?;
+    let view = runtimes::image_rootfs(&attached.path, record.name.as_str(), &content)?;
     Ok((MountedImage { _attached: attached, _presented: presented, _pin: pin }, view))
 }
 

@@ -147,7 +147,7 @@ impl InputTree {
         limits: TreeLimits,
         load: &mut dyn FnMut(&Digest) -> Loaded<E>,
     ) -> Result<Self, AssembleError<E>> {
-        let mut survey = Survey::new(limits, load);
+        let mut survey = Scan::new(limits, load);
         survey.descend(root)?;
         if !survey.missing.is_empty() {
             return Err(AssembleError::Missing(survey.missing));
@@ -229,7 +229,7 @@ impl InputTree {
 }
 
 /// The first pass: which directories there are, and how much tree they make.
-struct Survey<'a, E> {
+struct Scan<'a, E> {
     limits: TreeLimits,
     load: &'a mut dyn FnMut(&Digest) -> Loaded<E>,
     /// The result of `load` for each digest; `None` for a missing directory.
@@ -244,7 +244,7 @@ struct Survey<'a, E> {
 /// The directories of one level, each with how often it occurs there.
 type Level = HashMap<Digest, u64>;
 
-impl<'a, E> Survey<'a, E> {
+impl<'a, E> Scan<'a, E> {
     fn new(limits: TreeLimits, load: &'a mut dyn FnMut(&Digest) -> Loaded<E>) -> Self {
         Self {
             limits: TreeLimits {

@@ -18,7 +18,7 @@ use crate::execution::MAX_ACTION_BYTES;
 use crate::grpc::{Call, Encoded, Methods};
 use crate::inline::{MAX_INLINED_BYTES, Wanted};
 use crate::lookups::Lookups;
-use crate::memory::Loan;
+use crate::memory::Reservation;
 use crate::{below, blocking, origin, request, status};
 
 fn lookup_failed(error: &CacheError) -> Status {
@@ -75,12 +75,13 @@ impl Methods for ActionCache {
     const NAME: &'static str = "build.bazel.remote.execution.v2.ActionCache";
 
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
-        let loan = call.loan();
+        let reservation = call.reservation();
         match method {
-            "GetActionResult" => call
-                .unary(move |request| self.clone().get_action_result(request, Arc::clone(&loan))),
+            "GetActionResult" => call.unary(move |request| {
+                self.clone().get_action_result(request, Arc::clone(&reservation))
+            }),
             "UpdateActionResult" => call.unary(move |request| {
-                self.clone().update_action_result(request, Arc::clone(&loan))
+                self.clone().update_action_result(request, Arc::clone(&reservation))
             }),
             _ => call.unimplemented(),
         }
@@ -92,7 +93,7 @@ impl ActionCache {
     async fn get_action_result(
         self,
         request: Request<GetActionResultRequest>,
-        loan: Arc<Loan>,
+        reservation: Arc<Reservation>,
     ) -> Result<Response<Encoded>, Status> {
         let origin = Arc::new(origin::of(request.metadata(), request.extensions()));
         check_instance(request.extensions(), &request.get_ref().instance_name)?;
@@ -119,7 +120,7 @@ impl ActionCache {
             }
         }
         below::fetch_result(&self.store, &self.worker, &instance, action, caller).await?;
-        // Lasts until the result was borrowed for.
+        // Lasts until the result was reserved for.
         let _turn = self.lookups.turn().await;
         let (store, worker) = (Arc::clone(&self.store), self.worker.clone());
         let result = blocking::run_for_caller(move |caller| {
@@ -128,10 +129,10 @@ impl ActionCache {
             let result = cached.ok_or_else(|| not_cached(&action))?;
             let result_bytes = result.message().len() as u64;
             if wanted.is_nothing() {
-                loan.grow_by(result_bytes)?;
+                reservation.grow_by(result_bytes)?;
                 return Ok(result);
             }
-            loan.grow_by(2 * result_bytes + MAX_INLINED_BYTES)?;
+            reservation.grow_by(2 * result_bytes + MAX_INLINED_BYTES)?;
             wanted.fill(store.cas(), action.function(), &result, caller)
         })
         .await?;
@@ -145,7 +146,7 @@ impl ActionCache {
     async fn update_action_result(
         self,
         request: Request<UpdateActionResultRequest>,
-        loan: Arc<Loan>,
+        reservation: Arc<Reservation>,
     ) -> Result<Response<ActionResult>, Status> {
         check_instance(request.extensions(), &request.get_ref().instance_name)?;
         let message = request.into_inner();
@@ -160,7 +161,7 @@ impl ActionCache {
         let result = message.action_result.ok_or(ResultRefused::Missing).map_err(refused)?;
         foreign_result::check(&result, function).map_err(refused)?;
         // The message, and the entry that is made of it.
-        loan.grow_by(2 * result.encoded_len() as u64)?;
+        reservation.grow_by(2 * result.encoded_len() as u64)?;
         let (store, owner) = (Arc::clone(&self.store), instance.clone());
         let (result, is_kept) = blocking::run(move || {
             let cache = store.action_cache();

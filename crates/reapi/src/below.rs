@@ -12,7 +12,7 @@ use store::Store;
 use tonic::Status;
 use worker::{CacheError, Worker};
 
-use crate::memory::Loan;
+use crate::memory::Reservation;
 use crate::{blocking, status};
 
 /// Memory for a blob that is asked for: its digest in the lists of the tier and in the table of what is under
@@ -25,7 +25,7 @@ const MAX_DIRECTORIES: usize = 100_000;
 /// Fetches those of the blobs that are not here.
 pub(crate) async fn fetch(
     store: &Store,
-    loan: &Loan,
+    reservation: &Reservation,
     blobs: impl IntoIterator<Item = Digest> + Send,
     caller: Bytes,
 ) -> Result<(), Status> {
@@ -36,7 +36,7 @@ pub(crate) async fn fetch(
     if absent.is_empty() {
         return Ok(());
     }
-    loan.grow_by(BLOB_MEMORY_BYTES * absent.len() as u64)?;
+    reservation.grow_by(BLOB_MEMORY_BYTES * absent.len() as u64)?;
     tier.fetch(absent, caller).await;
     Ok(())
 }
@@ -68,7 +68,7 @@ pub(crate) async fn fetch_result(
 /// Fetches the directories of a tree that are not here, level by level.
 pub(crate) async fn fetch_directories(
     store: &Arc<Store>,
-    loan: &Loan,
+    reservation: &Reservation,
     root: Digest,
     caller: &Bytes,
 ) -> Result<(), Status> {
@@ -78,11 +78,11 @@ pub(crate) async fn fetch_directories(
     let mut seen = HashSet::from([root]);
     let mut level = vec![root];
     while !level.is_empty() && seen.len() <= MAX_DIRECTORIES {
-        fetch(store, loan, level.iter().copied(), caller.clone()).await?;
+        fetch(store, reservation, level.iter().copied(), caller.clone()).await?;
         let here = Arc::clone(store);
         let children = blocking::run(move || children(&here, &level)).await?;
         level = children.into_iter().filter(|digest| seen.insert(*digest)).collect();
-        loan.grow_by(BLOB_MEMORY_BYTES * level.len() as u64)?;
+        reservation.grow_by(BLOB_MEMORY_BYTES * level.len() as u64)?;
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use worker::{Done, ExecuteRequest, OperationState, SubmitError, Subscription, Wo
 use crate::grpc::{Call, Methods};
 use crate::inline::{MAX_INLINED_BYTES, Wanted};
 use crate::lookups::Lookups;
-use crate::memory::Loan;
+use crate::memory::Reservation;
 use crate::operation::{UnknownOperation, message};
 use crate::operations::check_visible;
 use crate::{below, blocking, origin, request, status};
@@ -26,7 +26,7 @@ use crate::{below, blocking, origin, request, status};
 /// clients and proxies between take silence for a broken connection.
 const REPEAT: Duration = Duration::from_secs(30);
 
-/// Actions up to this size are read without borrowing: real ones take some hundred bytes.
+/// Actions up to this size are read without reserving: real ones take some hundred bytes.
 const SMALL_ACTION_BYTES: u64 = 4 << 10;
 
 /// The largest Action that the worker reads.
@@ -75,13 +75,13 @@ impl Execution {
         &self,
         subscription: Subscription,
         wanted: Wanted,
-        lent: Lent,
+        reserved: Lent,
     ) -> BoxStream<Operation> {
         let following = Following {
             subscription,
             store: Arc::clone(&self.store),
             wanted: Arc::new(wanted),
-            lent,
+            reserved,
             last: None,
         };
         Box::pin(futures_util::stream::unfold(following, |mut following| async move {
@@ -97,15 +97,15 @@ impl Methods for Execution {
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
         match method {
             "Execute" => {
-                let loan = call.loan();
+                let reservation = call.reservation();
                 call.server_streaming(move |request| {
-                    self.clone().execute(request, Arc::clone(&loan))
+                    self.clone().execute(request, Arc::clone(&reservation))
                 })
             }
             "WaitExecution" => {
-                let loan = call.loan();
+                let reservation = call.reservation();
                 call.server_streaming(move |request| {
-                    self.clone().wait_execution(request, Arc::clone(&loan))
+                    self.clone().wait_execution(request, Arc::clone(&reservation))
                 })
             }
             _ => call.unimplemented(),
@@ -117,7 +117,7 @@ impl Execution {
     async fn execute(
         self,
         request: Request<proto::build::bazel::remote::execution::v2::ExecuteRequest>,
-        loan: Arc<Loan>,
+        reservation: Arc<Reservation>,
     ) -> Result<Response<BoxStream<Operation>>, Status> {
         let origin = Arc::new(origin::of(request.metadata(), request.extensions()));
         let caller = origin::encoded(request.metadata());
@@ -140,20 +140,20 @@ impl Execution {
         let wanted =
             Wanted::new(message.inline_stdout, message.inline_stderr, message.inline_output_files);
         if action.size_bytes() > SMALL_ACTION_BYTES {
-            loan.grow_by(2 * action.size_bytes().min(MAX_ACTION_BYTES))?;
+            reservation.grow_by(2 * action.size_bytes().min(MAX_ACTION_BYTES))?;
         }
         if self.store.tier().is_some() {
             if !request.skip_cache_lookup {
                 let (instance, caller) = (&request.instance, caller.clone());
                 below::fetch_result(&self.store, &self.worker, instance, action, caller).await?;
             }
-            below::fetch(&self.store, &loan, [action], caller).await?;
+            below::fetch(&self.store, &reservation, [action], caller).await?;
         }
         // Going to another thread and back costs more than what is done there, mostly.
         let mut lent_bytes = 0;
         let subscription = match self.worker.execute(&self.store.resident(), &request) {
             Err(SubmitError::WouldWait) => {
-                // Lasts until a cached result was borrowed for.
+                // Lasts until a cached result was reserved for.
                 let _turn = self.lookups.turn().await;
                 let (worker, store) = (self.worker.clone(), Arc::clone(&self.store));
                 let execute = move || {
@@ -162,29 +162,37 @@ impl Execution {
                 };
                 let subscription = blocking::run(execute).await?;
                 lent_bytes = subscription.memory_bytes();
-                loan.grow_by(lent_bytes)?;
+                reservation.grow_by(lent_bytes)?;
                 subscription
             }
             submitted => submitted.map_err(|error| not_taken_on(&error))?,
         };
-        Ok(Response::new(self.follow(subscription, wanted, Lent { loan, bytes: lent_bytes })))
+        Ok(Response::new(self.follow(
+            subscription,
+            wanted,
+            Lent { reservation, bytes: lent_bytes },
+        )))
     }
 
     async fn wait_execution(
         self,
         request: Request<WaitExecutionRequest>,
-        loan: Arc<Loan>,
+        reservation: Arc<Reservation>,
     ) -> Result<Response<BoxStream<Operation>>, Status> {
         let name = &request.get_ref().name;
         check_visible(&self.worker, request.extensions(), name)?;
         let subscription = self.worker.attach(name).ok_or_else(|| UnknownOperation::new(name))?;
-        Ok(Response::new(self.follow(subscription, Wanted::default(), Lent { loan, bytes: 0 })))
+        Ok(Response::new(self.follow(
+            subscription,
+            Wanted::default(),
+            Lent { reservation, bytes: 0 },
+        )))
     }
 }
 
-/// The loan of a call, and how much of it is for the operation.
+/// The reservation of a call, and how much of it is for the operation.
 struct Lent {
-    loan: Arc<Loan>,
+    reservation: Arc<Reservation>,
     bytes: u64,
 }
 
@@ -193,7 +201,7 @@ struct Following {
     subscription: Subscription,
     store: Arc<Store>,
     wanted: Arc<Wanted>,
-    lent: Lent,
+    reserved: Lent,
     last: Option<Arc<OperationState>>,
 }
 
@@ -209,12 +217,12 @@ impl Following {
         let name = self.subscription.operation_name();
         let Some(done) = &state.done else { return Ok(message(name, &state)) };
         // The answer, which may be forgotten elsewhere by now, and the message with it.
-        let Lent { loan, bytes } = &self.lent;
-        loan.grow_by((2 * done.memory_bytes()).saturating_sub(*bytes))?;
+        let Lent { reservation, bytes } = &self.reserved;
+        reservation.grow_by((2 * done.memory_bytes()).saturating_sub(*bytes))?;
         let Some(result) = done.result.clone().filter(|_| !self.wanted.is_nothing()) else {
             return Ok(message(name, &state));
         };
-        loan.grow_by(result.message().len() as u64 + MAX_INLINED_BYTES)?;
+        reservation.grow_by(result.message().len() as u64 + MAX_INLINED_BYTES)?;
         let (store, wanted) = (Arc::clone(&self.store), Arc::clone(&self.wanted));
         let function = state.action.function();
         let filled = blocking::run_for_caller(move |caller| {

@@ -24,7 +24,7 @@ use tonic::codegen::{BoxFuture, BoxStream, http};
 use tonic::{Code, Extensions, Request, Response, Status};
 
 use crate::grpc::{Call, Methods};
-use crate::memory::Loan;
+use crate::memory::Reservation;
 use crate::{blocking, request, status};
 
 /// Records of one answer, unless the caller asks for fewer.
@@ -53,14 +53,13 @@ impl Methods for History {
     const NAME: &'static str = "actiond.internal.v1.History";
 
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
-        let loan = call.loan();
+        let reservation = call.reservation();
         match method {
-            "ListActions" => {
-                call.unary(move |request| std::future::ready(self.list_actions(&request, &loan)))
-            }
-            "ListRecords" => {
-                call.unary(move |request| self.clone().list_records(request, Arc::clone(&loan)))
-            }
+            "ListActions" => call.unary(move |request| {
+                std::future::ready(self.list_actions(&request, &reservation))
+            }),
+            "ListRecords" => call
+                .unary(move |request| self.clone().list_records(request, Arc::clone(&reservation))),
             "FollowRecords" => call.server_streaming(move |request| {
                 std::future::ready(Ok(Response::new(self.follow_records(&request))))
             }),
@@ -74,11 +73,11 @@ impl History {
     fn list_actions(
         &self,
         request: &Request<ListActionsRequest>,
-        loan: &Loan,
+        reservation: &Reservation,
     ) -> Result<Response<ListActionsResponse>, Status> {
         let now = Instant::now();
         let (queued, running) = self.archive.now.counts();
-        loan.grow_by(ACTION_BYTES * (queued + running) as u64)?;
+        reservation.grow_by(ACTION_BYTES * (queued + running) as u64)?;
         let snapshot = self.archive.now.snapshot();
         let live = snapshot.running.iter().chain(&snapshot.queued);
         let visible = live.filter(|live| is_visible(request.extensions(), &live.instance));
@@ -89,11 +88,11 @@ impl History {
     async fn list_records(
         self,
         request: Request<ListRecordsRequest>,
-        loan: Arc<Loan>,
+        reservation: Arc<Reservation>,
     ) -> Result<Response<ListRecordsResponse>, Status> {
         let (_, extensions, message) = request.into_parts();
         let limit = if message.limit == 0 { RECORDS_MAX } else { message.limit.min(RECORDS_MAX) };
-        loan.grow_by(2 * RECORD_BYTES * u64::from(limit))?;
+        reservation.grow_by(2 * RECORD_BYTES * u64::from(limit))?;
         let of = match message.of {
             Some(Of::ActionDigest(digest)) => {
                 let (offered, value) = (&self.offered, message.digest_function);

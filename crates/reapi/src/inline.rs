@@ -44,7 +44,7 @@ impl From<FillError> for Status {
 
 impl Wanted {
     pub(crate) fn new(stdout: bool, stderr: bool, mut output_files: Vec<String>) -> Self {
-        // In place: the list was borrowed for when it was decoded.
+        // In place: the list was reserved for when it was decoded.
         output_files.sort_unstable();
         Self { stdout, stderr, output_files }
     }

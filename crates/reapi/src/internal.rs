@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 
 use crate::cas::OUTCOME_BYTES;
 use crate::grpc::{Call, Methods};
-use crate::memory::Loan;
+use crate::memory::Reservation;
 use crate::{blocking, request, status};
 
 /// The service.
@@ -37,9 +37,14 @@ impl Methods for InternalCas {
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
         match method {
             "DeleteBlobs" => {
-                let loan = call.loan();
+                let reservation = call.reservation();
                 call.unary(move |request| {
-                    delete_blobs(Arc::clone(&self.store), Arc::clone(&loan), self.offered, request)
+                    delete_blobs(
+                        Arc::clone(&self.store),
+                        Arc::clone(&reservation),
+                        self.offered,
+                        request,
+                    )
                 })
             }
             _ => call.unimplemented(),
@@ -51,14 +56,14 @@ impl Methods for InternalCas {
 /// while an action or a result needs it.
 async fn delete_blobs(
     store: Arc<Store>,
-    loan: Arc<Loan>,
+    reservation: Arc<Reservation>,
     offered: DigestFunctions,
     request: Request<DeleteBlobsRequest>,
 ) -> Result<Response<DeleteBlobsResponse>, Status> {
     let message = request.into_inner();
     request::instance_name(&message.instance_name)?;
     let function = request::function(&offered, message.digest_function, &message.blob_digests)?;
-    loan.grow_by(OUTCOME_BYTES * message.blob_digests.len() as u64)?;
+    reservation.grow_by(OUTCOME_BYTES * message.blob_digests.len() as u64)?;
     let responses = blocking::run(move || {
         let outcome = |encoded: Bytes| DeleteBlobsOutcome {
             status: Some(status::to_rpc(delete_one(&store, function, &encoded))),

@@ -1,7 +1,7 @@
 //! How many cached results are read from the disk at a time.
 //!
-//! How large a cached result is shows only when it was read, so a call can borrow for it only
-//! afterwards. Until then it is held without a loan, which only a few calls may do at once.
+//! How large a cached result is shows only when it was read, so a call can reserve for it only
+//! afterwards. Until then it is held without a reservation, which only a few calls may do at once.
 
 use std::sync::Arc;
 

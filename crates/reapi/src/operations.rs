@@ -18,7 +18,7 @@ use tonic::{Extensions, Request, Response, Status};
 use worker::{Forgotten, Subscription, Worker};
 
 use crate::grpc::{Call, Methods};
-use crate::memory::Loan;
+use crate::memory::Reservation;
 use crate::operation::{UnknownOperation, message};
 use crate::operation_filter::Filter;
 
@@ -61,11 +61,11 @@ impl Operations {
         &self,
         extensions: &Extensions,
         name: &str,
-        loan: &Loan,
+        reservation: &Reservation,
     ) -> Result<Operation, Status> {
         let state = self.attach(extensions, name)?.next().await;
         let state = state.ok_or_else(|| UnknownOperation::new(name))?;
-        loan.grow_by(state.memory_bytes())?;
+        reservation.grow_by(state.memory_bytes())?;
         Ok(message(name, &state))
     }
 }
@@ -74,19 +74,19 @@ impl Methods for Operations {
     const NAME: &'static str = "google.longrunning.Operations";
 
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
-        let loan = call.loan();
+        let reservation = call.reservation();
         match method {
-            "GetOperation" => {
-                call.unary(move |request| self.clone().get_operation(request, Arc::clone(&loan)))
-            }
-            "WaitOperation" => {
-                call.unary(move |request| self.clone().wait_operation(request, Arc::clone(&loan)))
-            }
+            "GetOperation" => call.unary(move |request| {
+                self.clone().get_operation(request, Arc::clone(&reservation))
+            }),
+            "WaitOperation" => call.unary(move |request| {
+                self.clone().wait_operation(request, Arc::clone(&reservation))
+            }),
             "CancelOperation" => call.unary(move |request| ready(self.cancel_operation(&request))),
             "DeleteOperation" => call.unary(move |request| ready(self.delete_operation(&request))),
-            "ListOperations" => {
-                call.unary(move |request| self.clone().list_operations(request, Arc::clone(&loan)))
-            }
+            "ListOperations" => call.unary(move |request| {
+                self.clone().list_operations(request, Arc::clone(&reservation))
+            }),
             _ => call.unimplemented(),
         }
     }
@@ -96,16 +96,16 @@ impl Operations {
     async fn get_operation(
         self,
         request: Request<GetOperationRequest>,
-        loan: Arc<Loan>,
+        reservation: Arc<Reservation>,
     ) -> Result<Response<Operation>, Status> {
-        let answer = self.look(request.extensions(), &request.get_ref().name, &loan).await?;
+        let answer = self.look(request.extensions(), &request.get_ref().name, &reservation).await?;
         Ok(Response::new(answer))
     }
 
     async fn wait_operation(
         self,
         request: Request<WaitOperationRequest>,
-        loan: Arc<Loan>,
+        reservation: Arc<Reservation>,
     ) -> Result<Response<Operation>, Status> {
         let extensions = request.extensions();
         let request = request.get_ref();
@@ -120,7 +120,7 @@ impl Operations {
         let _ = tokio::time::timeout(wait(request), end).await;
         let state = latest.ok_or_else(|| UnknownOperation::new(&request.name))?;
         // The state, which may be forgotten elsewhere by now, and the message.
-        loan.grow_by(2 * state.memory_bytes())?;
+        reservation.grow_by(2 * state.memory_bytes())?;
         Ok(Response::new(message(&request.name, &state)))
     }
 
@@ -139,7 +139,7 @@ impl Operations {
     async fn list_operations(
         self,
         request: Request<ListOperationsRequest>,
-        loan: Arc<Loan>,
+        reservation: Arc<Reservation>,
     ) -> Result<Response<ListOperationsResponse>, Status> {
         let extensions = request.extensions();
         let request = request.get_ref();
@@ -161,7 +161,7 @@ impl Operations {
             if !filter.matches(&name, &state) {
                 continue;
             }
-            loan.grow_by(state.memory_bytes())?;
+            reservation.grow_by(state.memory_bytes())?;
             if !page.push(message(&name, &state)) {
                 break;
             }

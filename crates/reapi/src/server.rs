@@ -26,7 +26,7 @@ use crate::grpc::Endpoint;
 use crate::history::History;
 use crate::internal::InternalCas;
 use crate::lookups::Lookups;
-use crate::memory::{Accounted, Budget, Lending};
+use crate::memory::{Accounted, Budget, QuotaService};
 use crate::operations::Operations;
 use crate::reflection;
 use crate::store_maintenance::StoreMaintenance;
@@ -36,14 +36,14 @@ use crate::store_maintenance::StoreMaintenance;
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 
 /// Unread bytes of one connection: a few such streams. Handlers take what comes
-/// off the wire at once, and borrow for what they keep: see [`crate::memory`].
+/// off the wire at once, and reserve for what they keep: see [`crate::memory`].
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// Largest frame that clients may send: fewer of them mean fewer headers to read.
 const MAX_FRAME_BYTES: u32 = 256 << 10;
 
 /// Messages of the health and reflection services, which name a service or a file. Their strings are
-/// copied without being borrowed for.
+/// copied without being reserved for.
 const MAX_NAME_MESSAGE_BYTES: usize = 16 << 10;
 
 /// Streams of one connection. Bazel opens 100, others as many as they have
@@ -142,15 +142,15 @@ where
 {
     let capabilities = Capabilities::new(services.functions, &policy);
     let budget = Budget::of_this_machine();
-    let accounts = Arc::clone(&budget);
-    let incoming = incoming.map(move |io| io.map(|io| Accounted::new(io, accounts.account())));
-    let lending = tower_layer::layer_fn(move |service| {
-        Lending::<_, IO::ConnectInfo>::new(service, Arc::clone(&budget))
+    let quotas = Arc::clone(&budget);
+    let incoming = incoming.map(move |io| io.map(|io| Accounted::new(io, quotas.quota())));
+    let reserving = tower_layer::layer_fn(move |service| {
+        QuotaService::<_, IO::ConnectInfo>::new(service, Arc::clone(&budget))
     });
     let authorize =
         tower_layer::layer_fn(move |service| Authorize::new(service, Arc::clone(&policy)));
     Server::builder()
-        .layer(lending)
+        .layer(reserving)
         .layer(authorize)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

@@ -88,11 +88,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{Library, RootView};
+    use crate::{Library, Rootfs};
 
     /// Two libraries, one with a shell, the host, and an image.
     fn everything() -> Runtimes {
-        let view = || Arc::new(RootView::bare());
+        let view = || Arc::new(Rootfs::bare());
         let libc = [
             ("glibc2.31".to_owned(), Library { alone: view(), with_shell: Some(view()) }),
             ("glibc2.36".to_owned(), Library { alone: view(), with_shell: None }),

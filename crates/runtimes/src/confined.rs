@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-use crate::view::Item;
+use crate::rootfs::Item;
 
 /// The largest file that is copied into a view; a large `ld.so.cache` has 300 KiB.
 const MAX_FILE_BYTES: u64 = 4 << 20;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::OpenError;
 use crate::confined::{ConfinedRoot, ReadError};
 use crate::environment::{Content, Watched};
-use crate::view::{Builder, Item, RootView};
+use crate::rootfs::{Builder, Item, Rootfs};
 
 /// The directories of programs and libraries beside `/usr`; on most distributions links into it.
 const TOP_LEVEL: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
@@ -73,7 +73,7 @@ const ETC: [&str; 41] = [
 ];
 
 /// The view of the toolchains of the system at `root`.
-pub(crate) fn view(root: &Path) -> Result<RootView, OpenError> {
+pub(crate) fn view(root: &Path) -> Result<Rootfs, OpenError> {
     let root = ConfinedRoot::open(root)?;
     let mut builder = Builder::with_generated_etc();
     if let Some(usr) = root.directory("usr")? {

@@ -17,7 +17,7 @@
 //! that a client sends ever becomes a path. A change below the given directories, such as a new C
 //! library, is seen at the next start; that there was one is noticed at once, see [`Environment`].
 //!
-//! The crate describes views ([`RootView`]). All that it mounts is a runtime image, once.
+//! The crate describes views ([`Rootfs`]). All that it mounts is a runtime image, once.
 
 mod advice;
 mod confined;
@@ -25,11 +25,11 @@ mod environment;
 mod etc;
 mod host;
 mod image;
+mod image_rootfs;
 mod libc;
 pub mod manifest;
 mod rootfs;
 mod unpack;
-mod view;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -44,8 +44,8 @@ pub use confined::ReadError;
 pub use environment::Environment;
 pub use etc::{HOSTNAME, common_files};
 pub use image::{ImageError, ImageOptions};
-pub use rootfs::image_view;
-pub use view::{RootView, ViewMount};
+pub use image_rootfs::image_rootfs;
+pub use rootfs::{Rootfs, RootfsMount};
 
 /// The value of `rootfs` that names the operator's root.
 const HOST: &str = "host";
@@ -64,10 +64,10 @@ pub struct RuntimeOptions {
 /// Every view that an action can choose.
 #[derive(Debug, Clone)]
 pub struct Runtimes {
-    bare: Arc<RootView>,
-    host: Option<Arc<RootView>>,
+    bare: Arc<Rootfs>,
+    host: Option<Arc<Rootfs>>,
     libc: BTreeMap<String, Library>,
-    images: BTreeMap<String, Arc<RootView>>,
+    images: BTreeMap<String, Arc<Rootfs>>,
     /// The image that the views are made of.
     _image: Option<Arc<MountedImage>>,
 }
@@ -75,8 +75,8 @@ pub struct Runtimes {
 /// The views of one C library.
 #[derive(Debug, Clone)]
 pub(crate) struct Library {
-    alone: Arc<RootView>,
-    with_shell: Option<Arc<RootView>>,
+    alone: Arc<Rootfs>,
+    with_shell: Option<Arc<Rootfs>>,
 }
 
 /// Errors of making the views.
@@ -168,7 +168,7 @@ impl Runtimes {
         };
         let (bare, libc) = match root {
             Some(root) => libc::views(root, image.as_ref().map(|image| &image.hash))?,
-            None => (RootView::bare(), BTreeMap::new()),
+            None => (Rootfs::bare(), BTreeMap::new()),
         };
         let host = options.host_rootfs.as_deref().map(host::view).transpose()?;
         let image = image.map(Arc::new);
@@ -182,7 +182,7 @@ impl Runtimes {
     }
 
     /// The view that an action's properties ask for.
-    pub fn view(&self, properties: &Properties) -> Result<Arc<RootView>, ViewError> {
+    pub fn view(&self, properties: &Properties) -> Result<Arc<Rootfs>, ViewError> {
         let shell = properties.requires_bash;
         let rootfs = chosen_root(properties)?;
         match (rootfs, &properties.libc) {
@@ -202,18 +202,18 @@ impl Runtimes {
     }
 
     /// Lets actions choose a root file system by name; one of the same name is replaced.
-    pub fn add_image(&mut self, name: String, view: RootView) {
+    pub fn add_image(&mut self, name: String, view: Rootfs) {
         self.images.insert(name, Arc::new(view));
     }
 
-    fn image(&self, name: &str) -> Result<Arc<RootView>, ViewError> {
+    fn image(&self, name: &str) -> Result<Arc<Rootfs>, ViewError> {
         self.images.get(name).cloned().ok_or_else(|| {
             let known = self.images.keys().cloned().collect();
             ViewError::UnknownImage { name: shown(name), known }
         })
     }
 
-    fn library(&self, name: &str, shell: bool) -> Result<Arc<RootView>, ViewError> {
+    fn library(&self, name: &str, shell: bool) -> Result<Arc<Rootfs>, ViewError> {
         let Some(library) = self.libc.get(name) else {
             let known = self.libc.keys().cloned().collect();
             return Err(ViewError::UnknownLibc { name: shown(name), known });
@@ -225,7 +225,7 @@ impl Runtimes {
     }
 
     /// For actions that need a shell and don't care for the library that it runs with.
-    fn newest_with_shell(&self) -> Result<Arc<RootView>, ViewError> {
+    fn newest_with_shell(&self) -> Result<Arc<Rootfs>, ViewError> {
         let with_shell = self.libc.iter().filter_map(|(name, library)| {
             library.with_shell.as_ref().map(|view| (version_key(name), view))
         });

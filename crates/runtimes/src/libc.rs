@@ -23,7 +23,7 @@ use std::sync::Arc;
 use crate::confined::{ConfinedRoot, ReadError};
 use crate::environment::{Content, ImageHash, Watched};
 use crate::manifest;
-use crate::view::{Builder, Item, RootView};
+use crate::rootfs::{Builder, Item, Rootfs};
 use crate::{Library, OpenError};
 
 /// Where a root's directories appear, and which of its own is taken: the first that there is.
@@ -41,7 +41,7 @@ const PROGRAMS: Directories =
 pub(crate) fn views(
     runtime_root: &Path,
     image: Option<&Arc<ImageHash>>,
-) -> Result<(RootView, BTreeMap<String, Library>), OpenError> {
+) -> Result<(Rootfs, BTreeMap<String, Library>), OpenError> {
     let root = ConfinedRoot::open(runtime_root)?;
     let mut bare = Builder::with_generated_etc();
     if let Some(common) = root.below(manifest::COMMON_ROOT)? {
@@ -80,7 +80,7 @@ fn library(
     Ok(Some(Library { alone: Arc::new(alone), with_shell: with_shell.transpose()? }))
 }
 
-fn finish(builder: Builder, name: &str, image: Option<&Arc<ImageHash>>) -> RootView {
+fn finish(builder: Builder, name: &str, image: Option<&Arc<ImageHash>>) -> Rootfs {
     let view = builder.build(name, Content::named(b"no mounts"));
     match image {
         _ if view.mounts.is_empty() => view,

@@ -1,67 +1,131 @@
-//! A whole root file system, such as a container image's, as a view.
-//!
-//! Shown is what it has at its top, but for the places that every sandbox makes itself. `/etc` and
-//! `/var` are shown entry by entry: in the one, names for the machine are the sandbox's own, and in
-//! the other lies `/var/tmp`.
+//! The description of a sandbox's root, and how one is put together.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
-use crate::OpenError;
-use crate::confined::ConfinedRoot;
-use crate::environment::Content;
+use model::RelPath;
+
+use crate::environment::{Content, Environment, hasher};
 use crate::etc;
-use crate::view::{Builder, Item, RootView};
 
-/// Directories that a sandbox makes itself or has no use for.
-const NOT_SHOWN: [&str; 7] = ["boot", "dev", "proc", "run", "sys", "tmp", "execroot"];
+/// The content of a sandbox's root beside the exec root. No path is there twice, in whatever list, and
+/// none lies below a symlink or a file of the view.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rootfs {
+    /// A name for logs, such as `bare`, `host` or `libc:glibc2.31`.
+    pub name: String,
+    /// Directories to attach, read-only, nosuid and nodev, without what is mounted below them.
+    pub mounts: Vec<RootfsMount>,
+    /// Symbolic links to make, each with its target.
+    pub symlinks: Vec<(RelPath, String)>,
+    /// Regular files to make, root-owned and 0444, each with its content.
+    pub files: Vec<(RelPath, Vec<u8>)>,
+    /// A hash of all of that but for the sources of mounts, which can change from start to start.
+    description: [u8; 32],
+    /// The identity of the content of the mounts.
+    content: Content,
+}
 
-/// Shown entry by entry, without these entries.
-const BY_ENTRY: [(&str, &[&str]); 2] =
-    [("etc", &["hostname", "hosts", "mtab", "resolv.conf"]), ("var", &["lock", "run", "tmp"])];
+/// A directory of the host that appears in a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootfsMount {
+    /// The directory: absolute, with no symlink in it when the daemon started.
+    pub source: PathBuf,
+    /// Its path, relative to the sandbox's root.
+    pub at: RelPath,
+}
 
-/// The view of the root file system at `root`, for the image of that name; `content` names what is in it, such
-/// as the image's digest.
-///
-/// # Errors
-/// When it can't be read, or has neither `usr` nor `bin`.
-pub fn image_view(root: &Path, name: &str, content: &str) -> Result<RootView, OpenError> {
-    let root = ConfinedRoot::open(root)?;
-    let mut builder = Builder::default();
-    for name in root.names(".")? {
-        match BY_ENTRY.iter().find(|(directory, _)| *directory == name) {
-            Some((directory, left_out)) => {
-                put_entries(&mut builder, &root, directory, left_out)?;
+impl Rootfs {
+    /// The view with nothing but a generated `/etc`.
+    pub fn bare() -> Self {
+        Builder::with_generated_etc().build("bare", Content::named(b"no mounts"))
+    }
+
+    /// The environment of actions that see this. Cheap enough for every action.
+    pub fn environment(&self) -> Environment {
+        self.content.environment(&self.description)
+    }
+
+    /// The view with another name for the content of its mounts.
+    pub(crate) fn with_content(self, content: Content) -> Self {
+        Self { content, ..self }
+    }
+
+    /// The directories of the host that it shows.
+    pub(crate) fn sources(&self) -> Vec<PathBuf> {
+        self.mounts.iter().map(|mount| mount.source.clone()).collect()
+    }
+
+    fn describe(&self) -> [u8; 32] {
+        let mut hasher = hasher();
+        let mut put = |kind: u8, path: &RelPath, content: &[u8]| {
+            hasher.update(&[kind]);
+            for part in [path.as_str().as_bytes(), content] {
+                hasher.update(&(part.len() as u64).to_le_bytes());
+                hasher.update(part);
             }
-            None if NOT_SHOWN.contains(&&*name) => {}
-            None => put(&mut builder, &root, &name)?,
-        }
+        };
+        self.mounts.iter().for_each(|mount| put(0, &mount.at, b""));
+        self.symlinks.iter().for_each(|(path, target)| put(1, path, target.as_bytes()));
+        self.files.iter().for_each(|(path, content)| put(2, path, content));
+        hasher.finish().hash().first()
     }
-    if !builder.has("usr") && !builder.has("bin") {
-        return Err(OpenError::NotARoot(root.path().to_owned()));
-    }
-    // An image without users of its own gets those of every sandbox.
-    for (path, content) in etc::common_files() {
-        if !builder.has(path.as_str()) {
-            builder.put(path.as_str(), Item::File(content));
-        }
-    }
-    Ok(builder.build(&format!("image:{name}"), Content::named(content.as_bytes())))
 }
 
-fn put_entries(
-    builder: &mut Builder,
-    root: &ConfinedRoot,
-    directory: &str,
-    left_out: &[&str],
-) -> Result<(), OpenError> {
-    let names = root.names(directory)?;
-    let shown = names.iter().filter(|name| !left_out.contains(&name.as_str()));
-    shown.map(|name| format!("{directory}/{name}")).try_for_each(|path| put(builder, root, &path))
+/// One thing at a path of a view.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Item {
+    Mount(PathBuf),
+    Symlink(String),
+    File(Vec<u8>),
 }
 
-fn put(builder: &mut Builder, root: &ConfinedRoot, path: &str) -> Result<(), OpenError> {
-    if let Some(item) = root.item(path)? {
-        builder.put(path, item);
+/// Puts a view together. What is put at a path replaces what was there and below, so the sources
+/// go in from the weakest to the strongest.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Builder {
+    items: BTreeMap<RelPath, Item>,
+}
+
+impl Builder {
+    pub(crate) fn with_generated_etc() -> Self {
+        let files = etc::common_files().map(|(path, content)| (path, Item::File(content)));
+        Self { items: files.collect() }
     }
-    Ok(())
+
+    /// Puts an item at a path that is clean but for its length: names come from directory
+    /// listings. What is too long for a mount point is left out.
+    pub(crate) fn put(&mut self, at: &str, item: Item) {
+        let Ok(at) = RelPath::parse(at) else {
+            tracing::warn!(at, "left out of the view: not a path for a mount point");
+            return;
+        };
+        self.items.retain(|other, _| !other.starts_with(&at));
+        self.items.insert(at, item);
+    }
+
+    /// Whether there is an item at exactly that path.
+    pub(crate) fn has(&self, at: &str) -> bool {
+        self.items.keys().any(|other| other.as_str() == at)
+    }
+
+    pub(crate) fn build(self, name: &str, content: Content) -> Rootfs {
+        let mut view = Rootfs {
+            name: name.to_owned(),
+            mounts: Vec::new(),
+            symlinks: Vec::new(),
+            files: Vec::new(),
+            description: [0; 32],
+            content,
+        };
+        for (at, item) in self.items {
+            match item {
+                Item::Mount(source) => view.mounts.push(RootfsMount { source, at }),
+                Item::Symlink(target) => view.symlinks.push((at, target)),
+                Item::File(content) => view.files.push((at, content)),
+            }
+        }
+        view.description = view.describe();
+        view
+    }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use model::{Properties, WorkerPlatform, proto};
-use runtimes::{HOSTNAME, OpenError, RootView, RuntimeOptions, Runtimes, ViewError};
+use runtimes::{HOSTNAME, OpenError, Rootfs, RuntimeOptions, Runtimes, ViewError};
 use tempfile::TempDir;
 
 /// A directory that stands for some root; dropped, it is gone.
@@ -59,7 +59,7 @@ impl Root {
         })
     }
 
-    fn host_view(&self) -> RootView {
+    fn host_view(&self) -> Rootfs {
         view(&self.open_as_host().unwrap(), &[("rootfs", "host")]).unwrap()
     }
 }
@@ -75,27 +75,27 @@ fn properties(pairs: &[(&str, &str)]) -> Properties {
     Properties::parse(Some(&proto::Platform { properties }), &WorkerPlatform::default()).unwrap()
 }
 
-fn view(runtimes: &Runtimes, pairs: &[(&str, &str)]) -> Result<RootView, ViewError> {
+fn view(runtimes: &Runtimes, pairs: &[(&str, &str)]) -> Result<Rootfs, ViewError> {
     runtimes.view(&properties(pairs)).map(|view| (*view).clone())
 }
 
-fn mount<'a>(view: &'a RootView, at: &str) -> Option<&'a Path> {
+fn mount<'a>(view: &'a Rootfs, at: &str) -> Option<&'a Path> {
     let mount = view.mounts.iter().find(|mount| mount.at.as_str() == at)?;
     Some(&mount.source)
 }
 
-fn link<'a>(view: &'a RootView, at: &str) -> Option<&'a str> {
+fn link<'a>(view: &'a Rootfs, at: &str) -> Option<&'a str> {
     let (_, target) = view.symlinks.iter().find(|(path, _)| path.as_str() == at)?;
     Some(target)
 }
 
-fn file<'a>(view: &'a RootView, at: &str) -> Option<&'a str> {
+fn file<'a>(view: &'a Rootfs, at: &str) -> Option<&'a str> {
     let (_, content) = view.files.iter().find(|(path, _)| path.as_str() == at)?;
     Some(str::from_utf8(content).unwrap())
 }
 
 /// Every path that a view shows.
-fn shown(view: &RootView) -> Vec<&str> {
+fn shown(view: &Rootfs) -> Vec<&str> {
     let mounts = view.mounts.iter().map(|mount| mount.at.as_str());
     let links = view.symlinks.iter().map(|(path, _)| path.as_str());
     let files = view.files.iter().map(|(path, _)| path.as_str());
@@ -109,7 +109,7 @@ const GENERATED: [&str; 5] =
 
 #[test]
 fn the_bare_view_has_the_names_that_tests_need() {
-    let bare = RootView::bare();
+    let bare = Rootfs::bare();
     assert_eq!(shown(&bare), GENERATED);
     let has_line = |path: &str, start: &str| {
         let content = file(&bare, path).unwrap();
@@ -132,7 +132,7 @@ fn the_bare_view_has_the_names_that_tests_need() {
 #[test]
 fn without_options_there_is_the_bare_view_only() {
     let runtimes = Runtimes::open(&RuntimeOptions::default()).unwrap();
-    assert_eq!(view(&runtimes, &[]), Ok(RootView::bare()));
+    assert_eq!(view(&runtimes, &[]), Ok(Rootfs::bare()));
     assert_eq!(view(&runtimes, &[("rootfs", "host")]), Err(ViewError::HostRootfsNotAllowed));
     let error = view(&runtimes, &[("libc", "glibc2.31")]).unwrap_err();
     assert!(error.to_string().contains("there is none"));
@@ -279,22 +279,22 @@ fn an_image_is_a_root_of_its_own() {
         .directory("execroot")
         .file("secret/x", "")
         .mode("secret", 0o700);
-    let view = runtimes::image_view(&root.path(""), "it", "1").unwrap();
+    let view = runtimes::image_rootfs(&root.path(""), "it", "1").unwrap();
     let mounts: Vec<_> = view.mounts.iter().map(|mount| mount.at.as_str()).collect();
     assert_eq!(mounts, ["etc/alternatives", "opt", "usr", "var/lib"]);
     assert_eq!(link(&view, "bin"), Some("usr/bin"));
     assert_eq!(file(&view, "etc/passwd"), Some("its own"));
-    assert_eq!(file(&view, "etc/hosts"), file(&RootView::bare(), "etc/hosts"));
-    assert_eq!(file(&view, "etc/group"), file(&RootView::bare(), "etc/group"));
+    assert_eq!(file(&view, "etc/hosts"), file(&Rootfs::bare(), "etc/hosts"));
+    assert_eq!(file(&view, "etc/group"), file(&Rootfs::bare(), "etc/group"));
     assert_eq!(file(&view, "etc/resolv.conf"), None);
-    assert!(runtimes::image_view(&root.path("etc"), "it", "1").is_err(), "no programs");
+    assert!(runtimes::image_rootfs(&root.path("etc"), "it", "1").is_err(), "no programs");
 }
 
 #[test]
 fn images_are_chosen_by_name() {
     let root = Root::new().directory("usr");
     let mut runtimes = libraries("x").open_as_runtime_root().unwrap();
-    let image = runtimes::image_view(&root.path(""), "a/b:1", "1").unwrap();
+    let image = runtimes::image_rootfs(&root.path(""), "a/b:1", "1").unwrap();
     runtimes.add_image("a/b:1".to_owned(), image.clone());
     for (name, value) in
         [("rootfs", "a/b:1"), ("container-image", "a/b:1"), ("container-image", "docker://a/b:1")]
@@ -456,7 +456,7 @@ fn nothing_else_of_a_host_is_shown() {
     expected.sort_unstable();
     assert_eq!(shown(&view), expected);
     for path in GENERATED {
-        assert_eq!(file(&view, path), file(&RootView::bare(), path));
+        assert_eq!(file(&view, path), file(&Rootfs::bare(), path));
     }
 }
 
@@ -524,7 +524,7 @@ fn properties_that_mean_no_view() {
         view(&runtimes, &[("rootfs", "host"), ("libc", "x")]),
         Err(ViewError::LibcAndRootfs)
     );
-    assert_eq!(view(&runtimes, &[("rootfs", ""), ("libc", "none")]), Ok(RootView::bare()));
+    assert_eq!(view(&runtimes, &[("rootfs", ""), ("libc", "none")]), Ok(Rootfs::bare()));
 }
 
 /// The machine the tests run on: whatever it is, its secrets stay where they are.

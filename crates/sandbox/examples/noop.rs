@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use inputroot::Attachment;
 use model::{Limits, RelPath};
-use runtimes::RootView;
+use runtimes::Rootfs;
 use rustix::fs::{Mode, OFlags};
 use sandbox::{Config, HelperCommand, Pool, Sandbox, Spec, StopConditions, Streams};
 use sys::mount::{FsContext, MountAttributes};
@@ -25,7 +25,7 @@ fn main() {
     let own = std::env::current_exe().expect("own path");
     let helper = HelperCommand::new(&own.with_file_name("../sandbox-helper"), []);
     let pool = Pool::new(Config::new(helper.expect("the helper")));
-    let view = Arc::new(RootView::bare());
+    let view = Arc::new(Rootfs::bare());
     let began = Instant::now();
     let rounds: Vec<Round> = std::thread::scope(|scope| {
         let slots: Vec<_> = (0..at_once).map(|_| scope.spawn(|| slot(&pool, &view))).collect();
@@ -68,11 +68,11 @@ struct Round {
     release: Duration,
 }
 
-fn slot(pool: &Pool, view: &Arc<RootView>) -> Vec<Round> {
+fn slot(pool: &Pool, view: &Arc<Rootfs>) -> Vec<Round> {
     (0..ROUNDS + WARM_UP).map(|_| round(pool, view)).skip(WARM_UP).collect()
 }
 
-fn round(pool: &Pool, view: &Arc<RootView>) -> Round {
+fn round(pool: &Pool, view: &Arc<Rootfs>) -> Round {
     let input_root = Attachment::Mount(input_root().into());
     // With one at a time, the helper has prepared the next action when it comes.
     if std::env::var_os("PAUSE").is_some() {

@@ -3,7 +3,7 @@
 //! One action runs in a root of its own making, alone in its PID, IPC and mount
 //! namespace, as a user with no rights, with no network but a loopback, and when
 //! it ends everything that it started is dead. What is inside that root beside the
-//! input tree is a [`runtimes::RootView`]; how the input tree gets there is
+//! input tree is a [`runtimes::Rootfs`]; how the input tree gets there is
 //! `inputroot`'s business. Nothing here knows of REAPI or of outputs.
 //!
 //! ```text
@@ -47,7 +47,7 @@ mod daemon;
 
 pub use crate::daemon::{
     CgroupError, Cgroups, Config, Controllers, Exit, ExitStatus, HelperCommand, OutputSink, Pool,
-    RunError, SUPERVISION, Sandbox, Spec, StopConditions, Stopped, Streams, Supervisor, Usage,
+    RunError, SUPERVISION, Sandbox, Spec, StopConditions, Stopped, Streams, Usage, Watchdog,
 };
 pub use crate::helper::helper_main;
 pub use crate::plan::step::StepName;

@@ -29,7 +29,7 @@ use crate::resident;
 use crate::root::write_all;
 use crate::space::Space;
 use crate::stripes::Stripes;
-use crate::table::Slot;
+use crate::table::Record;
 
 /// The largest value: a result names its outputs, and has small ones in it.
 pub const ENTRY_BYTES_MAX: u64 = 64 << 20;
@@ -362,7 +362,7 @@ impl ActionCache {
 }
 
 impl Snapshot for ActionCache {
-    fn snapshot(&self, part: usize, slots: &mut Vec<Slot>) -> Result<Option<Witness>, Errno> {
+    fn snapshot(&self, part: usize, slots: &mut Vec<Record>) -> Result<Option<Witness>, Errno> {
         let inner = &*self.inner;
         snapshot(inner.files.directory(), &inner.names, &inner.index, part, slots)
     }

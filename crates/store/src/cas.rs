@@ -44,7 +44,7 @@ use crate::resident;
 use crate::root::write_all;
 use crate::space::{Charge, Space};
 use crate::stripes::Stripes;
-use crate::table::Slot;
+use crate::table::Record;
 use crate::watch::Watch;
 
 /// The largest blob that [`Cas::read`] reads into memory: no message of REAPI that is a blob is
@@ -571,7 +571,7 @@ impl Cas {
 }
 
 impl Snapshot for Cas {
-    fn snapshot(&self, part: usize, slots: &mut Vec<Slot>) -> Result<Option<Witness>, Errno> {
+    fn snapshot(&self, part: usize, slots: &mut Vec<Record>) -> Result<Option<Witness>, Errno> {
         let inner = &*self.inner;
         snapshot(inner.files.directory(), &inner.names, &inner.index, part, slots)
     }
@@ -583,7 +583,7 @@ pub(crate) fn snapshot(
     names: &Stripes,
     index: &Index,
     part: usize,
-    slots: &mut Vec<Slot>,
+    slots: &mut Vec<Record>,
 ) -> Result<Option<Witness>, Errno> {
     let (function, first_byte) = Index::shard_of(part);
     let path = format!("{}/{first_byte:02x}", function.name());

@@ -37,7 +37,7 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::StoreError;
-use crate::state::{BootId, State, checkpoint_now};
+use crate::state::{BootId, StateFile, checkpoint_now};
 use crate::trouble::Paced;
 
 /// Brings a file system to the disk.
@@ -435,13 +435,13 @@ impl Checkpoints {
     }
 
     fn try_record(&self, clean: bool, checkpoint: i64) -> Result<(), StoreError> {
-        let state = State { boot: self.boot.clone(), clean, checkpoint };
+        let state = StateFile { boot: self.boot.clone(), clean, checkpoint };
         match state.write(&self.temporary, &self.root) {
             // The file that is there says what was true before this server, maybe that all is
             // well. Without one, the next start trusts nothing; removing it takes no room.
             Err(Errno::NOSPC | Errno::DQUOT) if !clean => {
                 tracing::warn!("the disk is full: the state of the store can't be recorded");
-                State::remove(&self.root).map_err(|e| StoreError::io("remove", "state", e))
+                StateFile::remove(&self.root).map_err(|e| StoreError::io("remove", "state", e))
             }
             written => {
                 written.map_err(|e| StoreError::io("write", "state", e))?;

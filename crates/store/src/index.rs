@@ -15,7 +15,7 @@ use model::{Digest, DigestFunction, HashBytes};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::recency::{RANKS, Tick, Usage};
-use crate::table::{Slot, Table};
+use crate::table::{Record, Table};
 
 /// Directories, and parts, per digest function: one for each first byte of a hash. They are so many that
 /// two threads hardly ever meet at one.
@@ -165,7 +165,7 @@ impl Index {
         let part = self.parts[number(function, first_byte)].lock();
         let idle = part.table.iter().filter(|slot| slot.usage.rank(now, lease) >= rank);
         let found =
-            |slot: Slot| (Digest::new(function, slot.hash, slot.size_bytes), slot.usage.last_use);
+            |slot: Record| (Digest::new(function, slot.hash, slot.size_bytes), slot.usage.last_use);
         idle.map(found).collect()
     }
 
@@ -183,14 +183,14 @@ impl Index {
     }
 
     /// The records of a part, of [`PARTS`], unless it was not filled yet.
-    pub(crate) fn records_of(&self, part: usize, into: &mut Vec<Slot>) -> bool {
+    pub(crate) fn records_of(&self, part: usize, into: &mut Vec<Record>) -> bool {
         let part = self.parts[part].lock();
         into.extend(part.table.iter());
         !part.is_pending
     }
 
     /// Calls with all known files of a function, in no order; a part is locked meanwhile.
-    pub(crate) fn each(&self, function: DigestFunction, mut visit: impl FnMut(Slot)) {
+    pub(crate) fn each(&self, function: DigestFunction, mut visit: impl FnMut(Record)) {
         for first_byte in 0..=u8::MAX {
             let part = self.parts[number(function, first_byte)].lock();
             part.table.iter().for_each(&mut visit);

@@ -17,7 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::index::{Index, PARTS};
 use crate::recency::{Tick, Usage};
 use crate::root::write_all;
-use crate::table::Slot;
+use crate::table::Record;
 
 const NAME: &str = "index";
 const MAGIC: &[u8; 8] = b"ACTD-IDX";
@@ -131,7 +131,7 @@ impl IndexFile {
     }
 
     /// The files of a part; `None` if the record of them is damaged.
-    pub(crate) fn records(&self, kind: Kind, part: usize) -> Option<Vec<Slot>> {
+    pub(crate) fn records(&self, kind: Kind, part: usize) -> Option<Vec<Record>> {
         let entry = self.entry(kind, part);
         let record_bytes = record_bytes(part);
         let length = usize::try_from(entry.records).ok()?.checked_mul(record_bytes)?;
@@ -191,20 +191,20 @@ fn read_exact(file: &OwnedFd, offset: u64, length: usize) -> rustix::io::Result<
     Ok(content)
 }
 
-fn encode(slot: &Slot, into: &mut Vec<u8>) {
+fn encode(slot: &Record, into: &mut Vec<u8>) {
     into.extend_from_slice(&slot.hash);
     into.extend_from_slice(&slot.size_bytes.to_le_bytes());
     into.extend_from_slice(&slot.usage.last_use.to_le_bytes());
     into.extend_from_slice(&[slot.usage.is_reused.into(), 0, 0, 0]);
 }
 
-fn decode(record: &[u8]) -> Slot {
+fn decode(record: &[u8]) -> Record {
     let (hash, rest) = record.split_at(record.len() - RECORD_REST_BYTES);
     let mut fields = Fields(rest);
     let (hash, size_bytes) = (HashBytes::of(hash), u64::from_le_bytes(fields.take()));
     let last_use = Tick::from_le_bytes(fields.take());
     let [is_reused] = fields.take();
-    Slot { hash, size_bytes, usage: Usage::recorded(last_use, is_reused != 0) }
+    Record { hash, size_bytes, usage: Usage::recorded(last_use, is_reused != 0) }
 }
 
 fn encode_entry(entry: &Entry, into: &mut Vec<u8>) {
@@ -251,7 +251,8 @@ impl Fields<'_> {
 pub(crate) trait Snapshot {
     /// Puts the files of a part into `slots`, and returns the state of its directory. `None` if the part
     /// is not known.
-    fn snapshot(&self, part: usize, slots: &mut Vec<Slot>) -> rustix::io::Result<Option<Witness>>;
+    fn snapshot(&self, part: usize, slots: &mut Vec<Record>)
+    -> rustix::io::Result<Option<Witness>>;
 }
 
 /// Replaces the file by what is known now. `is_final` if the store makes no changes any more.

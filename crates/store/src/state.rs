@@ -35,7 +35,7 @@ impl BootId {
 
 /// The content of the state file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct State {
+pub(crate) struct StateFile {
     pub(crate) boot: BootId,
     pub(crate) clean: bool,
     /// In seconds since the epoch: everything that changed before had reached the disk.
@@ -54,7 +54,7 @@ pub(crate) enum Recovery {
     },
 }
 
-impl State {
+impl StateFile {
     /// Reads the state file; `None` if there is none that can be understood.
     pub(crate) fn read(root: &OwnedFd) -> Option<Self> {
         let mut content = Vec::with_capacity(BYTES_MAX);
@@ -138,8 +138,8 @@ pub(crate) fn checkpoint_now() -> i64 {
 mod tests {
     use super::*;
 
-    fn state(boot: Option<&str>, clean: bool) -> State {
-        State { boot: BootId(boot.map(str::to_owned)), clean, checkpoint: 1_700_000_000 }
+    fn state(boot: Option<&str>, clean: bool) -> StateFile {
+        StateFile { boot: BootId(boot.map(str::to_owned)), clean, checkpoint: 1_700_000_000 }
     }
 
     #[test]
@@ -147,7 +147,7 @@ mod tests {
         for boot in [None, Some("0a230aa0-17c8-452c-ba5b-ecdff9f2e548")] {
             for clean in [false, true] {
                 let state = state(boot, clean);
-                assert_eq!(State::parse(&state.format()), Some(state));
+                assert_eq!(StateFile::parse(&state.format()), Some(state));
             }
         }
     }
@@ -156,7 +156,7 @@ mod tests {
     fn a_file_that_is_torn_or_foreign_is_no_state() {
         let whole = state(Some("0a230aa0-17c8"), true).format();
         for end in 0..whole.len() {
-            assert_eq!(State::parse(&whole[..end]), None, "cut at {end}");
+            assert_eq!(StateFile::parse(&whole[..end]), None, "cut at {end}");
         }
         for text in [
             whole.replace("state 1", "state 2"),
@@ -165,7 +165,7 @@ mod tests {
             format!("{whole}more\n"),
             whole.replace("1700000000", "soon"),
         ] {
-            assert_eq!(State::parse(&text), None, "{text:?}");
+            assert_eq!(StateFile::parse(&text), None, "{text:?}");
         }
     }
 
@@ -181,7 +181,7 @@ mod tests {
             (Some(state(None, false)), since - 1, everything),
             (None, since, everything),
         ] {
-            assert_eq!(State::recovery(last.as_ref(), now), expected, "{last:?}");
+            assert_eq!(StateFile::recovery(last.as_ref(), now), expected, "{last:?}");
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::scan::{Filler, Scan, each_part};
 use crate::scrub::{Scrub, Scrubbed};
 use crate::size::StoreSize;
 use crate::space::Space;
-use crate::state::{BootId, Recovery, State, seconds_now};
+use crate::state::{BootId, Recovery, StateFile, seconds_now};
 use crate::table::Table;
 use crate::tier::Tier;
 use crate::trouble::FailedWrites;
@@ -153,9 +153,9 @@ impl Store {
         root.empty_scratch()?;
 
         let boot = options.boot_id.map_or_else(BootId::current, |id| BootId(Some(id)));
-        let recovery = match State::read(&root.directory) {
+        let recovery = match StateFile::read(&root.directory) {
             None if root.is_new => Recovery::Nothing,
-            last => State::recovery(last.as_ref(), seconds_now()),
+            last => StateFile::recovery(last.as_ref(), seconds_now()),
         };
         let clock = Arc::new(Clock::start());
         let look_failed = |e| OpenError::io("look at the file system of", &path, e);

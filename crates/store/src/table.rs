@@ -21,7 +21,7 @@ const SLOTS_MIN: usize = 8;
 
 /// The index's record of a blob.
 #[derive(Clone, Copy)]
-pub(crate) struct Slot {
+pub(crate) struct Record {
     pub(crate) hash: HashBytes,
     pub(crate) size_bytes: u64,
     pub(crate) usage: Usage,
@@ -94,7 +94,7 @@ impl Table {
     }
 
     /// All blobs, in no order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Slot> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Record> {
         let rows = self.words.chunks_exact(self.row_words());
         let occupied = rows.filter(|row| row[SIZE] != VACANT);
         occupied.map(|row| {
@@ -102,7 +102,7 @@ impl Table {
             for (chunk, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(&row[HASH..]) {
                 *chunk = word.to_le_bytes();
             }
-            Slot {
+            Record {
                 hash: HashBytes::of(&bytes[..self.hash_bytes]),
                 size_bytes: row[SIZE],
                 usage: Usage::from_bits(row[USAGE]),

@@ -11,7 +11,7 @@ use inputroot::{
     Presented, StagedFile,
 };
 use model::{Digest, DigestFunction, InputTree, NodeProperties, RelPath};
-use runtimes::RootView;
+use runtimes::Rootfs;
 use sandbox::{Exit, Pool, RunError, Spec, StopConditions, Streams};
 use store::{AdoptError, Adopted, BlobWriter, Store, StoreError};
 
@@ -41,7 +41,7 @@ pub(crate) trait Outputs: Sync {
 
 /// Hands out sandboxes; see [`Pool`].
 pub(crate) trait Sandboxes: Send + Sync {
-    fn acquire(&self, view: &Arc<RootView>) -> Result<Box<dyn Sandbox>, RunError>;
+    fn acquire(&self, view: &Arc<Rootfs>) -> Result<Box<dyn Sandbox>, RunError>;
 }
 
 /// A sandbox for one action.
@@ -116,7 +116,7 @@ impl Outputs for OutputView {
 }
 
 impl Sandboxes for Arc<Pool> {
-    fn acquire(&self, view: &Arc<RootView>) -> Result<Box<dyn Sandbox>, RunError> {
+    fn acquire(&self, view: &Arc<Rootfs>) -> Result<Box<dyn Sandbox>, RunError> {
         let sandbox = Pool::acquire(self, view)?;
         Ok(Box::new(Leased { sandbox, pool: Arc::clone(self) }))
     }

@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::fs::{StatVfs, fstatvfs};
-use sandbox::{SUPERVISION, Supervisor};
+use sandbox::{SUPERVISION, Watchdog};
 
 /// One in so many bytes, and one in so many inodes, is kept.
 const SHARE: u64 = 50;
@@ -47,7 +47,7 @@ impl DiskReserve {
     }
 }
 
-impl Supervisor for DiskReserve {
+impl Watchdog for DiskReserve {
     fn allows(&self) -> bool {
         self.allowance().is_some()
     }

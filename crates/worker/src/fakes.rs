@@ -17,10 +17,10 @@ use inputroot::{
 };
 use model::{Digest, DigestFunction, InputTree, Mtime, NodeProperties, RelPath};
 use parking_lot::Mutex;
-use runtimes::RootView;
+use runtimes::Rootfs;
 use rustix::io::Errno;
 use sandbox::{
-    Exit, ExitStatus, RunError, Spec, StopConditions, Stopped, Streams, Supervisor, Usage,
+    Exit, ExitStatus, RunError, Spec, StopConditions, Stopped, Streams, Usage, Watchdog,
 };
 use store::{AdoptError, Adopted, Store, StoreError};
 
@@ -208,7 +208,7 @@ struct FakeSandbox {
 }
 
 impl Sandboxes for FakeSandboxes {
-    fn acquire(&self, _view: &Arc<RootView>) -> Result<Box<dyn Sandbox>, RunError> {
+    fn acquire(&self, _view: &Arc<Rootfs>) -> Result<Box<dyn Sandbox>, RunError> {
         match &self.behaviour.acquire_fails {
             Some(error) => Err(error.clone()),
             None => Ok(Box::new(FakeSandbox {
@@ -344,7 +344,7 @@ impl BlobSink for FakeSink {
 #[derive(Debug, Default)]
 pub(crate) struct FakeDisk(pub(crate) AtomicBool);
 
-impl Supervisor for FakeDisk {
+impl Watchdog for FakeDisk {
     fn allows(&self) -> bool {
         !self.0.load(Ordering::Relaxed)
     }

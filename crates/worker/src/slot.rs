@@ -20,7 +20,7 @@ use runtimes::Runtimes;
 use rustix::io::Errno;
 use sandbox::{
     Exit, ExitStatus, OutputSink, RunError, Spec, StepName, StopConditions, Stopped, Streams,
-    Supervisor,
+    Watchdog,
 };
 use store::{Store, StoreError, is_exhaustion};
 
@@ -75,7 +75,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<Store>,
     /// Where streams, outputs and results go: `store`, but for tests.
     pub(crate) destination: Arc<dyn Destination>,
-    pub(crate) disk: Box<dyn Supervisor + Send + Sync>,
+    pub(crate) disk: Box<dyn Watchdog + Send + Sync>,
     pub(crate) reading: Reading,
     pub(crate) inputs: Inputs,
     pub(crate) ignored_properties: IgnoredProperties,

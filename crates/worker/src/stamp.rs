@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use model::{Properties, proto};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
-use runtimes::{Environment, RootView, Runtimes};
+use runtimes::{Environment, Rootfs, Runtimes};
 
 /// The number of the stamp's field, which `ActionResult` is far from using.
 const FIELD: u32 = 1000;
@@ -48,7 +48,7 @@ pub(crate) struct Stamp(StampMessage);
 
 impl Stamp {
     /// The stamp of an action with those properties that is about to run in `view`.
-    pub(crate) fn of(properties: &Properties, view: &RootView) -> Self {
+    pub(crate) fn of(properties: &Properties, view: &Rootfs) -> Self {
         let environment = view.environment();
         Self(StampMessage {
             environment: Bytes::copy_from_slice(environment.as_bytes()),
@@ -227,7 +227,7 @@ mod tests {
             assert_eq!(split(&entry), (None, entry.clone()));
         }
         let long = Properties { libc: Some("x".repeat(MAX_BYTES)), ..Properties::default() };
-        let stamp = Stamp::of(&long, &RootView::bare());
+        let stamp = Stamp::of(&long, &Rootfs::bare());
         assert_eq!(stamp.entry(b""), None);
     }
 

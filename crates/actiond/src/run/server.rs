@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use access::Place;
+use access::Endpoint;
 use anyhow::{Context as _, bail};
 use rustix::process::Signal;
 use tokio::sync::oneshot;
@@ -18,7 +18,7 @@ use super::child::ChildProcess;
 use super::signals::Signals;
 use crate::cli::ServeArgs;
 use crate::configuration::Configuration;
-use crate::doors::{self, OpenPlace};
+use crate::doors::{self, OpenEndpoint};
 use crate::tally::{Counts, TALLY};
 
 /// The time that actions have which still run when the command has ended: nobody waits for them.
@@ -38,7 +38,7 @@ const OF_SERVICE_MANAGERS: [&str; 5] =
 pub(super) struct Server {
     process: ChildProcess,
     ended: Option<ExitStatus>,
-    pub(super) place: OpenPlace,
+    pub(super) endpoint: OpenEndpoint,
     pub(super) settings: ServeArgs,
     /// Closed when the last line of the server is printed.
     lines: oneshot::Receiver<()>,
@@ -79,21 +79,21 @@ impl Server {
                 drop(last_line);
             })
             .context("starting a thread")?;
-        let place = tokio::select! {
-            place = serving => place.ok(),
+        let endpoint = tokio::select! {
+            endpoint = serving => endpoint.ok(),
             signal = signals.any() => {
-                let place = doors::first_place(&settings)?;
-                let server = Self { process, ended: None, place, settings, lines, directory };
+                let endpoint = doors::first_place(&settings)?;
+                let server = Self { process, ended: None, endpoint, settings, lines, directory };
                 server.end(signals).await;
                 return Ok(Err(signal.as_raw()));
             }
         };
-        let Some(place) = place else {
+        let Some(endpoint) = endpoint else {
             let status = process.wait().await.context("waiting for the server")?;
             bail!("the server did not start: {status}");
         };
-        let place = OpenPlace { place, protection };
-        Ok(Ok(Self { process, ended: None, place, settings, lines, directory }))
+        let endpoint = OpenEndpoint { endpoint, protection };
+        Ok(Ok(Self { process, ended: None, endpoint, settings, lines, directory }))
     }
 
     /// Ends the server, and tells what it did.
@@ -162,24 +162,24 @@ fn add_flags(flags: &mut Vec<OsString>, directory: &std::path::Path) {
 }
 
 /// Reads the server's lines to their end, prints them but for those about places, and tells the first
-/// place.
-fn pass_lines_on(stderr: impl Read, serves: oneshot::Sender<Place>) {
+/// endpoint.
+fn pass_lines_on(stderr: impl Read, serves: oneshot::Sender<Endpoint>) {
     let mut serves = Some(serves);
     let mut lines = BufReader::new(stderr).split(b'\n');
     while let Some(Ok(line)) = lines.next() {
         let line = String::from_utf8_lossy(&line);
         match place_in(&line) {
-            Some(place) => drop(serves.take().map(|serves| serves.send(place))),
+            Some(endpoint) => drop(serves.take().map(|serves| serves.send(endpoint))),
             None => eprintln!("{line}"),
         }
     }
 }
 
-/// The place in the server's line "serving on PLACE".
-fn place_in(line: &str) -> Option<Place> {
-    let place = line.strip_prefix("linux-actiond: serving on ")?;
-    let place = place.split(" with TLS").next().unwrap_or(place);
-    place.parse::<access::Listen>().ok().map(|listen| listen.place)
+/// The endpoint in the server's line "serving on ENDPOINT".
+fn place_in(line: &str) -> Option<Endpoint> {
+    let endpoint = line.strip_prefix("linux-actiond: serving on ")?;
+    let endpoint = endpoint.split(" with TLS").next().unwrap_or(endpoint);
+    endpoint.parse::<access::Listen>().ok().map(|listen| listen.endpoint)
 }
 
 #[cfg(test)]
@@ -190,7 +190,7 @@ mod tests {
     fn the_place_is_in_the_line() {
         let check = |line: &str, expected: Option<&str>| {
             assert_eq!(
-                place_in(line).map(|place| place.to_string()).as_deref(),
+                place_in(line).map(|endpoint| endpoint.to_string()).as_deref(),
                 expected,
                 "{line}"
             );

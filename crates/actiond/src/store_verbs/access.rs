@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use access::{Listen, Place};
+use access::{Endpoint, Listen};
 use anyhow::{Context as _, bail};
 use model::Digest;
 use proto::actiond::internal::v1::cas_client::CasClient;
@@ -42,7 +42,7 @@ impl Access {
     /// The store at `root`, here or at the server that has it; or that of another server.
     pub(crate) fn open(root: &Path, server: Option<&Listen>) -> anyhow::Result<Self> {
         if let Some(listen) = server {
-            return Ok(Self::There(Server::connect(&listen.place)?));
+            return Ok(Self::There(Server::connect(&listen.endpoint)?));
         }
         let root = std::path::absolute(root).context("finding the root directory")?;
         if !root.join("version").is_file() {
@@ -51,9 +51,9 @@ impl Access {
         match Store::open(&root, StoreOptions::default()) {
             Ok(store) => Ok(Self::Here(store)),
             Err(OpenError::InUse { .. }) => {
-                let place = Place::Unix(root.join(OPERATORS_SOCKET));
+                let endpoint = Endpoint::Unix(root.join(OPERATORS_SOCKET));
                 let advice = "a server has the store; --server names where it listens";
-                Server::connect(&place).context(advice).map(Self::There)
+                Server::connect(&endpoint).context(advice).map(Self::There)
             }
             Err(error) => Err(error).with_context(|| format!("opening {}", root.display())),
         }

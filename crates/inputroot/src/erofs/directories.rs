@@ -17,7 +17,7 @@ const DOT: &[u8] = b".";
 const DOT_DOT: &[u8] = b"..";
 
 /// The place of one directory.
-struct Place {
+struct Layout {
     inode_offset: usize,
     size_bytes: u64,
     /// Offset of the entry blocks that are not behind the inode.
@@ -27,7 +27,7 @@ struct Place {
     properties: NodeProperties,
 }
 
-impl Place {
+impl Layout {
     fn inode_bytes(&self) -> usize {
         Inode::bytes(self.size_bytes, self.links, self.properties.mtime.is_some())
     }
@@ -61,7 +61,7 @@ impl EntryArea {
 
 /// The places of all directories of a tree, by their index in it.
 pub(super) struct DirectoryLayout {
-    places: Vec<Place>,
+    places: Vec<Layout>,
     end: usize,
 }
 
@@ -77,7 +77,7 @@ impl DirectoryLayout {
             let size_bytes = area.size_bytes() as u64;
             let tail = if inline { area.used } else { 0 };
             let properties = directory.content.own_properties();
-            let mut place = Place {
+            let mut place = Layout {
                 inode_offset: 0,
                 size_bytes,
                 blocks_offset: outside,

@@ -27,19 +27,19 @@ type Key = (Digest, Access);
 /// The layers used last, up to a number and a size.
 #[derive(Debug, Default)]
 pub(crate) struct LayerCache {
-    state: Mutex<State>,
+    state: Mutex<Layers>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    layers: HashMap<Key, Slot>,
+struct Layers {
+    layers: HashMap<Key, Layer>,
     bytes: u64,
     /// Counts look-ups: the layer with the lowest last one is the least recently used.
     clock: u64,
 }
 
 #[derive(Debug)]
-struct Slot {
+struct Layer {
     layer: Arc<LowerLayer>,
     used: u64,
 }
@@ -77,7 +77,7 @@ impl LayerCache {
     fn insert(&self, key: Key, layer: &Arc<LowerLayer>) -> Vec<Arc<LowerLayer>> {
         let mut state = self.state.lock();
         state.clock += 1;
-        let slot = Slot { layer: Arc::clone(layer), used: state.clock };
+        let slot = Layer { layer: Arc::clone(layer), used: state.clock };
         state.bytes += layer.bytes;
         let replaced = state.layers.insert(key, slot);
         let mut evicted = Vec::from_iter(replaced.map(|slot| slot.layer));
@@ -94,7 +94,7 @@ impl LayerCache {
     }
 }
 
-impl State {
+impl Layers {
     /// A scan: it happens only when a layer was made, which takes a thousand times longer.
     fn oldest(&self) -> Option<Key> {
         self.layers.iter().min_by_key(|(_, slot)| slot.used).map(|(key, _)| *key)

@@ -63,13 +63,13 @@ impl Methods for ByteStream {
     const NAME: &'static str = "google.bytestream.ByteStream";
 
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
-        let (account, caller) = (call.account(), call.caller(&self.store));
+        let (quota, caller) = (call.quota(), call.caller(&self.store));
         match method {
             "Read" => call.chunks(move |request: ReadRequest| {
-                read::read(self.store, account, self.offered, caller, request)
+                read::read(self.store, quota, self.offered, caller, request)
             }),
             "Write" => call.raw(move |body| {
-                write::write(self.store, account, self.offered, UploadMessages::new(body))
+                write::write(self.store, quota, self.offered, UploadMessages::new(body))
             }),
             "QueryWriteStatus" => call.unary(move |request: Request<QueryWriteStatusRequest>| {
                 let answer = self.query_write_status(request.get_ref());

@@ -1,6 +1,6 @@
 //! The size of the pieces in which a blob is moved.
 
-use crate::memory::Account;
+use crate::memory::ConnectionQuota;
 
 /// The bytes that one visit to the disk reads or writes: large enough for the hand-over
 /// between threads (about 10 µs) not to matter, small enough for a thousand
@@ -11,6 +11,6 @@ pub(super) const PIECE_BYTES: usize = 1 << 20;
 const SMALL_PIECE_BYTES: usize = PIECE_BYTES / 8;
 
 /// The size of the pieces of a stream that begins now.
-pub(super) fn piece_bytes(account: &Account) -> usize {
-    if account.is_scarce() { SMALL_PIECE_BYTES } else { PIECE_BYTES }
+pub(super) fn piece_bytes(quota: &ConnectionQuota) -> usize {
+    if quota.is_scarce() { SMALL_PIECE_BYTES } else { PIECE_BYTES }
 }

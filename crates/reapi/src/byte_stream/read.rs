@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 
 use super::piece::piece_bytes;
 use crate::grpc::Chunk;
-use crate::memory::{Account, Loan};
+use crate::memory::{ConnectionQuota, Reservation};
 use crate::resource_name::{self, Compression, Resource};
 use crate::{below, blocking, status};
 
@@ -64,16 +64,16 @@ fn read_failed(error: io::Error) -> Status {
 /// small blobs take one visit to the disk.
 pub(super) async fn read(
     store: Arc<Store>,
-    account: Arc<Account>,
+    quota: Arc<ConnectionQuota>,
     offered: DigestFunctions,
     caller: Bytes,
     request: ReadRequest,
 ) -> Result<impl Stream<Item = Result<Chunk, Status>> + Send, Status> {
     let resource = resource_name::parse_read(&request.resource_name, &offered)?;
     let range = range(&resource, &request)?;
-    below::fetch(&store, &account.loan(), [resource.digest], caller).await?;
-    let piece_bytes = piece_bytes(&account);
-    let ahead = account.lend_when_free(ahead_bytes(&resource, piece_bytes)).await?;
+    below::fetch(&store, &quota.reservation(), [resource.digest], caller).await?;
+    let piece_bytes = piece_bytes(&quota);
+    let ahead = quota.reserve_when_free(ahead_bytes(&resource, piece_bytes)).await?;
     let first = blocking::run(move || {
         let file = store.cas().open(&resource.digest).map_err(status::store)?;
         let file = file.ok_or_else(|| status::blob_not_found(&resource.digest))?;
@@ -155,7 +155,7 @@ struct Source {
     remaining: Option<u64>,
     exhausted: bool,
     piece_bytes: usize,
-    _ahead: Loan,
+    _ahead: Reservation,
 }
 
 impl Source {
@@ -164,7 +164,7 @@ impl Source {
         resource: &Resource,
         range: Range<u64>,
         piece_bytes: usize,
-        ahead: Loan,
+        ahead: Reservation,
     ) -> io::Result<Self> {
         if range.start > 0 {
             file.seek(SeekFrom::Start(range.start))?;
@@ -247,7 +247,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let digest = Digest::of(DigestFunction::Sha256, b"0123456789");
         let resource = Resource { digest, compression: Compression::Identity };
-        let ahead = Budget::of_this_machine().account().loan();
+        let ahead = Budget::of_this_machine().quota().reservation();
         let mut source = Source::open(file, &resource, 0..10, 4, ahead).unwrap();
         assert_eq!(source.next_piece().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }

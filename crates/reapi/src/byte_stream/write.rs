@@ -15,7 +15,7 @@ use tonic::{Response, Status};
 use super::piece::piece_bytes;
 use super::progress::{Progress, WriteRefused};
 use super::upload_messages::UploadMessages;
-use crate::memory::Account;
+use crate::memory::ConnectionQuota;
 use crate::resource_name::{self, Compression, Resource};
 use crate::{blocking, status};
 
@@ -34,11 +34,11 @@ const LINGER: Duration = Duration::from_secs(10);
 /// Answers an upload.
 pub(super) async fn write(
     store: Arc<Store>,
-    account: Arc<Account>,
+    quota: Arc<ConnectionQuota>,
     offered: DigestFunctions,
     mut messages: UploadMessages,
 ) -> Result<Response<WriteResponse>, Status> {
-    let outcome = receive(store, &account, &offered, &mut messages).await;
+    let outcome = receive(store, &quota, &offered, &mut messages).await;
     linger(messages);
     outcome.map(|committed_size| Response::new(WriteResponse { committed_size }))
 }
@@ -65,7 +65,7 @@ fn held_bytes(resource: &Resource, piece_bytes: usize) -> u64 {
 
 async fn receive(
     store: Arc<Store>,
-    account: &Arc<Account>,
+    quota: &Arc<ConnectionQuota>,
     offered: &DigestFunctions,
     messages: &mut UploadMessages,
 ) -> Result<i64, Status> {
@@ -75,8 +75,8 @@ async fn receive(
         blocking::make_durable(&store).await?;
         return Ok(committed_size(&resource));
     }
-    let piece_bytes = piece_bytes(account);
-    let _held = account.lend(held_bytes(&resource, piece_bytes))?;
+    let piece_bytes = piece_bytes(quota);
+    let _held = quota.reserve(held_bytes(&resource, piece_bytes))?;
     let name = std::mem::take(&mut message.resource_name);
     let mut progress = Progress::new(name, &resource);
     let mut upload = Upload::new(Arc::clone(&store), resource, piece_bytes);

@@ -19,7 +19,7 @@ use proto::google::rpc::Status as RpcStatus;
 use store::Store;
 use tonic::{Code, Response, Status};
 
-use crate::memory::Loan;
+use crate::memory::Reservation;
 use crate::{below, blocking, request, status};
 
 /// The message that gRPC clients take by default, in bytes.
@@ -63,7 +63,7 @@ impl From<BatchRefused> for Status {
 /// Stores every blob of the batch that is what its digest says.
 pub(super) async fn update(
     store: Arc<Store>,
-    loan: Arc<Loan>,
+    reservation: Arc<Reservation>,
     offered: DigestFunctions,
     message: BatchUpdateBlobsRequest,
 ) -> Result<Response<BatchUpdateBlobsResponse>, Status> {
@@ -71,9 +71,9 @@ pub(super) async fn update(
     let digests = message.requests.iter().map(|item| &item.digest);
     let function = request::function(&offered, message.digest_function, digests)?;
     check_total(message.requests.iter().map(|item| item.data.len() as u64))?;
-    loan.grow_by(OUTCOME_BYTES * message.requests.len() as u64)?;
+    reservation.grow_by(OUTCOME_BYTES * message.requests.len() as u64)?;
     let responses = blocking::run(move || {
-        let mut unpacked = Unpacked { loan: &loan, bytes: 0 };
+        let mut unpacked = Unpacked { reservation: &reservation, bytes: 0 };
         let outcome = |item: BatchUpdateItem| BatchUpdateOutcome {
             status: Some(status::to_rpc(update_one(&store, &mut unpacked, function, &item))),
             digest: item.digest,
@@ -104,7 +104,7 @@ fn update_one(
 /// The compressed blobs of a batch. Unpacked they are together within the bound of a batch: a few
 /// bytes can stand for gigabytes.
 struct Unpacked<'a> {
-    loan: &'a Loan,
+    reservation: &'a Reservation,
     bytes: u64,
 }
 
@@ -117,7 +117,7 @@ impl Unpacked<'_> {
             return Err(BatchRefused::TooLarge { size_bytes: total_bytes, max_bytes }.into());
         }
         // One is held at a time, but its memory may be given back late.
-        self.loan.grow_by(size_bytes)?;
+        self.reservation.grow_by(size_bytes)?;
         self.bytes = total_bytes;
         let capacity = size_bytes as usize;
         zstd::bulk::decompress(data, capacity).map(Bytes::from).map_err(status::unpacking)
@@ -127,7 +127,7 @@ impl Unpacked<'_> {
 /// Reads every blob of the batch that is there.
 pub(super) async fn read(
     store: Arc<Store>,
-    loan: Arc<Loan>,
+    reservation: Arc<Reservation>,
     offered: DigestFunctions,
     caller: Bytes,
     message: BatchReadBlobsRequest,
@@ -142,11 +142,11 @@ pub(super) async fn read(
         return Err(BatchRefused::TooMany(message.digests.len()).into());
     }
     let total_bytes = check_total(message.digests.iter().map(size))?;
-    loan.grow_by(total_bytes + OUTCOME_BYTES * message.digests.len() as u64)?;
+    reservation.grow_by(total_bytes + OUTCOME_BYTES * message.digests.len() as u64)?;
     if store.tier().is_some() {
         let parse = |encoded: &Bytes| request::encoded_digest("digests", encoded, function).ok();
         let blobs: Vec<_> = message.digests.iter().filter_map(parse).collect();
-        below::fetch(&store, &loan, blobs, caller).await?;
+        below::fetch(&store, &reservation, blobs, caller).await?;
     }
     let responses = blocking::run(move || {
         let mut answer = Answer::for_blobs(message.digests.len());
@@ -224,8 +224,8 @@ mod tests {
 
     #[test]
     fn what_is_unpacked_is_bounded_by_the_batch() {
-        let loan = Budget::new(64 << 20).account().loan();
-        let mut unpacked = Unpacked { loan: &loan, bytes: 0 };
+        let reservation = Budget::new(64 << 20).quota().reservation();
+        let mut unpacked = Unpacked { reservation: &reservation, bytes: 0 };
         let content = vec![0; 3 << 20];
         let packed = zstd::bulk::compress(&content, 1).unwrap();
         let mut unpack = |size_bytes| {

@@ -6,7 +6,7 @@ use proto::encoded::reapi::{FindMissingBlobsRequest, FindMissingBlobsResponse};
 use store::Store;
 use tonic::{Response, Status};
 
-use crate::memory::Loan;
+use crate::memory::Reservation;
 use crate::request::RequestError;
 use crate::{below, blocking, request};
 
@@ -18,7 +18,7 @@ use crate::{below, blocking, request};
 pub(super) async fn find_missing_blobs(
     store: &Store,
     offered: &DigestFunctions,
-    loan: &Loan,
+    reservation: &Reservation,
     caller: Bytes,
     message: FindMissingBlobsRequest,
 ) -> Result<Response<FindMissingBlobsResponse>, Status> {
@@ -29,7 +29,7 @@ pub(super) async fn find_missing_blobs(
     if store.tier().is_some() && !digests.is_empty() {
         let parse = |encoded: &Bytes| request::encoded_digest("blob_digests", encoded, function);
         let absent = digests.iter().filter_map(|encoded| parse(encoded).ok());
-        below::fetch(store, loan, absent.collect::<Vec<_>>(), caller).await?;
+        below::fetch(store, reservation, absent.collect::<Vec<_>>(), caller).await?;
         retain_missing(store, &mut digests, function)?;
     }
     Ok(Response::new(FindMissingBlobsResponse { missing_blob_digests: digests }))

@@ -39,46 +39,55 @@ impl Methods for ContentAddressableStorage {
 
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
         let Self { store, offered } = self;
-        let (account, loan, caller) = (call.account(), call.loan(), call.caller(&store));
+        let (quota, reservation, caller) = (call.quota(), call.reservation(), call.caller(&store));
         match method {
             "FindMissingBlobs" => call.unary(move |request: Request<_>| {
-                let (store, loan) = (Arc::clone(&store), Arc::clone(&loan));
+                let (store, reservation) = (Arc::clone(&store), Arc::clone(&reservation));
                 let caller = caller.clone();
                 async move {
                     let message = request.into_inner();
-                    let missing =
-                        missing::find_missing_blobs(&store, &offered, &loan, caller, message)
-                            .await?;
+                    let missing = missing::find_missing_blobs(
+                        &store,
+                        &offered,
+                        &reservation,
+                        caller,
+                        message,
+                    )
+                    .await?;
                     // Afterwards: what was found may have been stored just then.
                     blocking::make_durable(&store).await?;
                     Ok(missing)
                 }
             }),
             "BatchUpdateBlobs" => call.unary(move |request: Request<_>| {
-                let (store, loan) = (Arc::clone(&store), Arc::clone(&loan));
-                batch::update(store, loan, offered, request.into_inner())
+                let (store, reservation) = (Arc::clone(&store), Arc::clone(&reservation));
+                batch::update(store, reservation, offered, request.into_inner())
             }),
             "BatchReadBlobs" => call.unary(move |request: Request<_>| {
-                let (store, loan) = (Arc::clone(&store), Arc::clone(&loan));
-                batch::read(store, loan, offered, caller.clone(), request.into_inner())
+                let (store, reservation) = (Arc::clone(&store), Arc::clone(&reservation));
+                batch::read(store, reservation, offered, caller.clone(), request.into_inner())
             }),
             "SplitBlob" => call.unary(move |request: Request<_>| {
-                let (store, loan) = (Arc::clone(&store), Arc::clone(&loan));
-                split::split(store, loan, offered, request.into_inner())
+                let (store, reservation) = (Arc::clone(&store), Arc::clone(&reservation));
+                split::split(store, reservation, offered, request.into_inner())
             }),
             "SpliceBlob" => call.unary(move |request: Request<_>| {
-                let (store, loan) = (Arc::clone(&store), Arc::clone(&loan));
+                let (store, reservation) = (Arc::clone(&store), Arc::clone(&reservation));
                 async move {
-                    let spliced =
-                        split::splice(Arc::clone(&store), loan, offered, request.into_inner());
+                    let spliced = split::splice(
+                        Arc::clone(&store),
+                        reservation,
+                        offered,
+                        request.into_inner(),
+                    );
                     let spliced = spliced.await?;
                     blocking::make_durable(&store).await?;
                     Ok(spliced)
                 }
             }),
             "GetTree" => call.server_streaming(move |request: Request<_>| {
-                let (store, account) = (Arc::clone(&store), Arc::clone(&account));
-                tree::get_tree(store, account, offered, caller.clone(), request.into_inner())
+                let (store, quota) = (Arc::clone(&store), Arc::clone(&quota));
+                tree::get_tree(store, quota, offered, caller.clone(), request.into_inner())
             }),
             _ => call.unimplemented(),
         }

@@ -15,7 +15,7 @@ use tonic::{Code, Response, Status};
 
 use super::chunking::{self, SPLIT_BYTES};
 use crate::blocking::Caller;
-use crate::memory::Loan;
+use crate::memory::Reservation;
 use crate::{blocking, request, status};
 
 /// The chunks of one answer at most: with 64 bytes of hash each the answer still fits into the 4 MiB that
@@ -93,7 +93,7 @@ fn read_failed(error: &io::Error) -> Status {
 /// Splits a blob into chunks, which are in the store when this returns.
 pub(super) async fn split(
     store: Arc<Store>,
-    loan: Arc<Loan>,
+    reservation: Arc<Reservation>,
     offered: DigestFunctions,
     message: SplitBlobRequest,
 ) -> Result<Response<SplitBlobResponse>, Status> {
@@ -105,7 +105,7 @@ pub(super) async fn split(
     let whole = blob.size_bytes() < chunking::whole_below_bytes(chunking);
     let chunks = chunking::chunks_max(chunking, blob.size_bytes());
     if !whole {
-        loan.grow_by(SPLIT_BYTES + CHUNK_MEMORY_BYTES * chunks.min(MAX_CHUNKS))?;
+        reservation.grow_by(SPLIT_BYTES + CHUNK_MEMORY_BYTES * chunks.min(MAX_CHUNKS))?;
     }
     let chunk_digests = blocking::run_for_caller(move |caller| {
         let cas = store.cas();
@@ -148,7 +148,7 @@ fn store_chunks(
 /// Makes a blob of chunks that are in the store, if it is what its digest says.
 pub(super) async fn splice(
     store: Arc<Store>,
-    loan: Arc<Loan>,
+    reservation: Arc<Reservation>,
     offered: DigestFunctions,
     message: SpliceBlobRequest,
 ) -> Result<Response<SpliceBlobResponse>, Status> {
@@ -157,7 +157,7 @@ pub(super) async fn splice(
     let function = request::function_of(&offered, message.digest_function, digest)?;
     let blob = request::digest("blob_digest", digest, function)?;
     let chunk = |it| request::digest("chunk_digests", Some(it), function);
-    loan.grow_by(size_of::<Digest>() as u64 * message.chunk_digests.len() as u64)?;
+    reservation.grow_by(size_of::<Digest>() as u64 * message.chunk_digests.len() as u64)?;
     let chunks: Vec<Digest> = message.chunk_digests.iter().map(chunk).collect::<Result<_, _>>()?;
     let sizes = chunks.iter().map(Digest::size_bytes);
     let chunks_bytes = sizes.fold(0, u64::saturating_add);
@@ -168,7 +168,7 @@ pub(super) async fn splice(
     if let Some(limit_bytes) = limit {
         return Err(SplitRefused::OverLimit { digest: blob, limit_bytes }.into());
     }
-    loan.grow_by(2 * PIECE_BYTES as u64)?;
+    reservation.grow_by(2 * PIECE_BYTES as u64)?;
     blocking::run_for_caller(move |caller| splice_chunks(store.cas(), &blob, &chunks, caller))
         .await?;
     Ok(Response::new(SpliceBlobResponse { blob_digest: Some(blob.to_proto()) }))

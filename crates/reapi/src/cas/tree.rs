@@ -16,7 +16,7 @@ use store::Store;
 use tokio_stream::Stream;
 use tonic::{Code, Response, Status};
 
-use crate::memory::{Account, Loan};
+use crate::memory::{ConnectionQuota, Reservation};
 use crate::{below, blocking, request, status};
 
 /// Data of one message: a quarter of what gRPC clients take by default. A larger Directory has a
@@ -63,7 +63,7 @@ impl From<TreeRefused> for Status {
 /// Answers with the tree, page by page.
 pub(super) async fn get_tree(
     store: Arc<Store>,
-    account: Arc<Account>,
+    quota: Arc<ConnectionQuota>,
     offered: DigestFunctions,
     caller: Bytes,
     message: GetTreeRequest,
@@ -72,13 +72,13 @@ pub(super) async fn get_tree(
     let digest = message.root_digest.as_ref();
     let function = request::function_of(&offered, message.digest_function, digest)?;
     let root = request::digest("root_digest", digest, function)?;
-    below::fetch_directories(&store, &account.loan(), root, &caller).await?;
+    below::fetch_directories(&store, &quota.reservation(), root, &caller).await?;
     if !blocking::presence(&store, || store.cas().contains(&root)) {
         return Err(status::blob_not_found(&root));
     }
     let skip = skipped(&message.page_token)?;
     let page_size = usize::try_from(message.page_size).ok().filter(|&size| size > 0);
-    let walk = Walk::at(root, store, account, skip, page_size.unwrap_or(usize::MAX));
+    let walk = Walk::at(root, store, quota, skip, page_size.unwrap_or(usize::MAX));
     Ok(Response::new(pages(walk)))
 }
 
@@ -116,30 +116,30 @@ struct Walk {
     /// Directories at the start that the client has already.
     skip: usize,
     page_size: usize,
-    account: Arc<Account>,
+    quota: Arc<ConnectionQuota>,
     /// For what was seen: a client may stop reading in the middle of a large tree.
-    memory: Loan,
+    memory: Reservation,
     /// For the blobs of the page that was made last.
-    page: Loan,
+    page: Reservation,
 }
 
 impl Walk {
     fn at(
         root: Digest,
         store: Arc<Store>,
-        account: Arc<Account>,
+        quota: Arc<ConnectionQuota>,
         skip: usize,
         page_size: usize,
     ) -> Self {
         let (waiting, seen) = (VecDeque::from([root]), HashSet::from([root]));
-        let (memory, page) = (account.loan(), account.loan());
-        Self { store, waiting, seen, read: 0, skip, page_size, account, memory, page }
+        let (memory, page) = (quota.reservation(), quota.reservation());
+        Self { store, waiting, seen, read: 0, skip, page_size, quota, memory, page }
     }
 
     /// The next page; `None` at the end.
     fn next_page(&mut self) -> Result<Option<GetTreeResponse>, Status> {
         // The page before is encoded by now.
-        self.page = self.account.loan();
+        self.page = self.quota.reservation();
         let mut directories = Vec::new();
         let mut bytes = 0;
         while directories.len() < self.page_size && self.next_fits(bytes) {
@@ -193,7 +193,7 @@ impl Walk {
 
     /// Puts the directory's children in line.
     fn visit(&mut self, digest: Digest, blob: Bytes) -> Result<(), Status> {
-        let _parsed = self.account.lend(Directory::entries_bytes(&blob))?;
+        let _parsed = self.quota.reserve(Directory::entries_bytes(&blob))?;
         let directory = Directory::parse(blob, digest.function()).map_err(malformed(digest))?;
         let seen = self.seen.len() + directory.directory_count();
         self.memory.grow_to(seen as u64 * DIRECTORY_MEMORY_BYTES)?;
@@ -236,8 +236,8 @@ mod tests {
         let message = proto::Directory { directories, ..Default::default() }.encode_to_vec();
         let digest = store.cas().put(FUNCTION, &message).unwrap();
         let blob_bytes = digest.size_bytes() + Directory::entries_bytes(&message);
-        let account = Budget::new(blob_bytes + affordable * DIRECTORY_MEMORY_BYTES).account();
-        let mut walk = Walk::at(digest, store, account, 0, usize::MAX);
+        let quota = Budget::new(blob_bytes + affordable * DIRECTORY_MEMORY_BYTES).quota();
+        let mut walk = Walk::at(digest, store, quota, 0, usize::MAX);
         let page = walk.next_page().map_err(|status| status.code())?;
         Ok(page.map_or(0, |page| page.directories.len()))
     }
@@ -257,8 +257,8 @@ mod tests {
         let walk = |size_bytes| {
             // Were it looked for, it would be missing and left out.
             let absent = Digest::new(FUNCTION, [7; 32], size_bytes);
-            let account = Budget::new(0).account();
-            let mut walk = Walk::at(absent, Arc::clone(&store), account, 0, usize::MAX);
+            let quota = Budget::new(0).quota();
+            let mut walk = Walk::at(absent, Arc::clone(&store), quota, 0, usize::MAX);
             walk.next_page().map(|page| page.is_some()).map_err(|status| status.code())
         };
         assert_eq!(walk(1000), Ok(false));

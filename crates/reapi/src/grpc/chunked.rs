@@ -28,7 +28,7 @@ use tonic::{Status, Streaming};
 
 use super::codec::ExactDecoder;
 use crate::frame::{MAX_MESSAGE_BYTES, PREFIX_BYTES, Prefix};
-use crate::memory::Loan;
+use crate::memory::Reservation;
 
 /// The header by which a client says how its messages are compressed.
 const ENCODING: &str = "grpc-encoding";
@@ -62,14 +62,14 @@ impl Chunk {
 
 /// The one message of a call.
 pub(super) async fn only_message<Req>(
-    loan: Arc<Loan>,
+    reservation: Arc<Reservation>,
     request: http::Request<Body>,
 ) -> Result<Req, Status>
 where
     Req: Message + Default + Shaped + 'static,
 {
     refuse_compression(request.headers())?;
-    let decoder = ExactDecoder::new(loan);
+    let decoder = ExactDecoder::new(reservation);
     let body = request.into_body();
     let mut messages = Streaming::new_request(decoder, body, None, Some(MAX_MESSAGE_BYTES));
     let message = messages.message().await?;

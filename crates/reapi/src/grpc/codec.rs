@@ -1,5 +1,5 @@
 //! Protobuf messages: encoded into a buffer of exactly the right size, and decoded after the memory
-//! for what they become was borrowed.
+//! for what they become was reserved.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 use crate::frame::{FrameError, PREFIX_BYTES};
-use crate::memory::{Exhausted, Loan, MAX_BORROWED_BYTES};
+use crate::memory::{Exhausted, MAX_BORROWED_BYTES, Reservation};
 
 /// The first capacity of a message's buffer. Larger messages reserve what they need
 /// in one step; see [`ExactEncoder`].
@@ -23,13 +23,13 @@ const YIELD_BYTES: usize = 32 << 10;
 /// See the module.
 pub(super) struct ExactCodec<Req, Res> {
     /// Grows by what the decoded request takes.
-    loan: Arc<Loan>,
+    reservation: Arc<Reservation>,
     messages: PhantomData<(Req, Res)>,
 }
 
 impl<Req, Res> ExactCodec<Req, Res> {
-    pub(super) fn new(loan: Arc<Loan>) -> Self {
-        Self { loan, messages: PhantomData }
+    pub(super) fn new(reservation: Arc<Reservation>) -> Self {
+        Self { reservation, messages: PhantomData }
     }
 }
 
@@ -48,7 +48,7 @@ where
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ExactDecoder::new(Arc::clone(&self.loan))
+        ExactDecoder::new(Arc::clone(&self.reservation))
     }
 }
 
@@ -56,15 +56,18 @@ where
 /// batch of blobs several times.
 pub(super) struct ExactEncoder<Res>(PhantomData<Res>);
 
-/// Shorter messages are encoded without borrowing: with all streams of a connection they are a few
+/// Shorter messages are encoded without reserving: with all streams of a connection they are a few
 /// MiB.
 const MIN_LENT_BYTES: usize = 4 << 10;
 
-/// Borrows for the encoded form of an answer. The encoder could not: tonic makes INTERNAL of all
+/// Reserves for the encoded form of an answer. The encoder could not: tonic makes INTERNAL of all
 /// that goes wrong there.
-pub(super) fn borrow_to_encode(loan: &Loan, answer: &impl Message) -> Result<(), Exhausted> {
+pub(super) fn borrow_to_encode(
+    reservation: &Reservation,
+    answer: &impl Message,
+) -> Result<(), Exhausted> {
     match PREFIX_BYTES + answer.encoded_len() {
-        bytes if bytes >= MIN_LENT_BYTES => loan.grow_by(bytes as u64),
+        bytes if bytes >= MIN_LENT_BYTES => reservation.grow_by(bytes as u64),
         _ => Ok(()),
     }
 }
@@ -83,15 +86,15 @@ impl<Res: Message + 'static> Encoder for ExactEncoder<Res> {
     }
 }
 
-/// Borrows for the decoded form first: it can take a hundred times what came over the wire.
+/// Reserves for the decoded form first: it can take a hundred times what came over the wire.
 pub(super) struct ExactDecoder<Req> {
-    loan: Arc<Loan>,
+    reservation: Arc<Reservation>,
     message: PhantomData<Req>,
 }
 
 impl<Req> ExactDecoder<Req> {
-    pub(super) fn new(loan: Arc<Loan>) -> Self {
-        Self { loan, message: PhantomData }
+    pub(super) fn new(reservation: Arc<Reservation>) -> Self {
+        Self { reservation, message: PhantomData }
     }
 }
 
@@ -102,7 +105,7 @@ impl<Req: Message + Default + Shaped + 'static> Decoder for ExactDecoder<Req> {
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Req>, Status> {
         // tonic hands out a whole message in one piece.
         let bytes = decoded_bytes::<Req>(buffer.chunk(), MAX_BORROWED_BYTES);
-        self.loan.grow_by(bytes)?;
+        self.reservation.grow_by(bytes)?;
         let message = Req::decode(buffer).map_err(FrameError::Malformed)?;
         Ok(Some(message))
     }

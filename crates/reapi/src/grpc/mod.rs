@@ -30,7 +30,7 @@ use tonic::server::{
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::frame::MAX_MESSAGE_BYTES;
-use crate::memory::{Account, Budget, Loan};
+use crate::memory::{Budget, ConnectionQuota, Reservation};
 use crate::origin;
 use codec::{ExactCodec, borrow_to_encode};
 
@@ -73,17 +73,17 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// The account on which the call's connection borrows memory.
-    pub(crate) fn account(&self) -> Arc<Account> {
-        let account = self.request.extensions().get::<Arc<Account>>();
-        account.map_or_else(|| Budget::of_this_machine().account(), Arc::clone)
+    /// The quota on which the call's connection reserves memory.
+    pub(crate) fn quota(&self) -> Arc<ConnectionQuota> {
+        let quota = self.request.extensions().get::<Arc<ConnectionQuota>>();
+        quota.map_or_else(|| Budget::of_this_machine().quota(), Arc::clone)
     }
 
-    /// The memory that the call has borrowed. Handlers add what they are about to hold for it; the call returns
+    /// The memory that the call has reserved. Handlers add what they are about to hold for it; the call returns
     /// all of it when its answer is sent.
-    pub(crate) fn loan(&self) -> Arc<Loan> {
-        let loan = self.request.extensions().get::<Arc<Loan>>();
-        loan.map_or_else(|| Arc::new(self.account().loan()), Arc::clone)
+    pub(crate) fn reservation(&self) -> Arc<Reservation> {
+        let reservation = self.request.extensions().get::<Arc<Reservation>>();
+        reservation.map_or_else(|| Arc::new(self.quota().reservation()), Arc::clone)
     }
 
     /// The encoded `RequestMetadata` of the caller, for a tier below the store; empty if there is none, and not
@@ -107,17 +107,17 @@ impl Call {
         Fut: Future<Output = Result<Response<Res>, Status>> + Send + 'static,
     {
         Box::pin(async move {
-            let loan = self.loan();
-            let borrowed = Arc::clone(&loan);
+            let reservation = self.reservation();
+            let reserved = Arc::clone(&reservation);
             let handler = move |request| {
-                let (answer, loan) = (handler(request), Arc::clone(&borrowed));
+                let (answer, reservation) = (handler(request), Arc::clone(&reserved));
                 async move {
                     let answer = answer.await?;
-                    borrow_to_encode(&loan, answer.get_ref())?;
+                    borrow_to_encode(&reservation, answer.get_ref())?;
                     Ok(answer)
                 }
             };
-            Ok(server::<Req, Res>(loan).unary(Unary(handler), self.request).await)
+            Ok(server::<Req, Res>(reservation).unary(Unary(handler), self.request).await)
         })
     }
 
@@ -134,21 +134,21 @@ impl Call {
         S: Stream<Item = Result<Res, Status>> + Send + 'static,
     {
         Box::pin(async move {
-            let loan = self.loan();
-            let borrowed = Arc::clone(&loan);
+            let reservation = self.reservation();
+            let reserved = Arc::clone(&reservation);
             let handler = move |request| {
-                let (answer, loan) = (handler(request), Arc::clone(&borrowed));
+                let (answer, reservation) = (handler(request), Arc::clone(&reserved));
                 async move {
                     let messages = answer.await?.into_inner();
-                    let lent = messages.map(move |message| {
+                    let reserved = messages.map(move |message| {
                         let message = message?;
-                        borrow_to_encode(&loan, &message)?;
+                        borrow_to_encode(&reservation, &message)?;
                         Ok(message)
                     });
-                    Ok(Response::new(lent))
+                    Ok(Response::new(reserved))
                 }
             };
-            Ok(server::<Req, Res>(loan)
+            Ok(server::<Req, Res>(reservation)
                 .server_streaming(ServerStreaming(handler), self.request)
                 .await)
         })
@@ -166,8 +166,9 @@ impl Call {
         S: Stream<Item = Result<Chunk, Status>> + Send + 'static,
     {
         Box::pin(async move {
-            let answer =
-                async { handler(chunked::only_message(self.loan(), self.request).await?).await };
+            let answer = async {
+                handler(chunked::only_message(self.reservation(), self.request).await?).await
+            };
             Ok(answer.await.map_or_else(Status::into_http, chunked::response))
         })
     }
@@ -180,12 +181,12 @@ impl Call {
         Fut: Future<Output = Result<Response<Res>, Status>> + Send + 'static,
     {
         Box::pin(async move {
-            let loan = self.loan();
+            let reservation = self.reservation();
             let (parts, body) = self.request.into_parts();
             // tonic sees all of the call but its messages.
             let request = http::Request::from_parts(parts, Body::empty());
             let service = ClientStreaming(Some((handler, body)));
-            Ok(server::<(), Res>(loan).client_streaming(service, request).await)
+            Ok(server::<(), Res>(reservation).client_streaming(service, request).await)
         })
     }
 
@@ -197,12 +198,12 @@ impl Call {
     }
 }
 
-fn server<Req, Res>(loan: Arc<Loan>) -> Grpc<ExactCodec<Req, Res>>
+fn server<Req, Res>(reservation: Arc<Reservation>) -> Grpc<ExactCodec<Req, Res>>
 where
     Req: Message + Default + Shaped + 'static,
     Res: Message + 'static,
 {
-    Grpc::new(ExactCodec::new(loan)).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    Grpc::new(ExactCodec::new(reservation)).max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
 
 struct Unary<F>(F);

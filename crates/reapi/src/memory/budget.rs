@@ -14,7 +14,7 @@ use crate::status;
 /// time, beside what connections are guaranteed.
 pub(crate) const MAX_BORROWED_BYTES: u64 = 512 << 20;
 
-/// The bytes that one connection can always borrow: the largest message, or the
+/// The bytes that one connection can always reserve: the largest message, or the
 /// pieces of a few streams.
 pub(crate) const GUARANTEED_BYTES: u64 = 8 << 20;
 
@@ -67,34 +67,37 @@ impl Budget {
         Arc::new(Self { limit_bytes, held_bytes, given_back })
     }
 
-    /// The account of one more connection.
-    pub(crate) fn account(self: &Arc<Self>) -> Arc<Account> {
-        Arc::new(Account { budget: Arc::clone(self), held_bytes: AtomicU64::new(0) })
+    /// The quota of one more connection.
+    pub(crate) fn quota(self: &Arc<Self>) -> Arc<ConnectionQuota> {
+        Arc::new(ConnectionQuota { budget: Arc::clone(self), held_bytes: AtomicU64::new(0) })
     }
 }
 
 /// The memory that the server holds for one connection.
 #[derive(Debug)]
-pub(crate) struct Account {
+pub(crate) struct ConnectionQuota {
     budget: Arc<Budget>,
     pub(super) held_bytes: AtomicU64,
 }
 
-impl Account {
-    /// Borrows that many bytes.
-    pub(crate) fn lend(self: &Arc<Self>, bytes: u64) -> Result<Loan, Exhausted> {
-        let loan = self.loan();
-        loan.grow_to(bytes)?;
-        Ok(loan)
+impl ConnectionQuota {
+    /// Reserves that many bytes.
+    pub(crate) fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation, Exhausted> {
+        let reservation = self.reservation();
+        reservation.grow_to(bytes)?;
+        Ok(reservation)
     }
 
     /// The same for calls that keep nobody from going on while they wait.
-    pub(crate) async fn lend_when_free(self: &Arc<Self>, bytes: u64) -> Result<Loan, Exhausted> {
+    pub(crate) async fn reserve_when_free(
+        self: &Arc<Self>,
+        bytes: u64,
+    ) -> Result<Reservation, Exhausted> {
         let deadline = Instant::now() + MAX_WAIT;
         loop {
             // Listens before it asks, so that nothing is missed in between.
             let given_back = self.budget.given_back.notified();
-            match self.lend(bytes) {
+            match self.reserve(bytes) {
                 Err(_) if Instant::now() < deadline => {
                     // Either way it looks again.
                     let _ = timeout(LOOK_AGAIN, given_back).await;
@@ -109,9 +112,9 @@ impl Account {
         self.budget.held_bytes.load(Ordering::Relaxed) > self.budget.limit_bytes / 2
     }
 
-    /// A loan of nothing, which can grow.
-    pub(crate) fn loan(self: &Arc<Self>) -> Loan {
-        Loan { account: Arc::clone(self), bytes: AtomicU64::new(0) }
+    /// A reservation of nothing, which can grow.
+    pub(crate) fn reservation(self: &Arc<Self>) -> Reservation {
+        Reservation { quota: Arc::clone(self), bytes: AtomicU64::new(0) }
     }
 
     fn take(&self, bytes: u64) -> Result<(), Exhausted> {
@@ -139,18 +142,18 @@ impl Account {
 
 /// Bytes that are held until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Loan {
-    account: Arc<Account>,
+pub(crate) struct Reservation {
+    quota: Arc<ConnectionQuota>,
     bytes: AtomicU64,
 }
 
-impl Loan {
-    /// Borrows what is missing to that many bytes.
+impl Reservation {
+    /// Reserves what is missing to that many bytes.
     pub(crate) fn grow_to(&self, bytes: u64) -> Result<(), Exhausted> {
         self.grow_by(bytes.saturating_sub(self.bytes.load(Ordering::Relaxed)))
     }
 
-    /// Moves up to that many bytes into a loan of their own.
+    /// Moves up to that many bytes into a reservation of their own.
     pub(crate) fn split_off(&self, bytes: u64) -> Self {
         let mut taken = 0;
         // Never fails: there is always a next value.
@@ -158,24 +161,24 @@ impl Loan {
             taken = held.min(bytes);
             Some(held - taken)
         });
-        Self { account: Arc::clone(&self.account), bytes: AtomicU64::new(taken) }
+        Self { quota: Arc::clone(&self.quota), bytes: AtomicU64::new(taken) }
     }
 
-    /// Borrows that many bytes more.
+    /// Reserves that many bytes more.
     pub(crate) fn grow_by(&self, bytes: u64) -> Result<(), Exhausted> {
         if bytes > 0 {
-            self.account.take(bytes)?;
+            self.quota.take(bytes)?;
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
         Ok(())
     }
 }
 
-impl Drop for Loan {
+impl Drop for Reservation {
     fn drop(&mut self) {
         let bytes = *self.bytes.get_mut();
         if bytes > 0 {
-            self.account.give_back(bytes);
+            self.quota.give_back(bytes);
         }
     }
 }
@@ -189,80 +192,80 @@ mod tests {
     #[test]
     fn loans_are_counted_until_they_are_dropped() {
         let budget = Budget::new(100 * MIB);
-        let account = budget.account();
-        let loan = account.lend(10 * MIB).unwrap();
-        let other = budget.account().lend(20 * MIB).unwrap();
-        loan.grow_to(5 * MIB).unwrap();
-        loan.grow_to(15 * MIB).unwrap();
-        assert_eq!(account.held_bytes.load(Ordering::Relaxed), 15 * MIB);
+        let quota = budget.quota();
+        let reservation = quota.reserve(10 * MIB).unwrap();
+        let other = budget.quota().reserve(20 * MIB).unwrap();
+        reservation.grow_to(5 * MIB).unwrap();
+        reservation.grow_to(15 * MIB).unwrap();
+        assert_eq!(quota.held_bytes.load(Ordering::Relaxed), 15 * MIB);
         assert_eq!(budget.held_bytes.load(Ordering::Relaxed), 35 * MIB);
-        drop((loan, other));
-        assert_eq!(account.held_bytes.load(Ordering::Relaxed), 0);
+        drop((reservation, other));
+        assert_eq!(quota.held_bytes.load(Ordering::Relaxed), 0);
         assert_eq!(budget.held_bytes.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn over_the_limit_each_connection_has_its_guaranteed_part() {
         let budget = Budget::new(100 * MIB);
-        let greedy = budget.account();
-        let held: Vec<Loan> = std::iter::from_fn(|| greedy.lend(5 * MIB).ok()).collect();
+        let greedy = budget.quota();
+        let held: Vec<Reservation> = std::iter::from_fn(|| greedy.reserve(5 * MIB).ok()).collect();
         assert_eq!(held.len(), 20);
-        assert!(greedy.lend(1).is_err());
-        let modest = budget.account();
-        let loan = modest.lend(5 * MIB).unwrap();
-        loan.grow_to(GUARANTEED_BYTES).unwrap();
-        let refused = modest.lend(1).unwrap_err();
+        assert!(greedy.reserve(1).is_err());
+        let modest = budget.quota();
+        let reservation = modest.reserve(5 * MIB).unwrap();
+        reservation.grow_to(GUARANTEED_BYTES).unwrap();
+        let refused = modest.reserve(1).unwrap_err();
         assert_eq!(refused, Exhausted { asked: 1, held: 108 * MIB });
         drop(held);
-        assert!(modest.lend(50 * MIB).is_ok());
+        assert!(modest.reserve(50 * MIB).is_ok());
     }
 
     #[test]
     fn the_guaranteed_parts_have_a_bound_together() {
         let budget = Budget::new(100 * MIB);
-        let greedy = budget.account();
-        let _held = greedy.lend(100 * MIB).unwrap();
-        let others: Vec<_> = (0..20).map(|_| budget.account()).collect();
-        let loans = others.iter().filter_map(|account| account.lend(GUARANTEED_BYTES).ok());
-        assert_eq!(loans.collect::<Vec<_>>().len(), 8);
+        let greedy = budget.quota();
+        let _held = greedy.reserve(100 * MIB).unwrap();
+        let others: Vec<_> = (0..20).map(|_| budget.quota()).collect();
+        let reservations = others.iter().filter_map(|quota| quota.reserve(GUARANTEED_BYTES).ok());
+        assert_eq!(reservations.collect::<Vec<_>>().len(), 8);
     }
 
     #[test]
     fn a_part_of_a_loan_lives_on_by_itself() {
-        let account = Budget::new(100 * MIB).account();
-        let loan = account.lend(10).unwrap();
-        let part = loan.split_off(7);
-        let rest = loan.split_off(7);
-        drop(loan);
-        assert_eq!(account.held_bytes.load(Ordering::Relaxed), 10);
+        let quota = Budget::new(100 * MIB).quota();
+        let reservation = quota.reserve(10).unwrap();
+        let part = reservation.split_off(7);
+        let rest = reservation.split_off(7);
+        drop(reservation);
+        assert_eq!(quota.held_bytes.load(Ordering::Relaxed), 10);
         drop(part);
-        assert_eq!(account.held_bytes.load(Ordering::Relaxed), 3);
+        assert_eq!(quota.held_bytes.load(Ordering::Relaxed), 3);
         drop(rest);
-        assert_eq!(account.held_bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(quota.held_bytes.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]
     async fn a_download_waits_for_what_others_give_back() {
         let budget = Budget::new(10 * MIB);
-        let (account, other) = (budget.account(), budget.account());
-        let held = account.lend(10 * MIB).unwrap();
-        assert!(account.is_scarce());
-        let waiting = tokio::spawn(async move { other.lend_when_free(9 * MIB).await.is_ok() });
+        let (quota, other) = (budget.quota(), budget.quota());
+        let held = quota.reserve(10 * MIB).unwrap();
+        assert!(quota.is_scarce());
+        let waiting = tokio::spawn(async move { other.reserve_when_free(9 * MIB).await.is_ok() });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         drop(held);
         assert!(waiting.await.unwrap());
-        assert!(!account.is_scarce());
+        assert!(!quota.is_scarce());
     }
 
     #[test]
     fn a_refused_loan_holds_nothing() {
         let budget = Budget::new(10 * MIB);
-        let account = budget.account();
-        assert!(account.lend(11 * MIB).is_err());
-        let loan = account.lend(10 * MIB).unwrap();
-        assert!(loan.grow_to(11 * MIB).is_err());
-        drop(loan);
+        let quota = budget.quota();
+        assert!(quota.reserve(11 * MIB).is_err());
+        let reservation = quota.reserve(10 * MIB).unwrap();
+        assert!(reservation.grow_to(11 * MIB).is_err());
+        drop(reservation);
         assert_eq!(budget.held_bytes.load(Ordering::Relaxed), 0);
     }
 }

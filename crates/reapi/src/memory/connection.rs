@@ -1,4 +1,4 @@
-//! A connection with its account, whose first bytes must come soon.
+//! A connection with its quota, whose first bytes must come soon.
 
 use std::io;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
-use super::budget::Account;
+use super::budget::ConnectionQuota;
 
 /// The first bytes of every HTTP/2 client: `PRI * HTTP/2.0...`, and the header of
 /// its settings. From then on pings find out whether it is there.
@@ -22,7 +22,7 @@ const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// See the module.
 pub(crate) struct Accounted<IO> {
     io: IO,
-    account: Arc<Account>,
+    quota: Arc<ConnectionQuota>,
     /// Until the preface is here: its missing bytes, and the time for them.
     preface: Option<(usize, Pin<Box<Sleep>>)>,
 }
@@ -32,18 +32,18 @@ pub(crate) struct Accounted<IO> {
 pub(crate) struct ConnectInfo<I> {
     /// The connection's own description.
     pub(super) inner: I,
-    pub(super) account: Arc<Account>,
+    pub(super) quota: Arc<ConnectionQuota>,
 }
 
 impl<IO> Accounted<IO> {
     /// Must be called within a tokio runtime.
-    pub(crate) fn new(io: IO, account: Arc<Account>) -> Self {
-        Self::with_timeout(io, account, PREFACE_TIMEOUT)
+    pub(crate) fn new(io: IO, quota: Arc<ConnectionQuota>) -> Self {
+        Self::with_timeout(io, quota, PREFACE_TIMEOUT)
     }
 
-    fn with_timeout(io: IO, account: Arc<Account>, timeout: Duration) -> Self {
+    fn with_timeout(io: IO, quota: Arc<ConnectionQuota>, timeout: Duration) -> Self {
         let preface = Some((PREFACE_BYTES, Box::pin(tokio::time::sleep(timeout))));
-        Self { io, account, preface }
+        Self { io, quota, preface }
     }
 
     fn poll_preface(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
@@ -64,7 +64,7 @@ impl<IO: Connected> Connected for Accounted<IO> {
     type ConnectInfo = ConnectInfo<IO::ConnectInfo>;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        ConnectInfo { inner: self.io.connect_info(), account: Arc::clone(&self.account) }
+        ConnectInfo { inner: self.io.connect_info(), quota: Arc::clone(&self.quota) }
     }
 }
 
@@ -127,8 +127,8 @@ mod tests {
 
     async fn read(sent: &[u8]) -> io::Result<usize> {
         let (mut client, server) = tokio::io::duplex(1000);
-        let account = Budget::of_this_machine().account();
-        let mut connection = Accounted::with_timeout(server, account, SHORT);
+        let quota = Budget::of_this_machine().quota();
+        let mut connection = Accounted::with_timeout(server, quota, SHORT);
         client.write_all(sent).await?;
         let mut buffer = [0; 1000];
         let mut received = 0;

@@ -1,13 +1,13 @@
 //! The memory that clients can make the server hold.
 //!
 //! A client can send half of each of a thousand messages, or ask for a thousand
-//! blobs and not read them. What the server holds for such a client is borrowed
+//! blobs and not read them. What the server holds for such a client is reserved
 //! from one [`Budget`], and given back when it is no longer held:
 //!
 //! ```text
 //!  Budget ──── the server: all that connections hold, and a limit
-//!    └ Account ── a connection: what it holds; some is guaranteed to each
-//!        └ Loan ──── a message, a piece of a blob, a buffer: until it is dropped
+//!    └ ConnectionQuota ── a connection: what it holds; some is guaranteed to each
+//!        └ Reservation ──── a message, a piece of a blob, a buffer: until it is dropped
 //! ```
 //!
 //! Over the limit an upload is refused with RESOURCE_EXHAUSTED, which clients try
@@ -17,13 +17,13 @@
 //! client from starving others, up to a reserve. So what is held has a bound: limit and
 //! reserve.
 //!
-//! A call borrows before it allocates: for a request when its length is known, for its
+//! A call reserves before it allocates: for a request when its length is known, for its
 //! decoded form when that was counted, for blobs by the sizes in their digests, and for
 //! an answer before it is encoded.
 //!
-//! - [`budget`]: the budget, its accounts and loans.
-//! - [`connection`]: a connection with its account; its first bytes must come soon.
-//! - [`service`]: calls that borrow for what they receive and send.
+//! - [`budget`]: the budget, its quotas and reservations.
+//! - [`connection`]: a connection with its quota; its first bytes must come soon.
+//! - [`service`]: calls that reserve for what they receive and send.
 //! - [`request`], [`response`]: the bodies of such a call.
 
 mod budget;
@@ -34,6 +34,6 @@ mod service;
 
 #[cfg(test)]
 pub(crate) use budget::GUARANTEED_BYTES;
-pub(crate) use budget::{Account, Budget, Exhausted, Loan, MAX_BORROWED_BYTES};
+pub(crate) use budget::{Budget, ConnectionQuota, Exhausted, MAX_BORROWED_BYTES, Reservation};
 pub(crate) use connection::Accounted;
-pub(crate) use service::Lending;
+pub(crate) use service::QuotaService;

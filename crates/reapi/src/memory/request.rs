@@ -1,4 +1,4 @@
-//! A request's body, which borrows for the message that it is in.
+//! A request's body, which reserves for the message that it is in.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::time::Sleep;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use super::budget::Loan;
+use super::budget::Reservation;
 use crate::frame::{FrameError, Frames, MAX_MESSAGE_BYTES, Part};
 use crate::status;
 
@@ -38,16 +38,16 @@ pub(super) struct RequestBody {
     body: Body,
     frames: Frames,
     /// For the largest message so far; only one at a time is gathered.
-    loan: Arc<Loan>,
+    reservation: Arc<Reservation>,
     max_silence: Duration,
     /// Ends when it was silent for too long; there while it is silent.
     silence: Option<Pin<Box<Sleep>>>,
 }
 
 impl RequestBody {
-    pub(super) fn new(body: Body, loan: Arc<Loan>) -> Self {
+    pub(super) fn new(body: Body, reservation: Arc<Reservation>) -> Self {
         let max_silence = MAX_SILENCE;
-        Self { body, frames: Frames::default(), loan, max_silence, silence: None }
+        Self { body, frames: Frames::default(), reservation, max_silence, silence: None }
     }
 
     fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<Status> {
@@ -64,7 +64,7 @@ impl RequestBody {
             if size_bytes > MAX_MESSAGE_BYTES {
                 return Err(FrameError::TooLarge { size_bytes }.into());
             }
-            self.loan.grow_to(size_bytes as u64)?;
+            self.reservation.grow_to(size_bytes as u64)?;
         }
         Ok(frame)
     }
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use std::convert::Infallible;
 
-    use crate::memory::budget::{Account, Budget};
+    use crate::memory::budget::{Budget, ConnectionQuota};
     use http_body::Body as _;
 
     const MIB: usize = 1 << 20;
@@ -139,30 +139,30 @@ mod tests {
         std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await
     }
 
-    fn body(data: Vec<u8>, account: &Arc<Account>) -> RequestBody {
-        let loan = Arc::new(account.loan());
-        RequestBody::new(Body::new(OneFrame(Some(data.into()))), loan)
+    fn body(data: Vec<u8>, quota: &Arc<ConnectionQuota>) -> RequestBody {
+        let reservation = Arc::new(quota.reservation());
+        RequestBody::new(Body::new(OneFrame(Some(data.into()))), reservation)
     }
 
     #[tokio::test]
     async fn a_message_is_borrowed_for_when_its_length_is_known() {
-        let account = Budget::new(20 * MIB as u64).account();
-        let mut bodies: Vec<_> = (0..5).map(|_| body(prefix(4 * MIB), &account)).collect();
+        let quota = Budget::new(20 * MIB as u64).quota();
+        let mut bodies: Vec<_> = (0..5).map(|_| body(prefix(4 * MIB), &quota)).collect();
         for body in &mut bodies {
             assert!(next(body).await.unwrap().is_ok());
         }
-        let mut refused = body([prefix(0), prefix(1)].concat(), &account);
+        let mut refused = body([prefix(0), prefix(1)].concat(), &quota);
         let status = next(&mut refused).await.unwrap().unwrap_err();
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
         drop(bodies);
-        let mut accepted = body(prefix(4 * MIB), &account);
+        let mut accepted = body(prefix(4 * MIB), &quota);
         assert!(next(&mut accepted).await.unwrap().is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_falls_silent_is_ended() {
-        let account = Budget::new(20 * MIB as u64).account();
-        let mut body = body(prefix(4 * MIB), &account);
+        let quota = Budget::new(20 * MIB as u64).quota();
+        let mut body = body(prefix(4 * MIB), &quota);
         body.max_silence = Duration::from_millis(20);
         assert!(next(&mut body).await.unwrap().is_ok());
         let status = next(&mut body).await.unwrap().unwrap_err();

@@ -1,4 +1,4 @@
-//! A response's body, which borrows for what HTTP/2 still holds of it.
+//! A response's body, which reserves for what HTTP/2 still holds of it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::HeaderMap;
 
-use super::budget::Loan;
+use super::budget::Reservation;
 
 /// Smaller frames are not worth counting: with all streams of a connection they
 /// are a few MiB.
@@ -19,16 +19,16 @@ const MIN_LENT_BYTES: usize = 4 << 10;
 /// See the module.
 pub(super) struct ResponseBody {
     body: Body,
-    /// The memory that the call has borrowed. The answer is in memory until it is encoded; the encoded part
+    /// The memory that the call has reserved. The answer is in memory until it is encoded; the encoded part
     /// leaves with its share of this.
-    borrowed: Arc<Loan>,
+    reserved: Arc<Reservation>,
     is_over: bool,
 }
 
-/// Bytes, and the loan that goes with them.
+/// Bytes, and the reservation that goes with them.
 struct Lent {
     bytes: Bytes,
-    _loan: Loan,
+    _loan: Reservation,
 }
 
 impl AsRef<[u8]> for Lent {
@@ -38,20 +38,22 @@ impl AsRef<[u8]> for Lent {
 }
 
 impl ResponseBody {
-    pub(super) fn new(body: Body, borrowed: Arc<Loan>) -> Self {
-        Self { body, borrowed, is_over: false }
+    pub(super) fn new(body: Body, reserved: Arc<Reservation>) -> Self {
+        Self { body, reserved, is_over: false }
     }
 
     /// A frame that is accounted for until it is sent, or an end that says why not.
-    fn lend(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Status> {
+    fn reserve(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Status> {
         let bytes = match frame.into_data() {
             Ok(bytes) if bytes.len() >= MIN_LENT_BYTES => bytes,
             Ok(bytes) => return Ok(Frame::data(bytes)),
             Err(trailers) => return Ok(trailers),
         };
-        let loan = self.borrowed.split_off(bytes.len() as u64);
-        match loan.grow_to(bytes.len() as u64).map(|()| loan) {
-            Ok(loan) => Ok(Frame::data(Bytes::from_owner(Lent { bytes, _loan: loan }))),
+        let reservation = self.reserved.split_off(bytes.len() as u64);
+        match reservation.grow_to(bytes.len() as u64).map(|()| reservation) {
+            Ok(reservation) => {
+                Ok(Frame::data(Bytes::from_owner(Lent { bytes, _loan: reservation })))
+            }
             Err(exhausted) => {
                 self.is_over = true;
                 let mut trailers = HeaderMap::new();
@@ -74,7 +76,7 @@ impl http_body::Body for ResponseBody {
             return Poll::Ready(None);
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context)).transpose()?;
-        Poll::Ready(frame.map(|frame| self.lend(frame)))
+        Poll::Ready(frame.map(|frame| self.reserve(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -92,7 +94,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::Ordering;
 
-    use crate::memory::budget::{Account, Budget, GUARANTEED_BYTES};
+    use crate::memory::budget::{Budget, ConnectionQuota, GUARANTEED_BYTES};
     use http_body::Body as _;
 
     struct Once(Option<Bytes>);
@@ -114,38 +116,38 @@ mod tests {
         frame.await.transpose().unwrap()
     }
 
-    fn answer(size: usize, account: &Arc<Account>) -> ResponseBody {
+    fn answer(size: usize, quota: &Arc<ConnectionQuota>) -> ResponseBody {
         let body = Body::new(Once(Some(vec![7; size].into())));
-        ResponseBody::new(body, Arc::new(account.loan()))
+        ResponseBody::new(body, Arc::new(quota.reservation()))
     }
 
     #[tokio::test]
     async fn a_frame_is_borrowed_for_until_it_is_dropped() {
         let budget = Budget::new(0);
-        let account = budget.account();
-        let mut body = answer(100_000, &account);
+        let quota = budget.quota();
+        let mut body = answer(100_000, &quota);
         let data = next(&mut body).await.unwrap().into_data().unwrap();
         assert_eq!(data, vec![7; 100_000]);
         assert!(next(&mut body).await.is_none());
         drop(body);
         let part = data.slice(5..6);
         drop(data);
-        assert_eq!(account.held_bytes.load(Ordering::Relaxed), 100_000);
+        assert_eq!(quota.held_bytes.load(Ordering::Relaxed), 100_000);
         drop(part);
-        assert_eq!(account.held_bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(quota.held_bytes.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]
     async fn an_answer_that_can_not_be_held_ends_with_the_reason() {
         let budget = Budget::new(0);
-        let account = budget.account();
-        let _held = account.lend(GUARANTEED_BYTES).unwrap();
-        let mut body = answer(100_000, &account);
+        let quota = budget.quota();
+        let _held = quota.reserve(GUARANTEED_BYTES).unwrap();
+        let mut body = answer(100_000, &quota);
         let trailers = next(&mut body).await.unwrap().into_trailers().unwrap();
         let status = Status::from_header_map(&trailers).unwrap();
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
         assert!(next(&mut body).await.is_none());
-        let mut small = answer(1000, &account);
+        let mut small = answer(1000, &quota);
         assert!(next(&mut small).await.unwrap().is_data());
     }
 }

@@ -1,4 +1,4 @@
-//! Calls that borrow for what they receive and send.
+//! Calls that reserve for what they receive and send.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -7,51 +7,51 @@ use std::task::{Context, Poll};
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
 
-use super::budget::{Account, Budget};
+use super::budget::{Budget, ConnectionQuota};
 use super::connection::ConnectInfo;
 use super::request::RequestBody;
 use super::response::ResponseBody;
 
-/// Puts the bodies of all calls of a service on the account of their connection,
-/// whose own description is of type `I`. Handlers find the account, and the loan of the
+/// Puts the bodies of all calls of a service on the quota of their connection,
+/// whose own description is of type `I`. Handlers find the quota, and the reservation of the
 /// call, among the request's extensions.
-pub(crate) struct Lending<S, I> {
+pub(crate) struct QuotaService<S, I> {
     service: S,
     budget: Arc<Budget>,
     connection: PhantomData<fn() -> I>,
 }
 
-impl<S, I> Lending<S, I> {
+impl<S, I> QuotaService<S, I> {
     pub(crate) fn new(service: S, budget: Arc<Budget>) -> Self {
         Self { service, budget, connection: PhantomData }
     }
 }
 
-impl<S: Clone, I> Clone for Lending<S, I> {
+impl<S: Clone, I> Clone for QuotaService<S, I> {
     fn clone(&self) -> Self {
         Self::new(self.service.clone(), Arc::clone(&self.budget))
     }
 }
 
-impl<S, I> Lending<S, I>
+impl<S, I> QuotaService<S, I>
 where
     I: Clone + Send + Sync + 'static,
 {
-    /// The account of the connection that a request came by.
-    fn account(&self, extensions: &mut http::Extensions) -> Arc<Account> {
-        let account = match extensions.remove::<ConnectInfo<I>>() {
+    /// The quota of the connection that a request came by.
+    fn quota(&self, extensions: &mut http::Extensions) -> Arc<ConnectionQuota> {
+        let quota = match extensions.remove::<ConnectInfo<I>>() {
             Some(connection) => {
                 extensions.insert(connection.inner);
-                connection.account
+                connection.quota
             }
-            None => self.budget.account(),
+            None => self.budget.quota(),
         };
-        extensions.insert(Arc::clone(&account));
-        account
+        extensions.insert(Arc::clone(&quota));
+        quota
     }
 }
 
-impl<S, I> Service<http::Request<Body>> for Lending<S, I>
+impl<S, I> Service<http::Request<Body>> for QuotaService<S, I>
 where
     S: Service<http::Request<Body>, Response = http::Response<Body>>,
     S::Future: Send + 'static,
@@ -67,15 +67,15 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let account = self.account(request.extensions_mut());
-        let borrowed = Arc::new(account.loan());
-        let received = Arc::clone(&borrowed);
-        request.extensions_mut().insert(Arc::clone(&borrowed));
+        let quota = self.quota(request.extensions_mut());
+        let reserved = Arc::new(quota.reservation());
+        let received = Arc::clone(&reserved);
+        request.extensions_mut().insert(Arc::clone(&reserved));
         let request = request.map(|inner| Body::new(RequestBody::new(inner, received)));
         let answer = self.service.call(request);
         Box::pin(async move {
             let response = answer.await?;
-            Ok(response.map(|body| Body::new(ResponseBody::new(body, borrowed))))
+            Ok(response.map(|body| Body::new(ResponseBody::new(body, reserved))))
         })
     }
 }

@@ -38,7 +38,7 @@ pub struct Config {
     /// The command that starts helpers.
     pub helper: HelperCommand,
     /// Helpers that may exist at the same time, idle ones included. At least as
-    /// many as actions run at the same time; more keep several root views warm.
+    /// many as actions run at the same time; more keep several root file systems warm.
     pub helpers_max: usize,
     /// Bytes of an action's `/tmp`.
     pub tmp_bytes: u64,

@@ -24,7 +24,7 @@ pub enum Stopped {
     Cancelled,
     /// One of its streams was not taken any further.
     SinkRefused,
-    /// The [`Supervisor`](crate::Supervisor) did not let it go on.
+    /// The [`Watchdog`](crate::Watchdog) did not let it go on.
     Forbidden,
 }
 

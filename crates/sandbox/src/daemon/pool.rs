@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use parking_lot::Mutex;
-use runtimes::RootView;
+use runtimes::Rootfs;
 use rustix::io::Errno;
 
 use crate::daemon::config::Config;
 use crate::daemon::cpus::Cpus;
 use crate::daemon::error::RunError;
-use crate::daemon::place::Place;
+use crate::daemon::permit::Permit;
 use crate::daemon::sandbox::{Readiness, Sandbox};
 use crate::plan::step::StepName;
 
-/// Makes sandboxes and keeps them for reuse, by root view; shared by all slots.
+/// Makes sandboxes and keeps them for reuse, by root file system; shared by all slots.
 ///
 /// There is one more for a view than actions run with it at a time: while its
 /// helper cleans up after an action and prepares the next, another one is ready.
@@ -40,16 +40,16 @@ impl Pool {
         }
     }
 
-    /// A sandbox with that root view: one that is idle, best one that is ready, or
+    /// A sandbox with that root file system: one that is idle, best one that is ready, or
     /// else a new one, which takes some milliseconds.
     ///
     /// # Errors
     /// The step of the set-up that failed; EAGAIN when there are as many sandboxes
     /// in use as there may be.
-    pub fn acquire(&self, view: &Arc<RootView>) -> Result<Sandbox, RunError> {
+    pub fn acquire(&self, view: &Arc<Rootfs>) -> Result<Sandbox, RunError> {
         match self.take_idle(view) {
             Some(sandbox) => Ok(sandbox),
-            None => self.start(view, self.place()?),
+            None => self.start(view, self.permit()?),
         }
     }
 
@@ -59,14 +59,14 @@ impl Pool {
     /// # Errors
     /// The step that failed.
     pub fn try_out(&self) -> Result<(), RunError> {
-        let mut sandbox = self.acquire(&Arc::new(RootView::bare()))?;
+        let mut sandbox = self.acquire(&Arc::new(Rootfs::bare()))?;
         let tried = sandbox.try_out();
         self.release(sandbox);
         tried
     }
 
-    fn start(&self, view: &Arc<RootView>, place: Place) -> Result<Sandbox, RunError> {
-        Sandbox::start(Arc::clone(view), Arc::clone(&self.config), Arc::clone(&self.cpus), place)
+    fn start(&self, view: &Arc<Rootfs>, permit: Permit) -> Result<Sandbox, RunError> {
+        Sandbox::start(Arc::clone(view), Arc::clone(&self.config), Arc::clone(&self.cpus), permit)
     }
 
     /// Takes a sandbox back, to be called when the action's answer is out: the
@@ -87,10 +87,10 @@ impl Pool {
         }
     }
 
-    /// One more, if there is a place for it.
-    fn add_spare(&self, view: &Arc<RootView>) {
-        let Some(place) = Place::take(&self.count, self.config.helpers_max) else { return };
-        match self.start(view, place) {
+    /// One more, if there is a permit for it.
+    fn add_spare(&self, view: &Arc<Rootfs>) {
+        let Some(permit) = Permit::take(&self.count, self.config.helpers_max) else { return };
+        match self.start(view, permit) {
             Ok(spare) => self.idle.lock().push(spare),
             Err(error) => tracing::warn!(%error, view = view.name, "no spare sandbox"),
         }
@@ -98,7 +98,7 @@ impl Pool {
 
     /// The one that was used last of those that are ready, as most of what it
     /// touches is still cached; else the one that will be ready first.
-    fn take_idle(&self, view: &Arc<RootView>) -> Option<Sandbox> {
+    fn take_idle(&self, view: &Arc<Rootfs>) -> Option<Sandbox> {
         let mut dead = Vec::new();
         let mut idle = self.idle.lock();
         let mut soon = None;
@@ -123,10 +123,10 @@ impl Pool {
         soon
     }
 
-    fn place(&self) -> Result<Place, RunError> {
+    fn permit(&self) -> Result<Permit, RunError> {
         loop {
-            if let Some(place) = Place::take(&self.count, self.config.helpers_max) {
-                return Ok(place);
+            if let Some(permit) = Permit::take(&self.count, self.config.helpers_max) {
+                return Ok(permit);
             }
             let mut idle = self.idle.lock();
             if idle.is_empty() {
@@ -140,6 +140,6 @@ impl Pool {
     }
 }
 
-fn same(one: &Arc<RootView>, other: &Arc<RootView>) -> bool {
+fn same(one: &Arc<Rootfs>, other: &Arc<Rootfs>) -> bool {
     Arc::ptr_eq(one, other) || one == other
 }

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use runtimes::RootView;
+use runtimes::Rootfs;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -35,7 +35,7 @@ pub(crate) struct HelperProcess {
 
 impl HelperProcess {
     /// Starts a helper and waits until it lives in the root that `view` describes.
-    pub(crate) fn start(view: &RootView, config: &Config) -> Result<Self, RunError> {
+    pub(crate) fn start(view: &Rootfs, config: &Config) -> Result<Self, RunError> {
         let (setup, mounts) = view::setup(view, config)?;
         let spawn_failed = |errno| RunError::new(StepName::Spawn, errno);
         let (ours, theirs) = packet::pair().map_err(spawn_failed)?;

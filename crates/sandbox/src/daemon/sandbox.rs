@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use inputroot::Attachment;
 use model::{Limits, RelPath};
-use runtimes::RootView;
+use runtimes::Rootfs;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
@@ -21,7 +21,7 @@ use crate::daemon::config::Config;
 use crate::daemon::cpus::Cpus;
 use crate::daemon::error::RunError;
 use crate::daemon::exit::{Exit, Stopped, monotonic_ns};
-use crate::daemon::place::Place;
+use crate::daemon::permit::Permit;
 use crate::daemon::process::HelperProcess;
 use crate::daemon::streams::{CHUNK_BYTES, Stream, Streams};
 use crate::plan::step::StepName;
@@ -33,7 +33,7 @@ use crate::protocol::packet::PacketError;
 /// in the kernel; then this sandbox is given up.
 const DEATH: Duration = Duration::from_secs(10);
 
-/// The longest interval at which a [`Supervisor`] is asked. Most actions end before the first time.
+/// The longest interval at which a [`Watchdog`] is asked. Most actions end before the first time.
 pub const SUPERVISION: Duration = Duration::from_millis(100);
 
 /// The state of a sandbox before its action, which decides how soon it can start.
@@ -72,11 +72,11 @@ pub struct StopConditions<'a> {
     /// Killed when this becomes readable; nothing is read from it.
     pub cancelled: Option<BorrowedFd<'a>>,
     /// Killed when this says so.
-    pub supervisor: Option<&'a dyn Supervisor>,
+    pub supervisor: Option<&'a dyn Watchdog>,
 }
 
 /// The supervisor, which checks ten times a second or more often what no limit of the kernel bounds.
-pub trait Supervisor: fmt::Debug {
+pub trait Watchdog: fmt::Debug {
     /// Whether an action that has run for a while may go on. Must not block:
     /// meanwhile nobody carries the action's output.
     fn allows(&self) -> bool;
@@ -88,13 +88,13 @@ pub trait Supervisor: fmt::Debug {
     }
 }
 
-/// A place to run actions in, one after the other, all with the same root view.
+/// A place to run actions in, one after the other, all with the same root file system.
 /// From [`Pool::acquire`](crate::Pool::acquire), to be given back by
 /// [`Pool::release`](crate::Pool::release) after each.
 #[derive(Debug)]
 pub struct Sandbox {
     helper: HelperProcess,
-    view: Arc<RootView>,
+    view: Arc<Rootfs>,
     config: Arc<Config>,
     cpus: Arc<Cpus>,
     hard_limits: HardLimits,
@@ -103,13 +103,13 @@ pub struct Sandbox {
     /// For output on its way; kept because clean memory costs more than the rest of
     /// passing a small output on.
     chunk: Box<[u8]>,
-    state: State,
+    state: Condition,
     // Last, so that the helper is gone before its place is free.
-    _place: Place,
+    _permit: Permit,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum Condition {
     /// An action can be run, and starts when the helper is ready for it.
     Preparing,
     /// An action can be run.
@@ -122,10 +122,10 @@ enum State {
 
 impl Sandbox {
     pub(crate) fn start(
-        view: Arc<RootView>,
+        view: Arc<Rootfs>,
         config: Arc<Config>,
         cpus: Arc<Cpus>,
-        place: Place,
+        place: Permit,
     ) -> Result<Self, RunError> {
         let helper = HelperProcess::start(&view, &config)?;
         let mut sandbox = Self {
@@ -136,29 +136,31 @@ impl Sandbox {
             hard_limits: HardLimits::of_this_process(),
             cgroup: None,
             chunk: vec![0; CHUNK_BYTES].into(),
-            state: State::Used,
-            _place: place,
+            state: Condition::Used,
+            _permit: place,
         };
         sandbox.recycle()?;
         Ok(sandbox)
     }
 
-    /// The root view that its actions see.
-    pub fn view(&self) -> &Arc<RootView> {
+    /// The root file system that its actions see.
+    pub fn view(&self) -> &Arc<Rootfs> {
         &self.view
     }
 
     /// The state that decides how soon it can start an action.
     pub(crate) fn readiness(&mut self) -> Readiness {
         match (self.state, self.helper.has_news()) {
-            (State::Preparing, false) => Readiness::Soon,
-            (State::Preparing, true) if matches!(self.helper.receive(), Ok(Response::Ready)) => {
-                self.state = State::Prepared;
+            (Condition::Preparing, false) => Readiness::Soon,
+            (Condition::Preparing, true)
+                if matches!(self.helper.receive(), Ok(Response::Ready)) =>
+            {
+                self.state = Condition::Prepared;
                 Readiness::Ready
             }
-            (State::Prepared, false) => Readiness::Ready,
+            (Condition::Prepared, false) => Readiness::Ready,
             _ => {
-                self.state = State::Broken;
+                self.state = Condition::Broken;
                 Readiness::Never
             }
         }
@@ -167,10 +169,10 @@ impl Sandbox {
     /// Has the helper clean up after the last action and prepare the next; does
     /// not wait for it.
     pub(crate) fn recycle(&mut self) -> Result<(), RunError> {
-        if self.state == State::Broken {
+        if self.state == Condition::Broken {
             return Err(RunError::new(StepName::Request, Errno::PIPE));
         }
-        self.state = State::Broken;
+        self.state = Condition::Broken;
         // The old one goes first: a cgroup is never used twice.
         let last = self.cgroup.take();
         self.cgroup = self.config.cgroups.as_ref().map(|cgroups| cgroups.create()).transpose()?;
@@ -179,7 +181,7 @@ impl Sandbox {
         let descriptors: Vec<_> = self.cgroup.iter().map(AsFd::as_fd).collect();
         self.helper.send(&Request::Prepare, &descriptors)?;
         drop(last);
-        self.state = State::Preparing;
+        self.state = Condition::Preparing;
         Ok(())
     }
 
@@ -196,13 +198,13 @@ impl Sandbox {
         stop: &StopConditions<'_>,
     ) -> Result<Exit, RunError> {
         let is_preparing = match self.state {
-            State::Preparing => true,
-            State::Prepared => false,
-            State::Used | State::Broken => {
+            Condition::Preparing => true,
+            Condition::Prepared => false,
+            Condition::Used | Condition::Broken => {
                 return Err(RunError::new(StepName::Request, Errno::BUSY));
             }
         };
-        self.state = State::Used;
+        self.state = Condition::Used;
         let limits = self.limit(spec.limits)?;
         let command = Command {
             arguments: spec.arguments,
@@ -317,7 +319,7 @@ impl Sandbox {
     }
 
     fn broken(&mut self, error: RunError) -> RunError {
-        self.state = State::Broken;
+        self.state = Condition::Broken;
         error
     }
 

@@ -1,8 +1,8 @@
-//! A root view as what a helper is told of it: detached mounts and little files.
+//! A root file system as what a helper is told of it: detached mounts and little files.
 
 use std::os::fd::OwnedFd;
 
-use runtimes::RootView;
+use runtimes::Rootfs;
 
 use crate::daemon::config::Config;
 use crate::daemon::error::RunError;
@@ -11,7 +11,7 @@ use crate::protocol::message::Setup;
 
 /// The set-up packet for `view`, and its mounts in order. The mounts are made
 /// here, by the paths' owner, and never below a path that an action could change.
-pub(crate) fn setup(view: &RootView, config: &Config) -> Result<(Setup, Vec<OwnedFd>), RunError> {
+pub(crate) fn setup(view: &Rootfs, config: &Config) -> Result<(Setup, Vec<OwnedFd>), RunError> {
     let clone = |source: &std::path::Path| {
         sys::mount_tree::clone_read_only(source).map_err(|errno| {
             RunError::with_detail(StepName::CloneView, errno, source.display().to_string())

@@ -1,5 +1,5 @@
 //! The root that a helper and all its actions live in: a read-only tmpfs with
-//! devices, mount points, and the files and mounts of a root view.
+//! devices, mount points, and the files and mounts of a root file system.
 //!
 //! It is put together as a detached mount and entered last, so that no path of the
 //! host is resolved below it and nothing of the host is left to reach.

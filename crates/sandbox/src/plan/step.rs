@@ -200,8 +200,8 @@ step_names! {
     Execute, "execve";
     /// Daemon: creates pipes and the packet for an action, and sends it.
     Request, "send the action to the sandbox helper";
-    /// Daemon: creates the detached mounts of a root view.
-    CloneView, "clone a mount of the root view";
+    /// Daemon: creates the detached mounts of a root file system.
+    CloneView, "clone a mount of the root file system";
     /// Daemon: copies the helper's program to sealed memory.
     SealHelper, "copy the sandbox helper to sealed memory";
     /// Daemon: starts the helper.
@@ -222,10 +222,10 @@ step_names! {
     TemplateRoot, "create the root";
     /// Helper: creates device nodes.
     Devices, "create /dev";
-    /// Helper: creates the files and symlinks of the root view.
+    /// Helper: creates the files and symlinks of the root file system.
     Files, "create the root's files";
-    /// Helper: attaches the mounts of the root view.
-    ViewMounts, "attach the root view";
+    /// Helper: attaches the mounts of the root file system.
+    ViewMounts, "attach the root file system";
     /// Helper: makes the new root its root.
     PivotRoot, "enter the root";
     /// Helper: clones PID 1.

@@ -96,7 +96,7 @@ impl Patience {
     }
 }
 
-impl sandbox::Supervisor for Patience {
+impl sandbox::Watchdog for Patience {
     fn allows(&self) -> bool {
         use std::sync::atomic::Ordering::Relaxed;
         self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()

@@ -142,7 +142,7 @@ fn at_most_so_many_sandboxes() {
     assert_eq!(pool.acquire(&TOOLS).unwrap_err().step(), StepName::Spawn);
     pool.release(one);
     // Another view takes the idle one's place.
-    let bare = std::sync::Arc::new(runtimes::RootView::bare());
+    let bare = std::sync::Arc::new(runtimes::Rootfs::bare());
     let _three = pool.acquire(&bare).unwrap();
     assert_eq!(pool.acquire(&TOOLS).unwrap_err().step(), StepName::Spawn);
 }

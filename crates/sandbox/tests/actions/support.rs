@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use inputroot::Attachment;
 use model::{Limits, RelPath};
-use runtimes::{RootView, ViewMount};
+use runtimes::{Rootfs, RootfsMount};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use sandbox::{
     Config, Exit, ExitStatus, HelperCommand, OutputSink, Pool, RunError, Sandbox, Spec,
@@ -22,19 +22,21 @@ use sys::mount::{FsContext, MountAttributes};
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The host's programs, and this crate's probe at `/probe`.
-pub(crate) static TOOLS: LazyLock<Arc<RootView>> = LazyLock::new(|| {
-    let mut view = RootView::bare();
+pub(crate) static TOOLS: LazyLock<Arc<Rootfs>> = LazyLock::new(|| {
+    let mut view = Rootfs::bare();
     for name in ["usr", "bin", "lib", "lib64"] {
         let host = Path::new("/").join(name);
         match host.read_link() {
             Ok(target) => view.symlinks.push((path(name), target.to_str().unwrap().to_owned())),
-            Err(_) if host.is_dir() => view.mounts.push(ViewMount { source: host, at: path(name) }),
+            Err(_) if host.is_dir() => {
+                view.mounts.push(RootfsMount { source: host, at: path(name) })
+            }
             Err(_) => {}
         }
     }
     let probe = Path::new(env!("CARGO_BIN_EXE_sandbox-probe")).canonicalize().unwrap();
     let source = probe.parent().unwrap().to_owned();
-    view.mounts.push(ViewMount { source, at: path("probe") });
+    view.mounts.push(RootfsMount { source, at: path("probe") });
     Arc::new(view)
 });
 

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Counts a sandbox against the pool's bound for as long as it exists.
 #[derive(Debug)]
-pub(crate) struct Place(Arc<AtomicUsize>);
+pub(crate) struct Permit(Arc<AtomicUsize>);
 
-impl Place {
-    /// A place, if fewer than `most` are taken.
+impl Permit {
+    /// A permit, if fewer than `most` are taken.
     pub(crate) fn take(count: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
         count
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
@@ -19,7 +19,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
