@@ -13,8 +13,8 @@
 //! So is `faults`: the daemon under load on a disk that loses power and fails ([`faults`]), of which a short
 //! round is among the tests of the workspace. Both run only when they are named.
 //!
-//! Nothing is skipped by itself: where a root can't be made, the run fails, unless that client was
-//! left out by name.
+//! Where the root of a client can't be made, the run fails, unless the client was left out by name or is
+//! optional: then it is skipped, and the reason is told.
 
 mod bazel;
 mod debian_root;
@@ -47,7 +47,20 @@ use crate::{
 struct Client {
     name: &'static str,
     recipe: debian_root::Recipe,
+    /// Whether the run goes on without it where its root can't be made.
+    is_optional: bool,
     suites: &'static [Suite],
+    /// Suites that run with `--all`, or when they are named.
+    more_suites: &'static [Suite],
+}
+
+impl Client {
+    /// The suites that are asked for: one by its name, all, or those of each run.
+    fn chosen(&self, name: Option<&str>, all: bool) -> Vec<&'static Suite> {
+        let asked = |suite: &&Suite| name.is_none_or(|name| name == suite.name);
+        let more = if all || name.is_some() { self.more_suites } else { &[] };
+        self.suites.iter().chain(more).filter(asked).collect()
+    }
 }
 
 /// Steps that share a daemon and a workspace, each building on the one before.
@@ -88,7 +101,8 @@ pub(crate) struct Arguments {
     /// With `faults`: the first seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// With `vm`: everything that `serve` passes, which takes half an hour under emulation.
+    /// The suites that take long too. With `vm`: everything that `serve` passes, which takes half an hour
+    /// under emulation.
     #[arg(long)]
     all: bool,
     /// With `vm`: the machine that the guest is for.
@@ -101,6 +115,8 @@ pub(crate) struct InsideArguments {
     client: String,
     #[arg(long)]
     suite: Option<String>,
+    #[arg(long)]
+    all: bool,
     #[arg(long)]
     client_root: PathBuf,
     #[arg(long)]
@@ -189,14 +205,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     setup::run()?;
-    let roots = clients.iter().map(|client| provide_root(client)).collect::<Result<Vec<_>>>()?;
+    let is_named = !arguments.clients.is_empty();
+    let root = |client: &&Client| provide_root_of(client, is_named);
+    let roots = clients.iter().map(root).collect::<Result<Vec<_>>>()?;
     let binaries = Binaries::build()?;
     let materials = Materials::provide()?;
     for (client, root) in clients.into_iter().zip(roots) {
+        let Some(root) = root else { continue };
         let inside = state_volume::command(process::this_program()?)?;
         let mut inside = client_command(inside, client, &root, &binaries, materials);
         if let Some(suite) = &arguments.suite {
             inside.arg("--suite").arg(suite);
+        }
+        if arguments.all {
+            inside.arg("--all");
         }
         for flag in &arguments.daemon_flags {
             inside.arg("--daemon-flag").arg(flag);
@@ -259,12 +281,27 @@ const TOOLS: debian_root::Recipe = debian_root::Recipe {
 /// Makes the roots of all clients and of their materials, unless they are kept already.
 pub(crate) fn provide_roots() -> Result<()> {
     for client in CLIENTS {
-        provide_root(client)?;
+        if client.chosen(None, false).is_empty() {
+            continue;
+        }
+        provide_root_of(client, false)?;
     }
     for recipe in [&DEBIAN_12, &CLEAN, &TOOLS] {
         debian_root::provide(recipe)?;
     }
     Ok(())
+}
+
+/// The root of a client; none where it can't be made, the client is optional, and nobody named it.
+fn provide_root_of(client: &Client, is_named: bool) -> Result<Option<PathBuf>> {
+    match provide_root(client) {
+        Ok(root) => Ok(Some(root)),
+        Err(error) if client.is_optional && !is_named => {
+            println!("e2e {}: SKIPPED: {error:#}", client.name);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn provide_root(client: &Client) -> Result<PathBuf> {
@@ -307,6 +344,20 @@ fn chosen(arguments: &Arguments) -> Result<Vec<&'static Client>> {
     for client in left_out {
         println!("e2e {}: SKIPPED, as asked", client.name);
     }
+    let suite = arguments.suite.as_deref();
+    let (chosen, without): (Vec<_>, Vec<_>) =
+        chosen.into_iter().partition(|client| !client.chosen(suite, arguments.all).is_empty());
+    match suite {
+        Some(suite) if chosen.is_empty() && !without.is_empty() => {
+            bail!("no client has a suite {suite:?}")
+        }
+        Some(_) => {}
+        None => {
+            for client in without {
+                println!("e2e {}: SKIPPED, `--all` runs it", client.name);
+            }
+        }
+    }
     Ok(chosen)
 }
 
@@ -323,8 +374,7 @@ pub(crate) fn run_inside(arguments: &InsideArguments) -> Result<()> {
     let state = std::env::var_os(state_volume::STATE_VARIABLE)
         .context("this part of e2e runs on a state volume")?;
     let client = client_named(&arguments.client)?;
-    let asked = |suite: &&Suite| arguments.suite.as_deref().is_none_or(|name| name == suite.name);
-    let suites: Vec<_> = client.suites.iter().filter(asked).collect();
+    let suites = client.chosen(arguments.suite.as_deref(), arguments.all);
     if suites.is_empty() {
         bail!("{} has no suite {:?}", client.name, arguments.suite);
     }

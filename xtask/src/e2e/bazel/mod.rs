@@ -34,6 +34,7 @@ pub(super) const CLIENT: Client = Client {
         // A JDK of 350 MB that only Java builds use; Bazel itself runs on the JRE.
         stubs: &["default-jdk-headless"],
     },
+    is_optional: false,
     suites: &[
         Suite { name: "stress", run: stress::run },
         Suite { name: "cpp", run: cpp::run },
@@ -42,4 +43,5 @@ pub(super) const CLIENT: Client = Client {
         Suite { name: "run", run: run::run },
         Suite { name: "package", run: package::run },
     ],
+    more_suites: &[],
 };
