@@ -21,6 +21,7 @@ mod debian_root;
 mod faults;
 pub(crate) mod in_vm;
 mod installed;
+mod light;
 mod session;
 mod steps;
 mod upstream;
@@ -70,7 +71,7 @@ struct Suite {
 }
 
 /// Every client there is.
-const CLIENTS: [&Client; 1] = [&bazel::CLIENT];
+const CLIENTS: [&Client; 4] = [&light::SISO, &light::BUILDBOX, &light::JUSTBUILD, &bazel::CLIENT];
 
 /// Named like a client.
 const VM: &str = "vm";
