@@ -12,8 +12,8 @@ use serde_json::Value;
 const FLOORS: [&str; 22] = [
     "chain",
     "proto",
-    "events",
     "model",
+    "events",
     "sys",
     "access",
     "embedded",

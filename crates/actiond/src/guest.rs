@@ -12,7 +12,7 @@ use guest::init::WORKER_ARGUMENT;
 use guest::settings::Settings;
 use guest::transport::{self, Ports};
 use history::Archive;
-use reapi::{Health, Services};
+use reapi::{Health, Meters, Services};
 use store::Store;
 use tokio::sync::oneshot;
 
@@ -88,6 +88,7 @@ async fn serve(
         archive,
         health: health.clone(),
         functions,
+        meters: Meters::of_this_machine(),
     };
     // Its host decides who may connect. Nobody there is an operator of the guest.
     let policy = Arc::new(policy);

@@ -2,6 +2,7 @@
 //! serves.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
@@ -12,6 +13,7 @@ use access::{Endpoint, Listen, Policy, Rights};
 use anyhow::{Context as _, bail};
 use events::{Event, Finished, Listener, Listeners, Origin, Stages};
 use history::{Archive, BYTES_MIN, EventFile, HistoryStats};
+use reapi::Meters;
 use store::Store;
 use tokio::net::TcpListener;
 use upstream::Upstream;
@@ -224,6 +226,61 @@ fn readings(store: &Arc<Store>) -> Vec<Reading> {
         },
     ];
     own.into_iter().chain(store_observers::readings(store)).collect()
+}
+
+/// Numbers about calls, connections and slots, read at each scrape.
+pub(crate) fn server_readings(meters: &Meters, slots: NonZeroUsize) -> Vec<Reading> {
+    type Row = (ReadingKind, &'static str, &'static str, fn(&Meters) -> u64);
+    let rows: [Row; 5] = [
+        (ReadingKind::Gauge, "connections", "Open connections of clients.", Meters::connections),
+        (
+            ReadingKind::Gauge,
+            "memory_lent_bytes",
+            "Memory that is held for messages of clients.",
+            Meters::lent_bytes,
+        ),
+        (
+            ReadingKind::Gauge,
+            "memory_lendable_bytes",
+            "The most of it; calls over it wait or are refused.",
+            Meters::lendable_bytes,
+        ),
+        (
+            ReadingKind::Counter,
+            "received_bytes_total",
+            "Bytes of requests, almost all of them blobs.",
+            Meters::received_bytes,
+        ),
+        (
+            ReadingKind::Counter,
+            "sent_bytes_total",
+            "Bytes of answers, almost all of them blobs.",
+            Meters::sent_bytes,
+        ),
+    ];
+    let numbers = rows.into_iter().map(|(kind, name, help, read)| {
+        let meters = meters.clone();
+        let read = Box::new(move || i64::try_from(read(&meters)).unwrap_or(i64::MAX));
+        Reading { kind, name, help, label: None, read }
+    });
+    let calls = meters.methods().into_iter().map(|method| {
+        let (meters, label) = (meters.clone(), method.clone());
+        Reading {
+            kind: ReadingKind::Counter,
+            name: "calls_total",
+            help: "Calls of clients by method, answered or not.",
+            label: Some(("method", label.into())),
+            read: Box::new(move || i64::try_from(meters.calls(&method)).unwrap_or(i64::MAX)),
+        }
+    });
+    let slots = Reading {
+        kind: ReadingKind::Gauge,
+        name: "slots",
+        help: "Actions that can run at a time.",
+        label: None,
+        read: Box::new(move || i64::try_from(slots.get()).unwrap_or(i64::MAX)),
+    };
+    numbers.chain(calls).chain([slots]).collect()
 }
 
 /// Adds up the store for the page.

@@ -24,7 +24,7 @@ use anyhow::{Context as _, bail};
 use events::Listeners;
 use images::Images;
 use model::{DigestFunctions, WorkerPlatform};
-use reapi::{Health, OfferedFunctions, Services};
+use reapi::{Health, Meters, OfferedFunctions, Services};
 use sandbox::Cgroups;
 use store::{Store, StoreOptions, StoreSize};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -35,7 +35,7 @@ use worker::{OutputLimits, Worker, WorkerConfig};
 use crate::cli::ServeArgs;
 use crate::configuration::{Changes, Configuration};
 use crate::doors::Doors;
-use crate::observers::{Kept, Observers, serve_http};
+use crate::observers::{Kept, Observers, serve_http, server_readings};
 use crate::service_manager::ServiceManager;
 use crate::tally::starter_is_gone;
 use crate::{bazelrc, doctor, doors, helper, logging, privileges, runtime_source, surroundings};
@@ -293,7 +293,11 @@ async fn serve(
         archive: site.archive.clone(),
         health: health.clone(),
         functions,
+        meters: Meters::of_this_machine(),
     };
+    site.metrics
+        .add(server_readings(&services.meters, worker_config(&arguments).jobs))
+        .context("registering the metrics of the server")?;
     let (close, closing) = oneshot::channel::<()>();
     let shutdown = async {
         // An error means that the sender is gone: the end as well.

@@ -102,7 +102,7 @@ pub(crate) fn readings(store: &Arc<Store>) -> impl Iterator<Item = Reading> {
     ROWS.into_iter().map(|(kind, name, label, help, read)| {
         let store = Arc::clone(store);
         let read = move || i64::try_from(read(&store.stats())).unwrap_or(i64::MAX);
-        let label = label.map(|value| ("reason", value));
+        let label = label.map(|value| ("reason", value.into()));
         Reading { kind, name, help, label, read: Box::new(read) }
     })
 }

@@ -152,7 +152,7 @@ pub(crate) fn readings(upstream: &Arc<Upstream>) -> Vec<Reading> {
         ROWS.into_iter().map(move |(kind, name, help, read)| {
             let upstream = Arc::clone(upstream);
             let read = move || i64::try_from(read(&counts(&upstream.stats()))).unwrap_or(i64::MAX);
-            Reading { kind, name, help, label: Some(("tier", tier)), read: Box::new(read) }
+            Reading { kind, name, help, label: Some(("tier", tier.into())), read: Box::new(read) }
         })
     };
     let queue = [

@@ -97,6 +97,7 @@ async fn a_build_is_shown_with_its_actions(kit: Kit) -> Outcome {
             "<tr><td>Genrule</td><td>2</td><td>1</td>",
             "exit 3 (absent)",
             "<svg class=\"timeline\"",
+            "Probable critical path",
             "<title>Genrule //a:b: ",
             &format!("<a href=\"{}?run=", path(&good())),
         ],

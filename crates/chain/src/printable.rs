@@ -18,7 +18,7 @@ const MESSAGE_CHARS: usize = 4 * NAME_CHARS;
 /// let name = chain::Printable::name("out\n2026-01-01 INFO forged");
 /// assert_eq!(name.as_str(), r"out\n2026-01-01 INFO forged");
 /// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Printable(Box<str>);
 
 impl Printable {

@@ -13,9 +13,13 @@
 //! Words that a client or an action chose are [`Printable`] in them: a reader need not escape them for a
 //! line of text, nor bound them.
 //!
+//! - [`Origin`] and [`Caller`]: the names that a client gives its requests, parsed and not parsed.
+//!
 //! Events are plain values without I/O. A listener runs on the thread that tells the event, so it
 //! must be quick and must never block: one that writes to a disk hands the event to a thread of its
 //! own, and drops it if that thread lags behind.
+
+mod origin;
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,7 +27,10 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use chain::Printable;
+use model::{Digest, InstanceName};
 use serde::Serialize;
+
+pub use origin::{Caller, Origin};
 
 /// Something that happened.
 #[derive(Debug, Clone)]
@@ -62,16 +69,16 @@ pub struct Queued {
 }
 
 /// A lookup in the action cache by a client that did not ask for an execution.
+///
+/// Clients send tens of thousands of lookups in a second, so nothing in it costs an allocation for each name.
 #[derive(Debug, Clone)]
 pub struct LookedUp {
     /// The instance name.
-    pub instance: String,
-    /// The function of the action's digest.
-    pub digest_function: &'static str,
-    /// The action's digest, as `hash/size`.
-    pub action: String,
-    /// Names that the client gave the request.
-    pub origin: Arc<Origin>,
+    pub instance: InstanceName,
+    /// The action.
+    pub action: Digest,
+    /// The sender of the request.
+    pub caller: Caller,
     /// When the lookup was over.
     pub at: SystemTime,
     /// The reason why there was no result; `None` for a hit.
@@ -118,30 +125,6 @@ impl Miss {
             Self::Failed => "failed",
         }
     }
-}
-
-/// The origin of a request. All names but the principal's are from its `RequestMetadata` (REAPI) and empty
-/// where the client sent none.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Origin {
-    /// The principal, by the operator's name; empty for anonymous callers.
-    #[serde(skip_serializing_if = "Printable::is_empty")]
-    pub principal: Printable,
-    /// The client program and its version.
-    #[serde(skip_serializing_if = "Printable::is_empty")]
-    pub tool: Printable,
-    /// One run of the client, such as one `bazel build`.
-    #[serde(skip_serializing_if = "Printable::is_empty")]
-    pub invocation: Printable,
-    /// The kind of action, such as `CppCompile`.
-    #[serde(skip_serializing_if = "Printable::is_empty")]
-    pub mnemonic: Printable,
-    /// The target that the action belongs to.
-    #[serde(skip_serializing_if = "Printable::is_empty")]
-    pub target: Printable,
-    /// The configuration that the target is built in.
-    #[serde(skip_serializing_if = "Printable::is_empty")]
-    pub configuration: Printable,
 }
 
 /// An operation that has its answer.
@@ -231,6 +214,9 @@ impl Limits {
 pub struct Failure {
     /// The kind, in a fixed small set of words that may label a metric.
     pub kind: &'static str,
+    /// The step of the sandbox's set-up that failed, in a fixed small set; `None` if another thing failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<Printable>,
     /// The message for people. It may quote the client.
     pub message: Printable,
 }

@@ -56,11 +56,12 @@ struct Build {
     last_event: i64,
 }
 
-/// Writes `records` and adds them to the sums.
+/// Writes `records` and adds them to the sums; adds `only_sums` to the sums alone.
 pub(crate) fn insert(
     transaction: &Transaction<'_>,
     names: &mut Names,
     records: &[Record],
+    only_sums: &[Record],
 ) -> rusqlite::Result<()> {
     let mut insertion = Insertion {
         transaction,
@@ -75,6 +76,9 @@ pub(crate) fn insert(
         let mut insert = transaction.prepare_cached(INSERT)?;
         for record in records {
             insertion.record(&mut insert, record)?;
+        }
+        for record in only_sums {
+            insertion.without_row(record)?;
         }
     }
     insertion.finish()
@@ -91,9 +95,9 @@ INSERT INTO event (id, at_us, kind, operation, instance, action_key, action, com
     tool, invocation, mnemonic, target, configuration, worker, cached, miss, exit_code, failure, message,
     queued_us, inputs_us, sandbox_us, set_up_us, run_us, end_us, outputs_us, total_us, user_us, system_us,
     max_resident_bytes, read_bytes, written_bytes, timeout_us, memory_bytes, cpu_cores, pids_max, outputs,
-    output_bytes, result)
+    output_bytes, result, times)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-    ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40, ?41)";
+    ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40, ?41, ?42)";
 
 struct Insertion<'a, 'c> {
     transaction: &'a Transaction<'c>,
@@ -182,7 +186,21 @@ impl Insertion<'_, '_> {
             signed(record.outputs),
             signed(record.output_bytes),
             record.result.as_deref(),
+            signed(record.times),
         ])?;
+        self.add_up(id, record, invocation, mnemonic.unwrap_or(0), [tool, instance, principal]);
+        Ok(())
+    }
+
+    /// Adds a record without a row to the sums. It has the number of the record before it.
+    fn without_row(&mut self, record: &Record) -> rusqlite::Result<()> {
+        let id = self.next_id - 1;
+        let origin = &record.origin;
+        let tool = self.name(id, origin.tool.as_str())?;
+        let instance = self.name(id, &record.instance)?;
+        let principal = self.name(id, origin.principal.as_str())?;
+        let invocation = self.name(id, origin.invocation.as_str())?;
+        let mnemonic = self.name(id, origin.mnemonic.as_str())?;
         self.add_up(id, record, invocation, mnemonic.unwrap_or(0), [tool, instance, principal]);
         Ok(())
     }
@@ -201,7 +219,7 @@ impl Insertion<'_, '_> {
         let rest = (mnemonic, kind, miss, record.has_failed());
         let group = |first: i64| (first, rest.0, rest.1, rest.2, rest.3);
         let sums = Sums {
-            events: 1,
+            events: signed(record.times),
             run_us: record.stages.run_us.map_or(0, signed),
             output_bytes: signed(record.output_bytes),
         }

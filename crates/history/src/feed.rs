@@ -50,7 +50,7 @@ impl Follower {
             };
             let record = match event {
                 Event::Finished(finished) => Record::of_finished(&finished),
-                Event::LookedUp(lookup) => Record::of_lookup(&lookup),
+                Event::LookedUp(lookup) => Some(Record::of_lookup(&lookup)),
                 Event::Queued(_) | Event::Withdrawn { .. } | Event::Started { .. } => None,
             };
             if let Some(record) = record {

@@ -14,6 +14,8 @@
 //!
 //! - `record`: one execution or lookup, as it is kept.
 //! - `schema`: the tables, the indexes and the connections.
+//! - `inbox`: the queue in front of the writer.
+//! - `hits`: lookups that found a result, many in one record.
 //! - `batch`: records on their way into the tables.
 //! - `bounds`: what is deleted because it is old or takes too much space.
 //! - `compare`: the differences of two Actions.
@@ -28,6 +30,8 @@ mod bounds;
 pub mod compare;
 mod event_file;
 mod feed;
+mod hits;
+mod inbox;
 mod now;
 pub mod reader;
 pub mod record;

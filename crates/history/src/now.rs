@@ -21,6 +21,7 @@ pub struct Now(Mutex<State>);
 #[derive(Default)]
 struct State {
     live: HashMap<Arc<str>, Live>,
+    ended: u64,
     recent: VecDeque<Arc<Finished>>,
 }
 
@@ -67,6 +68,11 @@ impl Now {
         Snapshot { running, queued, recent }
     }
 
+    /// The number of actions that have ended since the start.
+    pub fn ended(&self) -> u64 {
+        self.0.lock().ended
+    }
+
     /// The numbers of waiting and of running actions.
     pub fn counts(&self) -> (usize, usize) {
         let state = self.0.lock();
@@ -77,6 +83,9 @@ impl Now {
 
 impl Listener for Now {
     fn tell(&self, event: &Event) {
+        if matches!(event, Event::LookedUp(_)) {
+            return;
+        }
         let mut state = self.0.lock();
         match event {
             Event::Queued(queued) if state.live.len() < LIVE_MAX => {
@@ -102,6 +111,7 @@ impl Listener for Now {
             }
             Event::Finished(finished) => {
                 state.live.remove(&finished.operation);
+                state.ended += 1;
                 if state.recent.len() == RECENT_MAX {
                     state.recent.pop_front();
                 }

@@ -119,7 +119,7 @@ macro_rules! columns {
          (SELECT text FROM name WHERE id = worker), cached, miss, exit_code,
          (SELECT text FROM name WHERE id = failure), message, queued_us, inputs_us, sandbox_us, set_up_us,
          run_us, end_us, outputs_us, total_us, user_us, system_us, max_resident_bytes, read_bytes,
-         written_bytes, timeout_us, memory_bytes, cpu_cores, pids_max, outputs, output_bytes, result"
+         written_bytes, timeout_us, memory_bytes, cpu_cores, pids_max, outputs, output_bytes, result, times"
     };
 }
 
@@ -372,6 +372,7 @@ fn record_of(row: &Row<'_>) -> rusqlite::Result<Option<Record>> {
         input_root: digest(7)?,
         origin,
         worker: name(14)?,
+        times: unsigned(row, 40)?,
         cached: row.get(15)?,
         miss: row.get::<_, Option<i64>>(16)?.and_then(miss_of),
         exit_code: row.get(17)?,

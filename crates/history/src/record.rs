@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use events::{Finished, Limits, LookedUp, Miss, Origin, Stages, Usage};
-use model::{Digest, DigestFunction, HashBytes};
+use model::{Digest, DigestFunction, HashBytes, InstanceName};
 
 /// The subject of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,6 +48,8 @@ pub struct Record {
     pub origin: Origin,
     /// The worker's name.
     pub worker: String,
+    /// The number of requests that the record stands for: hits of one action within seconds share one.
+    pub times: u64,
     /// Whether the result was in the action cache.
     pub cached: bool,
     /// The reason why it was not.
@@ -88,6 +90,7 @@ impl Record {
             input_root: digest(&finished.input_root),
             origin: (*finished.origin).clone(),
             worker: finished.worker.clone(),
+            times: 1,
             cached: finished.cached,
             miss: finished.miss,
             exit_code: finished.exit_code,
@@ -102,21 +105,38 @@ impl Record {
         })
     }
 
-    /// The record of a lookup; `None` as in [`Record::of_finished`].
-    pub fn of_lookup(lookup: &LookedUp) -> Option<Self> {
-        Some(Self {
+    /// The record of a lookup.
+    pub fn of_lookup(lookup: &LookedUp) -> Self {
+        let LookedUp { instance, action, caller, at, miss } = lookup;
+        Self {
+            miss: *miss,
+            cached: miss.is_none(),
+            ..Self::of_hits(instance, *action, caller.origin(), *at, 1)
+        }
+    }
+
+    /// The record of lookups that found the same result.
+    pub(crate) fn of_hits(
+        instance: &InstanceName,
+        action: Digest,
+        origin: Origin,
+        at: SystemTime,
+        times: u64,
+    ) -> Self {
+        Self {
             id: 0,
             kind: Kind::Lookup,
-            at_us: unix_us(lookup.at),
+            at_us: unix_us(at),
             operation: String::new(),
-            instance: lookup.instance.clone(),
-            action: parse(lookup.digest_function, &lookup.action)?,
+            instance: instance.to_string(),
+            action,
             command: None,
             input_root: None,
-            origin: (*lookup.origin).clone(),
+            origin,
             worker: String::new(),
-            cached: lookup.miss.is_none(),
-            miss: lookup.miss,
+            times,
+            cached: true,
+            miss: None,
             exit_code: None,
             failure: None,
             message: None,
@@ -126,7 +146,7 @@ impl Record {
             outputs: 0,
             output_bytes: 0,
             result: None,
-        })
+        }
     }
 
     /// The outcome in one word: `cached`, `success`, `failure` (of the command), `hit`, `miss`, or the kind
@@ -266,7 +286,7 @@ pub(crate) mod tests {
         check(|it| it.exit_code = Some(1), "failure", true);
         check(|it| it.cached = true, "cached", false);
         let failure = |it: &mut Finished| {
-            it.error = Some(Failure { kind: "timed_out", message: "late".into() });
+            it.error = Some(Failure { kind: "timed_out", step: None, message: "late".into() });
         };
         check(failure, "timed_out", true);
         let mut malformed = finished(1);

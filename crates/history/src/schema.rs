@@ -13,7 +13,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 /// The number of the format. A database with another number is deleted and started anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// Everything in the database.
 const TABLES: &str = "
@@ -40,6 +40,7 @@ CREATE TABLE event (
     target INTEGER,
     configuration INTEGER,
     worker INTEGER,
+    times INTEGER NOT NULL,
     cached INTEGER NOT NULL,
     miss INTEGER,
     exit_code INTEGER,

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use events::{Event, Failure, Finished, Listener as _, LookedUp, Miss, Origin};
-use model::{Digest, DigestFunction};
+use events::{Caller, Event, Failure, Finished, Listener as _, LookedUp, Miss, Origin};
+use model::proto::{Message as _, RequestMetadata};
+use model::{Digest, DigestFunction, InstanceName};
 use rusqlite::Connection;
 
 use crate::batch::HOUR_US;
@@ -32,12 +33,16 @@ fn action(number: u32) -> Digest {
 }
 
 fn lookup(number: u32, miss: Option<Miss>) -> LookedUp {
-    let finished = finished(number);
+    let metadata = RequestMetadata {
+        tool_invocation_id: "build".into(),
+        action_mnemonic: "CppCompile".into(),
+        target_id: "//a:b".into(),
+        ..RequestMetadata::default()
+    };
     LookedUp {
-        instance: finished.instance,
-        digest_function: finished.digest_function,
-        action: finished.action,
-        origin: finished.origin,
+        instance: InstanceName::parse("main").unwrap(),
+        action: action(number),
+        caller: Caller::new("ci".into(), metadata.encode_to_vec().into()),
         at: SystemTime::UNIX_EPOCH,
         miss,
     }
@@ -72,11 +77,13 @@ fn every_question_has_its_answer() {
         let mut finished = finished(number);
         if number == 7 {
             finished.exit_code = None;
-            finished.error = Some(Failure { kind: "timed_out", message: "late".into() });
+            finished.error =
+                Some(Failure { kind: "timed_out", step: None, message: "late".into() });
         }
         tell(&history, finished);
     }
     history.tell(&Event::LookedUp(Arc::new(lookup(3, None))));
+    history.flush();
     history.tell(&Event::LookedUp(Arc::new(lookup(99, Some(Miss::Incomplete)))));
     history.flush();
     let reader = history.reader();
@@ -108,6 +115,42 @@ fn every_question_has_its_answer() {
         assert_eq!(tally.iter().map(|it| it.run_us).sum::<u64>(), 190);
     }
     assert!(reader.tally_since(u64::MAX).unwrap().is_empty());
+}
+
+#[test]
+fn equal_hits_share_a_record_and_are_all_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let history = history(folder.path());
+        for number in [1, 1, 2, 1] {
+            history.tell(&Event::LookedUp(Arc::new(lookup(number, None))));
+        }
+        // Its end writes them.
+    }
+    let history = history(folder.path());
+    let reader = history.reader();
+    let records = reader.recent(Page::first(9)).unwrap();
+    let mut times: Vec<_> = records.iter().map(|it| (it.action == action(1), it.times)).collect();
+    times.sort_unstable();
+    assert_eq!(times, [(false, 1), (true, 3)]);
+    let tally = reader.tally_of("build").unwrap();
+    assert_eq!(
+        tally.iter().map(|it| (it.kind, it.events)).collect::<Vec<_>>(),
+        [(Kind::Lookup, 4)]
+    );
+}
+
+#[test]
+fn hits_are_written_without_a_question() {
+    let folder = tempfile::tempdir().unwrap();
+    let history = history(folder.path());
+    history.tell(&Event::LookedUp(Arc::new(lookup(1, None))));
+    let end = Instant::now() + Duration::from_secs(60);
+    while history.stats().written == 0 {
+        assert!(Instant::now() < end, "they are due after two seconds");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(history.reader().recent(Page::first(9)).unwrap().len(), 1);
 }
 
 #[test]

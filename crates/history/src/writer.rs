@@ -1,16 +1,16 @@
 //! The thread that owns the database.
 //!
 //! ```text
-//!  tell() ──► queue, bounded in records ──► batch of up to a quarter of a second ──► one transaction
-//!                │ full                                                              │ error
-//!                └─► dropped, counted      broken: deleted and started anew ◄────────┤
-//!                                          else: the batch is dropped, counted ◄─────┘
+//!  tell() ──► inbox, bounded in records ─┬─► batch of up to a quarter of a second ─┬─► one transaction
+//!                │ full                   └─► hits of two seconds, made few ─────────┘      │ error
+//!                └─► dropped, counted              broken: deleted and started anew ◄───────┤
+//!                                                  else: the batch is dropped, counted ◄────┘
 //! ```
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,12 +20,18 @@ use rusqlite::Connection;
 
 use crate::batch::{self, Names};
 use crate::bounds;
+use crate::hits::{Hits, Written};
+use crate::inbox::Inbox;
 use crate::reader::Reader;
 use crate::record::Record;
 use crate::schema;
 
-/// Records that may wait for the thread: some seconds of the fastest builds, at 1 to 9 KiB each.
+/// Messages that may wait for the thread, at 0.5 to 9 KiB each: a [`DRAIN_PERIOD`] of more hits than the server
+/// can serve, and some seconds of the fastest builds.
 const QUEUE_LIMIT: usize = 4096;
+
+/// The time between two looks into the inbox while a batch waits for more.
+const DRAIN_PERIOD: Duration = Duration::from_millis(20);
 
 /// Records in one transaction.
 const BATCH_MAX: usize = 2048;
@@ -94,7 +100,7 @@ enum Message {
 
 /// Writes records to the database on a thread of its own. Dropping it writes what is left.
 pub struct History {
-    queue: Option<SyncSender<Message>>,
+    inbox: Arc<Inbox<Message>>,
     counters: Arc<Counters>,
     /// The number of the database: another one after it was started anew.
     generation: Arc<AtomicI64>,
@@ -108,13 +114,14 @@ impl History {
     /// # Errors
     /// When no thread can be started.
     pub fn start(options: Options) -> std::io::Result<Self> {
-        let (queue, messages) = sync_channel(QUEUE_LIMIT);
+        let inbox = Arc::new(Inbox::new(QUEUE_LIMIT));
         let counters = Arc::new(Counters::default());
         let generation = Arc::new(AtomicI64::new(0));
         let directory = options.directory.clone();
         let mut writer = Writer {
             options,
-            messages,
+            inbox: Arc::clone(&inbox),
+            hits: Hits::default(),
             counters: Arc::clone(&counters),
             generation: Arc::clone(&generation),
             names: Names::default(),
@@ -127,7 +134,7 @@ impl History {
         writer.open();
         let thread =
             std::thread::Builder::new().name("history".into()).spawn(move || writer.run())?;
-        Ok(Self { queue: Some(queue), counters, generation, directory, thread: Some(thread) })
+        Ok(Self { inbox, counters, generation, directory, thread: Some(thread) })
     }
 
     /// A reader of the same database.
@@ -150,24 +157,20 @@ impl History {
     /// Waits, for some seconds at most, until everything that was told is in the database.
     pub fn flush(&self) {
         let (done, over) = sync_channel(0);
-        let Some(queue) = &self.queue else { return };
         // Where the thread is slow or gone, a reader reads what is there.
-        if queue.try_send(Message::Flush(done)).is_ok() {
+        if self.inbox.push_urgent(Message::Flush(done)) {
             let _ = over.recv_timeout(FLUSH_TIMEOUT);
         }
     }
 
     /// Tells that a reader found the database broken: it is started anew.
     pub fn report_broken(&self) {
-        if let Some(queue) = &self.queue {
-            // With a full queue, the next reader tells again.
-            let _ = queue.try_send(Message::Broken);
-        }
+        // With a full queue, the next reader tells again.
+        self.inbox.push_urgent(Message::Broken);
     }
 
     fn send(&self, message: Message) {
-        let Some(queue) = &self.queue else { return };
-        if queue.try_send(message).is_err() {
+        if !self.inbox.push(message) {
             self.counters.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -185,7 +188,7 @@ impl Listener for History {
 
 impl Drop for History {
     fn drop(&mut self) {
-        drop(self.queue.take());
+        self.inbox.close();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -194,9 +197,17 @@ impl Drop for History {
     }
 }
 
+/// What is written next, and who waits for it.
+#[derive(Default)]
+struct Batch {
+    records: Vec<Record>,
+    waiting: Vec<SyncSender<()>>,
+}
+
 struct Writer {
     options: Options,
-    messages: Receiver<Message>,
+    inbox: Arc<Inbox<Message>>,
+    hits: Hits,
     counters: Arc<Counters>,
     generation: Arc<AtomicI64>,
     names: Names,
@@ -209,17 +220,29 @@ struct Writer {
 
 impl Writer {
     fn run(mut self) {
-        let mut records = Vec::new();
-        let mut waiting = Vec::new();
-        while let Ok(first) = self.messages.recv() {
-            let is_wanted_now = self.collect(first, &mut records, &mut waiting);
-            if !is_wanted_now {
-                self.collect_more(&mut records, &mut waiting);
+        let mut batch = Batch::default();
+        loop {
+            self.inbox.wait(self.hits.due());
+            self.collect(&mut batch);
+            // Before the last look into the inbox: what is pushed later came after the end.
+            let is_over = self.inbox.is_closed() && self.inbox.is_empty();
+            let are_hits_due = self.hits.due().is_some_and(|due| due <= Instant::now());
+            let Batch { records, waiting } = &mut batch;
+            let mut only_sums = Vec::new();
+            if is_over || are_hits_due || !waiting.is_empty() {
+                let Written { rows, only_sums: sums } = self.hits.take();
+                records.extend(rows);
+                only_sums = sums;
             }
-            self.write(&records);
+            if !records.is_empty() || !waiting.is_empty() {
+                self.write(records, &only_sums);
+            }
             records.clear();
             // Dropping them tells those that wait.
             waiting.clear();
+            if is_over {
+                break;
+            }
         }
         if let Some(connection) = self.connection.take()
             && let Err((_, error)) = connection.close()
@@ -228,48 +251,49 @@ impl Writer {
         }
     }
 
-    /// Takes a message. Returns whether what was collected is to be written now.
-    fn collect(
-        &mut self,
-        message: Message,
-        records: &mut Vec<Record>,
-        waiting: &mut Vec<SyncSender<()>>,
-    ) -> bool {
-        match message {
-            Message::Finished(finished) => records.extend(Record::of_finished(&finished)),
-            Message::LookedUp(lookup) => records.extend(Record::of_lookup(&lookup)),
-            Message::Flush(done) => waiting.push(done),
-            Message::Broken => self.start_anew("a reader found it broken"),
-        }
-        !waiting.is_empty() || records.len() >= BATCH_MAX
-    }
-
-    /// Takes messages until the batch is full or its time is over.
-    fn collect_more(&mut self, records: &mut Vec<Record>, waiting: &mut Vec<SyncSender<()>>) {
+    /// Takes messages until the batch is full, its time is over, or somebody waits for it.
+    fn collect(&mut self, batch: &mut Batch) {
         let end = Instant::now() + BATCH_PERIOD;
         loop {
-            match self.messages.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(message) => {
-                    if self.collect(message, records, waiting) {
-                        return;
-                    }
+            while let Some(message) = self.inbox.pop() {
+                self.take(message, batch);
+                if batch.records.len() >= BATCH_MAX {
+                    return;
                 }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
             }
+            let left = end.saturating_duration_since(Instant::now());
+            if !batch.waiting.is_empty() || left.is_zero() || self.inbox.is_closed() {
+                return;
+            }
+            self.inbox.nap(left.min(DRAIN_PERIOD));
+        }
+    }
+
+    fn take(&mut self, message: Message, batch: &mut Batch) {
+        match message {
+            Message::Finished(finished) => batch.records.extend(Record::of_finished(&finished)),
+            Message::LookedUp(lookup) if lookup.miss.is_none() => {
+                if !self.hits.add(&lookup) {
+                    self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Message::LookedUp(lookup) => batch.records.push(Record::of_lookup(&lookup)),
+            Message::Flush(done) => batch.waiting.push(done),
+            Message::Broken => self.start_anew("a reader found it broken"),
         }
     }
 
     /// Writes a batch, to a new database if this one is broken.
-    fn write(&mut self, records: &[Record]) {
+    fn write(&mut self, records: &[Record], only_sums: &[Record]) {
         if self.connection.is_none() {
             self.open();
         }
-        let mut written = self.try_write(records);
+        let mut written = self.try_write(records, only_sums);
         if let Err(error) = &written
             && schema::is_broken(error)
         {
             self.start_anew(&Chain(error).to_string());
-            written = self.try_write(records);
+            written = self.try_write(records, only_sums);
         }
         match written {
             Ok(true) => {
@@ -291,11 +315,11 @@ impl Writer {
     }
 
     /// Writes a batch. Returns whether there is a database to write to.
-    fn try_write(&mut self, records: &[Record]) -> rusqlite::Result<bool> {
+    fn try_write(&mut self, records: &[Record], only_sums: &[Record]) -> rusqlite::Result<bool> {
         let Some(connection) = &mut self.connection else { return Ok(false) };
         if !records.is_empty() {
             let transaction = connection.transaction()?;
-            batch::insert(&transaction, &mut self.names, records)?;
+            batch::insert(&transaction, &mut self.names, records, only_sums)?;
             transaction.commit()?;
         }
         let mut deleted = 0;

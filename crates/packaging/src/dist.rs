@@ -17,6 +17,8 @@ const SERVICE: &str = include_str!("../files/actiond.service");
 const SOCKET: &str = include_str!("../files/actiond.socket");
 const USER_SERVICE: &str = include_str!("../files/actiond-vm.service");
 const APPARMOR: &str = include_str!("../files/apparmor");
+const GRAFANA_BOARD: &str = include_str!("../../../packaging/monitoring/grafana-board.json");
+const ALERTS: &str = include_str!("../../../packaging/monitoring/alerts.yml");
 const LICENSE: &str = include_str!("../../../LICENSE");
 const SCRIPTS: [(&str, &str); 3] = [
     ("postinst", include_str!("../files/postinst")),
@@ -95,6 +97,8 @@ fn contents(options: &Options, executable: &[u8]) -> Result<Contents> {
     contents.file("usr/lib/systemd/system/actiond.socket", SOCKET);
     contents.file("usr/lib/systemd/user/actiond-vm.service", USER_SERVICE);
     contents.file("usr/share/actiond/apparmor", APPARMOR);
+    contents.file("usr/share/actiond/grafana-board.json", GRAFANA_BOARD);
+    contents.file("usr/share/actiond/alerts.yml", ALERTS);
     contents.file("usr/share/doc/actiond/copyright", LICENSE);
     for (name, place) in COMPLETIONS {
         contents.file(place, read(&options.documents.join(name))?);

@@ -95,9 +95,9 @@ impl ActionCache {
         request: Request<GetActionResultRequest>,
         reservation: Arc<Reservation>,
     ) -> Result<Response<Encoded>, Status> {
-        let origin = Arc::new(origin::of(request.metadata(), request.extensions()));
         check_instance(request.extensions(), &request.get_ref().instance_name)?;
-        let caller = origin::encoded(request.metadata());
+        let metadata = origin::encoded(request.metadata());
+        let caller = origin::caller(request.extensions(), &metadata);
         let message = request.into_inner();
         let instance = request::instance_name(&message.instance_name)?;
         let action = request::action(
@@ -111,7 +111,7 @@ impl ActionCache {
         let answer = |result: &EncodedResult| Response::new(Encoded(result.message().clone()));
         if wanted.is_nothing()
             && let Ok(result) =
-                self.worker.cached_result(&self.store.resident(), &instance, &action, &origin)
+                self.worker.cached_result(&self.store.resident(), &instance, &action, &caller)
         {
             // Going to another thread and back would cost more than all else.
             match result {
@@ -119,12 +119,12 @@ impl ActionCache {
                 result => return result.as_ref().map(answer).ok_or_else(|| not_cached(&action)),
             }
         }
-        below::fetch_result(&self.store, &self.worker, &instance, action, caller).await?;
+        below::fetch_result(&self.store, &self.worker, &instance, action, metadata).await?;
         // Lasts until the result was reserved for.
         let _turn = self.lookups.turn().await;
         let (store, worker) = (Arc::clone(&self.store), self.worker.clone());
-        let result = blocking::run_for_caller(move |caller| {
-            let cached = worker.cached_result(&store.blocking(), &instance, &action, &origin);
+        let result = blocking::run_for_caller(move |waiting| {
+            let cached = worker.cached_result(&store.blocking(), &instance, &action, &caller);
             let cached = cached.map_err(|error| lookup_failed(&error))?;
             let result = cached.ok_or_else(|| not_cached(&action))?;
             let result_bytes = result.message().len() as u64;
@@ -133,7 +133,7 @@ impl ActionCache {
                 return Ok(result);
             }
             reservation.grow_by(2 * result_bytes + MAX_INLINED_BYTES)?;
-            wanted.fill(store.cas(), action.function(), &result, caller)
+            wanted.fill(store.cas(), action.function(), &result, waiting)
         })
         .await?;
         Ok(answer(&result))

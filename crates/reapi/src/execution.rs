@@ -119,8 +119,8 @@ impl Execution {
         request: Request<proto::build::bazel::remote::execution::v2::ExecuteRequest>,
         reservation: Arc<Reservation>,
     ) -> Result<Response<BoxStream<Operation>>, Status> {
-        let origin = Arc::new(origin::of(request.metadata(), request.extensions()));
         let caller = origin::encoded(request.metadata());
+        let origin = Arc::new(origin::caller(request.extensions(), &caller).origin());
         check_instance(request.extensions(), &request.get_ref().instance_name)?;
         let message = request.into_inner();
         let instance = request::instance_name(&message.instance_name)?;

@@ -266,6 +266,7 @@ fn record(record: &Record) -> messages::Record {
         outputs: record.outputs,
         output_bytes: record.output_bytes,
         result: record.result.clone().unwrap_or_default(),
+        times: record.times,
     }
 }
 

@@ -26,6 +26,7 @@
 //! - `below`: what is fetched from the tier below the store.
 //! - [`grpc`]: hand-made services, where the generated ones would copy blobs.
 //! - [`memory`]: what clients can make the server hold.
+//! - `meters`: numbers about calls and connections.
 //! - [`frame`]: the messages of a gRPC stream.
 //! - [`request`], [`resource_name`], `origin`: the fields, names and headers of requests.
 //! - [`blocking`]: work that may wait for a disk.
@@ -49,6 +50,7 @@ mod internal;
 mod lookups;
 pub mod maintenance;
 mod memory;
+mod meters;
 mod operation;
 mod operation_filter;
 mod operations;
@@ -61,4 +63,5 @@ mod status;
 mod store_maintenance;
 
 pub use capabilities::OfferedFunctions;
+pub use meters::Meters;
 pub use server::{Health, ServeError, Services, serve};

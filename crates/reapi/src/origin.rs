@@ -3,21 +3,19 @@
 
 use access::Permit;
 use bytes::Bytes;
-use events::Origin;
+use events::Caller;
 use model::Printable;
-use model::proto::RequestMetadata;
-use prost::Message as _;
 use tonic::Extensions;
 use tonic::metadata::MetadataMap;
 
 /// The header with an encoded `RequestMetadata`.
 const HEADER: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
 
-/// The origin of a request with those headers and extensions.
-pub(crate) fn of(headers: &MetadataMap, extensions: &Extensions) -> Origin {
+/// The sender of a request with those extensions and that encoded `RequestMetadata`.
+pub(crate) fn caller(extensions: &Extensions, metadata: &Bytes) -> Caller {
     let permit = extensions.get::<Permit>();
     let principal = permit.map(|permit| Printable::name(permit.principal()));
-    Origin { principal: principal.unwrap_or_default(), ..named_in(headers) }
+    Caller::new(principal.unwrap_or_default(), metadata.clone())
 }
 
 /// The encoded `RequestMetadata` in a request's headers; empty if there is none.
@@ -26,67 +24,29 @@ pub(crate) fn encoded(headers: &MetadataMap) -> Bytes {
     bytes.unwrap_or_default()
 }
 
-/// The names in a request's headers. They only inform people, so a header that cannot be read is as
-/// good as none.
-fn named_in(headers: &MetadataMap) -> Origin {
-    let bytes = headers.get_bin(HEADER).and_then(|value| value.to_bytes().ok());
-    let metadata = bytes.and_then(|bytes| RequestMetadata::decode(bytes).ok());
-    let Some(metadata) = metadata else { return Origin::default() };
-    let tool = metadata.tool_details.unwrap_or_default();
-    let tool = [tool.tool_name, tool.tool_version].join(" ");
-    Origin {
-        principal: Printable::default(),
-        tool: Printable::name(tool.trim()),
-        invocation: Printable::name(&metadata.tool_invocation_id),
-        mnemonic: Printable::name(&metadata.action_mnemonic),
-        target: Printable::name(&metadata.target_id),
-        configuration: Printable::name(&metadata.configuration_id),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use model::proto::ToolDetails;
+    use model::proto::RequestMetadata;
+    use prost::Message as _;
     use tonic::metadata::MetadataValue;
 
     use super::*;
 
-    fn origin(bytes: &[u8]) -> Origin {
+    #[test]
+    fn the_header_is_read() {
+        let metadata = RequestMetadata { target_id: "//a:b".into(), ..Default::default() };
         let mut headers = MetadataMap::new();
-        headers.insert_bin(HEADER, MetadataValue::from_bytes(bytes));
-        named_in(&headers)
+        headers.insert_bin(HEADER, MetadataValue::from_bytes(&metadata.encode_to_vec()));
+        let caller = caller(&Extensions::new(), &encoded(&headers));
+        assert_eq!(caller.origin().target.as_str(), "//a:b");
+        assert!(caller.origin().principal.is_empty());
     }
 
     #[test]
-    fn names_are_read_and_bounded() {
-        let metadata = RequestMetadata {
-            tool_details: Some(ToolDetails {
-                tool_name: "bazel".into(),
-                tool_version: "7.7.1".into(),
-            }),
-            tool_invocation_id: "i".into(),
-            action_mnemonic: "CppCompile".into(),
-            target_id: format!("//a\n{}", "é".repeat(1000)),
-            configuration_id: "c".into(),
-            ..RequestMetadata::default()
-        };
-        let expected = Origin {
-            principal: Printable::default(),
-            tool: "bazel 7.7.1".into(),
-            invocation: "i".into(),
-            mnemonic: "CppCompile".into(),
-            target: Printable::name(format!("//a\n{}", "é".repeat(1000))),
-            configuration: "c".into(),
-        };
-        let found = origin(&metadata.encode_to_vec());
-        assert_eq!(found, expected);
-        assert!(found.target.as_str().starts_with(r"//a\né"), "{}", found.target);
-        assert!(found.target.as_str().chars().count() < 200);
-    }
-
-    #[test]
-    fn a_header_that_is_malformed_or_missing_is_as_good_as_none() {
-        assert_eq!(origin(b"\xff\xff\xff"), Origin::default());
-        assert_eq!(of(&MetadataMap::new(), &Extensions::new()), Origin::default());
+    fn a_header_that_is_missing_or_no_base64_is_as_good_as_none() {
+        let mut http = tonic::codegen::http::HeaderMap::new();
+        assert!(encoded(&MetadataMap::from_headers(http.clone())).is_empty());
+        http.insert(HEADER, "!".parse().unwrap());
+        assert!(encoded(&MetadataMap::from_headers(http)).is_empty());
     }
 }

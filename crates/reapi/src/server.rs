@@ -26,7 +26,8 @@ use crate::grpc::Endpoint;
 use crate::history::History;
 use crate::internal::InternalCas;
 use crate::lookups::Lookups;
-use crate::memory::{Accounted, Budget, QuotaService};
+use crate::memory::{Accounted, QuotaService};
+use crate::meters::Meters;
 use crate::operations::Operations;
 use crate::reflection;
 use crate::store_maintenance::StoreMaintenance;
@@ -78,6 +79,8 @@ pub struct Services {
     pub health: Health,
     /// The digest functions that clients may use.
     pub functions: OfferedFunctions,
+    /// What is counted.
+    pub meters: Meters,
 }
 
 /// The services that go on while the store can't promise that what it is given reaches the disk.
@@ -141,11 +144,11 @@ where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
     let capabilities = Capabilities::new(services.functions, &policy);
-    let budget = Budget::of_this_machine();
-    let quotas = Arc::clone(&budget);
+    let meters = services.meters.clone();
+    let quotas = Arc::clone(meters.budget());
     let incoming = incoming.map(move |io| io.map(|io| Accounted::new(io, quotas.quota())));
     let reserving = tower_layer::layer_fn(move |service| {
-        QuotaService::<_, IO::ConnectInfo>::new(service, Arc::clone(&budget))
+        QuotaService::<_, IO::ConnectInfo>::new(service, meters.clone())
     });
     let authorize =
         tower_layer::layer_fn(move |service| Authorize::new(service, Arc::clone(&policy)));
@@ -166,7 +169,7 @@ where
 }
 
 fn routes(
-    Services { store, worker, archive, health, functions }: Services,
+    Services { store, worker, archive, health, functions, meters: _ }: Services,
     capabilities: Capabilities,
 ) -> Result<Routes, tonic_reflection::server::Error> {
     let lookups = Lookups::new();

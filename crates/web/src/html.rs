@@ -80,12 +80,22 @@ pub(crate) fn link(kind: &str, digest: &Digest) -> String {
 
 /// The whole page. `body` is HTML, `title` is text.
 pub(crate) fn layout(title: &str, body: &str) -> String {
+    with_main(title, body, "", "")
+}
+
+/// As [`layout`], for a page that other actions change: a script fetches it anew when some have ended.
+pub(crate) fn live_layout(title: &str, body: &str) -> String {
+    let script = "<script src=\"/page.js\" defer></script>\n";
+    with_main(title, body, script, " data-live=\"ended\"")
+}
+
+fn with_main(title: &str, body: &str, script: &str, attributes: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title} · actiond</title>\n<link rel=\"stylesheet\" href=\"/page.css\">\n</head>\n<body>\n\
+         <title>{title} · actiond</title>\n<link rel=\"stylesheet\" href=\"/page.css\">\n{script}</head>\n<body>\n\
          <header><p><a href=\"/\">actiond</a></p>{NAVIGATION}</header>\n\
-         <main><h1>{title}</h1>\n{body}</main>\n</body>\n</html>\n",
+         <main{attributes}><h1>{title}</h1>\n{body}</main>\n</body>\n</html>\n",
         title = Escaped(title),
     )
 }

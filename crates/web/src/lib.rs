@@ -1,8 +1,8 @@
 //! The page and the metrics that the daemon serves over HTTP.
 //!
 //! ```text
-//!  events ──┬─► metrics ──► GET /metrics      Prometheus text
-//!           └─► archive ─┬► GET /             running, queued and recent actions
+//!  events ──┬─► metrics ──► GET /metrics      Prometheus text, or OpenMetrics
+//!           └─► archive ─┬► GET /, /events    running, queued and recent actions, and their changes
 //!                        └► GET /invocations, /invocation, /action, /search
 //!  store ──────────────────► GET /action, /directory, /blob, /compare, /cache
 //! ```
@@ -19,7 +19,9 @@ mod ansi;
 mod download;
 mod fact;
 mod html;
+mod live;
 mod metrics;
+mod open_metrics;
 mod page;
 mod pages;
 mod server;

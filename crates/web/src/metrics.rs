@@ -1,5 +1,6 @@
 //! Counters and histograms of events, and readings that are taken at each scrape, as Prometheus text.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use prometheus::{
     CounterVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
 };
+
+use crate::open_metrics;
 
 /// Mnemonics with a label of their own; later ones are counted as `other`. Real builds have some
 /// dozens, and each costs a time series per result.
@@ -41,7 +44,7 @@ pub struct Reading {
     /// The description. Readings of one name have the same.
     pub help: &'static str,
     /// The label by which readings of one name differ, and its value here.
-    pub label: Option<(&'static str, &'static str)>,
+    pub label: Option<(&'static str, Cow<'static, str>)>,
     /// Reads it. Called on a thread that must not block.
     pub read: Box<dyn Fn() -> i64 + Send + Sync>,
 }
@@ -77,13 +80,13 @@ impl Registered {
                 metric.set_gauge(gauge);
             }
         }
-        let label = |(name, value): (&str, &str)| {
+        let label = |(name, value): &(&str, Cow<'_, str>)| {
             let mut pair = LabelPair::default();
-            pair.set_name(name.to_owned());
-            pair.set_value(value.to_owned());
+            pair.set_name((*name).to_owned());
+            pair.set_value(value.to_string());
             pair
         };
-        metric.set_label(self.reading.label.into_iter().map(label).collect());
+        metric.set_label(self.reading.label.iter().map(label).collect());
         metric
     }
 }
@@ -119,7 +122,9 @@ pub struct Metrics {
     cpu_seconds: CounterVec,
     output_bytes: IntCounter,
     lookups: IntCounterVec,
+    hits: IntCounter,
     misses: IntCounterVec,
+    set_up_failures: IntCounterVec,
     queued: IntGauge,
     running: IntGauge,
     mnemonics: Mutex<HashSet<String>>,
@@ -138,10 +143,16 @@ impl Metrics {
         )?;
         build.set(1);
         register(&registry, &build)?;
-        for reading in readings {
-            registry.register(Box::new(Registered::new(reading)?))?;
-        }
+        let lookups = IntCounterVec::new(
+            Opts::new(
+                "actiond_action_cache_lookups_total",
+                "Look-ups by GetActionResult; other_environment counts those of Execute too.",
+            ),
+            &["result"],
+        )?;
         let metrics = Self {
+            hits: lookups.with_label_values(&["hit"]),
+            lookups,
             actions: IntCounterVec::new(
                 Opts::new("actiond_actions_total", "Answered actions."),
                 &["result", "mnemonic"],
@@ -162,19 +173,19 @@ impl Metrics {
                 "actiond_action_output_bytes_total",
                 "Bytes that results of actions that ran name.",
             )?,
-            lookups: IntCounterVec::new(
-                Opts::new(
-                    "actiond_action_cache_lookups_total",
-                    "Look-ups by GetActionResult; other_environment counts those of Execute too.",
-                ),
-                &["result"],
-            )?,
             misses: IntCounterVec::new(
                 Opts::new(
                     "actiond_action_cache_misses_total",
                     "Requests for which the action cache had no result, by the kind of request and the reason.",
                 ),
                 &["request", "reason"],
+            )?,
+            set_up_failures: IntCounterVec::new(
+                Opts::new(
+                    "actiond_sandbox_failures_total",
+                    "Actions whose sandbox could not be set up, by the step that failed.",
+                ),
+                &["step"],
             )?,
             queued: IntGauge::new("actiond_actions_queued", "Actions that wait for a slot.")?,
             running: IntGauge::new("actiond_actions_running", "Actions that a slot runs.")?,
@@ -188,8 +199,10 @@ impl Metrics {
         register(registry, &metrics.output_bytes)?;
         register(registry, &metrics.lookups)?;
         register(registry, &metrics.misses)?;
+        register(registry, &metrics.set_up_failures)?;
         register(registry, &metrics.queued)?;
         register(registry, &metrics.running)?;
+        metrics.add(readings)?;
         Ok(metrics)
     }
 
@@ -199,6 +212,22 @@ impl Metrics {
     /// [`MetricsError`] when a metric cannot be encoded.
     pub fn encode(&self) -> Result<String, MetricsError> {
         Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
+    }
+
+    /// The same as OpenMetrics text.
+    pub(crate) fn encode_open(&self) -> String {
+        open_metrics::encode(&self.registry.gather())
+    }
+
+    /// Adds readings of parts that start later.
+    ///
+    /// # Errors
+    /// [`MetricsError`] when a reading has the name of another metric, or one that is not valid.
+    pub fn add(&self, readings: impl IntoIterator<Item = Reading>) -> Result<(), MetricsError> {
+        for reading in readings {
+            self.registry.register(Box::new(Registered::new(reading)?))?;
+        }
+        Ok(())
     }
 
     /// The numbers of waiting and of running actions.
@@ -225,6 +254,10 @@ impl Metrics {
         };
         if finished.miss == Some(Miss::OtherEnvironment) {
             self.lookups.with_label_values(&[OTHER_ENVIRONMENT]).inc();
+        }
+        if let Some(step) = finished.error.as_ref().and_then(|failure| failure.step.as_ref()) {
+            // Steps are names of ours, some dozens.
+            self.set_up_failures.with_label_values(&[step.as_str()]).inc();
         }
         let mnemonic = self.bounded(finished.origin.mnemonic.as_str());
         self.actions.with_label_values(&[result, &mnemonic]).inc();
@@ -270,7 +303,8 @@ impl Listener for Metrics {
             Event::Finished(finished) => self.finished(finished),
             Event::LookedUp(lookup) => {
                 let result = match lookup.miss {
-                    None => "hit",
+                    // Its counter was looked up once: hits come by the ten thousands.
+                    None => return self.hits.inc(),
                     Some(Miss::OtherEnvironment) => OTHER_ENVIRONMENT,
                     Some(_) => "miss",
                 };
@@ -308,7 +342,8 @@ mod tests {
     use std::sync::Arc;
     use std::time::SystemTime;
 
-    use events::{Failure, Limits, LookedUp, Origin, Usage};
+    use events::{Caller, Failure, Limits, LookedUp, Origin, Usage};
+    use model::{Digest, DigestFunction, InstanceName};
 
     use super::*;
 
@@ -340,21 +375,20 @@ mod tests {
 
     fn lookup(miss: Option<Miss>) -> Event {
         Event::LookedUp(Arc::new(LookedUp {
-            instance: String::new(),
-            digest_function: "sha256",
-            action: "a/1".into(),
-            origin: Arc::default(),
+            instance: InstanceName::default(),
+            action: Digest::of(DigestFunction::Sha256, b""),
+            caller: Caller::default(),
             at: SystemTime::now(),
             miss,
         }))
     }
 
     fn text(events: &[Event]) -> String {
-        let reading = |kind, name, label, value| Reading {
+        let reading = |kind, name, label: Option<(&'static str, &'static str)>, value| Reading {
             kind,
             name,
             help: "A value.",
-            label,
+            label: label.map(|(name, value)| (name, value.into())),
             read: Box::new(move || value),
         };
         let readings = vec![
@@ -371,13 +405,16 @@ mod tests {
 
     #[test]
     fn events_are_counted() {
-        let failure = Failure { kind: "timed_out", message: "…".into() };
+        let failure = Failure { kind: "timed_out", step: None, message: "…".into() };
+        let set_up =
+            Failure { kind: "set_up", step: Some("mount proc".into()), message: "…".into() };
         let text = text(&[
             finished("CppCompile", |_| ()),
             finished("CppCompile", |it| it.exit_code = Some(1)),
             finished("CppCompile", |it| it.cached = true),
             finished("CppCompile", |it| it.miss = Some(Miss::OtherEnvironment)),
             finished("", |it| it.error = Some(failure)),
+            finished("", |it| it.error = Some(set_up)),
             lookup(None),
             lookup(Some(Miss::Incomplete)),
             lookup(Some(Miss::OtherEnvironment)),
@@ -387,16 +424,17 @@ mod tests {
             r#"actiond_actions_total{mnemonic="CppCompile",result="failure"} 1"#,
             r#"actiond_actions_total{mnemonic="CppCompile",result="cached"} 1"#,
             r#"actiond_actions_total{mnemonic="none",result="timed_out"} 1"#,
+            r#"actiond_sandbox_failures_total{step="mount proc"} 1"#,
             r#"actiond_action_cache_lookups_total{result="hit"} 1"#,
             r#"actiond_action_cache_lookups_total{result="miss"} 1"#,
             r#"actiond_action_cache_lookups_total{result="other_environment"} 2"#,
             r#"actiond_action_cache_misses_total{reason="incomplete",request="lookup"} 1"#,
-            r#"actiond_action_cache_misses_total{reason="absent",request="execute"} 4"#,
+            r#"actiond_action_cache_misses_total{reason="absent",request="execute"} 5"#,
             r#"actiond_action_cache_misses_total{reason="other_environment",request="execute"} 1"#,
             r#"actiond_action_stage_seconds_bucket{stage="run",le="0.01"} 0"#,
-            r#"actiond_action_stage_seconds_bucket{stage="run",le="0.03"} 5"#,
-            r#"actiond_action_cpu_seconds_total{mode="user"} 7.5"#,
-            "actiond_action_output_bytes_total 40",
+            r#"actiond_action_stage_seconds_bucket{stage="run",le="0.03"} 6"#,
+            r#"actiond_action_cpu_seconds_total{mode="user"} 9"#,
+            "actiond_action_output_bytes_total 50",
             r#"actiond_build_info{version="1.2.3"} 1"#,
             "# TYPE actiond_disk_free_bytes gauge",
             "actiond_disk_free_bytes -42",

@@ -12,7 +12,7 @@ use crate::pages::stages;
 /// The style sheet; dark and light follow the system, and narrow screens scroll tables.
 pub(crate) const STYLE: &str = include_str!("page.css");
 
-/// Fetches the changing part of the page every second while it is visible.
+/// Keeps pages current while they are visible.
 pub(crate) const SCRIPT: &str = include_str!("page.js");
 
 /// The whole page.
@@ -23,7 +23,7 @@ pub(crate) fn page(version: &str, now: &Snapshot, store: &[Fact]) -> String {
          <title>actiond</title>\n<link rel=\"stylesheet\" href=\"/page.css\">\n\
          <script src=\"/page.js\" defer></script>\n</head>\n<body>\n\
          <header><h1>actiond</h1><p>version {version}</p>{NAVIGATION}</header>\n\
-         <main id=\"now\">\n{now}</main>\n</body>\n</html>\n",
+         <main data-live=\"now\">\n{now}</main>\n</body>\n</html>\n",
         version = Escaped(version),
         now = fragment(now, store),
     )
@@ -178,7 +178,7 @@ mod tests {
             miss: None,
             limits: Limits::default(),
             exit_code: None,
-            error: Some(Failure { kind: "invalid", message: HOSTILE.into() }),
+            error: Some(Failure { kind: "invalid", step: None, message: HOSTILE.into() }),
             stages: Stages { inputs_us: Some(1), run_us: Some(3), ..Stages::default() },
             usage: None,
             outputs: 0,

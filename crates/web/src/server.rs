@@ -11,7 +11,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST,
+    ACCEPT, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST,
     REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::uri::Authority;
@@ -29,7 +29,9 @@ use tokio::sync::Semaphore;
 use crate::download::FileBody;
 use crate::fact::Fact;
 use crate::html::{self, Escaped, Query, parameter};
+use crate::live::{Live, Of};
 use crate::metrics::Metrics;
+use crate::open_metrics;
 use crate::page;
 use crate::pages::cache::Shares;
 use crate::pages::{self, PageError, search::Answer};
@@ -104,6 +106,7 @@ struct Pages {
     site: Site,
     turns: Arc<Semaphore>,
     downloads: Arc<Semaphore>,
+    live: Arc<Live>,
 }
 
 fn router(site: Site) -> Router {
@@ -111,6 +114,7 @@ fn router(site: Site) -> Router {
         site: site.clone(),
         turns: Arc::new(Semaphore::new(PAGES_MAX)),
         downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
+        live: Live::new(),
     };
     let may_read_all = Arc::clone(&site.may_read_all);
     let past = Router::new()
@@ -124,8 +128,10 @@ fn router(site: Site) -> Router {
         .route("/cache", get(cache))
         .route("/doctor", get(doctor))
         .layer(middleware::from_fn_with_state(may_read_all, guard_all))
-        .with_state(pages);
+        .with_state(pages.clone());
     Router::new()
+        .route("/events", get(events))
+        .with_state(pages)
         .merge(past)
         .route("/", get(whole))
         .route("/now", get(fragment))
@@ -142,6 +148,20 @@ async fn whole(State(site): State<Site>) -> Response {
 
 async fn fragment(State(site): State<Site>) -> Response {
     html(page::fragment(&site.archive.now.snapshot(), &(site.store)()))
+}
+
+/// The changes of a page.
+async fn events(
+    State(pages): State<Pages>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let of = match parameter(&query.unwrap_or_default(), "of").as_deref() {
+        Some("now") => Of::Now,
+        Some("ended") => Of::Ended,
+        _ => return (StatusCode::NOT_FOUND, "`of` is now or ended").into_response(),
+    };
+    pages.live.events(pages.site, headers, of)
 }
 
 /// Makes a page on a thread that may block, a few at a time.
@@ -296,9 +316,14 @@ async fn blob(State(pages): State<Pages>, path: DigestPath, RawQuery(query): Raw
     (headers, FileBody::of(file, digest.size_bytes(), permit)).into_response()
 }
 
-async fn metrics(State(site): State<Site>) -> Response {
+async fn metrics(State(site): State<Site>, headers: HeaderMap) -> Response {
     let (queued, running) = site.archive.now.counts();
     site.metrics.set_live(queued, running);
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if open_metrics::is_preferred(accept) {
+        return ([(CONTENT_TYPE, open_metrics::CONTENT_TYPE)], site.metrics.encode_open())
+            .into_response();
+    }
     match site.metrics.encode() {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
@@ -352,7 +377,7 @@ fn names_this_host(headers: &HeaderMap) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use axum::body::{Body, to_bytes};
     use store::StoreOptions;
     use tower::ServiceExt as _;
@@ -365,11 +390,16 @@ mod tests {
     }
 
     async fn answer(request: Request, may_read: MayRead) -> (StatusCode, HeaderMap, String) {
+        answer_of(site(may_read), request).await
+    }
+
+    /// A site with an empty store.
+    pub(crate) fn site(may_read: MayRead) -> Site {
         let metrics = Arc::new(Metrics::new("1", Vec::new()).unwrap());
         let store: Facts = Arc::new(|| vec![Fact { name: "blobs", value: "12".into() }]);
         let folder = tempfile::tempdir().unwrap();
         let blobs = Store::open(&folder.path().join("root"), StoreOptions::default()).unwrap();
-        let site = Site {
+        Site {
             may_read_all: Arc::clone(&may_read),
             may_read,
             blobs,
@@ -379,8 +409,7 @@ mod tests {
             metrics,
             archive: Archive::default(),
             store,
-        };
-        answer_of(site, request).await
+        }
     }
 
     async fn answer_of(site: Site, request: Request) -> (StatusCode, HeaderMap, String) {
@@ -400,7 +429,7 @@ mod tests {
             ("/cache", "text/html; charset=utf-8", "<dt>blobs</dt><dd>12</dd>"),
             ("/doctor", "text/html; charset=utf-8", "&lt;all&gt; is well"),
             ("/page.css", "text/css", "color-scheme"),
-            ("/page.js", "text/javascript", "fetch"),
+            ("/page.js", "text/javascript", "EventSource"),
         ] {
             let (status, headers, body) = get(path, "127.0.0.1:8981").await;
             assert_eq!(status, StatusCode::OK, "{path}");
@@ -416,6 +445,7 @@ mod tests {
         for path in [
             "/",
             "/now",
+            "/events?of=nothing",
             "/metrics",
             "/page.js",
             "/nothing",
@@ -441,6 +471,18 @@ mod tests {
             let (status, ..) = answer(request("right"), may_read).await;
             assert_ne!(status, StatusCode::UNAUTHORIZED, "{path}");
         }
+    }
+
+    #[tokio::test]
+    async fn scrapers_choose_the_format() {
+        let request = Request::get("/metrics").header(HOST, "127.0.0.1");
+        let request = request.header(ACCEPT, "application/openmetrics-text; version=1.0.0");
+        let (status, headers, body) =
+            answer(request.body(Body::empty()).unwrap(), Arc::new(|_| true)).await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(headers[CONTENT_TYPE], open_metrics::CONTENT_TYPE);
+        assert!(body.contains("# TYPE actiond_action_output_bytes counter\n"), "{body}");
+        assert!(body.ends_with("# EOF\n"), "{body}");
     }
 
     #[tokio::test]

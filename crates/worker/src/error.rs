@@ -83,6 +83,14 @@ impl ActionError {
         }
     }
 
+    /// The step of the sandbox's set-up that failed.
+    pub(crate) fn step(&self) -> Option<&str> {
+        match self {
+            Self::SetUp { step, .. } => Some(step),
+            _ => None,
+        }
+    }
+
     /// The memory that it takes beside its own size, in bytes.
     pub(crate) fn memory_bytes(&self) -> u64 {
         let bytes = match self {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use events::{Event, Failure, Finished, Limits, LookedUp, Miss, Origin, Queued, RESULT_BYTES_MAX};
+use events::{
+    Caller, Event, Failure, Finished, Limits, LookedUp, Miss, Origin, Queued, RESULT_BYTES_MAX,
+};
 use model::{ActionMessage, Digest, EncodedResult, InstanceName, Printable};
 
 use crate::operation::{Done, Operation};
@@ -39,14 +41,13 @@ impl Described {
 pub(crate) fn looked_up(
     instance: &InstanceName,
     action: &Digest,
-    origin: &Arc<Origin>,
+    caller: &Caller,
     miss: Option<Miss>,
 ) -> Event {
     Event::LookedUp(Arc::new(LookedUp {
-        instance: instance.to_string(),
-        digest_function: action.function().name(),
-        action: action.to_string(),
-        origin: Arc::clone(origin),
+        instance: instance.clone(),
+        action: *action,
+        caller: caller.clone(),
         at: SystemTime::now(),
         miss,
     }))
@@ -74,6 +75,7 @@ pub(crate) fn finished(
     let result = done.result.as_ref();
     let failure = |error: &crate::error::ActionError| Failure {
         kind: error.kind(),
+        step: error.step().map(Printable::name),
         message: Printable::message(error),
     };
     Event::Finished(Arc::new(Finished {

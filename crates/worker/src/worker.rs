@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use events::{Event, Listeners, Miss, Origin};
+use events::{Caller, Event, Listeners, Miss, Origin};
 use inputroot::InputRoots;
 use model::{ActionMessage, Chain, Digest, EncodedResult, InstanceName, proto};
 use parking_lot::Mutex;
@@ -310,13 +310,13 @@ impl Worker {
         view: &impl StoreView,
         instance: &InstanceName,
         action: &Digest,
-        origin: &Arc<Origin>,
+        caller: &Caller,
     ) -> Result<Option<EncodedResult>, CacheError> {
         let (miss, found) = match self.lookup(view, instance, action)? {
             Lookup::Hit(result) => (None, Some(result)),
             Lookup::Miss(miss) => (Some(miss), None),
         };
-        self.shared.listeners.tell(&report::looked_up(instance, action, origin, miss));
+        self.shared.listeners.tell(&report::looked_up(instance, action, caller, miss));
         Ok(found)
     }
 

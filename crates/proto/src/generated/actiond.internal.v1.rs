@@ -364,6 +364,9 @@ pub struct Record {
     /// The ActionResult, encoded, with digests in place of contents; empty if it is large or nothing ran.
     #[prost(bytes = "bytes", tag = "23")]
     pub result: ::prost::bytes::Bytes,
+    /// The number of requests that the record stands for: hits of one action within seconds share one.
+    #[prost(uint64, tag = "24")]
+    pub times: u64,
 }
 /// Nested message and enum types in `Record`.
 pub mod record {

@@ -51,6 +51,9 @@ pub(crate) struct Budget {
     limit_bytes: u64,
     held_bytes: AtomicU64,
     given_back: Notify,
+    connections: AtomicU64,
+    received_bytes: AtomicU64,
+    sent_bytes: AtomicU64,
 }
 
 impl Budget {
@@ -63,13 +66,53 @@ impl Budget {
 
     /// A budget of that many bytes.
     pub(crate) fn new(limit_bytes: u64) -> Arc<Self> {
-        let (held_bytes, given_back) = (AtomicU64::new(0), Notify::new());
-        Arc::new(Self { limit_bytes, held_bytes, given_back })
+        let [held_bytes, connections, received_bytes, sent_bytes] = Default::default();
+        let given_back = Notify::new();
+        Arc::new(Self {
+            limit_bytes,
+            held_bytes,
+            given_back,
+            connections,
+            received_bytes,
+            sent_bytes,
+        })
+    }
+
+    /// The limit, without what connections are guaranteed beyond it, in bytes.
+    pub(crate) fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
+    }
+
+    /// The memory that is held for all clients, in bytes.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.held_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Connections with a quota.
+    pub(crate) fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of all requests so far.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of all answers so far.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
     }
 
     /// The quota of one more connection.
     pub(crate) fn quota(self: &Arc<Self>) -> Arc<ConnectionQuota> {
+        self.connections.fetch_add(1, Ordering::Relaxed);
         Arc::new(ConnectionQuota { budget: Arc::clone(self), held_bytes: AtomicU64::new(0) })
+    }
+}
+
+impl Drop for ConnectionQuota {
+    fn drop(&mut self) {
+        self.budget.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -148,6 +191,16 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
+    /// Counts bytes of a request.
+    pub(super) fn count_received(&self, bytes: usize) {
+        self.quota.budget.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts bytes of an answer.
+    pub(super) fn count_sent(&self, bytes: usize) {
+        self.quota.budget.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
     /// Reserves what is missing to that many bytes.
     pub(crate) fn grow_to(&self, bytes: u64) -> Result<(), Exhausted> {
         self.grow_by(bytes.saturating_sub(self.bytes.load(Ordering::Relaxed)))

@@ -60,6 +60,7 @@ impl RequestBody {
     fn check(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Status> {
         self.silence = None;
         if let Some(data) = frame.data_ref() {
+            self.reservation.count_received(data.len());
             let size_bytes = self.largest_message(data);
             if size_bytes > MAX_MESSAGE_BYTES {
                 return Err(FrameError::TooLarge { size_bytes }.into());

@@ -44,6 +44,9 @@ impl ResponseBody {
 
     /// A frame that is accounted for until it is sent, or an end that says why not.
     fn reserve(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Status> {
+        if let Some(data) = frame.data_ref() {
+            self.reserved.count_sent(data.len());
+        }
         let bytes = match frame.into_data() {
             Ok(bytes) if bytes.len() >= MIN_LENT_BYTES => bytes,
             Ok(bytes) => return Ok(Frame::data(bytes)),

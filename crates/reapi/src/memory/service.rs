@@ -7,29 +7,30 @@ use std::task::{Context, Poll};
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
 
-use super::budget::{Budget, ConnectionQuota};
+use super::budget::ConnectionQuota;
 use super::connection::ConnectInfo;
 use super::request::RequestBody;
 use super::response::ResponseBody;
+use crate::meters::Meters;
 
-/// Puts the bodies of all calls of a service on the quota of their connection,
+/// Counts the calls of a service, and puts their bodies on the quota of their connection,
 /// whose own description is of type `I`. Handlers find the quota, and the reservation of the
 /// call, among the request's extensions.
 pub(crate) struct QuotaService<S, I> {
     service: S,
-    budget: Arc<Budget>,
+    meters: Meters,
     connection: PhantomData<fn() -> I>,
 }
 
 impl<S, I> QuotaService<S, I> {
-    pub(crate) fn new(service: S, budget: Arc<Budget>) -> Self {
-        Self { service, budget, connection: PhantomData }
+    pub(crate) fn new(service: S, meters: Meters) -> Self {
+        Self { service, meters, connection: PhantomData }
     }
 }
 
 impl<S: Clone, I> Clone for QuotaService<S, I> {
     fn clone(&self) -> Self {
-        Self::new(self.service.clone(), Arc::clone(&self.budget))
+        Self::new(self.service.clone(), self.meters.clone())
     }
 }
 
@@ -44,7 +45,7 @@ where
                 extensions.insert(connection.inner);
                 connection.quota
             }
-            None => self.budget.quota(),
+            None => self.meters.budget().quota(),
         };
         extensions.insert(Arc::clone(&quota));
         quota
@@ -67,6 +68,7 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        self.meters.call(request.uri().path());
         let quota = self.quota(request.extensions_mut());
         let reserved = Arc::new(quota.reservation());
         let received = Arc::clone(&reserved);

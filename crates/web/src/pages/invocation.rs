@@ -4,8 +4,8 @@ use history::reader::{Invocation, Tally};
 use history::text::{duration, size, utc};
 use history::{Archive, Kind, Page, Record};
 
-use super::{PageError, RECORD_HEADINGS, record_row, target_link};
-use crate::html::{Escaped, Query, facts, layout, path, section, table};
+use super::{PageError, RECORD_HEADINGS, critical, record_row, target_link};
+use crate::html::{Escaped, Query, facts, live_layout, path, section, table};
 
 /// Builds on one page of the list.
 const INVOCATIONS_SHOWN: u32 = 50;
@@ -33,7 +33,7 @@ pub(crate) fn list(archive: &Archive, before: Option<i64>) -> Result<String, Pag
     };
     let rows = invocations.iter().map(row);
     let headings = ["invocation", "tool", "principal", "began (UTC)", "took"];
-    Ok(layout("Invocations", &format!("{}{next}", table(&headings, rows))))
+    Ok(live_layout("Invocations", &format!("{}{next}", table(&headings, rows))))
 }
 
 fn row(invocation: &Invocation) -> String {
@@ -81,17 +81,26 @@ pub(crate) fn page(archive: &Archive, name: &str) -> Result<String, PageError> {
         ("output files", size(bytes)),
         ("time of commands", duration(sum(&ran, |it| it.run_us))),
     ]);
+    let critical = critical::records(&slowest);
+    let (path_text, path_rows) =
+        critical::text(&critical, invocation.last_us.saturating_sub(invocation.first_us));
+    let path_section = format!("{path_text}{}", table(&RECORD_HEADINGS, path_rows));
     let failed = table(&RECORD_HEADINGS, failed.iter().map(record_row));
     let slow = table(&RECORD_HEADINGS, slowest.iter().take(SLOWEST_SHOWN).map(record_row));
     let body = [
         about,
-        section("timeline", "Timeline of the longest actions", &timeline(&invocation, &slowest)),
+        section(
+            "timeline",
+            "Timeline of the longest actions",
+            &timeline(&invocation, &slowest, &critical),
+        ),
+        section("critical", "Probable critical path", &path_section),
         section("misses", "Misses by reason", &misses(&tally)),
         section("kinds", "By kind of action", &kinds(&tally)),
         section("failed", "Failed", &failed),
         section("slowest", "Slowest", &slow),
     ];
-    Ok(layout(&format!("Invocation {name}"), &body.concat()))
+    Ok(live_layout(&format!("Invocation {name}"), &body.concat()))
 }
 
 fn misses(tally: &[Tally]) -> String {
@@ -139,7 +148,7 @@ fn kinds(tally: &[Tally]) -> String {
 }
 
 /// When the longest actions ran, one bar each, in as few lanes as they fit in.
-fn timeline(invocation: &Invocation, records: &[Record]) -> String {
+fn timeline(invocation: &Invocation, records: &[Record], critical: &[&Record]) -> String {
     let span = invocation.last_us.saturating_sub(invocation.first_us).max(1) as f64;
     let mut bars: Vec<(u64, u64, &Record)> = records
         .iter()
@@ -173,7 +182,11 @@ fn timeline(invocation: &Invocation, records: &[Record]) -> String {
              height=\"8\"/><title>{mnemonic} {target}: {time}</title></a>\n",
             href = path("action", &record.action),
             id = record.id,
-            class = if record.has_failed() { "failed" } else { "run" },
+            class = match critical.iter().any(|it| it.id == record.id) {
+                _ if record.has_failed() => "failed",
+                true => "critical",
+                false => "run",
+            },
             y = lane * 10,
             mnemonic = Escaped(origin.mnemonic.as_str()),
             target = Escaped(origin.target.as_str()),
@@ -182,7 +195,7 @@ fn timeline(invocation: &Invocation, records: &[Record]) -> String {
     }
     format!(
         "<svg class=\"timeline\" role=\"img\" aria-label=\"Timeline\" viewBox=\"0 0 1000 {}\">\n{svg}</svg>\n\
-         <p>The {} actions that took longest, over {}.</p>\n",
+         <p>The {} actions that took longest, over {}; those of the probable critical path have another colour.</p>\n",
         lanes.len() * 10,
         records.len(),
         duration(span as u64),
@@ -196,7 +209,7 @@ pub(crate) fn target(archive: &Archive, target: &str) -> Result<String, PageErro
         return Err(PageError::NotFound("the history has nothing of that name".into()));
     }
     let rows = records.iter().map(record_row);
-    Ok(layout(&format!("Target {target}"), &table(&RECORD_HEADINGS, rows)))
+    Ok(live_layout(&format!("Target {target}"), &table(&RECORD_HEADINGS, rows)))
 }
 
 /// Targets, as links to their runs.

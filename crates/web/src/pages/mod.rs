@@ -3,6 +3,7 @@
 pub(crate) mod action;
 pub(crate) mod cache;
 pub(crate) mod compare;
+mod critical;
 pub(crate) mod directory;
 pub(crate) mod doctor;
 pub(crate) mod invocation;
@@ -58,6 +59,9 @@ pub(crate) fn record_row(record: &Record) -> String {
     }
     if let Some(miss) = record.miss {
         outcome = format!("{outcome} ({})", miss.as_str());
+    }
+    if record.times > 1 {
+        outcome = format!("{outcome} ×{}", record.times);
     }
     let kind = match record.kind {
         Kind::Execution => record.origin.mnemonic.as_str(),

@@ -1,0 +1,122 @@
+//! The names that a client gives its requests (`RequestMetadata` of REAPI).
+
+use bytes::Bytes;
+use chain::Printable;
+use model::proto::RequestMetadata;
+use prost::Message as _;
+use serde::Serialize;
+
+/// The largest encoded `RequestMetadata` that is kept; Bazel's take 300 to 600 bytes. A listener may hold
+/// thousands of them, so a larger one counts as none.
+const METADATA_BYTES_MAX: usize = 4 << 10;
+
+/// The origin of a request. All names but the principal's are from its `RequestMetadata` (REAPI) and empty
+/// where the client sent none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct Origin {
+    /// The principal, by the operator's name; empty for anonymous callers.
+    #[serde(skip_serializing_if = "Printable::is_empty")]
+    pub principal: Printable,
+    /// The client program and its version.
+    #[serde(skip_serializing_if = "Printable::is_empty")]
+    pub tool: Printable,
+    /// One run of the client, such as one `bazel build`.
+    #[serde(skip_serializing_if = "Printable::is_empty")]
+    pub invocation: Printable,
+    /// The kind of action, such as `CppCompile`.
+    #[serde(skip_serializing_if = "Printable::is_empty")]
+    pub mnemonic: Printable,
+    /// The target that the action belongs to.
+    #[serde(skip_serializing_if = "Printable::is_empty")]
+    pub target: Printable,
+    /// The configuration that the target is built in.
+    #[serde(skip_serializing_if = "Printable::is_empty")]
+    pub configuration: Printable,
+}
+
+/// The sender of a request, with the names as it sent them. Parsing them takes some microseconds, which a
+/// lookup of a cached result leaves to the listeners that need them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Caller {
+    principal: Printable,
+    metadata: Bytes,
+}
+
+impl Caller {
+    /// The sender with that principal (empty for anonymous callers) and that encoded `RequestMetadata`. Metadata
+    /// of more than 4 KiB are left out.
+    pub fn new(principal: Printable, metadata: Bytes) -> Self {
+        let metadata = if metadata.len() > METADATA_BYTES_MAX { Bytes::new() } else { metadata };
+        Self { principal, metadata }
+    }
+
+    /// Parses the names. They only inform people, so metadata that are malformed are as good as none.
+    pub fn origin(&self) -> Origin {
+        let principal = self.principal.clone();
+        let Ok(metadata) = RequestMetadata::decode(&*self.metadata) else {
+            return Origin { principal, ..Origin::default() };
+        };
+        let tool = metadata.tool_details.unwrap_or_default();
+        let tool = [tool.tool_name, tool.tool_version].join(" ");
+        Origin {
+            principal,
+            tool: Printable::name(tool.trim()),
+            invocation: Printable::name(&metadata.tool_invocation_id),
+            mnemonic: Printable::name(&metadata.action_mnemonic),
+            target: Printable::name(&metadata.target_id),
+            configuration: Printable::name(&metadata.configuration_id),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::proto::ToolDetails;
+
+    use super::*;
+
+    fn metadata(target: &str) -> RequestMetadata {
+        RequestMetadata {
+            tool_details: Some(ToolDetails {
+                tool_name: "bazel".into(),
+                tool_version: "7.7.1".into(),
+            }),
+            tool_invocation_id: "i".into(),
+            action_mnemonic: "CppCompile".into(),
+            target_id: target.to_owned(),
+            configuration_id: "c".into(),
+            ..RequestMetadata::default()
+        }
+    }
+
+    fn caller(metadata: &[u8]) -> Caller {
+        Caller::new("ci".into(), Bytes::copy_from_slice(metadata))
+    }
+
+    #[test]
+    fn names_are_read_and_bounded() {
+        let target = format!("//a\n{}", "é".repeat(1000));
+        let found = caller(&metadata(&target).encode_to_vec()).origin();
+        let expected = Origin {
+            principal: "ci".into(),
+            tool: "bazel 7.7.1".into(),
+            invocation: "i".into(),
+            mnemonic: "CppCompile".into(),
+            target: Printable::name(&target),
+            configuration: "c".into(),
+        };
+        assert_eq!(found, expected);
+        assert!(found.target.as_str().starts_with(r"//a\né"), "{}", found.target);
+        assert!(found.target.as_str().chars().count() < 200);
+    }
+
+    #[test]
+    fn metadata_that_are_malformed_or_missing_or_huge_are_as_good_as_none() {
+        let nameless = Origin { principal: "ci".into(), ..Origin::default() };
+        let huge = metadata(&"x".repeat(METADATA_BYTES_MAX)).encode_to_vec();
+        for bytes in [&b"\xff\xff\xff"[..], b"", &huge] {
+            assert_eq!(caller(bytes).origin(), nameless);
+        }
+        assert!(caller(&huge).metadata.is_empty(), "it is not kept");
+    }
+}
