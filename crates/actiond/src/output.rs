@@ -1,8 +1,10 @@
 //! Standard output and standard error of the verbs that print something and end.
 
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use indicatif::ProgressBar;
 
 /// Prints to standard output. A reader that goes away, such as `head`, ends the program.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
@@ -19,25 +21,42 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-/// A line on a terminal that is written over; nothing where standard error is no terminal.
+/// The time between two pictures of the spinner, which shows that the program is alive.
+const TICK: Duration = Duration::from_millis(120);
+
+/// The time between two lines of progress where standard error is no terminal: logs of a CI are read later.
+const LINE_PERIOD: Duration = Duration::from_secs(10);
+
+/// The progress of long work: a line on a terminal that is written over, and now and then a plain line elsewhere.
 pub(crate) struct Progress {
-    is_shown: bool,
+    bar: Option<ProgressBar>,
+    told: Instant,
 }
 
 impl Progress {
     pub(crate) fn start() -> Self {
-        Self { is_shown: io::stderr().is_terminal() }
+        let bar = io::stderr().is_terminal().then(ProgressBar::new_spinner);
+        if let Some(bar) = &bar {
+            bar.enable_steady_tick(TICK);
+        }
+        Self { bar, told: Instant::now() }
     }
 
     pub(crate) fn show(&mut self, line: &str) {
-        if self.is_shown {
-            // A terminal that is gone is no reason to stop.
-            let _ = write!(io::stderr(), "\r\x1b[K{line}");
+        match &self.bar {
+            Some(bar) => bar.set_message(line.to_owned()),
+            None if self.told.elapsed() >= LINE_PERIOD => {
+                self.told = Instant::now();
+                eprintln!("linux-actiond: {line}");
+            }
+            None => {}
         }
     }
 
     /// Clears the line.
-    pub(crate) fn end(mut self) {
-        self.show("");
+    pub(crate) fn end(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
     }
 }

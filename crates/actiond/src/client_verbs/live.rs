@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use chain::visible;
 use proto::actiond::internal::v1::history_client::HistoryClient;
+use proto::actiond::internal::v1::list_actions_response::Action;
 use proto::actiond::internal::v1::list_records_request::Of;
 use proto::actiond::internal::v1::{
     FollowRecordsRequest, GetTotalsRequest, ListActionsRequest, ListRecordsRequest, Record,
@@ -21,14 +22,31 @@ use crate::server::{self, Authorized, Server};
 /// The largest answer that is taken: a thousand records with their results, or ten thousand actions.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-fn history(server: &Server) -> HistoryClient<Authorized> {
+/// The client of the history.
+pub(crate) fn history(server: &Server) -> HistoryClient<Authorized> {
     HistoryClient::new(server.channel()).max_decoding_message_size(ANSWER_BYTES_MAX)
 }
 
-pub(crate) fn ps(server: &Server, json: bool) -> anyhow::Result<()> {
+/// Running actions, and then queued ones.
+pub(crate) fn actions(server: &Server) -> anyhow::Result<Vec<Action>> {
     let mut client = history(server);
     let listed = server.wait(client.list_actions(ListActionsRequest {}));
-    let actions = listed.map_err(server::said("read"))?.into_inner().actions;
+    Ok(listed.map_err(server::said("read"))?.into_inner().actions)
+}
+
+/// Cancels an operation. Returns whether the server knows it.
+pub(crate) fn cancel(server: &Server, name: &str) -> anyhow::Result<bool> {
+    let mut client = OperationsClient::new(server.channel());
+    let request = CancelOperationRequest { name: name.to_owned() };
+    match server.wait(client.cancel_operation(request)) {
+        Ok(_) => Ok(true),
+        Err(status) if status.code() == Code::NotFound => Ok(false),
+        Err(status) => Err(server::said("execute")(status)),
+    }
+}
+
+pub(crate) fn ps(server: &Server, json: bool) -> anyhow::Result<()> {
+    let actions = actions(server)?;
     if actions.is_empty() && !json {
         return print("no action runs or waits\n");
     }
@@ -37,15 +55,9 @@ pub(crate) fn ps(server: &Server, json: bool) -> anyhow::Result<()> {
 }
 
 pub(crate) fn kill(server: &Server, operations: &[String], json: bool) -> anyhow::Result<ExitCode> {
-    let mut client = OperationsClient::new(server.channel());
     let mut all = true;
     for name in operations {
-        let request = CancelOperationRequest { name: name.clone() };
-        let outcome = match server.wait(client.cancel_operation(request)) {
-            Ok(_) => "cancelled",
-            Err(status) if status.code() == Code::NotFound => "unknown",
-            Err(status) => return Err(server::said("execute")(status)),
-        };
+        let outcome = if cancel(server, name)? { "cancelled" } else { "unknown" };
         all &= outcome == "cancelled";
         if json {
             print(&show::line(&json!({ "operation": name, "outcome": outcome })))?;

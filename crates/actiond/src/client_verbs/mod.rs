@@ -1,8 +1,8 @@
 //! Verbs that ask a running server about its actions: `linux-actiond ps`, `logs`, `show`, `why`, and others.
 //!
 //! ```text
-//!  verb ──► Server ─┬─ actiond.internal.v1.History   ps, logs, stats, why
-//!                   ├─ google.longrunning.Operations kill
+//!  verb ──► Server ─┬─ actiond.internal.v1.History   ps, top, logs, stats, why
+//!                   ├─ google.longrunning.Operations kill, top
 //!                   ├─ ByteStream                    show, cat, ls, tree, diff, export
 //!                   └─ Execution                     replay
 //! ```
@@ -18,6 +18,7 @@ mod files;
 mod live;
 mod replay;
 mod show;
+mod top;
 mod why;
 
 use std::path::PathBuf;
@@ -55,6 +56,20 @@ pub enum ClientCommand {
         #[command(flatten)]
         #[allow(missing_docs, reason = "clap would show a doc comment as help")]
         asked: Asked,
+    },
+    /// Watch running, queued and ended actions of a server on the terminal
+    Top {
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "clap would show a doc comment as help")]
+        asked: Asked,
+        /// The time between two looks, in milliseconds; 100 at least
+        #[arg(
+            long,
+            value_name = "MS",
+            default_value_t = 1000,
+            value_parser = clap::value_parser!(u64).range(100..=3_600_000)
+        )]
+        period: u64,
     },
     /// Cancel operations. The exit code is 1 if one is unknown
     Kill {
@@ -174,6 +189,7 @@ impl ClientCommand {
     fn asked(&self) -> &Asked {
         match self {
             Self::Ps { asked }
+            | Self::Top { asked, .. }
             | Self::Kill { asked, .. }
             | Self::Logs { asked, .. }
             | Self::Stats { asked, .. }
@@ -199,6 +215,9 @@ pub fn run(command: &ClientCommand) -> anyhow::Result<ExitCode> {
     let (server, json) = (Server::of(root, server.as_ref())?, *json);
     match command {
         ClientCommand::Ps { .. } => live::ps(&server, json)?,
+        ClientCommand::Top { period, .. } => {
+            top::top(&server, std::time::Duration::from_millis(*period), json)?;
+        }
         ClientCommand::Kill { operations, .. } => return live::kill(&server, operations, json),
         ClientCommand::Logs { follow, lines, target, lookups, .. } => {
             let wanted = live::Wanted { target: target.as_deref(), lookups: *lookups };

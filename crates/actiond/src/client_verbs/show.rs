@@ -51,18 +51,22 @@ fn origin_json(origin: &Option<RecordOrigin>) -> Value {
 }
 
 pub(crate) fn action_json(action: &Action) -> String {
-    line(&json!({
+    line(&action_value(action))
+}
+
+pub(crate) fn action_value(action: &Action) -> Value {
+    json!({
         "operation": action.operation,
         "instance": action.instance,
         "action": name_of(&action.action_digest, action.digest_function),
         "origin": origin_json(&action.origin),
         "queued_for_us": action.queued_for_us,
         "running_for_us": action.running_for_us,
-    }))
+    })
 }
 
 /// Kind and target, as far as the client named them.
-fn what(origin: &Option<RecordOrigin>) -> String {
+pub(crate) fn what(origin: &Option<RecordOrigin>) -> String {
     let Some(origin) = origin else { return "-".to_owned() };
     let words = [&origin.mnemonic, &origin.target].into_iter().filter(|word| !word.is_empty());
     let words = words.map(|word| visible(word)).collect::<Vec<_>>().join(" ");
@@ -104,6 +108,7 @@ pub(crate) fn record_json(record: &Record) -> Value {
         "worker": record.worker,
         "outcome": record.outcome,
         "cached": record.cached,
+        "times": record.times,
         "miss": Some(&record.miss).filter(|miss| !miss.is_empty()),
         "exit_code": record.exit_code,
         "failure": Some(&record.failure).filter(|failure| !failure.is_empty()),
@@ -116,12 +121,18 @@ pub(crate) fn record_json(record: &Record) -> Value {
     })
 }
 
+/// The outcome in a word or two.
+pub(crate) fn outcome(record: &Record) -> String {
+    let outcome = match record.exit_code.filter(|code| *code != 0) {
+        Some(code) => format!("exit {code}"),
+        None => record.outcome.clone(),
+    };
+    if record.times > 1 { format!("{outcome} ×{}", record.times) } else { outcome }
+}
+
 pub(crate) fn record_line(record: &Record) -> String {
     let time = number(&record.stages, "total_us").map(duration).unwrap_or_default();
-    let mut outcome = record.outcome.clone();
-    if let Some(code) = record.exit_code.filter(|code| *code != 0) {
-        outcome = format!("exit {code}");
-    }
+    let outcome = outcome(record);
     let why = match (record.miss.as_str(), record.message.as_str()) {
         ("", "") => String::new(),
         (miss, "") => format!("  ({miss})"),
