@@ -8,6 +8,7 @@ use prost::Message as _;
 use testkit::proto::{self, batch_update_blobs_request, compressor};
 use testkit::{Client, Digest, DigestFunction, DigestFunctions, Kit, Outcome, Run, Tree, skip};
 use tonic::Code;
+use tonic::codec::CompressionEncoding;
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     a_blob_is_missing_until_it_is_stored,
@@ -31,6 +32,9 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     unknown_digest_functions_are_refused,
     concurrent_uploads_of_one_blob_are_fine,
     blobs_outlive_the_server,
+    answers_are_compressed_where_requests_are,
+    an_encoding_that_is_unknown_is_told_the_known_ones,
+    a_compressed_message_is_bounded_by_what_it_becomes,
 }
 
 async fn a_blob_is_missing_until_it_is_stored(kit: Kit) -> Outcome {
@@ -415,5 +419,73 @@ async fn blobs_outlive_the_server(kit: Kit) -> Outcome {
     daemon.kill()?;
     let daemon = daemon.successor().start().await?;
     assert_eq!(daemon.client().get(&digest).await?, b"content");
+    Ok(())
+}
+
+fn read_request(digest: Digest) -> proto::BatchReadBlobsRequest {
+    proto::BatchReadBlobsRequest { digests: vec![digest.to_proto()], ..Default::default() }
+}
+
+async fn answers_are_compressed_where_requests_are(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    let digest = client.put(vec![7; 100_000]).await?;
+    let check = async |send: Option<CompressionEncoding>, accept: Option<CompressionEncoding>| {
+        let mut cas = client.cas();
+        if let Some(encoding) = send {
+            cas = cas.send_compressed(encoding);
+        }
+        if let Some(encoding) = accept {
+            cas = cas.accept_compressed(encoding);
+        }
+        let answer = cas.batch_read_blobs(read_request(digest)).await?;
+        let encoding =
+            answer.metadata().get("grpc-encoding").map(|it| it.to_str().map(str::to_owned));
+        let encoding = encoding.transpose()?;
+        let blob = answer.into_inner().responses.remove(0);
+        assert_eq!(blob.data, vec![7; 100_000]);
+        anyhow::Ok(encoding)
+    };
+    let (gzip, zstd) = (Some(CompressionEncoding::Gzip), Some(CompressionEncoding::Zstd));
+    assert_eq!(check(None, None).await?, None);
+    assert_eq!(check(None, gzip).await?, None, "accepting is no wish");
+    assert_eq!(check(gzip, gzip).await?.as_deref(), Some("gzip"));
+    assert_eq!(check(zstd, zstd).await?.as_deref(), Some("zstd"));
+    assert_eq!(check(gzip, None).await?, None);
+    assert_eq!(check(zstd, gzip).await?, None);
+    // Services of every kind: ours, and those of the libraries.
+    let mut health = client.health().send_compressed(CompressionEncoding::Gzip);
+    health.check(tonic_health::pb::HealthCheckRequest::default()).await?;
+    Ok(())
+}
+
+async fn an_encoding_that_is_unknown_is_told_the_known_ones(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    let mut request = tonic::Request::new(read_request(client.digest(b"absent")));
+    request.metadata_mut().insert("grpc-encoding", "snappy".parse()?);
+    let status = client.cas().batch_read_blobs(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented);
+    assert!(status.message().contains("snappy"), "{status}");
+    assert_eq!(status.metadata().get("grpc-accept-encoding").unwrap(), "identity,gzip,zstd");
+    Ok(())
+}
+
+async fn a_compressed_message_is_bounded_by_what_it_becomes(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    let bomb = vec![0; 64 << 20];
+    let digest = client.digest(&bomb);
+    for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd] {
+        let message = proto::BatchUpdateBlobsRequest {
+            requests: vec![request(digest, &bomb)],
+            ..Default::default()
+        };
+        let mut cas = client.cas().send_compressed(encoding).max_encoding_message_size(usize::MAX);
+        let status = cas.batch_update_blobs(message).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert!(status.message().contains("once it is unpacked"), "{status}");
+    }
+    assert_eq!(client.missing(&[digest]).await?, [digest]);
     Ok(())
 }

@@ -55,7 +55,8 @@ impl From<FrameError> for Status {
 /// The prefix of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Prefix {
-    is_compressed: bool,
+    /// Whether the message is compressed by the encoding that the call names.
+    pub(crate) is_compressed: bool,
     /// The length of the message, as the client says it.
     pub(crate) size_bytes: usize,
 }
@@ -66,7 +67,12 @@ impl Prefix {
         Self { is_compressed: false, size_bytes }
     }
 
-    /// The length of the message, if this server takes it.
+    /// The prefix of a message of that length that is compressed.
+    pub(crate) fn of_compressed(size_bytes: usize) -> Self {
+        Self { is_compressed: true, size_bytes }
+    }
+
+    /// The length of the message, if it is plain and this server takes it.
     pub(crate) fn check(self) -> Result<usize, FrameError> {
         if self.is_compressed {
             return Err(FrameError::Compressed);

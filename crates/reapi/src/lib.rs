@@ -25,6 +25,7 @@
 //! - [`lookups`]: how many cached results are read at a time.
 //! - `below`: what is fetched from the tier below the store.
 //! - [`grpc`]: hand-made services, where the generated ones would copy blobs.
+//! - [`encoding`]: compressed messages, as plain ones to the services.
 //! - [`memory`]: what clients can make the server hold.
 //! - `meters`: numbers about calls and connections.
 //! - [`frame`]: the messages of a gRPC stream.
@@ -39,6 +40,7 @@ mod blocking;
 mod byte_stream;
 mod capabilities;
 mod cas;
+mod encoding;
 mod execution;
 mod frame;
 #[cfg(feature = "fuzzing")]

@@ -21,6 +21,7 @@ use crate::action_cache::ActionCache;
 use crate::byte_stream::ByteStream;
 use crate::capabilities::{Capabilities, OfferedFunctions};
 use crate::cas::ContentAddressableStorage;
+use crate::encoding::EncodingService;
 use crate::execution::Execution;
 use crate::grpc::Endpoint;
 use crate::history::History;
@@ -155,6 +156,8 @@ where
     Server::builder()
         .layer(reserving)
         .layer(authorize)
+        // Behind it: nothing is unpacked for callers that may not call.
+        .layer(tower_layer::layer_fn(EncodingService::new))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(MAX_FRAME_BYTES)

@@ -1,15 +1,16 @@
-//! Compressed blobs of `ByteStream`.
+//! Compressed blobs of `ByteStream`, and compressed messages of all methods.
 
 use anyhow::ensure;
 use testkit::Digest;
-use testkit::google::bytestream::{QueryWriteStatusRequest, WriteRequest};
-use testkit::proto::compressor::Value as Compressor;
+use testkit::google::bytestream::{QueryWriteStatusRequest, ReadRequest, WriteRequest};
+use testkit::proto::{self, compressor::Value as Compressor};
+use tonic::codec::CompressionEncoding;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::byte_stream::nothing_is_committed;
 use crate::check::{Check, Outcome, must, skip};
-use crate::expect::{refused, same, same_bytes};
+use crate::expect::{refused, refused_somehow, same, same_bytes};
 use crate::server::{Server, noise, unique};
 
 pub(crate) const CHECKS: &[Check] = &[
@@ -117,6 +118,21 @@ pub(crate) const CHECKS: &[Check] = &[
         a_status_of_no_compressed_blob_is_not_found,
         "ByteStream.QueryWriteStatus",
         "If the resource does not exist (i.e., the resource has been deleted, or the first `Write()` has not yet reached the service), this method returns the error `NOT_FOUND`."
+    ),
+    should!(
+        messages_compressed_with_gzip_are_read,
+        "ContentAddressableStorage",
+        "Clients SHOULD NOT use gRPC-level compression for ByteStream API `Write` calls of compressed blobs, since this would compress already-compressed data."
+    ),
+    should!(
+        messages_compressed_with_zstd_are_read,
+        "ContentAddressableStorage",
+        "Clients SHOULD NOT use gRPC-level compression for ByteStream API `Write` calls of compressed blobs, since this would compress already-compressed data."
+    ),
+    must!(
+        a_compressed_message_is_bounded,
+        "CacheCapabilities.max_batch_total_size_bytes",
+        "Maximum total size of blobs to be uploaded/downloaded using batch methods."
     ),
 ];
 
@@ -336,4 +352,88 @@ async fn a_status_of_no_compressed_blob_is_not_found(server: Server) -> Outcome 
     let request = QueryWriteStatusRequest { resource_name };
     let answer = server.client.byte_stream().query_write_status(request).await;
     nothing_is_committed(answer.map(tonic::Response::into_inner))
+}
+
+/// Calls of all kinds with compressed messages. A server without that encoding says UNIMPLEMENTED, and so do
+/// servers whose library has not heard of it.
+async fn compressed_messages(server: &Server, encoding: CompressionEncoding) -> Outcome {
+    let data = unique("text ").repeat(10_000);
+    let digest = server.client.digest(&data);
+    let mut cas = server.client.cas().send_compressed(encoding).accept_compressed(encoding);
+    let update = proto::BatchUpdateBlobsRequest {
+        instance_name: server.client.instance().to_owned(),
+        requests: vec![proto::batch_update_blobs_request::Request {
+            digest: Some(digest.to_proto()),
+            data: data.clone().into(),
+            ..Default::default()
+        }],
+        digest_function: server.client.function().to_proto(),
+    };
+    let answer = cas.batch_update_blobs(update).await?.into_inner();
+    let code = answer.responses.first().and_then(|it| it.status.as_ref()).map_or(0, |it| it.code);
+    same("the code", Code::from(code), Code::Ok)?;
+    let read = proto::BatchReadBlobsRequest {
+        instance_name: server.client.instance().to_owned(),
+        digests: vec![digest.to_proto()],
+        digest_function: server.client.function().to_proto(),
+        ..Default::default()
+    };
+    let answer = cas.batch_read_blobs(read).await?.into_inner();
+    let content = answer.responses.first().map(|it| it.data.to_vec()).unwrap_or_default();
+    same_bytes("what a batch read", &content, &data)?;
+
+    let stub = server.client.byte_stream();
+    let mut stub = stub.send_compressed(encoding).accept_compressed(encoding);
+    let data = unique("more ").repeat(100_000);
+    let digest = server.client.digest(&data);
+    let name = server.client.upload_name(&digest);
+    let pieces = data.chunks(500_000).enumerate().map(|(number, piece)| WriteRequest {
+        resource_name: if number == 0 { name.clone() } else { String::new() },
+        write_offset: number as i64 * 500_000,
+        finish_write: (number + 1) * 500_000 >= data.len(),
+        data: piece.to_vec().into(),
+    });
+    let pieces: Vec<_> = pieces.collect();
+    let committed = stub.write(tokio_stream::iter(pieces)).await?.into_inner().committed_size;
+    same("committed_size", committed, data.len() as i64)?;
+    let resource_name = server.client.download_name(&digest);
+    let request = ReadRequest { resource_name, ..Default::default() };
+    let mut stream = stub.read(request).await?.into_inner();
+    let mut content = Vec::new();
+    while let Some(message) = stream.message().await? {
+        content.extend_from_slice(&message.data);
+    }
+    same_bytes("what a stream read", &content, &data)
+}
+
+async fn messages_compressed_with_gzip_are_read(server: Server) -> Outcome {
+    compressed_messages(&server, CompressionEncoding::Gzip).await
+}
+
+async fn messages_compressed_with_zstd_are_read(server: Server) -> Outcome {
+    compressed_messages(&server, CompressionEncoding::Zstd).await
+}
+
+/// Zeros that fit into every limit while they are compressed.
+async fn a_compressed_message_is_bounded(server: Server) -> Outcome {
+    let limit = server.batch_bytes()?;
+    let data = vec![0; limit.max(4 << 20) * 4];
+    let digest = server.client.digest(&data);
+    let update = proto::BatchUpdateBlobsRequest {
+        instance_name: server.client.instance().to_owned(),
+        requests: vec![proto::batch_update_blobs_request::Request {
+            digest: Some(digest.to_proto()),
+            data: data.into(),
+            ..Default::default()
+        }],
+        digest_function: server.client.function().to_proto(),
+    };
+    let mut cas = server.client.cas().send_compressed(CompressionEncoding::Gzip);
+    match cas.batch_update_blobs(update).await {
+        Err(status) if status.code() == Code::Unimplemented => Err(status.into()),
+        answer => {
+            refused_somehow(answer)?;
+            same("missing", server.client.missing(&[digest]).await?, vec![digest])
+        }
+    }
 }

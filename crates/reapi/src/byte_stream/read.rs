@@ -14,7 +14,7 @@ use tokio_stream::Stream;
 use tonic::{Code, Status};
 
 use super::piece::piece_bytes;
-use crate::grpc::Chunk;
+use crate::grpc::{Chunk, Chunks};
 use crate::memory::{ConnectionQuota, Reservation};
 use crate::resource_name::{self, Compression, Resource};
 use crate::{below, blocking, status};
@@ -68,7 +68,7 @@ pub(super) async fn read(
     offered: DigestFunctions,
     caller: Bytes,
     request: ReadRequest,
-) -> Result<impl Stream<Item = Result<Chunk, Status>> + Send, Status> {
+) -> Result<Chunks<impl Stream<Item = Result<Chunk, Status>> + Send>, Status> {
     let resource = resource_name::parse_read(&request.resource_name, &offered)?;
     let range = range(&resource, &request)?;
     below::fetch(&store, &quota.reservation(), [resource.digest], caller).await?;
@@ -83,7 +83,8 @@ pub(super) async fn read(
         Ok((source, piece))
     })
     .await?;
-    Ok(pieces(first))
+    let is_packed = resource.compression != Compression::Identity;
+    Ok(Chunks { stream: pieces(first), is_packed })
 }
 
 /// The memory of a download beside HTTP/2's own: the piece that goes out next,

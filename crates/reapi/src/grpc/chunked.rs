@@ -22,20 +22,22 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 use proto::shape::Shaped;
 use tokio_stream::Stream;
 use tonic::body::Body;
-use tonic::codegen::http::{self, HeaderMap, HeaderValue, header};
+use tonic::codegen::http::{self, HeaderMap, header};
 use tonic::metadata::GRPC_CONTENT_TYPE;
 use tonic::{Status, Streaming};
 
 use super::codec::ExactDecoder;
+use crate::encoding::Incompressible;
 use crate::frame::{MAX_MESSAGE_BYTES, PREFIX_BYTES, Prefix};
 use crate::memory::Reservation;
 
-/// The header by which a client says how its messages are compressed.
-const ENCODING: &str = "grpc-encoding";
-/// The header by which a server says what it understands.
-const ACCEPTED_ENCODING: &str = "grpc-accept-encoding";
-/// The one encoding of messages that this server understands.
-const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+/// The answer to a call, chunk by chunk.
+pub(crate) struct Chunks<S> {
+    /// The chunks.
+    pub(crate) stream: S,
+    /// Whether their payload is compressed, so that nobody needs to try it again.
+    pub(crate) is_packed: bool,
+}
 
 /// A message with one field, of bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +70,6 @@ pub(super) async fn only_message<Req>(
 where
     Req: Message + Default + Shaped + 'static,
 {
-    refuse_compression(request.headers())?;
     let decoder = ExactDecoder::new(reservation);
     let body = request.into_body();
     let mut messages = Streaming::new_request(decoder, body, None, Some(MAX_MESSAGE_BYTES));
@@ -78,28 +79,16 @@ where
     Ok(message)
 }
 
-/// As tonic refuses it: no compression of messages was offered.
-fn refuse_compression(headers: &HeaderMap) -> Result<(), Status> {
-    match headers.get(ENCODING) {
-        None => Ok(()),
-        Some(encoding) if encoding == IDENTITY => Ok(()),
-        Some(encoding) => {
-            let mut status =
-                Status::unimplemented(format!("messages compressed with {encoding:?}"));
-            let accepted = tonic::metadata::MetadataValue::from_static("identity");
-            status.metadata_mut().insert(ACCEPTED_ENCODING, accepted);
-            Err(status)
-        }
-    }
-}
-
 /// The answer that sends `chunks`, and then how they ended.
-pub(super) fn response<S>(chunks: S) -> http::Response<Body>
+pub(super) fn response<S>(chunks: Chunks<S>) -> http::Response<Body>
 where
     S: Stream<Item = Result<Chunk, Status>> + Send + 'static,
 {
-    let body = ChunkedBody { chunks: Box::pin(chunks), payload: None, is_over: false };
+    let body = ChunkedBody { chunks: Box::pin(chunks.stream), payload: None, is_over: false };
     let mut response = http::Response::new(Body::new(body));
+    if chunks.is_packed {
+        response.extensions_mut().insert(Incompressible);
+    }
     response.headers_mut().insert(header::CONTENT_TYPE, GRPC_CONTENT_TYPE);
     response
 }
@@ -170,20 +159,5 @@ mod tests {
             let decoded = ReadResponse::decode(message).unwrap();
             assert_eq!(decoded.data, payload);
         }
-    }
-
-    #[test]
-    fn compressed_messages_are_refused() {
-        let check = |encoding: Option<&'static str>, is_good: bool| {
-            let mut headers = HeaderMap::new();
-            if let Some(encoding) = encoding {
-                headers.insert(ENCODING, HeaderValue::from_static(encoding));
-            }
-            let outcome = refuse_compression(&headers).map_err(|status| status.code());
-            assert_eq!(outcome, if is_good { Ok(()) } else { Err(tonic::Code::Unimplemented) });
-        };
-        check(None, true);
-        check(Some("identity"), true);
-        check(Some("gzip"), false);
     }
 }

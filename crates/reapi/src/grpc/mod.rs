@@ -8,7 +8,7 @@ mod chunked;
 mod codec;
 mod encoded;
 
-pub(crate) use chunked::Chunk;
+pub(crate) use chunked::{Chunk, Chunks};
 pub(crate) use encoded::Encoded;
 
 use std::convert::Infallible;
@@ -16,6 +16,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use access::Permit;
 use bytes::Bytes;
 use prost::Message;
 use proto::shape::Shaped;
@@ -84,6 +85,12 @@ impl Call {
     pub(crate) fn reservation(&self) -> Arc<Reservation> {
         let reservation = self.request.extensions().get::<Arc<Reservation>>();
         reservation.map_or_else(|| Arc::new(self.quota().reservation()), Arc::clone)
+    }
+
+    /// The name of the caller's principal; empty where callers have none.
+    pub(crate) fn principal(&self) -> String {
+        let permit = self.request.extensions().get::<Permit>();
+        permit.map(|permit| permit.principal().to_owned()).unwrap_or_default()
     }
 
     /// The encoded `RequestMetadata` of the caller, for a tier below the store; empty if there is none, and not
@@ -162,7 +169,7 @@ impl Call {
     where
         Req: Message + Default + Shaped + 'static,
         F: FnOnce(Req) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<S, Status>> + Send + 'static,
+        Fut: Future<Output = Result<Chunks<S>, Status>> + Send + 'static,
         S: Stream<Item = Result<Chunk, Status>> + Send + 'static,
     {
         Box::pin(async move {

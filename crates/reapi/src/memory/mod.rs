@@ -36,4 +36,5 @@ mod service;
 pub(crate) use budget::GUARANTEED_BYTES;
 pub(crate) use budget::{Budget, ConnectionQuota, Exhausted, MAX_BORROWED_BYTES, Reservation};
 pub(crate) use connection::Accounted;
+pub(crate) use response::lent;
 pub(crate) use service::QuotaService;

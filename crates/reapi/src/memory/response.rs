@@ -37,6 +37,11 @@ impl AsRef<[u8]> for Lent {
     }
 }
 
+/// These bytes, for which `reservation` stands until the last part of them is dropped.
+pub(crate) fn lent(bytes: Bytes, reservation: Reservation) -> Bytes {
+    Bytes::from_owner(Lent { bytes, _loan: reservation })
+}
+
 impl ResponseBody {
     pub(super) fn new(body: Body, reserved: Arc<Reservation>) -> Self {
         Self { body, reserved, is_over: false }
@@ -54,9 +59,7 @@ impl ResponseBody {
         };
         let reservation = self.reserved.split_off(bytes.len() as u64);
         match reservation.grow_to(bytes.len() as u64).map(|()| reservation) {
-            Ok(reservation) => {
-                Ok(Frame::data(Bytes::from_owner(Lent { bytes, _loan: reservation })))
-            }
+            Ok(reservation) => Ok(Frame::data(lent(bytes, reservation))),
             Err(exhausted) => {
                 self.is_over = true;
                 let mut trailers = HeaderMap::new();
