@@ -11,22 +11,39 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     offsets_and_limits_outside_are_refused,
     a_blob_that_is_here_is_not_taken_again,
     many_early_answers_leave_the_connection_alone,
-    an_upload_breaks_off_without_a_trace,
-    a_client_that_leaves_leaves_no_trace,
+    an_upload_that_ends_early_goes_on,
+    an_upload_that_goes_on_is_verified_as_a_whole,
+    a_compressed_upload_goes_on_with_a_stream_of_the_rest,
+    a_blob_that_comes_from_elsewhere_ends_an_upload_in_its_middle,
+    the_upload_of_a_client_that_leaves_goes_on_with_another_connection,
+    what_is_kept_of_uploads_is_bounded,
     uploads_that_break_the_rules_are_refused,
     a_refused_upload_leaves_the_connection_alone,
     content_that_is_not_the_digest_is_refused,
     bad_names_are_refused,
-    the_status_of_a_write_is_all_or_nothing,
+    the_status_of_a_write_is_known,
     compressed_uploads_are_unpacked,
     compressed_downloads_can_be_unpacked,
     a_compressed_upload_that_unpacks_to_more_is_ended,
+    a_compressed_upload_may_need_a_window_of_128_mib,
     an_upload_is_no_larger_than_its_message_limit_allows,
 }
 
 /// Content that does not repeat, so that pieces in the wrong order are seen.
 fn content(size: usize) -> Vec<u8> {
     (0..size).map(|at| ((at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+}
+
+/// Content that does not compress.
+fn noise(size: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..size).map(|_| next()).collect()
 }
 
 async fn a_blob_comes_back_whatever_its_size_and_pieces(kit: Kit) -> Outcome {
@@ -168,53 +185,177 @@ async fn many_early_answers_leave_the_connection_alone(kit: Kit) -> Outcome {
     Ok(())
 }
 
-async fn an_upload_breaks_off_without_a_trace(kit: Kit) -> Outcome {
+async fn status(client: &Client, name: &str) -> Result<(i64, bool), tonic::Status> {
+    let message = QueryWriteStatusRequest { resource_name: name.to_owned() };
+    let response = client.byte_stream().query_write_status(message).await?.into_inner();
+    Ok((response.committed_size, response.complete))
+}
+
+async fn an_upload_that_ends_early_goes_on(kit: Kit) -> Outcome {
     let daemon = kit.daemon().start().await?;
     let client = daemon.client();
     let content = content(3 << 20);
     let digest = client.digest(&content);
     let name = client.upload_name(&digest);
     let begun = vec![
-        message(&name, 0, &content[..2 << 20], false),
-        message("", 2 << 20, &content[2 << 20..], false),
+        message(&name, 0, &content[..1 << 20], false),
+        message("", 1 << 20, &content[1 << 20..2 << 20], false),
     ];
-    assert_eq!(client.write_messages(begun).await?, 0);
+    assert_eq!(client.write_messages(begun).await?, 2 << 20);
+    assert_eq!(status(&client, &name).await?, (2 << 20, false));
     assert_eq!(client.missing(&[digest]).await?, [digest]);
-    assert_eq!(client.write(&name, &content, 1 << 20).await?, 3 << 20);
+    // Elsewhere than it ended it cannot go on, and is still there.
+    for offset in [1, (2 << 20) - 1, (2 << 20) + 1] {
+        let elsewhere = vec![message(&name, offset, &content[offset as usize..], true)];
+        let refused = client.write_messages(elsewhere).await.unwrap_err();
+        assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
+        assert!(refused.message().contains("2097152 bytes are here"), "{refused}");
+    }
+    // All bytes, and then the end alone.
+    let rest = vec![message(&name, 2 << 20, &content[2 << 20..], false)];
+    assert_eq!(client.write_messages(rest).await?, 3 << 20);
+    assert_eq!(status(&client, &name).await?, (3 << 20, false));
+    assert_eq!(client.write_messages(vec![message(&name, 3 << 20, b"", true)]).await?, 3 << 20);
+    assert_eq!(status(&client, &name).await?, (3 << 20, true));
+    assert_eq!(client.get(&digest).await?, content);
     Ok(())
 }
 
-/// Bytes in files below the root's store of blobs, and in files without a name.
-fn bytes_in_use(daemon: &testkit::Daemon) -> anyhow::Result<u64> {
+async fn an_upload_that_goes_on_is_verified_as_a_whole(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    let content = content(100_000);
+    let digest = client.digest(&content);
+    let name = client.upload_name(&digest);
+    let wrong = vec![message(&name, 0, &vec![b'x'; 50_000], false)];
+    assert_eq!(client.write_messages(wrong).await?, 50_000);
+    let rest = vec![message(&name, 50_000, &content[50_000..], true)];
+    let refused = client.write_messages(rest.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    assert_eq!(status(&client, &name).await?, (0, false));
+    assert_eq!(client.write_messages(rest).await.unwrap_err().code(), Code::OutOfRange);
+    assert_eq!(client.missing(&[digest]).await?, [digest]);
+    // From the start it can always begin anew, also while a part is kept.
+    assert_eq!(client.write_messages(vec![message(&name, 0, b"x", false)]).await?, 1);
+    assert_eq!(client.write(&name, &content, 30_000).await?, 100_000);
+    Ok(())
+}
+
+async fn a_compressed_upload_goes_on_with_a_stream_of_the_rest(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    let content = content(3 << 20);
+    let digest = client.digest(&content);
+    let name = compressed_upload(&digest);
+    let packed = zstd::bulk::compress(&content, 1)?;
+    let half = &packed[..packed.len() / 2];
+    let committed = client.write_messages(vec![message(&name, 0, half, false)]).await?;
+    assert!((1..3 << 20).contains(&committed), "{committed} bytes of half a stream");
+    assert_eq!(status(&client, &name).await?, (committed, false));
+    let rest = zstd::bulk::compress(&content[committed as usize..], 1)?;
+    let (first, second) = rest.split_at(rest.len() / 2);
+    let messages = vec![
+        message(&name, committed, first, false),
+        message("", committed + first.len() as i64, second, true),
+    ];
+    client.write_messages(messages).await?;
+    assert_eq!(client.get(&digest).await?, content);
+    Ok(())
+}
+
+/// An upload whose messages are sent one by one.
+fn slow_upload(
+    client: &Client,
+) -> (tokio::sync::mpsc::Sender<WriteRequest>, tokio::task::JoinHandle<Result<i64, tonic::Status>>)
+{
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let receiver = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut stub = client.byte_stream();
+    let upload = async move { Ok(stub.write(receiver).await?.into_inner().committed_size) };
+    (sender, tokio::spawn(upload))
+}
+
+async fn a_blob_that_comes_from_elsewhere_ends_an_upload_in_its_middle(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let content = content(20 << 20);
+    let packed = zstd::bulk::compress(&noise(20 << 20), 1)?;
+    for (content, name, sent, expected) in [
+        (&content, None, &content, 20 << 20),
+        (&noise(20 << 20), Some(compressed_upload as fn(&Digest) -> String), &packed, -1),
+    ] {
+        let client = daemon.client();
+        let digest = client.digest(content);
+        let name = name.map_or_else(|| client.upload_name(&digest), |name| name(&digest));
+        let (sender, upload) = slow_upload(&client);
+        sender.send(message(&name, 0, &sent[..1 << 20], false)).await?;
+        let other = daemon.client();
+        other.write(&other.upload_name(&digest), content, 1 << 20).await?;
+        // All but the last piece, which would complete it.
+        for offset in (1 << 20..19 << 20).step_by(1 << 20) {
+            let next = message("", offset as i64, &sent[offset..offset + (1 << 20)], false);
+            if sender.send(next).await.is_err() {
+                break;
+            }
+        }
+        assert_eq!(upload.await??, expected);
+        drop(sender);
+    }
+    Ok(())
+}
+
+/// The number of files below the store that the daemon has open and that have no name.
+fn files_without_a_name(daemon: &testkit::Daemon) -> anyhow::Result<u64> {
     let store = daemon.store()?;
-    let mut bytes = 0;
+    let mut files = 0;
     for entry in std::fs::read_dir(format!("/proc/{}/fd", daemon.pid()))? {
         // Descriptors come and go while they are listed.
         let Ok(target) = std::fs::read_link(entry?.path()) else { continue };
         if target.starts_with(store) && target.to_string_lossy().ends_with("(deleted)") {
-            bytes += 1;
+            files += 1;
         }
     }
-    Ok(bytes)
+    Ok(files)
 }
 
-async fn a_client_that_leaves_leaves_no_trace(kit: Kit) -> Outcome {
+async fn the_upload_of_a_client_that_leaves_goes_on_with_another_connection(kit: Kit) -> Outcome {
     let daemon = kit.daemon().start().await?;
     let content = content(3 << 20);
     let digest = daemon.client().digest(&content);
     let client = daemon.client();
     let name = client.upload_name(&digest);
-    let (sender, receiver) = tokio::sync::mpsc::channel(4);
-    let receiver = tokio_stream::wrappers::ReceiverStream::new(receiver);
-    let mut stub = client.byte_stream();
-    let upload = tokio::spawn(async move { stub.write(receiver).await.map(drop) });
+    let (sender, upload) = slow_upload(&client);
     sender.send(message(&name, 0, &content[..2 << 20], false)).await?;
-    testkit::eventually("the server writes", || Ok(bytes_in_use(&daemon)? > 0)).await?;
+    testkit::eventually("the server writes", || Ok(files_without_a_name(&daemon)? > 0)).await?;
     upload.abort();
-    drop(sender);
-    testkit::eventually("the server lets go", || Ok(bytes_in_use(&daemon)? == 0)).await?;
+    drop((sender, client));
     let client = daemon.client();
+    let mut committed = 0;
+    for _ in 0..1000 {
+        (committed, _) = status(&client, &name).await?;
+        if committed > 0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert!((1..=2 << 20).contains(&committed), "{committed} bytes are kept");
     assert_eq!(client.missing(&[digest]).await?, [digest]);
+    let rest = vec![message(&name, committed, &content[committed as usize..], true)];
+    assert_eq!(client.write_messages(rest).await?, 3 << 20);
+    assert_eq!(client.get(&digest).await?, content);
+    testkit::eventually("the server lets go", || Ok(files_without_a_name(&daemon)? == 0)).await?;
+    Ok(())
+}
+
+async fn what_is_kept_of_uploads_is_bounded(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    for number in 0..200_u8 {
+        let content = vec![number; 200_000];
+        let name = client.upload_name(&client.digest(&content));
+        let begun = vec![message(&name, 0, &content[..100_000], false)];
+        assert_eq!(client.write_messages(begun).await?, 100_000);
+    }
+    testkit::eventually("the oldest go", || Ok(files_without_a_name(&daemon)? == 128)).await?;
     Ok(())
 }
 
@@ -248,10 +389,10 @@ async fn uploads_that_break_the_rules_are_refused(kit: Kit) -> Outcome {
         let status = client.write_messages(messages).await.expect_err(what);
         assert_eq!(status.code(), code, "{what}: {status}");
     }
-    // A stream may end early, and is told that nothing is kept of it.
+    // A stream may end early, and is told how much is kept of it.
     let all_but_the_end = message(&name, 0, b"abcdef", false);
-    for messages in [vec![begin], vec![all_but_the_end]] {
-        assert_eq!(client.write_messages(messages).await?, 0);
+    for (messages, committed) in [(vec![begin], 3), (vec![all_but_the_end], 6)] {
+        assert_eq!(client.write_messages(messages).await?, committed);
     }
     assert_eq!(client.missing(&[digest]).await?, [digest]);
     assert_eq!(client.write_messages(vec![whole]).await?, 6);
@@ -324,16 +465,12 @@ async fn bad_names_are_refused(kit: Kit) -> Outcome {
     Ok(())
 }
 
-async fn the_status_of_a_write_is_all_or_nothing(kit: Kit) -> Outcome {
+async fn the_status_of_a_write_is_known(kit: Kit) -> Outcome {
     let daemon = kit.daemon().start().await?;
     let client = daemon.client();
     let digest = client.digest(b"content");
     let name = client.upload_name(&digest);
-    let status = async |name: &str| {
-        let message = QueryWriteStatusRequest { resource_name: name.to_owned() };
-        let response = client.byte_stream().query_write_status(message).await?.into_inner();
-        Ok::<_, tonic::Status>((response.committed_size, response.complete))
-    };
+    let status = async |name: &str| status(&client, name).await;
     assert_eq!(status(&name).await?, (0, false), "Bazel 7 starts anew at 0 only");
     client.write(&name, b"content", 3).await?;
     assert_eq!(status(&name).await?, (7, true));
@@ -394,6 +531,30 @@ async fn a_compressed_upload_that_unpacks_to_more_is_ended(kit: Kit) -> Outcome 
     let status = client.write(&compressed_upload(&digest), &cut[..500], 1000).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     assert_eq!(client.missing(&[digest]).await?, [digest]);
+    Ok(())
+}
+
+async fn a_compressed_upload_may_need_a_window_of_128_mib(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    for window_log in [23, 27, 28, 31] {
+        let content = vec![window_log as u8; 100_000];
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3)?;
+        encoder.long_distance_matching(true)?;
+        encoder.window_log(window_log)?;
+        std::io::Write::write_all(&mut encoder, &content)?;
+        let packed = encoder.finish()?;
+        let digest = client.digest(&content);
+        let outcome = client.write(&compressed_upload(&digest), &packed, 1 << 20).await;
+        if window_log <= 27 {
+            outcome?;
+            assert_eq!(client.get(&digest).await?, content);
+        } else {
+            let refused = outcome.unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument);
+            assert!(refused.message().contains("--long=27"), "{refused}");
+        }
+    }
     Ok(())
 }
 

@@ -7,10 +7,12 @@
 
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+mod partial;
 mod piece;
 mod progress;
 mod read;
 mod upload_messages;
+mod window;
 mod write;
 
 use std::convert::Infallible;
@@ -26,36 +28,44 @@ use tonic::{Request, Response, Status};
 use crate::blocking;
 use crate::grpc::{Call, Methods};
 use crate::resource_name;
+use partial::{Key, PartialUploads};
 use upload_messages::UploadMessages;
+use write::Uploads;
 
 /// The service.
 #[derive(Clone)]
 pub(crate) struct ByteStream {
     store: Arc<Store>,
     offered: DigestFunctions,
+    partial: Arc<PartialUploads>,
 }
 
 impl ByteStream {
     pub(crate) fn new(store: Arc<Store>, offered: DigestFunctions) -> Self {
-        Self { store, offered }
+        let partial = PartialUploads::of(&store);
+        Self { store, offered, partial }
     }
 
-    /// There are no partial uploads to be resumed: a write is whole, or it left no trace. The size of
-    /// a blob that came compressed is that of its content, for offsets are told in it.
+    /// The size of a blob that came or comes compressed is that of its content, for offsets are told in it.
     ///
     /// ByteStream has NOT_FOUND for a resource that no `Write` has reached. Bazel 7 asks after an upload
     /// that broke off, possibly with an earlier server, and gives up at NOT_FOUND; at 0 it starts anew.
     fn query_write_status(
         &self,
-        request: &QueryWriteStatusRequest,
+        request: QueryWriteStatusRequest,
+        principal: String,
     ) -> Result<QueryWriteStatusResponse, Status> {
         let resource = resource_name::parse_write(&request.resource_name, &self.offered)?;
         let cas = self.store.cas();
         let complete = blocking::presence(&self.store, || cas.contains(&resource.digest));
         // If it is not on the disk yet, the client writes it again and is told when it is.
         let complete = complete && self.store.is_told_durably();
-        let committed_size = if complete { resource.digest.size_bytes() as i64 } else { 0 };
-        Ok(QueryWriteStatusResponse { committed_size, complete })
+        let committed_size = if complete {
+            resource.digest.size_bytes()
+        } else {
+            self.partial.committed(&Key { principal, name: request.resource_name }).unwrap_or(0)
+        };
+        Ok(QueryWriteStatusResponse { committed_size: committed_size as i64, complete })
     }
 }
 
@@ -68,13 +78,19 @@ impl Methods for ByteStream {
             "Read" => call.chunks(move |request: ReadRequest| {
                 read::read(self.store, quota, self.offered, caller, request)
             }),
-            "Write" => call.raw(move |body| {
-                write::write(self.store, quota, self.offered, UploadMessages::new(body))
-            }),
-            "QueryWriteStatus" => call.unary(move |request: Request<QueryWriteStatusRequest>| {
-                let answer = self.query_write_status(request.get_ref());
-                std::future::ready(answer.map(Response::new))
-            }),
+            "Write" => {
+                let principal = call.principal();
+                let Self { store, offered, partial } = self;
+                let uploads = Uploads { store, quota, offered, partial, principal };
+                call.raw(move |body| write::write(uploads, UploadMessages::new(body)))
+            }
+            "QueryWriteStatus" => {
+                let principal = call.principal();
+                call.unary(move |request: Request<QueryWriteStatusRequest>| {
+                    let answer = self.query_write_status(request.into_inner(), principal.clone());
+                    std::future::ready(answer.map(Response::new))
+                })
+            }
             _ => call.unimplemented(),
         }
     }

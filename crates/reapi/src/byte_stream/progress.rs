@@ -19,6 +19,16 @@ pub(crate) enum WriteRefused {
     /// The first offset is not 0: nothing was received before.
     #[error("writing starts at offset {0}, but nothing of the blob is here: start at 0")]
     Start(i64),
+    /// The first offset is not where an earlier stream ended.
+    #[error(
+        "writing starts at offset {found}, but {committed} bytes are here: go on there, or start at 0"
+    )]
+    Resume {
+        /// The offset of the message.
+        found: i64,
+        /// The bytes that are here.
+        committed: u64,
+    },
     /// An offset does not follow from what was sent before.
     #[error("a message is for offset {found}, but {expected} bytes were sent before it")]
     Offset {
@@ -46,7 +56,7 @@ pub(crate) enum WriteRefused {
 impl From<WriteRefused> for Status {
     fn from(error: WriteRefused) -> Self {
         let code = match error {
-            WriteRefused::Start(_) => Code::OutOfRange,
+            WriteRefused::Start(_) | WriteRefused::Resume { .. } => Code::OutOfRange,
             _ => Code::InvalidArgument,
         };
         status::of(code, &error)
@@ -59,18 +69,20 @@ pub(crate) struct Progress {
     name: String,
     /// The size of the uploaded form; that of a compressed one is not known.
     size_bytes: Option<u64>,
+    /// The offset that comes next: with a compressed form that goes on, the bytes of the blob that were here plus the
+    /// compressed ones since, as REAPI has it.
     sent_bytes: u64,
     finished: bool,
 }
 
 impl Progress {
-    /// An upload that named `resource` as `name`, and has sent nothing yet.
-    pub(crate) fn new(name: String, resource: &Resource) -> Self {
+    /// An upload that named `resource` as `name`, and of which that many bytes were sent before.
+    pub(crate) fn from(name: String, resource: &Resource, sent_bytes: u64) -> Self {
         let size_bytes = match resource.compression {
             Compression::Identity => Some(resource.digest.size_bytes()),
             Compression::Zstd => None,
         };
-        Self { name, size_bytes, sent_bytes: 0, finished: false }
+        Self { name, size_bytes, sent_bytes, finished: false }
     }
 
     /// Takes note of `message`, if it may come now.
@@ -122,8 +134,18 @@ mod tests {
     type Sent = (&'static str, i64, &'static str, bool);
 
     fn check(compression: Compression, sent: &[Sent], expected: Result<bool, WriteRefused>) {
+        check_from(0, compression, sent, expected);
+    }
+
+    fn check_from(
+        start: u64,
+        compression: Compression,
+        sent: &[Sent],
+        expected: Result<bool, WriteRefused>,
+    ) {
         let digest = Digest::of(DigestFunction::Sha256, b"abcdef");
-        let mut progress = Progress::new("name".to_owned(), &Resource { digest, compression });
+        let resource = Resource { digest, compression };
+        let mut progress = Progress::from("name".to_owned(), &resource, start);
         let outcome = sent.iter().try_for_each(|&(name, write_offset, data, finish_write)| {
             progress.accept(&WriteRequest {
                 resource_name: name.to_owned(),
@@ -138,6 +160,8 @@ mod tests {
     #[test]
     fn codes() {
         assert_eq!(Status::from(WriteRefused::Start(3)).code(), Code::OutOfRange);
+        let elsewhere = WriteRefused::Resume { found: 3, committed: 2 };
+        assert_eq!(Status::from(elsewhere).code(), Code::OutOfRange);
         assert_eq!(Status::from(WriteRefused::AfterFinish).code(), Code::InvalidArgument);
     }
 
@@ -161,5 +185,18 @@ mod tests {
         check(Identity, late, Err(AfterFinish));
         check(Zstd, &[("name", 0, "abcdefgh", false), ("", 8, "i", true)], Ok(true));
         check(Zstd, &[("name", 0, "a", true)], Ok(true));
+    }
+    #[test]
+    fn the_rules_of_an_upload_that_goes_on() {
+        use Compression::{Identity, Zstd};
+        use WriteRefused::{Offset, TooLittle, TooMuch};
+        check_from(3, Identity, &[("name", 3, "def", true)], Ok(true));
+        check_from(6, Identity, &[("name", 6, "", true)], Ok(true));
+        check_from(3, Identity, &[("name", 3, "defg", true)], Err(TooMuch(6)));
+        let little = Err(TooLittle { found: 4, expected: 6 });
+        check_from(3, Identity, &[("name", 3, "d", true)], little);
+        let back = &[("name", 3, "d", false), ("", 1, "ef", true)];
+        check_from(3, Identity, back, Err(Offset { found: 1, expected: 4 }));
+        check_from(3, Zstd, &[("name", 3, "compressed", false), ("", 13, "more", true)], Ok(true));
     }
 }

@@ -9,13 +9,18 @@ use futures_util::FutureExt as _;
 use model::DigestFunctions;
 use proto::google::bytestream::WriteResponse;
 use store::{BlobWriter, Store};
+use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tonic::{Response, Status};
 
+use super::partial::{Key, PartialUploads, Resumed};
 use super::piece::piece_bytes;
 use super::progress::{Progress, WriteRefused};
 use super::upload_messages::UploadMessages;
-use crate::memory::ConnectionQuota;
+use super::window;
+#[cfg(feature = "fuzzing")]
+use crate::memory::Budget;
+use crate::memory::{ConnectionQuota, Reservation};
 use crate::resource_name::{self, Compression, Resource};
 use crate::{blocking, status};
 
@@ -23,22 +28,26 @@ use crate::{blocking, status};
 /// message costs a descriptor of 32 bytes.
 const PIECE_MESSAGES: usize = 1024;
 
-/// The largest window of compressed uploads, as a power of two in bytes: the 8 MiB
-/// that RFC 8878 (3.1.1.1.2) wants of every decoder. By default one message could
-/// make the server allocate 128 MiB.
-const ZSTD_WINDOW_LOG_MAX: u32 = 23;
-
 /// The time for which the rest of an upload that was answered early is read off the wire.
 const LINGER: Duration = Duration::from_secs(10);
 
+/// The parts of the server that an upload needs.
+pub(super) struct Uploads {
+    pub(super) store: Arc<Store>,
+    pub(super) quota: Arc<ConnectionQuota>,
+    pub(super) offered: DigestFunctions,
+    /// The uploads that broke off.
+    pub(super) partial: Arc<PartialUploads>,
+    /// The caller.
+    pub(super) principal: String,
+}
+
 /// Answers an upload.
 pub(super) async fn write(
-    store: Arc<Store>,
-    quota: Arc<ConnectionQuota>,
-    offered: DigestFunctions,
+    uploads: Uploads,
     mut messages: UploadMessages,
 ) -> Result<Response<WriteResponse>, Status> {
-    let outcome = receive(store, &quota, &offered, &mut messages).await;
+    let outcome = uploads.receive(&mut messages).await;
     linger(messages);
     outcome.map(|committed_size| Response::new(WriteResponse { committed_size }))
 }
@@ -53,49 +62,91 @@ fn committed_size(resource: &Resource) -> i64 {
 }
 
 /// The most memory that an upload holds: one piece that is taken in, one that
-/// goes to the disk, and what unpacking needs.
+/// goes to the disk, and what unpacking needs. A larger window than the common one is reserved for when it is known.
 fn held_bytes(resource: &Resource, piece_bytes: usize) -> u64 {
     let size_bytes = resource.digest.size_bytes();
     let pieces_bytes = 2 * piece_bytes as u64;
     match resource.compression {
         Compression::Identity => size_bytes.min(pieces_bytes),
-        Compression::Zstd => pieces_bytes + size_bytes.min(1 << ZSTD_WINDOW_LOG_MAX),
+        Compression::Zstd => pieces_bytes + size_bytes.min(1 << window::COMMON_LOG),
     }
 }
 
-async fn receive(
-    store: Arc<Store>,
-    quota: &Arc<ConnectionQuota>,
-    offered: &DigestFunctions,
-    messages: &mut UploadMessages,
-) -> Result<i64, Status> {
-    let mut message = messages.message().await?.ok_or(WriteRefused::Empty)?;
-    let resource = resource_name::parse_write(&message.resource_name, offered)?;
-    if blocking::presence(&store, || store.cas().contains(&resource.digest)) {
-        blocking::make_durable(&store).await?;
-        return Ok(committed_size(&resource));
-    }
-    let piece_bytes = piece_bytes(quota);
-    let _held = quota.reserve(held_bytes(&resource, piece_bytes))?;
-    let name = std::mem::take(&mut message.resource_name);
-    let mut progress = Progress::new(name, &resource);
-    let mut upload = Upload::new(Arc::clone(&store), resource, piece_bytes);
-    let mut sent_bytes = 0;
-    loop {
-        progress.accept(&message)?;
-        sent_bytes += message.data.len() as i64;
-        upload = upload.push(message.data).await?;
-        if progress.finished() {
-            break;
+impl Uploads {
+    async fn receive(self, messages: &mut UploadMessages) -> Result<i64, Status> {
+        let mut message = messages.message().await?.ok_or(WriteRefused::Empty)?;
+        let resource = resource_name::parse_write(&message.resource_name, &self.offered)?;
+        if blocking::presence(&self.store, || self.store.cas().contains(&resource.digest)) {
+            blocking::make_durable(&self.store).await?;
+            return Ok(committed_size(&resource));
         }
-        // The client may end its stream early, and is told that nothing is kept of it.
-        let Some(next) = messages.message().await? else { return Ok(0) };
-        message = next;
+        let piece_bytes = piece_bytes(&self.quota);
+        let held = self.quota.reserve(held_bytes(&resource, piece_bytes))?;
+        let name = std::mem::take(&mut message.resource_name);
+        let key = Key { principal: self.principal.clone(), name: name.clone() };
+        let begun = self.begun(&key, message.write_offset).await?;
+        let mut progress =
+            Progress::from(name, &resource, begun.as_ref().map_or(0, BlobWriter::written));
+        let mut sent_bytes = message.write_offset;
+        let sink =
+            Sink { store: Arc::clone(&self.store), resource, begun, quota: self.quota, form: None };
+        let mut upload = Upload {
+            piece_bytes,
+            waiting: Piece::default(),
+            sink: Place::Here(Box::new(sink)),
+            keep: Some(Keep { partial: self.partial, key, _held: held }),
+        };
+        loop {
+            if let Err(refused) = progress.accept(&message) {
+                upload.abandon();
+                return Err(refused.into());
+            }
+            sent_bytes += message.data.len() as i64;
+            let at_disk = upload.push(message.data).await?;
+            if progress.finished() {
+                break;
+            }
+            if at_disk && self.store.cas().contains(&resource.digest) {
+                // Another client was faster.
+                upload.abandon();
+                blocking::make_durable(&self.store).await?;
+                return Ok(committed_size(&resource));
+            }
+            message = match messages.message().await {
+                Ok(Some(next)) => next,
+                // The client may end its stream early. It is told how much of the blob is here.
+                Ok(None) => return upload.park().await,
+                Err(broken) => {
+                    upload.park().await?;
+                    return Err(broken);
+                }
+            };
+        }
+        if let Err(refused) = refuse_surplus(&mut progress, messages) {
+            upload.abandon();
+            return Err(refused);
+        }
+        upload.commit().await?;
+        blocking::make_durable(&self.store).await?;
+        Ok(sent_bytes)
     }
-    refuse_surplus(&mut progress, messages)?;
-    upload.commit().await?;
-    blocking::make_durable(&store).await?;
-    Ok(sent_bytes)
+
+    /// The upload of that name that broke off, if the client goes on with it; one that it starts anew is forgotten.
+    async fn begun(&self, key: &Key, offset: i64) -> Result<Option<BlobWriter>, WriteRefused> {
+        if offset == 0 {
+            if let Some(old) = self.partial.forget(key) {
+                // Another thread, for dropping it deletes a file; nobody needs to know when.
+                drop(spawn_blocking(move || drop(old)));
+            }
+            return Ok(None);
+        }
+        let start = u64::try_from(offset).map_err(|_| WriteRefused::Start(offset))?;
+        match self.partial.resume(key, start) {
+            Resumed::Here(writer) => Ok(Some(writer)),
+            Resumed::Elsewhere(committed) => Err(WriteRefused::Resume { found: offset, committed }),
+            Resumed::Unknown => Err(WriteRefused::Start(offset)),
+        }
+    }
 }
 
 /// Refuses messages behind the last one, as far as they are here already.
@@ -119,12 +170,21 @@ fn linger(messages: UploadMessages) {
     });
 }
 
-/// A blob on its way into the store. Dropped before [`Upload::commit`], it
-/// leaves no trace.
+/// A blob on its way into the store. Dropped before [`Upload::commit`], as when the client's connection
+/// breaks, it is kept for when the client comes back.
 struct Upload {
     piece_bytes: usize,
     waiting: Piece,
     sink: Place,
+    /// There until it is decided what becomes of the upload.
+    keep: Option<Keep>,
+}
+
+/// The place where an upload that breaks off is kept.
+struct Keep {
+    partial: Arc<PartialUploads>,
+    key: Key,
+    _held: Reservation,
 }
 
 /// Data that waits for the disk.
@@ -138,45 +198,94 @@ struct Piece {
 enum Place {
     Here(Box<Sink>),
     AtWork(JoinHandle<Result<Box<Sink>, Status>>),
+    /// It failed, or became something else.
+    Gone,
 }
 
 impl Upload {
-    fn new(store: Arc<Store>, resource: Resource, piece_bytes: usize) -> Self {
-        let sink = Sink { store, resource, form: None };
-        Self { piece_bytes, waiting: Piece::default(), sink: Place::Here(Box::new(sink)) }
-    }
-
-    /// Takes `data`; waits only when the disk is a whole piece behind.
-    async fn push(self, data: Bytes) -> Result<Self, Status> {
-        let Self { piece_bytes, mut waiting, sink } = self;
+    /// Takes `data`; waits only when the disk is a whole piece behind. Returns whether a piece went to the disk. An
+    /// upload that is dropped while this waits is whole.
+    async fn push(&mut self, data: Bytes) -> Result<bool, Status> {
         if !data.is_empty() {
-            waiting.bytes += data.len();
-            waiting.data.push(data);
+            self.waiting.bytes += data.len();
+            self.waiting.data.push(data);
         }
-        if waiting.bytes < piece_bytes && waiting.data.len() < PIECE_MESSAGES {
-            return Ok(Self { piece_bytes, waiting, sink });
+        if self.waiting.bytes < self.piece_bytes && self.waiting.data.len() < PIECE_MESSAGES {
+            return Ok(false);
         }
-        let mut sink = sink.settle().await?;
-        let work = spawn_blocking(move || sink.write(&waiting).map(|()| sink));
-        Ok(Self { piece_bytes, waiting: Piece::default(), sink: Place::AtWork(work) })
+        let mut sink = self.sink.settle().await?;
+        let piece = std::mem::take(&mut self.waiting);
+        let work = spawn_blocking(move || sink.write(&piece).map(|()| sink));
+        self.sink = Place::AtWork(work);
+        Ok(true)
     }
 
     /// Verifies the blob and makes it visible.
-    async fn commit(self) -> Result<(), Status> {
+    async fn commit(mut self) -> Result<(), Status> {
+        let _held = self.keep.take();
         let mut sink = self.sink.settle().await?;
+        let last = std::mem::take(&mut self.waiting);
         blocking::run(move || {
-            sink.write(&self.waiting)?;
+            sink.write(&last)?;
             sink.commit()
         })
         .await
     }
+
+    /// Keeps the upload, and returns how much of the blob is here.
+    async fn park(mut self) -> Result<i64, Status> {
+        let Some(keep) = self.keep.take() else { return Ok(0) };
+        // A task, for this call may end while it waits: its connection broke.
+        let parked = park(self.take_sink(), std::mem::take(&mut self.waiting), keep);
+        tokio::spawn(parked).await.unwrap_or_else(|error| Err(status::lost(&error)))
+    }
+
+    /// Leaves no trace of the upload.
+    fn abandon(mut self) {
+        self.keep = None;
+    }
+
+    fn take_sink(&mut self) -> Place {
+        std::mem::replace(&mut self.sink, Place::Gone)
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let Some(keep) = self.keep.take() else { return };
+        let (sink, waiting) = (self.take_sink(), std::mem::take(&mut self.waiting));
+        if let (false, Ok(runtime)) = (matches!(sink, Place::Gone), Handle::try_current()) {
+            // Its client has left: nobody is told of an error.
+            runtime.spawn(async move { park(sink, waiting, keep).await.ok() });
+        }
+    }
+}
+
+async fn park(mut sink: Place, waiting: Piece, keep: Keep) -> Result<i64, Status> {
+    let mut sink = sink.settle().await?;
+    blocking::run(move || {
+        sink.write(&waiting)?;
+        let Some(writer) = sink.into_writer() else { return Ok(0) };
+        let committed_bytes = writer.written();
+        if committed_bytes > 0 {
+            keep.partial.keep(keep.key, writer, committed_bytes);
+        }
+        Ok(committed_bytes as i64)
+    })
+    .await
 }
 
 impl Place {
-    async fn settle(self) -> Result<Box<Sink>, Status> {
-        match self {
-            Self::Here(sink) => Ok(sink),
-            Self::AtWork(work) => work.await.unwrap_or_else(|error| Err(status::lost(&error))),
+    /// Takes the sink when it is here. Dropped while it waits, it changes nothing.
+    async fn settle(&mut self) -> Result<Box<Sink>, Status> {
+        let at_work = match self {
+            Self::AtWork(work) => Some(work.await),
+            Self::Here(_) | Self::Gone => None,
+        };
+        match (std::mem::replace(self, Self::Gone), at_work) {
+            (_, Some(ended)) => ended.unwrap_or_else(|error| Err(status::lost(&error))),
+            (Self::Here(sink), None) => Ok(sink),
+            (_, None) => Err(Status::internal("an upload went on after it had failed")),
         }
     }
 }
@@ -186,19 +295,32 @@ impl Place {
 struct Sink {
     store: Arc<Store>,
     resource: Resource,
+    /// The part that is here from an earlier stream.
+    begun: Option<BlobWriter>,
+    /// For a window that is larger than the common one.
+    quota: Arc<ConnectionQuota>,
     form: Option<Form>,
 }
 
 enum Form {
     Identity(Box<BlobWriter>),
-    Zstd(Box<zstd::stream::write::Decoder<'static, Bounded>>),
+    Zstd {
+        decoder: Box<zstd::stream::write::Decoder<'static, Bounded>>,
+        /// The memory of a window that is larger than the common one.
+        _window: Reservation,
+    },
 }
 
 impl Sink {
     fn write(&mut self, piece: &Piece) -> Result<(), Status> {
         let form = match &mut self.form {
             Some(form) => form,
-            unopened => unopened.insert(Form::open(&self.store, &self.resource)?),
+            unopened => {
+                let begun = self.begun.take();
+                let start = piece.data.first().map_or(&[][..], |first| first);
+                let form = Form::open(&self.store, &self.resource, begun, start, &self.quota)?;
+                unopened.insert(form)
+            }
         };
         form.write(&piece.data)
     }
@@ -210,20 +332,41 @@ impl Sink {
             None => Ok(()),
         }
     }
+
+    /// The part of the blob that is here. Of a compressed one this is what could be unpacked: its client goes on
+    /// with another stream, of the rest.
+    fn into_writer(self) -> Option<BlobWriter> {
+        match self.form? {
+            Form::Identity(writer) => Some(*writer),
+            Form::Zstd { mut decoder, .. } => {
+                decoder.flush().ok()?;
+                Some(decoder.into_inner().writer)
+            }
+        }
+    }
 }
 
 impl Form {
-    fn open(store: &Store, resource: &Resource) -> Result<Self, Status> {
+    /// Opens the form of a resource whose data begins with `start`.
+    fn open(
+        store: &Store,
+        resource: &Resource,
+        begun: Option<BlobWriter>,
+        start: &[u8],
+        quota: &Arc<ConnectionQuota>,
+    ) -> Result<Self, Status> {
         let digest = resource.digest;
-        let writer = store.cas().writer(digest.function(), Some(digest));
+        let writer = begun.unwrap_or_else(|| store.cas().writer(digest.function(), Some(digest)));
         Ok(match resource.compression {
             Compression::Identity => Self::Identity(Box::new(writer)),
             Compression::Zstd => {
-                let bounded = Bounded { writer, remaining: digest.size_bytes() };
-                let decoder = zstd::stream::write::Decoder::new(bounded);
+                let log = window::log(start)?;
+                let window = quota.reserve((1 << log) - (1 << window::COMMON_LOG))?;
+                let remaining = digest.size_bytes().saturating_sub(writer.written());
+                let decoder = zstd::stream::write::Decoder::new(Bounded { writer, remaining });
                 let mut decoder = decoder.map_err(status::unpacking)?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(status::unpacking)?;
-                Self::Zstd(Box::new(decoder))
+                decoder.window_log_max(log).map_err(status::unpacking)?;
+                Self::Zstd { decoder: Box::new(decoder), _window: window }
             }
         })
     }
@@ -231,7 +374,7 @@ impl Form {
     fn write(&mut self, data: &[Bytes]) -> Result<(), Status> {
         match self {
             Self::Identity(writer) => writer.write_pieces(data).map_err(status::store),
-            Self::Zstd(decoder) => {
+            Self::Zstd { decoder, .. } => {
                 data.iter().try_for_each(|data| decoder.write_all(data)).map_err(status::unpacking)
             }
         }
@@ -240,7 +383,7 @@ impl Form {
     fn commit(self) -> Result<(), Status> {
         let writer = match self {
             Self::Identity(writer) => *writer,
-            Self::Zstd(mut decoder) => {
+            Self::Zstd { mut decoder, .. } => {
                 decoder.flush().map_err(status::unpacking)?;
                 decoder.into_inner().writer
             }
@@ -253,8 +396,10 @@ impl Form {
 #[cfg(feature = "fuzzing")]
 pub(super) fn upload_compressed(store: &Store, digest: model::Digest, pieces: &[Bytes]) -> bool {
     let resource = Resource { digest, compression: Compression::Zstd };
+    let quota = Budget::of_this_machine().quota();
+    let start = pieces.first().map_or(&[][..], |first| first);
     let upload = || {
-        let mut form = Form::open(store, &resource)?;
+        let mut form = Form::open(store, &resource, None, start, &quota)?;
         form.write(pieces)?;
         form.commit()
     };
