@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::byte_stream::nothing_is_committed;
-use crate::check::{Check, Outcome, must, skip};
+use crate::check::{Check, Outcome, must, should, skip};
 use crate::expect::{refused, refused_somehow, same, same_bytes};
 use crate::server::{Server, noise, unique};
 
