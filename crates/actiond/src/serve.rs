@@ -26,7 +26,7 @@ use images::Images;
 use model::{DigestFunctions, WorkerPlatform};
 use reapi::{Health, Meters, OfferedFunctions, Services};
 use sandbox::Cgroups;
-use store::{Store, StoreOptions, StoreSize};
+use store::{Journal, Store, StoreOptions, StoreSize};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use web::Site;
@@ -149,6 +149,13 @@ fn open_store(arguments: &ServeArgs) -> anyhow::Result<Arc<Store>> {
         tracing::warn!(
             root = %root.display(),
             "the root directory is on a tmpfs: the store counts as memory, and is lost at the next boot"
+        );
+    }
+    if Journal::of(store.work_dirfd()) == Journal::Absent {
+        tracing::warn!(
+            root = %root.display(),
+            "the root directory is on ext4 without a journal: a power loss can cost blobs that were stored \
+             long before, whatever --durability says, and e2fsck must repair it before it is used again"
         );
     }
     let stats = store.stats();

@@ -11,8 +11,8 @@
 //! hashes all suspect blobs as they are on the disk, moves the damaged ones into quarantine, and only
 //! then makes checkpoints again. A server that ends before that leaves it to the next start.
 //!
-//! What is not on the disk yet is bounded in bytes and in time: a change that goes beyond waits for a
-//! sync. With [`Durability::Group`] every caller waits for one before its client is told; all that wait
+//! What is not on the disk yet is bounded in bytes and in time. The thread begins early enough that callers
+//! mostly do not notice; a change that goes beyond the bound waits until enough is on the disk. With [`Durability::Group`] every caller waits for one before its client is told; all that wait
 //! at the same time share it.
 //!
 //! ```text
@@ -32,16 +32,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
-use rustix::fs::syncfs;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::StoreError;
 use crate::state::{BootId, StateFile, checkpoint_now};
+use crate::sync::{SyncFileSystem, sync_for};
 use crate::trouble::Paced;
-
-/// Brings a file system to the disk.
-type SyncFileSystem = fn(&OwnedFd) -> rustix::io::Result<()>;
 
 /// Hashes the blobs on the disk that changed since a time, in seconds since the epoch. Gives their
 /// number, and the number of damaged ones.
@@ -50,13 +47,15 @@ pub(crate) type Verify = dyn Fn(i64) -> Result<(u64, u64), StoreError> + Send;
 /// Nothing is suspect.
 const NEVER: i64 = i64::MAX;
 
-/// What is stored and not on the disk yet calls for a checkpoint from this many bytes on.
-const UNSYNCED_BYTES: u64 = 256 << 20;
+/// What is stored and not on the disk yet calls for a checkpoint from this many bytes on. Half of
+/// [`UNSYNCED_BYTES_MAX`]: callers do not wait as long as a sync of this much ends before as much again is
+/// stored. With less, more of a short build's uploads would share processor and disk with a sync.
+const UNSYNCED_BYTES: u64 = 512 << 20;
 /// And from this many bytes on, what is stored next waits for it. So a crash of the machine costs no
 /// more than this, or one blob that is larger.
 const UNSYNCED_BYTES_MAX: u64 = 1 << 30;
 /// As [`UNSYNCED_BYTES_MAX`], with the time since the first of these changes.
-const UNSYNCED_TIME_MAX: Duration = Duration::from_secs(30);
+const UNSYNCED_MILLIS_MAX: u64 = 30_000;
 
 /// When what a client was told has reached the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -113,7 +112,6 @@ pub(crate) struct Checkpoints {
     unsynced_bytes: AtomicU64,
     /// The time of the first change that is not on the disk, in [`coarse_millis`]; 0 if there is none.
     unsynced_since: AtomicU64,
-    syncing: Mutex<()>,
     group: Mutex<Group>,
     has_synced: Condvar,
     stop: Mutex<bool>,
@@ -153,10 +151,10 @@ impl Checkpoints {
         durability: Durability,
     ) -> Self {
         Self {
+            sync: sync_for(&root),
             root,
             temporary,
             boot,
-            sync: |root| syncfs(root),
             recorded: AtomicI64::new(i64::MIN),
             suspect_since: AtomicI64::new(NEVER),
             is_recovering: AtomicBool::new(false),
@@ -168,7 +166,6 @@ impl Checkpoints {
             synced: AtomicU64::new(0),
             unsynced_bytes: AtomicU64::new(0),
             unsynced_since: AtomicU64::new(0),
-            syncing: Mutex::default(),
             group: Mutex::default(),
             has_synced: Condvar::new(),
             stop: Mutex::new(false),
@@ -209,13 +206,31 @@ impl Checkpoints {
             let _stop = self.stop.lock();
             self.wake.notify_one();
         }
-        let since = self.unsynced_since.load(Ordering::Relaxed);
-        let is_late = since != 0
-            && coarse_millis().saturating_sub(since) > UNSYNCED_TIME_MAX.as_millis() as u64;
-        if (before > 0 && after > UNSYNCED_BYTES_MAX) || is_late {
-            // What can't be synced is told by the thread that makes checkpoints, and by health.
-            let _ = self.sync_changes();
+        // One blob alone may be larger than the bound.
+        if before > 0 && self.is_out_of_bounds() {
+            self.wait_until_bounded();
         }
+    }
+
+    /// Waits until what is not on the disk is within the bounds. A sync that is under way may be enough,
+    /// so that one which begins now is mostly not waited for. When a sync fails, this returns: the
+    /// thread that makes checkpoints tells of it, and so does health.
+    fn wait_until_bounded(&self) {
+        let mut group = self.group.lock();
+        let failed = group.failed;
+        while self.is_out_of_bounds() && group.failed == failed {
+            if group.is_running {
+                self.has_synced.wait(&mut group);
+            } else {
+                let _ = self.sync_with(&mut group);
+            }
+        }
+    }
+
+    fn is_out_of_bounds(&self) -> bool {
+        let since = self.unsynced_since.load(Ordering::Relaxed);
+        let is_late = since != 0 && coarse_millis().saturating_sub(since) > UNSYNCED_MILLIS_MAX;
+        is_late || self.unsynced_bytes.load(Ordering::Relaxed) > UNSYNCED_BYTES_MAX
     }
 
     /// With [`Durability::Group`], waits until every change that has ended is on the disk.
@@ -243,18 +258,31 @@ impl Checkpoints {
                 self.has_synced.wait(&mut group);
                 continue;
             }
-            group.is_running = true;
-            let synced = MutexGuard::unlocked(&mut group, || self.sync());
-            group.is_running = false;
-            group.failed += u64::from(synced.is_err());
-            self.has_synced.notify_all();
-            synced?;
+            self.sync_with(&mut group)?;
         }
         Ok(())
     }
 
+    /// Makes a sync that begins after this call.
     fn sync(&self) -> Result<(), StoreError> {
-        let _one_at_a_time = self.syncing.lock();
+        let mut group = self.group.lock();
+        while group.is_running {
+            self.has_synced.wait(&mut group);
+        }
+        self.sync_with(&mut group)
+    }
+
+    /// Makes a sync, and tells all that wait for one. None is under way.
+    fn sync_with(&self, group: &mut MutexGuard<'_, Group>) -> Result<(), StoreError> {
+        group.is_running = true;
+        let synced = MutexGuard::unlocked(group, || self.sync_alone());
+        group.is_running = false;
+        group.failed += u64::from(synced.is_err());
+        self.has_synced.notify_all();
+        synced
+    }
+
+    fn sync_alone(&self) -> Result<(), StoreError> {
         let is_recovering = self.is_recovering.load(Ordering::Acquire);
         if self.suspect_since().is_some() && !is_recovering {
             return Err(StoreError::SyncFailed);
@@ -573,7 +601,7 @@ mod tests {
         assert_eq!(store(UNSYNCED_BYTES_MAX), (1, 0), "and then callers wait");
         assert_eq!(store(2 * UNSYNCED_BYTES_MAX), (1, 2 * UNSYNCED_BYTES_MAX), "a large blob");
         assert_eq!(store(1), (2, 0));
-        let long_ago = coarse_millis() - UNSYNCED_TIME_MAX.as_millis() as u64 - 1;
+        let long_ago = coarse_millis() - UNSYNCED_MILLIS_MAX - 1;
         assert_eq!(store(1), (2, 1));
         checkpoints.unsynced_since.store(long_ago, Ordering::Relaxed);
         assert_eq!(store(1), (3, 0));

@@ -8,7 +8,7 @@ use model::Chain;
 use rustix::fs::CWD;
 use rustix::process::{Resource, getrlimit};
 use sandbox::Controllers;
-use store::{Store, StoreOptions};
+use store::{Journal, Store, StoreOptions};
 use sys::proc_file;
 
 use super::cures;
@@ -171,12 +171,27 @@ fn trials(parent: &Path) -> anyhow::Result<Vec<Finding>> {
         remedy: "choose another --root: a writable directory on ext4, xfs or btrfs",
     }];
     if let Ok(store) = store {
+        findings.push(journal(Journal::of(store.work_dirfd())));
         findings.extend(input_roots(&store));
         store.close().context("closing the store of the trial")?;
     }
     findings.push(sandbox());
     findings.push(runtimes(directory.path()));
     Ok(findings)
+}
+
+fn journal(found: Journal) -> Finding {
+    Finding {
+        feature: "a file system that survives a power loss".to_owned(),
+        state: match found {
+            Journal::Present => Ok(String::new()),
+            Journal::Unknown => Ok("not known".to_owned()),
+            Journal::Absent => Err("ext4 without a journal".to_owned()),
+        },
+        weight: Weight::Wanted,
+        cost: "a power loss can cost blobs that were stored long before, whatever --durability says",
+        remedy: "unmount it and run `tune2fs -O has_journal` on its device, or choose another --root",
+    }
 }
 
 fn input_roots(store: &Store) -> Vec<Finding> {
