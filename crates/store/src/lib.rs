@@ -18,6 +18,7 @@
 //!          └─ Checkpoints  syncs every few seconds, knows what a crash may have torn
 //! ```
 
+mod account_file;
 mod action_cache;
 mod adopt;
 mod blob_path;

@@ -83,6 +83,7 @@ impl Opening {
             return Ok(());
         }
         self.scan.log();
+        self.evictor.space.settle_all();
         // First of all: what comes now writes, and the disk may be full.
         self.evictor.make_room(0);
         self.record().map_err(|source| OpenError::Recovery { path: self.path.clone(), source })?;

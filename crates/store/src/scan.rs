@@ -173,10 +173,8 @@ impl Filler {
 
     /// Charges what the files of a part cost, in place of what the index file says that they do.
     fn settle_account(&self, part: usize, cost_bytes: u64) {
-        self.space.add(cost_bytes);
-        if let Some(file) = &self.file {
-            self.space.release(file.entry(self.kind, part).cost_bytes);
-        }
+        let recorded = self.file.as_ref().map(|file| file.entry(self.kind, part).cost_bytes);
+        self.space.settle(cost_bytes, recorded.unwrap_or(0));
     }
 }
 

@@ -46,6 +46,9 @@ pub(crate) struct Space {
     block_bytes: u64,
     reserve: Reserve,
     used: AtomicU64,
+    /// The part of it that is known from an earlier server's account only: files in directories that are
+    /// still to be listed.
+    unlisted: AtomicU64,
     /// Charged since the file system was looked at.
     unchecked: AtomicU64,
     trouble: Trouble,
@@ -90,6 +93,7 @@ impl Space {
             block_bytes: disk.f_frsize.max(512),
             reserve: Reserve::of(&disk),
             used: AtomicU64::new(0),
+            unlisted: AtomicU64::new(0),
             unchecked: AtomicU64::new(0),
             trouble: Trouble::default(),
             is_asked: AtomicBool::new(false),
@@ -138,6 +142,31 @@ impl Space {
     /// Charges what is on the disk already.
     pub(crate) fn add(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Charges what an earlier server had in its account beyond what is known now.
+    pub(crate) fn add_unlisted(&self, used_by_account: u64) {
+        let bytes = used_by_account.saturating_sub(self.used());
+        self.unlisted.fetch_add(bytes, Ordering::Relaxed);
+        self.add(bytes);
+    }
+
+    /// Charges what the files of a directory cost, in place of what the index file said.
+    pub(crate) fn settle(&self, cost_bytes: u64, recorded_bytes: u64) {
+        self.add(cost_bytes);
+        self.release(recorded_bytes);
+        self.release_unlisted(cost_bytes.saturating_sub(recorded_bytes));
+    }
+
+    /// Every directory is listed.
+    pub(crate) fn settle_all(&self) {
+        self.release_unlisted(u64::MAX);
+    }
+
+    fn release_unlisted(&self, bytes_max: u64) {
+        let less = |unlisted: u64| Some(unlisted.saturating_sub(bytes_max));
+        let before = self.unlisted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        self.release(before.map_or(0, |before| before.min(bytes_max)));
     }
 
     /// Gives back what was charged.
@@ -374,6 +403,23 @@ mod tests {
         assert_eq!(space.used(), 0);
         space.charge_file(1).expect("charged").keep();
         assert_eq!(space.used(), cost);
+    }
+
+    #[test]
+    fn an_earlier_account_stands_until_the_directories_are_listed() {
+        let space = space(None);
+        space.add(100); // As the index file has it: 40 and 60.
+        space.add_unlisted(130);
+        assert_eq!(space.used(), 130);
+        space.settle(60, 40);
+        assert_eq!(space.used(), 130, "20 of the 30 are found");
+        space.settle(50, 60);
+        assert_eq!(space.used(), 120, "others are gone");
+        space.settle_all();
+        assert_eq!(space.used(), 110, "what there is");
+        space.settle_all();
+        space.add_unlisted(50);
+        assert_eq!(space.used(), 110);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, fstat, statat};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use crate::account_file::AccountFile;
 use crate::action_cache::{ActionCache, ENTRY_MODE};
 use crate::cas::{BLOB_MODE, BlobDirectory, Cas};
 use crate::checkpoint::{Checkpoints, Durability};
@@ -140,6 +141,7 @@ pub struct Store {
     work_path: PathBuf,
     scan: Arc<Scan>,
     tier: OnceLock<Arc<dyn Tier>>,
+    account: Arc<AccountFile>,
     /// Last, because dropping it unlocks the root.
     root: Root,
 }
@@ -209,6 +211,10 @@ impl Store {
             Arc::clone(&space),
         );
         space.add(cas.quarantine_state().bytes());
+        let account = Arc::new(AccountFile::open(&root.directory, Arc::clone(&space)));
+        if in_background {
+            space.add_unlisted(account.read().unwrap_or(0));
+        }
         let action_cache = ActionCache::new(
             root.publisher(&root.action_cache, "entry", ENTRY_MODE)?,
             FunctionDirectories::new(root.share(&root.action_cache)?, &root.functions),
@@ -258,8 +264,13 @@ impl Store {
             .map_err(|e| OpenError::io("start the thread that syncs", &path, e))?;
         let recorder =
             Recorder { writer: index_writer(&evictor)?, last: Mutex::new(Instant::now()) };
+        let noted = Arc::clone(&account);
+        let upkeep = move || {
+            recorder.record_now_and_then();
+            noted.write();
+        };
         let evictor_thread = evictor
-            .spawn(move || recorder.record_now_and_then())
+            .spawn(upkeep)
             .map_err(|e| OpenError::io("start the thread that evicts", &path, e))?;
         let scrub = match options.scrub_period {
             Some(period) => {
@@ -286,6 +297,7 @@ impl Store {
             work_path: path.join("work"),
             scan,
             tier: OnceLock::new(),
+            account,
             root,
         }))
     }
@@ -435,7 +447,10 @@ impl Store {
             tracing::error!("the thread that evicts panicked");
         }
         let thread = self.checkpoint_thread.lock().take();
-        self.checkpoints.close(thread, || self.opening.index.write(true))
+        self.checkpoints.close(thread, || {
+            self.opening.index.write(true);
+            self.account.write();
+        })
     }
 }
 

@@ -28,7 +28,7 @@ fn kept(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     for file in files(root) {
         let path = file.strip_prefix(root).expect("below it").to_owned();
         // These tell of a server or of times.
-        if !["lock", "state", "index"].iter().any(|name| path == Path::new(name)) {
+        if !["lock", "state", "index", "used"].iter().any(|name| path == Path::new(name)) {
             kept.push((path, fs::read(&file).expect("a file")));
         }
     }

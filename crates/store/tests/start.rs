@@ -183,3 +183,26 @@ fn a_store_that_is_closed_while_it_opens_can_be_opened_again() {
     assert_eq!(store.cas().missing(&digests), []);
     assert_eq!(store.stats().removed_at_open, 0);
 }
+
+#[test]
+fn the_account_of_a_killed_server_is_that_of_its_last_second() {
+    let (root, _) = closed();
+    let store = begin(root.path());
+    wait(&store);
+    let before = store.stats().used_bytes;
+    for number in 2000..2500 {
+        store.cas().put(SHA256, &content(number)).expect("stored");
+    }
+    let used = store.stats().used_bytes;
+    assert!(used > before);
+    let noted = format!("actiond used 1\nbytes {used:020}\n");
+    while fs::read_to_string(root.path().join("used")).ok().as_deref() != Some(&noted) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    // The index is that of the start.
+    let left = snapshot(root.path());
+    let after = begin(left.path());
+    assert!(after.stats().used_bytes >= used, "before the directories were listed as well");
+    wait(&after);
+    assert_eq!(after.stats().used_bytes, used, "and nothing is charged twice");
+}
