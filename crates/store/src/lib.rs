@@ -34,6 +34,8 @@ mod function_directories;
 pub mod fuzzing;
 mod hash_disk;
 mod hash_file;
+#[cfg(test)]
+mod hit_rates;
 mod index;
 mod index_file;
 mod losses;
