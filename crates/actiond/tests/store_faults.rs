@@ -1,8 +1,12 @@
 //! The daemon under load on a disk that loses power and fails: what it acknowledged is there or is missing,
 //! as `docs/storage-format.md` says, and is never false.
 //!
-//! `ACTIOND_FAULT_ROUNDS` is the number of faults (`cargo xtask e2e faults --rounds N`), and
-//! `ACTIOND_FAULT_SEED` the first seed; each round prints its own.
+//! The environment says what a run is made of; `cargo xtask e2e faults` sets it:
+//!
+//! - `ACTIOND_FAULT_ROUNDS`: the number of faults, of all kinds in turn.
+//! - `ACTIOND_FAULT_KILLS`, `ACTIOND_FAULT_CUTS`: in place of it, the number of killed servers and of power cuts.
+//! - `ACTIOND_FAULT_FILE_SYSTEM`: `ext4`, `xfs`, `btrfs` or `ext4-without-journal`.
+//! - `ACTIOND_FAULT_SEED`: the first seed. Each disk has its own, which is printed.
 
 mod faulty_disk;
 
@@ -45,6 +49,47 @@ enum Fault {
     Reads,
 }
 
+/// The file system on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FileSystem {
+    Ext4,
+    /// It is repaired after each power cut.
+    Ext4WithoutJournal,
+    Xfs,
+    Btrfs,
+}
+
+impl FileSystem {
+    fn of_environment() -> anyhow::Result<Self> {
+        match std::env::var("ACTIOND_FAULT_FILE_SYSTEM").as_deref() {
+            Err(std::env::VarError::NotPresent) | Ok("ext4") => Ok(Self::Ext4),
+            Ok("ext4-without-journal") => Ok(Self::Ext4WithoutJournal),
+            Ok("xfs") => Ok(Self::Xfs),
+            Ok("btrfs") => Ok(Self::Btrfs),
+            other => bail!("ACTIOND_FAULT_FILE_SYSTEM: {other:?}"),
+        }
+    }
+
+    /// The program that makes it, with its arguments.
+    fn maker(self) -> &'static str {
+        match self {
+            Self::Ext4 => "mkfs.ext4 -q -F -E nodiscard",
+            Self::Ext4WithoutJournal => "mkfs.ext4 -q -F -E nodiscard -O ^has_journal",
+            Self::Xfs => "mkfs.xfs -q -f -K",
+            Self::Btrfs => "mkfs.btrfs -q -f -K",
+        }
+    }
+
+    /// The name of the kernel's driver.
+    fn driver(self) -> &'static str {
+        match self {
+            Self::Ext4 | Self::Ext4WithoutJournal => "ext4",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+        }
+    }
+}
+
 const FAULTS: [Fault; 4] = [Fault::PowerCut, Fault::Kill, Fault::Writes, Fault::Reads];
 
 /// Something that the server acknowledged.
@@ -72,15 +117,21 @@ struct Place {
     directory: tempfile::TempDir,
     namespace: String,
     server: Option<JoinHandle<()>>,
+    file_system: FileSystem,
 }
 
 impl Place {
-    fn new(kit: &Kit, seed: u64) -> anyhow::Result<Self> {
+    fn new(kit: &Kit, seed: u64, file_system: FileSystem) -> anyhow::Result<Self> {
         kit.only_on_the_host("the disk of a guest is a file of the host")?;
         if !std::path::Path::new("/dev/fuse").exists() {
             testkit::skip("there is no /dev/fuse")?;
         }
-        for program in ["nsenter", "mkfs.ext4"] {
+        let known = std::fs::read_to_string("/proc/filesystems")?;
+        if !known.split_whitespace().any(|name| name == file_system.driver()) {
+            testkit::skip(format!("this kernel has no {}", file_system.driver()))?;
+        }
+        let (maker, _) = file_system.maker().split_once(' ').context("a program and arguments")?;
+        for program in ["nsenter", maker] {
             if Command::new(program).arg("--help").output().is_err() {
                 testkit::skip(format!("{program} is not installed"))?;
             }
@@ -110,8 +161,8 @@ impl Place {
         let thread = told.recv().context("the thread of the disk")?.context("mounting the disk")?;
         let namespace =
             format!("/proc/{}/task/{}/ns/mnt", std::process::id(), thread.as_raw_nonzero());
-        let place = Self { disk, directory, namespace, server: Some(server) };
-        place.run("mkfs.ext4 -q -F -E nodiscard \"$FUSE/$DISK\"")?;
+        let place = Self { disk, directory, namespace, server: Some(server), file_system };
+        place.run(&format!("{} \"$FUSE/$DISK\"", file_system.maker()))?;
         place.mount()?;
         Ok(place)
     }
@@ -130,6 +181,17 @@ impl Place {
 
     fn mount(&self) -> anyhow::Result<()> {
         self.run("mount -o loop \"$FUSE/$DISK\" \"$ROOT\"")
+    }
+
+    /// Repairs a file system that has no journal to do it by. Exit code 1 says that there was something to
+    /// repair.
+    fn repair(&self) -> anyhow::Result<()> {
+        match self.file_system {
+            FileSystem::Ext4WithoutJournal => {
+                self.run("e2fsck -fy \"$FUSE/$DISK\" || test $? -eq 1")
+            }
+            FileSystem::Ext4 | FileSystem::Xfs | FileSystem::Btrfs => Ok(()),
+        }
     }
 
     /// Unmounts the file system as soon as nobody uses it.
@@ -298,7 +360,7 @@ async fn faults_of_a_disk(
     faults: &[Fault],
 ) -> anyhow::Result<()> {
     let mut numbers = Numbers::new(seed);
-    let place = Place::new(kit, seed)?;
+    let place = Place::new(kit, seed, FileSystem::of_environment()?)?;
     let (mut told, next) = (Told::new(), Arc::new(AtomicU64::new(0)));
     let mut daemon = place.start(kit, durability).await?;
     for &fault in faults {
@@ -339,6 +401,7 @@ async fn faults_of_a_disk(
             place.unmount().await?;
             if fault == Fault::PowerCut {
                 place.disk.power_on();
+                place.repair()?;
             }
             place.mount()?;
         }
@@ -388,15 +451,44 @@ fn variable(name: &str) -> anyhow::Result<Option<u64>> {
     }
 }
 
-/// All rounds of a case.
-async fn run(kit: Kit, durability: &str, faults: &[Fault]) -> Outcome {
-    let rounds = variable("ACTIOND_FAULT_ROUNDS")?.unwrap_or(ROUNDS);
+/// The faults of a case that makes these kinds of faults.
+fn plan(kinds: &[Fault]) -> anyhow::Result<Vec<Fault>> {
+    let kills = variable("ACTIOND_FAULT_KILLS")?;
+    let cuts = variable("ACTIOND_FAULT_CUTS")?;
+    if kills.is_none() && cuts.is_none() {
+        let rounds = variable("ACTIOND_FAULT_ROUNDS")?.unwrap_or(ROUNDS);
+        return Ok(kinds.iter().copied().cycle().take(rounds as usize).collect());
+    }
+    let mut left = [(Fault::PowerCut, cuts.unwrap_or(0)), (Fault::Kill, kills.unwrap_or(0))];
+    left.iter_mut().filter(|(kind, _)| !kinds.contains(kind)).for_each(|(_, count)| *count = 0);
+    let mut faults = Vec::new();
+    while left.iter().any(|(_, count)| *count > 0) {
+        for (kind, count) in left.iter_mut().filter(|(_, count)| *count > 0) {
+            faults.push(*kind);
+            *count -= 1;
+        }
+    }
+    Ok(faults)
+}
+
+/// All faults of a case.
+async fn run(kit: Kit, durability: &str, kinds: &[Fault]) -> Outcome {
     let first_seed = variable("ACTIOND_FAULT_SEED")?.unwrap_or(1);
-    let faults: Vec<_> = faults.iter().copied().cycle().take(rounds as usize).collect();
+    let faults = plan(kinds)?;
     for (seed, faults) in (first_seed..).zip(faults.chunks(FAULTS_PER_DISK as usize)) {
         let ran = faults_of_a_disk(&kit, seed, durability, faults).await;
         ran.with_context(|| format!("ACTIOND_FAULT_SEED={seed}"))?;
     }
+    let count = |kind| faults.iter().filter(|fault| **fault == kind).count();
+    eprintln!(
+        "{durability} on {:?}: {} killed servers, {} power cuts, {} times failing writes, {} times \
+         failing reads",
+        FileSystem::of_environment()?,
+        count(Fault::Kill),
+        count(Fault::PowerCut),
+        count(Fault::Writes),
+        count(Fault::Reads),
+    );
     Ok(())
 }
 

@@ -96,12 +96,8 @@ pub(crate) struct Arguments {
     /// Give the daemon one more flag, such as `--daemon-flag=--input-root-strategy=bind`.
     #[arg(long = "daemon-flag", value_name = "FLAG", allow_hyphen_values = true)]
     daemon_flags: Vec<OsString>,
-    /// With `faults`: the number of faults of each kind of durability.
-    #[arg(long, default_value_t = 100)]
-    rounds: u64,
-    /// With `faults`: the first seed.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    #[command(flatten)]
+    faults: faults::Faults,
     /// The suites that take long too. With `vm`: everything that `serve` passes, which takes half an hour
     /// under emulation.
     #[arg(long)]
@@ -199,7 +195,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return upstream::run();
     }
     if arguments.clients == [FAULTS] {
-        return faults::run(arguments.rounds, arguments.seed);
+        return faults::run(&arguments.faults);
     }
     let clients = chosen(arguments)?;
     if clients.is_empty() {
