@@ -28,7 +28,7 @@ mod child;
 mod server;
 mod signals;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -162,7 +162,7 @@ impl<'a> Session<'a> {
             Ok(command) => command,
             Err(error) => {
                 eprintln!("linux-actiond: {}: {error}", program.display());
-                let is_missing = error.kind() == ErrorKind::NotFound;
+                let is_missing = is_missing(&error, program, std::env::var_os("PATH").as_deref());
                 return Ok(if is_missing { Status::NotFound } else { Status::NotExecutable });
             }
         };
@@ -176,6 +176,19 @@ impl<'a> Session<'a> {
                 }
             }
         }
+    }
+}
+
+/// Whether a command could not be executed because it is not there. For a name in `PATH`, execvp(3) says
+/// EACCES as soon as one directory can't be searched, such as one of another user.
+fn is_missing(error: &std::io::Error, program: &OsStr, path: Option<&OsStr>) -> bool {
+    match error.kind() {
+        ErrorKind::NotFound => true,
+        ErrorKind::PermissionDenied if !program.as_encoded_bytes().contains(&b'/') => {
+            let directories = path.into_iter().flat_map(std::env::split_paths);
+            !directories.map(|directory| directory.join(program)).any(|file| file.exists())
+        }
+        _ => false,
     }
 }
 
@@ -197,6 +210,22 @@ fn write_bazelrc(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_that_can_not_be_searched_does_not_have_the_command() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("there"), "").unwrap();
+        let path = std::env::join_paths(["/nowhere".as_ref(), directory.path()]).unwrap();
+        let check = |kind: ErrorKind, program: &str, expected: bool| {
+            let found = is_missing(&kind.into(), program.as_ref(), Some(&path));
+            assert_eq!(found, expected, "{kind}: {program}");
+        };
+        check(ErrorKind::NotFound, "absent", true);
+        check(ErrorKind::PermissionDenied, "absent", true);
+        check(ErrorKind::PermissionDenied, "there", false);
+        check(ErrorKind::PermissionDenied, "/nowhere/absent", false);
+        check(ErrorKind::InvalidInput, "absent", false);
+    }
 
     #[test]
     fn exit_codes_are_those_of_shells() {
