@@ -1,7 +1,8 @@
 //! Reads the files that decide who may do what: tokens, certificates and keys.
 //!
 //! Such a file must belong to root or to the user of this process, and no one else may be able to change
-//! it. A file with a secret must not be readable by all users either.
+//! it. A file with a secret must not be readable by all users either. In a user namespace root's files can't be
+//! told from those of most other users, and only files of this process's user are read.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -48,6 +49,13 @@ pub enum TrustedFileError {
         .0.display()
     )]
     NotOurs(PathBuf),
+    /// In a user namespace, the owner can't be told from other users.
+    #[error(
+        "{} belongs to root or to another user, which a server in a user namespace can't tell apart; give it to \
+         the user that starts the server, or a copy of it",
+        .0.display()
+    )]
+    UnknownOwner(PathBuf),
     /// Every user can read the secret.
     #[error("{} contains a private key that every user can read; chmod o-r it", .0.display())]
     Exposed(PathBuf),
@@ -58,6 +66,9 @@ pub(crate) fn read(path: &Path, content: Content) -> Result<Vec<u8>, TrustedFile
     let failed = |source| TrustedFileError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     let status = rustix::fs::fstat(&file).map_err(|errno| failed(errno.into()))?;
+    if sys::user_namespace::is_unknown_owner(status.st_uid) {
+        return Err(TrustedFileError::UnknownOwner(path.to_owned()));
+    }
     let is_ours = status.st_uid == 0 || status.st_uid == rustix::process::geteuid().as_raw();
     if !is_ours || status.st_mode & WRITABLE_BY_OTHERS != 0 {
         return Err(TrustedFileError::NotOurs(path.to_owned()));

@@ -118,6 +118,12 @@ pub(crate) async fn open(arguments: &ServeArgs) -> anyhow::Result<Doors> {
             .anonymous(arguments.insecure)
             .with_context(|| format!("listening on {endpoint}"))?;
         let owners = arguments.tcp_owner_only.map(|choice| Owners { also: choice.0 });
+        let also = owners.and_then(|owners| owners.also);
+        ensure!(
+            also.is_none() || sys::user_namespace::is_initial(),
+            "--tcp-owner-only=USER needs root: in a user namespace this server can tell its own user from \
+             others, and no others from each other; use --tcp-owner-only, or a socket with --listen=unix:PATH"
+        );
         ensure!(
             owners.is_none() || listener.is_local(),
             "listening on {endpoint}: --tcp-owner-only tells users of this machine apart, and others \

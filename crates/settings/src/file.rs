@@ -52,6 +52,13 @@ pub enum FileError {
         .0.display()
     )]
     NotOurs(PathBuf),
+    /// In a user namespace, the owner can't be told from other users.
+    #[error(
+        "the configuration file {} belongs to root or to another user, which a server in a user namespace can't \
+         tell apart; start the server again to have it read, or give it to the user that starts the server",
+        .0.display()
+    )]
+    UnknownOwner(PathBuf),
     /// The text is not TOML.
     #[error("{}:{line}: {message}", path.display())]
     Syntax {
@@ -83,6 +90,9 @@ pub(crate) fn read(path: &Path, user: u32) -> Result<Vec<Entry>, FileError> {
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     let is_ours = metadata.uid() == 0 || metadata.uid() == user;
+    if metadata.is_file() && sys::user_namespace::is_unknown_owner(metadata.uid()) {
+        return Err(FileError::UnknownOwner(path.to_owned()));
+    }
     if metadata.is_file() && !(is_ours && metadata.mode() & WRITABLE_BY_OTHERS == 0) {
         return Err(FileError::NotOurs(path.to_owned()));
     }

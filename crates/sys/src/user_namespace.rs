@@ -19,6 +19,20 @@ pub fn maps(id: u32) -> bool {
     })
 }
 
+/// Whether a file whose owner is shown as `id` may belong to a user who does not exist here: the kernel shows all
+/// of them, root of the initial namespace included, as one id (user_namespaces(7)).
+pub fn is_unknown_owner(id: u32) -> bool {
+    id == overflow_id() && !is_initial()
+}
+
+/// The id of users who don't exist in a namespace.
+fn overflow_id() -> u32 {
+    /// DEFAULT_OVERFLOWUID of the kernel.
+    const DEFAULT: u32 = 65_534;
+    let id = proc_file::read(CWD, "/proc/sys/kernel/overflowuid");
+    id.ok().and_then(|id| id.trim().parse().ok()).unwrap_or(DEFAULT)
+}
+
 /// A run of ids that exist in a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Extent {
@@ -61,6 +75,12 @@ mod tests {
         check("         0          0 4294967295\n", 65534, true);
         check("nonsense\n", 0, false);
         check("", 0, false);
+    }
+
+    #[test]
+    fn only_the_overflow_id_can_be_of_unknown_owners() {
+        assert!(!is_unknown_owner(0));
+        assert_eq!(is_unknown_owner(overflow_id()), !is_initial());
     }
 
     #[test]
