@@ -23,7 +23,7 @@ pub const COMPILER: Need = Need {
     why: "compiles C and links every Rust program",
 };
 
-const NEEDS: [Need; 14] = [
+const NEEDS: [Need; 15] = [
     COMPILER,
     Need { program: "git", package: "git", why: "tells the time of a release's commit" },
     Need { program: "strip", package: "binutils", why: "takes the symbols out of a release" },
@@ -47,7 +47,16 @@ const NEEDS: [Need; 14] = [
         package: "mmdebstrap",
         why: "makes the roots that real clients live in",
     },
-    Need { program: "bwrap", package: "bubblewrap", why: "enters them" },
+    Need {
+        program: "bwrap",
+        package: "bubblewrap",
+        why: "enters them, and is a container in tests",
+    },
+    Need {
+        program: "newuidmap",
+        package: "uidmap",
+        why: "gives actions a user of their own where an ordinary user starts the daemon",
+    },
     Need { program: "dpkg-deb", package: "dpkg", why: "builds their stub packages" },
     Need {
         program: "gpg",

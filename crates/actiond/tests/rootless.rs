@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
-use testkit::{Daemon, DaemonBuilder, Kit, Outcome, eventually, skip};
+use rustix::process::Signal;
+use testkit::{Daemon, DaemonBuilder, Kit, Outcome, StartAs, eventually, skip};
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     an_ordinary_user_runs_actions,
@@ -19,6 +20,11 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     in_a_container_that_allows_none_it_says_so,
     where_there_are_no_user_namespaces_it_says_so,
     the_doctor_tells_what_an_ordinary_user_has,
+    files_of_root_are_not_trusted_by_a_server_that_can_not_tell,
+    a_port_for_its_owner_knows_no_other_user,
+    subordinate_ids_give_actions_a_user_of_their_own,
+    the_doctor_tells_of_subordinate_ids,
+    what_the_mappers_refuse_is_told,
 }
 
 /// No account has it, and none needs to.
@@ -373,5 +379,194 @@ async fn the_doctor_tells_what_an_ordinary_user_has(kit: Kit) -> Outcome {
     let output = Command::new(kit.binary()).arg("doctor").output()?;
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("yes  user namespaces for ordinary users"), "{said}");
+    Ok(())
+}
+
+/// Starts a daemon that must not come up on its root directory, and returns what it says.
+async fn refused(builder: DaemonBuilder) -> anyhow::Result<String> {
+    match builder.start().await {
+        Ok(daemon) => anyhow::bail!("it serves:\n{}", daemon.log()),
+        Err(error) => Ok(format!("{error:#}")),
+    }
+}
+
+/// In a user namespace root's files look like those of most other users.
+async fn files_of_root_are_not_trusted_by_a_server_that_can_not_tell(kit: Kit) -> Outcome {
+    on_the_host(&kit)?;
+    let home = Home::new(&kit)?;
+    let file = |name: &str, text: &str| -> anyhow::Result<PathBuf> {
+        let path = home.directory.path().join(name);
+        std::fs::write(&path, text)?;
+        Ok(path)
+    };
+    let tokens = file("tokens.toml", "")?;
+    let flag = format!("--token-file={}", tokens.display());
+    let said = refused(home.daemon(&kit, AS_USER).flag(&flag)).await?;
+    for part in ["tokens.toml", "in a user namespace can't tell apart", "give it to"] {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+    chown(&tokens, Some(USER), Some(USER))?;
+    let daemon = home.daemon(&kit, AS_USER).flag(&flag).start().await?;
+    drop(daemon);
+
+    // The configuration is read before there is a namespace, and again in it.
+    let config = file("config.toml", "jobs = 1\n")?;
+    let flag = format!("--config={}", config.display());
+    let daemon = home.daemon(&kit, AS_USER).flag(&flag).start().await?;
+    daemon.signal(Signal::HUP)?;
+    let reason = "config.toml belongs to root or to another user";
+    eventually("it says that it can't read its configuration", || {
+        Ok(daemon.log().contains(reason))
+    })
+    .await?;
+    chown(&config, Some(USER), Some(USER))?;
+    std::fs::write(&config, "jobs = 2\n")?;
+    daemon.signal(Signal::HUP)?;
+    eventually("it reads it", || Ok(daemon.log().contains("jobs"))).await?;
+    // The default of the root directory is not another one because the user is root there.
+    assert!(!daemon.log().contains("[\"root\""), "{}", daemon.log());
+    Ok(())
+}
+
+/// All users but its own look alike to the server, so another one can't be named.
+async fn a_port_for_its_owner_knows_no_other_user(kit: Kit) -> Outcome {
+    on_the_host(&kit)?;
+    let home = Home::new(&kit)?;
+    for other in ["1", "65534"] {
+        let flag = format!("--tcp-owner-only={other}");
+        let said = refused(home.daemon(&kit, AS_USER).flag(flag)).await?;
+        assert!(said.contains("--tcp-owner-only=USER needs root"), "{said}");
+    }
+    let daemon = home.daemon(&kit, AS_USER).flag("--tcp-owner-only").start().await?;
+    let connect = |user: u32| -> anyhow::Result<bool> {
+        // A server that closes the connection is seen as the end of what it sends; one that does not
+        // answers the beginning of HTTP/2 with its settings.
+        let script = format!(
+            "exec 3<> /dev/tcp/127.0.0.1/{}; printf 'PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n\\0\\0\\0\\4\\0\\0\\0\\0\\0' >&3; \
+             timeout 60 head -c 1 <&3 | wc -c",
+            daemon.address().port()
+        );
+        let id = user.to_string();
+        let words = ["--reuid", &id, "--regid", &id, "--clear-groups", "bash", "-c", &script];
+        let output = Command::new("setpriv").args(words).output().context("running setpriv")?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim() == "1")
+    };
+    assert!(connect(USER)?, "its own user\n{}", daemon.log());
+    assert!(!connect(USER + 1)?, "another user");
+    assert!(!connect(65_534)?, "nobody");
+    Ok(())
+}
+
+/// A daemon with subordinate ids, or the reason to skip a case of them.
+fn with_subordinate_ids(kit: &Kit, home: &Home) -> anyhow::Result<DaemonBuilder> {
+    ensure_mappers()?;
+    Ok(kit.daemon().through(StartAs::SubordinateIds.words()).root(home.root()).host_rootfs())
+}
+
+fn ensure_mappers() -> Outcome {
+    for program in ["newuidmap", "newgidmap"] {
+        if Command::new(program).output().is_err() {
+            return skip(format!("{program} is not installed (package uidmap)"));
+        }
+    }
+    Ok(())
+}
+
+async fn subordinate_ids_give_actions_a_user_of_their_own(kit: Kit) -> Outcome {
+    on_the_host(&kit)?;
+    let home = Home::new(&kit)?;
+    let mut daemon = with_subordinate_ids(&kit, &home)?.start().await?;
+    expect_log(&daemon, "actions run as a user of their own");
+    let client = daemon.client();
+    let script = "id -u; stat -c '%u %a' in .; (echo x > in) 2>/dev/null || echo not written; \
+        chmod 666 in 2>/dev/null || echo not changed; mkdir tree; echo made > tree/out";
+    let action = || client.action(script).input("in", "x\n").output("tree/out").output("in");
+    let run = action().run().await?;
+    let expected = "65534\n0 644\n65534 755\nnot written\nnot changed\n";
+    assert_eq!(run.succeeded().await?.stdout().await?, expected);
+    assert_eq!(run.file("tree/out").await?, "made\n");
+    // For the host the action is neither the user nor nobody.
+    let _running = client.action("exec sleep 3602").start().await?;
+    let mut action_user = None;
+    eventually("the action runs", || {
+        let sleeper = descendants(daemon.pid())?
+            .into_iter()
+            .find(|pid| command_line(*pid).starts_with("sleep\u{0}3602"));
+        action_user = sleeper.and_then(|pid| std::fs::metadata(format!("/proc/{pid}")).ok());
+        Ok(action_user.is_some())
+    })
+    .await?;
+    assert_eq!(action_user.context("its process")?.uid(), 2_000_000);
+    // A blob is the user's, whoever made the file.
+    let digest = run.output_file("tree/out")?.digest.clone().context("a digest")?;
+    let path = daemon.store()?.join("cas/blobs/sha256").join(&digest.hash[..2]).join(&digest.hash);
+    let blob = std::fs::metadata(path)?;
+    assert_eq!((blob.uid(), blob.mode() & 0o7777), (USER, 0o444));
+    daemon.kill()?;
+    let mut daemon = daemon.successor().start().await?;
+    assert!(
+        daemon
+            .client()
+            .action(script)
+            .input("in", "x\n")
+            .output("tree/out")
+            .output("in")
+            .run()
+            .await?
+            .from_cache()
+    );
+    daemon.terminate()?;
+    let status = daemon.wait()?;
+    assert!(status.success(), "{status}\n{}", daemon.log());
+    // Also what the killed one left of another user.
+    let gone = as_user(&format!("rm -r '{}'", home.root().display()))?;
+    assert!(gone.status.success(), "{}", String::from_utf8_lossy(&gone.stderr));
+    Ok(())
+}
+
+fn doctor_of(kit: &Kit, home: &Home, words: &[std::ffi::OsString]) -> anyhow::Result<String> {
+    let mut doctor = Command::new(&words[0]);
+    doctor.args(&words[1..]).arg(kit.binary()).arg("doctor").arg("--root").arg(home.root());
+    let output = doctor.output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    Ok(said)
+}
+
+async fn the_doctor_tells_of_subordinate_ids(kit: Kit) -> Outcome {
+    on_the_host(&kit)?;
+    ensure_mappers()?;
+    let home = Home::new(&kit)?;
+    let said = doctor_of(&kit, &home, &StartAs::SubordinateIds.words())?;
+    for part in
+        ["in a user namespace", "yes  a user of their own for actions", "serve can run here"]
+    {
+        assert!(said.contains(part), "no {part:?} in\n{said}");
+    }
+    Ok(())
+}
+
+/// The file has ids, and newuidmap or newgidmap does not map them.
+async fn what_the_mappers_refuse_is_told(kit: Kit) -> Outcome {
+    on_the_host(&kit)?;
+    ensure_mappers()?;
+    let home = Home::new(&kit)?;
+    // A user without an account, whom newuidmap does not serve; ids that are given to the user.
+    let script = "set -e; bin=$1; shift; exec 9< \"$bin\"; ids=$(mktemp); echo 47110:2000000:1000 > \"$ids\"; \
+        chmod 644 \"$ids\"; for file in /etc/subuid /etc/subgid; do mount --bind \"$ids\" $file; done; rm \"$ids\"; \
+        exec setpriv --reuid=47110 --regid=47110 --clear-groups --inh-caps=-all /proc/self/fd/9 \"$@\"";
+    let namespace =
+        ["unshare", "--mount", "--propagation", "private", "bash", "-c", script, "as-user"];
+    let words: Vec<_> = namespace.map(Into::into).to_vec();
+    let said = doctor_of(&kit, &home, &words)?;
+    for part in
+        ["NO   a user of their own for actions  newuidmap and newgidmap refused", "/etc/subuid"]
+    {
+        assert!(said.contains(part), "no {part:?} in\n{said}");
+    }
+    let daemon = kit.daemon().through(words).root(home.root()).host_rootfs().start().await?;
+    expect_log(&daemon, "in a user namespace of one id");
+    let run = daemon.client().action("id -u").do_not_cache().run().await?;
+    assert_eq!(run.succeeded().await?.stdout().await?, "65534\n");
     Ok(())
 }

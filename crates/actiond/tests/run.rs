@@ -1,5 +1,6 @@
 //! The verb `run`: one command with a server, in all ways in which it can end.
 
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Output, Stdio};
@@ -7,7 +8,7 @@ use std::process::{Child, Command, ExitCode, Output, Stdio};
 use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use testkit::harness::{self, Case};
-use testkit::{Client, Kit, Outcome, eventually, skip};
+use testkit::{Client, Kit, Outcome, StartAs, eventually, skip};
 use tonic::transport::Endpoint;
 
 /// The first argument of this binary where it is the command, and a client of the server.
@@ -71,7 +72,7 @@ impl Scene {
     fn new(kit: &Kit, flags: &[&str], words: &[&str]) -> anyhow::Result<Self> {
         kit.only_on_the_host("this verb starts `serve`")?;
         let place = kit.daemon().directory()?;
-        let mut command = Command::new(kit.binary());
+        let mut command = program(kit);
         command.arg("run").args(flags).arg("--").args(words);
         command.env("ACTIOND_CONFIG", "/dev/null").env("TMPDIR", place.path());
         command.stdin(Stdio::null());
@@ -81,8 +82,23 @@ impl Scene {
     /// With this binary as the command, which is a client.
     fn with_client(kit: &Kit, flags: &[&str]) -> anyhow::Result<Self> {
         let this = std::env::current_exe()?;
-        let this = this.to_str().context("a path of UTF-8")?;
-        Self::new(kit, flags, &[this, CLIENT])
+        let mut scene = Self::new(kit, flags, &[])?;
+        // The user who runs it may not be able to reach it by its path, and has this descriptor.
+        if kit.start_as().is_some() {
+            let script = "exec \"$0\" \"$@\" 8< \"$CLIENT\"";
+            let mut command = Command::new("bash");
+            command.args(["-c", script]).arg(scene.command.get_program());
+            command.args(scene.command.get_args()).env("CLIENT", this);
+            for (name, value) in scene.command.get_envs() {
+                command.env(name, value.unwrap_or_default());
+            }
+            command.stdin(Stdio::null());
+            scene.command = command;
+            scene.command.args(["/proc/self/fd/8", CLIENT]);
+        } else {
+            scene.command.arg(this).arg(CLIENT);
+        }
+        Ok(scene)
     }
 
     fn run(&mut self) -> anyhow::Result<Output> {
@@ -102,6 +118,20 @@ impl Scene {
     fn is_empty(&self) -> anyhow::Result<bool> {
         Ok(std::fs::read_dir(self.place.path())?.next().is_none())
     }
+}
+
+/// The daemon's program, started as the kit does it.
+fn program(kit: &Kit) -> Command {
+    let words = kit.words();
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    command
+}
+
+/// The words as one line for a shell.
+fn quoted(words: &[OsString]) -> String {
+    let quote = |word: &OsString| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"));
+    words.iter().map(quote).collect::<Vec<_>>().join(" ")
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -182,6 +212,9 @@ async fn a_terminal_interrupts_the_command_once(kit: Kit) -> Outcome {
     if Command::new("script").arg("--version").output().is_err() {
         return skip("there is no script(1), which makes a terminal");
     }
+    if kit.start_as() == Some(StartAs::Container) {
+        return skip("the container's process ids are others than this test's");
+    }
     let place = kit.daemon().directory()?;
     let counter = place.path().join("counter");
     // SIGTERM comes after what was passed on before, and is passed on as well.
@@ -191,7 +224,7 @@ async fn a_terminal_interrupts_the_command_once(kit: Kit) -> Outcome {
         counter.display()
     );
     let run = Scene::new(&kit, &[], &["sh", "-c", "$INNER"])?;
-    let line = format!("exec '{}' run -- sh -c \"$INNER\"", kit.binary().display());
+    let line = format!("exec {} run -- sh -c \"$INNER\"", quoted(&kit.words()));
     let mut terminal = Command::new("script");
     terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env("INNER", inner);
     terminal

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::client::Client;
 use crate::gate::Gate;
 use crate::outcome::Skipped;
+use crate::start::{ORDINARY_USER, StartAs};
 use crate::vm::{self, Programs, Vm};
 use crate::wait::PATIENCE;
 
@@ -32,6 +34,8 @@ pub struct DaemonBuilder {
     binary: PathBuf,
     /// The program and its arguments that become the daemon, if it is not started as it is.
     through: Vec<OsString>,
+    /// The way in which an ordinary user starts it, if one does.
+    start_as: Option<StartAs>,
     verb: &'static str,
     /// Whether it is a VM that stands for a daemon on this machine, as no case knows.
     stands_for_serve: bool,
@@ -68,6 +72,7 @@ impl DaemonBuilder {
         Self {
             binary,
             through,
+            start_as: None,
             verb: "serve",
             stands_for_serve: false,
             listen: LOOPBACK,
@@ -75,6 +80,11 @@ impl DaemonBuilder {
             flags,
             root,
         }
+    }
+
+    /// Has an ordinary user start it in that way.
+    pub(crate) fn started_as(self, start_as: Option<StartAs>) -> Self {
+        Self { start_as, ..self }
     }
 
     /// A VM that stands for `serve`: its worker has the flags that are added from now on.
@@ -115,7 +125,17 @@ impl DaemonBuilder {
     /// # Errors
     /// When it can't be made.
     pub fn directory(self) -> anyhow::Result<tempfile::TempDir> {
-        temporary_root()
+        self.temporary_directory()
+    }
+
+    /// A directory of the user who starts the daemon.
+    fn temporary_directory(&self) -> anyhow::Result<tempfile::TempDir> {
+        let directory = temporary_root()?;
+        if self.start_as.is_some() {
+            chown(directory.path(), Some(ORDINARY_USER), Some(ORDINARY_USER))
+                .with_context(|| format!("giving {} away", directory.path().display()))?;
+        }
+        Ok(directory)
     }
 
     /// Listens on another address than the loopback device's.
@@ -148,7 +168,7 @@ impl DaemonBuilder {
     /// # Errors
     /// When no root directory can be made.
     pub fn command(mut self) -> anyhow::Result<(Command, tempfile::TempDir)> {
-        let directory = temporary_root()?;
+        let directory = self.temporary_directory()?;
         self.root = Some(Arc::new(Root::Given(directory.path().join("root"))));
         Ok((self.serve_command()?, directory))
     }
@@ -156,13 +176,14 @@ impl DaemonBuilder {
     fn serve_command(&mut self) -> anyhow::Result<Command> {
         let root = match &self.root {
             Some(root) => Arc::clone(root),
-            None => Arc::new(Root::Temporary(temporary_root()?)),
+            None => Arc::new(Root::Temporary(self.temporary_directory()?)),
         };
         self.root = Some(Arc::clone(&root));
-        let mut words =
-            self.through.iter().map(OsString::as_os_str).chain([self.binary.as_os_str()]);
-        let mut command = Command::new(words.next().unwrap_or_default());
-        command.args(words);
+        let mut words = self.through.clone();
+        words.extend(self.start_as.into_iter().flat_map(StartAs::words));
+        words.push(self.binary.clone().into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         // Tests delete blobs, which anonymous callers may not do by default.
         let rights = match (self.verb, self.listen.ip().is_loopback()) {
             ("serve", true) => "?anonymous=all",
@@ -318,6 +339,7 @@ impl Daemon {
     pub fn successor(&self) -> DaemonBuilder {
         DaemonBuilder {
             through: self.builder.through.clone(),
+            start_as: self.builder.start_as,
             binary: self.builder.binary.clone(),
             verb: self.builder.verb,
             stands_for_serve: self.builder.stands_for_serve,

@@ -5,6 +5,7 @@
 //! pass without having tested anything; here it is counted as ignored, with its
 //! reason.
 
+use std::ffi::OsString;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::daemon::DaemonBuilder;
 use crate::outcome::{Outcome, Skipped};
+use crate::start::StartAs;
 use crate::vm::Vm;
 
 /// The input of a case.
@@ -21,17 +23,19 @@ use crate::vm::Vm;
 pub struct Kit {
     binary: PathBuf,
     vm: Option<Vm>,
+    start_as: Option<StartAs>,
 }
 
 impl Kit {
     /// A kit for the daemon at `binary`, on this machine.
     pub fn new(binary: impl Into<PathBuf>) -> Self {
-        Self { binary: binary.into(), vm: None }
+        Self { binary: binary.into(), vm: None, start_as: None }
     }
 
-    /// A kit for the daemon at `binary`, in a VM if the environment asks for that.
+    /// A kit for the daemon at `binary`, in a VM or started by an ordinary user if the environment asks for
+    /// that.
     fn as_wanted(binary: &str) -> anyhow::Result<Self> {
-        Ok(Self { binary: binary.into(), vm: Vm::wanted()? })
+        Ok(Self { binary: binary.into(), vm: Vm::wanted()?, start_as: StartAs::wanted()? })
     }
 
     /// The daemon's binary.
@@ -47,6 +51,26 @@ impl Kit {
         if self.vm.is_some() { Err(Skipped(reason.to_owned()).into()) } else { Ok(()) }
     }
 
+    /// Fails with a reason to skip the case where an ordinary user starts the daemons.
+    ///
+    /// # Errors
+    /// When one does.
+    pub fn only_as_root(&self, reason: &str) -> anyhow::Result<()> {
+        if self.start_as.is_some() { Err(Skipped(reason.to_owned()).into()) } else { Ok(()) }
+    }
+
+    /// The way in which an ordinary user starts the daemons, if one does.
+    pub fn start_as(&self) -> Option<StartAs> {
+        self.start_as
+    }
+
+    /// The program and the first arguments that start the daemon's binary as this kit does it.
+    pub fn words(&self) -> Vec<OsString> {
+        let mut words = self.start_as.map(StartAs::words).unwrap_or_default();
+        words.push(self.binary.clone().into());
+        words
+    }
+
     /// Whether the daemons of this kit stand in VMs.
     pub fn is_in_vm(&self) -> bool {
         self.vm.is_some()
@@ -54,9 +78,10 @@ impl Kit {
 
     /// A daemon with a new root directory, to be started.
     pub fn daemon(&self) -> DaemonBuilder {
+        let builder = DaemonBuilder::new(&self.binary).started_as(self.start_as);
         match &self.vm {
-            None => DaemonBuilder::new(&self.binary),
-            Some(vm) => DaemonBuilder::new(&self.binary).standing_in(vm),
+            None => builder,
+            Some(vm) => builder.standing_in(vm),
         }
     }
 }

@@ -23,6 +23,7 @@
 //! - [`harness`]: cases that can say why they can't run here.
 //! - [`daemon`]: the daemon as a child process.
 //! - [`vm`]: the same cases against a VM.
+//! - [`start`]: the same cases against a daemon that an ordinary user starts.
 //! - [`client`]: connections, blobs, actions.
 //! - [`tree`]: input trees as messages.
 //! - [`action`]: an action, word by word.
@@ -41,6 +42,7 @@ pub mod harness;
 mod outcome;
 pub mod pki;
 pub mod run;
+pub mod start;
 pub mod tls;
 pub mod tree;
 pub mod vm;
@@ -55,5 +57,6 @@ pub use model::proto::google;
 pub use model::{Digest, DigestFunction, DigestFunctions, proto};
 pub use outcome::{Outcome, skip};
 pub use run::Run;
+pub use start::{ORDINARY_USER, StartAs};
 pub use tree::Tree;
 pub use wait::{eventually, eventually_async};
