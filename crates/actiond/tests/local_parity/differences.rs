@@ -31,6 +31,11 @@ impl Difference {
             StrategyName::LinkOverlay if self.call == "links of an open input that was removed" => {
                 "2"
             }
+            StrategyName::LinkOverlay | StrategyName::TmpfsOverlay
+                if self.call == "rename of an input directory" =>
+            {
+                "errno 18"
+            }
             _ => self.overlay,
         }
     }
@@ -45,8 +50,10 @@ impl Difference {
 /// - With `bind`, executable inputs of one content are links of one file.
 /// - An input is a file of a lower layer, or with `bind` one of the store, which is still there.
 /// - An overlay takes the set-id bits away before it calls the file system below, which may refuse.
+/// - Overlayfs notes that a directory of a lower layer was moved with `redirect_dir` only, which `userxattr`
+///   excludes.
 /// - EROFS, which has the inputs, knows no flags of chattr. With `bind` the file is one of the store.
-pub(crate) const DIFFERENCES: [Difference; 8] = [
+pub(crate) const DIFFERENCES: [Difference; 9] = [
     Difference {
         call: "renameat2(RENAME_WHITEOUT)",
         make: || {
@@ -134,6 +141,16 @@ pub(crate) const DIFFERENCES: [Difference; 8] = [
         plain: "errno 1",
         overlay: "errno 22",
         bind: "errno 22",
+    },
+    Difference {
+        call: "rename of an input directory",
+        make: || {
+            rustix::fs::rename("d/sub", "out/sub")?;
+            Ok("done".to_owned())
+        },
+        plain: "done",
+        overlay: "done",
+        bind: "done",
     },
 ];
 

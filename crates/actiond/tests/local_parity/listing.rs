@@ -24,8 +24,8 @@ pub(crate) fn print(exact_inputs: bool) {
 
 struct Listing {
     exact_inputs: bool,
-    /// The first name of each file, by its inode.
-    first_names: HashMap<u64, String>,
+    /// The first name of each file, by its device and inode: the layers of an overlay number theirs apart.
+    first_names: HashMap<(u64, u64), String>,
 }
 
 impl Listing {
@@ -57,7 +57,8 @@ impl Listing {
     fn content(&mut self, path: &str, stat: &Stat) -> String {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
-                let first = self.first_names.entry(stat.st_ino).or_insert_with(|| path.to_owned());
+                let identity = (stat.st_dev, stat.st_ino);
+                let first = self.first_names.entry(identity).or_insert_with(|| path.to_owned());
                 let content = std::fs::read(path);
                 let content = content.map_or_else(|error| error.to_string(), |bytes| hash(&bytes));
                 let links = links(stat, self.exact_inputs);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
@@ -32,8 +32,51 @@ pub(crate) enum Input {
     Symlink(&'static str, &'static str),
 }
 
-/// Parents first. With `bind`, a file that is no executable is a mount, which can't be moved, and has the
-/// mode of its blob. No two files are of one content: to `cp -a` that would be hard links with `bind`.
+/// The directory that a sequence runs in outside of any sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ground {
+    /// A directory of the file system of the store.
+    Plain,
+    /// The same below an overlay that has `userxattr`, in which rename(2) of a directory that is in the lower
+    /// layer fails with EXDEV.
+    Overlay,
+}
+
+impl Ground {
+    /// The ground on which all calls of a sequence have the results that they have with `strategy`.
+    pub(crate) fn like(strategy: StrategyName) -> Self {
+        match strategy {
+            StrategyName::TmpfsOverlay | StrategyName::LinkOverlay => Self::Overlay,
+            StrategyName::ActiondFs
+            | StrategyName::ErofsFile
+            | StrategyName::ErofsLoop
+            | StrategyName::Bind => Self::Plain,
+        }
+    }
+}
+
+/// Whether inputs are files of the store. Those have the times, the links, and unless they are executables the
+/// modes of blobs.
+pub(crate) fn shows_the_store(strategy: StrategyName) -> bool {
+    match strategy {
+        StrategyName::Bind | StrategyName::LinkOverlay => true,
+        StrategyName::ActiondFs
+        | StrategyName::ErofsFile
+        | StrategyName::ErofsLoop
+        | StrategyName::TmpfsOverlay => false,
+    }
+}
+
+/// Mounts an overlay on `root` in a mount namespace of its own, and runs a program in it as another user.
+const IN_AN_OVERLAY: &str = r#"set -e
+place=$1 user=$2; shift 2
+layers="lowerdir=$place/lower,upperdir=$place/upper,workdir=$place/work"
+mount -t overlay overlay -o "$layers,userxattr,index=off,xino=off" "$place/root"
+cd "$place/root"
+exec setpriv --reuid "$user" --regid "$user" --clear-groups -- "$@""#;
+
+/// Parents first. Without the files whose modes differ in a plain directory; with `bind` those are mounts as
+/// well, which can't be moved. No two files are of one content: to `cp -a` that would be hard links with `bind`.
 pub(crate) fn inputs(strategy: StrategyName) -> impl DoubleEndedIterator<Item = Input> {
     let all = [
         Input::Directory("out"),
@@ -49,9 +92,9 @@ pub(crate) fn inputs(strategy: StrategyName) -> impl DoubleEndedIterator<Item = 
         Input::File("d/sub/A", ""),
         Input::Symlink("link", "d"),
     ];
-    let is_bind = strategy == StrategyName::Bind;
+    let has_store_modes = shows_the_store(strategy);
     all.into_iter().filter(move |input| {
-        !(is_bind && matches!(input, Input::File(_, content) if !content.is_empty()))
+        !(has_store_modes && matches!(input, Input::File(_, content) if !content.is_empty()))
     })
 }
 
@@ -156,31 +199,68 @@ impl Plain {
     pub(crate) fn run(
         &self,
         strategy: StrategyName,
+        ground: Ground,
         arguments: &Arguments,
     ) -> anyhow::Result<String> {
-        let root: PathBuf = self.place.path().join("root");
+        let place = self.place.path();
+        let root = place.join("root");
         make_directory(&root)?;
-        for input in inputs(strategy) {
-            input.make_below(&root).with_context(|| format!("making {input:?}"))?;
-        }
-        // Inner ones first, for they change the time of the directory that they are in.
-        let time = Timespec { tv_sec: MODIFIED_SECONDS, tv_nsec: 0 };
-        let times = Timestamps { last_access: time, last_modification: time };
-        for path in inputs(strategy).rev().map(Input::path).chain(["."]) {
-            let path = root.join(path);
-            rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
-        }
-        let output = Command::new(self.place.path().join(PROGRAM))
+        let mut made = vec![root.clone()];
+        let inputs_root = match ground {
+            Ground::Plain => root.clone(),
+            Ground::Overlay => {
+                for name in ["lower", "upper", "work"] {
+                    let layer = place.join(name);
+                    make_directory(&layer)?;
+                    made.push(layer);
+                }
+                set_input_time(&place.join("upper"))?;
+                place.join("lower")
+            }
+        };
+        make_inputs(strategy, &inputs_root)?;
+        let mut command = match ground {
+            Ground::Plain => {
+                let mut command = Command::new(place.join(PROGRAM));
+                command.current_dir(&root).uid(USER).gid(USER);
+                command
+            }
+            Ground::Overlay => {
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "--propagation=private", "sh", "-c", IN_AN_OVERLAY, "sh"]);
+                command.arg(place).arg(USER.to_string()).arg(place.join(PROGRAM));
+                command
+            }
+        };
+        let output = command
             .args(arguments.words())
-            .current_dir(&root)
-            .uid(USER)
-            .gid(USER)
             .stdin(Stdio::null())
             .output()
             .context("starting the program as another user")?;
         let said = String::from_utf8(output.stdout)?;
         ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-        fs::remove_dir_all(&root)?;
+        for directory in made {
+            fs::remove_dir_all(&directory)
+                .with_context(|| format!("removing {}", directory.display()))?;
+        }
         Ok(said)
     }
+}
+
+fn make_inputs(strategy: StrategyName, root: &Path) -> anyhow::Result<()> {
+    for input in inputs(strategy) {
+        input.make_below(root).with_context(|| format!("making {input:?}"))?;
+    }
+    // Inner ones first, for they change the time of the directory that they are in.
+    for path in inputs(strategy).rev().map(Input::path).chain(["."]) {
+        set_input_time(&root.join(path))?;
+    }
+    Ok(())
+}
+
+fn set_input_time(path: &Path) -> anyhow::Result<()> {
+    let time = Timespec { tv_sec: MODIFIED_SECONDS, tv_nsec: 0 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
+        .with_context(|| format!("setting the time of {}", path.display()))
 }

@@ -1,10 +1,26 @@
 //! The tools that build scripts use, as random steps of a sequence.
 //!
-//! A tool that a machine lacks ends with 127 in both places, and shows nothing.
+//! A tool that a machine lacks ends with 127 in both places, and shows nothing; a case of its own tells which
+//! are missing.
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::listing;
+
+/// The search path of the scripts.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// What scripts use beside the tools that every Debian system has.
+const PROGRAMS: [&str; 11] =
+    ["ar", "cmp", "flock", "gcc", "git", "ld", "patch", "perl", "python3", "rsync", "strip"];
+
+/// The programs of scripts that are not installed here.
+pub(crate) fn missing() -> Vec<&'static str> {
+    let is_here = |program: &&str| PATH.split(':').any(|it| Path::new(it).join(program).exists());
+    PROGRAMS.into_iter().filter(|program| !is_here(program)).collect()
+}
 
 /// Shell commands. `{d}` and `{e}` are directories, none in the other; `{f}` and `{g}` are files, `{m}` is
 /// a mode, and `$S` is a directory outside of the tree. A tool may print what lists of names and numbers
@@ -67,7 +83,7 @@ pub(crate) const SCRIPTS: [&str; 78] = [
     "mkdir -p -m {m} {d}/x/y",
     "umask 077; mkdir {d}/m; echo x > {d}/m/f",
     "ls -A {d}",
-    "stat -c '%A %s' {f}",
+    "stat -c %A {f} && wc -c < {f}",
     "cmp {f} {g}",
     "diff -r {d} {e}",
     "cat {f}",
@@ -83,22 +99,43 @@ pub(crate) const SCRIPTS: [&str; 78] = [
     "python3 -c 'import tempfile, os; h, n = tempfile.mkstemp(dir=\"{d}\"); os.write(h, b\"x\"); os.replace(n, \"{f}\")'; rm -f {d}/tmp*",
     "git init -q {d} && git -C {d} add -A && git -C {d} commit -q --allow-empty -m x; git -C {d} status --porcelain; git -C {d} ls-files -s; rm -rf {d}/.git",
     "git -c core.fileMode=true diff --no-index --stat {f} {g}",
-    "rsync -a --delete {d}/ {e}/",
+    "rsync -ac --delete {d}/ {e}/",
     "printf 'int main(void){return 7;}' > $S/m.c && gcc -c $S/m.c -o {f}.o && ld -r {f}.o -o {g}.o && ar rcsD {g}.a {g}.o && ar t {g}.a && gcc {g}.a -o {g} && ./{g}; strip {g}",
     "printf 'int f;' > {f}.c && gcc -fPIC -shared {f}.c -o {g}.so; rm -f {f}.c {g}.so",
     "[ -x $S/mm ] || printf '%s' '#include <fcntl.h>\n#include <stdio.h>\n#include <sys/mman.h>\n#include <unistd.h>\nint main(int c,char**v){int f=open(v[1],O_RDWR|O_CREAT,0644);if(f<0||ftruncate(f,8192))return perror(\"open\"),1;char*m=mmap(0,8192,3,MAP_SHARED,f,0);if(m==MAP_FAILED)return perror(\"mmap\"),1;m[5000]=42;return msync(m,8192,MS_SYNC);}' | gcc -x c - -o $S/mm; $S/mm {f}",
-    "cd {d} && find . | sort | cpio -o -H newc --quiet 2> /dev/null | wc -c > $S/cpio; cat a b",
+    "cd {d} && find . | sort; cat a b",
 ];
 
 /// The longest tool output that is shown, in bytes: the whole of a file that grew is of no use to a reader.
 const SHOWN_BYTES_MAX: usize = 2000;
 
+/// Ends a tool that hangs; far above what any takes on a machine that does other work.
+const TIMEOUT_SECONDS: &str = "600";
+
+/// Whether one of two directories lies in the other, by symlinks too. A tool that copies a tree into itself copies
+/// what it lists first, which every file system orders its own way.
+pub(crate) fn overlap(one: &str, other: &str) -> bool {
+    let (one, other) = (resolved(Path::new(one)), resolved(Path::new(other)));
+    one.starts_with(&other) || other.starts_with(&one)
+}
+
+/// The place of a path, of which the end need not exist.
+fn resolved(path: &Path) -> PathBuf {
+    match (path.canonicalize(), path.parent(), path.file_name()) {
+        (Err(_), Some(parent), Some(name)) => {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            resolved(parent).join(name)
+        }
+        (found, ..) => found.unwrap_or_else(|_| path.to_owned()),
+    }
+}
+
 /// Runs a script, and says what of its end is the same on all file systems.
 pub(crate) fn run(script: &str, scratch: &str) -> String {
     let output = Command::new("timeout")
-        .args(["60", "sh", "-c", script])
+        .args([TIMEOUT_SECONDS, "sh", "-c", script])
         .env_clear()
-        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .env("PATH", PATH)
         .env("LC_ALL", "C")
         .env("TZ", "UTC")
         .env("HOME", scratch)
@@ -127,6 +164,8 @@ pub(crate) fn run(script: &str, scratch: &str) -> String {
     // Names of temporary files and process numbers stand before the reason. What has a slash is no reason
     // but a path.
     let reasons = stderr.lines().map(|line| line.rsplit(": ").next().unwrap_or_default());
-    let reasons: Vec<_> = reasons.filter(|reason| !is_pipeline && !reason.contains('/')).collect();
+    let reasons = reasons.filter(|reason| !is_pipeline && !reason.contains('/'));
+    // Every file system lists a directory in its own order, in which a tool complains.
+    let reasons: BTreeSet<_> = reasons.collect();
     format!("{script}: {:?} {stdout:?} {reasons:?}", output.status.code())
 }
