@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use testkit::proto::RequestMetadata;
-use testkit::{Daemon, Kit, Outcome, eventually_async};
+use testkit::{Daemon, Kit, Outcome, ReservedAddress, eventually_async};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -145,7 +145,8 @@ async fn a_real_prometheus_answers_every_panel_and_rule(kit: Kit) -> Outcome {
     let (daemon, address) = busy(&kit).await?;
     let folder = daemon.root().join("prometheus");
     std::fs::create_dir(&folder)?;
-    let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let reserved = ReservedAddress::new()?;
+    let free = reserved.get();
     let rules = monitoring().join("alerts.yml").canonicalize()?;
     let configuration = format!(
         "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\nrule_files: [{:?}]\n\

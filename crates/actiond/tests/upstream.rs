@@ -2,7 +2,6 @@
 //! blobs or is not there costs a build time at most.
 
 use std::io::Read as _;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
@@ -10,8 +9,8 @@ use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 use testkit::proto::{self, ActionResult, OutputFile};
 use testkit::{
-    Client, Daemon, DaemonBuilder, Digest, DigestFunction, Kit, Outcome, eventually,
-    eventually_async,
+    Client, Daemon, DaemonBuilder, Digest, DigestFunction, Kit, Outcome, ReservedAddress,
+    eventually, eventually_async,
 };
 use tonic::Code;
 
@@ -53,9 +52,14 @@ fn below(kit: &Kit, upstream: &Daemon) -> DaemonBuilder {
 }
 
 fn above(kit: &Kit, address: &str) -> DaemonBuilder {
+    // On a busy machine the upstream may take its time.
+    above_within(kit, address, "--upstream-timeout=120s")
+}
+
+fn above_within(kit: &Kit, address: &str, timeout: &str) -> DaemonBuilder {
     let address = format!("grpc://{address}");
     let daemon = kit.daemon().flag("--upstream-cas").flag(&address);
-    daemon.flag("--upstream-ac").flag(&address).flag("--upstream-timeout=1s").host_rootfs()
+    daemon.flag("--upstream-ac").flag(&address).flag(timeout).host_rootfs()
 }
 
 /// Tests that stop servers or look into their stores.
@@ -66,6 +70,12 @@ fn two_here(kit: &Kit) -> anyhow::Result<()> {
 async fn upstream(kit: &Kit) -> anyhow::Result<Daemon> {
     two_here(kit)?;
     kit.daemon().host_rootfs().start().await
+}
+
+/// An upstream that can be started again where it was.
+async fn upstream_at(kit: &Kit, address: &ReservedAddress) -> anyhow::Result<Daemon> {
+    two_here(kit)?;
+    kit.daemon().host_rootfs().listen(address.get()).start().await
 }
 
 async fn update(client: &Client, action: Digest, result: ActionResult) -> Outcome {
@@ -218,7 +228,8 @@ async fn write_through_is_done_before_the_answer(kit: Kit) -> Outcome {
 }
 
 async fn the_journal_survives_a_restart(kit: Kit) -> Outcome {
-    let mut upstream = upstream(&kit).await?;
+    let address = ReservedAddress::new()?;
+    let mut upstream = upstream_at(&kit, &address).await?;
     let mut daemon = below(&kit, &upstream).start().await?;
     upstream.kill()?;
     let ours = daemon.client();
@@ -230,7 +241,7 @@ async fn the_journal_survives_a_restart(kit: Kit) -> Outcome {
     }
     // Killed, it can't tidy up.
     daemon.kill()?;
-    let again = upstream.successor().listen(upstream.address()).start().await?;
+    let again = upstream.successor().start().await?;
     let daemon = daemon.successor().start().await?;
     let theirs = again.client();
     for action in &actions {
@@ -289,7 +300,9 @@ async fn an_upstream_that_has_lost_a_blob_of_a_result_has_no_result(kit: Kit) ->
 
 async fn an_upstream_that_hangs_is_given_up(kit: Kit) -> Outcome {
     let upstream = upstream(&kit).await?;
-    let daemon = below(&kit, &upstream).flag("--http=127.0.0.1:0").start().await?;
+    let address = upstream.address().to_string();
+    let daemon = above_within(&kit, &address, "--upstream-timeout=1s").flag("--http=127.0.0.1:0");
+    let daemon = daemon.start().await?;
     let known = upstream.client().put("content").await?;
     daemon.client().get(&known).await?;
     upstream.signal(Signal::STOP)?;
@@ -318,8 +331,8 @@ async fn an_upstream_that_hangs_is_given_up(kit: Kit) -> Outcome {
 
 async fn an_upstream_that_is_not_there_is_no_error(kit: Kit) -> Outcome {
     two_here(&kit)?;
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let daemon = above(&kit, &port.to_string()).start().await?;
+    let nowhere = ReservedAddress::new()?;
+    let daemon = above(&kit, &nowhere.get().to_string()).start().await?;
     let client = daemon.client();
     let run = client.action("cp in out").input("in", "content").output("out").run().await?;
     assert_eq!(run.succeeded().await?.file("out").await?, "content");
@@ -330,13 +343,14 @@ async fn an_upstream_that_is_not_there_is_no_error(kit: Kit) -> Outcome {
 }
 
 async fn an_upstream_that_comes_back_is_used(kit: Kit) -> Outcome {
-    let mut upstream = upstream(&kit).await?;
+    let address = ReservedAddress::new()?;
+    let mut upstream = upstream_at(&kit, &address).await?;
     let daemon = below(&kit, &upstream).start().await?;
     let content = upstream.client().put("content").await?;
     upstream.kill()?;
     let ours = daemon.client();
     assert_eq!(ours.missing(&[content]).await?, [content]);
-    let again = upstream.successor().listen(upstream.address()).start().await?;
+    let again = upstream.successor().start().await?;
     eventually_async("the upstream is used", async || {
         Ok(ours.missing(&[content]).await?.is_empty())
     })

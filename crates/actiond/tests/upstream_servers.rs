@@ -2,11 +2,11 @@
 //! this.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::Context as _;
-use testkit::{Client, Daemon, DaemonBuilder, Kit, Outcome, eventually_async};
+use testkit::{Client, Daemon, DaemonBuilder, Kit, Outcome, ReservedAddress, eventually_async};
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     bazel_remote_takes_results_and_gives_them_to_another_daemon,
@@ -21,22 +21,21 @@ const BAZEL_REMOTE: &str = "ACTIOND_TEST_BAZEL_REMOTE";
 struct BazelRemote {
     process: Child,
     directory: tempfile::TempDir,
-    address: String,
+    address: ReservedAddress,
 }
 
 impl BazelRemote {
     async fn start(kit: &Kit) -> anyhow::Result<Self> {
         kit.only_on_the_host("a guest has no network for an upstream")?;
         let directory = kit.daemon().directory()?;
-        let port = |listener: TcpListener| listener.local_addr().map(|address| address.to_string());
-        let address = port(TcpListener::bind("127.0.0.1:0")?)?;
-        let process = Self::spawn(&directory, &address)?;
+        let address = ReservedAddress::new()?;
+        let process = Self::spawn(&directory, address.get())?;
         let server = Self { process, directory, address };
         server.until_it_answers().await?;
         Ok(server)
     }
 
-    fn spawn(directory: &tempfile::TempDir, address: &str) -> anyhow::Result<Child> {
+    fn spawn(directory: &tempfile::TempDir, address: SocketAddr) -> anyhow::Result<Child> {
         let Some(program) = std::env::var_os(BAZEL_REMOTE) else {
             testkit::skip(format!(
                 "{BAZEL_REMOTE} names no server; `cargo xtask e2e upstream` does"
@@ -46,17 +45,18 @@ impl BazelRemote {
         let log = fs::File::create(directory.path().join("log"))?;
         let mut command = Command::new(&program);
         command.arg("--dir").arg(directory.path().join("cache")).args(["--max_size", "1"]);
-        command.args(["--grpc_address", address, "--http_address", "127.0.0.1:0"]);
+        command.arg("--grpc_address").arg(address.to_string());
+        command.args(["--http_address", "127.0.0.1:0"]);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         command.spawn().with_context(|| format!("starting {}", program.display()))
     }
 
-    fn client(&self) -> anyhow::Result<Client> {
-        Ok(Client::new(self.address.parse()?))
+    fn client(&self) -> Client {
+        Client::new(self.address.get())
     }
 
     async fn until_it_answers(&self) -> anyhow::Result<()> {
-        let client = self.client()?;
+        let client = self.client();
         let answers = async || Ok(client.missing(&[client.digest(b"x")]).await.is_ok());
         let answered = eventually_async("bazel-remote answers", answers).await;
         answered.with_context(|| {
@@ -71,14 +71,14 @@ impl BazelRemote {
     }
 
     async fn start_again(&mut self) -> anyhow::Result<()> {
-        self.process = Self::spawn(&self.directory, &self.address)?;
+        self.process = Self::spawn(&self.directory, self.address.get())?;
         self.until_it_answers().await
     }
 
     fn above(&self, kit: &Kit) -> DaemonBuilder {
-        let address = format!("grpc://{}", self.address);
+        let address = format!("grpc://{}", self.address.get());
         let daemon = kit.daemon().host_rootfs().flag("--upstream-cas").flag(&address);
-        daemon.flag("--upstream-ac").flag(&address).flag("--upstream-timeout=1s")
+        daemon.flag("--upstream-ac").flag(&address).flag("--upstream-timeout=120s")
     }
 }
 
@@ -129,7 +129,7 @@ async fn bazel_remote_takes_results_and_gives_them_to_another_daemon(kit: Kit) -
 async fn bazel_remote_is_asked_for_blobs_and_inputs(kit: Kit) -> Outcome {
     let server = BazelRemote::start(&kit).await?;
     let daemon = server.above(&kit).start().await?;
-    let (theirs, ours) = (server.client()?, daemon.client());
+    let (theirs, ours) = (server.client(), daemon.client());
     for content in [b"small".to_vec(), vec![7; 1 << 20], large()] {
         let digest = theirs.put(content.clone()).await?;
         assert_eq!(ours.get(&digest).await?, content);

@@ -30,6 +30,7 @@
 //! - [`run`]: what came of an action.
 //! - [`pki`]: certificates of one test.
 //! - [`tls`]: clients that speak TLS.
+//! - [`reserved_address`]: a port that a server keeps while it is down.
 //! - [`gate`]: actions that run until the test ends them.
 //! - [`wait`]: waits for a state.
 
@@ -41,6 +42,7 @@ pub mod gate;
 pub mod harness;
 mod outcome;
 pub mod pki;
+pub mod reserved_address;
 pub mod run;
 pub mod start;
 pub mod tls;
@@ -56,6 +58,7 @@ pub use harness::Kit;
 pub use model::proto::google;
 pub use model::{Digest, DigestFunction, DigestFunctions, proto};
 pub use outcome::{Outcome, skip};
+pub use reserved_address::ReservedAddress;
 pub use run::Run;
 pub use start::{ORDINARY_USER, StartAs};
 pub use tree::Tree;
