@@ -8,6 +8,7 @@ use testkit::google::longrunning::operations_client::OperationsClient;
 use testkit::google::longrunning::{
     CancelOperationRequest, GetOperationRequest, ListOperationsRequest,
 };
+use testkit::wait::PATIENCE;
 use testkit::{Client, Daemon, DigestFunction, Kit, Outcome, Run, proto};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -18,9 +19,6 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     a_socket_in_the_file_system_serves,
     a_port_can_be_for_its_owner_only,
 }
-
-/// The longest that the daemon may take to listen, on the slowest machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `printf %s secret | sha256sum`.
 const HASH_OF_SECRET: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";

@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
+use testkit::wait::PATIENCE;
 use testkit::{Action, Client, Kit, Outcome, elf, proto};
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
@@ -13,9 +14,6 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     results_of_the_same_root_outlive_a_restart,
     a_clients_own_result_is_served_with_every_root,
 }
-
-/// How long a change may stay unnoticed.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A system with one program, as a package manager installs it.
 struct Host(tempfile::TempDir);

@@ -95,7 +95,8 @@ async fn inputs_of_a_running_action_outlive_a_flood(kit: Kit) -> Outcome {
     let client = daemon.client();
     let input = content(1000, 3 * MIB);
     let needed = client.digest(&input);
-    let action = client.action("sleep 5; wc -c < in").input("in", input);
+    let gate = daemon.gate();
+    let action = client.action(&format!("{}; wc -c < in", gate.wait())).input("in", input);
     let mut stream = action.start().await?;
     loop {
         let operation = stream.message().await?.context("the stream ended")?;
@@ -107,6 +108,7 @@ async fn inputs_of_a_running_action_outlive_a_flood(kit: Kit) -> Outcome {
     for number in 0..120 {
         put(&client, &content(number, MIB)).await?;
     }
+    gate.open(1).await?;
     let run = Run::collect(client.clone(), stream).await?;
     assert_eq!(run.succeeded().await?.stdout().await?.trim(), (3 * MIB).to_string());
     // No action needs it any more, and it has been idle for longest.

@@ -56,12 +56,14 @@ async fn a_build_of_many_actions_does_not_hold_up_another(kit: Kit) -> Outcome {
     let client = daemon.client();
     let numbered = |number: usize| client.action(&format!("sleep 0.05; echo {number}"));
     // So that nothing else starts before all is queued.
-    let before = start(&of_invocation(client.action("sleep 2"), "many")).await?;
+    let gate = daemon.gate();
+    let before = start(&of_invocation(client.action(&gate.wait()), "many")).await?;
     let mut many = Vec::new();
     for number in 0..20 {
         many.push(start(&of_invocation(numbered(number), "many")).await?);
     }
     let few = start(&of_invocation(numbered(1000), "few")).await?;
+    gate.open(1).await?;
     let [few, _] = span(&few.run().await?)?;
     before.run().await?;
     let mut earlier = 0;
@@ -76,10 +78,12 @@ async fn a_build_of_many_actions_does_not_hold_up_another(kit: Kit) -> Outcome {
 async fn urgent_actions_go_first(kit: Kit) -> Outcome {
     let daemon = kit.daemon().host_rootfs().flag("--jobs=1").start().await?;
     let client = daemon.client();
-    let before = start(&client.action("sleep 2")).await?;
+    let gate = daemon.gate();
+    let before = start(&client.action(&gate.wait())).await?;
     let late = start(&client.action("echo late").priority(5)).await?;
     let usual = start(&client.action("echo usual")).await?;
     let urgent = start(&client.action("echo urgent").priority(-5)).await?;
+    gate.open(1).await?;
     before.run().await?;
     let mut spans = Vec::new();
     for run in [urgent, usual, late] {

@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
@@ -33,9 +32,6 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
 /// A shell with all its tools in one static program: in a VM without runtimes an action has nothing
 /// but its inputs.
 const BUSYBOX: &str = "/bin/busybox";
-
-/// Longer than the store's interval between checkpoints: what was stored before is on the disk.
-const CHECKPOINT: Duration = Duration::from_secs(10);
 
 /// The machine that a case boots.
 struct Artifacts {
@@ -220,13 +216,13 @@ async fn the_store_outlives_its_guests(kit: Kit) -> Outcome {
 
 async fn a_guest_that_dies_is_replaced(kit: Kit) -> Outcome {
     let artifacts = artifacts!();
-    let daemon = artifacts.vm(&kit).start().await?;
+    // What the guest has answered is on the disk.
+    let vm = artifacts.vm(&kit).flag("--worker-flag").flag("--durability=group");
+    let daemon = vm.start().await?;
     let client = daemon.client();
     let digest = client.put("kept").await?;
     let kept = |client: &Client| artifacts.action(client, "echo once > out").output("out");
     kept(&client).run().await?.succeeded().await?;
-    // No action can make the store sync, for sync(2) does nothing in a sandbox.
-    tokio::time::sleep(CHECKPOINT).await;
     let mut stream = artifacts.action(&client, "$B sleep 1000").start().await?;
     loop {
         let operation = stream.message().await?.context("the stream ended")?;
