@@ -9,6 +9,7 @@ use testkit::{Action, Client, Daemon, Kit, Outcome, eventually_async};
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     running_actions_are_listed_and_killed,
+    actions_are_watched,
     logs_show_the_past_and_follow,
     stats_add_up,
     contents_are_shown,
@@ -91,6 +92,38 @@ async fn running_actions_are_listed_and_killed(kit: Kit) -> Outcome {
     assert_eq!(killed[0]["outcome"], "cancelled");
     assert_eq!(killed[1]["outcome"], "unknown");
     while stream.message().await?.is_some_and(|operation| !operation.done) {}
+    Ok(())
+}
+
+async fn actions_are_watched(kit: Kit) -> Outcome {
+    let daemon = start(&kit).await?;
+    let client = daemon.client();
+    sent_by(client.action("exit 3"), "//a:bad", "b").run().await?;
+    let mut stream = sent_by(client.action("sleep 600"), "//a:slow", "b").start().await?;
+    let mut command = Command::new(kit.binary());
+    command.args(["top", "--json", "--period=100", "--root"]).arg(daemon.root());
+    let mut child = command.env_remove("ACTIOND_TOKEN").stdout(Stdio::piped()).spawn()?;
+    let lines =
+        std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().context("a pipe")?));
+    let mut seen = None;
+    // It looks again until the action runs.
+    for line in lines {
+        let shown: Value = serde_json::from_str(&line?)?;
+        if let Some(operation) = shown["running"][0]["operation"].as_str() {
+            assert_eq!(shown["running"][0]["origin"]["target"], "//a:slow");
+            assert_eq!(shown["recent"][0]["origin"]["target"], "//a:bad");
+            assert_eq!((&shown["executions"], &shown["failed"]), (&1.into(), &1.into()));
+            seen = Some(operation.to_owned());
+            break;
+        }
+    }
+    child.kill()?;
+    child.wait()?;
+    said(&kit, &daemon, &["kill", &seen.context("it was seen")?], 0)?;
+    while stream.message().await?.is_some_and(|operation| !operation.done) {}
+    let refused = run(&kit, &daemon, &["top"])?;
+    let error = String::from_utf8_lossy(&refused.stderr);
+    ensure!(!refused.status.success() && error.contains("needs a terminal"), "{error}");
     Ok(())
 }
 

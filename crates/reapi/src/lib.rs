@@ -27,7 +27,6 @@
 //! - [`grpc`]: hand-made services, where the generated ones would copy blobs.
 //! - [`encoding`]: compressed messages, as plain ones to the services.
 //! - [`memory`]: what clients can make the server hold.
-//! - `meters`: numbers about calls and connections.
 //! - [`frame`]: the messages of a gRPC stream.
 //! - [`request`], [`resource_name`], `origin`: the fields, names and headers of requests.
 //! - [`blocking`]: work that may wait for a disk.
@@ -52,7 +51,6 @@ mod internal;
 mod lookups;
 pub mod maintenance;
 mod memory;
-mod meters;
 mod operation;
 mod operation_filter;
 mod operations;
@@ -65,5 +63,5 @@ mod status;
 mod store_maintenance;
 
 pub use capabilities::OfferedFunctions;
-pub use meters::Meters;
+pub use memory::Meters;
 pub use server::{Health, ServeError, Services, serve};

@@ -25,8 +25,10 @@ mod open_metrics;
 mod page;
 mod pages;
 mod server;
+mod site;
 
 pub use fact::Fact;
 pub use metrics::{Metrics, MetricsError, Reading, ReadingKind};
 pub use pages::cache::{Share, Shares};
-pub use server::{Facts, MayRead, Report, Site, Usage, serve};
+pub use server::serve;
+pub use site::{Facts, MayRead, Report, Site, Usage};

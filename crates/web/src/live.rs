@@ -22,7 +22,7 @@ use futures_util::stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::page;
-use crate::server::Site;
+use crate::site::{MayRead, Site};
 
 /// Subscribers at a time: more than people look at one worker, and few beside the descriptors of a server.
 const SUBSCRIBERS_MAX: usize = 64;
@@ -113,7 +113,7 @@ impl Live {
 
 struct Subscriber {
     state: watch::Receiver<State>,
-    may_read: crate::server::MayRead,
+    may_read: MayRead,
     headers: HeaderMap,
     of: Of,
     /// Whether the present state was looked at: only then the next one is waited for.
@@ -153,7 +153,7 @@ mod tests {
     use futures_util::StreamExt as _;
 
     use super::*;
-    use crate::server::tests::site;
+    use crate::site::tests::site;
 
     /// The next event as text; `None` at the end of the stream.
     async fn next(body: &mut BodyDataStream) -> Option<String> {

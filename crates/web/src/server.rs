@@ -20,21 +20,17 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use chain::Chain;
-use history::Archive;
 use model::{Digest, DigestFunction};
-use store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::download::FileBody;
-use crate::fact::Fact;
 use crate::html::{self, Escaped, Query, parameter};
 use crate::live::{Live, Of};
-use crate::metrics::Metrics;
 use crate::open_metrics;
 use crate::page;
-use crate::pages::cache::Shares;
 use crate::pages::{self, PageError, search::Answer};
+use crate::site::{MayRead, Site};
 
 /// Only the page's own script and style, forms that lead to its own pages, and nothing of any other site.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -50,43 +46,8 @@ const DOWNLOADS_MAX: usize = 8;
 /// The time of the sums on the page about the cache, in microseconds.
 const DAY_US: u64 = 86_400_000_000;
 
-/// Reads the facts about the daemon that the page shows. Called on a thread that must not block.
-pub type Facts = Arc<dyn Fn() -> Vec<Fact> + Send + Sync>;
-
 /// The way in which a browser asks its user for a token.
 const CHALLENGE: &str = "Basic realm=\"actiond\", charset=\"UTF-8\"";
-
-/// Decides by the headers of a request whether it is answered.
-pub type MayRead = Arc<dyn Fn(&HeaderMap) -> bool + Send + Sync>;
-
-/// Writes the report of `doctor`. Called on a thread that may block.
-pub type Report = Arc<dyn Fn() -> String + Send + Sync>;
-
-/// Adds up what is in the store. Called on a thread that may block.
-pub type Usage = Arc<dyn Fn() -> Vec<Shares> + Send + Sync>;
-
-/// The part that is shown.
-#[derive(Clone)]
-pub struct Site {
-    /// Decides who sees running actions and metrics.
-    pub may_read: MayRead,
-    /// Decides who sees past actions, blobs and the machine: those of all instances.
-    pub may_read_all: MayRead,
-    /// The blobs.
-    pub blobs: Arc<Store>,
-    /// The content of the store.
-    pub usage: Usage,
-    /// The findings about the machine.
-    pub doctor: Report,
-    /// The version that runs.
-    pub version: &'static str,
-    /// The counters.
-    pub metrics: Arc<Metrics>,
-    /// Past and present actions.
-    pub archive: Archive,
-    /// The state of the store.
-    pub store: Facts,
-}
 
 /// Answers HTTP requests until `shutdown` is ready.
 ///
@@ -377,12 +338,12 @@ fn names_this_host(headers: &HeaderMap) -> bool {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use axum::body::{Body, to_bytes};
-    use store::StoreOptions;
     use tower::ServiceExt as _;
 
     use super::*;
+    use crate::site::tests::site;
 
     async fn get(path: &str, host: &str) -> (StatusCode, HeaderMap, String) {
         let request = Request::get(path).header(HOST, host).body(Body::empty()).unwrap();
@@ -391,25 +352,6 @@ pub(crate) mod tests {
 
     async fn answer(request: Request, may_read: MayRead) -> (StatusCode, HeaderMap, String) {
         answer_of(site(may_read), request).await
-    }
-
-    /// A site with an empty store.
-    pub(crate) fn site(may_read: MayRead) -> Site {
-        let metrics = Arc::new(Metrics::new("1", Vec::new()).unwrap());
-        let store: Facts = Arc::new(|| vec![Fact { name: "blobs", value: "12".into() }]);
-        let folder = tempfile::tempdir().unwrap();
-        let blobs = Store::open(&folder.path().join("root"), StoreOptions::default()).unwrap();
-        Site {
-            may_read_all: Arc::clone(&may_read),
-            may_read,
-            blobs,
-            usage: Arc::new(Vec::new),
-            doctor: Arc::new(|| "<all> is well".to_owned()),
-            version: "1",
-            metrics,
-            archive: Archive::default(),
-            store,
-        }
     }
 
     async fn answer_of(site: Site, request: Request) -> (StatusCode, HeaderMap, String) {

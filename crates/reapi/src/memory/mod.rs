@@ -24,10 +24,12 @@
 //! - [`budget`]: the budget, its quotas and reservations.
 //! - [`connection`]: a connection with its quota; its first bytes must come soon.
 //! - [`service`]: calls that reserve for what they receive and send.
+//! - [`meters`]: numbers about calls, connections and that memory.
 //! - [`request`], [`response`]: the bodies of such a call.
 
 mod budget;
 mod connection;
+mod meters;
 mod request;
 mod response;
 mod service;
@@ -36,5 +38,6 @@ mod service;
 pub(crate) use budget::GUARANTEED_BYTES;
 pub(crate) use budget::{Budget, ConnectionQuota, Exhausted, MAX_BORROWED_BYTES, Reservation};
 pub(crate) use connection::Accounted;
+pub use meters::Meters;
 pub(crate) use response::lent;
 pub(crate) use service::QuotaService;

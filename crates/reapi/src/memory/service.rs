@@ -9,9 +9,9 @@ use tonic::codegen::{BoxFuture, Service, http};
 
 use super::budget::ConnectionQuota;
 use super::connection::ConnectInfo;
+use super::meters::Meters;
 use super::request::RequestBody;
 use super::response::ResponseBody;
-use crate::meters::Meters;
 
 /// Counts the calls of a service, and puts their bodies on the quota of their connection,
 /// whose own description is of type `I`. Handlers find the quota, and the reservation of the

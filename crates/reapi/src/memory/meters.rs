@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 
-use crate::memory::Budget;
+use super::budget::Budget;
 
 /// What the services count. Clones are the same numbers.
 #[derive(Clone)]
