@@ -20,7 +20,8 @@ pub(crate) struct Mounter {
 
 #[derive(Debug)]
 enum Place {
-    /// The thread that calls. `blobs` holds the content of lower layers that have none.
+    /// The thread that calls. `blobs` holds the content of lower layers that have none. It is a detached mount, of
+    /// which an action reads no path but `/`.
     Caller {
         blobs: Option<OwnedFd>,
     },
@@ -55,7 +56,7 @@ impl Mounter {
     ) -> Result<Self, PresentError> {
         let place = match dialect {
             Dialect::Descriptors => {
-                Place::Caller { blobs: paths.blobs.map(open_path).transpose()? }
+                Place::Caller { blobs: paths.blobs.map(open_detached).transpose()? }
             }
             Dialect::Paths => {
                 let (staging, images) = (paths.staging.to_owned(), paths.images.to_owned());
@@ -103,4 +104,9 @@ impl Mounter {
             }
         }
     }
+}
+
+/// A detached mount of the directory at `path`.
+fn open_detached(path: &Path) -> Result<OwnedFd, PresentError> {
+    Ok(sys::mount::clone_mount(open_path(path)?.as_fd())?)
 }

@@ -9,6 +9,11 @@
 //! <work>/staging/<number>/upper    the action's own, 0755: the root of what it sees
 //! <work>/staging/<number>/work
 //! ```
+//!
+//! An action reads the paths of its overlay's layers in `/proc/self/mountinfo`, and the kernel writes each as the path
+//! below the root of the mount that it was opened on. So layers are opened on a detached mount of `staging`: the action
+//! reads `/<number>/upper`, and nothing of where the state is. Outputs are moved into the store from the same directory on the
+//! state's own mount, because rename(2) and link(2) refuse to leave a mount.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -54,9 +59,12 @@ pub(crate) struct Staging {
     name: CString,
     /// Inode flags that the upper directory was made with, on file systems that have some.
     flags: Option<IFlags>,
-    /// Holds what the action writes; shared with the views on its outputs.
+    /// Holds what the action writes; shared with the views on its outputs. On the state's own mount.
     pub(crate) upper: Arc<OwnedFd>,
-    pub(crate) work: OwnedFd,
+    /// The same directory, on the detached mount.
+    upper_layer: OwnedFd,
+    /// On the detached mount, because overlayfs wants both on one.
+    work: OwnedFd,
 }
 
 impl Staging {
@@ -67,7 +75,7 @@ impl Staging {
 
     /// Its directories as the upper layer of an overlay.
     pub(crate) fn as_upper(&self) -> Upper<'_> {
-        Upper { name: &self.name, upper: self.upper.as_fd(), work: self.work.as_fd() }
+        Upper { name: &self.name, upper: self.upper_layer.as_fd(), work: self.work.as_fd() }
     }
 }
 
@@ -84,6 +92,8 @@ pub(crate) enum GiveBackError {
 #[derive(Debug)]
 pub(crate) struct StagingPool {
     base: OwnedFd,
+    /// A detached mount of `base`.
+    layers: OwnedFd,
     idle: Mutex<Vec<Staging>>,
     next: AtomicU64,
 }
@@ -91,7 +101,8 @@ pub(crate) struct StagingPool {
 impl StagingPool {
     /// A pool in `base`, an empty directory that it has for itself, with `prepared` ready to use.
     pub(crate) fn new(base: OwnedFd, prepared: usize) -> Result<Self, PresentError> {
-        let pool = Self { base, idle: Mutex::default(), next: AtomicU64::new(0) };
+        let layers = sys::mount::clone_mount(base.as_fd())?;
+        let pool = Self { base, layers, idle: Mutex::default(), next: AtomicU64::new(0) };
         for _ in 0..prepared.min(MAX_IDLE) {
             let staging = pool.make()?;
             pool.idle.lock().push(staging);
@@ -145,13 +156,22 @@ impl StagingPool {
             .map_err(PresentError::staging(format!("mkdir(staging/{number})")))?;
         let upper = make_directory(&directory, UPPER)
             .map_err(PresentError::staging(format!("mkdir(staging/{number}/upper)")))?;
-        let work = make_directory(&directory, WORK)
+        make_directory(&directory, WORK)
             .map_err(PresentError::staging(format!("mkdir(staging/{number}/work)")))?;
+        let (upper_layer, work) = self.open_layers(&name).map_err(PresentError::staging(
+            format!("open(staging/{number}) on a detached mount"),
+        ))?;
         let flags = set_root_attributes(&upper)
             .and_then(|()| set_root_time(&upper))
             .and_then(|()| inode_flags(&upper))
             .map_err(PresentError::staging(format!("attributes of staging/{number}/upper")))?;
-        Ok(Staging { name, flags, upper: Arc::new(upper), work })
+        Ok(Staging { name, flags, upper: Arc::new(upper), upper_layer, work })
+    }
+
+    /// The upper and the work directory of a staging directory, on the detached mount.
+    fn open_layers(&self, name: &std::ffi::CStr) -> Result<(OwnedFd, OwnedFd), Errno> {
+        let directory = open_directory(&self.layers, name)?;
+        Ok((open_directory(&directory, UPPER)?, open_directory(&directory, WORK)?))
     }
 }
 

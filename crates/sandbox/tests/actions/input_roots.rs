@@ -8,6 +8,9 @@ use store::{Store, StoreOptions};
 use crate::support::{TOOLS, config, path};
 use crate::tree_fixture::TreeFixture;
 
+/// A pattern for lines of `mountinfo` whose fifth field, the mount point, begins with `/execroot`.
+const AT_EXECROOT: &str = r"^\([^ ]* \)\{4\}/execroot";
+
 /// Runs a script in the directory `dir` of a small tree, by each strategy.
 fn each_strategy(mutable: bool, script: &str, look: impl Fn(StrategyName, &str, Presented)) {
     let directory = tempfile::tempdir().unwrap();
@@ -144,8 +147,8 @@ fn an_action_that_may_changes_only_its_own_view() {
 
 #[test]
 fn nothing_can_be_executed_with_other_rights_or_opened_as_a_device() {
-    let script = "grep ' /execroot' /proc/self/mountinfo | cut -d' ' -f6";
-    each_strategy(false, script, |name, output, _| {
+    let script = format!("grep '{AT_EXECROOT}' /proc/self/mountinfo | cut -d' ' -f6");
+    each_strategy(false, &script, |name, output, _| {
         assert!(!output.is_empty());
         for options in output.lines() {
             let options: Vec<&str> = options.split(',').collect();
@@ -153,6 +156,44 @@ fn nothing_can_be_executed_with_other_rights_or_opened_as_a_device() {
                 options.contains(&"nosuid") && options.contains(&"nodev"),
                 "{name}: {options:?}"
             );
+        }
+    });
+}
+
+/// The paths of an overlay's layers are among what an action reads of its mounts.
+#[test]
+fn no_layer_has_a_path_of_the_state() {
+    const LAYERS: [&str; 4] = ["lowerdir", "datadir", "upperdir", "workdir"];
+    let script = format!("grep '{AT_EXECROOT} ' /proc/self/mountinfo");
+    each_strategy(false, &script, |name, output, _| {
+        let mount = output.lines().next().unwrap_or_else(|| panic!("{name}: no mount"));
+        let (fields, file_system) = mount.split_once(" - ").unwrap();
+        if name == StrategyName::Bind {
+            // Binds have their place in the file system that they are from.
+            assert!(!file_system.starts_with("overlay"), "{mount}");
+            return;
+        }
+        assert_eq!(fields.split(' ').nth(3), Some("/"), "{name}: {mount}");
+        let options = file_system.rsplit(' ').next().unwrap();
+        let layers: Vec<&str> = options
+            .split(',')
+            .filter_map(|option| option.split_once('='))
+            .filter(|(key, _)| LAYERS.contains(&key.trim_end_matches('+')))
+            .flat_map(|(_, paths)| paths.split(':'))
+            .filter(|path| !path.is_empty())
+            .collect();
+        assert!(layers.len() >= 3, "{name}: {mount}");
+        for layer in layers {
+            let parts: Vec<&str> = layer.split('/').skip(1).collect();
+            let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+            let is_neutral = match parts[..] {
+                [""] => true,
+                [number, "upper" | "work"] => is_number(number),
+                // Kernels that take no descriptors show the words in which one was given.
+                ["proc", "self", "fd", number] => is_number(number),
+                _ => false,
+            };
+            assert!(is_neutral, "{name}: {layer} in {mount}");
         }
     });
 }
