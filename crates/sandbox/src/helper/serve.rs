@@ -1,6 +1,5 @@
 //! The helper's life: set up once, then one action after the other.
 
-use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use sys::proc_file;
 
 use crate::helper::oom_score::OomScore;
 use crate::helper::{At, network, root, user_namespace};
-use crate::plan::hidden::{self, HIDDEN};
+use crate::plan::hidden::{HIDDEN, Hidden};
 use crate::plan::lower::{self, RunFiles};
 use crate::plan::seccomp;
 use crate::plan::step::StepName;
@@ -88,7 +87,7 @@ struct Helper {
     proc: OwnedFd,
     oom_score: OomScore,
     /// The entries of `/proc` to hide on this machine.
-    hidden: Vec<&'static CStr>,
+    hidden: Vec<Hidden>,
     filter: Arc<[Instruction]>,
     sizes: Sizes,
     ids: Ids,
@@ -170,13 +169,13 @@ fn isolate(setup: &Setup) -> Result<OwnedFd, Errno> {
 }
 
 /// The entries to hide that exist. `proc` shows all of the kernel, as an action's `/proc` does.
-fn to_hide(proc: BorrowedFd<'_>) -> Result<Vec<&'static CStr>, Errno> {
+fn to_hide(proc: BorrowedFd<'_>) -> Result<Vec<Hidden>, Errno> {
     let mut found = Vec::new();
     for path in HIDDEN {
         let name = path.to_bytes().strip_prefix(b"/proc/").unwrap_or_default();
         match rustix::fs::statat(proc, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) if hidden::is_open(stat.st_mode) => found.push(path),
-            Ok(_) | Err(Errno::NOENT) => {}
+            Ok(stat) => found.extend(Hidden::new(path, stat.st_mode)),
+            Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno),
         }
     }

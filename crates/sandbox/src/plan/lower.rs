@@ -11,7 +11,7 @@ use model::ACTION_ID;
 use sys::call::{Call, Instruction, Program, Resource};
 use sys::init;
 
-use crate::plan::hidden;
+use crate::plan::hidden::Hidden;
 use crate::plan::step::{
     ActionPreparation, ActionStep, InitPreparation, InitStep, StepName, TmpfsSize,
 };
@@ -90,7 +90,7 @@ fn init_preparation(step: InitPreparation) -> Call {
     match step {
         InitPreparation::NewCgroupNamespace => Call::new_cgroup_namespace(),
         InitPreparation::MountProc => proc_mount(),
-        InitPreparation::Hide(path) => Call::bind(hidden::COVER, path),
+        InitPreparation::Hide(Hidden { path, cover }) => Call::bind(cover, path),
         InitPreparation::MountTmp(size) => tmpfs(c"/tmp", size),
         InitPreparation::MountShm(size) => tmpfs(c"/dev/shm", size),
     }
@@ -149,7 +149,7 @@ mod tests {
     fn both_processes_are_prepared_in_the_order_of_the_plan() {
         use StepName::*;
         let filter: Arc<[Instruction]> = Arc::default();
-        let hidden = [hidden::HIDDEN[0]];
+        let hidden = Vec::from_iter(Hidden::new(c"/proc/keys", 0o100_444));
         let lowered = preparation(
             &crate::plan::preparation(&Sizes::default(), Ids::default(), &hidden),
             &filter,

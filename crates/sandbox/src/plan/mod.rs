@@ -16,6 +16,7 @@ use model::{MAX_NAME_BYTES, MAX_PATH_BYTES, RelPath};
 use serde::{Deserialize, Serialize};
 use sys::strings::Strings;
 
+use crate::plan::hidden::Hidden;
 use crate::plan::step::{
     ActionPreparation, ActionStep, Execute, InitPreparation, InitStep, TmpfsSize,
 };
@@ -101,7 +102,7 @@ pub(crate) struct Run {
 }
 
 /// Plans the preparation of a sandbox; `hidden` is what this machine has to hide.
-pub(crate) fn preparation(sizes: &Sizes, ids: Ids, hidden: &[&'static CStr]) -> Preparation {
+pub(crate) fn preparation(sizes: &Sizes, ids: Ids, hidden: &[Hidden]) -> Preparation {
     let mut init = vec![InitPreparation::NewCgroupNamespace, InitPreparation::MountProc];
     init.extend(hidden.iter().copied().map(InitPreparation::Hide));
     init.extend([InitPreparation::MountTmp(sizes.tmp), InitPreparation::MountShm(sizes.shm)]);

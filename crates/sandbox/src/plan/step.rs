@@ -5,11 +5,12 @@
 //! exhaustive: a new step does not compile before each of them handles it. [`StepName`] is what an
 //! error tells of a step.
 
-use std::ffi::CStr;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sys::strings::Strings;
+
+use crate::plan::hidden::Hidden;
 
 /// A step of PID 1 before the action is known, with privileges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub(crate) enum InitPreparation {
     /// Mounts the `/proc` of the new PID namespace.
     MountProc,
     /// Covers an entry of `/proc`.
-    Hide(&'static CStr),
+    Hide(Hidden),
     /// Mounts `/tmp`, to which `/var/tmp` points.
     MountTmp(TmpfsSize),
     /// Mounts `/dev/shm`.

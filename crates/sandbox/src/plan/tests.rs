@@ -1,5 +1,5 @@
 use super::*;
-use crate::plan::hidden::{self, HIDDEN};
+use crate::plan::hidden::{self, Hidden};
 
 fn words(words: &[&str]) -> Vec<CString> {
     words.iter().map(|word| CString::new(*word).unwrap()).collect()
@@ -76,11 +76,14 @@ fn shown_run(run: &Run) -> String {
 fn the_preparation() {
     let sizes =
         Sizes { tmp: TmpfsSize { bytes: 1, inodes: 2 }, shm: TmpfsSize { bytes: 3, inodes: 4 } };
-    let Preparation { init, action } = preparation(&sizes, Ids::default(), &HIDDEN);
+    let hidden = [(c"/proc/keys", 0o100_444), (c"/proc/fs", 0o040_555)];
+    let hidden =
+        Vec::from_iter(hidden.into_iter().filter_map(|(path, mode)| Hidden::new(path, mode)));
+    let Preparation { init, action } = preparation(&sizes, Ids::default(), &hidden);
     let expected = r#"init: NewCgroupNamespace
 init: MountProc
-init: Hide("/proc/cmdline")
-init: Hide("/proc/keys")
+init: Hide(Hidden { path: "/proc/keys", cover: "/dev/null" })
+init: Hide(Hidden { path: "/proc/fs", cover: "/execroot" })
 init: MountTmp(TmpfsSize { bytes: 1, inodes: 2 })
 init: MountShm(TmpfsSize { bytes: 3, inodes: 4 })
 action: NewSession
@@ -145,9 +148,12 @@ fn users_and_groups_change_before_the_capabilities_to_change_them_are_gone() {
 
 #[test]
 fn what_a_mode_closes_needs_no_cover() {
-    assert!(hidden::is_open(0o444));
-    assert!(!hidden::is_open(0o440));
-    assert!(!hidden::is_open(0o400));
+    let cover = |mode| Hidden::new(c"/proc/x", mode).map(|hidden| hidden.cover);
+    assert_eq!(cover(0o100_444), Some(hidden::FILE_COVER));
+    assert_eq!(cover(0o040_555), Some(hidden::DIRECTORY_COVER));
+    for mode in [0o100_440, 0o100_400, 0o040_550, 0o040_500] {
+        assert_eq!(cover(mode), None, "{mode:o}");
+    }
 }
 
 #[test]

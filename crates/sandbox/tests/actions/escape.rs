@@ -341,10 +341,12 @@ fn a_crash_leaves_no_core_on_the_host() {
 #[test]
 fn what_the_host_keeps_to_itself_is_hidden() {
     check(
-        "cd /proc; for name in cmdline keys kcore kmsg pagetypeinfo slabinfo timer_list vmallocinfo; \
-         do test -z \"$(head -c 100 $name 2>/dev/null)\" || echo $name; done; true",
-        "",
+        "cd /proc; for name in bootconfig cmdline diskstats interrupts keys kcore kmsg kpagecount \
+         pagetypeinfo slabinfo timer_list vmallocinfo; \
+         do test -z \"$(head -c 100 $name 2>/dev/null)\" || echo $name; done; ls fs bus; true",
+        "bus:\n\nfs:",
     );
+    check_all_fail(&["touch /proc/fs/x", "touch /proc/bus/x", "echo x > /proc/bus/input"]);
 }
 
 /// Entries that programs read.
