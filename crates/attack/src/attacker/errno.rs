@@ -38,6 +38,7 @@ const NAMES: &[(i32, &str)] = &[
     (libc::ELOOP, "ELOOP"),
     (libc::ENODATA, "ENODATA"),
     (libc::EPROTONOSUPPORT, "EPROTONOSUPPORT"),
+    (libc::ESOCKTNOSUPPORT, "ESOCKTNOSUPPORT"),
     (libc::EOPNOTSUPP, "EOPNOTSUPP"),
     (libc::EAFNOSUPPORT, "EAFNOSUPPORT"),
     (libc::ENETUNREACH, "ENETUNREACH"),

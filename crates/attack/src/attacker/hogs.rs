@@ -220,6 +220,23 @@ pub(crate) fn many_open() -> Outcome {
     Ok(())
 }
 
+/// Opens terminals until it is refused; prints whether there are more than an action may have.
+pub(crate) fn many_terminals() -> Outcome {
+    const MOST: usize = 64;
+    let mut kept = Vec::new();
+    while kept.len() <= MOST {
+        match File::options().read(true).write(true).open("/dev/ptmx") {
+            Ok(terminal) => kept.push(terminal),
+            Err(error) => {
+                println!("{} after {}", errno::of(&error), kept.len());
+                return Ok(());
+            }
+        }
+    }
+    println!("more than {MOST} terminals");
+    Ok(())
+}
+
 /// Fills as many pipes as it can, as large as it can, and keeps them.
 pub(crate) fn pipes() -> Outcome {
     let mut kept = Vec::new();

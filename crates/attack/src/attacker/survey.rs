@@ -105,6 +105,23 @@ pub(crate) fn mounts() -> Outcome {
     Ok(())
 }
 
+/// The paths of the kernel's tables of this process that have `part` in them.
+pub(crate) fn paths_with(part: &str) -> Outcome {
+    for table in ["mountinfo", "mounts", "mountstats", "maps", "cgroup"] {
+        let text = fs::read_to_string(format!("/proc/self/{table}")).map_err(failed)?;
+        for line in text.lines().filter(|line| line.contains(part)) {
+            println!("{table}: {line}");
+        }
+    }
+    for link in ["exe", "cwd", "root", "fd/0", "fd/1", "fd/2"] {
+        let target = fs::read_link(format!("/proc/self/{link}")).map_err(failed)?;
+        if target.to_string_lossy().contains(part) {
+            println!("{link}: {}", target.display());
+        }
+    }
+    Ok(())
+}
+
 /// Tries to reach an absolute path of the host by every way up that there is, and
 /// prints the ways that lead there.
 pub(crate) fn walk_up(target: &str) -> Outcome {
@@ -152,13 +169,23 @@ pub(crate) fn kernel_addresses() -> Outcome {
 /// Checks the entries of `/proc` that the host hides.
 pub(crate) fn host_in_proc() -> Outcome {
     for file in [
+        "allocinfo",
+        "bootconfig",
         "cmdline",
-        "keys",
+        "diskstats",
+        "interrupts",
         "kcore",
+        "keys",
         "kmsg",
+        "kpagecgroup",
+        "kpagecount",
+        "kpageflags",
+        "latency_stats",
         "pagetypeinfo",
+        "sched_debug",
         "slabinfo",
         "timer_list",
+        "timer_stats",
         "vmallocinfo",
     ] {
         let mut start = [0; 1];
@@ -166,6 +193,17 @@ pub(crate) fn host_in_proc() -> Outcome {
         let opened = fs::File::open(path).and_then(|mut file| file.read(&mut start));
         if opened.is_ok_and(|read| read > 0) {
             println!("{file}");
+        }
+    }
+    for directory in ["bus", "fs"] {
+        for entry in fs::read_dir(format!("/proc/{directory}")).into_iter().flatten().flatten() {
+            println!("{}", entry.path().display());
+        }
+    }
+    // Programs need these.
+    for file in ["cpuinfo", "loadavg", "meminfo", "stat", "uptime", "version", "vmstat"] {
+        if fs::read_to_string(format!("/proc/{file}")).unwrap_or_default().is_empty() {
+            println!("{file} is gone");
         }
     }
     // Zeros for a process without rights.

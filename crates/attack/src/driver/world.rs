@@ -154,6 +154,8 @@ impl World {
     pub(crate) fn substitute(&self, text: &str) -> String {
         let text =
             text.replace("{program}", &self.name).replace("{server}", &self.server.to_string());
+        let state = self.local.as_ref().map(|local| local.root.display().to_string());
+        let text = text.replace("{state}", state.as_deref().unwrap_or("{state}"));
         self.host.substitute(&text)
     }
 

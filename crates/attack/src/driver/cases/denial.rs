@@ -22,6 +22,8 @@ pub(super) const CASES: &[Case] = &[
     program("daemons", &["daemons"]).leaves(&[], &[]),
     program("threads", &["threads"]).properties(&[("pids", "50")]).prints("50 threads"),
     program("open-files", &["many-open"]).prints("EMFILE"),
+    // The kernel counts them for the whole machine.
+    program("terminals", &["many-terminals"]).prints("ENOSPC after 64"),
     program("memory-over-its-limit", &["allocate", "1073741824"])
         .properties(&[("memory", "256m")])
         .prints("refused"),

@@ -56,6 +56,15 @@ pub(super) const CASES: &[Case] = &[
     calls("set-the-domain-name", "setdomainname 'pwned' 5").fails("EPERM"),
     calls("set-quotas", "quotactl 0x800007 0 0 0").fails("EPERM"),
     calls("hang-up-terminals", "vhangup").fails("EPERM"),
+    calls("contexts-of-asynchronous-input", "io_setup 1 &8").fails("ENOSYS"),
+    // file_getattr, file_setattr and what comes after them.
+    calls("a-system-call-that-nobody-has-reviewed", "468 AT '/tmp' &24 24 0").fails("ENOSYS"),
+    calls("change-flags-by-a-new-system-call", "469 AT '/tmp' &24 24 0").fails("ENOSYS"),
+    calls("a-system-call-of-the-future", "600 0 0 0 0 0 0").fails("ENOSYS"),
+    calls("load-a-line-discipline", "openat AT '/dev/ptmx' RDWR ; ioctl $1 0x5423 #03000000")
+        .fails("EPERM"),
+    calls("select-on-a-console", "openat AT '/dev/ptmx' RDWR ; ioctl $1 0x541c #0200000000000000")
+        .fails("EPERM"),
     calls("type-into-a-terminal", "openat AT '/dev/ptmx' RDWR ; ioctl $1 0x5412 'x'")
         .fails("EPERM"),
 ];

@@ -4,6 +4,8 @@ use crate::case::{Case, calls, program};
 
 const NO_FAMILY: &str = "EAFNOSUPPORT";
 const NO_PROTOCOL: &str = "EPROTONOSUPPORT";
+const NO_TYPE: &str = "ESOCKTNOSUPPORT";
+const NO_FLAG: &str = "EOPNOTSUPP";
 
 pub(super) const CASES: &[Case] = &[
     program("a-server-of-the-host", &["connect", "127.0.0.1:{port}"]).prints("ECONNREFUSED"),
@@ -37,5 +39,20 @@ pub(super) const CASES: &[Case] = &[
     calls("netlink-events", "socket 16 3 15").fails(NO_PROTOCOL),
     calls("tls-in-the-kernel", "socket 2 1 0 ; setsockopt $1 6 31 'tls' 4").fails("EPERM"),
     calls("a-filter-on-a-socket", "socket 2 2 0 ; setsockopt $1 1 26 &16 16").fails("EPERM"),
+    calls("packets-of-all-interfaces-as-internet", "socket 2 10 0x300").fails(NO_TYPE),
+    calls("sctp-by-the-default-protocol", "socket 2 5 0").fails(NO_TYPE),
+    calls("dccp-by-the-default-protocol", "socket 2 6 0").fails(NO_TYPE),
+    calls("urgent-data", "socket 2 1 0 ; sendto $1 'x' 1 1 0 0").fails(NO_FLAG),
+    calls("urgent-data-in-a-message", "socket 1 1 0 ; sendmsg $1 &56 1").fails(NO_FLAG),
+    calls("reading-urgent-data", "socket 1 1 0 ; recvfrom $1 &1 1 1 0 0").fails(NO_FLAG),
+    calls("reading-an-urgent-message", "socket 1 1 0 ; recvmsg $1 &56 1").fails(NO_FLAG),
+    calls("ipsec-over-udp", "socket 2 2 0 ; setsockopt $1 17 100 #02000000 4").fails("EPERM"),
+    calls("l2tp-over-udp", "socket 10 2 0 ; setsockopt $1 17 100 #03000000 4").fails("EPERM"),
+    // Labels are counted for the whole machine, and stay for a minute after their socket.
+    calls("a-flow-label", "socket 10 2 0 ; setsockopt $1 41 32 &32 32").fails("EPERM"),
+    calls("look-at-a-vlan", "socket 2 2 0 ; ioctl $1 0x8982 &128").fails("EPERM"),
+    calls("make-a-vlan", "socket 2 2 0 ; ioctl $1 0x8983 &128").fails("EPERM"),
+    calls("make-a-bridge", "socket 2 2 0 ; ioctl $1 0x89a0 'bridge'").fails("EPERM"),
+    calls("take-a-bridge-away", "socket 2 2 0 ; ioctl $1 0x89a1 'bridge'").fails("EPERM"),
     calls("a-bpf-filter-on-a-socket", "socket 2 2 0 ; setsockopt $1 1 50 &4 4").fails("EPERM"),
 ];

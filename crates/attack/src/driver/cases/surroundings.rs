@@ -11,8 +11,13 @@ pub(super) const CASES: &[Case] = &[
     program("the-host-in-proc", &["host-in-proc"]).prints(""),
     program("addresses-in-the-kernel", &["addresses"]).prints(""),
     program("mounts-that-can-be-used", &["mounts"]).prints(""),
+    program("where-the-servers-state-is", &["paths-with", "{state}"]).needs(Need::Local).prints(""),
     // With the host's toolchains, where the operator shows them.
     program("mounts-with-the-hosts-root", &["mounts"])
+        .properties(HOST)
+        .needs(Need::Local)
+        .prints(""),
+    program("where-the-servers-state-is-with-the-hosts-root", &["paths-with", "{state}"])
         .properties(HOST)
         .needs(Need::Local)
         .prints(""),

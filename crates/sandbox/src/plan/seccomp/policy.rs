@@ -148,6 +148,7 @@ static SOCKETPAIR: Rule =
 const SOL_SOCKET: u32 = 1;
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
+const IPPROTO_IPV6: u32 = 41;
 
 /// Done without doing anything.
 static NOTHING: Rule = Rule::Refuse(0);
@@ -186,8 +187,18 @@ static SETSOCKOPT_UDP: Rule = Rule::When {
     argument: 1,
     test: Test::OneOf(&[IPPROTO_UDP]),
     then: &UDP_OPTION,
+    otherwise: &SETSOCKOPT_IPV6,
+};
+static SETSOCKOPT_IPV6: Rule = Rule::When {
+    argument: 1,
+    test: Test::OneOf(&[IPPROTO_IPV6]),
+    then: &IPV6_OPTION,
     otherwise: &ALLOW,
 };
+/// IPV6_FLOWLABEL_MGR: the kernel has 4096 labels for all network namespaces, and keeps a label for up to a
+/// minute after its socket.
+static IPV6_OPTION: Rule =
+    Rule::When { argument: 2, test: Test::OneOf(&[32]), then: &FORBIDDEN, otherwise: &ALLOW };
 /// UDP_ENCAP: IPsec and L2TP.
 static UDP_OPTION: Rule =
     Rule::When { argument: 2, test: Test::OneOf(&[100]), then: &FORBIDDEN, otherwise: &ALLOW };
