@@ -5,6 +5,7 @@
 //! the others the log says that they need a restart.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -53,6 +54,13 @@ impl Configuration {
         }
     }
 
+    /// Warns of files that were left out.
+    pub(crate) fn warn(&self) {
+        for path in &self.resolved.out_of_reach {
+            tracing::warn!("{}", out_of_reach(path));
+        }
+    }
+
     /// Reads all layers again, and takes over what can change while the daemon runs.
     ///
     /// # Errors
@@ -63,6 +71,14 @@ impl Configuration {
         *self = new;
         Ok(changes)
     }
+}
+
+fn out_of_reach(path: &Path) -> String {
+    format!(
+        "the configuration file {} is left out, for this user may not enter its directory; set HOME or name a file \
+         with --config",
+        path.display()
+    )
 }
 
 /// The keys of settings that differ between two configurations.
@@ -97,6 +113,9 @@ pub fn run(arguments: &ConfigArgs, flags: Vec<OsString>) -> anyhow::Result<ExitC
                 resolved.files.iter().map(|path| path.display().to_string()).collect();
             let files = if files.is_empty() { "no file".to_owned() } else { files.join(", ") };
             println!("the configuration is valid ({files})");
+            for path in &resolved.out_of_reach {
+                eprintln!("{}", out_of_reach(path));
+            }
         }
         ConfigVerb::Show(_) => print!("{resolved}"),
     }

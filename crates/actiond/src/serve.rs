@@ -69,6 +69,7 @@ pub fn run(mut configuration: Configuration) -> anyhow::Result<ExitCode> {
     surroundings::take_in_hand()?;
     limit_heaps();
     logging::start(&configuration.arguments.log)?;
+    configuration.warn();
     // While there is one thread.
     privileges::obtain()?.log();
     let arguments = configuration.arguments.clone();

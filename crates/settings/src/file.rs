@@ -42,6 +42,13 @@ pub enum FileError {
         #[source]
         source: io::Error,
     },
+    /// The file is there, and this user may not read it.
+    #[error(
+        "the configuration file {} may not be read by the user that starts the server; allow that, or name \
+         another file with --config or ACTIOND_CONFIG",
+        .0.display()
+    )]
+    Denied(PathBuf),
     /// The file is larger than 1 MiB.
     #[error("the configuration file {} is larger than {MAX_FILE_BYTES} bytes", .0.display())]
     TooLarge(PathBuf),
@@ -87,7 +94,12 @@ pub enum FileError {
 /// Reads a file. `user` is the effective user of this process.
 pub(crate) fn read(path: &Path, user: u32) -> Result<Vec<Entry>, FileError> {
     let failed = |source| FileError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
+    let file = File::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied if path.symlink_metadata().is_ok() => {
+            FileError::Denied(path.to_owned())
+        }
+        _ => failed(error),
+    })?;
     let metadata = file.metadata().map_err(failed)?;
     let is_ours = metadata.uid() == 0 || metadata.uid() == user;
     if metadata.is_file() && sys::user_namespace::is_unknown_owner(metadata.uid()) {

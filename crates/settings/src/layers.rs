@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, Command};
 
 use crate::file::{self, Entry, FileError, Value};
-use crate::locate::{CONFIG_FLAG, default_files};
+use crate::locate::{CONFIG_FLAG, default_files, is_systems};
 
 /// The prefix of the variables' names.
 const PREFIX: &str = "ACTIOND_";
@@ -34,6 +34,9 @@ pub struct Resolved {
     pub settings: Vec<Setting>,
     /// The configuration files that were read.
     pub files: Vec<PathBuf>,
+    /// Default files that were left out, because they would be in a directory that this user may not enter: HOME is that
+    /// of another user after a change of user.
+    pub out_of_reach: Vec<PathBuf>,
 }
 
 /// One setting.
@@ -117,6 +120,7 @@ fn meant(suggestion: &Option<String>) -> String {
 #[derive(Default)]
 struct Files {
     paths: Vec<PathBuf>,
+    out_of_reach: Vec<PathBuf>,
     entries: Vec<(PathBuf, Entry)>,
 }
 
@@ -127,7 +131,7 @@ impl Layers<'_> {
     /// The first thing that is wrong in any layer.
     pub fn resolve(&self) -> Result<Resolved, Error> {
         let flags = self.parse(&self.flags)?;
-        let Files { entries, paths } = self.entries(&flags)?;
+        let Files { entries, paths, out_of_reach } = self.entries(&flags)?;
         let mut chosen: Vec<(&Arg, Setting, Vec<OsString>)> = Vec::new();
         for arg in self.args() {
             let (setting, words) = self.setting(arg, &flags, &entries)?;
@@ -141,7 +145,7 @@ impl Layers<'_> {
             setting.values = values_of(arg, &all);
             setting
         });
-        Ok(Resolved { settings: settings.collect(), files: paths, words })
+        Ok(Resolved { settings: settings.collect(), files: paths, out_of_reach, words })
     }
 
     /// The flags that are settings.
@@ -174,6 +178,10 @@ impl Layers<'_> {
         for path in paths {
             let read = match file::read(&path, self.user) {
                 Err(FileError::Read { source, .. }) if !must_exist && is_absent(&source) => {
+                    continue;
+                }
+                Err(FileError::Read { .. }) if !must_exist && is_out_of_reach(&path) => {
+                    files.out_of_reach.push(path);
                     continue;
                 }
                 read => read?,
@@ -269,6 +277,14 @@ fn reason(error: &clap::Error) -> String {
 fn is_absent(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{NotADirectory, NotFound};
     matches!(error.kind(), NotFound | NotADirectory)
+}
+
+/// Whether a user's file is in a directory that this process may not enter, so that nobody can tell whether there is one. A
+/// file that is there and may not be read is another matter: somebody meant its settings to apply.
+fn is_out_of_reach(path: &Path) -> bool {
+    let looked = path.symlink_metadata();
+    let is_closed = looked.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied);
+    is_closed && !is_systems(path)
 }
 
 fn long_of(arg: &Arg) -> &str {

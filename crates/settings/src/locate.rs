@@ -1,7 +1,7 @@
 //! The paths of the configuration files.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The long name of the flag that names the configuration file. It can't be set in a file.
 pub const CONFIG_FLAG: &str = "config";
@@ -9,8 +9,14 @@ pub const CONFIG_FLAG: &str = "config";
 /// The machine's file.
 const SYSTEM_FILE: &str = "/etc/actiond/config.toml";
 
+/// Whether `path` is the machine's file, and not one of a user.
+pub(crate) fn is_systems(path: &Path) -> bool {
+    path == Path::new(SYSTEM_FILE)
+}
+
 /// The files that are read when no flag or variable names one, of rising precedence. Those that do
-/// not exist count as empty. `variable` reads the environment.
+/// not exist count as empty, and so does a user's file in a home that this process may not enter.
+/// `variable` reads the environment.
 pub fn default_files(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let folder =

@@ -153,6 +153,59 @@ fn a_file_that_was_asked_for_must_be_there() {
     assert!(matches!(resolve(&["--no-such-flag"]), Err(Error::Flag(_))));
 }
 
+/// As another user than root, for whom no mode closes anything; in a process of its own.
+#[test]
+fn a_home_of_another_user_is_left_out_and_a_closed_file_is_not() {
+    const HOME: &str = "ACTIOND_TEST_HOME";
+    let resolve = |home: &Path| {
+        let home = home.to_owned();
+        let layers = Layers {
+            command: <Example as clap::CommandFactory>::command(),
+            flags: Vec::new(),
+            variable: &|name| (name == "XDG_CONFIG_HOME").then(|| home.clone().into()),
+            user: 65534,
+        };
+        layers.resolve()
+    };
+    if let Some(home) = std::env::var_os(HOME).map(PathBuf::from) {
+        let resolved = resolve(&home.join("closed")).unwrap();
+        assert_eq!(resolved.out_of_reach, [home.join("closed/actiond/config.toml")]);
+        let denied = resolve(&home.join("open")).unwrap_err();
+        assert!(matches!(denied, Error::File(FileError::Denied(_))), "{denied}");
+        assert!(denied.to_string().contains("--config"), "{denied}");
+        return;
+    }
+    if !std::fs::metadata("/proc/self")
+        .is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+    {
+        eprintln!("SKIPPED: only root can become another user");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let close = |path: &Path, mode| {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    close(directory.path(), 0o755);
+    for name in ["open", "closed"] {
+        let folder = directory.path().join(name).join("actiond");
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("config.toml");
+        std::fs::write(&file, "queue_limit = 20").unwrap();
+        close(&file, 0o600);
+    }
+    close(&directory.path().join("closed"), 0o700);
+    let name = std::thread::current().name().unwrap().to_owned();
+    // The other user may not be able to enter the directory of this program.
+    let program = directory.path().join("test");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut command = std::process::Command::new(program);
+    std::os::unix::process::CommandExt::uid(&mut command, 65534);
+    let output = command.args(["--exact", &name]).env(HOME, directory.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
 #[test]
 fn what_is_shown_is_a_file_that_says_the_same() {
     let file = "queue_limit = 20\nplatform = ['a=1', 'b=2']\nallow_host_rootfs = true\n";
