@@ -218,3 +218,37 @@ impl Target {
         Ok(self.directory.join(clean.as_str()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_written_outside_of_the_directory_or_through_a_symlink() {
+        let directory = tempfile::tempdir().unwrap();
+        let outside = directory.path().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        let outside_text = outside.to_string_lossy().into_owned();
+        let create = |name: &str| Target::create(&directory.path().join(name)).unwrap();
+
+        let mut target = create("paths");
+        for path in
+            ["../outside/x", "a/../../outside/x", &format!("{outside_text}/x"), "a\0b", "a//b"]
+        {
+            assert!(target.text(path, "x", 0o644).is_err(), "{path:?}");
+            assert!(target.symlink(path, "x").is_err(), "{path:?}");
+            assert!(target.directory(path).is_err(), "{path:?}");
+        }
+
+        // A name that is a symlink and a directory at once: the directory comes first, and the symlink can't be made.
+        for below in ["link/x", "link/deeper/x"] {
+            let mut target = create(&below.replace('/', "-"));
+            target.symlink("link", &outside_text).unwrap();
+            target.text(below, "x", 0o644).unwrap();
+            target.symlink("link/y", "x").unwrap();
+            assert!(target.finish().is_err(), "{below}");
+        }
+        assert_eq!(outside.read_dir().unwrap().count(), 0);
+        assert!(Target::create(directory.path()).is_err(), "a directory that is not empty");
+    }
+}
