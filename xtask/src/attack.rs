@@ -202,10 +202,7 @@ fn attack(inside: &InsideArguments, strategy: &str, disk: &Path, costly: bool) -
     attack.args(["--server", &daemon.address().to_string()]);
     attack.arg("--attacker").arg(&inside.attacker);
     attack.arg("--root").arg(disk.join("state")).args(["--pid", &daemon.id()?.to_string()]);
-    // Principals have nothing to do with how inputs are presented.
-    if costly {
-        attack.arg("--daemon").arg(&inside.daemon);
-    }
+    attack.arg("--daemon").arg(&inside.daemon);
     if !costly || inside.arguments.quick {
         attack.arg("--quick");
     }
