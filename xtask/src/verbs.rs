@@ -10,6 +10,8 @@ mod attack;
 mod bench;
 mod binaries;
 mod cargo_test;
+#[cfg(test)]
+mod claims;
 mod conformance;
 mod daemon;
 mod daemon_log;
