@@ -11,6 +11,7 @@ mod justbuild;
 mod recc;
 mod siso;
 mod surroundings;
+mod tls;
 mod tree;
 mod trexe;
 
@@ -41,6 +42,7 @@ pub(super) const BUILDBOX: Client = Client {
         Suite { name: "recc", run: recc::run },
         Suite { name: "trexe", run: trexe::run },
         Suite { name: "cas", run: cas::run },
+        Suite { name: "tls", run: tls::run },
     ],
     more_suites: &[],
 };

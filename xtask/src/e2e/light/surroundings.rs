@@ -29,9 +29,14 @@ pub(super) struct Surroundings {
 impl Surroundings {
     /// A copy of the workspace `e2e/NAME`, or an empty one.
     pub(super) fn open(place: &Place, name: Option<&str>) -> Result<Self> {
+        Self::open_with(place, name, &[])
+    }
+
+    /// The same with more flags for the server.
+    pub(super) fn open_with(place: &Place, name: Option<&str>, flags: &[OsString]) -> Result<Self> {
         let mut rootfs = OsString::from("--allow-host-rootfs=");
         rootfs.push(&place.client_root);
-        let server = place.start_daemon(&[rootfs])?;
+        let server = place.start_daemon(&[flags, &[rootfs]].concat())?;
         let folder = place.scratch.join("client");
         std::fs::create_dir_all(folder.join("workspace"))?;
         if let Some(name) = name {
