@@ -88,7 +88,7 @@ impl Headers {
     }
 
     /// Adds them to the headers of a call.
-    pub(crate) fn add_to(&self, metadata: &mut MetadataMap) {
+    pub fn add_to(&self, metadata: &mut MetadataMap) {
         for (name, value) in &self.0 {
             metadata.append(name.clone(), value.clone());
         }

@@ -24,20 +24,25 @@
 //! - `error`: why there is no tier.
 //! - `breaker`: when an upstream is given up for a while.
 //! - `link`: the connection to a server, and whether it is up.
+//! - [`mod@connect`]: connections to servers, by plain TCP or TLS.
 //! - `calls`: the calls that move blobs and results.
 //! - `flights`: downloads on their way, so that nothing is fetched twice at once.
 //! - `contents`: every blob that a result names.
 //! - `fetch`: from the upstream into the store.
 //! - `journal`: results that are to be copied upstream.
-//! - `publish`: from the store to the upstream.
+//! - `upload`: blobs from the store to the upstream.
+//! - `delivery`: a result and all that it names, while somebody waits for it.
+//! - `publish`: results from the journal to the upstream.
 //! - [`tier`]: the whole, wired.
 
 pub mod address;
 mod breaker;
 mod calls;
 pub mod config;
+pub mod connect;
 mod contents;
 mod counters;
+mod delivery;
 mod error;
 mod fetch;
 mod flights;
@@ -46,10 +51,13 @@ mod journal;
 mod link;
 mod publish;
 pub mod tier;
+mod upload;
 
 pub use address::{Address, AddressError};
 pub use config::{Config, Entries, Security, Writes};
+pub use connect::connect;
 pub use counters::Counts;
+pub use delivery::DeliveryError;
 pub use error::UpstreamError;
 pub use headers::{Headers, HeadersError};
 pub use journal::JournalError;

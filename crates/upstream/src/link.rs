@@ -25,12 +25,13 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::metadata::MetadataValue;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use crate::address::Address;
 use crate::breaker::{Breaker, jittered};
-use crate::config::{Config, Security};
+use crate::config::Config;
+use crate::connect;
 use crate::counters::{Counters, Counts};
 use crate::error::UpstreamError;
 use crate::headers::Headers;
@@ -57,15 +58,6 @@ const CALLER: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
 
 /// The longest such header that is passed on.
 const CALLER_BYTES_MAX: usize = 4 << 10;
-
-/// Silence after which a connection is tested, so that one that a firewall has dropped is found without a call.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-
-/// Unread bytes of a stream: what arrives in 80 ms at 100 MB/s.
-const STREAM_WINDOW_BYTES: u32 = 8 << 20;
-
-/// Unread bytes of a connection.
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// The capabilities that a server announced.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,8 +187,9 @@ impl Link {
         address: &Address,
         config: &Config,
     ) -> Result<Arc<Self>, UpstreamError> {
-        let channels =
-            (0..CONNECTIONS).map(|_| channel(address, config)).collect::<Result<_, _>>()?;
+        let channels = (0..CONNECTIONS)
+            .map(|_| connect::to_cache(address, config))
+            .collect::<Result<_, _>>()?;
         Ok(Arc::new(Self {
             name,
             address: address.clone(),
@@ -213,7 +206,7 @@ impl Link {
 
     /// The counters so far.
     pub(crate) fn counts(&self) -> Counts {
-        self.counters.counts(matches!(&*self.state.borrow(), State::Up(_)))
+        self.counters.counts(self.is_up())
     }
 
     /// The server's capabilities, if it is up. Waits only while they are unknown.
@@ -229,6 +222,11 @@ impl Link {
             },
             _ => None,
         }
+    }
+
+    /// Whether the server answered when it was last asked.
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Up(_))
     }
 
     /// Waits until the server is up.
@@ -370,44 +368,6 @@ impl Link {
 /// A number that nobody foresees.
 fn chance() -> u8 {
     uuid::Uuid::new_v4().as_bytes()[0]
-}
-
-fn channel(address: &Address, config: &Config) -> Result<Channel, UpstreamError> {
-    let endpoint = Endpoint::from_shared(address.uri())
-        .map_err(|source| UpstreamError::Address { address: address.to_string(), source })?
-        .connect_timeout(config.timeout)
-        .tcp_nodelay(true)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(config.timeout);
-    let endpoint = if address.tls { with_tls(endpoint, &config.security)? } else { endpoint };
-    Ok(endpoint.connect_lazy())
-}
-
-#[cfg(feature = "tls")]
-fn with_tls(endpoint: Endpoint, security: &Security) -> Result<Endpoint, UpstreamError> {
-    use tonic::transport::{Certificate, ClientTlsConfig, Identity};
-
-    let read = |path: &std::path::PathBuf| {
-        std::fs::read(path).map_err(|source| UpstreamError::Read { path: path.clone(), source })
-    };
-    let config = match &security.ca {
-        Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?)),
-        None => ClientTlsConfig::new().with_native_roots(),
-    };
-    let config = match &security.identity {
-        Some((certificate, key)) => {
-            config.identity(Identity::from_pem(read(certificate)?, read(key)?))
-        }
-        None => config,
-    };
-    endpoint.tls_config(config).map_err(UpstreamError::Tls)
-}
-
-#[cfg(not(feature = "tls"))]
-fn with_tls(_: Endpoint, _: &Security) -> Result<Endpoint, UpstreamError> {
-    Err(UpstreamError::NoTls)
 }
 
 #[cfg(test)]

@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use model::Digest;
+use model::proto::ActionResult;
 use parking_lot::Mutex;
 use store::{Pending, Store, Tier};
 use tokio::runtime::{Handle, Runtime};
 
 use crate::config::{Config, Writes};
 use crate::counters::Counts;
+use crate::delivery::{self, Delivery, DeliveryError};
 use crate::error::UpstreamError;
 use crate::fetch::Fetcher;
 use crate::journal::{Entry, Journal};
-use crate::link::Link;
+use crate::link::{CallError, Link};
 use crate::publish::{PUBLISHERS, Publisher};
+use crate::upload::Uploader;
 
 /// Threads that drive connections to the upstream: TLS and unpacking of two streams at once.
 const THREADS: usize = 2;
@@ -48,6 +51,7 @@ pub struct Upstream {
     runtime: Mutex<Option<Runtime>>,
     handle: Handle,
     fetcher: Arc<Fetcher>,
+    uploader: Uploader,
     publisher: Option<Arc<Publisher>>,
     writes: Writes,
 }
@@ -78,12 +82,12 @@ impl Upstream {
             handle.spawn(async move { link.watch().await });
         }
         let (cas, action_cache) = (store.cas().clone(), store.action_cache().clone());
+        let uploader = Uploader { cas: cas.clone(), blobs: Arc::clone(&blobs) };
         let publisher = match &results {
             Some(results) if config.writes != Writes::Off => {
                 let publisher = Arc::new(Publisher {
-                    cas: cas.clone(),
+                    uploader: uploader.clone(),
                     action_cache: action_cache.clone(),
-                    blobs: Arc::clone(&blobs),
                     results: Arc::clone(results),
                     journal: Arc::new(Journal::open(&journal_path(store.path()))?),
                     entries: config.entries,
@@ -102,6 +106,7 @@ impl Upstream {
             runtime,
             handle: handle.clone(),
             fetcher,
+            uploader,
             publisher,
             writes: config.writes,
         }))
@@ -121,6 +126,74 @@ impl Upstream {
             queued: journal.map_or(0, |journal| journal.len()),
             dropped: journal.map_or(0, |journal| journal.dropped()),
         }
+    }
+
+    /// Whether both servers answered when they were last asked.
+    pub fn is_up(&self) -> bool {
+        self.links().all(Link::is_up)
+    }
+
+    /// Waits until both servers answer.
+    pub async fn until_up(&self) {
+        for link in self.links() {
+            link.until_up().await;
+        }
+    }
+
+    fn links(&self) -> impl Iterator<Item = &Link> {
+        [Some(&self.fetcher.blobs), self.fetcher.results.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|link| &**link)
+    }
+
+    /// Copies all blobs that a result names to the upstream before it returns, and then the result itself if `keeps` says
+    /// so, where the upstream takes results. `instance` is the part of the instance name after that of the address.
+    ///
+    /// # Errors
+    /// The first thing that could not be copied. To try again is safe.
+    pub async fn deliver(
+        &self,
+        instance: &str,
+        action: Digest,
+        result: ActionResult,
+        keeps: bool,
+    ) -> Result<(), DeliveryError> {
+        let delivery = Delivery {
+            uploader: self.uploader.clone(),
+            results: self.fetcher.results.clone().filter(|_| keeps),
+            instance: instance.to_owned(),
+            action,
+            result,
+        };
+        self.run(async move { delivery.run().await }).await
+    }
+
+    /// Copies blobs, all of one function, to the upstream before it returns.
+    ///
+    /// # Errors
+    /// As [`Self::deliver`].
+    pub async fn send(&self, blobs: Vec<Digest>) -> Result<(), DeliveryError> {
+        let uploader = self.uploader.clone();
+        self.run(async move { delivery::send(&uploader, blobs).await }).await
+    }
+
+    /// Those of the blobs, all of one function, that the upstream lacks.
+    ///
+    /// # Errors
+    /// When the upstream does not say.
+    pub async fn absent(&self, blobs: Vec<Digest>) -> Result<Vec<Digest>, DeliveryError> {
+        let link = Arc::clone(&self.fetcher.blobs);
+        self.run(async move { Ok(link.missing(&blobs, &Bytes::new()).await?) }).await
+    }
+
+    /// Runs `work` on the threads of the upstream, and to its end, also when nobody waits for it.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, DeliveryError>> + Send + 'static,
+    ) -> Result<T, DeliveryError> {
+        // An error means that the task panicked, which is logged, or that the daemon ends.
+        self.handle.spawn(work).await.unwrap_or_else(|_| Err(CallError::Down.into()))
     }
 
     /// Ends all work. What was not copied is copied after the next start. Must not be called inside of a
