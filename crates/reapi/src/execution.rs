@@ -133,6 +133,7 @@ impl Execution {
         let request = ExecuteRequest {
             instance,
             action,
+            assigned: None,
             skip_cache_lookup: message.skip_cache_lookup,
             priority: message.execution_policy.map_or(0, |policy| policy.priority),
             origin,

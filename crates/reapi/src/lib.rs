@@ -64,4 +64,5 @@ mod store_maintenance;
 
 pub use capabilities::OfferedFunctions;
 pub use memory::Meters;
+pub use operation::execute_response;
 pub use server::{Health, ServeError, Services, serve};

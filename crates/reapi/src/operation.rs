@@ -5,7 +5,8 @@
 
 use model::Digest;
 use model::proto::{
-    ExecuteOperationMetadata, ExecuteResponse, LogFile, execution_stage::Value as ProtoStage,
+    ActionResult, ExecuteOperationMetadata, ExecuteResponse, LogFile,
+    execution_stage::Value as ProtoStage,
 };
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
@@ -76,15 +77,20 @@ fn metadata(state: &OperationState) -> ExecuteOperationMetadata {
 /// The number of `ExecuteResponse.result`.
 const RESULT: u32 = 1;
 
-/// An encoded `ExecuteResponse`. The result, which may be large, is encoded already.
-fn response(done: &Done) -> Vec<u8> {
-    let others = ExecuteResponse {
+/// The `ExecuteResponse` of an answer, with `result` in the place of the answer's own.
+pub fn execute_response(done: &Done, result: Option<ActionResult>) -> ExecuteResponse {
+    ExecuteResponse {
+        result,
         cached_result: done.cached,
         status: Some(done.error.as_ref().map_or_else(RpcStatus::default, of_action)),
         message: done.message.clone(),
         server_logs: done.server_log.iter().map(server_log).collect(),
-        ..ExecuteResponse::default()
-    };
+    }
+}
+
+/// An encoded `ExecuteResponse`. The result, which may be large, is encoded already.
+fn response(done: &Done) -> Vec<u8> {
+    let others = execute_response(done, None);
     let result = done.result.as_ref().map(|result| &result.message()[..]);
     let result_bytes = result.map_or(0, |result| RESULT_KEY_BYTES_MAX + result.len());
     let mut response = Vec::with_capacity(result_bytes + others.encoded_len());
@@ -122,7 +128,7 @@ fn of_action(error: &ActionError) -> RpcStatus {
         ActionError::WrongKind(_) => (Code::FailedPrecondition, Vec::new()),
         ActionError::TimedOut { .. } => (Code::DeadlineExceeded, Vec::new()),
         ActionError::Cancelled => (Code::Cancelled, Vec::new()),
-        ActionError::ShuttingDown => (Code::Unavailable, Vec::new()),
+        ActionError::ShuttingDown | ActionError::Unavailable(_) => (Code::Unavailable, Vec::new()),
         ActionError::ResourceExhausted(_) => (Code::ResourceExhausted, Vec::new()),
         ActionError::SetUp { .. } | ActionError::Internal(_) => (Code::Internal, Vec::new()),
     };
@@ -165,7 +171,6 @@ mod tests {
 
     #[test]
     fn a_response_is_what_the_generated_code_writes() {
-        use model::proto::ActionResult;
         for (error, exit_code) in [(None, 3), (Some(ActionError::Cancelled), 0)] {
             let result = ActionResult { exit_code, ..ActionResult::default() };
             let done = Done {
@@ -176,7 +181,7 @@ mod tests {
                 server_log: Some(digest(DigestFunction::Blake3)),
             };
             let decoded = ExecuteResponse::decode(response(&done).as_slice()).unwrap();
-            assert_eq!(decoded.result, Some(result));
+            assert_eq!(decoded, execute_response(&done, Some(result)));
             assert_eq!((decoded.cached_result, decoded.message.as_str()), (true, "why"));
             let log = decoded.server_logs[SERVER_LOG].digest.clone();
             assert_eq!(log, Some(digest(DigestFunction::Blake3).to_proto()));
@@ -209,6 +214,7 @@ mod tests {
         check(ActionError::TimedOut { after: Duration::from_secs(1) }, Code::DeadlineExceeded);
         check(ActionError::Cancelled, Code::Cancelled);
         check(ActionError::ShuttingDown, Code::Unavailable);
+        check(ActionError::Unavailable(text()), Code::Unavailable);
         check(ActionError::ResourceExhausted(text()), Code::ResourceExhausted);
         check(ActionError::SetUp { step: text(), errno: text() }, Code::Internal);
         check(ActionError::Internal(text()), Code::Internal);

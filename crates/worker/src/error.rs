@@ -37,6 +37,10 @@ pub enum ActionError {
     /// run it.
     #[error("the server is shutting down")]
     ShuttingDown,
+    /// A server that this one depends on, such as the storage of a cluster, does not answer. The action may
+    /// succeed later.
+    #[error("{0}")]
+    Unavailable(String),
     /// The action went over a bound of the server.
     #[error("{0}")]
     ResourceExhausted(String),
@@ -76,6 +80,7 @@ impl ActionError {
             Self::TimedOut { .. } => "timed_out",
             Self::Cancelled => "cancelled",
             Self::ShuttingDown => "shutting_down",
+            Self::Unavailable(_) => "unavailable",
             Self::ResourceExhausted(_) => "resource_exhausted",
             Self::WorkingDirectory { .. } => "working_directory",
             Self::SetUp { .. } => "set_up",
@@ -98,6 +103,7 @@ impl ActionError {
             Self::Invalid(text)
             | Self::Unsupported(text)
             | Self::WrongKind(text)
+            | Self::Unavailable(text)
             | Self::ResourceExhausted(text)
             | Self::Internal(text) => text.len(),
             Self::WorkingDirectory { directory, errno } => directory.as_str().len() + errno.len(),

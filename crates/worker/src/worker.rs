@@ -1,5 +1,6 @@
 //! The worker, wired: what a request meets, and what ends it all.
 
+use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,6 +36,9 @@ pub struct ExecuteRequest {
     pub instance: InstanceName,
     /// The Action blob.
     pub action: Digest,
+    /// The Action as the scheduler of a cluster sends it, which can have another timeout than the blob. The
+    /// blob is not read then, and the result is not cached here, for nothing proves that the two belong together.
+    pub assigned: Option<Bytes>,
     /// Run it even when its result is known.
     pub skip_cache_lookup: bool,
     /// The priority among waiting actions: the lower, the sooner. It is cut to [`PRIORITIES`].
@@ -99,6 +103,11 @@ impl Worker {
         }
         worker.start_janitor()?;
         Ok(worker)
+    }
+
+    /// Actions that run at the same time.
+    pub fn jobs(&self) -> NonZeroUsize {
+        self.shared.config.jobs
     }
 
     fn start_slot(&self, number: usize) -> Result<(), StartError> {
@@ -177,6 +186,10 @@ impl Worker {
                 }
             }
         }
+        if let Some(message) = &request.assigned {
+            let action = self.to_run(request.action, Some(message.clone()));
+            return Ok(Prepared::ToRun(Box::new(action.map_err(NotPrepared::Failed)?), miss));
+        }
         // Larger ones are not even read.
         ActionMessage::check_size(request.action, request.action.size_bytes())
             .map_err(|error| NotPrepared::Failed(invalid(&error)))?;
@@ -230,7 +243,7 @@ impl Worker {
     fn enqueue(
         &self,
         request: &ExecuteRequest,
-        action: ActionMessage,
+        mut action: ActionMessage,
         miss: Miss,
         timeline: Timeline,
     ) -> Result<Subscription, SubmitError> {
@@ -248,6 +261,7 @@ impl Worker {
         let origin = Arc::clone(&request.origin);
         let rank = rank(request, &action);
         let described = Described::to_run(&action, miss);
+        action.do_not_cache |= request.assigned.is_some();
         let job = Job { operation: Arc::clone(&operation), origin, action, described, timeline };
         let bytes = job.memory_bytes();
         match shared.queue.push(job, bytes, rank) {
