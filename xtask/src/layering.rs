@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// From the bottom up: each may import those before it.
-const FLOORS: [&str; 22] = [
+const FLOORS: [&str; 23] = [
     "chain",
     "proto",
     "model",
@@ -27,6 +27,7 @@ const FLOORS: [&str; 22] = [
     "history",
     "web",
     "reapi",
+    "cluster",
     "vm",
     "vz",
     "guest",

@@ -13,6 +13,7 @@ use model::{ByteSize, DeclaredProperty, DigestFunctions, UnknownProperties};
 use store::{Durability, StoreSize};
 
 use crate::client_verbs::ClientCommand;
+use crate::cluster_worker::WorkerArgs;
 use crate::image::ImageArgs;
 use crate::logging::LogArgs;
 use crate::observers::HttpChoice;
@@ -43,6 +44,8 @@ pub enum Command {
     /// Serve the Remote Execution API from a small virtual machine
     #[cfg(feature = "vm")]
     ServeVm(Box<ServeVmArgs>),
+    /// Run actions for the scheduler of a cluster
+    Worker(Box<WorkerArgs>),
     /// Show what of the kernel's features is here, and what is lost without them
     Doctor(DoctorArgs),
     /// Check or show the configuration from files, environment and flags

@@ -74,7 +74,7 @@ fn has_runtimes() -> bool {
 async fn serve(
     settings: Settings,
     policy: Policy,
-    Started { store, worker, functions }: Started,
+    Started { store, worker, functions, upstream: _ }: Started,
     archive: Archive,
 ) -> anyhow::Result<ExitCode> {
     let Ports { control: control_connections, grpc } =

@@ -12,6 +12,7 @@
 //! - [`bazelrc`]: the lines that Bazel needs to use a server.
 //! - [`cli`]: flags, as plain data.
 //! - [`client_verbs`]: what people ask a running server about its actions.
+//! - [`cluster_worker`]: a worker of a cluster that has a scheduler.
 //! - [`completions`]: scripts that complete words in a shell.
 //! - [`configuration`]: the settings of `serve` from files, environment and flags.
 //! - [`observers`]: the log, the event file and the page, which listen to events.
@@ -30,6 +31,8 @@ pub mod bazelrc;
 pub mod cli;
 #[cfg(target_os = "linux")]
 pub mod client_verbs;
+#[cfg(target_os = "linux")]
+pub mod cluster_worker;
 #[cfg(target_os = "linux")]
 pub mod completions;
 #[cfg(target_os = "linux")]

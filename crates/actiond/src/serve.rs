@@ -29,6 +29,7 @@ use sandbox::Cgroups;
 use store::{Journal, Store, StoreOptions, StoreSize};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use upstream::Upstream;
 use web::Site;
 use worker::{OutputLimits, Worker, WorkerConfig};
 
@@ -89,6 +90,8 @@ pub(crate) struct Started {
     pub(crate) worker: Worker,
     /// The digest functions that clients may use.
     pub(crate) functions: OfferedFunctions,
+    /// The tier below the store, where there is one.
+    pub(crate) upstream: Option<Arc<Upstream>>,
 }
 
 /// Starts all that is behind the services, runs `serve`, and brings the store to rest.
@@ -117,7 +120,12 @@ where
         .thread_name("grpc")
         .build()
         .context("starting the threads for connections")?;
-    let started = Started { store: Arc::clone(&store), worker: worker.clone(), functions };
+    let started = Started {
+        store: Arc::clone(&store),
+        worker: worker.clone(),
+        functions,
+        upstream: upstream.clone(),
+    };
     let served = runtime.block_on(serve(started, observers.site()));
     worker.kill_all();
     runtime.shutdown_timeout(CLOSE_TIMEOUT);
@@ -225,7 +233,7 @@ fn offered_functions(
 }
 
 /// The name of this host; clients show the phases of an action only where a result names its worker.
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     if name.is_empty() { "actiond".to_owned() } else { name }
 }
@@ -286,7 +294,7 @@ fn cgroups() -> Option<Arc<Cgroups>> {
 
 async fn serve(
     configuration: &mut Configuration,
-    Started { store, worker, functions }: Started,
+    Started { store, worker, functions, upstream: _ }: Started,
     site: Site,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
@@ -357,7 +365,7 @@ async fn serve(
 ///
 /// The C library keeps what was freed. To give it back costs milliseconds, and page faults later, so
 /// that is done only when much more is free than after the last time.
-async fn give_memory_back() {
+pub(crate) async fn give_memory_back() {
     let mut free_after = sys::allocator::free_bytes();
     loop {
         tokio::time::sleep(MEMORY_PERIOD).await;
@@ -467,13 +475,13 @@ pub(crate) fn server_ended(
 }
 
 /// The signals that ask for the end.
-struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn listen() -> anyhow::Result<Self> {
+    pub(crate) fn listen() -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("listening for signals");
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
@@ -481,7 +489,7 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

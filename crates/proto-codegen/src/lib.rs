@@ -22,7 +22,7 @@ use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 
 /// The files to compile, beside those that they import.
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "build/bazel/remote/execution/v2/remote_execution.proto",
     "google/bytestream/bytestream.proto",
     "google/rpc/error_details.proto",
@@ -30,17 +30,19 @@ const FILES: [&str; 7] = [
     "actiond/internal/v1/history.proto",
     "actiond/internal/v1/store.proto",
     "actiond/v1/resource_usage.proto",
+    "buildbarn/remoteworker/remoteworker.proto",
 ];
 
 /// Below `proto/`: the directories that imports are relative to.
 const INCLUDES: [&str; 3] = ["remote-apis", "googleapis", "."];
 
 /// The packages for which there is code. The others hold options, or are in `prost-types`.
-const PACKAGES: [&str; 7] = [
+const PACKAGES: [&str; 8] = [
     "actiond.internal.v1",
     "actiond.v1",
     "build.bazel.remote.execution.v2",
     "build.bazel.semver",
+    WORKER_PACKAGE,
     "google.bytestream",
     "google.longrunning",
     "google.rpc",
@@ -59,6 +61,10 @@ const ENCODED_FIELDS: [&str; 9] = [
     "DeleteBlobsRequest.blob_digests",
     "DeleteBlobsResponse.Response.digest",
 ];
+
+/// The package of the protocol between a worker and Buildbarn's scheduler. actiond is only a client of it, so it is
+/// left out of the tables and of the descriptors, which are about what the server decodes and offers.
+const WORKER_PACKAGE: &str = "buildbarn.remoteworker";
 
 /// The packages that have such messages.
 const ENCODED_PACKAGES: [&str; 2] = ["actiond.internal.v1", "build.bazel.remote.execution.v2"];
@@ -83,6 +89,7 @@ pub fn checked_in() -> PathBuf {
 pub fn generate(out: &Path) -> Result<()> {
     let mut files = compile()?;
     messages(&files, out)?;
+    files.file.retain(|file| file.package() != WORKER_PACKAGE);
     let encoded = encoded_messages(&files, out)?;
     let path = out.join("shapes.rs");
     let tables = shapes::generate(&files, shapes::module)

@@ -53,6 +53,13 @@ pub mod build {
     }
 }
 
+/// Packages of Buildbarn.
+pub mod buildbarn {
+    pub mod remoteworker {
+        include!("generated/buildbarn.remoteworker.rs");
+    }
+}
+
 /// Packages of Google's common interfaces.
 pub mod google {
     pub mod bytestream {

@@ -24,6 +24,11 @@ pub struct Gate {
 }
 
 impl Gate {
+    /// A gate for actions of processes on this machine that are not a [`crate::Daemon`].
+    pub fn on_this_machine() -> Self {
+        Self::new(false)
+    }
+
     pub(crate) fn new(in_vm: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -30,7 +30,8 @@ const BAZEL_REMOTE_VARIABLE: &str = "ACTIOND_TEST_BAZEL_REMOTE";
 pub(super) fn run() -> Result<()> {
     setup::run()?;
     let server = bazel_remote()?;
-    let words = ["--package", "actiond", "--test", "upstream_servers"].map(OsString::from);
+    let words = ["--package", "actiond", "--test", "upstream_servers", "--test", "cluster"];
+    let words = words.map(OsString::from);
     cargo_test::run(&words, |cargo| {
         cargo.env(BAZEL_REMOTE_VARIABLE, &server);
     })

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use actiond::cli::{Cli, Command};
 use actiond::configuration::Configuration;
 use actiond::{
-    bazelrc, client_verbs, completions, configuration, doctor, helper, image, run, serve,
-    store_verbs,
+    bazelrc, client_verbs, cluster_worker, completions, configuration, doctor, helper, image, run,
+    serve, store_verbs,
 };
 #[cfg(feature = "vm")]
 use actiond::{serve_vm, worker_flags};
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::ServeVm(arguments) => {
             worker_flags::check(&arguments.worker_flags()).and_then(|()| serve_vm::run(*arguments))
         }
+        Command::Worker(arguments) => cluster_worker::run(&arguments, &words_from(0)),
         Command::Bazelrc(_) => bazelrc::run(words_from(2)),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),

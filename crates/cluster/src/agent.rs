@@ -1,0 +1,58 @@
+//! All slots of a worker, and their end.
+
+use std::sync::Arc;
+
+use store::Store;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use upstream::{Upstream, UpstreamError};
+use worker::Worker;
+
+use crate::config::Config;
+use crate::run::Runner;
+use crate::scheduler::Scheduler;
+use crate::slot::Slot;
+
+/// A worker that takes actions from a scheduler. Dropping it ends all slots at once.
+pub struct Agent {
+    slots: JoinSet<()>,
+    draining: watch::Sender<bool>,
+}
+
+impl Agent {
+    /// Starts the slots. To be called inside of a runtime.
+    ///
+    /// # Errors
+    /// When the files of TLS can't be used.
+    pub fn start(
+        config: Config,
+        store: Arc<Store>,
+        worker: Worker,
+        storage: Arc<Upstream>,
+    ) -> Result<Self, UpstreamError> {
+        let channel = Scheduler::connect(&config)?;
+        let (draining, is_draining) = watch::channel(false);
+        let runner = Arc::new(Runner { config, store, worker, storage });
+        let mut slots = JoinSet::new();
+        for number in 0..runner.config.slots.get() {
+            let scheduler = Scheduler::new(channel.clone(), &runner.config, number);
+            let slot = Slot::new(number, Arc::clone(&runner), scheduler, is_draining.clone());
+            slots.spawn(slot.serve());
+        }
+        Ok(Self { slots, draining })
+    }
+
+    /// Takes no other action from now on.
+    pub fn drain(&self) {
+        self.draining.send_replace(true);
+    }
+
+    /// Waits until all slots have ended, which they do once the worker drains.
+    pub async fn ended(&mut self) {
+        while let Some(ended) = self.slots.join_next().await {
+            if ended.is_err() {
+                tracing::error!("a slot of the cluster's worker ended by a panic");
+            }
+        }
+    }
+}

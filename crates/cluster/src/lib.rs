@@ -1,0 +1,32 @@
+//! A worker of a cluster that has a scheduler of its own: Buildbarn's.
+//!
+//! The scheduler queues actions, and each slot asks it for one after the other. Inputs come from the storage of the
+//! cluster through the local store, which is a cache here, and outputs are in that storage before the scheduler is told
+//! that the action is completed. This crate decides nothing about how an action runs (`worker`) or how blobs travel
+//! (`upstream`), and it offers no service.
+//!
+//! ```text
+//!               Synchronize                 execute              fetch
+//!  scheduler ◄──────────────► slot ──► run ─────────► worker ─────────────► upstream ◄─► storage
+//!                              │        └─────────────── deliver ─────────────►│
+//!                           session
+//! ```
+//!
+//! - [`config`]: everything an operator decides.
+//! - `session`: what a slot tells the scheduler, and when; pure.
+//! - `assignment`: an action as the scheduler sends it, validated.
+//! - `scheduler`: the calls.
+//! - `run`: an assignment from the start to its answer.
+//! - `slot`: one loop between the scheduler and the worker.
+//! - [`agent`]: all slots, and their end.
+
+pub mod agent;
+mod assignment;
+pub mod config;
+mod run;
+mod scheduler;
+mod session;
+mod slot;
+
+pub use agent::Agent;
+pub use config::Config;
