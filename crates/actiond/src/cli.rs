@@ -13,7 +13,6 @@ use model::{ByteSize, DeclaredProperty, DigestFunctions, UnknownProperties};
 use store::{Durability, StoreSize};
 
 use crate::client_verbs::ClientCommand;
-use crate::cluster_worker::WorkerArgs;
 use crate::image::ImageArgs;
 use crate::logging::LogArgs;
 use crate::observers::HttpChoice;
@@ -23,6 +22,10 @@ use crate::serve_vm::ServeVmArgs;
 use crate::span::Span;
 use crate::store_verbs::StoreArgs;
 use crate::upstream_flags::UpstreamArgs;
+
+pub mod worker;
+
+use worker::WorkerArgs;
 
 /// A remote execution worker and cache for one machine: every action in a
 /// sandbox of its own.

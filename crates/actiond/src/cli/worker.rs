@@ -1,0 +1,203 @@
+//! The flags of `worker`: its own, and those of `serve` that are about actions and the store.
+
+use std::ffi::OsString;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::parser::ValueSource;
+use clap::{Arg, Args, CommandFactory as _};
+use cluster::config::BrowserUrl;
+use model::{InstanceName, InstanceNameError};
+use upstream::{Address, Writes};
+
+use super::{Cli, ServeArgs};
+
+/// The verb.
+const VERB: &str = "worker";
+
+/// Flags of `serve` that a worker does not take, by the field that clap names them after, each with the reason.
+const REFUSED: [(&str, &str); 17] = [
+    ("config", "a worker is configured by its flags alone"),
+    ("listen", NO_CLIENTS),
+    ("listen_mode", NO_CLIENTS),
+    ("tls_cert", NO_CLIENTS),
+    ("tls_key", NO_CLIENTS),
+    ("tls_client_ca", NO_CLIENTS),
+    ("token_file", NO_CLIENTS),
+    ("tcp_owner_only", NO_CLIENTS),
+    ("ac_update", NO_CLIENTS),
+    ("read_only", NO_CLIENTS),
+    ("print_bazelrc", NO_CLIENTS),
+    ("orphan_grace_ms", NO_CLIENTS),
+    ("queue_limit", NO_QUEUE),
+    ("unknown_properties", NO_QUEUE),
+    ("default_timeout_ms", TIMEOUTS),
+    ("max_timeout_ms", TIMEOUTS),
+    ("upstream_writes", "outputs are in the storage before the scheduler is told of them"),
+];
+
+const NO_CLIENTS: &str = "clients talk to the cluster, and a worker listens nowhere";
+
+const NO_QUEUE: &str = "the scheduler chooses the actions, and queues them";
+
+const TIMEOUTS: &str = "the scheduler sets the timeouts of actions";
+
+/// Flags of `worker`: its own, and those of `serve` that are about actions and the store.
+#[derive(Debug, Args)]
+#[command(
+    mut_args(in_help_of_worker),
+    long_about = "Run actions for the scheduler of a cluster\n\n\
+        Takes actions from Buildbarn's scheduler and runs them in the sandboxes of `serve`. Inputs come from the storage \
+        of the cluster, and outputs go there before the scheduler is told. The local store is a cache of that storage. \
+        Flags of `serve` about actions and the store can be given as well."
+)]
+pub struct WorkerArgs {
+    /// Where the scheduler listens for workers: grpc://HOST:PORT or grpcs://HOST:PORT
+    #[arg(long, value_name = "ADDRESS")]
+    pub scheduler: Address,
+
+    /// Run actions whose instance name begins with this [default: all]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, value_parser = instance)]
+    pub instance: InstanceName,
+
+    /// The size of this worker among those with the same --platform properties, where the scheduler knows sizes
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub size_class: u32,
+
+    /// Address of bb_browser, for a link to the action in each answer
+    #[arg(long, value_name = "URL")]
+    pub browser_url: Option<BrowserUrl>,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would show a doc comment as help")]
+    pub serve: ServeArgs,
+}
+
+fn instance(text: &str) -> Result<InstanceName, InstanceNameError> {
+    InstanceName::parse(text)
+}
+
+/// Gives some flags of `serve` the names and the help that they have for a worker, and hides those without a meaning.
+fn in_help_of_worker(arg: Arg) -> Arg {
+    match arg.get_id().as_str() {
+        "upstream_cas" => arg
+            .long("cas")
+            .required(true)
+            .help("Where the storage of the cluster has blobs: grpc://HOST:PORT or grpcs://HOST:PORT"),
+        "upstream_ac" => arg.long("ac").help(
+            "Where results that may be served again are stored, often the address of --cas [default: nowhere]",
+        ),
+        "upstream_header_file" => {
+            arg.help("File with a header `name: value` a line, for every call to storage and scheduler")
+        }
+        "upstream_ca" => {
+            arg.help("Certificates of the CAs of grpcs:// addresses in PEM [default: those of the system]")
+        }
+        "upstream_cert" => arg.help("Certificate in PEM to show to grpcs:// addresses"),
+        "upstream_timeout" => arg.help("The time for an answer of the storage or the scheduler"),
+        "platform" => arg.help(
+            "A property of the actions that are for this worker; they ask for exactly those that are given here",
+        ),
+        "name" => arg.help("The worker's name in the cluster, which no other has [default: the host's name]"),
+        id if REFUSED.iter().any(|(field, _)| *field == id) => arg.hide(true),
+        _ => arg,
+    }
+}
+
+impl WorkerArgs {
+    /// Refuses what has no meaning for a worker: an operator who gives it believes that it does something.
+    pub(crate) fn check(&self, words: &[OsString]) -> anyhow::Result<()> {
+        let matches = Cli::command().try_get_matches_from(words)?;
+        let given = matches.subcommand_matches(VERB).context("the verb is another one")?;
+        for (field, reason) in REFUSED {
+            if given.value_source(field) == Some(ValueSource::CommandLine) {
+                bail!("--{} has no effect on a worker: {reason}", field.replace('_', "-"));
+            }
+        }
+        let storage = [&self.serve.upstream.upstream_cas, &self.serve.upstream.upstream_ac];
+        let addresses = storage.into_iter().flatten().chain([&self.scheduler]);
+        for address in addresses {
+            ensure!(
+                address.instance.as_str().is_empty(),
+                "{address}: give the instance name with --instance, and no address with one"
+            );
+        }
+        Ok(())
+    }
+
+    /// The flags of `serve`, as the worker is wired.
+    pub(crate) fn settings(&self) -> ServeArgs {
+        let mut settings = self.serve.clone();
+        // Blobs are asked for under the beginning of the instance name; results have the whole.
+        for address in [&mut settings.upstream.upstream_cas, &mut settings.upstream.upstream_ac]
+            .into_iter()
+            .flatten()
+        {
+            address.instance = self.instance.clone();
+        }
+        settings.upstream.upstream_writes = Writes::Off;
+        settings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Command;
+    use clap::Parser as _;
+
+    fn parsed(flags: &[&str]) -> Result<WorkerArgs, String> {
+        let words: Vec<OsString> =
+            ["linux-actiond", VERB].iter().chain(flags).map(|&word| word.into()).collect();
+        let cli = Cli::try_parse_from(&words).map_err(|error| error.to_string())?;
+        let Command::Worker(arguments) = cli.command else { panic!("another verb") };
+        arguments.check(&words).map_err(|error| format!("{error:#}"))?;
+        Ok(*arguments)
+    }
+
+    const NEEDED: [&str; 2] = ["--scheduler=grpc://s:1", "--cas=grpc://c:2"];
+
+    #[test]
+    fn a_worker_needs_a_scheduler_and_a_storage() {
+        let arguments = parsed(&NEEDED).unwrap();
+        assert_eq!(arguments.scheduler.to_string(), "grpc://s:1");
+        assert_eq!(arguments.settings().upstream.upstream_writes, Writes::Off);
+        assert!(arguments.serve.upstream.upstream_ac.is_none());
+        for needed in NEEDED {
+            assert!(parsed(&[needed]).is_err());
+        }
+    }
+
+    #[test]
+    fn the_instance_is_that_of_the_storage_too() {
+        let flags = [&NEEDED[..], &["--ac=grpc://c:2", "--instance=a/b"]].concat();
+        let settings = parsed(&flags).unwrap().settings();
+        let UpstreamArgs { upstream_cas, upstream_ac, .. } = settings.upstream;
+        let shown = [upstream_cas, upstream_ac].map(|it| it.unwrap().to_string());
+        assert_eq!(shown, ["grpc://c:2/a/b", "grpc://c:2/a/b"]);
+        let twice = parsed(&["--scheduler=grpc://s:1", "--cas=grpc://c:2/a"]).unwrap_err();
+        assert!(twice.contains("--instance"), "{twice}");
+        assert!(parsed(&[&NEEDED[..], &["--instance=a//b"]].concat()).is_err());
+    }
+
+    use crate::upstream_flags::UpstreamArgs;
+
+    #[test]
+    fn flags_of_a_server_are_refused() {
+        for flag in ["--listen=127.0.0.1:1", "--read-only", "--token-file=a", "--max-timeout-ms=1"]
+        {
+            let refused = parsed(&[&NEEDED[..], &[flag]].concat()).unwrap_err();
+            assert!(refused.contains("has no effect on a worker"), "{refused}");
+        }
+        let flags = ["--jobs=2", "--allow-host-rootfs", "--platform=a=b", "--cas-size=2g"];
+        assert!(parsed(&[&NEEDED[..], &flags].concat()).is_ok());
+    }
+
+    #[test]
+    fn every_refused_flag_is_one_of_serve() {
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        for (field, _) in REFUSED {
+            assert!(serve.get_arguments().any(|it| it.get_id() == field), "{field}");
+        }
+    }
+}
