@@ -12,6 +12,9 @@ way=$1 user=$2
 exec 9< "$3"
 shift 3
 program=/proc/self/fd/9
+# Not the home of the user who runs the tests.
+export HOME=/nonexistent
+unset XDG_CACHE_HOME XDG_CONFIG_HOME XDG_RUNTIME_DIR
 as_user=(setpriv --reuid="$user" --regid="$user" --clear-groups --inh-caps=-all --pdeathsig KILL)
 
 # Covers a file with one that has another line at its end, and is gone with the mount namespace.

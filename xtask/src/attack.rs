@@ -7,7 +7,6 @@
 use std::{
     ffi::OsString,
     fs,
-    os::unix::fs::chown,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -15,8 +14,16 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    arch::Arch, binaries, daemon::Daemon, kernel::Flavour, process, reproducible::Checkout, setup,
-    state_volume, vm::Artifacts,
+    arch::Arch,
+    binaries,
+    daemon::Daemon,
+    kernel::Flavour,
+    process,
+    reproducible::Checkout,
+    setup,
+    start_as::{ORDINARY_USER, StartAs},
+    state_volume,
+    vm::Artifacts,
 };
 
 /// Every way to present inputs (`--input-root-strategy`).
@@ -81,6 +88,11 @@ impl Arguments {
     pub(crate) fn all() -> Self {
         let strategy = ALL.to_owned();
         Self { server: None, strategy, only: None, vm: false, user: None, quick: false }
+    }
+
+    /// Attacks on a daemon that an ordinary user started.
+    pub(crate) fn by_user(quick: bool) -> Self {
+        Self { user: Some(ORDINARY_USER), quick, ..Self::all() }
     }
 
     /// Attacks on a worker in a VM.
@@ -189,13 +201,9 @@ fn attack(inside: &InsideArguments, strategy: &str, disk: &Path, costly: bool) -
     let daemon = match inside.arguments.user {
         None => Daemon::start(&inside.daemon, disk, &flags, None)?,
         Some(user) => {
-            chown(disk, Some(user), Some(user))?;
             let state = disk.join("state");
-            Daemon::start_command(
-                command_of_user(&inside.daemon, user, &state, &flags),
-                state,
-                disk,
-            )?
+            let command = StartAs::User.serve_command(&inside.daemon, user, &state, &flags)?;
+            Daemon::start_command(command, state, disk)?
         }
     };
     let mut attack = Command::new(&inside.driver);
@@ -208,18 +216,6 @@ fn attack(inside: &InsideArguments, strategy: &str, disk: &Path, costly: bool) -
     }
     process::run(only(&mut attack, &inside.arguments)).with_context(|| daemon.log_tail())?;
     daemon.stop()
-}
-
-/// The command by which an ordinary user serves. The program is opened before, for the user may not be
-/// able to reach it by its path.
-fn command_of_user(daemon: &Path, user: u32, state: &Path, flags: &[OsString]) -> Vec<OsString> {
-    let script = format!(
-        "bin=$1; shift; exec 9< \"$bin\"; exec setpriv --reuid={user} --regid={user} --clear-groups \
-         --inh-caps=-all --pdeathsig KILL /proc/self/fd/9 \"$@\""
-    );
-    let words = ["bash".into(), "-c".into(), script.into(), "as-user".into(), daemon.into()];
-    let serve: [OsString; 3] = ["serve".into(), "--root".into(), state.into()];
-    words.into_iter().chain(serve).chain(flags.iter().cloned()).collect()
 }
 
 /// Attacks a worker whose processes and store nobody here sees: that of a VM.

@@ -8,7 +8,7 @@
 use std::{
     ffi::OsString,
     fs,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -55,9 +55,28 @@ pub(crate) fn enter(arguments: &Arguments) -> Result<()> {
     )
     .context("a state volume needs a loop device and the right to mount")?;
     drop(image);
+    let mounted = reachable(&mounted)?;
     let (program, rest) = arguments.program.split_first().context("no program")?;
     Err(process::become_program(Command::new(program).args(rest).env(STATE_VARIABLE, &mounted)))
 }
+
+/// The volume at a path by which every user reaches it, for daemons that ordinary users start: the checkout
+/// may be in a directory that only its owner enters.
+fn reachable(mounted: &Path) -> Result<PathBuf> {
+    let is_open = |directory: &Path| {
+        fs::metadata(directory).is_ok_and(|status| status.permissions().mode() & 0o001 != 0)
+    };
+    if mounted.ancestors().skip(1).all(is_open) {
+        return Ok(mounted.to_owned());
+    }
+    let unused = |place: &&Path| place.is_dir() && !mounted.starts_with(place);
+    let place = PLACES.map(Path::new).into_iter().find(unused).context("there is no /mnt")?;
+    process::run(Command::new("mount").arg("--bind").arg(mounted).arg(place))?;
+    Ok(place.to_owned())
+}
+
+/// Directories that every system has for mounts.
+const PLACES: [&str; 2] = ["/mnt", "/media"];
 
 /// An image file that is unlinked when this goes, mounted or not.
 struct Image(PathBuf);

@@ -1,5 +1,5 @@
 //! `cargo xtask test`: every test of the workspace as root, the conformance checks beside them, then the
-//! attacks and the end-to-end tests, then a part of all that against a VM, and actiondfs in its kernel; and
+//! attacks and the end-to-end tests, then a part of all that with an ordinary user's daemon and against a VM, and actiondfs in its kernel; and
 //! the program for macOS and the fuzz targets.
 //!
 //! Cargo builds as the user. Each test binary is then started by cargo through [`cargo_test`], which
@@ -122,5 +122,6 @@ fn run_all(arguments: &Arguments, steps: &mut Steps) -> Result<()> {
     })?;
     steps.take("attacks", || attack::run(&attack::Arguments::all()))?;
     steps.take("clients", || e2e::run(&arguments.e2e))?;
+    steps.take("ordinary users", || e2e::user::run_part(&arguments.e2e))?;
     steps.take("VMs", || e2e::in_vm::run_part(&vm, &arguments.e2e))
 }

@@ -38,6 +38,7 @@ mod proto;
 mod reproducible;
 mod reserved_address;
 mod runtimes;
+mod start_as;
 mod state_volume;
 mod test;
 mod timings;

@@ -11,7 +11,8 @@
 //!
 //! `upstream` is named like a client too: the daemon with caches of others below its store ([`upstream`]).
 //! So is `faults`: the daemon under load on a disk that loses power and fails ([`faults`]), of which a short
-//! round is among the tests of the workspace. Both run only when they are named.
+//! round is among the tests of the workspace. Both run only when they are named. And `user` does what `serve`
+//! passes as root with a daemon that an ordinary user starts ([`user`]).
 //!
 //! Where the root of a client can't be made, the run fails, unless the client was left out by name or is
 //! optional: then it is skipped, and the reason is told.
@@ -25,6 +26,7 @@ mod light;
 mod session;
 mod steps;
 mod upstream;
+pub(crate) mod user;
 
 use std::{
     ffi::OsString,
@@ -40,7 +42,9 @@ use crate::{
     binaries::Binaries,
     daemon::Daemon,
     dist::{self, Release},
-    process, setup, state_volume,
+    process, setup,
+    start_as::{ORDINARY_USER, StartAs},
+    state_volume,
     vm::{self, Artifacts},
 };
 
@@ -80,14 +84,17 @@ const VM: &str = "vm";
 const UPSTREAM: &str = "upstream";
 
 /// And so is this.
+const USER: &str = "user";
+
+/// And this.
 const FAULTS: &str = "faults";
 
 #[derive(clap::Args)]
 #[group(skip)] // `test` has these too, and groups are named after their struct
 pub(crate) struct Arguments {
-    /// Clients to run; all when none is named. Or `vm`, `upstream` or `faults`, by itself.
+    /// Clients to run; all when none is named. Or `vm`, `user`, `upstream` or `faults`, by itself.
     clients: Vec<String>,
-    /// Leave out this client, or `vm`.
+    /// Leave out this client, or `vm`, or `user`.
     #[arg(long = "skip", value_name = "CLIENT")]
     skipped: Vec<String>,
     /// Run only this suite.
@@ -98,8 +105,8 @@ pub(crate) struct Arguments {
     daemon_flags: Vec<OsString>,
     #[command(flatten)]
     faults: faults::Faults,
-    /// The suites that take long too. With `vm`: everything that `serve` passes, which takes half an hour
-    /// under emulation.
+    /// The suites that take long too. With `vm` or `user`: everything that `serve` passes, which takes half an
+    /// hour under emulation.
     #[arg(long)]
     all: bool,
     /// With `vm`: the machine that the guest is for.
@@ -134,6 +141,8 @@ pub(crate) struct InsideArguments {
     tools_root: PathBuf,
     #[arg(long = "daemon-flag", allow_hyphen_values = true)]
     daemon_flags: Vec<OsString>,
+    #[arg(long)]
+    start_as: Option<StartAs>,
 }
 
 impl Arguments {
@@ -156,6 +165,11 @@ impl Place {
     /// A daemon on an empty root of its own, with the flags that the suite and the caller ask for.
     fn start_daemon(&self, flags: &[OsString]) -> Result<Daemon> {
         let flags = [flags, &self.daemon_flags].concat();
+        if let Some(way) = self.start_as {
+            let state = self.scratch.join("state");
+            let command = way.serve_command(&self.daemon, ORDINARY_USER, &state, &flags)?;
+            return Daemon::start_command(command, state, &self.scratch);
+        }
         Daemon::start(&self.daemon, &self.scratch, &flags, self.vm.as_ref())
     }
 }
@@ -185,11 +199,16 @@ struct Place {
     scratch: PathBuf,
     /// Set where daemons are to be in VMs.
     vm: Option<Artifacts>,
+    /// Set where an ordinary user is to start the daemons.
+    start_as: Option<StartAs>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.clients == [VM] {
         return in_vm::run(arguments.arch, arguments.all);
+    }
+    if arguments.clients == [USER] {
+        return user::run(arguments.all);
     }
     if arguments.clients == [UPSTREAM] {
         return upstream::run();
@@ -331,7 +350,7 @@ fn client_command(
 /// The clients asked for, without those skipped; a name that nobody has is an error.
 fn chosen(arguments: &Arguments) -> Result<Vec<&'static Client>> {
     let named = arguments.clients.iter().chain(&arguments.skipped);
-    for name in named.filter(|name| *name != VM) {
+    for name in named.filter(|name| ![VM, USER].contains(&name.as_str())) {
         client_named(name)?;
     }
     let (left_out, chosen): (Vec<_>, Vec<_>) = CLIENTS
@@ -392,6 +411,7 @@ pub(crate) fn run_inside(arguments: &InsideArguments) -> Result<()> {
             tools_root: arguments.tools_root.clone(),
             scratch,
             vm: Artifacts::from_environment()?,
+            start_as: arguments.start_as,
         })
         .with_context(|| format!("e2e {} {}", client.name, suite.name))?;
     }

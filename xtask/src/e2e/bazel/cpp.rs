@@ -21,7 +21,7 @@ const TEST_RUNS: usize = 9;
 
 pub(super) fn run(place: &Place) -> Result<()> {
     let mut rootfs = std::ffi::OsString::from("--allow-host-rootfs=");
-    rootfs.push(&place.client_root);
+    rootfs.push(place.host_root()?);
     let mut server = place.start_daemon(&[rootfs])?;
     let mut bazel = Bazel::open(place, "cpp", &server)?;
     let outcome = steps(&mut server, &mut bazel);
