@@ -107,12 +107,18 @@ impl Bazel {
 
     /// A build that Bazel gives up because of the server. Gives the line in which it says so.
     pub(super) fn is_refused(&mut self, words: &[&str]) -> Result<String> {
+        let stderr = self.gives_up(words)?;
+        let reason = stderr.lines().find(|line| line.contains("ERROR"));
+        let reason = reason.with_context(|| format!("Bazel gave up:\n{stderr}"))?;
+        Ok(reason.chars().take(200).collect())
+    }
+
+    /// A build that Bazel gives up, perhaps before it has begun. Gives all that it says.
+    pub(super) fn gives_up(&mut self, words: &[&str]) -> Result<String> {
         let finished = self.session.run("/client/workspace", &self.words("build", words))?;
         let Finished { exit_code, stderr, .. } = finished;
         ensure!(exit_code != 0, "Bazel ended with 0:\n{stderr}");
-        let reason = stderr.lines().find(|line| line.contains("ERROR"));
-        let reason = reason.with_context(|| format!("Bazel ended with {exit_code}:\n{stderr}"))?;
-        Ok(reason.chars().take(200).collect())
+        Ok(stderr)
     }
 
     /// A build that runs while the caller does something else; [`Bazel::finish_build`] must follow.

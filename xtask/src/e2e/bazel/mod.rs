@@ -7,6 +7,7 @@ mod access;
 mod client;
 mod cpp;
 mod events;
+mod module;
 mod package;
 mod run;
 mod runtimes;
@@ -43,5 +44,5 @@ pub(super) const CLIENT: Client = Client {
         Suite { name: "run", run: run::run },
         Suite { name: "package", run: package::run },
     ],
-    more_suites: &[],
+    more_suites: &[Suite { name: "module", run: module::run }],
 };
