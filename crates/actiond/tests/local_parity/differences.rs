@@ -1,7 +1,7 @@
 //! Calls that are known to differ, each with its reason. `docs/hermeticity.md` has the same rows.
 
 use inputroot::StrategyName;
-use rustix::fs::{CWD, FileType, IFlags, Mode, OFlags, RenameFlags, Uid};
+use rustix::fs::{CWD, FileType, IFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 /// A call that gives something else in an input root than in a plain directory.
@@ -50,10 +50,12 @@ impl Difference {
 /// - With `bind`, executable inputs of one content are links of one file.
 /// - An input is a file of a lower layer, or with `bind` one of the store, which is still there.
 /// - An overlay takes the set-id bits away before it calls the file system below, which may refuse.
+/// - An overlay copies a directory of a lower layer up to change its attributes, which it can't do under a name that is
+///   gone.
 /// - Overlayfs notes that a directory of a lower layer was moved with `redirect_dir` only, which `userxattr`
 ///   excludes.
 /// - EROFS, which has the inputs, knows no flags of chattr. With `bind` the file is one of the store.
-pub(crate) const DIFFERENCES: [Difference; 9] = [
+pub(crate) const DIFFERENCES: [Difference; 10] = [
     Difference {
         call: "renameat2(RENAME_WHITEOUT)",
         make: || {
@@ -150,6 +152,20 @@ pub(crate) const DIFFERENCES: [Difference; 9] = [
         },
         plain: "done",
         overlay: "done",
+        bind: "done",
+    },
+    Difference {
+        call: "time of an open input directory that was removed",
+        make: || {
+            let directory = rustix::fs::open("empty/deep", OFlags::DIRECTORY, Mode::empty())?;
+            rustix::fs::rmdir("empty/deep")?;
+            let time = Timespec { tv_sec: 5, tv_nsec: 0 };
+            let times = Timestamps { last_access: time, last_modification: time };
+            rustix::fs::futimens(&directory, &times)?;
+            Ok("done".to_owned())
+        },
+        plain: "done",
+        overlay: "errno 20",
         bind: "done",
     },
 ];

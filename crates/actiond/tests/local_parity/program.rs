@@ -5,7 +5,7 @@
 //! order in which a file system lists directories, or on what is outside of the tree. For each step it prints a line
 //! with the result or the errno; at the end it prints the tree.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 
 use rustix::fs::{
@@ -133,6 +133,13 @@ fn leads_out(path: &str, name: &str) -> bool {
         target.is_ok_and(|target| target.as_bytes().starts_with(b".."))
     };
     is_at_the_top(name) && goes_up()
+}
+
+/// Removed directories have different link counts; the kernel marks their names alike.
+fn is_removed_directory(file: BorrowedFd<'_>) -> bool {
+    let is_directory = rustix::fs::fstat(file).is_ok_and(|stat| kind(&stat) == "directory");
+    let name = rustix::fs::readlink(format!("/proc/self/fd/{}", file.as_raw_fd()), Vec::new());
+    is_directory && name.is_ok_and(|name| name.as_bytes().ends_with(b" (deleted)"))
 }
 
 fn has_set_id(file: impl AsFd) -> bool {
@@ -282,19 +289,19 @@ impl Sequence {
                 let changed = rustix::fs::chmodat(CWD, &path, mode, AtFlags::SYMLINK_NOFOLLOW);
                 format!("fchmodat2 {path} {mode:?}: {}", done(changed))
             }
-            3 => self.on(slot, "fchmod", |file| done(rustix::fs::fchmod(file, mode))),
+            3 => self.on_named(slot, "fchmod", |file| done(rustix::fs::fchmod(file, mode))),
             4 => {
                 let id = self.random.of(&[65534, 0]);
                 let (user, group) = (Some(Uid::from_raw(id)), Some(Gid::from_raw(id)));
                 let changed = rustix::fs::chownat(CWD, &path, user, group, follow);
                 format!("fchownat {path} {id}: {}", done(changed))
             }
-            5 => self.on(slot, "fchown", |file| done(rustix::fs::fchown(file, None, None))),
+            5 => self.on_named(slot, "fchown", |file| done(rustix::fs::fchown(file, None, None))),
             6 | 7 => {
                 let changed = rustix::fs::utimensat(CWD, &path, &time, follow);
                 format!("utimensat {path} {follow:?}: {}", done(changed))
             }
-            8 => self.on(slot, "futimens", |file| done(rustix::fs::futimens(file, &time))),
+            8 => self.on_named(slot, "futimens", |file| done(rustix::fs::futimens(file, &time))),
             9 => {
                 let name = self.attribute();
                 let flags =
@@ -515,7 +522,6 @@ impl Sequence {
     }
 
     fn raw(&self, slot: usize) -> i32 {
-        use std::os::fd::AsRawFd as _;
         self.files[slot].as_ref().map_or(-1, |file| file.as_raw_fd())
     }
 
@@ -539,6 +545,18 @@ impl Sequence {
                 if has_set_id(file) { "set-id bits".to_owned() } else { call(file) }
             },
         )
+    }
+
+    /// A call that changes attributes, of no directory that was removed; see `differences`.
+    fn on_named(
+        &self,
+        slot: usize,
+        what: &str,
+        call: impl FnOnce(BorrowedFd<'_>) -> String,
+    ) -> String {
+        self.on(slot, what, |file| {
+            if is_removed_directory(file) { "a removed directory".to_owned() } else { call(file) }
+        })
     }
 
     fn on_both(
