@@ -18,6 +18,7 @@
 //! optional: then it is skipped, and the reason is told.
 
 mod bazel;
+mod bazel4;
 mod debian_root;
 mod faults;
 pub(crate) mod in_vm;
@@ -75,7 +76,8 @@ struct Suite {
 }
 
 /// Every client there is.
-const CLIENTS: [&Client; 4] = [&light::SISO, &light::BUILDBOX, &light::JUSTBUILD, &bazel::CLIENT];
+const CLIENTS: [&Client; 5] =
+    [&light::SISO, &light::BUILDBOX, &light::JUSTBUILD, &bazel::CLIENT, &bazel4::CLIENT];
 
 /// Named like a client.
 const VM: &str = "vm";

@@ -85,9 +85,21 @@ impl Bazel {
         self.folder.join("workspace")
     }
 
+    /// The folder that the client sees as `/client`, on the host.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// A build that must succeed.
     pub(super) fn build(&mut self, words: &[&str]) -> Result<Report> {
         Ok(self.invoke("build", words)?.expect(0)?.report)
+    }
+
+    /// The same where actions may run on the client too.
+    pub(super) fn build_anywhere(&mut self, words: &[&str]) -> Result<Report> {
+        let finished = self.session.run("/client/workspace", &self.words("build", words))?;
+        let report = Report::read(&self.events()).with_context(|| finished.stderr.clone())?;
+        Ok(Invocation { finished, report }.expect(0)?.report)
     }
 
     /// Tests that must pass.

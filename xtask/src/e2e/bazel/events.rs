@@ -61,7 +61,8 @@ impl Report {
         self.ran_by("remote cache hit")
     }
 
-    fn ran_by(&self, runner: &str) -> u64 {
+    /// Spawns of a runner, by the name that Bazel gives it.
+    pub(super) fn ran_by(&self, runner: &str) -> u64 {
         self.runners.get(runner).copied().unwrap_or_default()
     }
 

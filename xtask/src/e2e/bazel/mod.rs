@@ -7,11 +7,14 @@ mod access;
 mod client;
 mod cpp;
 mod events;
+mod modes;
 mod module;
 mod package;
 mod run;
 mod runtimes;
 mod stress;
+
+pub(super) use stress::generate_inputs as generate_stress_inputs;
 
 use super::{Client, Suite, debian_root::Recipe};
 
@@ -44,5 +47,8 @@ pub(super) const CLIENT: Client = Client {
         Suite { name: "run", run: run::run },
         Suite { name: "package", run: package::run },
     ],
-    more_suites: &[Suite { name: "module", run: module::run }],
+    more_suites: &[
+        Suite { name: "modes", run: modes::run },
+        Suite { name: "module", run: module::run },
+    ],
 };

@@ -129,7 +129,7 @@ fn distinct_executions(server: &Daemon) -> Result<usize> {
 }
 
 /// 160 files in one directory, 8 directories of 32, and 8 groups of 96 further down.
-pub(super) fn generate_inputs(workspace: &Path) -> Result<()> {
+pub(in crate::e2e) fn generate_inputs(workspace: &Path) -> Result<()> {
     write_files(&workspace.join("bare"), 160)?;
     for index in 0..8 {
         write_files(&workspace.join(format!("source_dirs/dir_{index}/inner")), 32)?;

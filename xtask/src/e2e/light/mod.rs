@@ -12,7 +12,7 @@ mod recc;
 mod siso;
 mod surroundings;
 mod tls;
-mod tree;
+pub(super) mod tree;
 mod trexe;
 
 use super::{Client, Suite, debian_root::Recipe};

@@ -48,7 +48,7 @@ fn read_into(folder: &Path, below: &Path, tree: &mut Tree) -> Result<()> {
 }
 
 /// Fails with the names of what differs.
-pub(super) fn ensure_equal(ours: &Path, theirs: &Path) -> Result<usize> {
+pub(in crate::e2e) fn ensure_equal(ours: &Path, theirs: &Path) -> Result<usize> {
     let (left, right) = (read(ours)?, read(theirs)?);
     ensure!(!left.is_empty(), "{} is empty", ours.display());
     let names = left.keys().chain(right.keys());
