@@ -169,7 +169,7 @@ mod tests {
             "5 executions, 80 % from the cache, 1 failed",
             "██████████ 4.0 s",
             "█████      2.0 s",
-            "queued            2.0 s",
+            &format!("queued{:13}2.0 s", ""),
             r"CppCompile //a\u{1b}[2J:b",
             "operations/9",
             "timed_out",
