@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// From the bottom up: each may import those before it.
-const FLOORS: [&str; 23] = [
+const FLOORS: [&str; 24] = [
     "chain",
     "proto",
     "model",
@@ -18,6 +18,7 @@ const FLOORS: [&str; 23] = [
     "access",
     "embedded",
     "store",
+    "asset",
     "upstream",
     "runtimes",
     "inputroot",

@@ -145,13 +145,16 @@ pub(crate) fn needed(path: &str) -> Needed {
         ("ContentAddressableStorage", "BatchReadBlobs" | "GetTree" | "SplitBlob")
         | ("google.bytestream.ByteStream", "Read")
         | ("ActionCache", "GetActionResult")
+        | ("build.bazel.remote.asset.v1.Fetch", "FetchBlob" | "FetchDirectory")
         | (
             "actiond.internal.v1.History",
             "ListActions" | "ListRecords" | "FollowRecords" | "GetTotals",
         ) => one_of(&[Read]),
         ("ContentAddressableStorage", "BatchUpdateBlobs" | "SpliceBlob")
         | ("google.bytestream.ByteStream", "Write" | "QueryWriteStatus") => one_of(&[WriteCas]),
-        ("ActionCache", "UpdateActionResult") => one_of(&[WriteAc]),
+        // Others trust a pushed asset as they trust a result.
+        ("ActionCache", "UpdateActionResult")
+        | ("build.bazel.remote.asset.v1.Push", "PushBlob" | "PushDirectory") => one_of(&[WriteAc]),
         ("Execution", "Execute" | "WaitExecution") | ("google.longrunning.Operations", _) => {
             one_of(&[Execute])
         }
@@ -201,6 +204,8 @@ mod tests {
         check("/google.longrunning.Operations/CancelOperation", "execute");
         check("/actiond.internal.v1.CAS/DeleteBlobs", "admin");
         check("/actiond.internal.v1.History/ListRecords", "read");
+        check("/build.bazel.remote.asset.v1.Fetch/FetchBlob", "read");
+        check("/build.bazel.remote.asset.v1.Push/PushDirectory", "write-ac");
         for unlisted in ["/google.bytestream.ByteStream/Delete", "/unknown/Method", "/", ""] {
             assert_eq!(needed(unlisted), Needed::Unlisted, "{unlisted}");
         }

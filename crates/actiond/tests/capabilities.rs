@@ -180,6 +180,8 @@ async fn reflection_lists_the_services(kit: Kit) -> Outcome {
     let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
     for service in [
         "actiond.internal.v1.CAS",
+        "build.bazel.remote.asset.v1.Fetch",
+        "build.bazel.remote.asset.v1.Push",
         "build.bazel.remote.execution.v2.ActionCache",
         "build.bazel.remote.execution.v2.Capabilities",
         "build.bazel.remote.execution.v2.ContentAddressableStorage",

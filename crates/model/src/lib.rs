@@ -64,6 +64,7 @@ pub const ACTION_ID: u32 = 65534;
 
 /// The generated REAPI messages, under the names that the house uses for them.
 pub mod proto {
+    pub use ::proto::build::bazel::remote::asset::v1 as asset;
     pub use ::proto::build::bazel::remote::execution::v2::*;
     pub use ::proto::build::bazel::semver;
     pub use ::proto::google;

@@ -22,10 +22,12 @@ use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 
 /// The files to compile, beside those that they import.
-const FILES: [&str; 8] = [
+const FILES: [&str; 10] = [
+    "build/bazel/remote/asset/v1/remote_asset.proto",
     "build/bazel/remote/execution/v2/remote_execution.proto",
     "google/bytestream/bytestream.proto",
     "google/rpc/error_details.proto",
+    "actiond/internal/v1/asset.proto",
     "actiond/internal/v1/cas.proto",
     "actiond/internal/v1/history.proto",
     "actiond/internal/v1/store.proto",
@@ -37,9 +39,10 @@ const FILES: [&str; 8] = [
 const INCLUDES: [&str; 3] = ["remote-apis", "googleapis", "."];
 
 /// The packages for which there is code. The others hold options, or are in `prost-types`.
-const PACKAGES: [&str; 8] = [
+const PACKAGES: [&str; 9] = [
     "actiond.internal.v1",
     "actiond.v1",
+    "build.bazel.remote.asset.v1",
     "build.bazel.remote.execution.v2",
     "build.bazel.semver",
     WORKER_PACKAGE,

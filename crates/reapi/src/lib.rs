@@ -11,13 +11,14 @@
 //!                           ├─► action_cache ──┐
 //!                           ├─► execution,     ├──────► worker
 //!                           │   operations  ───┘
+//!                           ├─► asset ──────────────► asset, store
 //!                           └─► internal, health, reflection
 //! ```
 //!
 //! A module imports only those below it:
 //!
 //! - [`server`]: the HTTP/2 settings, and all services behind one address.
-//! - `capabilities`, `cas`, `byte_stream`, `action_cache`, `execution`, `operations`, `internal`,
+//! - `capabilities`, `cas`, `byte_stream`, `action_cache`, `asset`, `execution`, `operations`, `internal`,
 //!   `store_maintenance`, `history`, `reflection`: a service each.
 //! - [`maintenance`]: what operators do with the store, as messages.
 //! - [`operation`]: operations as clients see them.
@@ -34,6 +35,7 @@
 //!   its type.
 
 mod action_cache;
+mod asset;
 mod below;
 mod blocking;
 mod byte_stream;

@@ -18,6 +18,7 @@ use tonic_health::server::HealthReporter;
 use worker::Worker;
 
 use crate::action_cache::ActionCache;
+use crate::asset::{AssetFetch, AssetPush, AssetServices};
 use crate::byte_stream::ByteStream;
 use crate::capabilities::{Capabilities, OfferedFunctions};
 use crate::cas::ContentAddressableStorage;
@@ -177,6 +178,11 @@ fn routes(
     let lookups = Lookups::new();
     let action_cache =
         ActionCache::new(Arc::clone(&store), worker.clone(), lookups.clone(), functions.cache);
+    let assets = AssetServices {
+        store: Arc::clone(&store),
+        lookups: lookups.clone(),
+        offered: functions.cache,
+    };
     let execution =
         Execution::new(Arc::clone(&store), worker.clone(), lookups, functions.execution);
     let mut routes = Routes::builder();
@@ -191,6 +197,8 @@ fn routes(
         .add_service(Endpoint(ContentAddressableStorage::new(Arc::clone(&store), functions.cache)))
         .add_service(Endpoint(ByteStream::new(Arc::clone(&store), functions.cache)))
         .add_service(Endpoint(action_cache))
+        .add_service(Endpoint(AssetFetch(assets.clone())))
+        .add_service(Endpoint(AssetPush(assets)))
         .add_service(Endpoint(execution))
         .add_service(Endpoint(Operations::new(worker)))
         .add_service(Endpoint(InternalCas::new(Arc::clone(&store), functions.cache)))

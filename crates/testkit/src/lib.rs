@@ -55,7 +55,7 @@ pub use client::Client;
 pub use daemon::{Daemon, DaemonBuilder};
 pub use gate::Gate;
 pub use harness::Kit;
-pub use model::proto::google;
+pub use model::proto::{asset, google};
 pub use model::{Digest, DigestFunction, DigestFunctions, proto};
 pub use outcome::{Outcome, skip};
 pub use reserved_address::ReservedAddress;

@@ -3,6 +3,7 @@
 //! A new check is a function in its area's module and a line in that module's `CHECKS`.
 
 mod action_cache;
+mod asset;
 mod byte_stream;
 mod capabilities;
 mod cas;
@@ -41,6 +42,7 @@ pub(crate) const AREAS: &[Area] = &[
     Area { name: "inputs", checks: inputs::CHECKS },
     Area { name: "outputs", checks: outputs::CHECKS },
     Area { name: "operations", checks: operations::CHECKS },
+    Area { name: "asset", checks: asset::CHECKS },
 ];
 
 /// A check with its area's name.
@@ -77,9 +79,12 @@ mod tests {
     use super::*;
 
     /// The files whose comments checks quote.
-    const SPECIFICATION: [&str; 3] = [
+    const SPECIFICATION: [&str; 4] = [
         include_str!(
             "../../../../proto/remote-apis/build/bazel/remote/execution/v2/remote_execution.proto"
+        ),
+        include_str!(
+            "../../../../proto/remote-apis/build/bazel/remote/asset/v1/remote_asset.proto"
         ),
         include_str!("../../../../proto/googleapis/google/bytestream/bytestream.proto"),
         include_str!("../../../../proto/googleapis/google/longrunning/operations.proto"),

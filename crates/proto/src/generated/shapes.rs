@@ -1,3 +1,9 @@
+impl Shaped for crate::actiond::internal::v1::Asset {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::Asset>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Message(<crate::build::bazel::remote::execution::v2::Digest as Shaped>::SHAPE) }, Field { number: 3, repeated: false, kind: Kind::Message(&OTHER) }, Field { number: 4, repeated: false, kind: Kind::Message(&OTHER) }, Field { number: 5, repeated: true, kind: Kind::Message(<crate::build::bazel::remote::execution::v2::Digest as Shaped>::SHAPE) }, Field { number: 6, repeated: true, kind: Kind::Message(<crate::build::bazel::remote::execution::v2::Digest as Shaped>::SHAPE) }, ],
+    };
+}
 impl Shaped for crate::actiond::internal::v1::DeleteBlobsRequest {
     const SHAPE: &'static Shape = &Shape {
         size_bytes: size_of::<crate::actiond::internal::v1::DeleteBlobsRequest>(),
@@ -158,6 +164,60 @@ impl Shaped for crate::actiond::v1::ResourceUsage {
     const SHAPE: &'static Shape = &Shape {
         size_bytes: size_of::<crate::actiond::v1::ResourceUsage>(),
         fields: &[Field { number: 1, repeated: false, kind: Kind::Message(&OTHER) }, Field { number: 2, repeated: false, kind: Kind::Message(&OTHER) }, Field { number: 3, repeated: false, kind: Kind::Message(&OTHER) }, ],
+    };
+}
+impl Shaped for crate::build::bazel::remote::asset::v1::Qualifier {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::build::bazel::remote::asset::v1::Qualifier>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Text }, Field { number: 2, repeated: false, kind: Kind::Text }, ],
+    };
+}
+impl Shaped for crate::build::bazel::remote::asset::v1::FetchBlobRequest {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::build::bazel::remote::asset::v1::FetchBlobRequest>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Text }, Field { number: 2, repeated: false, kind: Kind::Message(&OTHER) }, Field { number: 3, repeated: false, kind: Kind::Message(&OTHER) }, Field { number: 4, repeated: true, kind: Kind::Text }, Field { number: 5, repeated: true, kind: Kind::Message(<crate::build::bazel::remote::asset::v1::Qualifier as Shaped>::SHAPE) }, ],
+    };
+}
+impl Shaped for crate::build::bazel::remote::asset::v1::FetchBlobResponse {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::build::bazel::remote::asset::v1::FetchBlobResponse>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Message(<crate::google::rpc::Status as Shaped>::SHAPE) }, Field { number: 2, repeated: false, kind: Kind::Text }, Field { number: 3, repeated: true, kind: Kind::Message(<crate::build::bazel::remote::asset::v1::Qualifier as Shaped>::SHAPE) }, Field { number: 4, repeated: false, kind: Kind::Message(&OTHER) }, Field { number: 5, repeated: false, kind: Kind::Message(<crate::build::bazel::remote::execution::v2::Digest as Shaped>::SHAPE) }, ],
+    };
+}
+impl Shaped for crate::build::bazel::remote::asset::v1::FetchDirectoryRequest {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::build::bazel::remote::asset::v1::FetchDirectoryRequest>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Text }, Field { number: 2, repeated: false, kind: Kind::Message(&OTHER) }, Field { number: 3, repeated: false, kind: Kind::Message(&OTHER) }, Field { number: 4, repeated: true, kind: Kind::Text }, Field { number: 5, repeated: true, kind: Kind::Message(<crate::build::bazel::remote::asset::v1::Qualifier as Shaped>::SHAPE) }, ],
+    };
+}
+impl Shaped for crate::build::bazel::remote::asset::v1::FetchDirectoryResponse {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::build::bazel::remote::asset::v1::FetchDirectoryResponse>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Message(<crate::google::rpc::Status as Shaped>::SHAPE) }, Field { number: 2, repeated: false, kind: Kind::Text }, Field { number: 3, repeated: true, kind: Kind::Message(<crate::build::bazel::remote::asset::v1::Qualifier as Shaped>::SHAPE) }, Field { number: 4, repeated: false, kind: Kind::Message(&OTHER) }, Field { number: 5, repeated: false, kind: Kind::Message(<crate::build::bazel::remote::execution::v2::Digest as Shaped>::SHAPE) }, ],
+    };
+}
+impl Shaped for crate::build::bazel::remote::asset::v1::PushBlobRequest {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::build::bazel::remote::asset::v1::PushBlobRequest>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Text }, Field { number: 2, repeated: true, kind: Kind::Text }, Field { number: 3, repeated: true, kind: Kind::Message(<crate::build::bazel::remote::asset::v1::Qualifier as Shaped>::SHAPE) }, Field { number: 4, repeated: false, kind: Kind::Message(&OTHER) }, Field { number: 5, repeated: false, kind: Kind::Message(<crate::build::bazel::remote::execution::v2::Digest as Shaped>::SHAPE) }, Field { number: 6, repeated: true, kind: Kind::Message(<crate::build::bazel::remote::execution::v2::Digest as Shaped>::SHAPE) }, Field { number: 7, repeated: true, kind: Kind::Message(<crate::build::bazel::remote::execution::v2::Digest as Shaped>::SHAPE) }, ],
+    };
+}
+impl Shaped for crate::build::bazel::remote::asset::v1::PushBlobResponse {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::build::bazel::remote::asset::v1::PushBlobResponse>(),
+        fields: &[],
+    };
+}
+impl Shaped for crate::build::bazel::remote::asset::v1::PushDirectoryRequest {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::build::bazel::remote::asset::v1::PushDirectoryRequest>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Text }, Field { number: 2, repeated: true, kind: Kind::Text }, Field { number: 3, repeated: true, kind: Kind::Message(<crate::build::bazel::remote::asset::v1::Qualifier as Shaped>::SHAPE) }, Field { number: 4, repeated: false, kind: Kind::Message(&OTHER) }, Field { number: 5, repeated: false, kind: Kind::Message(<crate::build::bazel::remote::execution::v2::Digest as Shaped>::SHAPE) }, Field { number: 6, repeated: true, kind: Kind::Message(<crate::build::bazel::remote::execution::v2::Digest as Shaped>::SHAPE) }, Field { number: 7, repeated: true, kind: Kind::Message(<crate::build::bazel::remote::execution::v2::Digest as Shaped>::SHAPE) }, ],
+    };
+}
+impl Shaped for crate::build::bazel::remote::asset::v1::PushDirectoryResponse {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::build::bazel::remote::asset::v1::PushDirectoryResponse>(),
+        fields: &[],
     };
 }
 impl Shaped for crate::build::bazel::remote::execution::v2::Action {

@@ -31,13 +31,15 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// Every method that does or tells something.
-const METHODS: [&str; 22] = [
+const METHODS: [&str; 26] = [
     "/build.bazel.remote.execution.v2.Capabilities/GetCapabilities",
     "/build.bazel.remote.execution.v2.ContentAddressableStorage/FindMissingBlobs",
     "/build.bazel.remote.execution.v2.ContentAddressableStorage/BatchReadBlobs",
     "/build.bazel.remote.execution.v2.ContentAddressableStorage/GetTree",
     "/build.bazel.remote.execution.v2.ActionCache/GetActionResult",
     "/google.bytestream.ByteStream/Read",
+    "/build.bazel.remote.asset.v1.Fetch/FetchBlob",
+    "/build.bazel.remote.asset.v1.Fetch/FetchDirectory",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     // What changes something, from here on.
     "/build.bazel.remote.execution.v2.ContentAddressableStorage/BatchUpdateBlobs",
@@ -55,10 +57,12 @@ const METHODS: [&str; 22] = [
     "/actiond.internal.v1.Store/GetUsage",
     "/actiond.internal.v1.Store/CollectGarbage",
     "/actiond.internal.v1.Store/Verify",
+    "/build.bazel.remote.asset.v1.Push/PushBlob",
+    "/build.bazel.remote.asset.v1.Push/PushDirectory",
 ];
 
 /// The number of those that only tell something.
-const READING: usize = 7;
+const READING: usize = 9;
 
 fn code(outcome: Result<(), Status>) -> Code {
     outcome.err().map_or(Code::Ok, |status| status.code())
@@ -149,8 +153,8 @@ async fn another_instance(world: &World) -> Result<()> {
             ..Default::default()
         };
         let codes = [
-            code(call(&channel, METHODS[8], update, Some(&builder)).await),
-            code(call(&channel, METHODS[9], execute, Some(&builder)).await),
+            code(call(&channel, METHODS[10], update, Some(&builder)).await),
+            code(call(&channel, METHODS[11], execute, Some(&builder)).await),
             code(call(&channel, METHODS[4], get, Some(&builder)).await),
         ];
         // Names that no instance has are refused for that; either is fine.
@@ -187,14 +191,14 @@ async fn another_operation(world: &World) -> Result<()> {
     let codes = look_and_cancel(&channel, "token-of-other", &operation).await;
     ensure!(codes == [Code::NotFound; 2], "another's operation: {codes:?}");
     let other = bearer("token-of-other");
-    for (method, name) in [(METHODS[15], &operation), (METHODS[16], &operation)] {
+    for (method, name) in [(METHODS[17], &operation), (METHODS[18], &operation)] {
         // WaitOperation and DeleteOperation both have the name as their first field.
         let request = testkit::google::longrunning::GetOperationRequest { name: name.clone() };
         let code = code(call(&channel, method, request, Some(&other)).await);
         ensure!(code == Code::NotFound, "{method}: {code:?}");
     }
     let wait = proto::WaitExecutionRequest { name: operation.clone() };
-    let code = code(call(&channel, METHODS[10], wait, Some(&other)).await);
+    let code = code(call(&channel, METHODS[12], wait, Some(&other)).await);
     ensure!(code == Code::NotFound, "WaitExecution: {code:?}");
     let mut list = tonic::Request::new(ListOperationsRequest::default());
     list.metadata_mut().insert("authorization", other.parse()?);
