@@ -273,6 +273,151 @@ mod tests {
         assert!(matches!(look(&store, &action), Lookup::Hit(_)));
     }
 
+    /// A row of the table: the result that is cached, and the outcome of two lookups after each other.
+    struct Case {
+        what: &'static str,
+        value: Vec<u8>,
+        expected: [&'static str; 2],
+    }
+
+    /// What a lookup says, in a word.
+    fn word(found: &Lookup) -> &'static str {
+        match found {
+            Lookup::Hit(_) => "hit",
+            Lookup::Miss(Miss::Absent) => "absent",
+            Lookup::Miss(Miss::Incomplete) => "incomplete",
+            Lookup::Miss(Miss::OtherEnvironment) => "other environment",
+            Lookup::Miss(_) => "a miss that is none of a lookup",
+        }
+    }
+
+    /// Results whose blobs are stored, but for those that have "gone" in their content.
+    fn cases(cas: &store::Cas) -> Vec<Case> {
+        let stored = |blob: &[u8]| Some(cas.put(FUNCTION, blob).unwrap().to_proto());
+        let gone = |blob: &[u8]| Some(Digest::of(FUNCTION, blob).to_proto());
+        let file = |digest| proto::OutputFile {
+            path: "out".to_owned(),
+            digest,
+            ..proto::OutputFile::default()
+        };
+        let tree = |tree_digest| proto::ActionResult {
+            output_directories: vec![proto::OutputDirectory {
+                path: "out".to_owned(),
+                tree_digest,
+                ..proto::OutputDirectory::default()
+            }],
+            ..proto::ActionResult::default()
+        };
+        let result = proto::ActionResult::default;
+        let node = |digest| proto::FileNode {
+            name: "file".to_owned(),
+            digest,
+            ..proto::FileNode::default()
+        };
+        let tree_of = |digest| {
+            let files = vec![node(digest)];
+            let root = proto::Directory { files, ..proto::Directory::default() };
+            proto::Tree { root: Some(root), children: Vec::new() }.encode_to_vec()
+        };
+        let too_large = proto::Digest { hash: "0".repeat(64), size_bytes: 65 << 20 };
+        let link = proto::OutputSymlink {
+            path: "link".to_owned(),
+            target: "nowhere".to_owned(),
+            ..proto::OutputSymlink::default()
+        };
+        let stamped = stamp::entry_of_upload;
+        let (hit, incomplete) = (["hit"; 2], ["incomplete", "absent"]);
+        let row = |what, value, expected| Case { what, value, expected };
+        let named = |what, message: proto::ActionResult, expected| {
+            row(what, stamped(&message).to_vec(), expected)
+        };
+        vec![
+            row("no stamp", Vec::new(), ["other environment"; 2]),
+            row("no message", [&stamped(&result())[..], b"\xff"].concat(), incomplete),
+            named("nothing", result(), hit),
+            named("a failure", proto::ActionResult { exit_code: 1, ..result() }, incomplete),
+            named(
+                "a symlink",
+                proto::ActionResult { output_symlinks: vec![link], ..result() },
+                hit,
+            ),
+            named(
+                "a file",
+                proto::ActionResult { output_files: vec![file(stored(b"out"))], ..result() },
+                hit,
+            ),
+            named(
+                "a file, gone",
+                proto::ActionResult { output_files: vec![file(gone(b"out, gone"))], ..result() },
+                incomplete,
+            ),
+            named(
+                "a file without a digest",
+                proto::ActionResult { output_files: vec![file(None)], ..result() },
+                incomplete,
+            ),
+            named("stdout", proto::ActionResult { stdout_digest: stored(b"1"), ..result() }, hit),
+            named(
+                "stdout, gone",
+                proto::ActionResult { stdout_digest: gone(b"1, gone"), ..result() },
+                incomplete,
+            ),
+            named(
+                "stderr, gone",
+                proto::ActionResult { stderr_digest: gone(b"2, gone"), ..result() },
+                incomplete,
+            ),
+            named("a tree", tree(stored(&tree_of(stored(b"in a tree")))), hit),
+            named("a tree, gone", tree(gone(&tree_of(gone(b"a tree, gone")))), incomplete),
+            named(
+                "a file in a tree, gone",
+                tree(stored(&tree_of(gone(b"its file, gone")))),
+                incomplete,
+            ),
+            named("a tree that is no message", tree(stored(b"\xff\xff\xff")), incomplete),
+            named("a tree beyond what is read", tree(Some(too_large)), incomplete),
+        ]
+    }
+
+    #[test]
+    fn a_lookup_hits_what_is_whole_and_removes_what_is_not() {
+        let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let store = Store::open(root.path(), StoreOptions::default()).unwrap();
+        for Case { what, value, expected } in cases(store.cas()) {
+            let action = Digest::of(FUNCTION, what.as_bytes());
+            assert_eq!(word(&look(&store, &action)), "absent", "{what}: before");
+            store.action_cache().put("", &action, &value).unwrap();
+            let found = [(); 2].map(|()| word(&look(&store, &action)));
+            assert_eq!(found, expected, "{what}");
+        }
+    }
+
+    /// The view that may not wait gives the same answers from memory, or says that it would wait.
+    #[test]
+    fn a_lookup_that_may_not_wait_never_says_otherwise() {
+        // On a real file system: tmpfs has no reads that never wait.
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path(), StoreOptions::default()).unwrap();
+        let (reading, instance) = (Reading::default(), InstanceName::default());
+        let runtimes = Runtimes::open(&RuntimeOptions::default()).unwrap();
+        let mut answers = 0;
+        for Case { what, value, expected } in cases(store.cas()) {
+            let action = Digest::of(FUNCTION, what.as_bytes());
+            store.action_cache().put("", &action, &value).unwrap();
+            match lookup(&store.resident(), &reading, &runtimes, &instance, &action) {
+                Ok(found) => {
+                    assert_eq!(word(&found), expected[0], "{what}");
+                    answers += 1;
+                }
+                Err(CacheError::WouldWait) => {}
+                Err(error) => panic!("{what}: {error}"),
+            }
+        }
+        if answers == 0 {
+            eprintln!("SKIPPED: reads of this file system always wait");
+        }
+    }
+
     #[test]
     fn a_hit_is_complete_below_its_root_directories() {
         for with_tree in [false, true] {
