@@ -67,7 +67,7 @@ async fn work(
     eprintln!("linux-actiond: working for {scheduler} with {slots} slots");
     let manager = ServiceManager::from_environment();
     manager.ready();
-    // Nobody asks for it here.
+    // A worker has no clients that ask for it.
     let health = Health::serving();
     tokio::select! {
         () = signals.next() => {}
@@ -102,7 +102,7 @@ async fn in_time(end: impl Future<Output = ()>) {
     }
 }
 
-/// What the loops that take work from the scheduler are told.
+/// The configuration of the loops that take work from the scheduler.
 fn config(
     arguments: &WorkerArgs,
     settings: &ServeArgs,

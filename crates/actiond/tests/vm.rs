@@ -216,7 +216,7 @@ async fn the_store_outlives_its_guests(kit: Kit) -> Outcome {
 
 async fn a_guest_that_dies_is_replaced(kit: Kit) -> Outcome {
     let artifacts = artifacts!();
-    // What the guest has answered is on the disk.
+    // Everything that the guest has answered is on the disk.
     let vm = artifacts.vm(&kit).flag("--worker-flag").flag("--durability=group");
     let daemon = vm.start().await?;
     let client = daemon.client();

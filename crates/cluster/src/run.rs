@@ -81,7 +81,7 @@ impl Runner {
             Ok(done) => done,
             Err(error) => failed(error),
         };
-        // Nobody reads the answer of an action that was stopped.
+        // The scheduler does not read the answer of an action that was stopped.
         if reins.is_stopped() {
             return answer(&done, None);
         }

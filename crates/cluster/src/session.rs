@@ -1,4 +1,4 @@
-//! What a slot tells the scheduler, and when: decisions only, no calls and no clocks.
+//! The messages of a slot to the scheduler, and their times: decisions only, no calls and no clocks.
 //!
 //! ```text
 //!             an order                     the action is over
@@ -67,7 +67,7 @@ pub(crate) enum Order {
     Start(Box<desired_state::Executing>),
 }
 
-/// What one slot and the scheduler know of each other.
+/// The state of one slot and the scheduler's view of it.
 #[derive(Debug)]
 pub(crate) struct Session {
     state: State,

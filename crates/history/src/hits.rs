@@ -39,7 +39,7 @@ struct Key {
     caller: Caller,
 }
 
-/// What the sums tell apart.
+/// The key of a sum.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Group {
     instance: InstanceName,

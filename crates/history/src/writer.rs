@@ -197,7 +197,7 @@ impl Drop for History {
     }
 }
 
-/// What is written next, and who waits for it.
+/// The next batch to write, and the callers that wait for it.
 #[derive(Default)]
 struct Batch {
     records: Vec<Record>,

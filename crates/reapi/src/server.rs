@@ -80,7 +80,7 @@ pub struct Services {
     pub health: Health,
     /// The digest functions that clients may use.
     pub functions: OfferedFunctions,
-    /// What is counted.
+    /// The numbers that are counted.
     pub meters: Meters,
 }
 

@@ -35,7 +35,7 @@ impl AccountFile {
         Self { file: file.ok(), space, written: AtomicU64::new(u64::MAX) }
     }
 
-    /// What the last server noted; `None` if that can't be read.
+    /// The last server's note; `None` if that can't be read.
     pub(crate) fn read(&self) -> Option<u64> {
         let mut content = [0; BYTES_MAX];
         let length = pread(self.file.as_ref()?, &mut content, 0).ok()?;

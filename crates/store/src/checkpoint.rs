@@ -11,7 +11,7 @@
 //! hashes all suspect blobs as they are on the disk, moves the damaged ones into quarantine, and only
 //! then makes checkpoints again. A server that ends before that leaves it to the next start.
 //!
-//! What is not on the disk yet is bounded in bytes and in time. The thread begins early enough that callers
+//! Data that is not on the disk yet is bounded in bytes and in time. The thread begins early enough that callers
 //! mostly do not notice; a change that goes beyond the bound waits until enough is on the disk. With [`Durability::Group`] every caller waits for one before its client is told; all that wait
 //! at the same time share it.
 //!
@@ -47,7 +47,7 @@ pub(crate) type Verify = dyn Fn(i64) -> Result<(u64, u64), StoreError> + Send;
 /// Nothing is suspect.
 const NEVER: i64 = i64::MAX;
 
-/// What is stored and not on the disk yet calls for a checkpoint from this many bytes on. Half of
+/// Data that is stored and not on the disk yet calls for a checkpoint from this many bytes on. Half of
 /// [`UNSYNCED_BYTES_MAX`]: callers do not wait as long as a sync of this much ends before as much again is
 /// stored. With less, more of a short build's uploads would share processor and disk with a sync.
 const UNSYNCED_BYTES: u64 = 512 << 20;

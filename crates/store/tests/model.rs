@@ -70,7 +70,7 @@ enum Operation {
     Kill {
         in_background: bool,
     },
-    /// What is not on the disk is lost, torn or kept, by that seed.
+    /// Data that is not on the disk is lost, torn or kept, by that seed.
     CutPower {
         in_background: bool,
         seed: u64,
@@ -137,7 +137,7 @@ struct World {
     /// The value of each action.
     results: BTreeMap<Content, Content>,
     pins: Vec<(Content, Pin)>,
-    /// What a loss of power can't take: the blobs and results of the last sync that are still there.
+    /// Data that a loss of power can't take: the blobs and results of the last sync that are still there.
     synced: BTreeSet<PathBuf>,
     /// The blobs that were deleted since the last sync, and were there then.
     unlinked: BTreeSet<Content>,
@@ -400,7 +400,7 @@ impl World {
             }
         }
         self.check_all()?;
-        // What is there now was verified on the disk.
+        // Everything that is there now was verified on the disk.
         self.note_synced();
         Ok(())
     }

@@ -30,7 +30,7 @@ const SUBSCRIBERS_MAX: usize = 64;
 /// The time between two states. A person sees no more.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// What a subscriber wants to be told.
+/// The topic of a subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Of {
     /// The part of the first page that changes, as HTML.
@@ -39,7 +39,7 @@ pub(crate) enum Of {
     Ended,
 }
 
-/// What is there to be told.
+/// The news for subscribers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct State {
     now: Arc<str>,

@@ -1,4 +1,4 @@
-//! What the pages are made of.
+//! The sources of the pages.
 
 use std::sync::Arc;
 

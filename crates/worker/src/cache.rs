@@ -280,7 +280,7 @@ mod tests {
         expected: [&'static str; 2],
     }
 
-    /// What a lookup says, in a word.
+    /// The outcome of a lookup in a word.
     fn word(found: &Lookup) -> &'static str {
         match found {
             Lookup::Hit(_) => "hit",

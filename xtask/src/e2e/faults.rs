@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::{cargo_test, setup};
 
-/// What a run is made of.
+/// The parts of a run.
 #[derive(clap::Args)]
 #[group(skip)]
 pub(crate) struct Faults {

@@ -73,7 +73,7 @@ struct Task {
     answer: Mutex<Option<oneshot::Sender<Answer>>>,
 }
 
-/// What the client of an action is told.
+/// The answers for the client of an action.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Done(Box<ExecuteResponse>),

@@ -12,7 +12,7 @@ use crate::listing;
 /// The search path of the scripts.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// What scripts use beside the tools that every Debian system has.
+/// Tools of scripts beside those that every Debian system has.
 const PROGRAMS: [&str; 11] =
     ["ar", "cmp", "flock", "gcc", "git", "ld", "patch", "perl", "python3", "rsync", "strip"];
 

@@ -146,7 +146,7 @@ mod tests {
         [&[flag], (message.len() as u32).to_be_bytes().as_slice(), message].concat()
     }
 
-    /// What comes out of a stream that comes in pieces of that size.
+    /// The output for a stream that comes in pieces of that size.
     async fn unpacked(
         encoding: Encoding,
         stream: &[u8],

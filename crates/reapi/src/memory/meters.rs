@@ -9,7 +9,7 @@ use prost_types::FileDescriptorSet;
 
 use super::budget::Budget;
 
-/// What the services count. Clones are the same numbers.
+/// Numbers that the services count. Clones are the same numbers.
 #[derive(Clone)]
 pub struct Meters(Arc<Numbers>);
 

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-/// What lies at a path. Write permissions are left out: clients give outputs those that they like.
+/// The entry at a path. Write permissions are left out: clients give outputs those that they like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Entry {
     Directory,

@@ -4,7 +4,7 @@ pub(super) use ::proto::actiond::internal::v1::list_actions_response::Action;
 use ::proto::actiond::internal::v1::{GetTotalsResponse, Record};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-/// What the server told last.
+/// The server's last answer.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
     /// The longest first.
@@ -34,7 +34,7 @@ pub(super) fn failed(totals: &GetTotalsResponse) -> u64 {
     totals.totals.iter().filter(|it| it.failed).map(|it| it.events).sum()
 }
 
-/// What is to be done after a key.
+/// The step that a key asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Act {
     Nothing,
