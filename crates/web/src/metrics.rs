@@ -22,6 +22,13 @@ const MNEMONICS_MAX: usize = 100;
 /// Longer mnemonics are counted as `other`.
 const MNEMONIC_BYTES_MAX: usize = 64;
 
+/// Principals with a label of their own; later ones are counted as `other`. The operator's file names principals, but
+/// where it lists no certificate each client of the CA is one, and has two time series for each result.
+const PRINCIPALS_MAX: usize = 200;
+
+/// The label of callers without credentials. No principal's name in a file has a space in it.
+const ANONYMOUS: &str = "no principal";
+
 /// Seconds; from a no-op's stages, which take some 0.1 ms, to actions of minutes.
 const STAGE_BUCKETS: [f64; 14] =
     [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0];
@@ -127,7 +134,10 @@ pub struct Metrics {
     set_up_failures: IntCounterVec,
     queued: IntGauge,
     running: IntGauge,
+    principal_actions: IntCounterVec,
+    principal_cpu_seconds: CounterVec,
     mnemonics: Mutex<HashSet<String>>,
+    principals: Mutex<HashSet<String>>,
 }
 
 impl Metrics {
@@ -189,7 +199,19 @@ impl Metrics {
             )?,
             queued: IntGauge::new("actiond_actions_queued", "Actions that wait for a slot.")?,
             running: IntGauge::new("actiond_actions_running", "Actions that a slot runs.")?,
+            principal_actions: IntCounterVec::new(
+                Opts::new("actiond_principal_actions_total", "Answered actions of each principal."),
+                &["principal", "result"],
+            )?,
+            principal_cpu_seconds: CounterVec::new(
+                Opts::new(
+                    "actiond_principal_cpu_seconds_total",
+                    "CPU time that the actions of each principal used.",
+                ),
+                &["principal"],
+            )?,
             mnemonics: Mutex::default(),
+            principals: Mutex::default(),
             registry,
         };
         let registry = &metrics.registry;
@@ -202,6 +224,8 @@ impl Metrics {
         register(registry, &metrics.set_up_failures)?;
         register(registry, &metrics.queued)?;
         register(registry, &metrics.running)?;
+        register(registry, &metrics.principal_actions)?;
+        register(registry, &metrics.principal_cpu_seconds)?;
         metrics.add(readings)?;
         Ok(metrics)
     }
@@ -259,8 +283,13 @@ impl Metrics {
             // Steps are names of ours, some dozens.
             self.set_up_failures.with_label_values(&[step.as_str()]).inc();
         }
-        let mnemonic = self.bounded(finished.origin.mnemonic.as_str());
+        let mnemonic = self.mnemonic(finished.origin.mnemonic.as_str());
         self.actions.with_label_values(&[result, &mnemonic]).inc();
+        let principal = match finished.origin.principal.as_str() {
+            "" => ANONYMOUS.to_owned(),
+            name => bounded(&self.principals, PRINCIPALS_MAX, name),
+        };
+        self.principal_actions.with_label_values(&[principal.as_str(), result]).inc();
         for (stage, us) in named(&finished.stages) {
             let seconds = Duration::from_micros(us).as_secs_f64();
             self.stages.with_label_values(&[stage]).observe(seconds);
@@ -269,6 +298,7 @@ impl Metrics {
             for (mode, us) in [("user", usage.user_us), ("system", usage.system_us)] {
                 let seconds = Duration::from_micros(us).as_secs_f64();
                 self.cpu_seconds.with_label_values(&[mode]).inc_by(seconds);
+                self.principal_cpu_seconds.with_label_values(&[&principal]).inc_by(seconds);
             }
         }
         if !finished.cached {
@@ -278,7 +308,7 @@ impl Metrics {
 
     /// A mnemonic as a label: a client can neither make the number of time series grow without bound
     /// nor put anything into the text but a word.
-    fn bounded(&self, mnemonic: &str) -> String {
+    fn mnemonic(&self, mnemonic: &str) -> String {
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
         if mnemonic.is_empty() {
             return "none".to_owned();
@@ -286,12 +316,17 @@ impl Metrics {
         if mnemonic.len() > MNEMONIC_BYTES_MAX || !mnemonic.bytes().all(is_word) {
             return "other".to_owned();
         }
-        let mut known = self.mnemonics.lock();
-        if known.len() < MNEMONICS_MAX && !known.contains(mnemonic) {
-            known.insert(mnemonic.to_owned());
-        }
-        if known.contains(mnemonic) { mnemonic.to_owned() } else { "other".to_owned() }
+        bounded(&self.mnemonics, MNEMONICS_MAX, mnemonic)
     }
+}
+
+/// `name` if it is among the first `max` names, and else `other`.
+fn bounded(known: &Mutex<HashSet<String>>, max: usize, name: &str) -> String {
+    let mut known = known.lock();
+    if known.len() < max && !known.contains(name) {
+        known.insert(name.to_owned());
+    }
+    if known.contains(name) { name.to_owned() } else { "other".to_owned() }
 }
 
 /// The label of a cached result that was computed with another root file system.
@@ -444,6 +479,33 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
+    }
+
+    fn of(principal: &str) -> Event {
+        let origin = Arc::new(Origin { principal: principal.into(), ..Origin::default() });
+        finished("", |it| it.origin = Arc::clone(&origin))
+    }
+
+    #[test]
+    fn principals_are_counted_by_name() {
+        let text = text(&[of("ci"), of("ci"), of("")]);
+        for line in [
+            r#"actiond_principal_actions_total{principal="ci",result="success"} 2"#,
+            r#"actiond_principal_actions_total{principal="no principal",result="success"} 1"#,
+            r#"actiond_principal_cpu_seconds_total{principal="ci"} 3"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn clients_with_certificates_cannot_make_endless_time_series() {
+        let many = (0..2 * PRINCIPALS_MAX).map(|number| of(&format!("P{number}")));
+        let text = text(&many.chain([of("a\"} 1\nforged 2")]).collect::<Vec<_>>());
+        let series =
+            text.lines().filter(|line| line.starts_with("actiond_principal_actions_total{"));
+        assert_eq!(series.count(), PRINCIPALS_MAX + 1);
+        assert!(!text.lines().any(|line| line.starts_with("forged")), "{text}");
     }
 
     #[test]
