@@ -559,9 +559,11 @@ async fn what_the_mappers_refuse_is_told(kit: Kit) -> Outcome {
         ["unshare", "--mount", "--propagation", "private", "bash", "-c", script, "as-user"];
     let words: Vec<_> = namespace.map(Into::into).to_vec();
     let said = doctor_of(&kit, &home, &words)?;
-    for part in
-        ["NO   a user of their own for actions  newuidmap and newgidmap refused", "/etc/subuid"]
-    {
+    for part in [
+        "NO   a user of their own for actions  ",
+        "  newuidmap and newgidmap refused",
+        "/etc/subuid",
+    ] {
         assert!(said.contains(part), "no {part:?} in\n{said}");
     }
     let daemon = kit.daemon().through(words).root(home.root()).host_rootfs().start().await?;
