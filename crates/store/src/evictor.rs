@@ -1,9 +1,9 @@
 //! Makes room: evicts the files that have been idle for the longest time, ahead of need.
 //!
-//! A pass first adds up what the files of each rank cost. It then evicts from the highest rank down
-//! until enough is freed. A pass reads every entry of the index twice, in memory order, and removes at
-//! least one in 64 of them. So the cost per eviction is constant, and a use of a file only has to note
-//! its time.
+//! A pass first adds up what the files of each rank cost. It then evicts all files of the ranks that are needed
+//! whole, and a part of those of the last rank. It reads every entry of the index three times, in memory order,
+//! and removes at least one in 64 of them. So the cost per eviction is constant, and a use of a file only has to
+//! note its time.
 //!
 //! Cached results go before blobs of the same rank, because a result without its blobs is useless.
 //! Pinned files stay, and so do files that were used since the pass looked at them.
@@ -222,6 +222,8 @@ impl Pass<'_> {
                 rank -= 1;
                 expected += costs[rank];
             }
+            // All of the ranks above are needed, and a part of this one.
+            self.evict_from(rank + 1)?;
             self.evict_from(rank)?;
         }
         Ok(())
@@ -235,6 +237,9 @@ impl Pass<'_> {
         let shards = || (0..=u8::MAX).map(|shard| shard.wrapping_add(first));
         let shards =
             || DigestFunction::ALL.into_iter().flat_map(|f| shards().map(move |shard| (f, shard)));
+        if self.freed >= self.need {
+            return Ok(());
+        }
         for shard in shards() {
             let idle = action_cache.index().idle(shard, rank, self.now, *lease);
             if !idle.is_empty() {
