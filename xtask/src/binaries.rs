@@ -34,11 +34,12 @@ pub(crate) const STATIC: [&str; 5] =
 
 /// The packages that are chosen for each program in release. `actiond` alone resolves the same features, as
 /// it must: cargo takes one package where a program is linked statically.
-pub(crate) const OF_A_RELEASE: [&str; 4] = ["actiond", "attack", "bench", "conformance"];
+pub(crate) const OF_A_RELEASE: [&str; 3] = ["actiond", "attack", "bench"];
 
-/// Has programs of its own beside these packages. Its compressor for images brings features of zstd that the
-/// daemon must not have, such as the decoders of old formats; so it is chosen for its own programs only.
-pub(crate) const PACKAGING: &str = "packaging";
+/// The packages that are chosen beside these for their own programs only. The compressor for images and gRPC's
+/// compression of messages bring features of zstd that the daemon must not have, such as the decoders of old
+/// formats.
+const WITH_ALL_OF_ZSTD: [&str; 2] = ["packaging", "conformance"];
 
 /// Builds one program's release, and gives its path.
 pub(crate) fn build(package: &str, program: &str) -> Result<PathBuf> {
@@ -63,7 +64,8 @@ pub(crate) fn build_static(
 
 /// The arguments of cargo that choose a program in release.
 fn selection<'a>(package: &'a str, program: &'a str) -> Result<Vec<&'a str>> {
-    let packages = OF_A_RELEASE.into_iter().chain((package == PACKAGING).then_some(PACKAGING));
+    let own = WITH_ALL_OF_ZSTD.into_iter().filter(|name| *name == package);
+    let packages = OF_A_RELEASE.into_iter().chain(own);
     let words: Vec<&str> = packages.flat_map(|name| ["--package", name]).collect();
     if !words.contains(&package) {
         bail!("{package} has no program in release");
@@ -167,10 +169,11 @@ mod tests {
     }
 
     #[test]
-    fn only_programs_of_packaging_are_built_with_it() {
-        let packages = |package| selection(package, "x").unwrap().contains(&PACKAGING);
-        assert!(packages(PACKAGING));
-        assert!(!packages("actiond"));
+    fn only_their_own_programs_are_built_with_all_of_zstd() {
+        for package in WITH_ALL_OF_ZSTD {
+            assert!(selection(package, "x").unwrap().contains(&package));
+            assert!(!selection("actiond", "x").unwrap().contains(&package));
+        }
         selection("testkit", "x").unwrap_err();
     }
 }
