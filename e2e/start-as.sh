@@ -1,5 +1,6 @@
 # Starts a program as an ordinary user, given in a mount namespace of its own:
-#   unshare --mount --propagation private bash -c "$(cat start-as.sh)" start-as WAY USER PROGRAM ARGUMENTS…
+#   unshare --mount --propagation private env --default-signal=INT,QUIT \
+#       bash -c "$(cat start-as.sh)" start-as WAY USER PROGRAM ARGUMENTS…
 #
 # WAY  user             with one id
 #      subordinate-ids  with subordinate ids, for which /etc/subuid, /etc/subgid and /etc/passwd are covered

@@ -37,8 +37,10 @@ impl StartAs {
     fn words(self, user: u32) -> Vec<OsString> {
         let user = user.to_string();
         let namespace = ["unshare", "--mount", "--propagation", "private"];
+        // A shell can't trap a signal that it was started to ignore, as background jobs of shells are.
+        let signals = ["env", "--default-signal=INT,QUIT"];
         let script = ["bash", "-c", SCRIPT, "start-as", self.name(), &user];
-        namespace.iter().chain(&script).map(OsString::from).collect()
+        namespace.iter().chain(&signals).chain(&script).map(OsString::from).collect()
     }
 
     /// The command by which `user` starts the daemon with these flags. Its root directory is made, and

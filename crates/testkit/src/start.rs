@@ -54,7 +54,9 @@ impl StartAs {
     pub fn words(self) -> Vec<OsString> {
         let user = ORDINARY_USER.to_string();
         let namespace = ["unshare", "--mount", "--propagation", "private"];
+        // A shell can't trap a signal that it was started to ignore, as background jobs of shells are.
+        let signals = ["env", "--default-signal=INT,QUIT"];
         let script = ["bash", "-c", SCRIPT, "start-as", self.name(), &user];
-        namespace.iter().chain(&script).map(OsString::from).collect()
+        namespace.iter().chain(&signals).chain(&script).map(OsString::from).collect()
     }
 }
