@@ -10,6 +10,8 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
@@ -17,6 +19,9 @@ use crate::daemon::DaemonBuilder;
 use crate::outcome::{Outcome, Skipped};
 use crate::start::StartAs;
 use crate::vm::Vm;
+
+/// The longest time that a case may take: four waits for states that never come, in an emulated guest too.
+const LONGEST: Duration = Duration::from_secs(4 * crate::wait::PATIENCE.as_secs());
 
 /// The input of a case.
 #[derive(Debug, Clone)]
@@ -116,10 +121,25 @@ pub fn run(binary: &str, cases: Vec<Case>) -> ExitCode {
         }
     };
     let trials = cases.into_iter().map(|case| {
-        let kit = kit.clone();
-        Trial::ignorable_test(case.name, move || run_one(case.body, kit))
+        let (kit, name) = (kit.clone(), case.name.clone());
+        Trial::ignorable_test(case.name, move || bounded(name, || run_one(case.body, kit)))
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// Ends the program, and so the daemons, when a case takes longer than any should: one that waits for ever would
+/// hold up the whole run.
+fn bounded<T>(name: String, run: impl FnOnce() -> T) -> T {
+    let (ended, end) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if end.recv_timeout(LONGEST) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("test {name} has not ended in {} minutes", LONGEST.as_secs() / 60);
+            std::process::exit(101);
+        }
+    });
+    let outcome = run();
+    drop(ended);
+    outcome
 }
 
 fn run_one(body: BoxedCase, kit: Kit) -> Result<Completion, Failed> {
