@@ -114,7 +114,7 @@ async fn only_what_works_is_announced(kit: Kit) -> Outcome {
         ranges.iter().map(|range| (range.min_priority, range.max_priority)).collect::<Vec<_>>()
     };
     assert_eq!(range(execution.execution_priority_capabilities), [(-1000, 1000)]);
-    assert_eq!(execution.supported_node_properties, ["mtime", "unix_mode"]);
+    assert_eq!(execution.supported_node_properties, ["SubtreeReadOnly", "mtime", "unix_mode"]);
     let cache = capabilities.cache_capabilities.context("cache capabilities")?;
     assert!(cache.action_cache_update_capabilities.is_some_and(|update| update.update_enabled));
     assert_eq!(cache.max_batch_total_size_bytes, (4 << 20) - (64 << 10));

@@ -19,6 +19,9 @@ const FORMAT: u32 = 1;
 /// Below the root directory.
 const DIRECTORY: &str = "images";
 
+/// The values of `rootfs` that mean something else.
+const RESERVED: [&str; 3] = ["host", "input-root", "none"];
+
 /// An action's name for an image: the value of `rootfs` or `container-image`, without `docker://`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ImageName(String);
@@ -26,8 +29,7 @@ pub struct ImageName(String);
 /// Not a name for an image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no name for an image: use 1 to 255 visible ASCII characters, and neither \"host\" nor \
-     \"none\""
+    "{0:?} is no name for an image: use 1 to 255 visible ASCII characters, and none of {RESERVED:?}"
 )]
 pub struct NameError(String);
 
@@ -44,7 +46,7 @@ impl FromStr for ImageName {
     fn from_str(text: &str) -> Result<Self, NameError> {
         let name = text.strip_prefix("docker://").unwrap_or(text);
         let is_plain = name.bytes().all(|byte| byte.is_ascii_graphic());
-        if !is_plain || !(1..=255).contains(&name.len()) || matches!(name, "host" | "none") {
+        if !is_plain || !(1..=255).contains(&name.len()) || RESERVED.contains(&name) {
             return Err(NameError(text.chars().take(300).collect()));
         }
         Ok(Self(name.to_owned()))
@@ -175,7 +177,9 @@ mod tests {
         let name = |text: &str| text.parse::<ImageName>().map(|name| name.0);
         assert_eq!(name("debian:12"), Ok("debian:12".into()));
         assert_eq!(name("docker://a.invalid/b@sha256:00"), Ok("a.invalid/b@sha256:00".into()));
-        for bad in ["", "docker://", "host", "none", "a b", "a\n", "ä", &"a".repeat(256)] {
+        for bad in
+            ["", "docker://", "host", "input-root", "none", "a b", "a\n", "ä", &"a".repeat(256)]
+        {
             assert!(name(bad).is_err(), "{bad}");
         }
     }

@@ -80,6 +80,8 @@ pub struct Directory {
 struct Properties {
     /// Those of the directory itself.
     own: NodeProperties,
+    /// [`SUBTREE_READ_ONLY`](crate::SUBTREE_READ_ONLY) of the directory.
+    subtree_read_only: Option<bool>,
     /// Those of files and symlinks, by the start of the entry's name in the message, sorted.
     of_nodes: Vec<(u32, NodeProperties)>,
     /// The name of a property that this server does not know.
@@ -256,6 +258,12 @@ impl Directory {
     /// The node properties of the directory itself.
     pub fn own_properties(&self) -> NodeProperties {
         self.properties.as_ref().map(|properties| properties.own).unwrap_or_default()
+    }
+
+    /// Whether the directory closes (`true`) or opens itself and all below it for the action's writes;
+    /// `None` if it is as the directory above.
+    pub fn subtree_read_only(&self) -> Option<bool> {
+        self.properties.as_ref().and_then(|properties| properties.subtree_read_only)
     }
 
     /// The node properties of the file or symlink of that name.

@@ -46,6 +46,10 @@ impl NodeProperties {
     }
 }
 
+/// The name of the property of a directory that closes or opens it, with all below it, for the action's
+/// writes: `true` or `false`. Directories without it are as the one above; the root is open.
+pub const SUBTREE_READ_ONLY: &str = "SubtreeReadOnly";
+
 /// A fault of a `NodeProperties` message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -64,6 +68,8 @@ impl From<WireError> for Fault {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Read {
     pub(crate) known: NodeProperties,
+    /// [`SUBTREE_READ_ONLY`], and where its name is.
+    pub(crate) subtree_read_only: Option<(bool, Span)>,
     /// The name of a property that only other servers know.
     pub(crate) unknown: Option<Span>,
 }
@@ -75,8 +81,14 @@ pub(crate) fn read(message: &[u8], span: Span) -> Result<Read, Fault> {
     while let Some((field, value)) = reader.next_field()? {
         let repeated = match (field, value) {
             (1, Value::Bytes(span)) => {
-                read.unknown = Some(property_name(message, span)?);
-                false
+                let Property { name, value } = property(message, span)?;
+                if name.of(message) == SUBTREE_READ_ONLY.as_bytes() {
+                    let value = truth(value.of(message)).ok_or(Fault::Field(field))?;
+                    read.subtree_read_only.replace((value, name)).is_some()
+                } else {
+                    read.unknown = Some(name);
+                    false
+                }
             }
             (2, Value::Bytes(span)) => read.known.mtime.replace(mtime(message, span)?).is_some(),
             (3, Value::Bytes(span)) => {
@@ -92,15 +104,32 @@ pub(crate) fn read(message: &[u8], span: Span) -> Result<Read, Fault> {
     Ok(read)
 }
 
-fn property_name(message: &[u8], span: Span) -> Result<Span, Fault> {
-    let mut name = Span { start: span.start, len: 0 };
+/// A property that has a name.
+struct Property {
+    name: Span,
+    value: Span,
+}
+
+fn property(message: &[u8], span: Span) -> Result<Property, Fault> {
+    let nothing = Span { start: span.start, len: 0 };
+    let mut property = Property { name: nothing, value: nothing };
     let mut reader = Reader::within(message, span);
     while let Some((field, value)) = reader.next_field()? {
-        if let (1, Value::Bytes(span)) = (field, value) {
-            name = span;
+        match (field, value) {
+            (1, Value::Bytes(span)) => property.name = span,
+            (2, Value::Bytes(span)) => property.value = span,
+            _ => {}
         }
     }
-    Ok(name)
+    Ok(property)
+}
+
+fn truth(value: &[u8]) -> Option<bool> {
+    match value {
+        b"true" => Some(true),
+        b"false" => Some(false),
+        _ => None,
+    }
 }
 
 fn mtime(message: &[u8], span: Span) -> Result<Mtime, Fault> {
@@ -165,7 +194,7 @@ mod tests {
                 let message = known.to_proto().map(|message| message.encode_to_vec());
                 assert_eq!(message.is_none(), known.is_empty());
                 let read = parse(&message.unwrap_or_default());
-                assert_eq!(read, Ok(Read { known, unknown: None }));
+                assert_eq!(read, Ok(Read { known, ..Read::default() }));
             }
         }
     }
@@ -185,6 +214,25 @@ mod tests {
         assert_eq!(parse(&[0x10, 1]), Err(Fault::Field(2)));
         assert_eq!(parse(&[0x12, 0, 0x12, 0]), Err(Fault::Field(2)));
         assert_eq!(parse(&[0x12, 9]), Err(Fault::Wire(WireError::Length)));
+    }
+
+    #[test]
+    fn a_subtree_is_open_or_closed() {
+        let with = |values: &[&str]| {
+            let property = |value: &&str| proto::NodeProperty {
+                name: SUBTREE_READ_ONLY.to_owned(),
+                value: (*value).to_owned(),
+            };
+            let properties = values.iter().map(property).collect();
+            let message = proto::NodeProperties { properties, ..Default::default() };
+            parse(&message.encode_to_vec())
+                .map(|read| read.subtree_read_only.map(|(value, _)| value))
+        };
+        assert_eq!(with(&["true"]), Ok(Some(true)));
+        assert_eq!(with(&["false"]), Ok(Some(false)));
+        for bad in [&["yes"][..], &[""], &["true", "true"], &["true", "false"]] {
+            assert_eq!(with(bad), Err(Fault::Field(1)), "{bad:?}");
+        }
     }
 
     #[test]

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use model::proto::{self, Message};
 use model::{
-    AssembleError, Digest, Directory, Found, InputTree, LoadError, Loaded, RelPath, TooLarge,
-    TreeLimits,
+    AssembleError, Digest, Directory, Found, InputTree, LoadError, Loaded, RelPath,
+    SUBTREE_READ_ONLY, TooLarge, TreeLimits,
 };
 use support::{FUNCTION, Numbers, digest_of, directory, file, symlink};
 
@@ -270,4 +270,62 @@ fn generated_trees_hold_together() {
             }
         }
     }
+}
+
+/// The same directory with `SubtreeReadOnly`.
+fn closed(mut directory: proto::Directory, value: bool) -> proto::Directory {
+    let property =
+        proto::NodeProperty { name: SUBTREE_READ_ONLY.to_owned(), value: value.to_string() };
+    let properties = vec![property];
+    directory.node_properties = Some(proto::NodeProperties { properties, ..Default::default() });
+    directory
+}
+
+#[test]
+fn write_changes_are_found_where_they_change_something() {
+    let mut blobs = Blobs::default();
+    let plain = blobs.add(&folder(&["a"], &[]));
+    let open = blobs.add(&closed(folder(&["a"], &[]), false));
+    let shut = blobs.add(&closed(folder(&["a"], &[("open", open), ("plain", plain)]), true));
+    let both = folder(&[], &[("open", open), ("plain", plain), ("shut", shut)]);
+    let both_blob = blobs.add(&both);
+    let changes = |tree: &InputTree, max: usize| {
+        let changes = tree.write_changes(max)?.into_iter();
+        Some(Vec::from_iter(changes.map(|(path, closed)| (path.as_str().to_owned(), closed))))
+    };
+    let owned = |changes: &[(&str, bool)]| {
+        Some(Vec::from_iter(changes.iter().map(|(path, closed)| ((*path).to_owned(), *closed))))
+    };
+
+    let tree = blobs.assemble(both_blob).unwrap();
+    assert_eq!(changes(&tree, 2), owned(&[("shut", true), ("shut/open", false)]));
+    assert_eq!(changes(&tree, 1), None);
+
+    let root = blobs.add(&closed(folder(&[], &[("b", both_blob), ("shut", shut)]), true));
+    let tree = blobs.assemble(root).unwrap();
+    let expected = [("", true), ("b/open", false), ("shut/open", false), ("b/shut/open", false)];
+    assert_eq!(changes(&tree, 9), owned(&expected));
+
+    let none = blobs.add(&closed(folder(&[], &[("open", open), ("plain", plain)]), false));
+    assert_eq!(changes(&blobs.assemble(none).unwrap(), 0), owned(&[]));
+    assert_eq!(changes(&blobs.assemble(plain).unwrap(), 0), owned(&[]));
+}
+
+#[test]
+fn only_directories_can_be_closed() {
+    let mut node = file("f", "f");
+    let property =
+        proto::NodeProperty { name: SUBTREE_READ_ONLY.to_owned(), value: "true".to_owned() };
+    let properties = vec![property];
+    node.node_properties = Some(proto::NodeProperties { properties, ..Default::default() });
+    let message = proto::Directory { files: vec![node], ..Default::default() }.encode_to_vec();
+    let parsed = Directory::parse(message.into(), FUNCTION).unwrap();
+    assert_eq!(parsed.unknown_property().as_deref(), Some(SUBTREE_READ_ONLY));
+    let parse =
+        |directory: &proto::Directory| Directory::parse(directory.encode_to_vec().into(), FUNCTION);
+    let directory = parse(&closed(folder(&[], &[]), true)).unwrap();
+    assert_eq!((directory.unknown_property(), directory.subtree_read_only()), (None, Some(true)));
+    let mut wrong = closed(folder(&[], &[]), true);
+    wrong.node_properties.as_mut().unwrap().properties[0].value = "perhaps".to_owned();
+    assert!(parse(&wrong).is_err());
 }

@@ -10,7 +10,7 @@ use model::proto::{
     GetCapabilitiesRequest, PriorityCapabilities, ServerCapabilities, compressor,
     priority_capabilities::PriorityRange, semver::SemVer, symlink_absolute_path_strategy,
 };
-use model::{DigestFunction, DigestFunctions, NodeProperties};
+use model::{DigestFunction, DigestFunctions, NodeProperties, SUBTREE_READ_ONLY};
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http};
 use tonic::{Request, Response, Status};
@@ -110,8 +110,13 @@ fn execution(offered: &DigestFunctions) -> ExecutionCapabilities {
         exec_enabled: true,
         digest_functions: digest_functions(offered),
         execution_priority_capabilities: Some(priorities(PRIORITIES)),
-        supported_node_properties: NodeProperties::NAMES.map(str::to_owned).to_vec(),
+        supported_node_properties: node_properties(),
     }
+}
+
+/// Those of inputs, sorted. All but the one of directories are those of outputs too.
+fn node_properties() -> Vec<String> {
+    [SUBTREE_READ_ONLY].into_iter().chain(NodeProperties::NAMES).map(str::to_owned).collect()
 }
 
 fn priorities(range: RangeInclusive<i32>) -> PriorityCapabilities {

@@ -99,6 +99,7 @@ mod tests {
         ];
         Runtimes {
             bare: view(),
+            of_input_root: view(),
             host: Some(view()),
             libc: libc.into(),
             images: BTreeMap::from([("debian:12".to_owned(), view())]),

@@ -9,6 +9,8 @@
 //!                alone: the newest library with its shell
 //! rootfs=host    /usr, /bin, /sbin, /lib* and a part of /etc of a root that the operator names
 //! rootfs=NAME    what an imported image has; so does container-image=NAME or docker://NAME
+//! rootfs=input-root
+//!                nothing, not even /etc: the input root itself is the root
 //! ```
 //!
 //! Nothing of it lies where the input root appears, so it can't hide an input.
@@ -45,10 +47,13 @@ pub use environment::Environment;
 pub use etc::{HOSTNAME, common_files};
 pub use image::{ImageError, ImageOptions};
 pub use image_rootfs::image_rootfs;
-pub use rootfs::{Rootfs, RootfsMount};
+pub use rootfs::{InputRootPlace, Rootfs, RootfsMount};
 
 /// The value of `rootfs` that names the operator's root.
 const HOST: &str = "host";
+
+/// The value of `rootfs` that makes the input root the root.
+pub const INPUT_ROOT: &str = "input-root";
 
 /// The views that the operator allows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,6 +70,8 @@ pub struct RuntimeOptions {
 #[derive(Debug, Clone)]
 pub struct Runtimes {
     bare: Arc<Rootfs>,
+    /// The view of actions whose input root is the root.
+    of_input_root: Arc<Rootfs>,
     host: Option<Arc<Rootfs>>,
     libc: BTreeMap<String, Library>,
     images: BTreeMap<String, Arc<Rootfs>>,
@@ -174,6 +181,7 @@ impl Runtimes {
         let image = image.map(Arc::new);
         Ok(Self {
             bare: Arc::new(bare),
+            of_input_root: Arc::new(Rootfs::of_input_root()),
             host: host.map(Arc::new),
             libc,
             images: BTreeMap::new(),
@@ -191,6 +199,7 @@ impl Runtimes {
             (None, Some(name)) => self.library(name, shell),
             // Whole root file systems bring their shell.
             (Some(Root::Host), None) => self.host.clone().ok_or(ViewError::HostRootfsNotAllowed),
+            (Some(Root::OfInputs), None) => Ok(Arc::clone(&self.of_input_root)),
             (Some(Root::Image(name)), None) => self.image(name),
             (Some(_), Some(_)) => Err(ViewError::LibcAndRootfs),
         }
@@ -238,6 +247,7 @@ impl Runtimes {
 fn chosen_root(properties: &Properties) -> Result<Option<Root<'_>>, ViewError> {
     let rootfs = properties.rootfs.as_deref().map(|name| match name {
         HOST => Root::Host,
+        INPUT_ROOT => Root::OfInputs,
         name => Root::Image(without_scheme(name)),
     });
     let image = properties.container_image.as_deref();
@@ -251,6 +261,7 @@ fn chosen_root(properties: &Properties) -> Result<Option<Root<'_>>, ViewError> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Root<'a> {
     Host,
+    OfInputs,
     Image(&'a str),
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use model::RelPath;
 
 use crate::environment::{Content, Environment, hasher};
-use crate::etc;
+use crate::{INPUT_ROOT, etc};
 
 /// The content of a sandbox's root beside the exec root. No path is there twice, in whatever list, and
 /// none lies below a symlink or a file of the view.
@@ -14,6 +14,8 @@ use crate::etc;
 pub struct Rootfs {
     /// A name for logs, such as `bare`, `host` or `libc:glibc2.31`.
     pub name: String,
+    /// The path of the input root.
+    pub input_root: InputRootPlace,
     /// Directories to attach, read-only, nosuid and nodev, without what is mounted below them.
     pub mounts: Vec<RootfsMount>,
     /// Symbolic links to make, each with its target.
@@ -24,6 +26,16 @@ pub struct Rootfs {
     description: [u8; 32],
     /// The identity of the content of the mounts.
     content: Content,
+}
+
+/// The path of the input root in a sandbox.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum InputRootPlace {
+    /// `/execroot`, beside what the view has.
+    #[default]
+    Execroot,
+    /// `/`. All that an action sees beside it is the `/dev`, `/proc` and `/tmp` of its sandbox.
+    Root,
 }
 
 /// A directory of the host that appears in a sandbox.
@@ -39,6 +51,12 @@ impl Rootfs {
     /// The view with nothing but a generated `/etc`.
     pub fn bare() -> Self {
         Builder::with_generated_etc().build("bare", Content::named(b"no mounts"))
+    }
+
+    /// The view with nothing: the input root is the root.
+    pub fn of_input_root() -> Self {
+        let view = Builder::default().build(INPUT_ROOT, Content::named(b"the input root"));
+        Self { input_root: InputRootPlace::Root, ..view }
     }
 
     /// The environment of actions that see this. Cheap enough for every action.
@@ -112,6 +130,7 @@ impl Builder {
     pub(crate) fn build(self, name: &str, content: Content) -> Rootfs {
         let mut view = Rootfs {
             name: name.to_owned(),
+            input_root: InputRootPlace::default(),
             mounts: Vec::new(),
             symlinks: Vec::new(),
             files: Vec::new(),

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use model::{Properties, WorkerPlatform, proto};
-use runtimes::{HOSTNAME, OpenError, Rootfs, RuntimeOptions, Runtimes, ViewError};
+use runtimes::{HOSTNAME, InputRootPlace, OpenError, Rootfs, RuntimeOptions, Runtimes, ViewError};
 use tempfile::TempDir;
 
 /// A directory that stands for some root; dropped, it is gone.
@@ -525,6 +525,21 @@ fn properties_that_mean_no_view() {
         Err(ViewError::LibcAndRootfs)
     );
     assert_eq!(view(&runtimes, &[("rootfs", ""), ("libc", "none")]), Ok(Rootfs::bare()));
+}
+
+#[test]
+fn a_root_that_is_the_input_root_has_nothing_beside_it() {
+    let runtimes = libraries("x").open_as_runtime_root().unwrap();
+    let of_input_root = view(&runtimes, &[("rootfs", "input-root")]).unwrap();
+    assert_eq!(of_input_root.input_root, InputRootPlace::Root);
+    assert!(of_input_root.mounts.is_empty() && of_input_root.symlinks.is_empty());
+    assert!(of_input_root.files.is_empty());
+    assert_ne!(of_input_root.environment(), view(&runtimes, &[]).unwrap().environment());
+    for property in ["libc", "container-image"] {
+        assert!(view(&runtimes, &[("rootfs", "input-root"), (property, "x")]).is_err());
+    }
+    // Nobody else's root, whatever its name.
+    assert!(view(&runtimes, &[("container-image", "input-root")]).is_err());
 }
 
 /// The machine the tests run on: whatever it is, its secrets stay where they are.

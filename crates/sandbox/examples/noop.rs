@@ -104,6 +104,7 @@ fn run(sandbox: &mut Sandbox, input_root: &Attachment) -> sandbox::Exit {
         environment: &[],
         working_directory: &RelPath::root(),
         input_root,
+        write_changes: &[],
         limits: &Limits::default(),
     };
     let streams = Streams { stdout: &mut stdout, stderr: &mut stderr };

@@ -126,6 +126,42 @@ impl Call {
         Self::new(libc::SYS_move_mount, arguments)
     }
 
+    /// mount(2) with MS_BIND and MS_REC: the mounts at and below `directory` appear there a second
+    /// time, on top, in a mount that the caller's namespace made and that can be moved.
+    pub fn bind_tree_onto_itself(directory: &CStr) -> Self {
+        let flags = value((libc::MS_BIND | libc::MS_REC) as usize);
+        Self::new(libc::SYS_mount, [text(directory), text(directory), value(0), flags, value(0)])
+    }
+
+    /// move_mount(2) of the mount at `source` onto `target`. A symlink at the end of `target` is not
+    /// followed, and fails.
+    pub fn move_mount(source: &CStr, target: &CStr) -> Self {
+        let arguments = [value(AT_FDCWD), text(source), value(AT_FDCWD), text(target), value(0)];
+        Self::new(libc::SYS_move_mount, arguments)
+    }
+
+    /// mount_setattr(2): nothing can be written through the mount at `directory`, a symlink at the end
+    /// of which is not followed. Mounts below it stay as they are.
+    pub fn make_read_only(directory: &CStr) -> Self {
+        // linux/mount.h: struct mount_attr { attr_set, attr_clr, propagation, userns_fd }.
+        let attributes = [libc::MOUNT_ATTR_RDONLY, 0, 0, 0].map(u64::to_ne_bytes).concat();
+        let (flags, size) = (value(libc::AT_SYMLINK_NOFOLLOW as usize), value(attributes.len()));
+        let arguments = [value(AT_FDCWD), text(directory), flags, memory(attributes), size];
+        Self::new(libc::SYS_mount_setattr, arguments)
+    }
+
+    /// Makes the mount at `directory` the root of all processes in the mount namespace whose root
+    /// was the present one, and lets go of the old root with everything below it.
+    pub fn enter_root(directory: &CStr) -> [Self; 4] {
+        [
+            Self::change_directory(directory),
+            // pivot_root(2): with "." for both, the old root ends up on top of the new.
+            Self::new(libc::SYS_pivot_root, [text(c"."), text(c".")]),
+            Self::new(libc::SYS_umount2, [text(c"."), value(libc::MNT_DETACH as usize)]),
+            Self::change_directory(c"/"),
+        ]
+    }
+
     /// unshare(2) of the cgroup namespace: the present cgroup becomes its root.
     pub fn new_cgroup_namespace() -> Self {
         Self::new(libc::SYS_unshare, [value(libc::CLONE_NEWCGROUP as usize)])

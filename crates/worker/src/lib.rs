@@ -66,7 +66,9 @@ mod server_log;
 mod slot;
 mod stamp;
 mod timeline;
+mod whole_root;
 mod worker;
+mod write_changes;
 
 #[cfg(test)]
 mod fakes;

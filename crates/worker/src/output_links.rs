@@ -4,22 +4,32 @@
 //! `real/out`. Outputs are collected without following any symlink, for the action may have put others
 //! in their place. So these symlinks are followed here, before the command runs, in the input tree and
 //! nowhere else. A symlink that leads out of the tree, or to nothing in it, is left: such an output is
-//! refused.
+//! refused. Where the input root is the root, an absolute symlink leads into it.
 
 use std::collections::VecDeque;
 
-use model::{Found, InputTree, OutputPath, RelPath};
+use model::{CommandSpec, Found, InputTree, OutputPath, RelPath};
 
 use crate::error::ActionError;
+use crate::whole_root;
 
 /// Symlinks on the way to one output, as many as Linux follows.
 const MAX_LINKS: usize = 40;
 
 /// Sets each output below a symlink to where that leads; results go on to name it as it was declared.
-pub(crate) fn follow(tree: &InputTree, outputs: &mut [OutputPath]) -> Result<(), ActionError> {
+pub(crate) fn follow(tree: &InputTree, command: &mut CommandSpec) -> Result<(), ActionError> {
+    follow_in(tree, whole_root::is_wanted(&command.properties), &mut command.outputs)
+}
+
+/// The same in a tree that is the root, or is not.
+fn follow_in(
+    tree: &InputTree,
+    is_root: bool,
+    outputs: &mut [OutputPath],
+) -> Result<(), ActionError> {
     let mut has_changed = false;
     for output in &mut *outputs {
-        let path = output.path.parent().and_then(|parent| real_path(tree, &parent));
+        let path = output.path.parent().and_then(|parent| real_path(tree, is_root, &parent));
         let name = output.path.file_name().map(RelPath::parse);
         if let (Some(real), Some(Ok(name))) = (path, name)
             && let Ok(path) = real.join(&name)
@@ -32,7 +42,7 @@ pub(crate) fn follow(tree: &InputTree, outputs: &mut [OutputPath]) -> Result<(),
 }
 
 /// Where a directory is, if a symlink of the tree lies on the way; `None` also where one leads nowhere.
-fn real_path(tree: &InputTree, path: &RelPath) -> Option<RelPath> {
+fn real_path(tree: &InputTree, is_root: bool, path: &RelPath) -> Option<RelPath> {
     /// A component that is still to be looked up.
     struct Next {
         name: String,
@@ -47,7 +57,10 @@ fn real_path(tree: &InputTree, path: &RelPath) -> Option<RelPath> {
         match next.name.as_str() {
             "" | "." => continue,
             ".." => {
-                way.pop()?;
+                // The directory above the root is the root.
+                if way.pop().is_none() && !is_root {
+                    return None;
+                }
                 continue;
             }
             _ => {}
@@ -58,8 +71,11 @@ fn real_path(tree: &InputTree, path: &RelPath) -> Option<RelPath> {
             Some(Found::Symlink { target }) => {
                 let target = std::str::from_utf8(target).ok()?;
                 links += 1;
-                if links > MAX_LINKS || target.starts_with('/') {
+                if links > MAX_LINKS || (target.starts_with('/') && !is_root) {
                     return None;
+                }
+                if target.starts_with('/') {
+                    way.clear();
                 }
                 for name in target.rsplit('/') {
                     waiting.push_front(Next { name: name.to_owned(), of_link: true });
@@ -169,7 +185,7 @@ mod tests {
         let tree = tree();
         let check = |path: &str, expected: &str| {
             let mut outputs = [output(path)];
-            follow(&tree, &mut outputs).unwrap();
+            follow_in(&tree, false, &mut outputs).unwrap();
             assert_eq!(outputs[0].path.as_str(), expected);
             assert_eq!(outputs[0].declared, path);
         };
@@ -192,8 +208,26 @@ mod tests {
     }
 
     #[test]
+    fn absolute_symlinks_lead_into_an_input_root_that_is_the_root() {
+        let tree = tree();
+        for (path, expected) in
+            [("absolute/out", "real/out"), ("away/out", "real/out"), ("link/out", "real/out")]
+        {
+            let mut outputs = [output(path)];
+            follow_in(&tree, true, &mut outputs).unwrap();
+            assert_eq!(outputs[0].path.as_str(), expected);
+        }
+        for refused in ["dangling/out", "loop/out"] {
+            let mut outputs = [output(refused)];
+            follow_in(&tree, true, &mut outputs).unwrap();
+            assert_eq!(outputs[0].path.as_str(), refused);
+        }
+    }
+
+    #[test]
     fn outputs_that_become_one_are_refused() {
         let mut outputs = [output("link/out"), output("real/out")];
-        assert!(matches!(follow(&tree(), &mut outputs), Err(ActionError::Invalid(_))));
+        let refused = follow_in(&tree(), false, &mut outputs);
+        assert!(matches!(refused, Err(ActionError::Invalid(_))));
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use events::{Event, Listeners, Origin};
 use inputroot::{Interrupt, PresentError, PresentRequest};
 use model::{
-    ActionMessage, ActionSpec, Chain, CommandSpec, Digest, EncodedResult, Printable, proto,
+    ActionMessage, ActionSpec, Chain, CommandSpec, Digest, EncodedResult, Printable, RelPath, proto,
 };
 use prost::Message;
 use runtimes::Runtimes;
@@ -43,7 +43,7 @@ use crate::report::{self, Described};
 use crate::server_log;
 use crate::stamp::Stamp;
 use crate::timeline::{Moment, Timeline};
-use crate::{output_links, output_parents};
+use crate::{output_links, output_parents, whole_root, write_changes};
 
 #[cfg(test)]
 mod tests;
@@ -176,16 +176,23 @@ impl Slot {
         timeline.mark(Moment::InputFetchStart);
         let (mut action, pinned) = self.load(operation, origin, action)?;
         described.limited_by(&action.command.properties.limits, self.timeout_of(&action));
-        output_links::follow(&pinned.tree, &mut action.command.outputs)?;
+        whole_root::recognize(&pinned.tree, &mut action.command);
+        output_links::follow(&pinned.tree, &mut action.command)?;
         let pinned = &*leftovers.inputs.insert(pinned);
         // Told once the inputs are pinned: who sees it may rely on them.
         operation.advance(Stage::Executing, timeline.metadata().clone());
         let command = &action.command;
         let view = shared.runtimes.view(&command.properties).map_err(unsupported)?;
-        let make_directories = output_parents::missing(&pinned.tree, command)?;
+        let write_changes = write_changes::of(&pinned.tree, &command.properties)?;
+        let has_own_root = whole_root::is_wanted(&command.properties);
+        let mut make_directories = output_parents::missing(&pinned.tree, command)?;
+        if has_own_root {
+            make_directories.extend(whole_root::missing_mount_points(&pinned.tree, command)?);
+        }
         // Taken before anything of the root is used: what changes later is another environment.
         let stamp = Stamp::of(&command.properties, &view);
-        let mutable = command.properties.mutates_inputs;
+        // A root file system is changed in place, such as by ldconfig.
+        let mutable = command.properties.mutates_inputs || has_own_root;
         let is_cancelled = || operation.cancellation.is_requested();
         let is_due = || is_cancelled() || !shared.disk.allows();
         let interrupt = Interrupt::when(&is_due);
@@ -201,7 +208,8 @@ impl Slot {
         let sandbox = shared.sandboxes.acquire(&view).map_err(|e| set_up_failed(command, e))?;
         let sandbox = leftovers.sandbox.insert(sandbox);
         timeline.mark(Moment::SandboxReady);
-        let mut ran = self.run_command(&action, &**presented, &mut **sandbox, timeline)?;
+        let mut ran =
+            self.run_command(&action, &**presented, &write_changes, &mut **sandbox, timeline)?;
 
         timeline.mark(Moment::OutputUploadStart);
         if wants_outputs(ran.error.as_ref()) {
@@ -280,6 +288,7 @@ impl Slot {
         &self,
         action: &ActionSpec,
         presented: &dyn InputRoot,
+        write_changes: &[(RelPath, bool)],
         sandbox: &mut dyn Sandbox,
         timeline: &mut Timeline,
     ) -> Result<Ran, ActionError> {
@@ -295,6 +304,7 @@ impl Slot {
             environment: &command.environment,
             working_directory: &command.working_directory,
             input_root: presented.attachment(),
+            write_changes,
             limits: &command.properties.limits,
         };
         let stop = StopConditions {
@@ -618,6 +628,13 @@ fn set_up_failed(command: &CommandSpec, error: RunError) -> ActionError {
     if step == StepName::EnterDirectory && error.errno() != Errno::IO {
         let directory = Printable::name(&command.working_directory);
         return ActionError::WorkingDirectory { directory, errno };
+    }
+    // PID 1 has no right to overrule modes.
+    let mounts = matches!(step, StepName::EnterInputRoot | StepName::CloseSubtrees);
+    if mounts && error.errno() == Errno::ACCESS {
+        let text = "nothing can be mounted in the input root, because the unix_mode of a directory closes \
+                    it to others; give it one that others can execute, such as 0755";
+        return ActionError::Invalid(text.to_owned());
     }
     ActionError::SetUp { step: step.to_string(), errno }
 }

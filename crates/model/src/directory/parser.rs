@@ -7,7 +7,7 @@ use super::{Content, MAX_NAME_BYTES, MAX_SYMLINK_TARGET_BYTES, Node, NodeHash, P
 use crate::digest::Digest;
 use crate::digest_error::DigestError;
 use crate::digest_function::DigestFunction;
-use crate::node_properties::{self, Fault, NodeProperties};
+use crate::node_properties::{self, Fault};
 use crate::wire::{Reader, Span, Value, WireError};
 
 /// The largest directory message: room for 500,000 files with long names. Above it, one blob could
@@ -245,25 +245,30 @@ impl Parser<'_> {
     fn own_properties(&mut self, span: Span) -> Result<(), DirectoryError> {
         let read = self.read_properties(span)?;
         let properties = self.properties.get_or_insert_default();
-        if !properties.own.is_empty() {
+        if !properties.own.is_empty() || properties.subtree_read_only.is_some() {
             let (message, field) = ("Directory", PROPERTIES);
             return Err(DirectoryError::RepeatedField { message, field });
         }
-        properties.own = read;
+        properties.own = read.known;
+        properties.subtree_read_only = read.subtree_read_only.map(|(value, _)| value);
         Ok(())
     }
 
     /// The node properties of an entry, at `span`.
     fn properties_of(&mut self, name: Span, span: Span) -> Result<(), DirectoryError> {
         let read = self.read_properties(span)?;
-        if !read.is_empty() {
+        if !read.known.is_empty() {
             let properties = self.properties.get_or_insert_default();
-            properties.of_nodes.push((name.start, read));
+            properties.of_nodes.push((name.start, read.known));
+        }
+        if let Some((_, name)) = read.subtree_read_only {
+            // A property of directories alone.
+            self.properties.get_or_insert_default().unknown = Some(name);
         }
         Ok(())
     }
 
-    fn read_properties(&mut self, span: Span) -> Result<NodeProperties, DirectoryError> {
+    fn read_properties(&mut self, span: Span) -> Result<node_properties::Read, DirectoryError> {
         let read = node_properties::read(self.message, span).map_err(|fault| match fault {
             Fault::Wire(error) => DirectoryError::Wire(error),
             Fault::Field(2) => DirectoryError::NodeProperty("mtime"),
@@ -273,13 +278,14 @@ impl Parser<'_> {
         if read.unknown.is_some() {
             self.properties.get_or_insert_default().unknown = read.unknown;
         }
-        Ok(read.known)
+        Ok(read)
     }
 
     fn take_properties(&mut self) -> Option<Box<Properties>> {
         let mut properties = self.properties.take()?;
         properties.of_nodes.sort_unstable_by_key(|(start, _)| *start);
         let is_empty = properties.own.is_empty()
+            && properties.subtree_read_only.is_none()
             && properties.of_nodes.is_empty()
             && properties.unknown.is_none();
         (!is_empty).then_some(properties)

@@ -57,8 +57,12 @@ pub struct Spec<'a> {
     pub environment: &'a [CString],
     /// Relative to the input root.
     pub working_directory: &'a RelPath,
-    /// The mount for `/execroot`; good for one run.
+    /// The mount for `/execroot`, or for the root where the view says so: then its `dev`, `proc` and
+    /// `tmp` must be directories. Good for one run.
     pub input_root: &'a Attachment,
+    /// The directories of the input root from which on the action may not (`true`) or may write, each before
+    /// those below it. None of them may be a symlink, or lie below one.
+    pub write_changes: &'a [(RelPath, bool)],
     /// The limits that the action asks for.
     pub limits: &'a Limits,
 }
@@ -210,6 +214,8 @@ impl Sandbox {
             arguments: spec.arguments,
             environment: spec.environment,
             working_directory: spec.working_directory,
+            place: self.view.input_root,
+            write_changes: spec.write_changes,
         };
         let request = Request::Run(plan::run(&command, &limits));
         let Attachment::Mount(input_root) = spec.input_root;
@@ -279,6 +285,7 @@ impl Sandbox {
             environment: &[],
             working_directory: &RelPath::root(),
             input_root: &Attachment::Mount(input_root.into()),
+            write_changes: &[],
             limits: &Limits::default(),
         };
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());

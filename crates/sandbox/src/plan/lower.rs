@@ -10,12 +10,16 @@ use std::sync::Arc;
 use model::ACTION_ID;
 use sys::call::{Call, Instruction, Program, Resource};
 use sys::init;
+use sys::strings::Strings;
 
 use crate::plan::hidden::Hidden;
 use crate::plan::step::{
     ActionPreparation, ActionStep, InitPreparation, InitStep, StepName, TmpfsSize,
 };
 use crate::plan::{Preparation, Run};
+
+/// The mount point of the input root in the template.
+const EXECROOT: &CStr = c"/execroot";
 
 /// Flags of every file system that an action can write to.
 const WRITABLE_MOUNT: u64 = mount_flags::NOSUID | mount_flags::NODEV;
@@ -63,11 +67,18 @@ pub(crate) fn run(run: Run, files: &RunFiles<'_>) -> init::Run {
         },
         ..init::Run::default()
     };
-    for step in init {
+    for step in &init {
         let (program, calls) = match step {
             InitStep::AttachInputRoot => {
-                (&mut lowered.attach, vec![Call::attach(files.input_root, c"/execroot")])
+                (&mut lowered.attach, vec![Call::attach(files.input_root, EXECROOT)])
             }
+            InitStep::CoverInputRoot => {
+                (&mut lowered.attach, vec![Call::bind_tree_onto_itself(EXECROOT)])
+            }
+            InitStep::CloseSubtrees { closed, open } => {
+                (&mut lowered.attach, close_subtrees(closed, open))
+            }
+            InitStep::EnterInputRoot => (&mut lowered.attach, enter_input_root()),
             InitStep::Confine => {
                 (&mut lowered.confine, vec![Call::drop_capabilities(), Call::own_files_below(0)])
             }
@@ -94,6 +105,30 @@ fn init_preparation(step: InitPreparation) -> Call {
         InitPreparation::MountTmp(size) => tmpfs(c"/tmp", size),
         InitPreparation::MountShm(size) => tmpfs(c"/dev/shm", size),
     }
+}
+
+/// Closed and open directories become mounts, before the first of them can't be written to. Paths are those of directories of the input tree, and nothing has run yet that could have put a
+/// symlink in the place of one.
+fn close_subtrees(closed: &Strings, open: &Strings) -> Vec<Call> {
+    // The input root has its second mount.
+    let is_no_mount = |path: &&CStr| *path != EXECROOT;
+    let binds = closed.iter().chain(open.iter()).filter(is_no_mount);
+    let mut calls = Vec::from_iter(binds.map(Call::bind_tree_onto_itself));
+    calls.extend(closed.iter().map(Call::make_read_only));
+    calls
+}
+
+/// The mounts of the sandbox's own that are moved to the input root, each onto a directory of it.
+/// Paths of the input root are a client's: the last component is not followed if it is a symlink,
+/// and there is no other.
+fn enter_input_root() -> Vec<Call> {
+    // `/dev` is a directory of the template, whose mounts can't be moved one by one.
+    let mut calls = vec![Call::bind_tree_onto_itself(c"/dev")];
+    let moves =
+        [(c"/dev", c"/execroot/dev"), (c"/proc", c"/execroot/proc"), (c"/tmp", c"/execroot/tmp")];
+    calls.extend(moves.map(|(source, target)| Call::move_mount(source, target)));
+    calls.extend(Call::enter_root(EXECROOT));
+    calls
 }
 
 fn action_preparation(step: ActionPreparation, filter: &Arc<[Instruction]>) -> Vec<Call> {
@@ -172,6 +207,25 @@ mod tests {
                 Filter
             ]
         );
+    }
+
+    #[test]
+    fn the_input_root_is_entered_before_the_action_can_start() {
+        use StepName::*;
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let files =
+            RunFiles { stdout: null.as_fd(), stderr: null.as_fd(), input_root: null.as_fd() };
+        let init = vec![
+            InitStep::AttachInputRoot,
+            InitStep::CoverInputRoot,
+            InitStep::EnterInputRoot,
+            InitStep::Confine,
+        ];
+        let lowered = run(Run { init, ..Run::default() }, &files);
+        let mut expected = vec![AttachInputRoot, CoverInputRoot];
+        expected.extend([EnterInputRoot; 8]);
+        assert_eq!(steps(&lowered.attach), expected);
+        assert_eq!(steps(&lowered.confine), [ConfineInit, ConfineInit]);
     }
 
     #[test]

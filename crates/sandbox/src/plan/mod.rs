@@ -13,6 +13,7 @@ pub(crate) mod step;
 use std::ffi::{CStr, CString};
 
 use model::{MAX_NAME_BYTES, MAX_PATH_BYTES, RelPath};
+use runtimes::InputRootPlace;
 use serde::{Deserialize, Serialize};
 use sys::strings::Strings;
 
@@ -21,8 +22,8 @@ use crate::plan::step::{
     ActionPreparation, ActionStep, Execute, InitPreparation, InitStep, TmpfsSize,
 };
 
-/// The mount point of the input root.
-pub(crate) const WORKSPACE: &str = "/execroot";
+/// The mount point of the input root in the template.
+const WORKSPACE: &str = "/execroot";
 
 /// The search path for programs without a slash if the environment has no PATH.
 const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/usr/bin:/bin";
@@ -40,6 +41,11 @@ pub(crate) struct Command<'a> {
     pub(crate) environment: &'a [CString],
     /// Relative to the input root.
     pub(crate) working_directory: &'a RelPath,
+    /// Where the action sees the input root.
+    pub(crate) place: InputRootPlace,
+    /// The directories of the input root from which on writes are closed (`true`) or open, each before
+    /// those below it.
+    pub(crate) write_changes: &'a [(RelPath, bool)],
 }
 
 /// The limits of the process itself; those of a cgroup come on top.
@@ -124,13 +130,23 @@ pub(crate) fn run(command: &Command<'_>, limits: &ProcessLimits) -> Run {
     let mut action = vec![ActionStep::LimitProcesses(limits.processes)];
     action.extend(limits.address_space.map(ActionStep::LimitAddressSpace));
     action.extend(limits.cpus.clone().map(|mask| ActionStep::RunOn { mask }));
-    let directory = working_directory(command.working_directory);
+    let directory = match command.place {
+        InputRootPlace::Execroot => in_workspace(command.working_directory),
+        InputRootPlace::Root => absolute(command.working_directory),
+    };
     action.extend([
         ActionStep::Streams,
         ActionStep::EnterDirectory { path: [directory.as_c_str()].into_iter().collect() },
     ]);
+    let mut init = vec![InitStep::AttachInputRoot];
+    let closes = close_subtrees(command.write_changes);
+    let enters = (command.place == InputRootPlace::Root).then_some(InitStep::EnterInputRoot);
+    init.extend((closes.is_some() || enters.is_some()).then_some(InitStep::CoverInputRoot));
+    init.extend(closes);
+    init.extend(enters);
+    init.push(InitStep::Confine);
     Run {
-        init: vec![InitStep::AttachInputRoot, InitStep::Confine],
+        init,
         action,
         execute: Execute {
             candidates: candidates(command),
@@ -144,10 +160,27 @@ fn strings(list: &[CString]) -> Strings {
     list.iter().map(CString::as_c_str).collect()
 }
 
-fn working_directory(path: &RelPath) -> CString {
+fn close_subtrees(changes: &[(RelPath, bool)]) -> Option<InitStep> {
+    let those = |is_closed| {
+        let changes = changes.iter().filter(move |(_, closed)| *closed == is_closed);
+        let mut paths = Strings::new();
+        changes.for_each(|(path, _)| paths.push(&in_workspace(path)));
+        paths
+    };
+    (!changes.is_empty())
+        .then(|| InitStep::CloseSubtrees { closed: those(true), open: those(false) })
+}
+
+/// The path in the template.
+fn in_workspace(path: &RelPath) -> CString {
     let slash = if path.is_root() { "" } else { "/" };
     // A `RelPath` has no NUL, so the fallback is never taken.
     CString::new(format!("{WORKSPACE}{slash}{path}")).unwrap_or_default()
+}
+
+/// The path in an input root that is the root.
+fn absolute(path: &RelPath) -> CString {
+    CString::new(format!("/{path}")).unwrap_or_default()
 }
 
 /// The paths that execvp(3) would try: the program as it is if it has a slash, else below every

@@ -47,10 +47,19 @@ pub(crate) enum ActionPreparation {
 }
 
 /// A step of PID 1 for one action.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum InitStep {
     /// Attaches the input root at `/execroot`; the action waits for it.
     AttachInputRoot,
+    /// Puts another mount of the input root on top of it. What is mounted below that one and how it is
+    /// changed is not seen by the server, which reads outputs from the one that it attached.
+    CoverInputRoot,
+    /// Closes directories of the input root for writes, and leaves others in them open. Absolute paths,
+    /// each before those below it.
+    CloseSubtrees { closed: Strings, open: Strings },
+    /// Makes the input root, which is attached, the root of all processes in the sandbox, with the
+    /// sandbox's own `/dev`, `/proc` and `/tmp` in it.
+    EnterInputRoot,
     /// Gives up capabilities and descriptors, once the action can start.
     Confine,
 }
@@ -116,9 +125,12 @@ impl ActionPreparation {
 }
 
 impl InitStep {
-    pub(crate) fn name(self) -> StepName {
+    pub(crate) fn name(&self) -> StepName {
         match self {
             Self::AttachInputRoot => StepName::AttachInputRoot,
+            Self::CoverInputRoot => StepName::CoverInputRoot,
+            Self::CloseSubtrees { .. } => StepName::CloseSubtrees,
+            Self::EnterInputRoot => StepName::EnterInputRoot,
             Self::Confine => StepName::ConfineInit,
         }
     }
@@ -187,6 +199,12 @@ step_names! {
     Filter, "install the system call filter";
     /// PID 1: attaches the input root.
     AttachInputRoot, "attach the input root";
+    /// PID 1: mounts the input root a second time.
+    CoverInputRoot, "mount the input root a second time";
+    /// PID 1: makes directories of the input root read-only.
+    CloseSubtrees, "mount directories of the input root read-only";
+    /// PID 1: makes the input root the root.
+    EnterInputRoot, "enter the input root";
     /// PID 1: gives up its privileges.
     ConfineInit, "drop the privileges of PID 1";
     /// Action: sets a resource limit.

@@ -12,6 +12,8 @@ fn check_candidates(program: &str, environment: &[&str], expected: &[&str]) {
         arguments: &arguments,
         environment: &environment,
         working_directory: &RelPath::root(),
+        place: InputRootPlace::Execroot,
+        write_changes: &[],
     };
     let found: Vec<String> =
         candidates(&command).iter().map(|path| path.to_str().unwrap().to_owned()).collect();
@@ -52,13 +54,21 @@ fn a_huge_path_makes_no_huge_plan() {
         arguments: &arguments,
         environment: &environment,
         working_directory: &RelPath::root(),
+        place: InputRootPlace::Execroot,
+        write_changes: &[],
     };
     assert_eq!(candidates(&command).len(), MAX_CANDIDATES);
 }
 
 #[test]
 fn no_arguments_no_candidates() {
-    let command = Command { arguments: &[], environment: &[], working_directory: &RelPath::root() };
+    let command = Command {
+        arguments: &[],
+        environment: &[],
+        working_directory: &RelPath::root(),
+        place: InputRootPlace::Execroot,
+        write_changes: &[],
+    };
     assert!(candidates(&command).is_empty());
 }
 
@@ -104,6 +114,8 @@ fn a_plain_action() {
         arguments: &arguments,
         environment: &environment,
         working_directory: &RelPath::root(),
+        place: InputRootPlace::Execroot,
+        write_changes: &[],
     };
     let limits = ProcessLimits { processes: 100, ..ProcessLimits::default() };
     let expected = r#"init: AttachInputRoot
@@ -120,8 +132,13 @@ Execute { candidates: ["/bin/cc"], arguments: ["cc", "-c", "a.c"], environment: 
 fn an_action_with_limits_in_a_directory() {
     let arguments = words(&["bin/tool"]);
     let directory = RelPath::parse("a/b").unwrap();
-    let command =
-        Command { arguments: &arguments, environment: &[], working_directory: &directory };
+    let command = Command {
+        arguments: &arguments,
+        environment: &[],
+        working_directory: &directory,
+        place: InputRootPlace::Execroot,
+        write_changes: &[],
+    };
     let limits = ProcessLimits { processes: 5, address_space: Some(1 << 30), cpus: Some(vec![3]) };
     let expected = r#"init: AttachInputRoot
 init: Confine
@@ -133,6 +150,57 @@ action: EnterDirectory { path: ["/execroot/a/b"] }
 Execute { candidates: ["bin/tool"], arguments: ["bin/tool"], environment: [] }
 "#;
     assert_eq!(shown_run(&run(&command, &limits)), expected);
+}
+
+#[test]
+fn an_action_whose_root_is_the_input_root() {
+    let check = |directory: &str, expected: &str| {
+        let arguments = words(&["/bin/tool"]);
+        let directory = RelPath::resolve(&RelPath::root(), directory).unwrap();
+        let command = Command {
+            arguments: &arguments,
+            environment: &[],
+            working_directory: &directory,
+            place: InputRootPlace::Root,
+            write_changes: &[],
+        };
+        let expected = format!(
+            r#"init: AttachInputRoot
+init: CoverInputRoot
+init: EnterInputRoot
+init: Confine
+action: LimitProcesses(5)
+action: Streams
+action: EnterDirectory {{ path: ["{expected}"] }}
+Execute {{ candidates: ["/bin/tool"], arguments: ["/bin/tool"], environment: [] }}
+"#
+        );
+        let limits = ProcessLimits { processes: 5, ..ProcessLimits::default() };
+        assert_eq!(shown_run(&run(&command, &limits)), expected);
+    };
+    check("", "/");
+    check("buildstream/project", "/buildstream/project");
+}
+
+#[test]
+fn an_action_that_may_not_write_everywhere() {
+    let arguments = words(&["tool"]);
+    let path = |path: &str| RelPath::resolve(&RelPath::root(), path).unwrap();
+    let changes = [(path(""), true), (path("build"), false), (path("build/inputs"), true)];
+    let command = Command {
+        arguments: &arguments,
+        environment: &[],
+        working_directory: &path(""),
+        place: InputRootPlace::Execroot,
+        write_changes: &changes,
+    };
+    let planned = run(&command, &ProcessLimits::default());
+    let expected = r#"init: AttachInputRoot
+init: CoverInputRoot
+init: CloseSubtrees { closed: ["/execroot", "/execroot/build/inputs"], open: ["/execroot/build"] }
+init: Confine
+"#;
+    assert_eq!(shown("init", &planned.init), expected);
 }
 
 #[test]

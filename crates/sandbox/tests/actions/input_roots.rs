@@ -58,6 +58,7 @@ fn run(pool: &Pool, script: &str, presented: &Presented) -> String {
         environment: &[c"PATH=/usr/bin:/bin".into()],
         working_directory: &path("dir"),
         input_root: presented.attachment(),
+        write_changes: &[],
         limits: &Limits::default(),
     };
     let streams = Streams { stdout: &mut stdout, stderr: &mut stderr };

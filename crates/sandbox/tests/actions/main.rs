@@ -14,3 +14,4 @@ mod support;
 #[path = "../../../inputroot/tests/support/tree.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod tree_fixture;
+mod whole_root;

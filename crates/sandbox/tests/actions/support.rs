@@ -83,6 +83,7 @@ pub(crate) struct Action {
     pub(crate) environment: Vec<String>,
     pub(crate) directory: RelPath,
     pub(crate) limits: Limits,
+    pub(crate) write_changes: Vec<(RelPath, bool)>,
     pub(crate) input_root: OwnedFd,
     pub(crate) timeout: Duration,
 }
@@ -94,6 +95,7 @@ impl Action {
             environment: vec!["PATH=/usr/bin:/bin".to_owned()],
             directory: RelPath::root(),
             limits: Limits::default(),
+            write_changes: Vec::new(),
             input_root: input_root(),
             timeout: PATIENCE,
         }
@@ -144,6 +146,7 @@ impl Action {
             environment: &c_strings(&self.environment),
             working_directory: &self.directory,
             input_root: &Attachment::Mount(std::sync::Arc::new(self.input_root)),
+            write_changes: &self.write_changes,
             limits: &self.limits,
         };
         sandbox.run(&spec, Streams { stdout, stderr }, stop)
