@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use crate::{Outcome, errno, raw};
@@ -18,11 +19,17 @@ pub(crate) fn execute(path: &str) -> Outcome {
     Ok(())
 }
 
+/// The path of the input root.
+fn input_root() -> &'static Path {
+    let execroot = Path::new("/execroot");
+    if execroot.exists() { execroot } else { Path::new("/") }
+}
+
 /// Runs itself again from a file with every set-id bit, and prints who it is.
 pub(crate) fn set_user_id() -> Outcome {
-    let program = "/execroot/raised";
-    fs::copy("/proc/self/exe", program).map_err(failed)?;
-    fs::set_permissions(program, fs::Permissions::from_mode(0o6755)).map_err(failed)?;
+    let program = input_root().join("raised");
+    fs::copy("/proc/self/exe", &program).map_err(failed)?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o6755)).map_err(failed)?;
     let output = Command::new(program).arg("credentials").output().map_err(failed)?;
     print!("{}", String::from_utf8_lossy(&output.stdout));
     Ok(())
@@ -75,7 +82,10 @@ pub(crate) fn credentials() -> Outcome {
 /// The problems of the visible mounts: `what: mount`.
 pub(crate) fn mounts() -> Outcome {
     const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
-    const WRITABLE: [&str; 5] = ["/tmp", "/dev/shm", "/dev/pts", "/proc", "/execroot"];
+    const WRITABLE: [&str; 4] = ["/tmp", "/dev/shm", "/dev/pts", "/proc"];
+    let is_root = input_root() == Path::new("/");
+    // The devices are in the sandbox's root, or in a mount of a part of it.
+    let devices = if is_root { "/dev" } else { "/" };
     let table = fs::read_to_string("/proc/self/mountinfo").map_err(failed)?;
     for line in table.lines() {
         let fields: Vec<&str> = line.split(' ').collect();
@@ -88,12 +98,14 @@ pub(crate) fn mounts() -> Outcome {
         // Where nobody may make devices, each of the sandbox's is a mount of the host's.
         let is_device =
             DEVICES.iter().any(|name| at.strip_prefix("/dev/") == Some(name)) && at.ends_with(part);
-        let is_device_holder = matches!(*at, "/" | "/dev/pts") || is_cover || is_device;
-        let is_input = at.starts_with("/execroot/");
+        let is_device_holder = [devices, "/dev/pts"].contains(at) || is_cover || is_device;
+        let is_input_root = Path::new(at) == input_root();
+        let is_own = ["/dev", "/proc", "/tmp"].iter().any(|own| Path::new(at).starts_with(own));
+        let is_input = !is_input_root && !is_own && Path::new(at).starts_with(input_root());
         for (is_wrong, what) in [
             (!has("nosuid"), "takes set-user-id"),
             (!has("nodev") && !is_device_holder, "has devices"),
-            (!has("ro") && !WRITABLE.contains(at), "can be written"),
+            (!has("ro") && !is_input_root && !WRITABLE.contains(at), "can be written"),
             (*optional != "-", "propagates"),
             (is_input && !has("ro"), "an input that can be written"),
         ] {

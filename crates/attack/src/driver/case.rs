@@ -8,6 +8,7 @@ use tonic::Code;
 use crate::world::{ACTION_TIMEOUT, World};
 
 /// One attack, and what must come of it.
+#[derive(Clone, Copy)]
 pub(crate) struct Case {
     /// Says what is tried.
     pub(crate) name: &'static str,
@@ -26,6 +27,19 @@ pub(crate) struct Case {
     pub(crate) need: Need,
     /// Takes seconds, or much of the machine.
     pub(crate) costly: bool,
+    /// Where the action sees its input root.
+    pub(crate) place: Place,
+    /// Says nothing of an action whose input root is its root.
+    pub(crate) only_beside_a_root: bool,
+}
+
+/// Where an action sees its input root.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// At `/execroot`, beside the sandbox's root.
+    Execroot,
+    /// At `/`.
+    Root,
 }
 
 /// The attempt. Words may hold names of [`crate::host::Host::substitute`].
@@ -99,6 +113,8 @@ const fn case(name: &'static str, attack: Attack) -> Case {
         timeout_ms: ACTION_TIMEOUT.as_millis() as u64,
         need: Need::Nothing,
         costly: false,
+        place: Place::Execroot,
+        only_beside_a_root: false,
     }
 }
 
@@ -188,6 +204,23 @@ impl Case {
     /// It can't be tried without.
     pub(crate) const fn needs(self, need: Need) -> Self {
         Self { need, ..self }
+    }
+
+    /// It is not tried with the input root as root, where it is allowed or says nothing.
+    pub(crate) const fn only_beside_a_root(self) -> Self {
+        Self { only_beside_a_root: true, ..self }
+    }
+
+    /// It is tried with the input root as root.
+    pub(crate) const fn at_the_root(self) -> Self {
+        Self { place: Place::Root, ..self }
+    }
+
+    /// The same with the input root as root; `None` if it says nothing there or names another root.
+    pub(crate) fn in_the_root(self) -> Option<Self> {
+        let is_action = matches!(self.attack, Attack::Calls(_) | Attack::Program(_));
+        let is_wanted = is_action && self.properties.is_empty() && !self.only_beside_a_root;
+        is_wanted.then(|| self.at_the_root())
     }
 
     /// It is left out of quick runs.

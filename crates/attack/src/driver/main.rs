@@ -87,12 +87,9 @@ fn main() -> ExitCode {
 /// Whether everything held.
 async fn run(arguments: Arguments) -> anyhow::Result<bool> {
     let wanted = |name: &str| arguments.only.as_ref().is_none_or(|only| name.contains(only));
-    let all = || {
-        cases::GROUPS.iter().flat_map(|(group, cases)| cases.iter().map(move |case| (*group, case)))
-    };
     if arguments.list {
-        for (group, case) in all() {
-            println!("{group}/{}", case.name);
+        for (name, _) in cases::all() {
+            println!("{name}");
         }
         return Ok(true);
     }
@@ -100,10 +97,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<bool> {
     let world = World::new(&arguments.server, &arguments.attacker, local).await?;
     let world = world.with_daemon(arguments.daemon.clone());
     let mut tally = Tally::default();
-    for (group, case) in all() {
-        let name = format!("{group}/{}", case.name);
+    for (name, case) in cases::all() {
         if wanted(&name) {
-            tally.count(&name, case, &world, arguments.quick).await;
+            tally.count(&name, &case, &world, arguments.quick).await;
         }
     }
     println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);

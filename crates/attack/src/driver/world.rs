@@ -14,7 +14,7 @@ use testkit::{Action, Client, Digest, Run};
 use tokio::sync::OnceCell;
 use tonic::Code;
 
-use crate::case::Case;
+use crate::case::{Case, Place};
 use crate::guarded::Guarded;
 use crate::host::{self, Host, Local};
 use crate::judge::code_of;
@@ -122,7 +122,18 @@ impl World {
             .timeout(ACTION_TIMEOUT)
     }
 
-    /// The same with its input root, uploaded.
+    /// Such an action with the input root as root, and the paths in it as they are there.
+    fn action_in_the_root(&self, words: &[&str]) -> Action {
+        let moved = |word: &&str| word.replace("/execroot'", "/'").replace("/execroot", "");
+        let words: Vec<String> = words.iter().map(moved).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let program = format!("/{}", self.name);
+        self.action(&words)
+            .change_command(|command| command.arguments[0] = program)
+            .property("rootfs", "input-root")
+    }
+
+    /// An action that runs one of the attacker's programs with its input root, uploaded.
     pub(crate) async fn ready(&self, words: &[&str]) -> Result<Action> {
         let root = self.client.put(self.root().encode_to_vec()).await?;
         Ok(self.action(words).input_root(root))
@@ -138,8 +149,11 @@ impl World {
         };
         root.symlinks = case.links.iter().map(link).collect();
         let root = self.client.put(root.encode_to_vec()).await?;
-        let mut action =
-            self.action(words).input_root(root).working_directory(case.working_directory);
+        let mut action = match case.place {
+            Place::Execroot => self.action(words),
+            Place::Root => self.action_in_the_root(words),
+        };
+        action = action.input_root(root).working_directory(case.working_directory);
         action = action.timeout(Duration::from_millis(case.timeout_ms));
         for output in case.outputs {
             action = action.output(output);

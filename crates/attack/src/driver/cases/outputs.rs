@@ -68,7 +68,9 @@ pub(super) const CASES: &[Case] = &[
     .leaves(&["one", "two"], &["file one", "file two"]),
     calls("a-name-that-is-no-text", "mkdirat AT '/execroot/out' 0777 ; openat AT #2f65786563726f6f742f6f75742fff00 WRONLY|CREAT 0666")
         .declares(&["out"])
-        .refused(&[Code::InvalidArgument]),
+        .refused(&[Code::InvalidArgument])
+        // Its path is in bytes.
+        .only_beside_a_root(),
     calls("a-target-that-is-no-text", "symlinkat #ff00 AT '/execroot/out'")
         .declares(&["out"])
         .refused(&[Code::InvalidArgument]),
