@@ -76,8 +76,14 @@ struct Suite {
 }
 
 /// Every client there is.
-const CLIENTS: [&Client; 5] =
-    [&light::SISO, &light::BUILDBOX, &light::JUSTBUILD, &bazel::CLIENT, &bazel4::CLIENT];
+const CLIENTS: [&Client; 6] = [
+    &light::SISO,
+    &light::BUILDBOX,
+    &light::JUSTBUILD,
+    &light::BUILDSTREAM,
+    &bazel::CLIENT,
+    &bazel4::CLIENT,
+];
 
 /// Named like a client.
 const VM: &str = "vm";

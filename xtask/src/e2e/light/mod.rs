@@ -1,11 +1,12 @@
-//! Clients that come in small packages: Siso, recc, trexe, casupload, casdownload and justbuild.
+//! Clients that come in small packages: Siso, recc, trexe, casupload, casdownload, justbuild and BuildStream.
 //!
-//! They share a root of Debian unstable, the only suite that has all of them, in which packages come and
+//! All but BuildStream share a root of Debian unstable, the only suite that has all of them, in which packages come and
 //! go: where the root can't be made, these clients are skipped, and the reason is told.
 //!
 //! Each suite builds a workspace of `e2e/` twice: in the client's root without a server, and with every
 //! action on the server, which shows actions that same root. The outputs must be equal.
 
+mod buildstream;
 mod cas;
 mod justbuild;
 mod recc;
@@ -53,5 +54,19 @@ pub(super) const JUSTBUILD: Client = Client {
     recipe: ROOT,
     is_optional: true,
     suites: &[Suite { name: "justbuild", run: justbuild::run }],
+    more_suites: &[],
+};
+
+/// A builder of whole systems.
+pub(super) const BUILDSTREAM: Client = Client {
+    name: "buildstream",
+    recipe: Recipe {
+        name: "buildstream",
+        suites: &["sid"],
+        packages: &["buildbox", "buildstream"],
+        stubs: &[],
+    },
+    is_optional: true,
+    suites: &[Suite { name: "buildstream", run: buildstream::run }],
     more_suites: &[],
 };

@@ -1,0 +1,3 @@
+#include "greet.h"
+
+const char* greet() { return "hello from the library"; }

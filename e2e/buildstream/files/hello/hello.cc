@@ -1,0 +1,5 @@
+#include <greet.h>
+
+#include <iostream>
+
+int main() { std::cout << greet() << "\n"; }
