@@ -80,11 +80,13 @@ fn steps(server: &mut Daemon, bazel: &mut Bazel) -> Result<()> {
     step("without it, and with a disk cache beside, the same results are hits", || {
         let words = ["--disk_cache=/client/disk", "--remote_download_outputs=all", TARGET];
         let report = build_from_nothing(bazel, &words)?;
-        ensure!(report.cache_hits() == actions, "Bazel says {report:?}");
+        // Bazel may call a result that it has just got from the server one of the disk cache.
+        let (server, disk) = (report.cache_hits(), report.ran_by("disk cache hit"));
+        ensure!(server > 0 && server + disk == actions, "Bazel says {report:?}");
         ensure!(Outputs::read(bazel)? == expected, "the outputs differ");
         let report = build_from_nothing(bazel, &words)?;
         ensure!(report.ran_by("disk cache hit") == actions, "Bazel says {report:?}");
-        Ok(format!("{actions} hits of the server, then of the disk cache"))
+        Ok(format!("{actions} hits, {server} of them of the server, then all of the disk cache"))
     })?;
 
     step("a server that lost everything makes no build without the bytes fail", || {
