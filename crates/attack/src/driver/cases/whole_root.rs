@@ -39,7 +39,9 @@ pub(super) const CASES: &[Case] = &[
     .at_the_root()
     .fails("ENOTDIR|ENOENT"),
     // The root that was there before.
-    calls("the-root-of-others", "openat AT '/execroot' RDONLY").at_the_root().fails("ENOENT"),
+    calls("the-root-of-others", "openat AT '/' PATH ; openat $1 'execroot' RDONLY")
+        .at_the_root()
+        .fails("ENOENT"),
     calls("the-etc-of-others", "openat AT '/etc/passwd' RDONLY").at_the_root().fails("ENOENT"),
     calls(
         "the-mount-behind-the-root",
