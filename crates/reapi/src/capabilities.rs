@@ -114,7 +114,7 @@ fn execution(offered: &DigestFunctions) -> ExecutionCapabilities {
     }
 }
 
-/// Those of inputs, sorted. All but the one of directories are those of outputs too.
+/// The node properties of inputs, sorted. Outputs have the same but for the one of directories.
 fn node_properties() -> Vec<String> {
     [SUBTREE_READ_ONLY].into_iter().chain(NodeProperties::NAMES).map(str::to_owned).collect()
 }

@@ -538,7 +538,7 @@ fn a_root_that_is_the_input_root_has_nothing_beside_it() {
     for property in ["libc", "container-image"] {
         assert!(view(&runtimes, &[("rootfs", "input-root"), (property, "x")]).is_err());
     }
-    // Nobody else's root, whatever its name.
+    // An image of that name is another root.
     assert!(view(&runtimes, &[("container-image", "input-root")]).is_err());
 }
 

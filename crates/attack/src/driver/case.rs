@@ -27,13 +27,13 @@ pub(crate) struct Case {
     pub(crate) need: Need,
     /// Takes seconds, or much of the machine.
     pub(crate) costly: bool,
-    /// Where the action sees its input root.
+    /// The place of the input root.
     pub(crate) place: Place,
     /// Says nothing of an action whose input root is its root.
     pub(crate) only_beside_a_root: bool,
 }
 
-/// Where an action sees its input root.
+/// The place of an action's input root.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     /// At `/execroot`, beside the sandbox's root.

@@ -41,7 +41,7 @@ pub(crate) struct Command<'a> {
     pub(crate) environment: &'a [CString],
     /// Relative to the input root.
     pub(crate) working_directory: &'a RelPath,
-    /// Where the action sees the input root.
+    /// The path of the input root, for the action.
     pub(crate) place: InputRootPlace,
     /// The directories of the input root from which on writes are closed (`true`) or open, each before
     /// those below it.

@@ -1,7 +1,7 @@
 //! Clients that come in small packages: Siso, recc, trexe, casupload, casdownload, justbuild and BuildStream.
 //!
-//! All but BuildStream share a root of Debian unstable, the only suite that has all of them, in which packages come and
-//! go: where the root can't be made, these clients are skipped, and the reason is told.
+//! They live in roots of Debian unstable, the only suite that has all of them: BuildStream in its own, the others
+//! in one. Packages come and go there: where a root can't be made, its clients are skipped, and the reason is told.
 //!
 //! Each suite builds a workspace of `e2e/` twice: in the client's root without a server, and with every
 //! action on the server, which shows actions that same root. The outputs must be equal.

@@ -1,4 +1,4 @@
-//! The input root as root: what an action has there beside its inputs, and how it gets there.
+//! The input root as root: the sandbox's own mounts in it, and how the action gets there.
 //!
 //! Cases of other groups are tried there too, see `ALSO_IN_THE_ROOT`.
 
@@ -14,7 +14,7 @@ use crate::world::World;
 const FIXED: &str = "EBUSY|EROFS|EACCES|EPERM|EXDEV";
 
 pub(super) const CASES: &[Case] = &[
-    // What the sandbox has of its own.
+    // Mounts of the sandbox's own.
     calls("move-dev-away", "renameat2 AT '/dev' AT '/gone' 0").at_the_root().fails(FIXED),
     calls("move-proc-away", "renameat2 AT '/proc' AT '/gone' 0").at_the_root().fails(FIXED),
     calls("move-tmp-away", "renameat2 AT '/tmp' AT '/gone' 0").at_the_root().fails(FIXED),
@@ -67,7 +67,7 @@ pub(super) const CASES: &[Case] = &[
     )
     .at_the_root()
     .declares(&["."]),
-    // Others than those of an action.
+    // Properties and modes that rule the place out.
     program("the-input-root-and-another-root", &["nothing"])
         .properties(&[("libc", "glibc")])
         .at_the_root()
