@@ -194,7 +194,7 @@ fn timeline(invocation: &Invocation, records: &[Record], critical: &[&Record]) -
         ));
     }
     format!(
-        "<svg class=\"timeline\" role=\"img\" aria-label=\"Timeline\" viewBox=\"0 0 1000 {}\">\n{svg}</svg>\n\
+        "<svg class=\"timeline\" role=\"group\" aria-label=\"Timeline\" viewBox=\"0 0 1000 {}\">\n{svg}</svg>\n\
          <p>The {} actions that took longest, over {}; those of the probable critical path have another colour.</p>\n",
         lanes.len() * 10,
         records.len(),
