@@ -95,10 +95,14 @@ pub fn become_program(command: &mut Command) -> anyhow::Error {
 
 /// Whether `program` is in `PATH`, or where administrators keep theirs.
 pub fn is_installed(program: &str) -> bool {
+    find(program).is_some()
+}
+
+/// The path of `program` in `PATH`, or where administrators keep theirs.
+pub fn find(program: &str) -> Option<PathBuf> {
     let path = env::var("PATH").unwrap_or_default();
-    path.split(':')
-        .chain(ADMINISTRATORS_PATH.split(':'))
-        .any(|folder| Path::new(folder).join(program).is_file())
+    let folders = path.split(':').chain(ADMINISTRATORS_PATH.split(':'));
+    folders.map(|folder| Path::new(folder).join(program)).find(|path| path.is_file())
 }
 
 /// The program and its arguments, near enough for a message: without the environment that

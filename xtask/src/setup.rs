@@ -67,6 +67,13 @@ const NEEDS: [Need; 17] = [
     },
 ];
 
+/// All that showing the pages in a browser needs beside [`NEEDS`].
+pub const BROWSER: [Need; 3] = [
+    Need { program: "chromium", package: "chromium", why: "shows the pages that are tested" },
+    Need { program: "node", package: "nodejs", why: "runs the script that drives it" },
+    Need { program: "npm", package: "npm", why: "fetches what that script imports" },
+];
+
 /// A need that has no program of its own to be found by.
 const KEYRING: (&str, &str) =
     ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring");

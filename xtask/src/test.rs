@@ -115,9 +115,13 @@ fn run_all(arguments: &Arguments, steps: &mut Steps) -> Result<()> {
         cargo_test::run(&[&all()[..], &["--no-run".into()]].concat(), |_| ())
     })?;
     let vm = artifacts()?;
+    let browser = arguments.e2e.browser()?;
     steps.take_beside(&second, "tests of the workspace", || {
         cargo_test::run(&all(), |cargo| {
             vm.tell(cargo);
+            if let Some(browser) = &browser {
+                browser.tell(cargo);
+            }
         })
     })?;
     steps.take("attacks", || attack::run(&attack::Arguments::all()))?;

@@ -138,7 +138,7 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
-        Verb::Setup => setup::run(),
+        Verb::Setup => setup::run().and_then(|()| setup::ensure(&setup::BROWSER)),
         Verb::Serve(arguments) => xtask::serve::run(&arguments.flags),
         Verb::Runtimes(arguments) => runtimes::run(&arguments),
         Verb::Dist(arguments) => dist::run(&arguments),

@@ -11,8 +11,9 @@
 //!
 //! `upstream` is named like a client too: the daemon with caches of others below its store ([`upstream`]).
 //! So is `faults`: the daemon under load on a disk that loses power and fails ([`faults`]), of which a short
-//! round is among the tests of the workspace. Both run only when they are named. And `user` does what `serve`
-//! passes as root with a daemon that an ordinary user starts ([`user`]).
+//! round is among the tests of the workspace. Both run only when they are named. `user` does what `serve`
+//! passes as root with a daemon that an ordinary user starts ([`user`]). And `web` shows the pages in a browser
+//! ([`web`]).
 //!
 //! Where the root of a client can't be made, the run fails, unless the client was left out by name or is
 //! optional: then it is skipped, and the reason is told.
@@ -28,6 +29,7 @@ mod session;
 mod steps;
 mod upstream;
 pub(crate) mod user;
+pub(crate) mod web;
 
 use std::{
     ffi::OsString,
@@ -97,12 +99,15 @@ const USER: &str = "user";
 /// And this.
 const FAULTS: &str = "faults";
 
+/// And this.
+const WEB: &str = "web";
+
 #[derive(clap::Args)]
 #[group(skip)] // `test` has these too, and groups are named after their struct
 pub(crate) struct Arguments {
-    /// Clients to run; all when none is named. Or `vm`, `user`, `upstream` or `faults`, by itself.
+    /// Clients to run; all when none is named. Or `vm`, `user`, `upstream`, `faults` or `web`, by itself.
     clients: Vec<String>,
-    /// Leave out this client, or `vm`, or `user`.
+    /// Leave out this client, or `vm`, `user` or `web`.
     #[arg(long = "skip", value_name = "CLIENT")]
     skipped: Vec<String>,
     /// Run only this suite.
@@ -161,6 +166,16 @@ impl Arguments {
 
     fn asks_for(&self, client: &Client) -> bool {
         self.clients.is_empty() || self.clients.iter().any(|name| name == client.name)
+    }
+
+    /// Whether the pages are among everything that is asked for.
+    fn asks_for_web(&self) -> bool {
+        self.clients.is_empty() && self.suite.is_none() && !self.skips(WEB)
+    }
+
+    /// The browser for the pages, unless it was left out by name.
+    pub(crate) fn browser(&self) -> Result<Option<web::Browser>> {
+        (!self.skips(WEB)).then(web::Browser::provide).transpose()
     }
 
     /// Whether it was left out by name.
@@ -224,7 +239,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.clients == [FAULTS] {
         return faults::run(&arguments.faults);
     }
+    if arguments.clients == [WEB] {
+        setup::run()?;
+        return web::run();
+    }
     let clients = chosen(arguments)?;
+    if arguments.all && arguments.asks_for_web() {
+        web::run()?;
+    }
     if clients.is_empty() {
         return Ok(());
     }
@@ -358,7 +380,7 @@ fn client_command(
 /// The clients asked for, without those skipped; a name that nobody has is an error.
 fn chosen(arguments: &Arguments) -> Result<Vec<&'static Client>> {
     let named = arguments.clients.iter().chain(&arguments.skipped);
-    for name in named.filter(|name| ![VM, USER].contains(&name.as_str())) {
+    for name in named.filter(|name| ![VM, USER, WEB].contains(&name.as_str())) {
         client_named(name)?;
     }
     let (left_out, chosen): (Vec<_>, Vec<_>) = CLIENTS
