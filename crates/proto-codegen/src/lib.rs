@@ -22,7 +22,7 @@ use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 
 /// The files to compile, beside those that they import.
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "build/bazel/remote/asset/v1/remote_asset.proto",
     "build/bazel/remote/execution/v2/remote_execution.proto",
     "google/bytestream/bytestream.proto",
@@ -33,22 +33,27 @@ const FILES: [&str; 10] = [
     "actiond/internal/v1/store.proto",
     "actiond/v1/resource_usage.proto",
     "buildbarn/remoteworker/remoteworker.proto",
+    "opentelemetry/proto/collector/trace/v1/trace_service.proto",
 ];
 
 /// Below `proto/`: the directories that imports are relative to.
-const INCLUDES: [&str; 3] = ["remote-apis", "googleapis", "."];
+const INCLUDES: [&str; 4] = ["remote-apis", "googleapis", "opentelemetry-proto", "."];
 
 /// The packages for which there is code. The others hold options, or are in `prost-types`.
-const PACKAGES: [&str; 9] = [
+const PACKAGES: [&str; 13] = [
     "actiond.internal.v1",
     "actiond.v1",
     "build.bazel.remote.asset.v1",
     "build.bazel.remote.execution.v2",
     "build.bazel.semver",
-    WORKER_PACKAGE,
+    "buildbarn.remoteworker",
     "google.bytestream",
     "google.longrunning",
     "google.rpc",
+    "opentelemetry.proto.collector.trace.v1",
+    "opentelemetry.proto.common.v1",
+    "opentelemetry.proto.resource.v1",
+    "opentelemetry.proto.trace.v1",
 ];
 
 /// Message fields that bulk requests leave encoded, as `Message.field`: the server parses a digest
@@ -65,9 +70,9 @@ const ENCODED_FIELDS: [&str; 9] = [
     "DeleteBlobsResponse.Response.digest",
 ];
 
-/// The package of the protocol between a worker and Buildbarn's scheduler. actiond is only a client of it, so it is
-/// left out of the tables and of the descriptors, which are about what the server decodes and offers.
-const WORKER_PACKAGE: &str = "buildbarn.remoteworker";
+/// The beginnings of packages of services that actiond is only a client of: Buildbarn's scheduler, and collectors of
+/// traces. They are left out of the tables and of the descriptors, which are about what the server decodes and offers.
+const CLIENT_PACKAGES: [&str; 2] = ["buildbarn.", "opentelemetry."];
 
 /// The packages that have such messages.
 const ENCODED_PACKAGES: [&str; 2] = ["actiond.internal.v1", "build.bazel.remote.execution.v2"];
@@ -92,7 +97,7 @@ pub fn checked_in() -> PathBuf {
 pub fn generate(out: &Path) -> Result<()> {
     let mut files = compile()?;
     messages(&files, out)?;
-    files.file.retain(|file| file.package() != WORKER_PACKAGE);
+    files.file.retain(|file| !CLIENT_PACKAGES.iter().any(|it| file.package().starts_with(it)));
     let encoded = encoded_messages(&files, out)?;
     let path = out.join("shapes.rs");
     let tables = shapes::generate(&files, shapes::module)

@@ -65,6 +65,34 @@ pub mod buildbarn {
     }
 }
 
+/// Packages of OpenTelemetry.
+pub mod opentelemetry {
+    pub mod proto {
+        pub mod collector {
+            pub mod trace {
+                pub mod v1 {
+                    include!("generated/opentelemetry.proto.collector.trace.v1.rs");
+                }
+            }
+        }
+        pub mod common {
+            pub mod v1 {
+                include!("generated/opentelemetry.proto.common.v1.rs");
+            }
+        }
+        pub mod resource {
+            pub mod v1 {
+                include!("generated/opentelemetry.proto.resource.v1.rs");
+            }
+        }
+        pub mod trace {
+            pub mod v1 {
+                include!("generated/opentelemetry.proto.trace.v1.rs");
+            }
+        }
+    }
+}
+
 /// Packages of Google's common interfaces.
 pub mod google {
     pub mod bytestream {
