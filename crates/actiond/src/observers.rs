@@ -391,7 +391,7 @@ fn log(finished: &Finished) {
         outputs_us,
         total_us,
     } = finished.stages;
-    let Origin { principal, tool, invocation, mnemonic, target, configuration: _ } =
+    let Origin { principal, tool, invocation, mnemonic, target, configuration: _, trace: _ } =
         &*finished.origin;
     let [principal, tool, invocation, mnemonic, target] =
         [principal, tool, invocation, mnemonic, target]

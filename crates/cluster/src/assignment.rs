@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use events::Origin;
+use events::{Origin, TraceContext};
 use model::proto::{Any, Message as _, RequestMetadata, Timestamp};
 use model::{
     Digest, DigestError, DigestFunction, DigestFunctions, InstanceName, InstanceNameError,
@@ -54,7 +54,9 @@ impl Assignment {
         let action = executing.action.ok_or(AssignmentError::NoAction)?;
         let mut metadata = executing.auxiliary_metadata.iter();
         let named = metadata.find(|any| any.type_url.ends_with(REQUEST_METADATA));
-        let origin = named.map(|any| origin(&any.value)).unwrap_or_default();
+        let mut origin = named.map(|any| origin(&any.value)).unwrap_or_default();
+        let trace = executing.w3c_trace_context.get("traceparent");
+        origin.trace = trace.and_then(|text| TraceContext::parse(text));
         Ok(Self {
             action: Digest::from_proto(&digest, function)?,
             message: action.encode_to_vec().into(),
@@ -90,6 +92,7 @@ fn origin(encoded: &[u8]) -> Origin {
         mnemonic: Printable::name(&metadata.action_mnemonic),
         target: Printable::name(&metadata.target_id),
         configuration: Printable::name(&metadata.configuration_id),
+        trace: None,
     }
 }
 

@@ -14,12 +14,14 @@
 //! line of text, nor bound them.
 //!
 //! - [`Origin`] and [`Caller`]: the names that a client gives its requests, parsed and not parsed.
+//! - [`TraceContext`]: the place of a request in a trace of its client.
 //!
 //! Events are plain values without I/O. A listener runs on the thread that tells the event, so it
 //! must be quick and must never block: one that writes to a disk hands the event to a thread of its
 //! own, and drops it if that thread lags behind.
 
 mod origin;
+mod trace;
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,6 +33,7 @@ use model::{Digest, InstanceName};
 use serde::Serialize;
 
 pub use origin::{Caller, Origin};
+pub use trace::TraceContext;
 
 /// Something that happened.
 #[derive(Debug, Clone)]

@@ -6,6 +6,8 @@ use model::proto::RequestMetadata;
 use prost::Message as _;
 use serde::Serialize;
 
+use crate::TraceContext;
+
 /// The largest encoded `RequestMetadata` that is kept; Bazel's take 300 to 600 bytes. A listener may hold
 /// thousands of them, so a larger one counts as none.
 const METADATA_BYTES_MAX: usize = 4 << 10;
@@ -32,6 +34,9 @@ pub struct Origin {
     /// The configuration that the target is built in.
     #[serde(skip_serializing_if = "Printable::is_empty")]
     pub configuration: Printable,
+    /// The place in a trace of the client. It is a header of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
 }
 
 /// The sender of a request, with the names as it sent them. Parsing them takes some microseconds, which a
@@ -65,6 +70,7 @@ impl Caller {
             mnemonic: Printable::name(&metadata.action_mnemonic),
             target: Printable::name(&metadata.target_id),
             configuration: Printable::name(&metadata.configuration_id),
+            trace: None,
         }
     }
 }
@@ -104,6 +110,7 @@ mod tests {
             mnemonic: "CppCompile".into(),
             target: Printable::name(&target),
             configuration: "c".into(),
+            trace: None,
         };
         assert_eq!(found, expected);
         assert!(found.target.as_str().starts_with(r"//a\né"), "{}", found.target);

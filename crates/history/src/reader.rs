@@ -334,6 +334,7 @@ fn record_of(row: &Row<'_>) -> rusqlite::Result<Option<Record>> {
         mnemonic: printable(11)?,
         target: printable(12)?,
         configuration: printable(13)?,
+        trace: None,
     };
     let stages = Stages {
         queued_us: number(20)?,

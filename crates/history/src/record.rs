@@ -241,6 +241,7 @@ pub(crate) mod tests {
                 mnemonic: "CppCompile".into(),
                 target: "//a:b".into(),
                 configuration: "fast".into(),
+                trace: None,
             }),
             queued_at: SystemTime::UNIX_EPOCH + Duration::from_micros(1000 + u64::from(action)),
             cached: false,

@@ -120,7 +120,9 @@ impl Execution {
         reservation: Arc<Reservation>,
     ) -> Result<Response<BoxStream<Operation>>, Status> {
         let caller = origin::encoded(request.metadata());
-        let origin = Arc::new(origin::caller(request.extensions(), &caller).origin());
+        let mut origin = origin::caller(request.extensions(), &caller).origin();
+        origin.trace = origin::trace(request.metadata());
+        let origin = Arc::new(origin);
         check_instance(request.extensions(), &request.get_ref().instance_name)?;
         let message = request.into_inner();
         let instance = request::instance_name(&message.instance_name)?;

@@ -3,7 +3,7 @@
 
 use access::Permit;
 use bytes::Bytes;
-use events::Caller;
+use events::{Caller, TraceContext};
 use model::Printable;
 use tonic::Extensions;
 use tonic::metadata::MetadataMap;
@@ -22,6 +22,14 @@ pub(crate) fn caller(extensions: &Extensions, metadata: &Bytes) -> Caller {
 pub(crate) fn encoded(headers: &MetadataMap) -> Bytes {
     let bytes = headers.get_bin(HEADER).and_then(|value| value.to_bytes().ok());
     bytes.unwrap_or_default()
+}
+
+/// The header of a trace context (W3C).
+const TRACE_HEADER: &str = "traceparent";
+
+/// The place of a request in a trace of its client; `None` if it names none.
+pub(crate) fn trace(headers: &MetadataMap) -> Option<TraceContext> {
+    TraceContext::parse(headers.get(TRACE_HEADER)?.to_str().ok()?)
 }
 
 #[cfg(test)]
@@ -48,5 +56,16 @@ mod tests {
         assert!(encoded(&MetadataMap::from_headers(http.clone())).is_empty());
         http.insert(HEADER, "!".parse().unwrap());
         assert!(encoded(&MetadataMap::from_headers(http)).is_empty());
+    }
+
+    #[test]
+    fn the_trace_context_is_read() {
+        let mut headers = MetadataMap::new();
+        assert_eq!(trace(&headers), None);
+        let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        headers.insert(TRACE_HEADER, text.parse().unwrap());
+        assert_eq!(trace(&headers).map(|it| it.to_string()).as_deref(), Some(text));
+        headers.insert(TRACE_HEADER, "nonsense".parse().unwrap());
+        assert_eq!(trace(&headers), None);
     }
 }

@@ -43,6 +43,7 @@ pub struct Action {
     skip_cache_lookup: bool,
     priority: i32,
     metadata: proto::RequestMetadata,
+    trace: Option<String>,
 }
 
 impl Action {
@@ -57,6 +58,7 @@ impl Action {
             skip_cache_lookup: false,
             priority: 0,
             metadata: proto::RequestMetadata::default(),
+            trace: None,
         }
     }
 
@@ -69,6 +71,12 @@ impl Action {
     #[must_use]
     pub fn sent_by(self, metadata: proto::RequestMetadata) -> Self {
         Self { metadata, ..self }
+    }
+
+    /// Sends a trace context (W3C), as in `00-TRACE-SPAN-01`.
+    #[must_use]
+    pub fn in_trace(self, traceparent: &str) -> Self {
+        Self { trace: Some(traceparent.to_owned()), ..self }
     }
 
     /// Sets the priority of the execution.
@@ -303,6 +311,10 @@ impl Action {
         let mut request = tonic::Request::new(self.request());
         let metadata = MetadataValue::from_bytes(&self.metadata.encode_to_vec());
         request.metadata_mut().insert_bin(REQUEST_METADATA, metadata);
+        if let Some(trace) = &self.trace {
+            let trace = trace.parse().map_err(|_| Status::invalid_argument("the trace context"))?;
+            request.metadata_mut().insert("traceparent", trace);
+        }
         Ok(self.client.execution().execute(request).await?.into_inner())
     }
 

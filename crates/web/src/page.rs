@@ -155,6 +155,7 @@ mod tests {
             mnemonic: HOSTILE.into(),
             target: HOSTILE.into(),
             configuration: HOSTILE.into(),
+            trace: None,
         });
         let live = Live {
             operation: HOSTILE.into(),

@@ -61,7 +61,8 @@ pub(crate) struct Job {
 impl Job {
     /// The memory that it takes while it waits, in bytes.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        let Origin { principal, tool, invocation, mnemonic, target, configuration } = &*self.origin;
+        let Origin { principal, tool, invocation, mnemonic, target, configuration, trace: _ } =
+            &*self.origin;
         let names = [principal, tool, invocation, mnemonic, target, configuration];
         let names: usize = names.into_iter().map(|name| name.as_str().len()).sum();
         let held = size_of::<Self>() + size_of::<Origin>() + names;
