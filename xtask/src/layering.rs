@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// From the bottom up: each may import those before it.
-const FLOORS: [&str; 24] = [
+const FLOORS: [&str; 25] = [
     "chain",
     "proto",
     "model",
@@ -26,6 +26,7 @@ const FLOORS: [&str; 24] = [
     "sandbox",
     "worker",
     "history",
+    "traces",
     "web",
     "reapi",
     "cluster",

@@ -21,6 +21,7 @@ use crate::root_directory;
 use crate::serve_vm::ServeVmArgs;
 use crate::span::Span;
 use crate::store_verbs::StoreArgs;
+use crate::trace_flags::TraceArgs;
 use crate::upstream_flags::UpstreamArgs;
 
 pub mod worker;
@@ -288,6 +289,10 @@ pub struct ServeArgs {
     /// The disk space that these records may take; the oldest go first
     #[arg(long, value_name = "BYTES", default_value = "256m")]
     pub history_bytes: ByteSize,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would show a doc comment as help")]
+    pub traces: TraceArgs,
 
     /// Print the lines that Bazel needs in its .bazelrc to use this server, once it serves
     #[arg(long, overrides_with = "print_bazelrc")]

@@ -19,6 +19,7 @@
 //! - [`span`]: spans of time on the command line.
 //! - [`store_verbs`]: what operators do with the store.
 //! - [`run`]: one command with a server of its own.
+//! - [`trace_flags`]: traces of actions.
 //! - [`upstream_flags`]: the tier below the store.
 //! - [`serve`]: the daemon, wired bottom up.
 //! - [`serve_vm`]: the same in a VM, seen from the host.
@@ -81,6 +82,8 @@ pub mod store_verbs;
 mod surroundings;
 #[cfg(target_os = "linux")]
 mod tally;
+#[cfg(target_os = "linux")]
+pub mod trace_flags;
 #[cfg(target_os = "linux")]
 pub mod upstream_flags;
 #[cfg(all(target_os = "linux", feature = "vm"))]

@@ -16,10 +16,12 @@ use history::{Archive, BYTES_MIN, EventFile, HistoryStats};
 use reapi::Meters;
 use store::Store;
 use tokio::net::TcpListener;
+use traces::Traces;
 use upstream::Upstream;
 use web::{MayRead, Metrics, Reading, ReadingKind, Report, Share, Shares, Site, Usage};
 
 use crate::tally::Tally;
+use crate::trace_flags::{self, TraceArgs};
 use crate::{store_observers, upstream_flags};
 
 /// Where HTTP is served unless a flag says otherwise.
@@ -68,19 +70,22 @@ pub(crate) struct Kept<'a> {
     pub(crate) history_days: u16,
     /// The disk space of the history, in bytes.
     pub(crate) history_bytes: u64,
+    /// Flags about traces.
+    pub(crate) traces: &'a TraceArgs,
 }
 
 /// The listeners. Dropping it writes the rest of the event file and of the history.
 pub(crate) struct Observers {
     listeners: Listeners,
     site: Site,
+    traces: Option<Arc<Traces>>,
 }
 
 impl Observers {
-    /// Opens the event file and the history, if there are to be such, and starts to count.
+    /// Opens the event file and the history and starts to send traces, if there are to be such, and starts to count.
     ///
     /// # Errors
-    /// When the event file cannot be opened, or a thread cannot be started.
+    /// When the event file or a file about traces cannot be opened, or a thread cannot be started.
     pub(crate) fn open(
         kept: &Kept<'_>,
         store: &Arc<Store>,
@@ -90,10 +95,13 @@ impl Observers {
         let mut readings = readings(store);
         readings.extend(upstream.map(upstream_flags::readings).unwrap_or_default());
         readings.extend(history_readings(&archive));
+        let traces = kept.traces.start()?;
+        readings.extend(traces.as_ref().map(trace_flags::readings).unwrap_or_default());
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), readings)?);
         let mut listeners: Vec<Arc<dyn Listener>> =
             vec![Arc::new(Log), Arc::clone(&metrics) as Arc<dyn Listener>];
         listeners.extend(archive.listeners());
+        listeners.extend(traces.clone().map(|it| it as Arc<dyn Listener>));
         if let Some(tally) = Tally::if_wanted() {
             listeners.push(Arc::new(tally));
         }
@@ -113,7 +121,15 @@ impl Observers {
             archive,
             store: store_observers::facts(store),
         };
-        Ok(Self { listeners: Listeners::new(listeners), site })
+        Ok(Self { listeners: Listeners::new(listeners), site, traces })
+    }
+
+    /// Sends what is left of the traces, for a few seconds at most. To be called when nothing runs any more: threads
+    /// that end later may hold the listeners still.
+    pub(crate) fn close(&self) {
+        if let Some(traces) = &self.traces {
+            traces.close();
+        }
     }
 
     /// Everything that listens.

@@ -111,6 +111,7 @@ where
         event_log: arguments.event_log.as_deref(),
         history_days: arguments.history_days,
         history_bytes: arguments.history_bytes.0,
+        traces: &arguments.traces,
     };
     let observers = Observers::open(&kept, &store, upstream.as_ref())?;
     let (worker, functions, images) = start_worker(arguments, &store, observers.listeners())?;
@@ -130,6 +131,7 @@ where
     worker.kill_all();
     runtime.shutdown_timeout(CLOSE_TIMEOUT);
     worker.join();
+    observers.close();
     if let Some(upstream) = upstream {
         upstream.close();
     }

@@ -13,7 +13,7 @@ use crate::cli::{Cli, Command, ServeArgs};
 const VERB: &str = "serve";
 
 /// Flags that can't work in a guest, by the field that clap names them after, each with the reason.
-const REFUSED: [(&str, &str); 20] = [
+const REFUSED: [(&str, &str); 21] = [
     ("config", NO_FILES),
     ("listen", HOST_LISTENS),
     ("listen_mode", HOST_LISTENS),
@@ -34,9 +34,12 @@ const REFUSED: [(&str, &str); 20] = [
     ("upstream_timeout", NO_NETWORK),
     ("http", "a guest has no network, and serves no page"),
     ("event_log", NO_FILES),
+    ("otlp", NO_TRACES),
 ];
 
 const NO_NETWORK: &str = "a guest has no network, and its store no tier below";
+
+const NO_TRACES: &str = "a guest has no network, and reaches no collector";
 
 const NO_FILES: &str = "the guest sees no files of the host";
 
@@ -108,6 +111,7 @@ mod tests {
             "--runtime-image=a",
             "--http=off",
             "--event-log=a",
+            "--otlp=grpc://127.0.0.1:4317",
         ] {
             let error = parsed(&["--jobs=3", flag]).unwrap_err();
             let name = flag.split('=').next().unwrap();

@@ -7,6 +7,7 @@
 //!  worker ──► Listeners ──┬─► log      a line per action
 //!                         ├─► metrics  counters and histograms
 //!                         ├─► history  a row and a JSON line per event, running actions
+//!                         ├─► traces   spans of answered operations, for a collector
 //!                         └─► web      pages of what history has
 //! ```
 //!
