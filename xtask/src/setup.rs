@@ -23,13 +23,18 @@ pub const COMPILER: Need = Need {
     why: "compiles C and links every Rust program",
 };
 
-const NEEDS: [Need; 17] = [
+const NEEDS: [Need; 18] = [
     COMPILER,
     Need { program: "git", package: "git", why: "tells the time of a release's commit" },
     Need { program: "strip", package: "binutils", why: "takes the symbols out of a release" },
     Need { program: "setsid", package: "util-linux", why: "starts daemons in their own session" },
     Need { program: "setpriv", package: "util-linux", why: "ends a daemon with its test" },
     Need { program: "python3", package: "python3-minimal", why: "maps inputs in a test" },
+    Need {
+        program: "strace",
+        package: "strace",
+        why: "traces an action that is run again in a test",
+    },
     Need { program: "patch", package: "patch", why: "changes copies of inputs in a test" },
     Need { program: "rsync", package: "rsync", why: "copies trees of inputs in a test" },
     Need { program: "fsck.erofs", package: "erofs-utils", why: "checks images of input roots" },

@@ -19,6 +19,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     a_miss_names_other_reasons,
     an_exported_action_runs_without_the_server,
     a_replay_leaves_the_cache_alone,
+    a_replay_can_be_traced,
     mistakes_name_the_cure,
     the_rights_of_tokens_hold,
 }
@@ -381,6 +382,40 @@ async fn a_replay_leaves_the_cache_alone(kit: Kit) -> Outcome {
     let again = other.run().await?;
     assert!(again.from_cache());
     assert_eq!(again.file("out").await?, first.file("out").await?, "the cached result stayed");
+    Ok(())
+}
+
+async fn a_replay_can_be_traced(kit: Kit) -> Outcome {
+    if !std::path::Path::new("/usr/bin/strace").is_file() {
+        return testkit::skip("there is no /usr/bin/strace; `cargo xtask setup` installs it");
+    }
+    let daemon = start(&kit).await?;
+    let action = copy(&daemon.client(), "text").env("NAME", "value");
+    action.run().await?.succeeded().await?;
+    let digest = action.encode().0.to_string();
+    let place = tempfile::tempdir()?;
+    let trace = place.path().join("trace");
+    let flag = format!("--strace={}", trace.display());
+    let keep = format!("--keep={}", place.path().join("kept").display());
+    let text = said(&kit, &daemon, &["replay", &digest, &flag, &keep], 0)?;
+    assert!(text.contains("the result is the recorded one"), "{text}");
+    let traced = std::fs::read_to_string(&trace)?;
+    assert!(traced.contains("execve(") && traced.contains("\"src/in\""), "{traced}");
+    let kept = std::fs::read_dir(place.path().join("kept"))?.count();
+    assert_eq!(kept, 1, "the trace is none of the action's outputs");
+
+    // An action that has nothing but its inputs has no tracer.
+    let bare = daemon.client().bare_action(["./tool"]);
+    let bare = bare.executable("tool", testkit::elf::exit_with(7));
+    bare.run().await?;
+    let digest = bare.encode().0.to_string();
+    let output = run(&kit, &daemon, &["replay", &digest, &flag])?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(!output.status.success() && stderr.contains("--with-tools"), "{stderr}");
+    let text = said(&kit, &daemon, &["replay", &digest, &flag, "--with-tools"], 0)?;
+    assert!(text.contains("exit code 7\n"), "{text}");
+    let traced = std::fs::read_to_string(&trace)?;
+    assert!(traced.contains("execve(\"./tool\"") && traced.contains("exited with 7"), "{traced}");
     Ok(())
 }
 

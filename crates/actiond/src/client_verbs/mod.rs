@@ -19,6 +19,7 @@ mod live;
 mod replay;
 mod show;
 mod top;
+mod variant;
 mod why;
 
 use std::path::PathBuf;
@@ -176,12 +177,9 @@ pub enum ClientCommand {
         asked: Asked,
         /// HASH/SIZE of an Action
         digest: BlobName,
-        /// The instance to run it in [default: that of its last run]
-        #[arg(long, value_name = "NAME")]
-        instance: Option<String>,
-        /// Write the outputs of the new run to DIR, which must be empty or not exist
-        #[arg(long, value_name = "DIR")]
-        keep: Option<PathBuf>,
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "clap would show a doc comment as help")]
+        choices: replay::Choices,
     },
 }
 
@@ -235,8 +233,8 @@ pub fn run(command: &ClientCommand) -> anyhow::Result<ExitCode> {
         ClientCommand::Export { digest, directory, .. } => {
             export::export(&server, &digest.0, directory, json)?;
         }
-        ClientCommand::Replay { digest, instance, keep, .. } => {
-            return replay::replay(&server, &digest.0, instance.as_deref(), keep.as_deref(), json);
+        ClientCommand::Replay { digest, choices, .. } => {
+            return replay::replay(&server, &digest.0, choices, json);
         }
     }
     Ok(ExitCode::SUCCESS)

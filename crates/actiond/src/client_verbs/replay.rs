@@ -3,7 +3,9 @@
 //! It runs as another Action that asks not to be cached, so that the cached result of the first one stays as it
 //! is: a run that skips the lookup would replace it, or remove it if the command fails now.
 
-use std::path::Path;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ::proto::actiond::internal::v1::list_records_request::Of;
@@ -20,8 +22,9 @@ use proto::{
 use serde_json::json;
 use tonic::Code;
 
-use super::blobs::{ReadAction, Reader};
+use super::blobs::{Reader, gone};
 use super::files::Target;
+use super::variant::{self, Changes, TRACE, Variant};
 use super::{export, live, show};
 use crate::output::{Progress, print};
 use crate::server::{self, Server};
@@ -29,19 +32,39 @@ use crate::server::{self, Server};
 /// The largest answer that is taken: a result with thousands of outputs.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// The cure where the tracer did not run.
+const TRACER_HINT: &str = "; the root file system of the action may lack /usr/bin/strace, and --with-tools runs the \
+                           action in the host's";
+
+/// The parts that the caller chooses.
+#[derive(Debug, clap::Args)]
+pub struct Choices {
+    /// The instance to run it in [default: that of its last run]
+    #[arg(long, value_name = "NAME")]
+    instance: Option<String>,
+    /// Write the outputs of the new run to DIR, which must be empty or not exist
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// Run the command under the strace of its root file system, and write what it records to FILE
+    #[arg(long, value_name = "FILE")]
+    strace: Option<PathBuf>,
+    /// Run it in the host's root file system, with the host's tools, where the server has --allow-host-rootfs
+    #[arg(long)]
+    with_tools: bool,
+}
+
 pub(crate) fn replay(
     server: &Server,
     digest: &Digest,
-    instance: Option<&str>,
-    keep: Option<&Path>,
+    choices: &Choices,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     let mut reader = Reader::new(server);
     let read = reader.action(digest)?;
-    let mut target = keep.map(Target::create).transpose()?;
+    let mut target = choices.keep.as_deref().map(Target::create).transpose()?;
     let function = digest.function();
-    let instance = match instance {
-        Some(instance) => instance.to_owned(),
+    let instance = match &choices.instance {
+        Some(instance) => instance.clone(),
         None => {
             let of = Some(Of::ActionDigest(digest.to_proto()));
             let runs = live::records(server, of, function.to_proto(), 1).unwrap_or_default();
@@ -49,12 +72,18 @@ pub(crate) fn replay(
         }
     };
     let recorded = export::recorded(server, digest)?;
-    let action = upload(server, &instance, digest, &read)?;
+    let changes = Changes { trace: choices.strace.is_some(), tools: choices.with_tools };
+    let Variant { action, blobs } = variant::of(&read, changes, function);
+    upload(server, &instance, function, blobs)?;
     let response = execute(server, &instance, &action)?;
     let status = response.status.clone().unwrap_or_default();
-    let Some(result) = response.result else {
-        bail!("the action did not run: {}", visible(&status.message));
+    let Some(mut result) = response.result else {
+        let hint = if changes.trace { TRACER_HINT } else { "" };
+        bail!("the action did not run: {}{hint}", visible(&status.message));
     };
+    if let Some(file) = &choices.strace {
+        take_trace(&mut reader, &mut result, function, file)?;
+    }
     if let Some(target) = &mut target {
         let working_directory = &read.command.working_directory;
         target.outputs(&mut reader, "", working_directory, &result, function)?;
@@ -154,32 +183,53 @@ fn streams(
     Ok(())
 }
 
-/// Uploads the same action in the form that is not cached.
+/// Writes the trace to `file`, and takes it out of the outputs.
+fn take_trace(
+    reader: &mut Reader<'_>,
+    result: &mut ActionResult,
+    function: model::DigestFunction,
+    file: &Path,
+) -> anyhow::Result<()> {
+    let at = result.output_files.iter().position(|output| output.path == TRACE);
+    let Some(at) = at else {
+        bail!("there is no trace, exit code {}{TRACER_HINT}", result.exit_code);
+    };
+    let output = result.output_files.remove(at);
+    let digest = Digest::from_proto(&output.digest.unwrap_or_default(), function)?;
+    let mut sink = File::create(file).with_context(|| format!("creating {}", file.display()))?;
+    let is_there = reader.stream(&digest, |piece| {
+        sink.write_all(piece).with_context(|| format!("writing {}", file.display()))
+    })?;
+    if !is_there {
+        bail!(gone(&digest));
+    }
+    Ok(())
+}
+
+/// Uploads the blobs of the copy, which are small.
 fn upload(
     server: &Server,
     instance: &str,
-    digest: &Digest,
-    read: &ReadAction,
-) -> anyhow::Result<Digest> {
-    let action = proto::Action { do_not_cache: true, ..read.action.clone() };
-    let data = action.encode_to_vec();
-    let uncached = Digest::of(digest.function(), &data);
+    function: model::DigestFunction,
+    blobs: Vec<(Digest, Vec<u8>)>,
+) -> anyhow::Result<()> {
+    let requests = blobs.into_iter().map(|(digest, data)| batch_update_blobs_request::Request {
+        digest: Some(digest.to_proto()),
+        data: data.into(),
+        ..Default::default()
+    });
     let request = BatchUpdateBlobsRequest {
         instance_name: instance.to_owned(),
-        requests: vec![batch_update_blobs_request::Request {
-            digest: Some(uncached.to_proto()),
-            data: data.into(),
-            ..Default::default()
-        }],
-        digest_function: digest.function().to_proto(),
+        requests: requests.collect(),
+        digest_function: function.to_proto(),
     };
     let mut client = ContentAddressableStorageClient::new(server.channel());
     let answer = server.wait(client.batch_update_blobs(request));
     let answer = answer.map_err(server::said("write-cas"))?.into_inner();
-    let status = answer.responses.first().and_then(|response| response.status.clone());
-    match status {
-        Some(status) if status.code != 0 => bail!("the server refused a blob: {}", status.message),
-        _ => Ok(uncached),
+    let mut statuses = answer.responses.into_iter().filter_map(|response| response.status);
+    match statuses.find(|status| status.code != 0) {
+        Some(status) => bail!("the server refused a blob: {}", visible(&status.message)),
+        None => Ok(()),
     }
 }
 

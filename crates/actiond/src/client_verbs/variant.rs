@@ -1,0 +1,128 @@
+//! The Action that `replay` runs: a copy of another one that asks not to be cached, and differs from it in what the
+//! caller asks for. Pure.
+
+use model::{Digest, DigestFunction, proto};
+use proto::Message as _;
+use proto::platform::Property;
+
+use super::blobs::ReadAction;
+
+/// The tracer in the root file system of the action.
+const STRACE: &str = "/usr/bin/strace";
+
+/// The file of the trace, in the working directory of the action.
+pub(crate) const TRACE: &str = ".actiond-strace";
+
+/// Platform properties that choose the root file system.
+const OF_ROOT: [&str; 4] = ["rootfs", "container-image", "libc", "requires-bash"];
+
+/// The differences to the Action that was read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Changes {
+    /// Run the command under strace, which writes [`TRACE`].
+    pub(crate) trace: bool,
+    /// Show it the host's root file system.
+    pub(crate) tools: bool,
+}
+
+/// An Action with the blobs that it needs beside those of the one that it is a copy of.
+pub(crate) struct Variant {
+    pub(crate) action: Digest,
+    pub(crate) blobs: Vec<(Digest, Vec<u8>)>,
+}
+
+/// The copy of an Action with these changes.
+pub(crate) fn of(read: &ReadAction, changes: Changes, function: DigestFunction) -> Variant {
+    let mut action = proto::Action { do_not_cache: true, ..read.action.clone() };
+    let mut blobs = Vec::new();
+    let mut add = |data: Vec<u8>| {
+        let digest = Digest::of(function, &data);
+        blobs.push((digest, data));
+        digest
+    };
+    if changes.trace {
+        action.command_digest = Some(add(traced(&read.command).encode_to_vec()).to_proto());
+    }
+    if changes.tools {
+        let kept =
+            read.platform().into_iter().filter(|(name, _)| !OF_ROOT.contains(&name.as_str()));
+        let host = [("rootfs".to_owned(), "host".to_owned())];
+        let properties = kept.chain(host).map(|(name, value)| Property { name, value });
+        let mut properties: Vec<Property> = properties.collect();
+        // The API wants them in this order.
+        properties.sort_by(|a, b| (&a.name, &a.value).cmp(&(&b.name, &b.value)));
+        action.platform = Some(proto::Platform { properties });
+    }
+    let action = add(action.encode_to_vec());
+    Variant { action, blobs }
+}
+
+/// The command under strace, with the trace as one more output.
+fn traced(command: &proto::Command) -> proto::Command {
+    let mut traced = command.clone();
+    let words = [STRACE, "-f", "-o", TRACE, "--"].map(str::to_owned);
+    traced.arguments = words.into_iter().chain(command.arguments.iter().cloned()).collect();
+    #[allow(deprecated, reason = "clients of older versions of the API declare outputs there")]
+    let is_older = traced.output_paths.is_empty()
+        && !(traced.output_files.is_empty() && traced.output_directories.is_empty());
+    #[allow(deprecated, reason = "as above")]
+    let outputs = if is_older { &mut traced.output_files } else { &mut traced.output_paths };
+    outputs.push(TRACE.to_owned());
+    // The API wants them in this order.
+    outputs.sort();
+    traced
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read() -> ReadAction {
+        let command = proto::Command {
+            arguments: vec!["tool".into(), "-o".into()],
+            output_paths: vec!["a".into()],
+            ..Default::default()
+        };
+        let property =
+            |name: &str, value: &str| Property { name: name.into(), value: value.into() };
+        let properties = vec![property("cores", "1"), property("libc", "glibc")];
+        let action =
+            proto::Action { platform: Some(proto::Platform { properties }), ..Default::default() };
+        ReadAction { action, command, input_root: Digest::of(DigestFunction::Sha256, b"") }
+    }
+
+    fn message<M: proto::Message + Default>(variant: &Variant, digest: &Digest) -> M {
+        let (_, data) = variant.blobs.iter().find(|(it, _)| it == digest).unwrap();
+        M::decode(&**data).unwrap()
+    }
+
+    #[test]
+    fn a_plain_replay_is_only_not_cached() {
+        let variant = of(&read(), Changes::default(), DigestFunction::Sha256);
+        let action: proto::Action = message(&variant, &variant.action);
+        assert_eq!(action, proto::Action { do_not_cache: true, ..read().action });
+        assert_eq!(variant.blobs.len(), 1);
+    }
+
+    #[test]
+    fn the_command_is_traced() {
+        let changes = Changes { trace: true, tools: false };
+        let variant = of(&read(), changes, DigestFunction::Sha256);
+        let action: proto::Action = message(&variant, &variant.action);
+        let digest = action.command_digest.unwrap();
+        let digest = Digest::from_proto(&digest, DigestFunction::Sha256).unwrap();
+        let command: proto::Command = message(&variant, &digest);
+        assert_eq!(command.arguments, [STRACE, "-f", "-o", TRACE, "--", "tool", "-o"]);
+        assert_eq!(command.output_paths, [TRACE, "a"]);
+    }
+
+    #[test]
+    fn the_root_is_the_hosts() {
+        let changes = Changes { trace: false, tools: true };
+        let variant = of(&read(), changes, DigestFunction::Sha256);
+        let action: proto::Action = message(&variant, &variant.action);
+        let properties = action.platform.unwrap().properties;
+        let names: Vec<_> = properties.iter().map(|it| (&*it.name, &*it.value)).collect();
+        assert_eq!(names, [("cores", "1"), ("rootfs", "host")]);
+    }
+}
