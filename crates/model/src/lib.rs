@@ -69,5 +69,6 @@ pub mod proto {
     pub use ::proto::build::bazel::semver;
     pub use ::proto::google;
     pub use ::proto::google::protobuf::{Any, Duration, Timestamp};
+    pub use ::proto::shape::{Shaped, decoded_bytes};
     pub use prost::Message;
 }

@@ -3,7 +3,7 @@
 //! A result itself is a [`proto::ActionResult`]; it has no type of its own, because nothing in the
 //! house decides by its fields once it is made.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use bytes::{BufMut, Bytes};
 use prost::Message;
@@ -55,6 +55,9 @@ pub enum TreeError {
     /// It has no root directory, or several.
     #[error("the tree has {0} root directories")]
     Roots(usize),
+    /// It has more directories than its reader takes.
+    #[error("the tree has more than {0} different directories")]
+    Directories(usize),
     /// One of its directories is not canonical.
     #[error("a directory of the tree")]
     Directory(#[from] DirectoryError),
@@ -103,42 +106,93 @@ impl References {
 pub const MAX_TREE_BYTES: u64 = 64 << 20;
 
 /// The digests of the directories that are in a `Tree` message, the root included.
+///
+/// # Errors
+/// [`TreeError::Directories`] when more than `directories_max` of them differ: a directory of a few bytes has a
+/// digest of 80 in memory.
 pub fn tree_directories(
     message: &Bytes,
     function: DigestFunction,
+    directories_max: usize,
 ) -> Result<HashSet<Digest>, TreeError> {
     let mut directories = HashSet::new();
+    each_directory(message, |_, directory| {
+        directories.insert(Digest::of(function, &directory));
+        check_count(directories.len(), directories_max)
+    })?;
+    Ok(directories)
+}
+
+/// The directories of a `Tree` message, as they are in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeMessages {
+    /// The digest of the root.
+    pub root: Digest,
+    /// The `Directory` messages by their digests, the root's too: slices of the `Tree`.
+    pub directories: HashMap<Digest, Bytes>,
+}
+
+/// Takes a `Tree` message apart, without a look into its directories.
+///
+/// # Errors
+/// [`TreeError::Directories`] when more than `directories_max` directories differ, and others when it is no `Tree`.
+pub fn tree_messages(
+    message: &Bytes,
+    function: DigestFunction,
+    directories_max: usize,
+) -> Result<TreeMessages, TreeError> {
+    let mut directories = HashMap::new();
+    let (mut root, mut roots) = (None, 0);
+    each_directory(message, |is_root, directory| {
+        let digest = Digest::of(function, &directory);
+        if is_root {
+            root = Some(digest);
+            roots += 1;
+        }
+        directories.insert(digest, directory);
+        check_count(directories.len(), directories_max)
+    })?;
+    match root {
+        Some(root) if roots == 1 => Ok(TreeMessages { root, directories }),
+        _ => Err(TreeError::Roots(roots)),
+    }
+}
+
+fn check_count(directories: usize, directories_max: usize) -> Result<(), TreeError> {
+    if directories > directories_max {
+        return Err(TreeError::Directories(directories_max));
+    }
+    Ok(())
+}
+
+/// Hands each `Directory` message of a `Tree` to `take`, with whether it is the root.
+fn each_directory(
+    message: &Bytes,
+    mut take: impl FnMut(bool, Bytes) -> Result<(), TreeError>,
+) -> Result<(), TreeError> {
+    if u32::try_from(message.len()).is_err() {
+        return Err(TreeError::TooLarge(message.len()));
+    }
     let mut reader = Reader::new(message);
     while let Some((field, value)) = reader.next_field()? {
         match (field, value) {
-            (1 | 2, Value::Bytes(span)) => {
-                directories.insert(Digest::of(function, span.of(message)));
-            }
+            (1 | 2, Value::Bytes(span)) => take(field == 1, message.slice_ref(span.of(message)))?,
             (1 | 2, _) => return Err(TreeError::FieldType(field)),
             _ => {}
         }
     }
-    Ok(directories)
+    Ok(())
 }
 
 /// Lists every digest inside a `Tree` message.
 pub fn tree_digests(message: &Bytes, function: DigestFunction) -> Result<TreeDigests, TreeError> {
-    if u32::try_from(message.len()).is_err() {
-        return Err(TreeError::TooLarge(message.len()));
-    }
     let mut digests = TreeDigests::default();
     let mut roots = 0;
-    let mut reader = Reader::new(message);
-    while let Some((field, value)) = reader.next_field()? {
-        let span = match (field, value) {
-            (1 | 2, Value::Bytes(span)) => span,
-            (1 | 2, _) => return Err(TreeError::FieldType(field)),
-            _ => continue,
-        };
-        roots += usize::from(field == 1);
-        let directory = Directory::parse(message.slice_ref(span.of(message)), function)?;
-        digests.extend(&directory);
-    }
+    each_directory(message, |is_root, directory| {
+        roots += usize::from(is_root);
+        digests.extend(&Directory::parse(directory, function)?);
+        Ok(())
+    })?;
     if roots != 1 {
         return Err(TreeError::Roots(roots));
     }
@@ -148,6 +202,13 @@ pub fn tree_digests(message: &Bytes, function: DigestFunction) -> Result<TreeDig
 }
 
 impl TreeDigests {
+    /// The memory that the digests in a `Tree` message of that size take at most.
+    pub fn bytes_max(size_bytes: u64) -> u64 {
+        // An entry with a digest has a name, 32 hexadecimal digits at least, and eight bytes of keys and lengths. A
+        // growing list may have room for twice its digests.
+        2 * size_bytes / 41 * size_of::<Digest>() as u64
+    }
+
     fn extend(&mut self, directory: &Directory) {
         for entry in directory.entries() {
             match entry {

@@ -117,6 +117,7 @@ pub struct InputTree {
     blobs: Vec<Digest>,
     file_count: usize,
     entry_count: usize,
+    directory_bytes: u64,
     has_properties: bool,
 }
 
@@ -160,6 +161,7 @@ impl InputTree {
             directories: lay_out(root, &survey.known, survey.directory_count),
             file_count: survey.file_count,
             entry_count: survey.entry_count as usize,
+            directory_bytes: survey.memory_bytes,
         })
     }
 
@@ -187,6 +189,11 @@ impl InputTree {
     /// The number of entries of every kind at all places; the root is not one.
     pub fn entry_count(&self) -> usize {
         self.entry_count
+    }
+
+    /// The memory of its directories in bytes, each counted once: what [`TreeLimits::max_memory_bytes`] bounds.
+    pub fn directory_bytes(&self) -> u64 {
+        self.directory_bytes
     }
 
     /// Whether a directory, file or symlink of the tree has node properties.

@@ -4,7 +4,10 @@ mod support;
 
 use bytes::Bytes;
 use model::proto::{self, Message};
-use model::result::{TreeBuilder, TreeError, UnknownChild, referenced_digests, tree_digests};
+use model::result::{
+    TreeBuilder, TreeError, UnknownChild, referenced_digests, tree_digests, tree_directories,
+    tree_messages,
+};
 use model::{Digest, DigestError, DigestFunction};
 use support::{FUNCTION, Numbers, any_directory, digest_of, directory, file, symlink};
 
@@ -115,6 +118,22 @@ fn what_a_tree_names() {
 }
 
 #[test]
+fn a_tree_is_taken_apart_up_to_a_number_of_directories() {
+    for function in DigestFunction::ALL {
+        let built = sample(function);
+        let taken = tree_messages(&built.tree, function, 3).unwrap();
+        assert_eq!(taken.root, built.root_digest());
+        assert_eq!(taken.directories, built.directories.iter().cloned().collect());
+        let digests = taken.directories.into_keys().collect();
+        assert_eq!(tree_directories(&built.tree, function, 3), Ok(digests));
+        assert_eq!(tree_messages(&built.tree, function, 2), Err(TreeError::Directories(2)));
+        assert_eq!(tree_directories(&built.tree, function, 2), Err(TreeError::Directories(2)));
+    }
+    let twice = b"\x0a\x00\x12\x00\x12\x00";
+    assert_eq!(tree_directories(&Bytes::from_static(twice), FUNCTION, 1).unwrap().len(), 1);
+}
+
+#[test]
 fn what_is_no_tree() {
     let read = |message: &[u8]| tree_digests(&Bytes::copy_from_slice(message), FUNCTION);
     assert_eq!(read(b""), Err(TreeError::Roots(0)));
@@ -124,6 +143,10 @@ fn what_is_no_tree() {
     assert!(matches!(read(b"\x0a\x05"), Err(TreeError::Wire(_))));
     assert!(matches!(read(b"\x0a\x01\xff"), Err(TreeError::Directory(_))));
     assert!(read(b"\x0a\x00\x7a\x01x").is_ok(), "an unknown field");
+    for message in [&b""[..], b"\x12\x00", b"\x0a\x00\x0a\x00", b"\x08\x01"] {
+        let taken = tree_messages(&Bytes::copy_from_slice(message), FUNCTION, 10);
+        assert_eq!(taken.map(drop), read(message).map(drop), "{message:?}");
+    }
 }
 
 #[test]

@@ -80,27 +80,36 @@ pub(crate) async fn fetch_directories(
     while !level.is_empty() && seen.len() <= MAX_DIRECTORIES {
         fetch(store, reservation, level.iter().copied(), caller.clone()).await?;
         let here = Arc::clone(store);
-        let children = blocking::run(move || children(&here, &level)).await?;
-        level = children.into_iter().filter(|digest| seen.insert(*digest)).collect();
+        (level, seen) = blocking::run(move || next_level(&here, &level, seen)).await?;
         reservation.grow_by(BLOB_MEMORY_BYTES * level.len() as u64)?;
     }
     Ok(())
 }
 
-/// The child directories of those directories that are here.
-fn children(store: &Store, directories: &[Digest]) -> Result<Vec<Digest>, Status> {
+/// The child directories of those directories that are here and were not seen before; with all that were seen. No
+/// further directory is read once too many were seen.
+fn next_level(
+    store: &Store,
+    directories: &[Digest],
+    mut seen: HashSet<Digest>,
+) -> Result<(Vec<Digest>, HashSet<Digest>), Status> {
     let mut children = Vec::new();
     for digest in directories {
+        if seen.len() > MAX_DIRECTORIES {
+            break;
+        }
         if Directory::check_size(digest.size_bytes()).is_err() {
             continue;
         }
         let Some(message) = store.cas().read(digest).map_err(status::store)? else { continue };
         // The walk over the tree says what is wrong with it.
         let Ok(directory) = Directory::parse(message, digest.function()) else { continue };
-        children.extend(directory.entries().filter_map(|entry| match entry {
-            Entry::Directory { digest, .. } => Some(digest),
-            Entry::File { .. } | Entry::Symlink { .. } => None,
-        }));
+        for entry in directory.entries() {
+            match entry {
+                Entry::Directory { digest, .. } if seen.insert(digest) => children.push(digest),
+                Entry::Directory { .. } | Entry::File { .. } | Entry::Symlink { .. } => {}
+            }
+        }
     }
-    Ok(children)
+    Ok((children, seen))
 }

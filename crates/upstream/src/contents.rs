@@ -9,6 +9,10 @@ use store::{Cas, StoreError};
 /// Directories below the root directories of one result: as many as a look-up of the action cache follows.
 const MAX_DIRECTORIES: usize = 100_000;
 
+/// The most blobs that a result may name: as many as an input tree may have. Trees of a few megabytes name them, and
+/// a result names many trees.
+const MAX_BLOBS: usize = 1_000_000;
+
 /// The knowledge about the blobs of a result.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Contents {
@@ -38,6 +42,9 @@ pub(crate) fn contents(cas: &Cas, references: &References) -> Result<Contents, S
             Ok(digests) => all.extend(digests.files),
             Err(_) => return Ok(Contents::Unusable),
         }
+        if all.len() > MAX_BLOBS {
+            return Ok(Contents::Unusable);
+        }
     }
     let mut seen: HashSet<Digest> = references.root_directories.iter().copied().collect();
     let mut waiting = references.root_directories.clone();
@@ -58,6 +65,9 @@ pub(crate) fn contents(cas: &Cas, references: &References) -> Result<Contents, S
                 Entry::Directory { digest, .. } if seen.insert(digest) => waiting.push(digest),
                 Entry::Directory { .. } | Entry::Symlink { .. } => {}
             }
+        }
+        if all.len() > MAX_BLOBS {
+            return Ok(Contents::Unusable);
         }
     }
     all.extend(seen);

@@ -15,8 +15,9 @@ use crate::error::CacheError;
 use crate::reading::Reading;
 use crate::stamp;
 
-/// Directories below the root directories of one result: more than outputs of real actions have. It
-/// bounds the time and the memory of a lookup; a larger result is a miss.
+/// Directories below the root directories of one result, and directories in its trees that are kept to look for
+/// those: more than outputs of real actions have. It bounds the time and the memory of a lookup; a larger result is
+/// a miss.
 const MAX_DIRECTORIES: usize = 100_000;
 
 /// The outcome of a lookup.
@@ -55,7 +56,8 @@ pub(crate) fn lookup(
     let Some((result, references)) = complete_but_for_trees(view, action, message) else {
         return miss();
     };
-    let mut known = Vec::new();
+    let has_roots = !references.root_directories.is_empty();
+    let (mut known, mut directories_left) = (Vec::new(), MAX_DIRECTORIES);
     for tree in &references.trees {
         let read = |source| match source {
             StoreError::WouldWait => CacheError::WouldWait,
@@ -63,10 +65,12 @@ pub(crate) fn lookup(
                 CacheError::ReadTree { action: *action, tree: *tree, source: Box::new(source) }
             }
         };
-        let has_roots = !references.root_directories.is_empty();
-        let inside = complete_tree(view, reading, tree, has_roots).map_err(read)?;
-        match inside {
-            Some(inside) => known.push(inside),
+        let kept_max = has_roots.then_some(directories_left);
+        match complete_tree(view, reading, tree, kept_max).map_err(read)? {
+            Some(inside) => {
+                directories_left -= inside.kept();
+                known.push(inside);
+            }
             None => return miss(),
         }
     }
@@ -101,20 +105,29 @@ struct CompleteTree {
     children: Vec<Digest>,
 }
 
-/// The Tree, if it and all files in it are in the store. Its directories are hashed only where that
-/// is asked for.
+impl CompleteTree {
+    /// The number of digests that are kept.
+    fn kept(&self) -> usize {
+        self.directories.len() + self.children.len()
+    }
+}
+
+/// The Tree, if it and all files in it are in the store. Its directories are hashed and kept only with `kept_max`,
+/// which is the most digests that may be kept; a Tree with more counts as incomplete.
 fn complete_tree<V: StoreView>(
     view: &V,
     reading: &Reading,
     tree: &Digest,
-    with_directories: bool,
+    kept_max: Option<usize>,
 ) -> Result<Option<CompleteTree>, StoreError> {
     let size_bytes = tree.size_bytes();
     if size_bytes > MAX_TREE_BYTES {
         return Ok(None);
     }
     // The message, the directory of it that is parsed, and the digests in it.
-    let bytes_max = 2 * size_bytes + Directory::parse_bytes_max(size_bytes);
+    let bytes_max = 2 * size_bytes
+        + Directory::parse_bytes_max(size_bytes)
+        + TreeDigests::bytes_max(size_bytes);
     let _permit = if V::MAY_WAIT { reading.permit(bytes_max) } else { None };
     let Some(bytes) = view.blob(tree)? else {
         return Ok(None);
@@ -126,12 +139,15 @@ fn complete_tree<V: StoreView>(
     if !files.iter().all(|digest| view.cas().contains(digest)) {
         return Ok(None);
     }
-    let directories = if with_directories {
-        tree_directories(&bytes, tree.function()).unwrap_or_default()
-    } else {
-        HashSet::new()
+    let Some(kept_max) = kept_max else {
+        return Ok(Some(CompleteTree { directories: HashSet::new(), children: Vec::new() }));
     };
-    Ok(Some(CompleteTree { directories, children }))
+    let Ok(directories) = tree_directories(&bytes, tree.function(), kept_max) else {
+        return Ok(None);
+    };
+    let mut complete = CompleteTree { directories, children };
+    complete.children.shrink_to_fit();
+    Ok(Some(complete).filter(|complete| complete.kept() <= kept_max))
 }
 
 /// Whether all that hangs below these root directories is in the store. The directories of a complete
@@ -255,6 +271,43 @@ mod tests {
         let (reading, instance) = (Reading::default(), InstanceName::default());
         let runtimes = Runtimes::open(&RuntimeOptions::default()).unwrap();
         lookup(&store.blocking(), &reading, &runtimes, &instance, action).unwrap()
+    }
+
+    /// A Tree of different directories of ten bytes each.
+    fn many_directories(count: usize) -> Vec<u8> {
+        let directory = |number: usize| {
+            let link = proto::SymlinkNode { name: format!("{number:x}"), ..Default::default() };
+            proto::Directory { symlinks: vec![link], ..Default::default() }
+        };
+        let children = (1..count).map(directory).collect();
+        proto::Tree { root: Some(directory(0)), children }.encode_to_vec()
+    }
+
+    #[test]
+    fn a_result_whose_trees_have_too_many_directories_is_a_miss() {
+        let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let store = Store::open(root.path(), StoreOptions::default()).unwrap();
+        let root = store.cas().put(FUNCTION, &[]).unwrap();
+        let check = |trees: &[&[u8]], has_root: bool, expected: &str| {
+            let directory = |tree: &&[u8]| proto::OutputDirectory {
+                tree_digest: Some(store.cas().put(FUNCTION, tree).unwrap().to_proto()),
+                root_directory_digest: has_root.then(|| root.to_proto()),
+                ..Default::default()
+            };
+            let output_directories = trees.iter().map(directory).collect();
+            let result = proto::ActionResult { output_directories, ..Default::default() };
+            let action = Digest::of(FUNCTION, b"action");
+            store.action_cache().put("", &action, &stamp::entry_of_upload(&result)).unwrap();
+            assert_eq!(word(&look(&store, &action)), expected, "{} trees, {has_root}", trees.len());
+        };
+        let (large, half) =
+            (many_directories(MAX_DIRECTORIES), many_directories(MAX_DIRECTORIES / 2));
+        check(&[&large], true, "hit");
+        check(&[&many_directories(MAX_DIRECTORIES + 1)], true, "incomplete");
+        // What several trees have counts together. Without roots nothing is kept.
+        let with_second_root = many_directories(MAX_DIRECTORIES / 2 + 1);
+        check(&[&half, &with_second_root], true, "incomplete");
+        check(&[&large, &with_second_root], false, "hit");
     }
 
     #[test]
