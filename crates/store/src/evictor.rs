@@ -1,7 +1,7 @@
 //! Makes room: evicts the files that have been idle for the longest time, ahead of need.
 //!
 //! A pass first adds up what the files of each rank cost. It then evicts all files of the ranks that are needed
-//! whole, and a part of those of the last rank. It reads every entry of the index three times, in memory order,
+//! whole, and a part of those of the last rank. It reads every entry of the index up to three times, in memory order,
 //! and removes at least one in 64 of them. So the cost per eviction is constant, and a use of a file only has to
 //! note its time.
 //!
@@ -217,13 +217,17 @@ impl Pass<'_> {
         // Pinned files were counted but stay, so lower ranks may be needed as well.
         let mut rank = RANKS;
         while rank > 0 && self.freed < self.need {
-            let mut expected = 0;
+            let (mut expected, mut of_higher_ranks) = (0, 0);
             while rank > 0 && expected < self.need - self.freed {
                 rank -= 1;
+                of_higher_ranks = expected;
                 expected += costs[rank];
             }
-            // All of the ranks above are needed, and a part of this one.
-            self.evict_from(rank + 1)?;
+            // All of these go. Together with the last rank, of which only a part goes, they would go in the order
+            // of shards, and one in a late shard would outlive pass after pass.
+            if of_higher_ranks > 0 {
+                self.evict_from(rank + 1)?;
+            }
             self.evict_from(rank)?;
         }
         Ok(())
