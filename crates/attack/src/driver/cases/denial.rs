@@ -62,7 +62,7 @@ pub(super) const CASES: &[Case] = &[
         .declares(&["out"])
         .timeout_ms(1000)
         .refused(&[Code::DeadlineExceeded, Code::ResourceExhausted]),
-    steps("many-quick-actions", |world| Box::pin(many_quick_actions(world, 200))),
+    steps("many-quick-actions", |world| Box::pin(many_quick_actions(world, 500))),
     steps("thousands-of-quick-actions", |world| Box::pin(many_quick_actions(world, 2000))).costly(),
     steps("a-full-queue-that-nobody-waits-for", |world| Box::pin(full_queue(world)))
         .needs(Need::Local),
@@ -164,6 +164,9 @@ fn free(local: &Local) -> anyhow::Result<Free> {
 /// Many at a time, one after the other; no descriptor is left of them.
 async fn many_quick_actions(world: &World, count: usize) -> anyhow::Result<()> {
     const AT_A_TIME: usize = 16;
+    // Those of 64 idle staging directories, of which a busy machine takes more before others are free again, and a
+    // few helpers and connections. It is less than one for each action.
+    const KEPT: usize = 64 * 3 + 64;
     let open = || world.local.as_ref().map(open_files).transpose();
     world.ensure_serves().await?;
     let before = open()?;
@@ -183,7 +186,7 @@ async fn many_quick_actions(world: &World, count: usize) -> anyhow::Result<()> {
     let closed = async || {
         after = open()?;
         // The server keeps mounts and helpers, up to their bounds; it closes the rest after the answer.
-        Ok(before.zip(after).is_none_or(|(before, after)| after < before + 64))
+        Ok(before.zip(after).is_none_or(|(before, after)| after < before + KEPT))
     };
     let closed = eventually(closed).await?;
     ensure!(closed, "{before:?} descriptors were open, and {after:?} are now");
