@@ -1,7 +1,7 @@
 //! `ByteStream`: blobs of any size, in pieces.
 
 use testkit::google::bytestream::{QueryWriteStatusRequest, WriteRequest};
-use testkit::{Client, Digest, DigestFunction, DigestFunctions, Kit, Outcome};
+use testkit::{Client, Compressor, Digest, DigestFunction, DigestFunctions, Kit, Outcome};
 use tonic::Code;
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
@@ -26,6 +26,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     compressed_downloads_can_be_unpacked,
     a_compressed_upload_that_unpacks_to_more_is_ended,
     a_compressed_upload_may_need_a_window_of_128_mib,
+    a_brotli_upload_has_a_window_of_its_format,
     an_upload_is_no_larger_than_its_message_limit_allows,
 }
 
@@ -244,22 +245,24 @@ async fn an_upload_that_goes_on_is_verified_as_a_whole(kit: Kit) -> Outcome {
 async fn a_compressed_upload_goes_on_with_a_stream_of_the_rest(kit: Kit) -> Outcome {
     let daemon = kit.daemon().start().await?;
     let client = daemon.client();
-    let content = content(3 << 20);
-    let digest = client.digest(&content);
-    let name = compressed_upload(&digest);
-    let packed = zstd::bulk::compress(&content, 1)?;
-    let half = &packed[..packed.len() / 2];
-    let committed = client.write_messages(vec![message(&name, 0, half, false)]).await?;
-    assert!((1..3 << 20).contains(&committed), "{committed} bytes of half a stream");
-    assert_eq!(status(&client, &name).await?, (committed, false));
-    let rest = zstd::bulk::compress(&content[committed as usize..], 1)?;
-    let (first, second) = rest.split_at(rest.len() / 2);
-    let messages = vec![
-        message(&name, committed, first, false),
-        message("", committed + first.len() as i64, second, true),
-    ];
-    client.write_messages(messages).await?;
-    assert_eq!(client.get(&digest).await?, content);
+    for (seed, compressor) in Compressor::ALL.into_iter().enumerate() {
+        let content = content((3 << 20) + seed);
+        let digest = client.digest(&content);
+        let name = packed_upload(compressor, &digest);
+        let packed = compressor.pack(&content);
+        let half = &packed[..packed.len() / 2];
+        let committed = client.write_messages(vec![message(&name, 0, half, false)]).await?;
+        assert!((1..3 << 20).contains(&committed), "{committed} bytes of half a stream");
+        assert_eq!(status(&client, &name).await?, (committed, false));
+        let rest = compressor.pack(&content[committed as usize..]);
+        let (first, second) = rest.split_at(rest.len() / 2);
+        let messages = vec![
+            message(&name, committed, first, false),
+            message("", committed + first.len() as i64, second, true),
+        ];
+        client.write_messages(messages).await?;
+        assert!(client.get(&digest).await? == content, "{compressor:?}");
+    }
     Ok(())
 }
 
@@ -453,7 +456,7 @@ async fn bad_names_are_refused(kit: Kit) -> Outcome {
         format!("blobs/md5/{hash}/7"),
         format!("/blobs/{hash}/7"),
         format!("a/uploads/blobs/{hash}/7"),
-        format!("compressed-blobs/brotli/{hash}/7"),
+        format!("compressed-blobs/gzip/{hash}/7"),
         format!("blobs/../../etc/passwd/{hash}/7"),
         format!("blobs/{hash}/{}", u64::MAX),
     ] {
@@ -480,23 +483,30 @@ async fn the_status_of_a_write_is_known(kit: Kit) -> Outcome {
     Ok(())
 }
 
-/// `uploads/…` for the compressed form of `digest`.
+/// `uploads/…` for the form of `digest` by that compressor.
+fn packed_upload(compressor: Compressor, digest: &Digest) -> String {
+    format!("uploads/uuid/compressed-blobs/{}/{digest}", compressor.name())
+}
+
+/// The same for the zstd form.
 fn compressed_upload(digest: &Digest) -> String {
-    format!("uploads/uuid/compressed-blobs/zstd/{digest}")
+    packed_upload(Compressor::Zstd, digest)
 }
 
 async fn compressed_uploads_are_unpacked(kit: Kit) -> Outcome {
     let daemon = kit.daemon().start().await?;
     let client = daemon.client();
-    for size in [1, 1000, 5 << 20] {
-        let content: Vec<u8> = content(size).into_iter().map(|byte| byte % 16).collect();
-        let digest = client.digest(&content);
-        let packed = zstd::bulk::compress(&content, 3)?;
-        let name = compressed_upload(&digest);
-        assert_eq!(client.write(&name, &packed, 100_000).await?, packed.len() as i64);
-        assert!(client.get(&digest).await? == content);
-        // A known blob is answered with -1: nobody knows its packed size.
-        assert_eq!(client.write(&name, &packed, 100_000).await?, -1);
+    for (seed, compressor) in Compressor::ALL.into_iter().enumerate() {
+        for size in [1, 1000, 5 << 20] {
+            let content: Vec<u8> = content(size + seed).into_iter().map(|byte| byte % 16).collect();
+            let digest = client.digest(&content);
+            let packed = compressor.pack(&content);
+            let name = packed_upload(compressor, &digest);
+            assert_eq!(client.write(&name, &packed, 100_000).await?, packed.len() as i64);
+            assert!(client.get(&digest).await? == content, "{compressor:?}");
+            // A known blob is answered with -1: nobody knows its packed size.
+            assert_eq!(client.write(&name, &packed, 100_000).await?, -1);
+        }
     }
     Ok(())
 }
@@ -507,30 +517,36 @@ async fn compressed_downloads_can_be_unpacked(kit: Kit) -> Outcome {
     let content: Vec<u8> = content(5 << 20).into_iter().map(|byte| byte % 16).collect();
     let digest = client.digest(&content);
     client.write(&client.upload_name(&digest), &content, 1 << 20).await?;
-    let name = format!("compressed-blobs/zstd/{digest}");
-    for offset in [0, 1, 3_000_000, content.len()] {
-        let packed = client.read(&name, offset as i64, 0).await?;
-        let unpacked = zstd::stream::decode_all(packed.as_slice())?;
-        assert!(unpacked == content[offset..], "{offset}");
+    for compressor in Compressor::ALL {
+        let name = format!("compressed-blobs/{}/{digest}", compressor.name());
+        for offset in [0, 1, 3_000_000, content.len()] {
+            let packed = client.read(&name, offset as i64, 0).await?;
+            let unpacked = compressor.unpack(&packed)?;
+            assert!(unpacked == content[offset..], "{compressor:?} {offset}");
+        }
+        assert!(client.read(&name, 0, 0).await?.len() < content.len());
+        let status = client.read(&name, 0, 10).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "no limit for compressed reads");
     }
-    assert!(client.read(&name, 0, 0).await?.len() < content.len());
-    let status = client.read(&name, 0, 10).await.unwrap_err();
-    assert_eq!(status.code(), Code::InvalidArgument, "no limit for compressed reads");
     Ok(())
 }
 
 async fn a_compressed_upload_that_unpacks_to_more_is_ended(kit: Kit) -> Outcome {
     let daemon = kit.daemon().start().await?;
     let client = daemon.client();
-    let bomb = zstd::bulk::compress(&vec![0; 256 << 20], 19)?;
-    let digest = client.digest(vec![0; 1000]);
-    let status = client.write(&compressed_upload(&digest), &bomb, 1000).await.unwrap_err();
-    assert_eq!(status.code(), Code::InvalidArgument);
-    let cut = zstd::bulk::compress(&content(1000), 3)?;
-    let digest = client.digest(content(1000));
-    let status = client.write(&compressed_upload(&digest), &cut[..500], 1000).await.unwrap_err();
-    assert_eq!(status.code(), Code::InvalidArgument);
-    assert_eq!(client.missing(&[digest]).await?, [digest]);
+    let (zeroes, small) = (vec![0; 32 << 20], client.digest(vec![0; 1000]));
+    for compressor in Compressor::ALL {
+        let bomb = compressor.pack(&zeroes);
+        let name = packed_upload(compressor, &small);
+        let status = client.write(&name, &bomb, 1000).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{compressor:?}");
+        let cut = compressor.pack(&noise(1000));
+        let digest = client.digest(noise(1000));
+        let name = packed_upload(compressor, &digest);
+        let status = client.write(&name, &cut[..500], 1000).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{compressor:?}");
+        assert_eq!(client.missing(&[digest, small]).await?, [digest, small]);
+    }
     Ok(())
 }
 
@@ -553,6 +569,33 @@ async fn a_compressed_upload_may_need_a_window_of_128_mib(kit: Kit) -> Outcome {
             let refused = outcome.unwrap_err();
             assert_eq!(refused.code(), Code::InvalidArgument);
             assert!(refused.message().contains("--long=27"), "{refused}");
+        }
+    }
+    Ok(())
+}
+
+async fn a_brotli_upload_has_a_window_of_its_format(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    for (window_log, large_window) in [(10, false), (24, false), (25, true), (30, true)] {
+        let content = vec![window_log as u8; 100_000];
+        let parameters = brotli::enc::BrotliEncoderParams {
+            lgwin: window_log,
+            large_window,
+            ..Default::default()
+        };
+        let mut packed = Vec::new();
+        brotli::BrotliCompress(&mut content.as_slice(), &mut packed, &parameters)?;
+        let digest = client.digest(&content);
+        let name = packed_upload(Compressor::Brotli, &digest);
+        let outcome = client.write(&name, &packed, 1 << 20).await;
+        if large_window {
+            let refused = outcome.unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument);
+            assert!(refused.message().contains("--large_window"), "{refused}");
+        } else {
+            outcome?;
+            assert_eq!(client.get(&digest).await?, content);
         }
     }
     Ok(())

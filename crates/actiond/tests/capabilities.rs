@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use prost::Message as _;
 use testkit::proto::{self, digest_function, symlink_absolute_path_strategy};
-use testkit::{Client, Digest, Kit, Outcome, elf};
+use testkit::{Client, Compressor, Digest, Kit, Outcome, elf};
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -120,9 +120,9 @@ async fn only_what_works_is_announced(kit: Kit) -> Outcome {
     assert_eq!(cache.max_batch_total_size_bytes, (4 << 20) - (64 << 10));
     let allowed = symlink_absolute_path_strategy::Value::Allowed;
     assert_eq!(cache.symlink_absolute_path_strategy, allowed as i32);
-    let zstd = [proto::compressor::Value::Zstd as i32];
-    assert_eq!(cache.supported_compressors, zstd);
-    assert_eq!(cache.supported_batch_update_compressors, zstd);
+    let compressors = Compressor::ALL.map(|compressor| i32::from(compressor.value()));
+    assert_eq!(cache.supported_compressors, compressors);
+    assert_eq!(cache.supported_batch_update_compressors, compressors);
     assert_eq!(range(cache.cache_priority_capabilities), [(0, 0)]);
     assert!(cache.split_blob_support && cache.splice_blob_support);
     let fast_cdc = cache.fast_cdc_2020_params.context("parameters of FastCDC")?;

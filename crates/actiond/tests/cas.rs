@@ -5,8 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context as _;
 use prost::Message as _;
-use testkit::proto::{self, batch_update_blobs_request, compressor};
-use testkit::{Client, Digest, DigestFunction, DigestFunctions, Kit, Outcome, Run, Tree, skip};
+use testkit::proto::{self, batch_update_blobs_request};
+use testkit::{
+    Client, Compressor, Digest, DigestFunction, DigestFunctions, Kit, Outcome, Run, Tree, skip,
+};
 use tonic::Code;
 use tonic::codec::CompressionEncoding;
 
@@ -19,6 +21,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     a_batch_has_a_status_for_each_blob,
     a_batch_over_the_limit_is_refused,
     compressed_blobs_of_a_batch_are_unpacked,
+    a_batch_is_read_in_the_form_that_the_client_takes,
     a_compressed_blob_that_lies_is_refused,
     blobs_are_visible_where_the_format_says,
     a_deleted_blob_is_missing,
@@ -124,10 +127,10 @@ async fn a_batch_has_a_status_for_each_blob(kit: Kit) -> Outcome {
     let daemon = kit.daemon().start().await?;
     let client = daemon.client();
     let (good, other) = (client.digest(b"good"), client.digest(b"other"));
-    let mut brotli = request(other, b"other");
-    brotli.compressor = compressor::Value::Brotli.into();
+    let mut unknown = request(other, b"other");
+    unknown.compressor = 99;
     let no_digest = batch_update_blobs_request::Request::default();
-    let batch = vec![request(good, b"good"), request(other, b"lies"), no_digest, brotli];
+    let batch = vec![request(good, b"good"), request(other, b"lies"), no_digest, unknown];
     let codes = update(&client, batch).await?;
     use Code::{InvalidArgument, NotFound, Ok as Good};
     assert_eq!(codes, [Good, InvalidArgument, InvalidArgument, InvalidArgument]);
@@ -166,20 +169,48 @@ async fn a_batch_over_the_limit_is_refused(kit: Kit) -> Outcome {
     Ok(())
 }
 
-/// An upload of `data` as it is, announced as Zstandard.
-fn zstd_request(digest: Digest, data: &[u8]) -> batch_update_blobs_request::Request {
-    let compressor = compressor::Value::Zstd.into();
+/// An upload of `data` as it is, announced as compressed.
+fn packed_request(
+    compressor: Compressor,
+    digest: Digest,
+    data: &[u8],
+) -> batch_update_blobs_request::Request {
+    let compressor = compressor.value().into();
     batch_update_blobs_request::Request { compressor, ..request(digest, data) }
 }
 
 async fn compressed_blobs_of_a_batch_are_unpacked(kit: Kit) -> Outcome {
     let daemon = kit.daemon().start().await?;
     let client = daemon.client();
-    let content = b"again and again ".repeat(1000);
-    let digest = client.digest(&content);
-    let packed = zstd::bulk::compress(&content, 1)?;
-    assert_eq!(update(&client, vec![zstd_request(digest, &packed)]).await?, [Code::Ok]);
-    assert_eq!(client.get(&digest).await?, content);
+    let content = |compressor: Compressor| compressor.name().repeat(5000).into_bytes();
+    let blobs = Compressor::ALL.map(|compressor| client.digest(content(compressor)));
+    let batch = Compressor::ALL.iter().zip(blobs).map(|(compressor, digest)| {
+        packed_request(*compressor, digest, &compressor.pack(&content(*compressor)))
+    });
+    assert_eq!(update(&client, batch.collect()).await?, [Code::Ok; 3]);
+    for (compressor, digest) in Compressor::ALL.into_iter().zip(blobs) {
+        assert_eq!(client.get(&digest).await?, content(compressor));
+    }
+    Ok(())
+}
+
+async fn a_batch_is_read_in_the_form_that_the_client_takes(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().start().await?;
+    let client = daemon.client();
+    let content = b"again and again ".repeat(5000);
+    let digest = client.put(content.clone()).await?;
+    for compressor in Compressor::ALL {
+        let message = proto::BatchReadBlobsRequest {
+            digests: vec![digest.to_proto()],
+            acceptable_compressors: vec![compressor.value().into()],
+            ..Default::default()
+        };
+        let mut answer = client.cas().batch_read_blobs(message).await?.into_inner().responses;
+        let blob = answer.pop().context("a response")?;
+        assert_eq!(blob.compressor, i32::from(compressor.value()));
+        assert!(blob.data.len() < 5000, "{compressor:?}: {} bytes", blob.data.len());
+        assert_eq!(compressor.unpack(&blob.data)?, content);
+    }
     Ok(())
 }
 
@@ -187,16 +218,20 @@ async fn a_compressed_blob_that_lies_is_refused(kit: Kit) -> Outcome {
     let daemon = kit.daemon().start().await?;
     let client = daemon.client();
     let zeroes = vec![0; 1 << 20];
-    let packed = zstd::bulk::compress(&zeroes, 1)?;
     let small = Digest::new(DigestFunction::Sha256, *client.digest(&zeroes).hash(), 10);
     let huge = Digest::new(DigestFunction::Sha256, *client.digest(&zeroes).hash(), 1 << 40);
-    let batch = vec![
-        zstd_request(small, &packed),
-        zstd_request(huge, &packed),
-        zstd_request(client.digest(&zeroes), &packed[..packed.len() / 2]),
-        zstd_request(client.digest(&zeroes), b"not compressed at all"),
-    ];
-    assert_eq!(update(&client, batch).await?, [Code::InvalidArgument; 4]);
+    for compressor in Compressor::ALL {
+        let packed = compressor.pack(&zeroes);
+        let batch = vec![
+            packed_request(compressor, small, &packed),
+            packed_request(compressor, huge, &packed),
+            packed_request(compressor, client.digest(&zeroes), &packed[..packed.len() / 2]),
+            packed_request(compressor, client.digest(&zeroes), b"not compressed at all"),
+        ];
+        let codes = update(&client, batch).await?;
+        assert_eq!(codes, [Code::InvalidArgument; 4], "{compressor:?}");
+    }
+    assert_eq!(client.missing(&[client.digest(&zeroes)]).await?.len(), 1);
     Ok(())
 }
 

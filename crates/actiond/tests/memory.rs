@@ -18,7 +18,7 @@ use prost::Message;
 use testkit::google::bytestream::{ReadRequest, WriteRequest};
 use testkit::google::longrunning::{ListOperationsRequest, WaitOperationRequest};
 use testkit::proto::{self, batch_update_blobs_request, compressor};
-use testkit::{Client, Daemon, Digest, DigestFunction, Kit, Outcome};
+use testkit::{Client, Compressor, Daemon, Digest, DigestFunction, Kit, Outcome};
 use tokio::task::JoinSet;
 use tonic::body::Body;
 use tonic::codegen::{Service as _, http};
@@ -209,14 +209,16 @@ async fn batches_at_their_bounds(kit: Kit) -> Outcome {
     let content = vec![7; BATCH_BYTES];
     let whole = item(client.digest(&content), content.clone(), compressor::Value::Identity);
     flood(&daemon, "a full batch", &update, &batch(vec![whole])).await?;
-    let packed: Vec<_> = (0..64_u8)
-        .map(|number| vec![number; BATCH_BYTES])
-        .map(|content| {
-            let data = zstd::bulk::compress(&content, 1)?;
-            Ok(item(client.digest(&content), data, compressor::Value::Zstd))
-        })
-        .collect::<anyhow::Result<_>>()?;
-    flood(&daemon, "a compressed batch", &update, &batch(packed)).await?;
+    for (compressor, blobs) in
+        [(Compressor::Zstd, 64), (Compressor::Deflate, 4), (Compressor::Brotli, 4)]
+    {
+        let packed = (0..blobs).map(|number: u8| vec![number; BATCH_BYTES]).map(|content| {
+            let data = compressor.pack(&content);
+            item(client.digest(&content), data, compressor.value())
+        });
+        let what = format!("a batch by {}", compressor.name());
+        flood(&daemon, &what, &update, &batch(packed.collect())).await?;
+    }
     let stored = client.digest(&content);
     let read =
         proto::BatchReadBlobsRequest { digests: vec![stored.to_proto()], ..Default::default() };
@@ -228,6 +230,21 @@ async fn batches_at_their_bounds(kit: Kit) -> Outcome {
         ..Default::default()
     };
     flood(&daemon, "an upload", &format!("{BYTE_STREAM}/Write"), &write.encode_to_vec()).await?;
+    // Half a stream of the largest window, whose decoder has all of it.
+    let zeroes = vec![0; 20 << 20];
+    let parameters =
+        brotli::enc::BrotliEncoderParams { quality: 1, lgwin: 24, ..Default::default() };
+    let mut packed = Vec::new();
+    brotli::BrotliCompress(&mut zeroes.as_slice(), &mut packed, &parameters)?;
+    packed.truncate(packed.len() - 1);
+    let digest = client.digest(&zeroes);
+    let write = WriteRequest {
+        resource_name: format!("uploads/u/compressed-blobs/brotli/{digest}"),
+        data: packed.into(),
+        finish_write: true,
+        ..Default::default()
+    };
+    flood(&daemon, "a window", &format!("{BYTE_STREAM}/Write"), &write.encode_to_vec()).await?;
     let read = ReadRequest { resource_name: client.download_name(&stored), ..Default::default() };
     flood(&daemon, "a download", &format!("{BYTE_STREAM}/Read"), &read.encode_to_vec()).await
 }

@@ -4,9 +4,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use testkit::proto;
 use testkit::proto::content_addressable_storage_client::ContentAddressableStorageClient;
-use testkit::proto::{self, compressor};
-use testkit::{Action, Client, DigestFunction};
+use testkit::{Action, Client, Compressor, Digest, DigestFunction};
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
@@ -130,15 +130,25 @@ impl Server {
         Ok(known.filter(announced).collect())
     }
 
-    /// Skips unless blobs travel as zstd streams.
-    pub(crate) fn streams_zstd(&self) -> anyhow::Result<()> {
-        has_zstd(&self.cache()?.supported_compressors, "supported_compressors")
+    /// Skips unless blobs travel as streams of that compressor.
+    pub(crate) fn streams(&self, compressor: Compressor) -> anyhow::Result<()> {
+        has(&self.cache()?.supported_compressors, compressor, "supported_compressors")
     }
 
-    /// Skips unless blobs of a batch may be compressed with zstd.
-    pub(crate) fn batches_zstd(&self) -> anyhow::Result<()> {
+    /// Skips unless blobs of a batch may be compressed with that compressor.
+    pub(crate) fn batches(&self, compressor: Compressor) -> anyhow::Result<()> {
         let compressors = &self.cache()?.supported_batch_update_compressors;
-        has_zstd(compressors, "supported_batch_update_compressors")
+        has(compressors, compressor, "supported_batch_update_compressors")
+    }
+
+    /// The names of a resource in compressed form, for uploads and downloads.
+    pub(crate) fn compressed_names(&self, digest: &Digest, compressor: &str) -> (String, String) {
+        let name = self.client.download_name(digest);
+        let (instance, blob) = name.split_at(name.rfind("blobs/").unwrap_or(0));
+        let rest = blob.trim_start_matches("blobs/");
+        let download = format!("compressed-blobs/{compressor}/{rest}");
+        let upload = format!("{instance}uploads/{}/{download}", Uuid::new_v4());
+        (upload, format!("{instance}{download}"))
     }
 
     /// The announced digest functions that this program can compute, SHA-256 first.
@@ -189,11 +199,11 @@ fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
     Ok(endpoint.tcp_nodelay(true))
 }
 
-fn has_zstd(compressors: &[i32], field: &str) -> anyhow::Result<()> {
-    if compressors.contains(&compressor::Value::Zstd.into()) {
+fn has(compressors: &[i32], compressor: Compressor, field: &str) -> anyhow::Result<()> {
+    if compressors.contains(&compressor.value().into()) {
         Ok(())
     } else {
-        skip(format!("{field} does not contain ZSTD"))
+        skip(format!("{field} does not contain {}", compressor.value().as_str_name()))
     }
 }
 

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use access::{Policy, Right};
 use model::proto::{
     ActionCacheUpdateCapabilities, CacheCapabilities, ExecutionCapabilities,
-    GetCapabilitiesRequest, PriorityCapabilities, ServerCapabilities, compressor,
+    GetCapabilitiesRequest, PriorityCapabilities, ServerCapabilities,
     priority_capabilities::PriorityRange, semver::SemVer, symlink_absolute_path_strategy,
 };
 use model::{DigestFunction, DigestFunctions, NodeProperties, SUBTREE_READ_ONLY};
@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 use worker::PRIORITIES;
 
 use crate::cas::{MAX_BATCH_TOTAL_SIZE_BYTES, fast_cdc_parameters, rep_max_cdc_parameters};
+use crate::compression::Compression;
 use crate::grpc::{Call, Methods};
 use crate::request;
 
@@ -84,14 +85,14 @@ impl Capabilities {
 }
 
 fn cache(offered: &DigestFunctions, update_enabled: bool) -> CacheCapabilities {
-    let zstd = vec![compressor::Value::Zstd.into()];
+    let compressors = Compression::ANNOUNCED.map(Compression::to_proto).to_vec();
     CacheCapabilities {
         digest_functions: digest_functions(offered),
         action_cache_update_capabilities: Some(ActionCacheUpdateCapabilities { update_enabled }),
         max_batch_total_size_bytes: MAX_BATCH_TOTAL_SIZE_BYTES as i64,
         symlink_absolute_path_strategy: symlink_absolute_path_strategy::Value::Allowed.into(),
-        supported_compressors: zstd.clone(),
-        supported_batch_update_compressors: zstd,
+        supported_compressors: compressors.clone(),
+        supported_batch_update_compressors: compressors,
         split_blob_support: true,
         splice_blob_support: true,
         fast_cdc_2020_params: Some(fast_cdc_parameters()),

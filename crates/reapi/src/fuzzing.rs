@@ -6,6 +6,7 @@ use proto::google::bytestream::WriteRequest;
 use store::Store;
 
 use crate::byte_stream::fuzzing as byte_stream;
+use crate::compression::Compression;
 use crate::resource_name::{self, Resource};
 
 /// The blob of a `ReadRequest`'s resource name, and whether it travels compressed.
@@ -21,8 +22,7 @@ pub fn write_name(name: &str) -> Result<(Digest, bool), String> {
 fn shown(
     parsed: Result<Resource, resource_name::ResourceNameError>,
 ) -> Result<(Digest, bool), String> {
-    let is_compressed =
-        |resource: &Resource| resource.compression == resource_name::Compression::Zstd;
+    let is_compressed = |resource: &Resource| resource.compression != Compression::Identity;
     parsed
         .map(|resource| (resource.digest, is_compressed(&resource)))
         .map_err(|error| error.to_string())
@@ -34,7 +34,15 @@ pub fn upload_messages(stream: &[u8], piece_bytes: usize) -> Option<(Vec<WriteRe
     byte_stream::upload_messages(stream, piece_bytes)
 }
 
-/// Uploads a blob as a Zstandard stream that comes in these pieces; returns whether it was stored.
-pub fn upload_compressed(store: &Store, digest: Digest, pieces: &[Bytes]) -> bool {
-    byte_stream::upload_compressed(store, digest, pieces)
+/// Uploads a blob as a stream of the compressor of that name, `zstd`, `deflate` or `brotli`, that comes in these
+/// pieces; returns whether it was stored.
+pub fn upload_compressed(
+    store: &Store,
+    compressor: &str,
+    digest: Digest,
+    pieces: &[Bytes],
+) -> bool {
+    Compression::from_name(compressor).is_some_and(|compression| {
+        byte_stream::upload_compressed(store, Resource { digest, compression }, pieces)
+    })
 }

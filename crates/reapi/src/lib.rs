@@ -22,6 +22,7 @@
 //!   `store_maintenance`, `history`, `reflection`: a service each.
 //! - [`maintenance`]: what operators do with the store, as messages.
 //! - [`operation`]: operations as clients see them.
+//! - [`compression`]: blobs in compressed form.
 //! - [`inline`]: small blobs sent inside a result.
 //! - [`lookups`]: how many cached results are read at a time.
 //! - `below`: what is fetched from the tier below the store.
@@ -41,6 +42,7 @@ mod blocking;
 mod byte_stream;
 mod capabilities;
 mod cas;
+mod compression;
 mod encoding;
 mod execution;
 mod frame;

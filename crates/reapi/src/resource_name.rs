@@ -14,20 +14,12 @@ use std::str::Split;
 use model::{Digest, DigestError, DigestFunction, DigestFunctions, InstanceName};
 use tonic::{Code, Status};
 
+use crate::compression::Compression;
 use crate::status;
 
 /// Longest resource name, in bytes: more than any instance name, UUID, digest and
 /// file name need, so that names can be repeated in messages and logs.
 const MAX_NAME_BYTES: usize = 4096;
-
-/// The encoding of a blob on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Compression {
-    /// As it is.
-    Identity,
-    /// As a Zstandard stream.
-    Zstd,
-}
 
 /// A blob, and how it travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +44,7 @@ pub(crate) enum ResourceNameError {
     #[error("in the resource name: `{0}` is not a size in bytes")]
     Size(String),
     /// The compressor is not among the announced ones.
-    #[error("compressor `{0}` is not supported")]
+    #[error("compressor `{0}` is not supported; use zstd, deflate or brotli")]
     Compressor(String),
     /// The name is longer than any name can be.
     #[error("the resource name is longer than {MAX_NAME_BYTES} bytes")]
@@ -138,10 +130,8 @@ fn blob<'a>(
 }
 
 fn compressor(name: &str) -> Result<Compression, ResourceNameError> {
-    match name {
-        "zstd" => Ok(Compression::Zstd),
-        _ => Err(ResourceNameError::Compressor(name.chars().take(40).collect())),
-    }
+    let unknown = || ResourceNameError::Compressor(name.chars().take(40).collect());
+    Compression::from_name(name).ok_or_else(unknown)
 }
 
 /// Reads a decimal number; `parse` alone would allow a sign.
@@ -200,7 +190,7 @@ mod tests {
 
     #[test]
     fn names_to_read() {
-        use Compression::{Identity, Zstd};
+        use Compression::{Brotli, Deflate, Identity, Zstd};
         use DigestFunction::{Blake3, Sha256};
         check(parse_read, "blobs/HASH/3", resource(Sha256, Identity));
         check(parse_read, "instance/blobs/HASH/3", resource(Sha256, Identity));
@@ -209,17 +199,21 @@ mod tests {
         check(parse_read, "a/blobs/blake3/HASH/3", resource(Blake3, Identity));
         check(parse_read, "compressed-blobs/zstd/HASH/3", resource(Sha256, Zstd));
         check(parse_read, "a/compressed-blobs/zstd/blake3/HASH/3", resource(Blake3, Zstd));
+        check(parse_read, "compressed-blobs/deflate/HASH/3", resource(Sha256, Deflate));
+        check(parse_read, "compressed-blobs/brotli/sha256/HASH/3", resource(Sha256, Brotli));
     }
 
     #[test]
     fn names_to_write() {
-        use Compression::{Identity, Zstd};
+        use Compression::{Brotli, Deflate, Identity, Zstd};
         use DigestFunction::{Blake3, Sha256};
         check(parse_write, "uploads/u/blobs/HASH/3", resource(Sha256, Identity));
         check(parse_write, "a/b/uploads/u/blobs/HASH/3", resource(Sha256, Identity));
         check(parse_write, "uploads/u/blobs/HASH/3/some/file.txt", resource(Sha256, Identity));
         check(parse_write, "uploads/u/blobs/blake3/HASH/3/x", resource(Blake3, Identity));
         check(parse_write, "uploads/u/compressed-blobs/zstd/HASH/3/x", resource(Sha256, Zstd));
+        check(parse_write, "uploads/u/compressed-blobs/deflate/HASH/3", resource(Sha256, Deflate));
+        check(parse_write, "uploads/u/compressed-blobs/brotli/HASH/3", resource(Sha256, Brotli));
         check(parse_write, "uploads/blobs/blobs/HASH/3", resource(Sha256, Identity));
     }
 
@@ -245,7 +239,8 @@ mod tests {
             "a/actions/b/blobs/HASH/3",
             "uploads/u/blobs/HASH/3",
             "compressed-blobs/HASH/3",
-            "compressed-blobs/brotli/HASH/3",
+            "compressed-blobs/gzip/HASH/3",
+            "compressed-blobs/Brotli/HASH/3",
             "compressed-blobs/identity/HASH/3",
         ] {
             refuse(parse_read, name);
@@ -258,7 +253,7 @@ mod tests {
             "uploads/u/HASH/3",
             "uploads/u/v/blobs/HASH/3",
             "uploads/u/blobs/HASH",
-            "uploads/u/compressed-blobs/deflate/HASH/3",
+            "uploads/u/compressed-blobs/lz4/HASH/3",
         ] {
             refuse(parse_write, name);
         }

@@ -5,7 +5,6 @@
 
 use std::borrow::Borrow;
 use std::error::Error;
-use std::io;
 
 use model::{Chain, Digest};
 use prost::Message as _;
@@ -56,15 +55,6 @@ pub(crate) fn store<E: Borrow<StoreError>>(error: E) -> Status {
     of_act(code, "the store", error)
 }
 
-/// The status of compressed data that could not be unpacked into the store: the store's error if it
-/// failed, else the data is malformed.
-pub(crate) fn unpacking(error: io::Error) -> Status {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<StoreError>()) {
-        Some(error) => store(error),
-        None => of_act(Code::InvalidArgument, "unpacking the blob failed", &error),
-    }
-}
-
 /// The status of a blob that is not in the store.
 pub(crate) fn blob_not_found(digest: &Digest) -> Status {
     Status::not_found(format!("blob {digest} ({}) is not here", digest.function()))
@@ -91,6 +81,7 @@ pub(crate) fn to_rpc(outcome: Result<(), Status>) -> RpcStatus {
 mod tests {
     use super::*;
     use model::DigestFunction;
+    use std::io;
 
     fn io_error(errno: i32) -> StoreError {
         let source = io::Error::from_raw_os_error(errno);
@@ -117,7 +108,5 @@ mod tests {
             check(io_error(errno), Code::Internal);
         }
         assert_eq!(store(io_error(5)).message().matches("Input/output error").count(), 1);
-        assert_eq!(unpacking(io::Error::other(io_error(28))).code(), Code::ResourceExhausted);
-        assert_eq!(unpacking(io::Error::other("bad")).code(), Code::InvalidArgument);
     }
 }

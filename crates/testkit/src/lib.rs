@@ -25,6 +25,7 @@
 //! - [`vm`]: the same cases against a VM.
 //! - [`start`]: the same cases against a daemon that an ordinary user starts.
 //! - [`client`]: connections, blobs, actions.
+//! - [`compressor`]: blobs in compressed form.
 //! - [`tree`]: input trees as messages.
 //! - [`action`]: an action, word by word.
 //! - [`run`]: what came of an action.
@@ -36,6 +37,7 @@
 
 pub mod action;
 pub mod client;
+mod compressor;
 pub mod daemon;
 pub mod elf;
 pub mod gate;
@@ -52,6 +54,7 @@ pub mod wait;
 
 pub use action::Action;
 pub use client::Client;
+pub use compressor::Compressor;
 pub use daemon::{Daemon, DaemonBuilder};
 pub use gate::Gate;
 pub use harness::Kit;

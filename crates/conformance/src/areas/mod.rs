@@ -8,6 +8,7 @@ mod byte_stream;
 mod capabilities;
 mod cas;
 mod compression;
+mod deflate_brotli;
 mod digest_functions;
 mod execution;
 mod get_tree;
@@ -33,6 +34,7 @@ pub(crate) const AREAS: &[Area] = &[
     Area { name: "byte_stream", checks: byte_stream::CHECKS },
     Area { name: "digest_functions", checks: digest_functions::CHECKS },
     Area { name: "compression", checks: compression::CHECKS },
+    Area { name: "deflate_brotli", checks: deflate_brotli::CHECKS },
     Area { name: "get_tree", checks: get_tree::CHECKS },
     Area { name: "splitting", checks: splitting::CHECKS },
     Area { name: "action_cache", checks: action_cache::CHECKS },

@@ -1,11 +1,11 @@
 //! The parts of an upload, for `crate::fuzzing`.
 
 use bytes::Bytes;
-use model::Digest;
 use proto::google::bytestream::WriteRequest;
 use store::Store;
 
 use super::{upload_messages, write};
+use crate::resource_name::Resource;
 
 pub(crate) fn upload_messages(
     stream: &[u8],
@@ -14,6 +14,6 @@ pub(crate) fn upload_messages(
     upload_messages::in_pieces(stream, piece_bytes).ok()
 }
 
-pub(crate) fn upload_compressed(store: &Store, digest: Digest, pieces: &[Bytes]) -> bool {
-    write::upload_compressed(store, digest, pieces)
+pub(crate) fn upload_compressed(store: &Store, resource: Resource, pieces: &[Bytes]) -> bool {
+    write::upload_compressed(store, resource, pieces)
 }

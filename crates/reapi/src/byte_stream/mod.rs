@@ -12,7 +12,6 @@ mod piece;
 mod progress;
 mod read;
 mod upload_messages;
-mod window;
 mod write;
 
 use std::convert::Infallible;

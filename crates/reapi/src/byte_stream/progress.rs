@@ -4,7 +4,8 @@
 use proto::google::bytestream::WriteRequest;
 use tonic::{Code, Status};
 
-use crate::resource_name::{Compression, Resource};
+use crate::compression::Compression;
+use crate::resource_name::Resource;
 use crate::status;
 
 /// An error of an upload's message.
@@ -80,7 +81,7 @@ impl Progress {
     pub(crate) fn from(name: String, resource: &Resource, sent_bytes: u64) -> Self {
         let size_bytes = match resource.compression {
             Compression::Identity => Some(resource.digest.size_bytes()),
-            Compression::Zstd => None,
+            Compression::Zstd | Compression::Deflate | Compression::Brotli => None,
         };
         Self { name, size_bytes, sent_bytes, finished: false }
     }

@@ -14,17 +14,11 @@ use tokio_stream::Stream;
 use tonic::{Code, Status};
 
 use super::piece::piece_bytes;
+use crate::compression::{Compression, packing, packing_bytes};
 use crate::grpc::{Chunk, Chunks};
 use crate::memory::{ConnectionQuota, Reservation};
-use crate::resource_name::{self, Compression, Resource};
+use crate::resource_name::{self, Resource};
 use crate::{below, blocking, status};
-
-/// Compression level of downloads: the fastest that still halves object files,
-/// for the network is the machine's own more often than not.
-const ZSTD_LEVEL: i32 = 1;
-
-/// The memory of a compressor of that level, beside its input.
-const ZSTD_STATE_BYTES: u64 = 2 << 20;
 
 /// The one field of `google.bytestream.ReadResponse`.
 const READ_RESPONSE_DATA: u32 = 10;
@@ -93,7 +87,7 @@ fn ahead_bytes(resource: &Resource, piece_bytes: usize) -> u64 {
     let pieces_bytes = 2 * piece_bytes as u64;
     match resource.compression {
         Compression::Identity => resource.digest.size_bytes().min(pieces_bytes),
-        Compression::Zstd => pieces_bytes + ZSTD_STATE_BYTES,
+        packed => pieces_bytes + packing_bytes(packed),
     }
 }
 
@@ -110,7 +104,7 @@ fn range(resource: &Resource, request: &ReadRequest) -> Result<Range<u64>, ReadR
     match (limit, resource.compression) {
         (0, _) => Ok(start..size_bytes),
         (_, Compression::Identity) => Ok(start..size_bytes.min(start.saturating_add(limit))),
-        (_, Compression::Zstd) => Err(ReadRefused::Limit(request.read_limit)),
+        _ => Err(ReadRefused::Limit(request.read_limit)),
     }
 }
 
@@ -173,10 +167,7 @@ impl Source {
         let length = range.end - range.start;
         let (bytes, remaining): (Box<dyn Read + Send>, _) = match resource.compression {
             Compression::Identity => (Box::new(file.take(length)), Some(length)),
-            Compression::Zstd => {
-                let file = BufReader::with_capacity(piece_bytes, file);
-                (Box::new(zstd::stream::read::Encoder::with_buffer(file, ZSTD_LEVEL)?), None)
-            }
+            packed => (packing(packed, BufReader::with_capacity(piece_bytes, file))?, None),
         };
         Ok(Self { bytes, remaining, exhausted: false, piece_bytes, _ahead: ahead })
     }
@@ -238,9 +229,11 @@ mod tests {
     #[test]
     fn a_compressed_read_has_no_limit() {
         let digest = Digest::of(DigestFunction::Sha256, b"0123456789");
-        let resource = Resource { digest, compression: Compression::Zstd };
-        let request = ReadRequest { read_limit: 1, ..Default::default() };
-        assert_eq!(range(&resource, &request), Err(ReadRefused::Limit(1)));
+        for compression in Compression::ANNOUNCED {
+            let resource = Resource { digest, compression };
+            let request = ReadRequest { read_limit: 1, ..Default::default() };
+            assert_eq!(range(&resource, &request), Err(ReadRefused::Limit(1)));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `ByteStream.Write`.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ use super::partial::{Key, PartialUploads, Resumed};
 use super::piece::piece_bytes;
 use super::progress::{Progress, WriteRefused};
 use super::upload_messages::UploadMessages;
-use super::window;
+use crate::compression::{self, Bounded, Compression, Unpacker};
 #[cfg(feature = "fuzzing")]
 use crate::memory::Budget;
 use crate::memory::{ConnectionQuota, Reservation};
-use crate::resource_name::{self, Compression, Resource};
+use crate::resource_name::{self, Resource};
 use crate::{blocking, status};
 
 /// Messages in one piece at most: a client may send single bytes, and each
@@ -57,18 +57,18 @@ pub(super) async fn write(
 fn committed_size(resource: &Resource) -> i64 {
     match resource.compression {
         Compression::Identity => resource.digest.size_bytes() as i64,
-        Compression::Zstd => -1,
+        Compression::Zstd | Compression::Deflate | Compression::Brotli => -1,
     }
 }
 
-/// The most memory that an upload holds: one piece that is taken in, one that
-/// goes to the disk, and what unpacking needs. A larger window than the common one is reserved for when it is known.
+/// The most memory that an upload holds, one piece that is taken in and one that goes to the disk. What unpacking needs
+/// is reserved for when it is known.
 fn held_bytes(resource: &Resource, piece_bytes: usize) -> u64 {
     let size_bytes = resource.digest.size_bytes();
     let pieces_bytes = 2 * piece_bytes as u64;
     match resource.compression {
         Compression::Identity => size_bytes.min(pieces_bytes),
-        Compression::Zstd => pieces_bytes + size_bytes.min(1 << window::COMMON_LOG),
+        Compression::Zstd | Compression::Deflate | Compression::Brotli => pieces_bytes,
     }
 }
 
@@ -297,18 +297,28 @@ struct Sink {
     resource: Resource,
     /// The part that is here from an earlier stream.
     begun: Option<BlobWriter>,
-    /// For a window that is larger than the common one.
+    /// For the memory of an unpacker.
     quota: Arc<ConnectionQuota>,
     form: Option<Form>,
 }
 
 enum Form {
     Identity(Box<BlobWriter>),
-    Zstd {
-        decoder: Box<zstd::stream::write::Decoder<'static, Bounded>>,
-        /// The memory of a window that is larger than the common one.
-        _window: Reservation,
-    },
+    Packed(Box<Unpacker<Bounded<IntoStore>>>),
+}
+
+/// A blob of the store as a sink. An error of the store is inside of the error.
+struct IntoStore(BlobWriter);
+
+impl io::Write for IntoStore {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.0.write(data).map_err(io::Error::other)?;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Sink {
@@ -338,10 +348,7 @@ impl Sink {
     fn into_writer(self) -> Option<BlobWriter> {
         match self.form? {
             Form::Identity(writer) => Some(*writer),
-            Form::Zstd { mut decoder, .. } => {
-                decoder.flush().ok()?;
-                Some(decoder.into_inner().writer)
-            }
+            Form::Packed(unpacker) => Some(unpacker.into_inner().ok()?.into_inner().0),
         }
     }
 }
@@ -359,14 +366,13 @@ impl Form {
         let writer = begun.unwrap_or_else(|| store.cas().writer(digest.function(), Some(digest)));
         Ok(match resource.compression {
             Compression::Identity => Self::Identity(Box::new(writer)),
-            Compression::Zstd => {
-                let log = window::log(start)?;
-                let window = quota.reserve((1 << log) - (1 << window::COMMON_LOG))?;
+            packed => {
                 let remaining = digest.size_bytes().saturating_sub(writer.written());
-                let decoder = zstd::stream::write::Decoder::new(Bounded { writer, remaining });
-                let mut decoder = decoder.map_err(status::unpacking)?;
-                decoder.window_log_max(log).map_err(status::unpacking)?;
-                Self::Zstd { decoder: Box::new(decoder), _window: window }
+                let sink = Bounded::new(IntoStore(writer), remaining);
+                let memory = quota.reservation();
+                let size_bytes = digest.size_bytes();
+                let unpacker = Unpacker::open(packed, start, size_bytes, memory, sink)?;
+                Self::Packed(Box::new(unpacker))
             }
         })
     }
@@ -374,8 +380,8 @@ impl Form {
     fn write(&mut self, data: &[Bytes]) -> Result<(), Status> {
         match self {
             Self::Identity(writer) => writer.write_pieces(data).map_err(status::store),
-            Self::Zstd { decoder, .. } => {
-                data.iter().try_for_each(|data| decoder.write_all(data)).map_err(status::unpacking)
+            Self::Packed(unpacker) => {
+                data.iter().try_for_each(|data| unpacker.write(data)).map_err(compression::failed)
             }
         }
     }
@@ -383,19 +389,17 @@ impl Form {
     fn commit(self) -> Result<(), Status> {
         let writer = match self {
             Self::Identity(writer) => *writer,
-            Self::Zstd { mut decoder, .. } => {
-                decoder.flush().map_err(status::unpacking)?;
-                decoder.into_inner().writer
+            Self::Packed(unpacker) => {
+                unpacker.finish().map_err(compression::failed)?.into_inner().0
             }
         };
         writer.commit().map(|_| ()).map_err(status::store)
     }
 }
 
-/// Writes these pieces of a Zstandard stream as the blob `digest`; returns whether it was stored.
+/// Writes these pieces of a compressed stream as the blob of `resource`; returns whether it was stored.
 #[cfg(feature = "fuzzing")]
-pub(super) fn upload_compressed(store: &Store, digest: model::Digest, pieces: &[Bytes]) -> bool {
-    let resource = Resource { digest, compression: Compression::Zstd };
+pub(super) fn upload_compressed(store: &Store, resource: Resource, pieces: &[Bytes]) -> bool {
     let quota = Budget::of_this_machine().quota();
     let start = pieces.first().map_or(&[][..], |first| first);
     let upload = || {
@@ -404,26 +408,4 @@ pub(super) fn upload_compressed(store: &Store, digest: model::Digest, pieces: &[
         form.commit()
     };
     upload().is_ok()
-}
-
-/// Ends a decompression that goes beyond the size of the resource name: a few
-/// bytes can stand for terabytes.
-struct Bounded {
-    writer: BlobWriter,
-    remaining: u64,
-}
-
-impl io::Write for Bounded {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let left = self.remaining.checked_sub(data.len() as u64);
-        self.remaining = left.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, "more data than the resource name says")
-        })?;
-        self.writer.write(data).map_err(io::Error::other)?;
-        Ok(data.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

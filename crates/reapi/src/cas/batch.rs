@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use model::proto::compressor::Value as Compressor;
 use model::{DigestFunction, DigestFunctions};
 use proto::encoded::reapi::batch_read_blobs_response::Response as BatchReadItem;
 use proto::encoded::reapi::batch_update_blobs_request::Request as BatchUpdateItem;
@@ -19,6 +18,7 @@ use proto::google::rpc::Status as RpcStatus;
 use store::Store;
 use tonic::{Code, Response, Status};
 
+use crate::compression::{Compression, Packer, unpack_whole};
 use crate::memory::Reservation;
 use crate::{below, blocking, request, status};
 
@@ -31,15 +31,6 @@ pub(crate) const MAX_BATCH_TOTAL_SIZE_BYTES: u64 = CLIENT_MESSAGE_BYTES - (64 <<
 
 /// Blobs of one batch that are read: the answer for that many, none of which is here, still fits.
 const MAX_BLOBS_READ: usize = 40_000;
-
-/// Smaller blobs are not worth a compressor's time.
-const MIN_PACKED_BYTES: usize = 1 << 10;
-
-/// The level of compression for blobs that are read: the fastest.
-const ZSTD_LEVEL: i32 = 1;
-
-/// The memory of a compressor of that level.
-const ZSTD_STATE_BYTES: u64 = 2 << 20;
 
 /// Memory for the outcome of one blob: the message, and the text of an error.
 pub(crate) const OUTCOME_BYTES: u64 = 256;
@@ -59,7 +50,7 @@ pub(crate) enum BatchRefused {
     #[error("{0} blobs are over the limit of {MAX_BLOBS_READ} in one BatchReadBlobs")]
     TooMany(usize),
     /// The compressor is not among the announced ones.
-    #[error("compressor {0} is not supported; use IDENTITY or ZSTD")]
+    #[error("compressor {0} is not supported; use IDENTITY, ZSTD, DEFLATE or BROTLI")]
     Compressor(i32),
 }
 
@@ -102,10 +93,10 @@ fn update_one(
     item: &BatchUpdateItem,
 ) -> Result<(), Status> {
     let digest = request::encoded_digest("digest", &item.digest, function)?;
-    let data = match Compressor::try_from(item.compressor) {
-        Ok(Compressor::Identity) => item.data.clone(),
-        Ok(Compressor::Zstd) => unpacked.unpack(&item.data, digest.size_bytes())?,
-        _ => return Err(BatchRefused::Compressor(item.compressor).into()),
+    let data = match Compression::from_proto(item.compressor) {
+        Some(Compression::Identity) => item.data.clone(),
+        Some(packed) => unpacked.unpack(packed, &item.data, digest.size_bytes())?,
+        None => return Err(BatchRefused::Compressor(item.compressor).into()),
     };
     store.cas().put_expected(&digest, &data).map(|_| ()).map_err(status::store)
 }
@@ -119,7 +110,12 @@ struct Unpacked<'a> {
 
 impl Unpacked<'_> {
     /// Unpacks a blob of a known size, which bounds the memory.
-    fn unpack(&mut self, data: &[u8], size_bytes: u64) -> Result<Bytes, Status> {
+    fn unpack(
+        &mut self,
+        compression: Compression,
+        data: &[u8],
+        size_bytes: u64,
+    ) -> Result<Bytes, Status> {
         let (total_bytes, max_bytes) =
             (self.bytes.saturating_add(size_bytes), MAX_BATCH_TOTAL_SIZE_BYTES);
         if total_bytes > max_bytes {
@@ -128,8 +124,7 @@ impl Unpacked<'_> {
         // One is held at a time, but its memory may be given back late.
         self.reservation.grow_by(size_bytes)?;
         self.bytes = total_bytes;
-        let capacity = size_bytes as usize;
-        zstd::bulk::decompress(data, capacity).map(Bytes::from).map_err(status::unpacking)
+        unpack_whole(compression, data, size_bytes, self.reservation.another())
     }
 }
 
@@ -152,9 +147,8 @@ pub(super) async fn read(
     }
     let total_bytes = check_total(message.digests.iter().map(size))?;
     let mut packer = Packer::for_client(&message.acceptable_compressors);
-    let packer_bytes = if packer.is_wanted { ZSTD_STATE_BYTES } else { 0 };
-    reservation
-        .grow_by(total_bytes + packer_bytes + OUTCOME_BYTES * message.digests.len() as u64)?;
+    let outcomes_bytes = OUTCOME_BYTES * message.digests.len() as u64;
+    reservation.grow_by(total_bytes + packer.memory_bytes() + outcomes_bytes)?;
     if store.tier().is_some() {
         let parse = |encoded: &Bytes| request::encoded_digest("digests", encoded, function).ok();
         let blobs: Vec<_> = message.digests.iter().filter_map(parse).collect();
@@ -163,52 +157,23 @@ pub(super) async fn read(
     let responses = blocking::run(move || {
         let mut answer = Answer::for_blobs(message.digests.len());
         let item = |encoded: Bytes| {
-            let read = read_one(&store, function, &encoded);
-            let (data, compressor) = packer.pack(read);
-            let (data, status) = answer.take(data);
+            let (read, compression) = match read_one(&store, function, &encoded) {
+                Ok(blob) => {
+                    let (data, compression) = packer.pack(blob);
+                    (Ok(data), compression)
+                }
+                Err(status) => (Err(status), Compression::Identity),
+            };
+            let (data, status) = answer.take(read);
             // Without data there is nothing that could be compressed.
-            let compressor = if data.is_empty() { Compressor::Identity } else { compressor }.into();
+            let compression = if data.is_empty() { Compression::Identity } else { compression };
+            let compressor = compression.to_proto();
             BatchReadItem { digest: encoded, data, status: Some(status), compressor }
         };
         Ok(message.digests.into_iter().map(item).collect())
     })
     .await?;
     Ok(Response::new(BatchReadBlobsResponse { responses }))
-}
-
-/// Packs blobs for a client that unpacks them.
-struct Packer {
-    is_wanted: bool,
-    /// Made for the first blob that is worth it.
-    compressor: Option<zstd::bulk::Compressor<'static>>,
-}
-
-impl Packer {
-    fn for_client(acceptable: &[i32]) -> Self {
-        Self { is_wanted: acceptable.contains(&Compressor::Zstd.into()), compressor: None }
-    }
-
-    /// The blob in the form in which it goes out: compressed if that makes it smaller.
-    fn pack(&mut self, read: Result<Bytes, Status>) -> (Result<Bytes, Status>, Compressor) {
-        match read {
-            Ok(data) if self.is_wanted && data.len() >= MIN_PACKED_BYTES => {
-                match self.compress(&data).filter(|packed| packed.len() < data.len()) {
-                    Some(packed) => (Ok(packed.into()), Compressor::Zstd),
-                    None => (Ok(data), Compressor::Identity),
-                }
-            }
-            read => (read, Compressor::Identity),
-        }
-    }
-
-    /// `None` without memory for a compressor: the blob goes out as it is.
-    fn compress(&mut self, data: &[u8]) -> Option<Vec<u8>> {
-        let compressor = match &mut self.compressor {
-            Some(compressor) => compressor,
-            none => none.insert(zstd::bulk::Compressor::new(ZSTD_LEVEL).ok()?),
-        };
-        compressor.compress(data).ok()
-    }
 }
 
 /// The room for data and words in an answer that default clients take.
@@ -279,43 +244,12 @@ mod tests {
         let content = vec![0; 3 << 20];
         let packed = zstd::bulk::compress(&content, 1).unwrap();
         let mut unpack = |size_bytes| {
-            let data = unpacked.unpack(&packed, size_bytes);
+            let data = unpacked.unpack(Compression::Zstd, &packed, size_bytes);
             data.map(|data| data.len()).map_err(|status| status.code())
         };
         assert_eq!(unpack(3 << 20), Ok(3 << 20));
         assert_eq!(unpack(3 << 20), Err(Code::InvalidArgument));
         assert_eq!(unpack(u64::MAX), Err(Code::InvalidArgument));
-    }
-
-    #[test]
-    fn blobs_are_packed_for_clients_that_unpack_them() {
-        let pack = |acceptable: &[Compressor], data: Result<Vec<u8>, Status>| {
-            let acceptable: Vec<i32> = acceptable.iter().map(|it| (*it).into()).collect();
-            let (data, compressor) = Packer::for_client(&acceptable).pack(data.map(Bytes::from));
-            (data.map(|data| data.to_vec()).map_err(|status| status.code()), compressor)
-        };
-        let content = vec![7; 100_000];
-        for acceptable in [&[][..], &[Compressor::Identity], &[Compressor::Brotli]] {
-            assert_eq!(
-                pack(acceptable, Ok(content.clone())),
-                (Ok(content.clone()), Compressor::Identity)
-            );
-        }
-        let both = [Compressor::Deflate, Compressor::Zstd];
-        let (packed, compressor) = pack(&both, Ok(content.clone()));
-        let packed = packed.unwrap();
-        assert!(packed.len() < 1000);
-        assert_eq!(compressor, Compressor::Zstd);
-        assert_eq!(zstd::bulk::decompress(&packed, 100_000).unwrap(), content);
-        let short = vec![7; MIN_PACKED_BYTES - 1];
-        assert_eq!(pack(&both, Ok(short.clone())), (Ok(short), Compressor::Identity));
-        let hashes = (0..200_u8)
-            .flat_map(|byte| Digest::of(DigestFunction::Sha512, &[byte]).hex_bytes().to_vec());
-        let hashes: Vec<u8> = hashes.collect();
-        let twice = zstd::bulk::compress(&hashes, 19).unwrap();
-        assert_eq!(pack(&both, Ok(twice.clone())), (Ok(twice), Compressor::Identity));
-        let missing = pack(&both, Err(Status::not_found("")));
-        assert_eq!(missing, (Err(Code::NotFound), Compressor::Identity));
     }
 
     /// The items of an answer for that many blobs, which must fit.

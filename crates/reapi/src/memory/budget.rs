@@ -217,6 +217,11 @@ impl Reservation {
         Self { quota: Arc::clone(&self.quota), bytes: AtomicU64::new(taken) }
     }
 
+    /// A reservation of nothing for the same connection, which can grow.
+    pub(crate) fn another(&self) -> Self {
+        self.quota.reservation()
+    }
+
     /// Reserves that many bytes more.
     pub(crate) fn grow_by(&self, bytes: u64) -> Result<(), Exhausted> {
         if bytes > 0 {

@@ -17,11 +17,11 @@ use crate::status;
 
 /// The window that every decoder must have, as a power of two in bytes (RFC 8878, 3.1.1.1.2). The `zstd` tool
 /// stays within it up to level 19.
-pub(super) const COMMON_LOG: u32 = 23;
+const COMMON_LOG: u32 = 23;
 
 /// The largest window, as a power of two in bytes: that of `zstd --ultra -22`, 128 MiB. Four such uploads
 /// fill the memory that there is for all clients.
-pub(super) const MAX_LOG: u32 = 27;
+const MAX_LOG: u32 = 27;
 
 /// The first bytes of a frame.
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -46,6 +46,11 @@ pub(super) fn log(start: &[u8]) -> Result<u32, WindowTooLarge> {
     let bytes = window_bytes(start).unwrap_or(0);
     let log = bytes.max(1).checked_next_power_of_two().map_or(u64::BITS, u64::ilog2);
     if log > MAX_LOG { Err(WindowTooLarge(bytes)) } else { Ok(log.max(COMMON_LOG)) }
+}
+
+/// The memory of a decoder whose streams have windows of up to that power of two, for a blob of that size.
+pub(super) fn decoder_bytes(log: u32, size_bytes: u64) -> u64 {
+    if log > COMMON_LOG { 1 << log } else { size_bytes.min(1 << COMMON_LOG) }
 }
 
 fn window_bytes(start: &[u8]) -> Option<u64> {
