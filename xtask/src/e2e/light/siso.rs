@@ -41,6 +41,16 @@ pub(super) fn run(place: &Place) -> Result<()> {
         ensure!((ran, cached) == (0, STEPS), "{ran} steps ran, {cached} were hits");
         Ok(format!("{cached} hits, none run"))
     })?;
+    step("the same with messages that are compressed with gzip", || {
+        let compressed = "-reapi_enable_grpc_compression";
+        let (ran, cached) = here.build_from_nothing(&[compressed])?;
+        ensure!((ran, cached) == (0, STEPS), "{ran} steps ran, {cached} were hits");
+        edit(&here.workspace().join("main.cc"), "lines: ", "words: ")?;
+        let (ran, _) = here.build(&[compressed])?;
+        edit(&here.workspace().join("main.cc"), "words: ", "lines: ")?;
+        ensure!(ran == 3, "{ran} steps ran after a change");
+        Ok(format!("{cached} hits, 3 steps after a change"))
+    })?;
     step("a build without the bytes goes on from what only the server has", || {
         let minimum = "-output_local_strategy=minimum";
         here.build_from_nothing(&[minimum])?;
