@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use access::Endpoint;
 use anyhow::ensure;
+use model::InstanceNames;
 
 use crate::cli::ServeArgs;
 use crate::configuration::Configuration;
@@ -55,6 +56,10 @@ pub(crate) fn connect(endpoint: &Endpoint) -> std::io::Result<()> {
 /// operator allows that.
 pub(crate) fn lines(open: &OpenEndpoint, arguments: &ServeArgs) -> String {
     let mut lines = vec![format!("build --remote_executor={}", executor(open))];
+    let instance = arguments.instance_names.as_ref().map_or("", InstanceNames::preferred);
+    if !instance.is_empty() {
+        lines.push(format!("build --remote_instance_name={instance}"));
+    }
     if open.protection != Protection::Plain {
         lines.push("# The CA of the server, unless the system trusts it:".to_owned());
         lines.push("# build --tls_certificate=/path/to/ca.pem".to_owned());
@@ -115,6 +120,9 @@ mod tests {
     #[test]
     fn the_host_rootfs_is_asked_for_only_where_it_is_allowed() {
         let executor = "build --remote_executor=grpc://127.0.0.1:8980";
+        let instance = "build --remote_instance_name=team/a";
+        check(&["--instance-names=team/a,b"], &[executor, instance]);
+        check(&["--instance-names=team/a,"], &[executor]);
         check(&[], &[executor]);
         let host = "build --remote_default_exec_properties=rootfs=host";
         check(&["--allow-host-rootfs"], &[executor, host]);

@@ -9,7 +9,7 @@ use access::{Listen, Right, Rights, SocketMode};
 use clap::{Arg, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use inputroot::StrategyName;
-use model::{ByteSize, DeclaredProperty, DigestFunctions, UnknownProperties};
+use model::{ByteSize, DeclaredProperty, DigestFunctions, InstanceNames, UnknownProperties};
 use store::{Durability, StoreSize};
 
 use crate::client_verbs::ClientCommand;
@@ -156,6 +156,11 @@ pub struct ServeArgs {
     /// of sha256, blake3, sha384, sha512, sha1 and md5
     #[arg(long, value_name = "NAMES", default_value_t)]
     pub digest_functions: DigestFunctions,
+
+    /// Instance names that clients may use, with commas between, an empty one being the default
+    /// instance: `main,team/a` or `main,` [default: all]
+    #[arg(long, value_name = "NAMES")]
+    pub instance_names: Option<InstanceNames>,
 
     /// The disk space that the store may take: bytes such as 500g or 2Ti, or a share of the file
     /// system such as 40% [default: half of what is free at the first start, at most 100g]

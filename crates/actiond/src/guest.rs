@@ -12,6 +12,7 @@ use guest::init::WORKER_ARGUMENT;
 use guest::settings::Settings;
 use guest::transport::{self, Ports};
 use history::Archive;
+use model::InstanceNames;
 use reapi::{Health, Meters, Services};
 use store::Store;
 use tokio::sync::oneshot;
@@ -54,7 +55,10 @@ fn run() -> anyhow::Result<ExitCode> {
     let arguments = arguments(&settings.worker_flags)?;
     logging::start(&arguments.log)?;
     let policy = Policy::same_for_all(Rights::CLIENT).withholding(arguments.withheld());
-    with_worker(&arguments, |started, site| serve(settings, policy, started, site.archive))
+    let instances = arguments.instance_names.clone().unwrap_or_default();
+    with_worker(&arguments, |started, site| {
+        serve(settings, policy, instances, started, site.archive)
+    })
 }
 
 /// The defaults of `serve` with the guest's disks, overridden by the flags that the host sends.
@@ -74,6 +78,7 @@ fn has_runtimes() -> bool {
 async fn serve(
     settings: Settings,
     policy: Policy,
+    instances: InstanceNames,
     Started { store, worker, functions, upstream: _ }: Started,
     archive: Archive,
 ) -> anyhow::Result<ExitCode> {
@@ -88,6 +93,7 @@ async fn serve(
         archive,
         health: health.clone(),
         functions,
+        instances,
         meters: Meters::of_this_machine(),
     };
     // Its host decides who may connect. Nobody there is an operator of the guest.

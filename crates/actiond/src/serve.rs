@@ -311,6 +311,7 @@ async fn serve(
         archive: site.archive.clone(),
         health: health.clone(),
         functions,
+        instances: arguments.instance_names.clone().unwrap_or_default(),
         meters: Meters::of_this_machine(),
     };
     site.metrics

@@ -17,6 +17,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     sha256_comes_first,
     only_what_works_is_announced,
     instances_are_all_the_same,
+    other_instances_than_the_allowed_ones_are_refused,
     a_server_can_keep_results_of_clients_out,
     a_server_can_be_for_reading_only,
     health_is_serving,
@@ -136,6 +137,48 @@ async fn only_what_works_is_announced(kit: Kit) -> Outcome {
 async fn instances_are_all_the_same(kit: Kit) -> Outcome {
     assert_eq!(capabilities(&kit, "").await?, capabilities(&kit, "team/project").await?);
     assert!(capabilities(&kit, "a//b").await.is_err());
+    Ok(())
+}
+
+async fn other_instances_than_the_allowed_ones_are_refused(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().flag("--instance-names=main,team/a").start().await?;
+    for (instance, is_allowed) in
+        [("main", true), ("team/a", true), ("", false), ("team", false), ("main/x", false)]
+    {
+        let client = daemon.client().with_instance(instance);
+        let content = format!("of {instance}");
+        let digest = client.digest(&content);
+        let (upload, download) = (client.upload_name(&digest), client.download_name(&digest));
+        let action = client.bare_action(["./tool"]).executable("tool", elf::exit_with(0));
+        let name = || instance.to_owned();
+        let asked = proto::GetCapabilitiesRequest { instance_name: name() };
+        let request =
+            proto::BatchUpdateBlobsRequest { instance_name: name(), ..Default::default() };
+        let result = proto::GetActionResultRequest {
+            instance_name: name(),
+            action_digest: Some(digest.to_proto()),
+            ..Default::default()
+        };
+        let refusals = [
+            client.capabilities().get_capabilities(asked).await.err(),
+            client.write(&upload, content.as_bytes(), 100).await.err(),
+            client.read(&download, 0, 0).await.err(),
+            client.cas().batch_update_blobs(request).await.err(),
+            client.action_cache().get_action_result(result).await.err(),
+            client.execution().execute(action.request()).await.err(),
+        ];
+        for (call, refusal) in refusals.into_iter().enumerate() {
+            let is_refused = refusal.as_ref().is_some_and(|status| {
+                status.code() == Code::InvalidArgument
+                    && status.message().contains("has no instance")
+            });
+            assert_eq!(is_refused, !is_allowed, "{instance}, call {call}: {refusal:?}");
+        }
+        if is_allowed {
+            assert_eq!(client.get(&digest).await?, content.as_bytes());
+            action.run().await?.succeeded().await?;
+        }
+    }
     Ok(())
 }
 

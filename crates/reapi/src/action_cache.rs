@@ -6,7 +6,7 @@ use std::sync::Arc;
 use access::check_instance;
 use model::foreign_result::{self, ResultRefused};
 use model::proto::{Action, ActionResult, GetActionResultRequest, UpdateActionResultRequest};
-use model::{Digest, DigestFunctions, EncodedResult};
+use model::{Digest, EncodedResult};
 use prost::Message as _;
 use store::Store;
 use tonic::body::Body;
@@ -19,6 +19,7 @@ use crate::grpc::{Call, Encoded, Methods};
 use crate::inline::{MAX_INLINED_BYTES, Wanted};
 use crate::lookups::Lookups;
 use crate::memory::Reservation;
+use crate::offer::Offer;
 use crate::{below, blocking, origin, request, status};
 
 fn lookup_failed(error: &CacheError) -> Status {
@@ -57,17 +58,12 @@ pub(crate) struct ActionCache {
     store: Arc<Store>,
     worker: Worker,
     lookups: Lookups,
-    offered: DigestFunctions,
+    offer: Offer,
 }
 
 impl ActionCache {
-    pub(crate) fn new(
-        store: Arc<Store>,
-        worker: Worker,
-        lookups: Lookups,
-        offered: DigestFunctions,
-    ) -> Self {
-        Self { store, worker, lookups, offered }
+    pub(crate) fn new(store: Arc<Store>, worker: Worker, lookups: Lookups, offer: Offer) -> Self {
+        Self { store, worker, lookups, offer }
     }
 }
 
@@ -99,11 +95,11 @@ impl ActionCache {
         let metadata = origin::encoded(request.metadata());
         let caller = origin::caller(request.extensions(), &metadata);
         let message = request.into_inner();
-        let instance = request::instance_name(&message.instance_name)?;
+        let instance = request::instance_name(&self.offer, &message.instance_name)?;
         let action = request::action(
             message.action_digest.as_ref(),
             message.digest_function,
-            &self.offered,
+            &self.offer.functions,
             self.store.cas(),
         )?;
         let wanted =
@@ -150,11 +146,11 @@ impl ActionCache {
     ) -> Result<Response<ActionResult>, Status> {
         check_instance(request.extensions(), &request.get_ref().instance_name)?;
         let message = request.into_inner();
-        let instance = request::instance_name(&message.instance_name)?;
+        let instance = request::instance_name(&self.offer, &message.instance_name)?;
         let action = request::action(
             message.action_digest.as_ref(),
             message.digest_function,
-            &self.offered,
+            &self.offer.functions,
             self.store.cas(),
         )?;
         let function = action.function();

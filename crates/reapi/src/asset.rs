@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use access::check_instance;
 use asset::{AssetError, Assets, Fields, Kind, Names, NamesError, Record, RecordError, parse_time};
 use bytes::Bytes;
-use model::{Digest, DigestFunction, DigestFunctions, InstanceName};
+use model::{Digest, DigestFunction, InstanceName};
 use proto::build::bazel::remote::asset::v1::{
     FetchBlobRequest, FetchBlobResponse, FetchDirectoryRequest, FetchDirectoryResponse,
     PushBlobRequest, PushBlobResponse, PushDirectoryRequest, PushDirectoryResponse, Qualifier,
@@ -25,6 +25,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::grpc::{Call, Methods};
 use crate::lookups::Lookups;
 use crate::memory::Reservation;
+use crate::offer::Offer;
 use crate::{below, blocking, request, status};
 
 /// The memory for a record with the most references: its entry, its digests, and the list of those that are missing.
@@ -58,7 +59,7 @@ fn asset_failed(error: AssetError) -> Status {
 pub(crate) struct AssetServices {
     pub(crate) store: Arc<Store>,
     pub(crate) lookups: Lookups,
-    pub(crate) offered: DigestFunctions,
+    pub(crate) offer: Offer,
 }
 
 /// The service `Fetch`.
@@ -193,10 +194,10 @@ impl Looking {
         // Unset, any function will do: the answer names that of the digest.
         let function = match function {
             0 => None,
-            asked => Some(request::function_of(&self.services.offered, asked, None)?),
+            asked => Some(request::function_of(&self.services.offer.functions, asked, None)?),
         };
         Ok(Wanted {
-            instance: request::instance_name(instance_name)?,
+            instance: request::instance_name(&self.services.offer, instance_name)?,
             names: Names::parse(self.kind, uris, qualifiers).map_err(bad_names)?,
             oldest: oldest.transpose().map_err(bad_record)?,
             function,
@@ -205,7 +206,7 @@ impl Looking {
 
     /// The first URI whose content is here, all of it.
     async fn find(self, wanted: Wanted) -> Result<Option<Found>, Status> {
-        let AssetServices { store, lookups, offered } = self.services;
+        let AssetServices { store, lookups, offer } = self.services;
         self.reservation.grow_by(RECORD_BYTES)?;
         let Wanted { instance, names, oldest, function } = wanted;
         let keys: Vec<(String, Digest)> =
@@ -222,7 +223,7 @@ impl Looking {
             .await?;
             let is_offered = |record: &Record| {
                 let found = record.digest().function();
-                offered.contains(found) && function.is_none_or(|function| function == found)
+                offer.functions.contains(found) && function.is_none_or(|function| function == found)
             };
             let Some(record) = record.filter(is_offered) else { continue };
             fetch_below(&store, &self.reservation, self.kind, &record, &self.caller).await?;
@@ -317,7 +318,7 @@ impl AssetServices {
     }
 
     fn record(&self, fields: &Fields<'_>, function: i32) -> Result<Record, Status> {
-        let function = request::function_of(&self.offered, function, fields.digest)?;
+        let function = request::function_of(&self.offer.functions, function, fields.digest)?;
         Record::parse(fields, function, SystemTime::now()).map_err(bad_record)
     }
 
@@ -328,7 +329,7 @@ impl AssetServices {
         record: Record,
         reservation: &Reservation,
     ) -> Result<(), Status> {
-        let instance = request::instance_name(instance_name)?;
+        let instance = request::instance_name(&self.offer, instance_name)?;
         reservation.grow_by(RECORD_BYTES)?;
         let _turn = self.lookups.turn().await;
         blocking::run(move || {

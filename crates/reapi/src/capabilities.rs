@@ -10,7 +10,7 @@ use model::proto::{
     GetCapabilitiesRequest, PriorityCapabilities, ServerCapabilities,
     priority_capabilities::PriorityRange, semver::SemVer, symlink_absolute_path_strategy,
 };
-use model::{DigestFunction, DigestFunctions, NodeProperties, SUBTREE_READ_ONLY};
+use model::{DigestFunction, DigestFunctions, InstanceNames, NodeProperties, SUBTREE_READ_ONLY};
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http};
 use tonic::{Request, Response, Status};
@@ -19,12 +19,14 @@ use worker::PRIORITIES;
 use crate::cas::{MAX_BATCH_TOTAL_SIZE_BYTES, fast_cdc_parameters, rep_max_cdc_parameters};
 use crate::compression::Compression;
 use crate::grpc::{Call, Methods};
+use crate::offer::Offer;
 use crate::request;
 
 /// The service.
 #[derive(Clone)]
 pub(crate) struct Capabilities {
     offered: OfferedFunctions,
+    instances: InstanceNames,
     /// Whether somebody may run actions.
     executes: bool,
     /// Whether somebody may upload results.
@@ -41,10 +43,15 @@ pub struct OfferedFunctions {
 }
 
 impl Capabilities {
-    /// The capabilities of a server with those functions and that policy.
-    pub(crate) fn new(offered: OfferedFunctions, policy: &Policy) -> Self {
+    /// The capabilities of a server with those functions and instances, and that policy.
+    pub(crate) fn new(
+        offered: OfferedFunctions,
+        instances: InstanceNames,
+        policy: &Policy,
+    ) -> Self {
         Self {
             offered,
+            instances,
             executes: !policy.withholds(Right::Execute),
             updates_results: !policy.withholds(Right::WriteAc),
         }
@@ -67,7 +74,8 @@ impl Capabilities {
         &self,
         request: &Request<GetCapabilitiesRequest>,
     ) -> Result<Response<ServerCapabilities>, Status> {
-        request::instance_name(&request.get_ref().instance_name)?;
+        let offer = Offer { functions: self.offered.cache, instances: self.instances.clone() };
+        request::instance_name(&offer, &request.get_ref().instance_name)?;
         Ok(Response::new(self.capabilities()))
     }
 

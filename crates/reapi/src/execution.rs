@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use access::check_instance;
-use model::DigestFunctions;
 use model::proto::WaitExecutionRequest;
 use proto::google::longrunning::Operation;
 use store::Store;
@@ -18,6 +17,7 @@ use crate::grpc::{Call, Methods};
 use crate::inline::{MAX_INLINED_BYTES, Wanted};
 use crate::lookups::Lookups;
 use crate::memory::Reservation;
+use crate::offer::Offer;
 use crate::operation::{UnknownOperation, message};
 use crate::operations::check_visible;
 use crate::{below, blocking, origin, request, status};
@@ -56,17 +56,12 @@ pub(crate) struct Execution {
     store: Arc<Store>,
     worker: Worker,
     lookups: Lookups,
-    offered: DigestFunctions,
+    offer: Offer,
 }
 
 impl Execution {
-    pub(crate) fn new(
-        store: Arc<Store>,
-        worker: Worker,
-        lookups: Lookups,
-        offered: DigestFunctions,
-    ) -> Self {
-        Self { store, worker, lookups, offered }
+    pub(crate) fn new(store: Arc<Store>, worker: Worker, lookups: Lookups, offer: Offer) -> Self {
+        Self { store, worker, lookups, offer }
     }
 
     /// Each state of an operation as it comes, the current one at once. Dropping
@@ -125,11 +120,11 @@ impl Execution {
         let origin = Arc::new(origin);
         check_instance(request.extensions(), &request.get_ref().instance_name)?;
         let message = request.into_inner();
-        let instance = request::instance_name(&message.instance_name)?;
+        let instance = request::instance_name(&self.offer, &message.instance_name)?;
         let action = request::action(
             message.action_digest.as_ref(),
             message.digest_function,
-            &self.offered,
+            &self.offer.functions,
             self.store.cas(),
         )?;
         let request = ExecuteRequest {

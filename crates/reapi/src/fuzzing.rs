@@ -1,22 +1,23 @@
 //! Parsers of what clients send beside whole messages, for fuzz targets and nothing else.
 
 use bytes::Bytes;
-use model::{Digest, DigestFunctions};
+use model::Digest;
 use proto::google::bytestream::WriteRequest;
 use store::Store;
 
 use crate::byte_stream::fuzzing as byte_stream;
 use crate::compression::Compression;
+use crate::offer::Offer;
 use crate::resource_name::{self, Resource};
 
 /// The blob of a `ReadRequest`'s resource name, and whether it travels compressed.
 pub fn read_name(name: &str) -> Result<(Digest, bool), String> {
-    shown(resource_name::parse_read(name, &DigestFunctions::default()))
+    shown(resource_name::parse_read(name, &Offer::default()))
 }
 
 /// The blob of a `WriteRequest`'s resource name, and whether it travels compressed.
 pub fn write_name(name: &str) -> Result<(Digest, bool), String> {
-    shown(resource_name::parse_write(name, &DigestFunctions::default()))
+    shown(resource_name::parse_write(name, &Offer::default()))
 }
 
 fn shown(

@@ -31,6 +31,7 @@
 //! - [`memory`]: what clients can make the server hold.
 //! - [`frame`]: the messages of a gRPC stream.
 //! - [`request`], [`resource_name`], `origin`: the fields, names and headers of requests.
+//! - [`offer`]: the digest functions and instances that clients may name.
 //! - [`blocking`]: work that may wait for a disk.
 //! - [`status`]: status codes of other crates' errors. An error of this crate has its code beside
 //!   its type.
@@ -55,6 +56,7 @@ mod internal;
 mod lookups;
 pub mod maintenance;
 mod memory;
+mod offer;
 mod operation;
 mod operation_filter;
 mod operations;

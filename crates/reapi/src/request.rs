@@ -4,12 +4,14 @@
 
 use bytes::Bytes;
 use model::{
-    Digest, DigestError, DigestFunction, DigestFunctions, InstanceName, InstanceNameError, proto,
+    Digest, DigestError, DigestFunction, DigestFunctions, InstanceName, InstanceNameError,
+    NoSuchInstance, proto,
 };
 use prost::Message as _;
 use store::Cas;
 use tonic::{Code, Status};
 
+use crate::offer::Offer;
 use crate::status;
 
 /// An error of a request, found before anything is looked up.
@@ -32,6 +34,9 @@ pub(crate) enum RequestError {
     /// The instance name is invalid.
     #[error(transparent)]
     InstanceName(#[from] InstanceNameError),
+    /// The server does not have that instance. Not NOT_FOUND, which clients of the cache take for a miss.
+    #[error(transparent)]
+    NoSuchInstance(#[from] NoSuchInstance),
 }
 
 impl From<RequestError> for Status {
@@ -142,8 +147,10 @@ fn canonical_parts(encoded: &[u8]) -> Option<(&[u8], u64)> {
 }
 
 /// Reads a request's `instance_name` field.
-pub(crate) fn instance_name(name: &str) -> Result<InstanceName, RequestError> {
-    Ok(InstanceName::parse(name)?)
+pub(crate) fn instance_name(offer: &Offer, name: &str) -> Result<InstanceName, RequestError> {
+    let instance = InstanceName::parse(name)?;
+    offer.instances.check(name)?;
+    Ok(instance)
 }
 
 #[cfg(test)]
@@ -205,8 +212,13 @@ mod tests {
         let status = Status::from(refused);
         assert_eq!(status.code(), Code::InvalidArgument);
         assert_eq!(status.message(), "root_digest: the digest is missing");
-        let status = Status::from(instance_name("blobs").unwrap_err());
+        let status = Status::from(instance_name(&Offer::default(), "blobs").unwrap_err());
         assert_eq!(status.code(), Code::InvalidArgument);
         assert_eq!(status.message().matches("blobs").count(), 1);
+        let offer = Offer { instances: "main".parse().unwrap(), ..Offer::default() };
+        assert_eq!(instance_name(&offer, "main").unwrap().as_str(), "main");
+        let status = Status::from(instance_name(&offer, "other").unwrap_err());
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(status.message().matches("other").count(), 1);
     }
 }

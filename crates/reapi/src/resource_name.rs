@@ -11,10 +11,11 @@
 
 use std::str::Split;
 
-use model::{Digest, DigestError, DigestFunction, DigestFunctions, InstanceName};
+use model::{Digest, DigestError, DigestFunction, InstanceName, NoSuchInstance};
 use tonic::{Code, Status};
 
 use crate::compression::Compression;
+use crate::offer::Offer;
 use crate::status;
 
 /// Longest resource name, in bytes: more than any instance name, UUID, digest and
@@ -40,6 +41,9 @@ pub(crate) enum ResourceNameError {
     /// The hash or size is wrong.
     #[error("in the resource name")]
     Digest(#[from] DigestError),
+    /// The server does not have that instance.
+    #[error("in the resource name")]
+    NoSuchInstance(#[from] NoSuchInstance),
     /// The size is no decimal number.
     #[error("in the resource name: `{0}` is not a size in bytes")]
     Size(String),
@@ -61,43 +65,39 @@ const READ_FORM: &str = "[instance/]blobs/[digest function/]hash/size";
 const WRITE_FORM: &str = "[instance/]uploads/uuid/blobs/[digest function/]hash/size[/metadata]";
 
 /// Reads the name in a `ReadRequest`.
-pub(crate) fn parse_read(
-    name: &str,
-    offered: &DigestFunctions,
-) -> Result<Resource, ResourceNameError> {
+pub(crate) fn parse_read(name: &str, offer: &Offer) -> Result<Resource, ResourceNameError> {
     check_length(name)?;
     let form = ResourceNameError::Form { expected: READ_FORM };
-    let segments = after_instance(name, &["blobs", "compressed-blobs"]);
-    let mut segments = segments.ok_or_else(|| form.clone())?;
-    let resource = blob(&mut segments, &form, offered)?;
+    let named = after_instance(name, &["blobs", "compressed-blobs"]);
+    let (instance, mut segments) = named.ok_or_else(|| form.clone())?;
+    offer.instances.check(instance)?;
+    let resource = blob(&mut segments, &form, offer)?;
     if segments.next().is_some() { Err(form) } else { Ok(resource) }
 }
 
 /// Reads the name in a `WriteRequest` or a `QueryWriteStatusRequest`.
-pub(crate) fn parse_write(
-    name: &str,
-    offered: &DigestFunctions,
-) -> Result<Resource, ResourceNameError> {
+pub(crate) fn parse_write(name: &str, offer: &Offer) -> Result<Resource, ResourceNameError> {
     check_length(name)?;
     let form = ResourceNameError::Form { expected: WRITE_FORM };
-    let segments = after_instance(name, &["uploads"]);
-    let mut segments = segments.ok_or_else(|| form.clone())?;
+    let named = after_instance(name, &["uploads"]);
+    let (instance, mut segments) = named.ok_or_else(|| form.clone())?;
+    offer.instances.check(instance)?;
     let uuid = segments.nth(1).unwrap_or_default();
-    if uuid.is_empty() { Err(form) } else { blob(&mut segments, &form, offered) }
+    if uuid.is_empty() { Err(form) } else { blob(&mut segments, &form, offer) }
 }
 
 fn check_length(name: &str) -> Result<(), ResourceNameError> {
     if name.len() > MAX_NAME_BYTES { Err(ResourceNameError::TooLong) } else { Ok(()) }
 }
 
-/// The segments from the first keyword on, if what is before it is an instance name or nothing.
-fn after_instance<'a>(name: &'a str, keywords: &[&str]) -> Option<Split<'a, char>> {
+/// The instance name, and the segments from the first keyword on, if what is before it is an instance name or nothing.
+fn after_instance<'a>(name: &'a str, keywords: &[&str]) -> Option<(&'a str, Split<'a, char>)> {
     let mut start = 0;
     for segment in name.split('/') {
         if keywords.contains(&segment) {
             let instance = name[..start].strip_suffix('/');
             let is_valid = instance.is_none_or(|it| !it.is_empty() && InstanceName::is_valid(it));
-            return is_valid.then(|| name[start..].split('/'));
+            return is_valid.then(|| (instance.unwrap_or(""), name[start..].split('/')));
         }
         start += segment.len() + 1;
     }
@@ -108,7 +108,7 @@ fn after_instance<'a>(name: &'a str, keywords: &[&str]) -> Option<Split<'a, char
 fn blob<'a>(
     segments: &mut impl Iterator<Item = &'a str>,
     form: &ResourceNameError,
-    offered: &DigestFunctions,
+    offer: &Offer,
 ) -> Result<Resource, ResourceNameError> {
     let mut next = || segments.next().ok_or_else(|| form.clone());
     let compression = match next()? {
@@ -123,8 +123,8 @@ fn blob<'a>(
     }
     let size = next()?;
     let function = match named {
-        Some(function) => offered.read(function.to_proto(), [])?,
-        None => offered.infer(hash.len())?,
+        Some(function) => offer.functions.read(function.to_proto(), [])?,
+        None => offer.functions.infer(hash.len())?,
     };
     Ok(Resource { digest: Digest::parse_hex(function, hash, size_bytes(size)?)?, compression })
 }
@@ -146,6 +146,7 @@ fn size_bytes(text: &str) -> Result<u64, ResourceNameError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::DigestFunctions;
 
     const HASH: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
@@ -154,21 +155,22 @@ mod tests {
         Resource { digest, compression }
     }
 
-    type Parse = fn(&str, &DigestFunctions) -> Result<Resource, ResourceNameError>;
+    type Parse = fn(&str, &Offer) -> Result<Resource, ResourceNameError>;
 
     fn check(parse: Parse, name: &str, good: Resource) {
         let name = name.replace("HASH", HASH);
-        assert_eq!(parse(&name, &DigestFunctions::default()), Ok(good), "{name}");
+        assert_eq!(parse(&name, &Offer::default()), Ok(good), "{name}");
     }
 
     fn refuse(parse: Parse, name: &str) {
         let name = name.replace("HASH", HASH);
-        assert!(parse(&name, &DigestFunctions::default()).is_err(), "{name}");
+        assert!(parse(&name, &Offer::default()).is_err(), "{name}");
     }
 
     #[test]
     fn names_of_every_function() {
-        let all = DigestFunctions::of(DigestFunction::ALL);
+        let offer = |functions| Offer { functions, ..Offer::default() };
+        let all = offer(DigestFunctions::of(DigestFunction::ALL));
         for function in DigestFunction::ALL {
             let digest = Digest::of(function, b"abc");
             let good = Ok(Resource { digest, compression: Compression::Identity });
@@ -177,7 +179,7 @@ mod tests {
             if function.resource_name_segment().is_none() {
                 assert_eq!(parse_read(&format!("a/blobs/{digest}"), &all), good);
                 let others = DigestFunction::ALL.into_iter().filter(|other| *other != function);
-                let others = DigestFunctions::of(others);
+                let others = offer(DigestFunctions::of(others));
                 let refused = parse_read(&format!("blobs/{function}/{digest}"), &others);
                 let not_offered = matches!(
                     refused,
@@ -215,6 +217,23 @@ mod tests {
         check(parse_write, "uploads/u/compressed-blobs/deflate/HASH/3", resource(Sha256, Deflate));
         check(parse_write, "uploads/u/compressed-blobs/brotli/HASH/3", resource(Sha256, Brotli));
         check(parse_write, "uploads/blobs/blobs/HASH/3", resource(Sha256, Identity));
+    }
+
+    #[test]
+    fn names_in_other_instances_are_refused() {
+        let offer = Offer { instances: "main,team/a".parse().unwrap(), ..Offer::default() };
+        let check = |name: &str, is_good: bool| {
+            let name = name.replace("HASH", HASH);
+            let parse = if name.contains("uploads") { parse_write } else { parse_read };
+            let outcome = parse(&name, &offer);
+            let is_refused = matches!(outcome, Err(ResourceNameError::NoSuchInstance(_)));
+            assert_eq!((outcome.is_ok(), is_refused), (is_good, !is_good), "{name}");
+        };
+        check("main/blobs/HASH/3", true);
+        check("team/a/uploads/u/blobs/HASH/3", true);
+        check("blobs/HASH/3", false);
+        check("team/compressed-blobs/zstd/HASH/3", false);
+        check("uploads/u/blobs/HASH/3", false);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use access::{Authorize, Policy};
 use history::Archive;
+use model::InstanceNames;
 use store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_stream::{Stream, StreamExt as _};
@@ -29,6 +30,7 @@ use crate::history::History;
 use crate::internal::InternalCas;
 use crate::lookups::Lookups;
 use crate::memory::{Accounted, Meters, QuotaService};
+use crate::offer::Offer;
 use crate::operations::Operations;
 use crate::reflection;
 use crate::store_maintenance::StoreMaintenance;
@@ -80,6 +82,8 @@ pub struct Services {
     pub health: Health,
     /// The digest functions that clients may use.
     pub functions: OfferedFunctions,
+    /// The instances that clients may use.
+    pub instances: InstanceNames,
     /// The numbers that are counted.
     pub meters: Meters,
 }
@@ -144,7 +148,8 @@ where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
-    let capabilities = Capabilities::new(services.functions, &policy);
+    let instances = services.instances.clone();
+    let capabilities = Capabilities::new(services.functions, instances, &policy);
     let meters = services.meters.clone();
     let quotas = Arc::clone(meters.budget());
     let incoming = incoming.map(move |io| io.map(|io| Accounted::new(io, quotas.quota())));
@@ -172,19 +177,17 @@ where
 }
 
 fn routes(
-    Services { store, worker, archive, health, functions, meters: _ }: Services,
+    Services { store, worker, archive, health, functions, instances, meters: _ }: Services,
     capabilities: Capabilities,
 ) -> Result<Routes, tonic_reflection::server::Error> {
     let lookups = Lookups::new();
+    let cache = Offer { functions: functions.cache, instances: instances.clone() };
+    let actions = Offer { functions: functions.execution, instances };
     let action_cache =
-        ActionCache::new(Arc::clone(&store), worker.clone(), lookups.clone(), functions.cache);
-    let assets = AssetServices {
-        store: Arc::clone(&store),
-        lookups: lookups.clone(),
-        offered: functions.cache,
-    };
-    let execution =
-        Execution::new(Arc::clone(&store), worker.clone(), lookups, functions.execution);
+        ActionCache::new(Arc::clone(&store), worker.clone(), lookups.clone(), cache.clone());
+    let assets =
+        AssetServices { store: Arc::clone(&store), lookups: lookups.clone(), offer: cache.clone() };
+    let execution = Execution::new(Arc::clone(&store), worker.clone(), lookups, actions);
     let mut routes = Routes::builder();
     routes
         .add_service(
@@ -194,8 +197,8 @@ fn routes(
             .max_decoding_message_size(MAX_NAME_MESSAGE_BYTES),
         )
         .add_service(Endpoint(capabilities))
-        .add_service(Endpoint(ContentAddressableStorage::new(Arc::clone(&store), functions.cache)))
-        .add_service(Endpoint(ByteStream::new(Arc::clone(&store), functions.cache)))
+        .add_service(Endpoint(ContentAddressableStorage::new(Arc::clone(&store), cache.clone())))
+        .add_service(Endpoint(ByteStream::new(Arc::clone(&store), cache)))
         .add_service(Endpoint(action_cache))
         .add_service(Endpoint(AssetFetch(assets.clone())))
         .add_service(Endpoint(AssetPush(assets)))

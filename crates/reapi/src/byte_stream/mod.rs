@@ -17,7 +17,6 @@ mod write;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use model::DigestFunctions;
 use proto::google::bytestream::{QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest};
 use store::Store;
 use tonic::body::Body;
@@ -26,6 +25,7 @@ use tonic::{Request, Response, Status};
 
 use crate::blocking;
 use crate::grpc::{Call, Methods};
+use crate::offer::Offer;
 use crate::resource_name;
 use partial::{Key, PartialUploads};
 use upload_messages::UploadMessages;
@@ -35,14 +35,14 @@ use write::Uploads;
 #[derive(Clone)]
 pub(crate) struct ByteStream {
     store: Arc<Store>,
-    offered: DigestFunctions,
+    offer: Offer,
     partial: Arc<PartialUploads>,
 }
 
 impl ByteStream {
-    pub(crate) fn new(store: Arc<Store>, offered: DigestFunctions) -> Self {
+    pub(crate) fn new(store: Arc<Store>, offer: Offer) -> Self {
         let partial = PartialUploads::of(&store);
-        Self { store, offered, partial }
+        Self { store, offer, partial }
     }
 
     /// The size of a blob that came or comes compressed is that of its content, for offsets are told in it.
@@ -54,7 +54,7 @@ impl ByteStream {
         request: QueryWriteStatusRequest,
         principal: String,
     ) -> Result<QueryWriteStatusResponse, Status> {
-        let resource = resource_name::parse_write(&request.resource_name, &self.offered)?;
+        let resource = resource_name::parse_write(&request.resource_name, &self.offer)?;
         let cas = self.store.cas();
         let complete = blocking::presence(&self.store, || cas.contains(&resource.digest));
         // If it is not on the disk yet, the client writes it again and is told when it is.
@@ -75,12 +75,12 @@ impl Methods for ByteStream {
         let (quota, caller) = (call.quota(), call.caller(&self.store));
         match method {
             "Read" => call.chunks(move |request: ReadRequest| {
-                read::read(self.store, quota, self.offered, caller, request)
+                read::read(self.store, quota, self.offer, caller, request)
             }),
             "Write" => {
                 let principal = call.principal();
-                let Self { store, offered, partial } = self;
-                let uploads = Uploads { store, quota, offered, partial, principal };
+                let Self { store, offer, partial } = self;
+                let uploads = Uploads { store, quota, offer, partial, principal };
                 call.raw(move |body| write::write(uploads, UploadMessages::new(body)))
             }
             "QueryWriteStatus" => {

@@ -6,7 +6,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use model::DigestFunctions;
 use proto::google::bytestream::ReadRequest;
 use store::Store;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -17,6 +16,7 @@ use super::piece::piece_bytes;
 use crate::compression::{Compression, packing, packing_bytes};
 use crate::grpc::{Chunk, Chunks};
 use crate::memory::{ConnectionQuota, Reservation};
+use crate::offer::Offer;
 use crate::resource_name::{self, Resource};
 use crate::{below, blocking, status};
 
@@ -59,11 +59,11 @@ fn read_failed(error: io::Error) -> Status {
 pub(super) async fn read(
     store: Arc<Store>,
     quota: Arc<ConnectionQuota>,
-    offered: DigestFunctions,
+    offer: Offer,
     caller: Bytes,
     request: ReadRequest,
 ) -> Result<Chunks<impl Stream<Item = Result<Chunk, Status>> + Send>, Status> {
-    let resource = resource_name::parse_read(&request.resource_name, &offered)?;
+    let resource = resource_name::parse_read(&request.resource_name, &offer)?;
     let range = range(&resource, &request)?;
     below::fetch(&store, &quota.reservation(), [resource.digest], caller).await?;
     let piece_bytes = piece_bytes(&quota);

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use model::DigestFunctions;
 use proto::google::bytestream::WriteResponse;
 use store::{BlobWriter, Store};
 use tokio::runtime::Handle;
@@ -21,6 +20,7 @@ use crate::compression::{self, Bounded, Compression, Unpacker};
 #[cfg(feature = "fuzzing")]
 use crate::memory::Budget;
 use crate::memory::{ConnectionQuota, Reservation};
+use crate::offer::Offer;
 use crate::resource_name::{self, Resource};
 use crate::{blocking, status};
 
@@ -35,7 +35,7 @@ const LINGER: Duration = Duration::from_secs(10);
 pub(super) struct Uploads {
     pub(super) store: Arc<Store>,
     pub(super) quota: Arc<ConnectionQuota>,
-    pub(super) offered: DigestFunctions,
+    pub(super) offer: Offer,
     /// The uploads that broke off.
     pub(super) partial: Arc<PartialUploads>,
     /// The caller.
@@ -75,7 +75,7 @@ fn held_bytes(resource: &Resource, piece_bytes: usize) -> u64 {
 impl Uploads {
     async fn receive(self, messages: &mut UploadMessages) -> Result<i64, Status> {
         let mut message = messages.message().await?.ok_or(WriteRefused::Empty)?;
-        let resource = resource_name::parse_write(&message.resource_name, &self.offered)?;
+        let resource = resource_name::parse_write(&message.resource_name, &self.offer)?;
         if blocking::presence(&self.store, || self.store.cas().contains(&resource.digest)) {
             blocking::make_durable(&self.store).await?;
             return Ok(committed_size(&resource));

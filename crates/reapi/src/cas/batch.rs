@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use model::{DigestFunction, DigestFunctions};
+use model::DigestFunction;
 use proto::encoded::reapi::batch_read_blobs_response::Response as BatchReadItem;
 use proto::encoded::reapi::batch_update_blobs_request::Request as BatchUpdateItem;
 use proto::encoded::reapi::batch_update_blobs_response::Response as BatchUpdateOutcome;
@@ -20,6 +20,7 @@ use tonic::{Code, Response, Status};
 
 use crate::compression::{Compression, Packer, unpack_whole};
 use crate::memory::Reservation;
+use crate::offer::Offer;
 use crate::{below, blocking, request, status};
 
 /// The message that gRPC clients take by default, in bytes.
@@ -64,12 +65,12 @@ impl From<BatchRefused> for Status {
 pub(super) async fn update(
     store: Arc<Store>,
     reservation: Arc<Reservation>,
-    offered: DigestFunctions,
+    offer: Offer,
     message: BatchUpdateBlobsRequest,
 ) -> Result<Response<BatchUpdateBlobsResponse>, Status> {
-    request::instance_name(&message.instance_name)?;
+    request::instance_name(&offer, &message.instance_name)?;
     let digests = message.requests.iter().map(|item| &item.digest);
-    let function = request::function(&offered, message.digest_function, digests)?;
+    let function = request::function(&offer.functions, message.digest_function, digests)?;
     check_total(message.requests.iter().map(|item| item.data.len() as u64))?;
     reservation.grow_by(OUTCOME_BYTES * message.requests.len() as u64)?;
     let responses = blocking::run(move || {
@@ -132,12 +133,12 @@ impl Unpacked<'_> {
 pub(super) async fn read(
     store: Arc<Store>,
     reservation: Arc<Reservation>,
-    offered: DigestFunctions,
+    offer: Offer,
     caller: Bytes,
     message: BatchReadBlobsRequest,
 ) -> Result<Response<BatchReadBlobsResponse>, Status> {
-    request::instance_name(&message.instance_name)?;
-    let function = request::function(&offered, message.digest_function, &message.digests)?;
+    request::instance_name(&offer, &message.instance_name)?;
+    let function = request::function(&offer.functions, message.digest_function, &message.digests)?;
     let size = |encoded: &Bytes| {
         request::encoded_digest("digests", encoded, function)
             .map_or(0, |digest| digest.size_bytes())

@@ -1,12 +1,13 @@
 //! `FindMissingBlobs`.
 
 use bytes::Bytes;
-use model::{DigestFunction, DigestFunctions};
+use model::DigestFunction;
 use proto::encoded::reapi::{FindMissingBlobsRequest, FindMissingBlobsResponse};
 use store::Store;
 use tonic::{Response, Status};
 
 use crate::memory::Reservation;
+use crate::offer::Offer;
 use crate::request::RequestError;
 use crate::{below, blocking, request};
 
@@ -17,13 +18,14 @@ use crate::{below, blocking, request};
 /// Fetches blobs that only a tier below the store has, before it answers.
 pub(super) async fn find_missing_blobs(
     store: &Store,
-    offered: &DigestFunctions,
+    offer: &Offer,
     reservation: &Reservation,
     caller: Bytes,
     message: FindMissingBlobsRequest,
 ) -> Result<Response<FindMissingBlobsResponse>, Status> {
-    request::instance_name(&message.instance_name)?;
-    let function = request::function(offered, message.digest_function, &message.blob_digests)?;
+    request::instance_name(offer, &message.instance_name)?;
+    let function =
+        request::function(&offer.functions, message.digest_function, &message.blob_digests)?;
     let mut digests = message.blob_digests;
     blocking::presence(store, || retain_missing(store, &mut digests, function))?;
     if store.tier().is_some() && !digests.is_empty() {

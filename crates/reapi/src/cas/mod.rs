@@ -12,7 +12,6 @@ pub(crate) use chunking::{fast_cdc_parameters, rep_max_cdc_parameters};
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use model::DigestFunctions;
 use store::Store;
 use tonic::Request;
 use tonic::body::Body;
@@ -20,17 +19,18 @@ use tonic::codegen::{BoxFuture, http};
 
 use crate::blocking;
 use crate::grpc::{Call, Methods};
+use crate::offer::Offer;
 
 /// The service.
 #[derive(Clone)]
 pub(crate) struct ContentAddressableStorage {
     store: Arc<Store>,
-    offered: DigestFunctions,
+    offer: Offer,
 }
 
 impl ContentAddressableStorage {
-    pub(crate) fn new(store: Arc<Store>, offered: DigestFunctions) -> Self {
-        Self { store, offered }
+    pub(crate) fn new(store: Arc<Store>, offer: Offer) -> Self {
+        Self { store, offer }
     }
 }
 
@@ -38,22 +38,18 @@ impl Methods for ContentAddressableStorage {
     const NAME: &'static str = "build.bazel.remote.execution.v2.ContentAddressableStorage";
 
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
-        let Self { store, offered } = self;
+        let Self { store, offer } = self;
         let (quota, reservation, caller) = (call.quota(), call.reservation(), call.caller(&store));
         match method {
             "FindMissingBlobs" => call.unary(move |request: Request<_>| {
                 let (store, reservation) = (Arc::clone(&store), Arc::clone(&reservation));
+                let offer = offer.clone();
                 let caller = caller.clone();
                 async move {
                     let message = request.into_inner();
-                    let missing = missing::find_missing_blobs(
-                        &store,
-                        &offered,
-                        &reservation,
-                        caller,
-                        message,
-                    )
-                    .await?;
+                    let missing =
+                        missing::find_missing_blobs(&store, &offer, &reservation, caller, message)
+                            .await?;
                     // Afterwards: what was found may have been stored just then.
                     blocking::make_durable(&store).await?;
                     Ok(missing)
@@ -61,33 +57,33 @@ impl Methods for ContentAddressableStorage {
             }),
             "BatchUpdateBlobs" => call.unary(move |request: Request<_>| {
                 let (store, reservation) = (Arc::clone(&store), Arc::clone(&reservation));
-                batch::update(store, reservation, offered, request.into_inner())
+                let offer = offer.clone();
+                batch::update(store, reservation, offer, request.into_inner())
             }),
             "BatchReadBlobs" => call.unary(move |request: Request<_>| {
                 let (store, reservation) = (Arc::clone(&store), Arc::clone(&reservation));
-                batch::read(store, reservation, offered, caller.clone(), request.into_inner())
+                let offer = offer.clone();
+                batch::read(store, reservation, offer, caller.clone(), request.into_inner())
             }),
             "SplitBlob" => call.unary(move |request: Request<_>| {
                 let (store, reservation) = (Arc::clone(&store), Arc::clone(&reservation));
-                split::split(store, reservation, offered, request.into_inner())
+                let offer = offer.clone();
+                split::split(store, reservation, offer, request.into_inner())
             }),
             "SpliceBlob" => call.unary(move |request: Request<_>| {
                 let (store, reservation) = (Arc::clone(&store), Arc::clone(&reservation));
+                let offer = offer.clone();
                 async move {
-                    let spliced = split::splice(
-                        Arc::clone(&store),
-                        reservation,
-                        offered,
-                        request.into_inner(),
-                    );
+                    let spliced =
+                        split::splice(Arc::clone(&store), reservation, offer, request.into_inner());
                     let spliced = spliced.await?;
                     blocking::make_durable(&store).await?;
                     Ok(spliced)
                 }
             }),
             "GetTree" => call.server_streaming(move |request: Request<_>| {
-                let (store, quota) = (Arc::clone(&store), Arc::clone(&quota));
-                tree::get_tree(store, quota, offered, caller.clone(), request.into_inner())
+                let (store, quota, offer) = (Arc::clone(&store), Arc::clone(&quota), offer.clone());
+                tree::get_tree(store, quota, offer, caller.clone(), request.into_inner())
             }),
             _ => call.unimplemented(),
         }

@@ -8,14 +8,15 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use model::Digest;
 use model::proto::{SpliceBlobRequest, SpliceBlobResponse, SplitBlobRequest, SplitBlobResponse};
-use model::{Digest, DigestFunctions};
 use store::{Cas, Store};
 use tonic::{Code, Response, Status};
 
 use super::chunking::{self, SPLIT_BYTES};
 use crate::blocking::Caller;
 use crate::memory::Reservation;
+use crate::offer::Offer;
 use crate::{blocking, request, status};
 
 /// The chunks of one answer at most: with 64 bytes of hash each the answer still fits into the 4 MiB that
@@ -94,12 +95,12 @@ fn read_failed(error: &io::Error) -> Status {
 pub(super) async fn split(
     store: Arc<Store>,
     reservation: Arc<Reservation>,
-    offered: DigestFunctions,
+    offer: Offer,
     message: SplitBlobRequest,
 ) -> Result<Response<SplitBlobResponse>, Status> {
-    request::instance_name(&message.instance_name)?;
+    request::instance_name(&offer, &message.instance_name)?;
     let digest = message.blob_digest.as_ref();
-    let function = request::function_of(&offered, message.digest_function, digest)?;
+    let function = request::function_of(&offer.functions, message.digest_function, digest)?;
     let blob = request::digest("blob_digest", digest, function)?;
     let chunking = chunking::chosen(message.chunking_function);
     let whole = blob.size_bytes() < chunking::whole_below_bytes(chunking);
@@ -149,12 +150,12 @@ fn store_chunks(
 pub(super) async fn splice(
     store: Arc<Store>,
     reservation: Arc<Reservation>,
-    offered: DigestFunctions,
+    offer: Offer,
     message: SpliceBlobRequest,
 ) -> Result<Response<SpliceBlobResponse>, Status> {
-    request::instance_name(&message.instance_name)?;
+    request::instance_name(&offer, &message.instance_name)?;
     let digest = message.blob_digest.as_ref();
-    let function = request::function_of(&offered, message.digest_function, digest)?;
+    let function = request::function_of(&offer.functions, message.digest_function, digest)?;
     let blob = request::digest("blob_digest", digest, function)?;
     let chunk = |it| request::digest("chunk_digests", Some(it), function);
     reservation.grow_by(size_of::<Digest>() as u64 * message.chunk_digests.len() as u64)?;

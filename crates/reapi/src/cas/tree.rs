@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use model::proto::GetTreeRequest;
-use model::{Digest, DigestFunctions, Directory, DirectoryError, Entry};
+use model::{Digest, Directory, DirectoryError, Entry};
 use proto::encoded::reapi::GetTreeResponse;
 use store::Store;
 use tokio_stream::Stream;
 use tonic::{Code, Response, Status};
 
 use crate::memory::{ConnectionQuota, Reservation};
+use crate::offer::Offer;
 use crate::{below, blocking, request, status};
 
 /// Data of one message: a quarter of what gRPC clients take by default. A larger Directory has a
@@ -64,13 +65,13 @@ impl From<TreeRefused> for Status {
 pub(super) async fn get_tree(
     store: Arc<Store>,
     quota: Arc<ConnectionQuota>,
-    offered: DigestFunctions,
+    offer: Offer,
     caller: Bytes,
     message: GetTreeRequest,
 ) -> Result<Response<impl Stream<Item = Result<GetTreeResponse, Status>> + Send>, Status> {
-    request::instance_name(&message.instance_name)?;
+    request::instance_name(&offer, &message.instance_name)?;
     let digest = message.root_digest.as_ref();
-    let function = request::function_of(&offered, message.digest_function, digest)?;
+    let function = request::function_of(&offer.functions, message.digest_function, digest)?;
     let root = request::digest("root_digest", digest, function)?;
     below::fetch_directories(&store, &quota.reservation(), root, &caller).await?;
     if !blocking::presence(&store, || store.cas().contains(&root)) {

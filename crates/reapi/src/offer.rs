@@ -1,0 +1,10 @@
+//! What clients may name: digest functions and instances.
+
+use model::{DigestFunctions, InstanceNames};
+
+/// The digest functions and instances of a service. A clone shares the list of instances.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Offer {
+    pub(crate) functions: DigestFunctions,
+    pub(crate) instances: InstanceNames,
+}
