@@ -5,6 +5,7 @@
 //! is smaller than the largest chunk is one chunk, itself: the API has clients do the same.
 
 use std::io::{self, Read};
+use std::ops::RangeInclusive;
 
 use fastcdc::v2020::{Normalization, StreamCDC};
 use model::proto::chunking_function::Value as Chunking;
@@ -58,13 +59,15 @@ pub(super) fn whole_below_bytes(chunking: Chunking) -> u64 {
     }
 }
 
-/// The number of chunks that a blob of that size has at most.
-pub(super) fn chunks_max(chunking: Chunking, size_bytes: u64) -> u64 {
-    let smallest = match chunking {
-        Chunking::RepMaxCdc => REP_MAX_MIN_BYTES,
-        Chunking::Unknown | Chunking::FastCdc2020 => FAST_CDC_AVERAGE_BYTES / 4,
+/// The numbers of chunks that a blob of that size can have.
+pub(super) fn chunks(chunking: Chunking, size_bytes: u64) -> RangeInclusive<u64> {
+    let (smallest, largest) = match chunking {
+        Chunking::RepMaxCdc => (REP_MAX_MIN_BYTES, 2 * REP_MAX_MIN_BYTES - 1),
+        Chunking::Unknown | Chunking::FastCdc2020 => {
+            (FAST_CDC_AVERAGE_BYTES / 4, FAST_CDC_AVERAGE_BYTES * 4)
+        }
     };
-    size_bytes.div_ceil(smallest as u64)
+    size_bytes.div_ceil(largest as u64)..=size_bytes.div_ceil(smallest as u64)
 }
 
 /// Calls with each chunk of a blob, in order.
@@ -266,7 +269,8 @@ mod tests {
             for content in [noise(9 << 20, 7), vec![0; 7 << 20], noise(3 << 20, 3)] {
                 let found = chunks(chunking, &content);
                 assert!(found.concat() == content, "{chunking:?}");
-                assert!(found.len() as u64 <= chunks_max(chunking, content.len() as u64));
+                let possible = super::chunks(chunking, content.len() as u64);
+                assert!(possible.contains(&(found.len() as u64)), "{possible:?}");
                 let (last, rest) = found.split_last().unwrap();
                 assert!(last.len() <= largest);
                 assert!(rest.iter().all(|chunk| (smallest..=largest).contains(&chunk.len())));

@@ -8,8 +8,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use model::Digest;
+use model::proto::chunking_function::Value as Chunking;
 use model::proto::{SpliceBlobRequest, SpliceBlobResponse, SplitBlobRequest, SplitBlobResponse};
+use model::{Digest, DigestFunction};
+use prost::Message as _;
 use store::{Cas, Store};
 use tonic::{Code, Response, Status};
 
@@ -19,9 +21,9 @@ use crate::memory::Reservation;
 use crate::offer::Offer;
 use crate::{blocking, request, status};
 
-/// The chunks of one answer at most: with 64 bytes of hash each the answer still fits into the 4 MiB that
-/// gRPC clients take by default.
-const MAX_CHUNKS: u64 = 28_000;
+/// The digests of one answer at most, in bytes: with the chunking function they fit into the 4 MiB that gRPC clients
+/// take by default.
+const MAX_DIGESTS_BYTES: usize = (4 << 20) - 16;
 
 /// The memory for the digest of a chunk in bytes: its message, and its encoded form.
 const CHUNK_MEMORY_BYTES: u64 = 400;
@@ -33,7 +35,7 @@ const PIECE_BYTES: usize = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SplitRefused {
     /// The list of chunks would not fit into an answer.
-    #[error("blob {digest} may have more than {MAX_CHUNKS} chunks; read it as a whole")]
+    #[error("the chunks of blob {digest} are more than one answer names; read it as a whole")]
     TooLarge {
         /// The blob.
         digest: Digest,
@@ -104,16 +106,18 @@ pub(super) async fn split(
     let blob = request::digest("blob_digest", digest, function)?;
     let chunking = chunking::chosen(message.chunking_function);
     let whole = blob.size_bytes() < chunking::whole_below_bytes(chunking);
-    let chunks = chunking::chunks_max(chunking, blob.size_bytes());
+    let chunks = chunking::chunks(chunking, blob.size_bytes());
+    let room = ChunkDigests::longest(function);
     if !whole {
-        reservation.grow_by(SPLIT_BYTES + CHUNK_MEMORY_BYTES * chunks.min(MAX_CHUNKS))?;
+        reservation.grow_by(SPLIT_BYTES + CHUNK_MEMORY_BYTES * room.min(*chunks.end()))?;
     }
     let chunk_digests = blocking::run_for_caller(move |caller| {
         let cas = store.cas();
         let file = cas.open(&blob).map_err(status::store)?;
         let file = file.ok_or_else(|| status::blob_not_found(&blob))?;
-        match (whole, chunks > MAX_CHUNKS) {
+        match (whole, *chunks.start() > room) {
             (true, _) => Ok(vec![blob.to_proto()]),
+            // However it is split: nothing is stored in vain.
             (false, true) => Err(SplitRefused::TooLarge { digest: blob }.into()),
             (false, false) => store_chunks(cas, file, chunking, &blob, caller),
         }
@@ -128,22 +132,55 @@ pub(super) async fn split(
 fn store_chunks(
     cas: &Cas,
     file: File,
-    chunking: model::proto::chunking_function::Value,
+    chunking: Chunking,
     blob: &Digest,
     caller: &Caller,
 ) -> Result<Vec<model::proto::Digest>, Status> {
-    let mut digests = Vec::new();
+    let mut digests = ChunkDigests::of(blob);
     let visit = |chunk: &[u8]| -> Result<(), Failed> {
         if caller.is_gone() {
             return Err(SplitRefused::ClientGone.into());
         }
         let stored = cas.put(blob.function(), chunk);
         let digest = stored.map_err(|error| Failed(status::store(error)))?;
-        digests.push(digest.to_proto());
-        Ok(())
+        Ok(digests.push(&digest)?)
     };
     chunking::each_chunk(chunking, file, visit).map_err(|Failed(status)| status)?;
-    Ok(digests)
+    Ok(digests.list)
+}
+
+/// The digests of the chunks of a blob, as many as an answer has room for.
+///
+/// How many chunks a blob has is only known once it is split: 512 KiB are the average, and four times as many or a quarter
+/// of them is possible.
+struct ChunkDigests {
+    blob: Digest,
+    list: Vec<model::proto::Digest>,
+    /// The room that is left in the answer.
+    room_bytes: usize,
+}
+
+impl ChunkDigests {
+    fn of(blob: &Digest) -> Self {
+        Self { blob: *blob, list: Vec::new(), room_bytes: MAX_DIGESTS_BYTES }
+    }
+
+    /// No list of digests by that function is longer.
+    fn longest(function: DigestFunction) -> u64 {
+        // Keys and lengths of the message and of the hash, and key and value of the size, take a byte each at least.
+        let shortest_bytes = 2 * function.hash_bytes() + 6;
+        (MAX_DIGESTS_BYTES / shortest_bytes) as u64
+    }
+
+    fn push(&mut self, chunk: &Digest) -> Result<(), SplitRefused> {
+        let digest = chunk.to_proto();
+        let message_bytes = digest.encoded_len();
+        let bytes = 1 + prost::length_delimiter_len(message_bytes) + message_bytes;
+        let room_bytes = self.room_bytes.checked_sub(bytes);
+        self.room_bytes = room_bytes.ok_or(SplitRefused::TooLarge { digest: self.blob })?;
+        self.list.push(digest);
+        Ok(())
+    }
 }
 
 /// Makes a blob of chunks that are in the store, if it is what its digest says.
@@ -211,15 +248,32 @@ fn splice_chunks(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::DigestFunction;
-    use prost::Message as _;
 
     #[test]
     fn the_longest_list_of_chunks_fits_default_clients() {
-        let digest = Digest::of(DigestFunction::Sha512, &[0; 300_000]).to_proto();
-        let chunk_digests = vec![digest; MAX_CHUNKS as usize];
-        let answer = SplitBlobResponse { chunk_digests, chunking_function: 1 };
-        assert!(answer.encoded_len() < 4 << 20, "{}", answer.encoded_len());
+        for function in DigestFunction::ALL {
+            let blob = Digest::of(function, b"blob");
+            let chunk = Digest::of(function, &[0; 300_000]);
+            let mut digests = ChunkDigests::of(&blob);
+            while digests.push(&chunk).is_ok() {}
+            assert_eq!(digests.push(&chunk), Err(SplitRefused::TooLarge { digest: blob }));
+            assert!(digests.list.len() as u64 <= ChunkDigests::longest(function), "{function}");
+            let chunk_digests = digests.list;
+            let answer = SplitBlobResponse { chunk_digests, chunking_function: 1 };
+            let room = (4 << 20) - answer.encoded_len();
+            assert!(room < 200, "{function}: {room} bytes are left");
+        }
+    }
+
+    /// Blobs of 25 GiB have about 51,000 chunks of 72 bytes each.
+    #[test]
+    fn lists_have_room_for_blobs_of_many_gib() {
+        let longest = ChunkDigests::longest(DigestFunction::Sha256);
+        assert!((51_200..60_000).contains(&longest), "{longest}");
+        let chunks = chunking::chunks(Chunking::FastCdc2020, 25 << 30);
+        assert!(chunks.contains(&51_200) && *chunks.start() < longest, "{chunks:?}");
+        let chunks = chunking::chunks(Chunking::FastCdc2020, 200 << 30);
+        assert!(*chunks.start() > longest, "{chunks:?}");
     }
 
     #[test]
