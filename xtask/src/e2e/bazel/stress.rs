@@ -38,7 +38,8 @@ fn steps(server: &mut Daemon, bazel: &mut Bazel, in_vm: bool) -> Result<()> {
     let sentence = format!("the {who} is killed amid a build and restarted, and the build goes on");
     let mut before_kill = 0;
     step(&sentence, || {
-        bazel.start_build(&["//:stress_all"])?;
+        // Bazel tries 5 times by default, within three seconds. A busy machine takes longer to start a server.
+        bazel.start_build(&["//:stress_all", "--remote_retries=20"])?;
         let before = server.wait_for_executions(3)?;
         if in_vm {
             server.kill_vmm()?;
