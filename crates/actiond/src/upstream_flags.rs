@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use store::Store;
-use upstream::{Address, Config, Counts, Entries, Headers, Security, Stats, Upstream, Writes};
+use upstream::{Config, Counts, Entries, Headers, Place, Security, Stats, Upstream, Writes};
 use web::{Reading, ReadingKind};
 
 use crate::span::Span;
@@ -14,15 +14,16 @@ use crate::span::Span;
 /// Flags about the upstream.
 #[derive(Debug, Clone, clap::Args)]
 pub struct UpstreamArgs {
-    /// Fetch blobs that are not in the store from this cache of the Remote Execution API:
-    /// grpc://HOST:PORT/INSTANCE or grpcs://HOST:PORT/INSTANCE, the instance being optional
+    /// Fetch blobs that are not in the store from this cache of the Remote Execution API,
+    /// grpc://HOST:PORT/INSTANCE or grpcs://HOST:PORT/INSTANCE, or from these objects, file:///PATH,
+    /// s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX; instance and prefix are optional
     #[arg(long, value_name = "ADDRESS")]
-    pub upstream_cas: Option<Address>,
+    pub upstream_cas: Option<Place>,
 
     /// Fetch cached results, and all that they name, from this one, and copy new results to it;
     /// often the address of --upstream-cas
     #[arg(long, value_name = "ADDRESS", requires = "upstream_cas")]
-    pub upstream_ac: Option<Address>,
+    pub upstream_ac: Option<Place>,
 
     /// When new results are copied: behind, after the client's answer and also after a restart;
     /// through, before it; or off
@@ -34,7 +35,8 @@ pub struct UpstreamArgs {
     #[arg(long, value_name = "FILE", requires = "upstream_cas")]
     pub upstream_header_file: Option<PathBuf>,
 
-    /// Certificates of the CAs of a grpcs:// upstream in PEM [default: those of the system]
+    /// Certificates of the CAs of an upstream in PEM: alone for grpcs://, beside those of the system
+    /// for objects [default: those of the system]
     #[arg(long, value_name = "FILE", requires = "upstream_cas")]
     pub upstream_ca: Option<PathBuf>,
 
@@ -59,6 +61,18 @@ impl UpstreamArgs {
     /// When the file of headers can't be used.
     pub(crate) fn config(&self) -> anyhow::Result<Option<Config>> {
         let Some(cas) = self.upstream_cas.clone() else { return Ok(None) };
+        let places = [Some(&cas), self.upstream_ac.as_ref()];
+        if !places.into_iter().flatten().any(|place| place.server().is_some()) {
+            for (flag, given) in [
+                ("--upstream-header-file", &self.upstream_header_file),
+                ("--upstream-cert", &self.upstream_cert),
+            ] {
+                ensure!(
+                    given.is_none(),
+                    "{flag} is for grpc:// and grpcs:// addresses: what {cas} asks for comes from the environment"
+                );
+            }
+        }
         let headers = self.upstream_header_file.as_deref().map(Headers::read).transpose();
         let headers = headers.context("--upstream-header-file")?.unwrap_or_default();
         ensure!(
@@ -207,6 +221,25 @@ mod tests {
         assert!(parsed(&[cas, "--upstream-timeout=0s"]).unwrap().config().is_err());
         let refused = parsed(&["--upstream-cas=grpc://user:password@c:1"]).unwrap_err();
         assert!(refused.contains("--upstream-header-file"), "{refused}");
+    }
+
+    #[test]
+    fn flags_of_servers_are_refused_for_objects() {
+        let bucket = "--upstream-cas=s3://bucket/prefix";
+        let config = parsed(&[bucket]).unwrap().config().unwrap().unwrap();
+        assert_eq!(config.cas.to_string(), "s3://bucket/prefix");
+        for flags in [
+            &["--upstream-header-file=h"][..],
+            &["--upstream-cert=c.pem", "--upstream-key=k.pem"][..],
+        ] {
+            let refused = parsed(&[&[bucket], flags].concat()).unwrap().config();
+            let refused = format!("{:#}", refused.unwrap_err());
+            assert!(refused.contains("from the environment"), "{refused}");
+        }
+        let both = [bucket, "--upstream-ac=grpc://c:1", "--upstream-cert=c", "--upstream-key=k"];
+        assert!(parsed(&both).unwrap().config().is_ok());
+        let refused = parsed(&["--upstream-cas=s3://key:secret@bucket"]).unwrap_err();
+        assert!(refused.contains("in the environment"), "{refused}");
     }
 
     #[test]

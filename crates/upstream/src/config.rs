@@ -7,16 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use model::proto::ActionResult;
 
-use crate::address::Address;
 use crate::headers::Headers;
+use crate::place::Place;
 
 /// An upstream, and how it is used.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where blobs are.
-    pub cas: Address,
+    pub cas: Place,
     /// Where cached results are; `None` to fetch and copy none.
-    pub action_cache: Option<Address>,
+    pub action_cache: Option<Place>,
     /// The headers of every call.
     pub headers: Headers,
     /// TLS of `grpcs` addresses.

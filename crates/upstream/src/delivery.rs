@@ -11,9 +11,10 @@ use model::result::referenced_digests;
 use model::{Chain, Digest};
 use prost::Message as _;
 
+use crate::call_error::CallError;
 use crate::contents::{Contents, contents};
 use crate::fetch::on_disk;
-use crate::link::{CallError, Link};
+use crate::link::Link;
 use crate::upload::{Uploaded, Uploader};
 
 /// Why something was not copied upstream.
@@ -77,7 +78,7 @@ impl Delivery {
         send(&self.uploader, blobs).await?;
         let Some(link) = self.results else { return Ok(()) };
         let abilities = link.abilities().await.ok_or(CallError::Down)?;
-        let instance = link.address.instance_of(&self.instance);
+        let instance = link.server.instance_of(&self.instance);
         let Some(instance) = instance.filter(|_| abilities.takes_results) else { return Ok(()) };
         link.update_result(&instance, &self.action, &self.result, &Bytes::new()).await?;
         link.counters.sent_bytes.add(self.result.encoded_len() as u64);

@@ -21,6 +21,26 @@ pub enum UpstreamError {
     /// This program was built without TLS.
     #[error("this program was built without TLS: grpcs:// addresses need the feature `tls`")]
     NoTls,
+    /// This program was built without object stores.
+    #[error(
+        "this program was built without object stores: file://, s3://, gs:// and az:// addresses need the feature \
+         `objects`"
+    )]
+    NoObjects,
+    /// The directory of a `file://` address does not exist.
+    #[error("{path} is not a directory: make it, or mount what holds it")]
+    NoDirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The environment does not describe the object store.
+    #[error("can't use {place}; its settings come from the environment")]
+    Objects {
+        /// The place.
+        place: String,
+        /// The reason.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A file can't be read.
     #[error("can't read {path}")]
     Read {

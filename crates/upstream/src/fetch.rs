@@ -15,10 +15,12 @@ use store::{ActionCache, Cas};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
+use crate::abilities::Abilities;
+use crate::call_error::CallError;
 use crate::config::Entries;
 use crate::contents::{Contents, contents};
 use crate::flights::{Claim, Flight, Flights};
-use crate::link::{Abilities, CallError, Link};
+use crate::link::Link;
 
 /// Blobs up to this size travel in batches: a stream for each would cost more than its content.
 const SMALL_BYTES: u64 = 128 << 10;
@@ -111,7 +113,7 @@ impl Fetcher {
     ) {
         // Another flight may have landed between the first look and the boarding.
         mine.retain(|claim| !self.cas.contains(&claim.key));
-        if mine.len() > FEW {
+        if mine.len() > FEW && self.blobs.server.has_bulk_questions() {
             let digests: Vec<Digest> = mine.iter().map(|claim| claim.key).collect();
             match self.blobs.missing(&digests, caller).await {
                 Ok(mut missing) => {
@@ -138,9 +140,9 @@ impl Fetcher {
         let Ok(_turn) = self.batches.acquire().await else { return };
         let digests: Vec<Digest> = batch.iter().map(|claim| claim.key).collect();
         if let Err(error) = self.blobs.read_batch(&digests, abilities, &self.cas, caller).await {
-            tell(&error, "fetching blobs");
+            return tell(&error, "fetching blobs");
         }
-        if digests.len() <= FEW {
+        if digests.len() <= FEW || !self.blobs.server.has_bulk_questions() {
             self.blobs.counters.misses.add(self.cas.missing(&digests).len() as u64);
         }
     }
@@ -166,7 +168,7 @@ impl Fetcher {
             Some(_) => return,
             None => return link.counters.skipped.add(1),
         }
-        let Some(theirs) = link.address.instance_of(instance) else { return };
+        let Some(theirs) = link.server.instance_of(instance) else { return };
         match link.result(&theirs, &action, caller).await {
             Ok(found) => match self.take(instance, &action, found, caller).await {
                 Ok(bytes) => {
@@ -175,7 +177,7 @@ impl Fetcher {
                 }
                 Err(CallError::Damaged) => {
                     link.counters.damaged.add(1);
-                    let address = &link.address;
+                    let address = &link.place;
                     tracing::warn!(%address, %action, "the upstream's result of it can't be used");
                 }
                 Err(CallError::Missing) => link.counters.misses.add(1),

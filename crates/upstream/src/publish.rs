@@ -10,11 +10,12 @@ use model::{Chain, Digest, DigestFunction};
 use prost::Message as _;
 use store::{ActionCache, Cas};
 
+use crate::call_error::CallError;
 use crate::config::Entries;
 use crate::contents::{Contents, contents};
 use crate::fetch::on_disk;
 use crate::journal::{Entry, Journal};
-use crate::link::{CallError, Link};
+use crate::link::Link;
 use crate::upload::{SMALL_BYTES, Uploaded, Uploader};
 
 /// Results that are copied at the same time.
@@ -71,7 +72,7 @@ impl Publisher {
         else {
             return Err(CallError::Down);
         };
-        let instance = self.results.address.instance_of(&entry.instance);
+        let instance = self.results.server.instance_of(&entry.instance);
         let Some(instance) =
             instance.filter(|_| abilities.knows(function) && of_results.takes_results)
         else {

@@ -11,13 +11,14 @@ use parking_lot::Mutex;
 use store::{Pending, Store, Tier};
 use tokio::runtime::{Handle, Runtime};
 
+use crate::call_error::CallError;
 use crate::config::{Config, Writes};
 use crate::counters::Counts;
 use crate::delivery::{self, Delivery, DeliveryError};
 use crate::error::UpstreamError;
 use crate::fetch::Fetcher;
 use crate::journal::{Entry, Journal};
-use crate::link::{CallError, Link};
+use crate::link::Link;
 use crate::publish::{PUBLISHERS, Publisher};
 use crate::upload::Uploader;
 
@@ -73,11 +74,8 @@ impl Upstream {
         // Connections belong to the runtime in which they are made.
         let _inside = handle.enter();
         let blobs = Link::new("cas", &config.cas, config)?;
-        let results = config
-            .action_cache
-            .as_ref()
-            .map(|address| Link::new("ac", address, config))
-            .transpose()?;
+        let results =
+            config.action_cache.as_ref().map(|place| Link::new("ac", place, config)).transpose()?;
         for link in [Some(&blobs), results.as_ref()].into_iter().flatten().map(Arc::clone) {
             handle.spawn(async move { link.watch().await });
         }

@@ -7,8 +7,10 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use model::Digest;
 use store::{Cas, PinSet};
 
+use crate::abilities::Abilities;
+use crate::call_error::CallError;
 use crate::fetch::on_disk;
-use crate::link::{Abilities, CallError, Link};
+use crate::link::Link;
 
 /// Blobs up to this size travel in batches.
 pub(crate) const SMALL_BYTES: u64 = 128 << 10;

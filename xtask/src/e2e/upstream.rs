@@ -1,7 +1,7 @@
 //! `cargo xtask e2e upstream`: the daemon with a cache of others below its store.
 //!
-//! The servers are built from their Go modules, at one version each, into the user's cache. The checks are
-//! tests of the daemon, which are ignored where no server is named.
+//! The servers are built at one version each into the user's cache: bazel-remote from its Go module, and `s3s-fs`,
+//! which speaks S3, with cargo. The checks are tests of the daemon, which are ignored where no server is named.
 
 use std::{ffi::OsString, fs, path::PathBuf, process::Command};
 
@@ -26,15 +26,37 @@ const BAZEL_REMOTE: (&str, &str) = ("github.com/buchgr/bazel-remote/v2", "v2.6.1
 /// The variable by which the tests find it.
 const BAZEL_REMOTE_VARIABLE: &str = "ACTIOND_TEST_BAZEL_REMOTE";
 
+/// The crate of the server that speaks S3, and its version.
+const S3_SERVER: (&str, &str) = ("s3s-fs", "0.14.1");
+
+/// The variable by which the tests find it.
+const S3_SERVER_VARIABLE: &str = "ACTIOND_TEST_S3_SERVER";
+
 /// The verb.
 pub(super) fn run() -> Result<()> {
     setup::run()?;
-    let server = bazel_remote()?;
-    let words = ["--package", "actiond", "--test", "upstream_servers", "--test", "cluster"];
-    let words = words.map(OsString::from);
+    let (bazel_remote, s3_server) = (bazel_remote()?, s3_server()?);
+    let tests = ["upstream_servers", "upstream_objects", "cluster"];
+    let words =
+        ["--package", "actiond"].into_iter().chain(tests.iter().flat_map(|test| ["--test", *test]));
+    let words: Vec<_> = words.map(OsString::from).collect();
     cargo_test::run(&words, |cargo| {
-        cargo.env(BAZEL_REMOTE_VARIABLE, &server);
+        cargo.env(BAZEL_REMOTE_VARIABLE, &bazel_remote).env(S3_SERVER_VARIABLE, &s3_server);
     })
+}
+
+/// The server that speaks S3, built once for each version.
+fn s3_server() -> Result<PathBuf> {
+    let (package, version) = S3_SERVER;
+    let home = workspace::cache()?.join("servers").join(format!("{package}-{version}"));
+    let program = home.join("bin").join(package);
+    if !program.is_file() {
+        println!("e2e upstream: building {package} {version}");
+        let install = ["install", "--locked", "--version", version, "--features", "binary"];
+        let mut cargo = process::cargo();
+        process::run(cargo.args(install).arg("--root").arg(&home).arg(package))?;
+    }
+    Ok(program)
 }
 
 /// bazel-remote, built once for each version.

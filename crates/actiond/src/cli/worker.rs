@@ -7,7 +7,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, Args, CommandFactory as _};
 use cluster::config::BrowserUrl;
 use model::{InstanceName, InstanceNameError};
-use upstream::{Address, Writes};
+use upstream::{Address, Place, Writes};
 
 use super::{Cli, ServeArgs};
 
@@ -115,8 +115,18 @@ impl WorkerArgs {
             }
         }
         let storage = [&self.serve.upstream.upstream_cas, &self.serve.upstream.upstream_ac];
-        let addresses = storage.into_iter().flatten().chain([&self.scheduler]);
-        for address in addresses {
+        let storage: Vec<&Address> = storage
+            .into_iter()
+            .flatten()
+            .map(|place| {
+                place.server().with_context(|| {
+                    format!(
+                        "{place}: the storage of a cluster is a server: give grpc:// or grpcs://"
+                    )
+                })
+            })
+            .collect::<anyhow::Result<_>>()?;
+        for address in storage.into_iter().chain([&self.scheduler]) {
             ensure!(
                 address.instance.as_str().is_empty(),
                 "{address}: give the instance name with --instance, and no address with one"
@@ -129,11 +139,13 @@ impl WorkerArgs {
     pub(crate) fn settings(&self) -> ServeArgs {
         let mut settings = self.serve.clone();
         // Blobs are asked for under the beginning of the instance name; results have the whole.
-        for address in [&mut settings.upstream.upstream_cas, &mut settings.upstream.upstream_ac]
+        for place in [&mut settings.upstream.upstream_cas, &mut settings.upstream.upstream_ac]
             .into_iter()
             .flatten()
         {
-            address.instance = self.instance.clone();
+            if let Place::Server(address) = place {
+                address.instance = self.instance.clone();
+            }
         }
         settings.upstream.upstream_writes = Writes::Off;
         settings
@@ -177,6 +189,8 @@ mod tests {
         assert_eq!(shown, ["grpc://c:2/a/b", "grpc://c:2/a/b"]);
         let twice = parsed(&["--scheduler=grpc://s:1", "--cas=grpc://c:2/a"]).unwrap_err();
         assert!(twice.contains("--instance"), "{twice}");
+        let objects = parsed(&["--scheduler=grpc://s:1", "--cas=s3://bucket"]).unwrap_err();
+        assert!(objects.contains("grpc://"), "{objects}");
         assert!(parsed(&[&NEEDED[..], &["--instance=a//b"]].concat()).is_err());
     }
 
