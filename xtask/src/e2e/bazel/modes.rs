@@ -80,13 +80,15 @@ fn steps(server: &mut Daemon, bazel: &mut Bazel) -> Result<()> {
     step("without it, and with a disk cache beside, the same results are hits", || {
         let words = ["--disk_cache=/client/disk", "--remote_download_outputs=all", TARGET];
         let report = build_from_nothing(bazel, &words)?;
-        // Bazel may call a result that it has just got from the server one of the disk cache.
-        let (server, disk) = (report.cache_hits(), report.ran_by("disk cache hit"));
-        ensure!(server > 0 && server + disk == actions, "Bazel says {report:?}");
+        ensure!(report.cache_hits() == actions, "Bazel says {report:?}");
         ensure!(Outputs::read(bazel)? == expected, "the outputs differ");
         let report = build_from_nothing(bazel, &words)?;
-        ensure!(report.ran_by("disk cache hit") == actions, "Bazel says {report:?}");
-        Ok(format!("{actions} hits, {server} of them of the server, then all of the disk cache"))
+        // Bazel has compilations from the server again: it finds them in its disk cache only with their .d
+        // files, which came inside of the results and were not put there.
+        let (server, disk) = (report.cache_hits(), report.ran_by("disk cache hit"));
+        ensure!(disk > 0 && server + disk == actions, "Bazel says {report:?}");
+        ensure!(Outputs::read(bazel)? == expected, "the outputs differ");
+        Ok(format!("{actions} hits of the server, then {disk} of the disk cache"))
     })?;
 
     step("a server that lost everything makes no build without the bytes fail", || {
