@@ -22,10 +22,11 @@ use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 
 /// The files to compile, beside those that they import.
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "build/bazel/remote/asset/v1/remote_asset.proto",
     "build/bazel/remote/execution/v2/remote_execution.proto",
     "google/bytestream/bytestream.proto",
+    "google/devtools/remoteworkers/v1test2/bots.proto",
     "google/rpc/error_details.proto",
     "actiond/internal/v1/asset.proto",
     "actiond/internal/v1/cas.proto",
@@ -40,7 +41,7 @@ const FILES: [&str; 11] = [
 const INCLUDES: [&str; 4] = ["remote-apis", "googleapis", "opentelemetry-proto", "."];
 
 /// The packages for which there is code. The others hold options, or are in `prost-types`.
-const PACKAGES: [&str; 13] = [
+const PACKAGES: [&str; 14] = [
     "actiond.internal.v1",
     "actiond.v1",
     "build.bazel.remote.asset.v1",
@@ -48,6 +49,7 @@ const PACKAGES: [&str; 13] = [
     "build.bazel.semver",
     "buildbarn.remoteworker",
     "google.bytestream",
+    "google.devtools.remoteworkers.v1test2",
     "google.longrunning",
     "google.rpc",
     "opentelemetry.proto.collector.trace.v1",
@@ -70,9 +72,12 @@ const ENCODED_FIELDS: [&str; 9] = [
     "DeleteBlobsResponse.Response.digest",
 ];
 
-/// The beginnings of packages of services that actiond is only a client of: Buildbarn's scheduler, and collectors of
+/// The beginnings of packages of services that actiond is only a client of: schedulers of workers, and collectors of
 /// traces. They are left out of the tables and of the descriptors, which are about what the server decodes and offers.
-const CLIENT_PACKAGES: [&str; 2] = ["buildbarn.", "opentelemetry."];
+const CLIENT_PACKAGES: [&str; 3] = ["buildbarn.", "google.devtools.remoteworkers.", "opentelemetry."];
+
+/// Files that only these packages import.
+const CLIENT_IMPORTS: [&str; 2] = ["google/api/resource.proto", "google/protobuf/field_mask.proto"];
 
 /// The packages that have such messages.
 const ENCODED_PACKAGES: [&str; 2] = ["actiond.internal.v1", "build.bazel.remote.execution.v2"];
@@ -97,7 +102,10 @@ pub fn checked_in() -> PathBuf {
 pub fn generate(out: &Path) -> Result<()> {
     let mut files = compile()?;
     messages(&files, out)?;
-    files.file.retain(|file| !CLIENT_PACKAGES.iter().any(|it| file.package().starts_with(it)));
+    files.file.retain(|file| {
+        let is_clients = CLIENT_PACKAGES.iter().any(|it| file.package().starts_with(it));
+        !is_clients && !CLIENT_IMPORTS.contains(&file.name())
+    });
     let encoded = encoded_messages(&files, out)?;
     let path = out.join("shapes.rs");
     let tables = shapes::generate(&files, shapes::module)

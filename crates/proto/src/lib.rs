@@ -98,6 +98,13 @@ pub mod google {
     pub mod bytestream {
         include!("generated/google.bytestream.rs");
     }
+    pub mod devtools {
+        pub mod remoteworkers {
+            pub mod v1test2 {
+                include!("generated/google.devtools.remoteworkers.v1test2.rs");
+            }
+        }
+    }
     pub mod longrunning {
         include!("generated/google.longrunning.rs");
     }
