@@ -8,9 +8,9 @@ use tokio::task::JoinSet;
 use upstream::{Upstream, UpstreamError};
 use worker::Worker;
 
+use crate::buildbarn::Buildbarn;
 use crate::config::Config;
 use crate::run::Runner;
-use crate::scheduler::Scheduler;
 use crate::slot::Slot;
 
 /// A worker that takes actions from a scheduler. Dropping it ends all slots at once.
@@ -30,13 +30,13 @@ impl Agent {
         worker: Worker,
         storage: Arc<Upstream>,
     ) -> Result<Self, UpstreamError> {
-        let channel = Scheduler::connect(&config)?;
+        let channel = upstream::connect(&config.scheduler, &config.security, config.timeout)?;
         let (draining, is_draining) = watch::channel(false);
         let runner = Arc::new(Runner { config, store, worker, storage });
         let mut slots = JoinSet::new();
         for number in 0..runner.config.slots.get() {
-            let scheduler = Scheduler::new(channel.clone(), &runner.config, number);
-            let slot = Slot::new(number, Arc::clone(&runner), scheduler, is_draining.clone());
+            let protocol = Buildbarn::new(channel.clone(), &runner.config, number);
+            let slot = Slot::new(number, Arc::clone(&runner), protocol, is_draining.clone());
             slots.spawn(slot.serve());
         }
         Ok(Self { slots, draining })

@@ -1,26 +1,18 @@
-//! An action as the scheduler sends it, validated.
+//! An action to run, as every scheduler means it.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use events::{Origin, TraceContext};
-use model::proto::{Any, Message as _, RequestMetadata, Timestamp};
-use model::{
-    Digest, DigestError, DigestFunction, DigestFunctions, InstanceName, InstanceNameError,
-    Printable,
-};
-use proto::buildbarn::remoteworker::desired_state::Executing;
-
-/// The end of the type of the client's names among the metadata.
-const REQUEST_METADATA: &str = "/build.bazel.remote.execution.v2.RequestMetadata";
+use events::Origin;
+use model::proto::{Any, Timestamp};
+use model::{Digest, DigestError, InstanceName, InstanceNameError};
 
 /// An action to run.
 #[derive(Debug, Clone)]
 pub(crate) struct Assignment {
     pub(crate) action: Digest,
-    /// The encoded Action, with the scheduler's timeout.
-    pub(crate) message: Bytes,
-    pub(crate) do_not_cache: bool,
+    /// The encoded Action; `None` if the scheduler sent the digest only, and the storage has it.
+    pub(crate) message: Option<Bytes>,
     /// The whole instance name.
     pub(crate) instance: InstanceName,
     pub(crate) origin: Arc<Origin>,
@@ -42,126 +34,9 @@ pub(crate) enum AssignmentError {
 }
 
 impl Assignment {
-    pub(crate) fn parse(
-        executing: Executing,
-        prefix: &InstanceName,
-        functions: &DigestFunctions,
-    ) -> Result<Self, AssignmentError> {
-        let number = executing.digest_function;
-        let function = DigestFunction::from_proto(number)?.filter(|it| functions.contains(*it));
-        let function = function.ok_or(AssignmentError::Function(number))?;
-        let digest = executing.action_digest.ok_or(AssignmentError::NoAction)?;
-        let action = executing.action.ok_or(AssignmentError::NoAction)?;
-        let mut metadata = executing.auxiliary_metadata.iter();
-        let named = metadata.find(|any| any.type_url.ends_with(REQUEST_METADATA));
-        let mut origin = named.map(|any| origin(&any.value)).unwrap_or_default();
-        let trace = executing.w3c_trace_context.get("traceparent");
-        origin.trace = trace.and_then(|text| TraceContext::parse(text));
-        Ok(Self {
-            action: Digest::from_proto(&digest, function)?,
-            message: action.encode_to_vec().into(),
-            do_not_cache: action.do_not_cache,
-            instance: joined(prefix, &executing.instance_name_suffix)?,
-            origin: Arc::new(origin),
-            queued: executing.queued_timestamp,
-            auxiliary_metadata: executing.auxiliary_metadata,
-        })
-    }
-
     /// The part of the instance name after the prefix, which is that of the storage's addresses.
     pub(crate) fn suffix<'a>(&'a self, prefix: &InstanceName) -> &'a str {
         let suffix = self.instance.as_str().strip_prefix(prefix.as_str()).unwrap_or_default();
         suffix.trim_start_matches('/')
-    }
-}
-
-fn joined(prefix: &InstanceName, suffix: &str) -> Result<InstanceName, InstanceNameError> {
-    let parts = [prefix.as_str(), suffix].into_iter().filter(|part| !part.is_empty());
-    InstanceName::parse(&parts.collect::<Vec<_>>().join("/"))
-}
-
-/// The names in an encoded `RequestMetadata`. They only inform people, so one that is malformed is as good as none.
-fn origin(encoded: &[u8]) -> Origin {
-    let Ok(metadata) = RequestMetadata::decode(encoded) else { return Origin::default() };
-    let tool = metadata.tool_details.unwrap_or_default();
-    let tool = [tool.tool_name, tool.tool_version].join(" ");
-    Origin {
-        principal: Printable::default(),
-        tool: Printable::name(tool.trim()),
-        invocation: Printable::name(&metadata.tool_invocation_id),
-        mnemonic: Printable::name(&metadata.action_mnemonic),
-        target: Printable::name(&metadata.target_id),
-        configuration: Printable::name(&metadata.configuration_id),
-        trace: None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use model::proto::Action;
-
-    fn executing() -> Executing {
-        let action = Digest::of(DigestFunction::Sha256, b"action");
-        Executing {
-            action_digest: Some(action.to_proto()),
-            action: Some(Action { do_not_cache: true, ..Default::default() }),
-            digest_function: DigestFunction::Sha256.to_proto(),
-            ..Default::default()
-        }
-    }
-
-    fn parse(executing: Executing, prefix: &str) -> Result<Assignment, AssignmentError> {
-        let prefix = InstanceName::parse(prefix).unwrap();
-        let functions = DigestFunctions::of([DigestFunction::Sha256]);
-        Assignment::parse(executing, &prefix, &functions)
-    }
-
-    #[test]
-    fn instance_names_are_put_together_and_taken_apart() {
-        for (prefix, suffix, whole) in
-            [("", "", ""), ("a", "", "a"), ("", "b/c", "b/c"), ("a", "b/c", "a/b/c")]
-        {
-            let executing = Executing { instance_name_suffix: suffix.to_owned(), ..executing() };
-            let assignment = parse(executing, prefix).unwrap();
-            assert_eq!(assignment.instance.as_str(), whole);
-            assert_eq!(assignment.suffix(&InstanceName::parse(prefix).unwrap()), suffix);
-        }
-    }
-
-    #[test]
-    fn what_a_scheduler_must_not_send_is_refused() {
-        let refused = |change: fn(&mut Executing)| {
-            let mut executing = executing();
-            change(&mut executing);
-            parse(executing, "").map(|_| ()).unwrap_err()
-        };
-        assert_eq!(refused(|it| it.action = None), AssignmentError::NoAction);
-        assert_eq!(refused(|it| it.action_digest = None), AssignmentError::NoAction);
-        let blake3 = DigestFunction::Blake3.to_proto();
-        assert_eq!(
-            refused(|it| it.digest_function = DigestFunction::Blake3.to_proto()),
-            AssignmentError::Function(blake3)
-        );
-        assert_eq!(refused(|it| it.digest_function = 0), AssignmentError::Function(0));
-        let bad_hash = refused(|it| it.action_digest.as_mut().unwrap().hash = "../x".into());
-        assert!(matches!(bad_hash, AssignmentError::Digest(_)), "{bad_hash}");
-        let bad_name = refused(|it| it.instance_name_suffix = "a//b".into());
-        assert!(matches!(bad_name, AssignmentError::Instance(_)), "{bad_name}");
-    }
-
-    #[test]
-    fn the_names_of_the_client_are_passed_on() {
-        let metadata = RequestMetadata { target_id: "//a".into(), ..Default::default() };
-        let any = Any {
-            type_url: format!("type.googleapis.com{REQUEST_METADATA}"),
-            value: metadata.encode_to_vec(),
-        };
-        let other = Any { type_url: "type.googleapis.com/x".into(), value: b"\xff".to_vec() };
-        let auxiliary_metadata = vec![other, any];
-        let assignment = parse(Executing { auxiliary_metadata, ..executing() }, "").unwrap();
-        assert_eq!(assignment.origin.target.as_str(), "//a");
-        assert_eq!(assignment.auxiliary_metadata.len(), 2);
-        assert_eq!(parse(executing(), "").unwrap().origin, Arc::default());
     }
 }

@@ -6,26 +6,26 @@
 //! (`upstream`), and it offers no service.
 //!
 //! ```text
-//!               Synchronize                 execute              fetch
+//!             calls of its protocol        execute              fetch
 //!  scheduler ◄──────────────► slot ──► run ─────────► worker ─────────────► upstream ◄─► storage
 //!                              │        └─────────────── deliver ─────────────►│
 //!                           session
 //! ```
 //!
 //! - [`config`]: everything an operator decides.
-//! - `session`: what a slot tells the scheduler, and when; pure.
-//! - `assignment`: an action as the scheduler sends it, validated.
-//! - `scheduler`: the calls.
+//! - `assignment`: an action to run.
+//! - `protocol`: the part of a slot that depends on the kind of scheduler.
+//! - `buildbarn`: Buildbarn's protocol: what a slot tells the scheduler, and when; its orders; the call.
 //! - `run`: an assignment from the start to its answer.
 //! - `slot`: one loop between the scheduler and the worker.
 //! - [`agent`]: all slots, and their end.
 
 pub mod agent;
 mod assignment;
+mod buildbarn;
 pub mod config;
+mod protocol;
 mod run;
-mod scheduler;
-mod session;
 mod slot;
 
 pub use agent::Agent;

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::proto::{ActionResult, ExecuteResponse, Message as _};
-use model::{Chain, EncodedResult};
-use store::Store;
+use bytes::Bytes;
+use model::proto::{Action, ActionResult, ExecuteResponse, Message as _};
+use model::{ActionMessage, Chain, EncodedResult};
+use store::{Store, StoreView as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use upstream::{DeliveryError, Upstream};
@@ -16,7 +17,7 @@ use worker::{ActionError, Done, ExecuteRequest, Stage, SubmitError, Subscription
 
 use crate::assignment::Assignment;
 use crate::config::Config;
-use crate::session::Phase;
+use crate::protocol::Phase;
 
 /// The time in which the storage may be away amid one action: that of a restart on another machine.
 const STORAGE_PATIENCE: Duration = Duration::from_secs(120);
@@ -33,6 +34,9 @@ const MISSING_MAX: usize = 5_000;
 
 /// The largest answer: gRPC's default for a message is 4 MiB, and the scheduler sends it on with its own words.
 const ANSWER_BYTES_MAX: usize = (4 << 20) - (256 << 10);
+
+/// The answer to an action whose task panicked.
+const LOST: &str = "a thread of the worker ended early";
 
 /// All that runs assignments.
 pub(crate) struct Runner {
@@ -74,20 +78,25 @@ impl Patience {
     }
 }
 
+/// An execution that is over.
+struct Executed {
+    done: Done,
+    do_not_cache: bool,
+}
+
 impl Runner {
     /// Runs the action, and gives its answer once its outputs are in the storage.
     pub(crate) async fn run(&self, assignment: Assignment, mut reins: Reins) -> ExecuteResponse {
-        let done = match self.execute(&assignment, &mut reins).await {
-            Ok(done) => done,
-            Err(error) => failed(error),
-        };
+        let executed = self.execute(&assignment, &mut reins).await;
+        let executed = executed.unwrap_or_else(Executed::failed);
+        let done = &executed.done;
         // The scheduler does not read the answer of an action that was stopped.
         if reins.is_stopped() {
-            return answer(&done, None);
+            return answer(done, None);
         }
         reins.phase.send_replace(Phase::Uploading);
-        match self.deliver(&assignment, &done, &mut reins).await {
-            Ok(result) => answer(&self.with_message(&assignment, done), result),
+        match self.deliver(&assignment, &executed, &mut reins).await {
+            Ok(result) => answer(&self.with_message(&assignment, executed.done), result),
             Err(error) => answer(&failed(error), None),
         }
     }
@@ -97,20 +106,22 @@ impl Runner {
         &self,
         assignment: &Assignment,
         reins: &mut Reins,
-    ) -> Result<Done, ActionError> {
+    ) -> Result<Executed, ActionError> {
         let mut patience = Patience::new();
         loop {
-            let mut done = self.execute_once(assignment, reins).await?;
-            let Some(ActionError::MissingBlobs(missing)) = &mut done.error else { return Ok(done) };
+            let mut executed = self.execute_once(assignment, reins).await?;
+            let Some(ActionError::MissingBlobs(missing)) = &mut executed.done.error else {
+                return Ok(executed);
+            };
             if reins.is_stopped() {
-                return Ok(done);
+                return Ok(executed);
             }
             missing.sort_unstable();
             missing.truncate(MISSING_MAX);
             let failure = match self.storage.absent(missing.clone()).await {
                 Ok(absent) if absent.is_empty() => "blobs of it can't be fetched".to_owned(),
                 // Truly missing: the client uploads them and asks again.
-                Ok(_) => return Ok(done),
+                Ok(_) => return Ok(executed),
                 Err(error) => Chain(&error).to_string(),
             };
             self.wait_for_storage(&mut patience, reins, failure).await?;
@@ -122,11 +133,16 @@ impl Runner {
         &self,
         assignment: &Assignment,
         reins: &mut Reins,
-    ) -> Result<Done, ActionError> {
+    ) -> Result<Executed, ActionError> {
+        let Some(message) = self.message(assignment).await? else {
+            return Ok(Executed::failed(ActionError::MissingBlobs(vec![assignment.action])));
+        };
+        // One that can't be decoded is refused below.
+        let do_not_cache = Action::decode(message.clone()).is_ok_and(|action| action.do_not_cache);
         let request = ExecuteRequest {
             instance: assignment.instance.clone(),
             action: assignment.action,
-            assigned: Some(assignment.message.clone()),
+            assigned: Some(message),
             skip_cache_lookup: true,
             priority: 0,
             origin: Arc::clone(&assignment.origin),
@@ -137,7 +153,25 @@ impl Runner {
             SubmitError::Draining => ActionError::ShuttingDown,
             error => ActionError::Unavailable(Chain(&error).to_string()),
         })?;
-        Ok(self.follow(subscription, reins).await)
+        Ok(Executed { done: self.follow(subscription, reins).await, do_not_cache })
+    }
+
+    /// The encoded Action; `None` if only its digest came and its blob can't be fetched.
+    async fn message(&self, assignment: &Assignment) -> Result<Option<Bytes>, ActionError> {
+        if let Some(message) = &assignment.message {
+            return Ok(Some(message.clone()));
+        }
+        let action = assignment.action;
+        ActionMessage::check_size(action, action.size_bytes())
+            .map_err(|error| ActionError::Invalid(Chain(&error).to_string()))?;
+        if let Some(tier) = self.store.tier() {
+            tier.fetch(vec![action], Bytes::new()).await;
+        }
+        let store = Arc::clone(&self.store);
+        let read = tokio::task::spawn_blocking(move || store.blocking().blob(&action)).await;
+        // An error of the task means that it panicked, which is logged.
+        let read = read.map_err(|_| ActionError::Internal(LOST.to_owned()))?;
+        read.map_err(|error| ActionError::Internal(Chain(&error).to_string()))
     }
 
     /// The answer of an execution, which is cancelled when the assignment is to stop.
@@ -169,9 +203,10 @@ impl Runner {
     async fn deliver(
         &self,
         assignment: &Assignment,
-        done: &Done,
+        executed: &Executed,
         reins: &mut Reins,
     ) -> Result<Option<ActionResult>, ActionError> {
+        let done = &executed.done;
         if let Some(log) = done.server_log {
             // The action has failed already, and the log only tells why.
             if let Err(error) = self.storage.send(vec![log]).await {
@@ -182,7 +217,7 @@ impl Runner {
         let Some(result) = &done.result else { return Ok(None) };
         let result = decoded(result)?;
         let result = in_cluster(result, assignment);
-        let keeps = done.error.is_none() && result.exit_code == 0 && !assignment.do_not_cache;
+        let keeps = done.error.is_none() && result.exit_code == 0 && !executed.do_not_cache;
         let suffix = assignment.suffix(&self.config.instance);
         let mut patience = Patience::new();
         loop {
@@ -239,6 +274,12 @@ impl Runner {
     }
 }
 
+impl Executed {
+    fn failed(error: ActionError) -> Self {
+        Self { done: failed(error), do_not_cache: true }
+    }
+}
+
 /// The answer of an action that came to nothing.
 fn failed(error: ActionError) -> Done {
     let (cached, message) = (false, String::new());
@@ -252,7 +293,7 @@ pub(crate) fn refused(error: &(dyn std::error::Error + 'static)) -> ExecuteRespo
 
 /// The answer to an assignment whose task ended early.
 pub(crate) fn lost() -> ExecuteResponse {
-    answer(&failed(ActionError::Internal("a thread of the worker ended early".to_owned())), None)
+    answer(&failed(ActionError::Internal(LOST.to_owned())), None)
 }
 
 fn decoded(result: &EncodedResult) -> Result<ActionResult, ActionError> {
@@ -327,8 +368,7 @@ mod tests {
         let queued = Some(Timestamp { seconds: 7, nanos: 0 });
         let assignment = Assignment {
             action: Digest::of(DigestFunction::Sha256, b"action"),
-            message: Default::default(),
-            do_not_cache: false,
+            message: None,
             instance: Default::default(),
             origin: Default::default(),
             queued,

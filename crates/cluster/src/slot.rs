@@ -5,16 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use model::Chain;
-use model::proto::{Digest, ExecuteResponse};
-use proto::buildbarn::remoteworker::desired_state::Executing;
+use model::proto::ExecuteResponse;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until};
 
-use crate::assignment::Assignment;
+use crate::assignment::{Assignment, AssignmentError};
+use crate::protocol::{CallError, Order, Phase, Protocol};
 use crate::run::{self, Reins, Runner};
-use crate::scheduler::Scheduler;
-use crate::session::{Order, Phase, Session};
 
 /// The pause after the first call that failed; it doubles.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
@@ -25,40 +23,46 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// The shortest time between two calls that wait for an action, should a scheduler answer at once that there is none.
 const WAIT_MIN: Duration = Duration::from_millis(500);
 
+/// The time without a failure after which the scheduler has come back. One that refuses every second call, such as that
+/// of two workers with the same name, is called less and less often.
+const STEADY: Duration = Duration::from_secs(10);
+
 /// One slot.
-pub(crate) struct Slot {
+pub(crate) struct Slot<P> {
     pub(crate) number: usize,
     pub(crate) runner: Arc<Runner>,
-    pub(crate) scheduler: Scheduler,
+    protocol: P,
     pub(crate) draining: watch::Receiver<bool>,
     running: Option<Running>,
     failures: u32,
+    failed_at: Instant,
 }
 
 /// An action that runs.
 struct Running {
-    action: Digest,
     task: JoinHandle<ExecuteResponse>,
     stop: watch::Sender<bool>,
     phase: watch::Receiver<Phase>,
 }
 
-impl Slot {
+impl<P: Protocol> Slot<P> {
     pub(crate) fn new(
         number: usize,
         runner: Arc<Runner>,
-        scheduler: Scheduler,
+        protocol: P,
         draining: watch::Receiver<bool>,
     ) -> Self {
-        Self { number, runner, scheduler, draining, running: None, failures: 0 }
+        let failed_at = Instant::now();
+        Self { number, runner, protocol, draining, running: None, failures: 0, failed_at }
     }
 
     /// Takes actions until the worker drains and has none.
     pub(crate) async fn serve(mut self) {
-        let mut session = Session::new(Instant::now());
-        while !(self.is_draining() && session.may_end(Instant::now())) {
-            self.wait(&mut session).await;
-            self.call(&mut session).await;
+        while !self.may_end() {
+            self.wait().await;
+            if !self.may_end() {
+                self.call().await;
+            }
         }
     }
 
@@ -66,10 +70,14 @@ impl Slot {
         *self.draining.borrow()
     }
 
+    fn may_end(&self) -> bool {
+        self.is_draining() && self.protocol.may_end(Instant::now())
+    }
+
     /// Waits until there is something to tell.
-    async fn wait(&mut self, session: &mut Session) {
+    async fn wait(&mut self) {
         let Some(running) = &mut self.running else {
-            if session.would_wait() && !self.runner.storage.is_up() {
+            if self.protocol.would_wait() && !self.runner.storage.is_up() {
                 // No action is taken that could not be run.
                 let mut draining = self.draining.clone();
                 tokio::select! {
@@ -82,25 +90,21 @@ impl Slot {
         tokio::select! {
             response = &mut running.task => {
                 // An error means that the task panicked, which is logged.
-                let response = response.unwrap_or_else(|_| run::lost());
-                session.completed(running.action.clone(), response);
+                self.protocol.completed(response.unwrap_or_else(|_| run::lost()));
                 self.running = None;
             }
-            () = sleep_until(session.due().into()) => {}
+            () = sleep_until(self.protocol.due().into()) => {}
         }
     }
 
     /// Tells the scheduler the state, and does as it says.
-    async fn call(&mut self, session: &mut Session) {
-        let is_draining = self.is_draining();
-        if is_draining && session.may_end(Instant::now()) {
-            return;
-        }
+    async fn call(&mut self) {
         let phase = self.running.as_ref().map_or(Phase::Fetching, |it| *it.phase.borrow());
-        let question = session.question(phase, self.runner.storage.is_up(), is_draining);
+        let (is_up, is_draining) = (self.runner.storage.is_up(), self.is_draining());
+        let question = self.protocol.question(phase, is_up, is_draining);
         let (may_wait, asked) = (question.may_wait, Instant::now());
         let answer = {
-            let mut answer = pin!(self.scheduler.synchronize(question));
+            let mut answer = pin!(self.protocol.call(question));
             let mut draining = self.draining.clone();
             tokio::select! {
                 answer = &mut answer => Some(answer),
@@ -109,38 +113,44 @@ impl Slot {
         };
         match answer {
             Some(Ok(answer)) => {
-                if self.failures > 0 {
+                if self.failures > 0 && self.failed_at.elapsed() > STEADY {
                     self.failures = 0;
                     tracing::info!(slot = self.number, "the scheduler answers again");
                 }
-                let order = session.answered(Instant::now(), SystemTime::now(), answer);
+                let order = self.protocol.answered(Instant::now(), SystemTime::now(), answer);
                 let is_idle = !matches!(order, Order::Start(_));
-                self.obey(order, session).await;
+                self.obey(order).await;
                 if may_wait && is_idle && asked.elapsed() < WAIT_MIN {
                     sleep(WAIT_MIN).await;
                 }
             }
-            Some(Err(error)) => {
-                session.failed(Instant::now());
-                if self.failures == 0 {
-                    let error = Chain(&error).to_string();
-                    tracing::warn!(slot = self.number, error, "the scheduler does not answer");
-                }
-                self.failures = self.failures.saturating_add(1);
-                sleep(pause(self.failures, chance())).await;
-            }
+            Some(Err(error)) => self.failed(&error).await,
             // The call that waited was given up.
-            None => session.failed(Instant::now()),
+            None => {
+                let order = self.protocol.failed(Instant::now(), None);
+                self.obey(order).await;
+            }
         }
     }
 
-    async fn obey(&mut self, order: Order, session: &mut Session) {
+    async fn failed(&mut self, error: &CallError) {
+        if self.failures == 0 {
+            let text = Chain(error).to_string();
+            tracing::warn!(slot = self.number, error = text, "the scheduler does not answer");
+        }
+        (self.failures, self.failed_at) = (self.failures.saturating_add(1), Instant::now());
+        let order = self.protocol.failed(Instant::now(), Some(error));
+        self.obey(order).await;
+        sleep(pause(self.failures, chance())).await;
+    }
+
+    async fn obey(&mut self, order: Order) {
         match order {
             Order::Continue => {}
             Order::Stop => self.stop().await,
-            Order::Start(executing) => {
+            Order::Start(assignment) => {
                 self.stop().await;
-                self.start(*executing, session);
+                self.start(*assignment);
             }
         }
     }
@@ -154,24 +164,20 @@ impl Slot {
         let _ = running.task.await;
     }
 
-    fn start(&mut self, executing: Executing, session: &mut Session) {
-        let action = executing.action_digest.clone().unwrap_or_default();
-        let config = &self.runner.config;
-        let assignment = match Assignment::parse(executing, &config.instance, &config.functions) {
+    fn start(&mut self, assignment: Result<Assignment, AssignmentError>) {
+        let assignment = match assignment {
             Ok(assignment) => assignment,
             Err(error) => {
-                let refused = run::refused(&error);
-                let error = Chain(&error).to_string();
-                tracing::warn!(error, "the scheduler sent an action that can't be run");
-                return session.completed(action, refused);
+                let text = Chain(&error).to_string();
+                tracing::warn!(error = text, "the scheduler sent an action that can't be run");
+                return self.protocol.completed(run::refused(&error));
             }
         };
-        session.started(action.clone());
         let (stop, is_stopped) = watch::channel(false);
         let (phase_sender, phase) = watch::channel(Phase::Fetching);
         let (runner, reins) = (Arc::clone(&self.runner), Reins { is_stopped, phase: phase_sender });
         let task = tokio::spawn(async move { runner.run(assignment, reins).await });
-        self.running = Some(Running { action, task, stop, phase });
+        self.running = Some(Running { task, stop, phase });
     }
 }
 

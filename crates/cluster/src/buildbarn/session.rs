@@ -20,6 +20,8 @@ use proto::buildbarn::remoteworker::{
     CurrentState, SynchronizeResponse, current_state, desired_state,
 };
 
+use crate::protocol::{Phase, Question};
+
 /// A scheduler that was not called for so long after the time that it gave has taken the worker for dead. Buildbarn's
 /// default.
 const TAKEN_FOR_DEAD: Duration = Duration::from_secs(60);
@@ -31,17 +33,6 @@ const LATEST_CALL: Duration = Duration::from_secs(30);
 /// The shortest one.
 const EARLIEST_CALL: Duration = Duration::from_millis(500);
 
-/// The part of an action's way that it is on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// Its inputs are brought together.
-    Fetching,
-    /// Its command runs.
-    Running,
-    /// Its outputs are copied.
-    Uploading,
-}
-
 /// The state of the slot, as the scheduler is told it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum State {
@@ -50,18 +41,16 @@ pub(crate) enum State {
     Completed(Digest, Box<ExecuteResponse>),
 }
 
-/// A call that is to be made.
+/// What changes from call to call.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Question {
+pub(crate) struct Report {
     pub(crate) state: CurrentState,
     pub(crate) prefer_being_idle: bool,
-    /// Whether the answer can take until there is an action.
-    pub(crate) may_wait: bool,
 }
 
 /// The wish of the scheduler.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Order {
+pub(crate) enum Wish {
     Continue,
     Stop,
     Start(Box<desired_state::Executing>),
@@ -100,18 +89,20 @@ impl Session {
         }
     }
 
-    /// The action of that digest has begun.
-    pub(crate) fn started(&mut self, action: Digest) {
-        self.state = State::Executing(action);
-    }
-
-    /// The action is over, or did not even begin.
-    pub(crate) fn completed(&mut self, action: Digest, response: ExecuteResponse) {
-        self.state = State::Completed(action, Box::new(response));
+    /// The action that was ordered is over, or did not even begin.
+    pub(crate) fn completed(&mut self, response: ExecuteResponse) {
+        if let State::Executing(action) = &self.state {
+            self.state = State::Completed(action.clone(), Box::new(response));
+        }
     }
 
     /// The call to make now. `is_ready` says whether an action could run.
-    pub(crate) fn question(&self, phase: Phase, is_ready: bool, is_draining: bool) -> Question {
+    pub(crate) fn question(
+        &self,
+        phase: Phase,
+        is_ready: bool,
+        is_draining: bool,
+    ) -> Question<Report> {
         use current_state::executing::ExecutionState;
         use current_state::{Executing, WorkerState};
 
@@ -136,7 +127,8 @@ impl Session {
         };
         let prefer_being_idle = prefers_idle || is_draining;
         let may_wait = !prefer_being_idle && !matches!(self.state, State::Executing(_));
-        Question { state: CurrentState { worker_state: Some(state) }, prefer_being_idle, may_wait }
+        let state = CurrentState { worker_state: Some(state) };
+        Question { message: Report { state, prefer_being_idle }, may_wait }
     }
 
     /// Whether it is known by the scheduler that there is nothing to wait for: the answer is out.
@@ -156,28 +148,29 @@ impl Session {
         now: Instant,
         clock: SystemTime,
         answer: SynchronizeResponse,
-    ) -> Order {
+    ) -> Wish {
         let delay = delay(clock, answer.next_synchronization_at);
         self.due = now + delay;
         let desired = answer.desired_state.and_then(|desired| desired.worker_state);
         match desired {
             Some(desired_state::WorkerState::Executing(executing)) => {
                 self.believed_busy_until = Some(self.due + TAKEN_FOR_DEAD);
-                Order::Start(Box::new(executing))
+                self.state = State::Executing(executing.action_digest.clone().unwrap_or_default());
+                Wish::Start(Box::new(executing))
             }
             Some(desired_state::WorkerState::Idle(())) => {
                 self.state = State::Idle;
                 self.believed_busy_until = None;
-                Order::Stop
+                Wish::Stop
             }
             None if matches!(self.state, State::Executing(_)) => {
                 self.believed_busy_until = Some(self.due + TAKEN_FOR_DEAD);
-                Order::Continue
+                Wish::Continue
             }
             None => {
                 self.state = State::Idle;
                 self.believed_busy_until = None;
-                Order::Continue
+                Wish::Continue
             }
         }
     }
@@ -218,7 +211,7 @@ mod tests {
     const IDLE: Option<desired_state::WorkerState> = Some(desired_state::WorkerState::Idle(()));
 
     impl Fixture {
-        fn answer(&mut self, seconds: u64, state: Option<desired_state::WorkerState>) -> Order {
+        fn answer(&mut self, seconds: u64, state: Option<desired_state::WorkerState>) -> Wish {
             let clock = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
             let next = clock + Duration::from_secs(seconds);
             let answer = SynchronizeResponse {
@@ -228,13 +221,12 @@ mod tests {
             self.session.answered(self.now, clock, answer)
         }
 
-        fn question(&self) -> Question {
+        fn question(&self) -> Question<Report> {
             self.session.question(Phase::Running, true, false)
         }
 
         fn start(&mut self, name: &str) {
-            assert!(matches!(self.answer(10, order(name)), Order::Start(_)));
-            self.session.started(digest(name));
+            assert!(matches!(self.answer(10, order(name)), Wish::Start(_)));
         }
     }
 
@@ -242,7 +234,7 @@ mod tests {
     fn an_idle_worker_waits_for_an_action() {
         let fixture = fixture();
         let question = fixture.question();
-        assert!(question.may_wait && !question.prefer_being_idle);
+        assert!(question.may_wait && !question.message.prefer_being_idle);
         assert!(fixture.session.would_wait() && fixture.session.may_end(fixture.now));
     }
 
@@ -252,9 +244,9 @@ mod tests {
         fixture.start("a");
         assert_eq!(fixture.session.due(), fixture.now + Duration::from_secs(10));
         let question = fixture.question();
-        assert!(!question.may_wait && !question.prefer_being_idle);
+        assert!(!question.may_wait && !question.message.prefer_being_idle);
         assert!(!fixture.session.may_end(fixture.now + Duration::from_secs(3_600)));
-        assert_eq!(fixture.answer(5, None), Order::Continue);
+        assert_eq!(fixture.answer(5, None), Wish::Continue);
         assert_eq!(fixture.session.due(), fixture.now + Duration::from_secs(5));
         assert!(!fixture.session.is_idle());
     }
@@ -277,9 +269,9 @@ mod tests {
     fn the_answer_to_a_result_is_the_next_action() {
         let mut fixture = fixture();
         fixture.start("a");
-        fixture.session.completed(digest("a"), ExecuteResponse::default());
+        fixture.session.completed(ExecuteResponse::default());
         let question = fixture.question();
-        assert!(question.may_wait && !question.prefer_being_idle);
+        assert!(question.may_wait && !question.message.prefer_being_idle);
         assert!(!fixture.session.may_end(fixture.now), "the scheduler does not know the result");
         fixture.start("b");
         assert!(!fixture.session.is_idle());
@@ -289,12 +281,12 @@ mod tests {
     fn a_worker_that_can_run_nothing_reports_its_result_and_wants_no_other() {
         let mut fixture = fixture();
         fixture.start("a");
-        fixture.session.completed(digest("a"), ExecuteResponse::default());
+        fixture.session.completed(ExecuteResponse::default());
         for (is_ready, is_draining) in [(false, false), (true, true)] {
             let question = fixture.session.question(Phase::Uploading, is_ready, is_draining);
-            assert!(question.prefer_being_idle && !question.may_wait);
+            assert!(question.message.prefer_being_idle && !question.may_wait);
         }
-        assert_eq!(fixture.answer(0, IDLE), Order::Stop);
+        assert_eq!(fixture.answer(0, IDLE), Wish::Stop);
         assert!(fixture.session.may_end(fixture.now));
     }
 
@@ -304,10 +296,13 @@ mod tests {
         fixture.session.failed(fixture.now);
         assert!(!fixture.session.may_end(fixture.now) && !fixture.session.would_wait());
         let question = fixture.question();
-        assert!(question.prefer_being_idle && !question.may_wait, "the next call does not wait");
+        assert!(
+            question.message.prefer_being_idle && !question.may_wait,
+            "the next call does not wait"
+        );
         let much_later = fixture.now + TAKEN_FOR_DEAD + Duration::from_secs(1);
         assert!(fixture.session.may_end(much_later), "the scheduler has forgotten this worker");
-        assert_eq!(fixture.answer(0, IDLE), Order::Stop);
+        assert_eq!(fixture.answer(0, IDLE), Wish::Stop);
         assert!(fixture.session.would_wait() && fixture.session.may_end(fixture.now));
     }
 
@@ -318,7 +313,7 @@ mod tests {
         fixture.session.failed(fixture.now);
         fixture.start("b");
         assert_eq!(fixture.session.state, State::Executing(digest("b")));
-        assert_eq!(fixture.answer(0, IDLE), Order::Stop);
+        assert_eq!(fixture.answer(0, IDLE), Wish::Stop);
         assert!(fixture.session.is_idle());
     }
 
@@ -326,8 +321,8 @@ mod tests {
     fn a_scheduler_without_a_wish_has_taken_the_result() {
         let mut fixture = fixture();
         fixture.start("a");
-        fixture.session.completed(digest("a"), ExecuteResponse::default());
-        assert_eq!(fixture.answer(0, None), Order::Continue);
+        fixture.session.completed(ExecuteResponse::default());
+        assert_eq!(fixture.answer(0, None), Wish::Continue);
         assert!(fixture.session.would_wait());
     }
 }

@@ -7,12 +7,14 @@ use model::proto::{Platform, platform};
 use proto::buildbarn::remoteworker::operation_queue_client::OperationQueueClient;
 use proto::buildbarn::remoteworker::{SynchronizeRequest, SynchronizeResponse};
 use tokio::time::timeout;
+use tonic::Request;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
-use upstream::{Headers, UpstreamError};
+use upstream::Headers;
 
 use crate::config::Config;
-use crate::session::Question;
+use crate::protocol::{CallError, Question};
+
+use super::session::Report;
 
 /// The longest wait for an action. Buildbarn answers an idle worker after two minutes at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
@@ -26,21 +28,7 @@ pub(crate) struct Scheduler {
     template: SynchronizeRequest,
 }
 
-/// Why a call has no answer.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CallError {
-    #[error("no answer within {0:?}")]
-    TimedOut(Duration),
-    #[error("{}: {}", .0.code(), .0.message())]
-    Failed(Box<Status>),
-}
-
 impl Scheduler {
-    /// A connection that all slots share. To be called inside of a runtime.
-    pub(crate) fn connect(config: &Config) -> Result<Channel, UpstreamError> {
-        upstream::connect(&config.scheduler, &config.security, config.timeout)
-    }
-
     /// The scheduler for the slot of that number.
     pub(crate) fn new(channel: Channel, config: &Config, slot: usize) -> Self {
         let worker_id =
@@ -65,12 +53,12 @@ impl Scheduler {
     /// Tells the scheduler the state of the slot.
     pub(crate) async fn synchronize(
         &self,
-        question: Question,
+        question: Question<Report>,
     ) -> Result<SynchronizeResponse, CallError> {
         let bound = if question.may_wait { LONGEST_WAIT } else { self.timeout };
         let mut request = Request::new(SynchronizeRequest {
-            current_state: Some(question.state),
-            prefer_being_idle: question.prefer_being_idle,
+            current_state: Some(question.message.state),
+            prefer_being_idle: question.message.prefer_being_idle,
             ..self.template.clone()
         });
         self.headers.add_to(request.metadata_mut());

@@ -1,0 +1,82 @@
+//! Buildbarn's protocol between a worker and its scheduler: one call, `Synchronize`.
+
+mod order;
+mod scheduler;
+mod session;
+
+use std::time::{Instant, SystemTime};
+
+use model::proto::ExecuteResponse;
+use model::{DigestFunctions, InstanceName};
+use proto::buildbarn::remoteworker::SynchronizeResponse;
+use tonic::transport::Channel;
+
+use crate::config::Config;
+use crate::protocol::{CallError, Order, Phase, Protocol, Question};
+use scheduler::Scheduler;
+use session::{Session, Wish};
+
+/// One slot's conversation with Buildbarn's scheduler.
+pub(crate) struct Buildbarn {
+    session: Session,
+    scheduler: Scheduler,
+    prefix: InstanceName,
+    functions: DigestFunctions,
+}
+
+impl Buildbarn {
+    /// The conversation of the slot of that number.
+    pub(crate) fn new(channel: Channel, config: &Config, slot: usize) -> Self {
+        Self {
+            session: Session::new(Instant::now()),
+            scheduler: Scheduler::new(channel, config, slot),
+            prefix: config.instance.clone(),
+            functions: config.functions,
+        }
+    }
+}
+
+impl Protocol for Buildbarn {
+    type Message = session::Report;
+    type Answer = SynchronizeResponse;
+
+    fn due(&self) -> Instant {
+        self.session.due()
+    }
+
+    fn would_wait(&self) -> bool {
+        self.session.would_wait()
+    }
+
+    fn may_end(&self, now: Instant) -> bool {
+        self.session.may_end(now)
+    }
+
+    fn question(&self, phase: Phase, is_ready: bool, is_draining: bool) -> Question<Self::Message> {
+        self.session.question(phase, is_ready, is_draining)
+    }
+
+    async fn call(&self, question: Question<Self::Message>) -> Result<Self::Answer, CallError> {
+        self.scheduler.synchronize(question).await
+    }
+
+    fn answered(&mut self, now: Instant, clock: SystemTime, answer: Self::Answer) -> Order {
+        match self.session.answered(now, clock, answer) {
+            Wish::Continue => Order::Continue,
+            Wish::Stop => Order::Stop,
+            Wish::Start(executing) => {
+                let assignment = order::parse(*executing, &self.prefix, &self.functions);
+                Order::Start(Box::new(assignment))
+            }
+        }
+    }
+
+    fn failed(&mut self, now: Instant, _: Option<&CallError>) -> Order {
+        self.session.failed(now);
+        Order::Continue
+    }
+
+    fn completed(&mut self, response: ExecuteResponse) {
+        self.session.completed(response);
+    }
+}
