@@ -110,6 +110,7 @@ fn config(
 ) -> anyhow::Result<Config> {
     let upstream = settings.upstream.config()?.context("--cas is given")?;
     Ok(Config {
+        protocol: arguments.scheduler_protocol,
         scheduler: arguments.scheduler.clone(),
         security: upstream.security,
         headers: upstream.headers,

@@ -8,8 +8,10 @@ use tokio::task::JoinSet;
 use upstream::{Upstream, UpstreamError};
 use worker::Worker;
 
+use crate::bots::Bots;
 use crate::buildbarn::Buildbarn;
-use crate::config::Config;
+use crate::config::{Config, SchedulerProtocol};
+use crate::protocol::Protocol;
 use crate::run::Runner;
 use crate::slot::Slot;
 
@@ -33,13 +35,29 @@ impl Agent {
         let channel = upstream::connect(&config.scheduler, &config.security, config.timeout)?;
         let (draining, is_draining) = watch::channel(false);
         let runner = Arc::new(Runner { config, store, worker, storage });
+        let config = &runner.config;
+        let slots = match config.protocol {
+            SchedulerProtocol::Buildbarn => Self::slots(&runner, &is_draining, |slot| {
+                Buildbarn::new(channel.clone(), config, slot)
+            }),
+            SchedulerProtocol::Bots => {
+                Self::slots(&runner, &is_draining, |slot| Bots::new(channel.clone(), config, slot))
+            }
+        };
+        Ok(Self { slots, draining })
+    }
+
+    fn slots<P: Protocol + 'static>(
+        runner: &Arc<Runner>,
+        draining: &watch::Receiver<bool>,
+        protocol: impl Fn(usize) -> P,
+    ) -> JoinSet<()> {
         let mut slots = JoinSet::new();
         for number in 0..runner.config.slots.get() {
-            let protocol = Buildbarn::new(channel.clone(), &runner.config, number);
-            let slot = Slot::new(number, Arc::clone(&runner), protocol, is_draining.clone());
+            let slot = Slot::new(number, Arc::clone(runner), protocol(number), draining.clone());
             slots.spawn(slot.serve());
         }
-        Ok(Self { slots, draining })
+        slots
     }
 
     /// Takes no other action from now on.

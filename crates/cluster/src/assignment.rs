@@ -25,8 +25,14 @@ pub(crate) struct Assignment {
 pub(crate) enum AssignmentError {
     #[error("the scheduler sent no Action")]
     NoAction,
+    #[error("the Action names no Command")]
+    NoCommand,
+    #[error("the scheduler sent a {0:?}, which is neither an Action nor the digest of one")]
+    Payload(String),
     #[error("the digest of the Action")]
     Digest(#[from] DigestError),
+    #[error("decoding the Action or its digest")]
+    Encoding(#[from] prost::DecodeError),
     #[error("this worker does not run actions with digests of the function {0}")]
     Function(i32),
     #[error("the instance name of the action")]

@@ -10,6 +10,8 @@ use upstream::{Address, Headers, Security};
 /// A cluster, and the part that this worker has in it.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// The language of the scheduler.
+    pub protocol: SchedulerProtocol,
     /// Where the scheduler listens for workers.
     pub scheduler: Address,
     /// TLS of a `grpcs` address.
@@ -32,6 +34,28 @@ pub struct Config {
     pub browser: Option<BrowserUrl>,
     /// The digest functions of actions that can run here.
     pub functions: DigestFunctions,
+}
+
+/// A protocol between workers and a scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SchedulerProtocol {
+    /// Buildbarn's `OperationQueue`.
+    #[default]
+    Buildbarn,
+    /// `Bots` of the Remote Workers API, as BuildGrid has it.
+    Bots,
+}
+
+impl FromStr for SchedulerProtocol {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "buildbarn" => Ok(Self::Buildbarn),
+            "bots" => Ok(Self::Bots),
+            _ => Err("use buildbarn or bots".to_owned()),
+        }
+    }
 }
 
 /// The address of Buildbarn's bb_browser.

@@ -1,4 +1,4 @@
-//! A worker of a cluster that has a scheduler of its own: Buildbarn's.
+//! A worker of a cluster that has a scheduler of its own: Buildbarn's or BuildGrid's.
 //!
 //! The scheduler queues actions, and each slot asks it for one after the other. Inputs come from the storage of the
 //! cluster through the local store, which is a cache here, and outputs are in that storage before the scheduler is told
@@ -15,6 +15,7 @@
 //! - [`config`]: everything an operator decides.
 //! - `assignment`: an action to run.
 //! - `protocol`: the part of a slot that depends on the kind of scheduler.
+//! - `bots`: the Remote Workers API, as BuildGrid speaks it.
 //! - `buildbarn`: Buildbarn's protocol: what a slot tells the scheduler, and when; its orders; the call.
 //! - `run`: an assignment from the start to its answer.
 //! - `slot`: one loop between the scheduler and the worker.
@@ -22,6 +23,7 @@
 
 pub mod agent;
 mod assignment;
+mod bots;
 mod buildbarn;
 pub mod config;
 mod protocol;

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use anyhow::{Context as _, bail, ensure};
 use clap::parser::ValueSource;
 use clap::{Arg, Args, CommandFactory as _};
-use cluster::config::BrowserUrl;
+use cluster::config::{BrowserUrl, SchedulerProtocol};
 use model::{InstanceName, InstanceNameError};
 use upstream::{Address, Place, Writes};
 
@@ -40,6 +40,12 @@ const NO_CLIENTS: &str = "clients talk to the cluster, and a worker listens nowh
 
 const NO_QUEUE: &str = "the scheduler chooses the actions, and queues them";
 
+/// Flags that only Buildbarn's protocol has a place for, each with the reason.
+const BUILDBARNS: [(&str, &str); 2] = [
+    ("size_class", "its scheduler knows no sizes"),
+    ("browser_url", "its answers have no place for a link"),
+];
+
 const TIMEOUTS: &str = "the scheduler sets the timeouts of actions";
 
 /// Flags of `worker`: its own, and those of `serve` that are about actions and the store.
@@ -47,8 +53,9 @@ const TIMEOUTS: &str = "the scheduler sets the timeouts of actions";
 #[command(
     mut_args(in_help_of_worker),
     long_about = "Run actions for the scheduler of a cluster\n\n\
-        Takes actions from Buildbarn's scheduler and runs them in the sandboxes of `serve`. Inputs come from the storage \
-        of the cluster, and outputs go there before the scheduler is told. The local store is a cache of that storage. \
+        Takes actions from the scheduler of Buildbarn or BuildGrid and runs them in the sandboxes of `serve`. Inputs \
+        come from the storage of the cluster, and outputs go there before the scheduler is told. The local store is a \
+        cache of that storage. \
         Flags of `serve` about actions and the store can be given as well."
 )]
 pub struct WorkerArgs {
@@ -56,7 +63,12 @@ pub struct WorkerArgs {
     #[arg(long, value_name = "ADDRESS")]
     pub scheduler: Address,
 
-    /// Run actions whose instance name begins with this [default: all]
+    /// The protocol of the scheduler: buildbarn, or bots, which is BuildGrid's
+    #[arg(long, value_name = "buildbarn|bots", default_value = "buildbarn")]
+    pub scheduler_protocol: SchedulerProtocol,
+
+    /// Run actions whose instance name begins with this, or is this where the protocol is bots [default: all, or the
+    /// empty name]
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, value_parser = instance)]
     pub instance: InstanceName,
 
@@ -96,7 +108,8 @@ fn in_help_of_worker(arg: Arg) -> Arg {
         "upstream_cert" => arg.help("Certificate in PEM to show to grpcs:// addresses"),
         "upstream_timeout" => arg.help("The time for an answer of the storage or the scheduler"),
         "platform" => arg.help(
-            "A property of the actions that are for this worker; they ask for exactly those that are given here",
+            "A property of the actions that are for this worker; for Buildbarn they ask for exactly those that are given \
+             here, for BuildGrid for some of them",
         ),
         "name" => arg.help("The worker's name in the cluster, which no other has [default: the host's name]"),
         id if REFUSED.iter().any(|(field, _)| *field == id) => arg.hide(true),
@@ -112,6 +125,14 @@ impl WorkerArgs {
         for (field, reason) in REFUSED {
             if given.value_source(field) == Some(ValueSource::CommandLine) {
                 bail!("--{} has no effect on a worker: {reason}", field.replace('_', "-"));
+            }
+        }
+        if self.scheduler_protocol == SchedulerProtocol::Bots {
+            for (field, reason) in BUILDBARNS {
+                if given.value_source(field) == Some(ValueSource::CommandLine) {
+                    let flag = field.replace('_', "-");
+                    bail!("--{flag} has no effect with --scheduler-protocol=bots: {reason}");
+                }
             }
         }
         let storage = [&self.serve.upstream.upstream_cas, &self.serve.upstream.upstream_ac];
@@ -205,6 +226,18 @@ mod tests {
         }
         let flags = ["--jobs=2", "--allow-host-rootfs", "--platform=a=b", "--cas-size=2g"];
         assert!(parsed(&[&NEEDED[..], &flags].concat()).is_ok());
+    }
+
+    #[test]
+    fn flags_of_buildbarn_are_refused_elsewhere() {
+        let bots = [&NEEDED[..], &["--scheduler-protocol=bots"]].concat();
+        assert_eq!(parsed(&bots).unwrap().scheduler_protocol, SchedulerProtocol::Bots);
+        for flag in ["--size-class=1", "--browser-url=http://b"] {
+            assert!(parsed(&[&NEEDED[..], &[flag]].concat()).is_ok());
+            let refused = parsed(&[&bots[..], &[flag]].concat()).unwrap_err();
+            assert!(refused.contains("--scheduler-protocol=bots"), "{refused}");
+        }
+        assert!(parsed(&[&NEEDED[..], &["--scheduler-protocol=condor"]].concat()).is_err());
     }
 
     #[test]
