@@ -303,7 +303,7 @@ impl Drop for Daemon {
 
 impl FinishedAction {
     /// The action that an event is about; `None` for events about anything else.
-    fn of(event: &Event) -> Option<Self> {
+    pub(crate) fn of(event: &Event) -> Option<Self> {
         if event.message() != FINISHED {
             return None;
         }

@@ -127,5 +127,6 @@ fn run_all(arguments: &Arguments, steps: &mut Steps) -> Result<()> {
     steps.take("attacks", || attack::run(&attack::Arguments::all()))?;
     steps.take("clients", || e2e::run(&arguments.e2e))?;
     steps.take("ordinary users", || e2e::user::run_part(&arguments.e2e))?;
+    steps.take("workers of BuildGrid", || e2e::run_buildgrid_part(&arguments.e2e))?;
     steps.take("VMs", || e2e::in_vm::run_part(&vm, &arguments.e2e))
 }

@@ -9,17 +9,18 @@
 //! `vm` has the name of a client but is not one: it repeats with `serve-vm` everything that `serve` passes
 //! ([`in_vm`]).
 //!
-//! `upstream` is named like a client too: the daemon with caches of others below its store ([`upstream`]).
-//! So is `faults`: the daemon under load on a disk that loses power and fails ([`faults`]), of which a short
-//! round is among the tests of the workspace. Both run only when they are named. `user` does what `serve`
-//! passes as root with a daemon that an ordinary user starts ([`user`]). And `web` shows the pages in a browser
-//! ([`web`]).
+//! `upstream` is named like a client too: the daemon with caches of others below its store ([`upstream`]). So is
+//! `faults`: the daemon under load on a disk that loses power and fails ([`faults`]), of which a short round is among
+//! the tests of the workspace. Both run only when they are named. `buildgrid` is workers of a real BuildGrid
+//! ([`buildgrid`]). `user` does what `serve` passes as root with a daemon that an ordinary user starts ([`user`]).
+//! And `web` shows the pages in a browser ([`web`]).
 //!
 //! Where the root of a client can't be made, the run fails, unless the client was left out by name or is
 //! optional: then it is skipped, and the reason is told.
 
 mod bazel;
 mod bazel4;
+mod buildgrid;
 mod debian_root;
 mod faults;
 pub(crate) mod in_vm;
@@ -49,6 +50,11 @@ use crate::{
     start_as::{ORDINARY_USER, StartAs},
     state_volume,
     vm::{self, Artifacts},
+};
+
+pub(crate) use buildgrid::{
+    InsideArguments as BuildgridArguments, run_inside as run_buildgrid_inside,
+    run_part as run_buildgrid_part,
 };
 
 /// A build tool that speaks remote execution.
@@ -93,6 +99,9 @@ const VM: &str = "vm";
 /// Named like a client too.
 const UPSTREAM: &str = "upstream";
 
+/// And this.
+const BUILDGRID: &str = "buildgrid";
+
 /// And so is this.
 const USER: &str = "user";
 
@@ -105,9 +114,10 @@ const WEB: &str = "web";
 #[derive(clap::Args)]
 #[group(skip)] // `test` has these too, and groups are named after their struct
 pub(crate) struct Arguments {
-    /// Clients to run; all when none is named. Or `vm`, `user`, `upstream`, `faults` or `web`, by itself.
+    /// Clients to run; all when none is named. Or `vm`, `user`, `upstream`, `buildgrid`, `faults` or `web`, by
+    /// itself.
     clients: Vec<String>,
-    /// Leave out this client, or `vm`, `user` or `web`.
+    /// Leave out this client, or `vm`, `user`, `buildgrid` or `web`.
     #[arg(long = "skip", value_name = "CLIENT")]
     skipped: Vec<String>,
     /// Run only this suite.
@@ -235,6 +245,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     if arguments.clients == [UPSTREAM] {
         return upstream::run();
+    }
+    if arguments.clients == [BUILDGRID] {
+        return buildgrid::run();
     }
     if arguments.clients == [FAULTS] {
         return faults::run(&arguments.faults);
@@ -380,7 +393,7 @@ fn client_command(
 /// The clients asked for, without those skipped; a name that nobody has is an error.
 fn chosen(arguments: &Arguments) -> Result<Vec<&'static Client>> {
     let named = arguments.clients.iter().chain(&arguments.skipped);
-    for name in named.filter(|name| ![VM, USER, WEB].contains(&name.as_str())) {
+    for name in named.filter(|name| ![VM, USER, BUILDGRID, WEB].contains(&name.as_str())) {
         client_named(name)?;
     }
     let (left_out, chosen): (Vec<_>, Vec<_>) = CLIENTS

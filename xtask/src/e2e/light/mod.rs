@@ -9,7 +9,7 @@
 mod buildstream;
 mod cas;
 mod justbuild;
-mod recc;
+pub(super) mod recc;
 mod siso;
 mod surroundings;
 mod tls;

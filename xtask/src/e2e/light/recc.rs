@@ -11,10 +11,10 @@ use super::{
 use crate::e2e::{Place, steps::step};
 
 /// Four compilations and a link.
-const COMMANDS: usize = 5;
+pub(in crate::e2e) const COMMANDS: usize = 5;
 
 /// Its metrics, a line for each event.
-const METRICS: &str = "/client/metrics";
+pub(in crate::e2e) const METRICS: &str = "/client/metrics";
 
 pub(super) fn run(place: &Place) -> Result<()> {
     let mut here = Surroundings::open(place, Some("ninja"))?;
@@ -60,16 +60,20 @@ pub(super) fn run(place: &Place) -> Result<()> {
     here.close()
 }
 
+/// The line of Ninja's file that puts recc before the compiler, with more settings of recc.
+pub(in crate::e2e) fn compiler(url: &str, more: &[&str]) -> String {
+    let (server, root) = (format!("SERVER={url}"), format!("PROJECT_ROOT={WORKSPACE}"));
+    let metrics = format!("METRICS_FILE={METRICS}");
+    let settings =
+        [&server, &root, "REMOTE_PLATFORM_rootfs=host", "LINK=1", "ENABLE_METRICS=1", &metrics];
+    let settings = settings.into_iter().chain(more.iter().copied());
+    let settings: Vec<_> = settings.map(|it| format!("RECC_{it}")).collect();
+    format!("cxx = env {} recc /usr/bin/g++\n", settings.join(" "))
+}
+
 impl Surroundings {
     fn put_recc_before_the_compiler(&self, more: &[&str]) -> Result<()> {
-        let (server, root) =
-            (format!("SERVER={}", self.url()), format!("PROJECT_ROOT={WORKSPACE}"));
-        let metrics = format!("METRICS_FILE={METRICS}");
-        let settings =
-            [&server, &root, "REMOTE_PLATFORM_rootfs=host", "LINK=1", "ENABLE_METRICS=1"];
-        let settings = settings.into_iter().chain([metrics.as_str()]).chain(more.iter().copied());
-        let settings: Vec<_> = settings.map(|it| format!("RECC_{it}")).collect();
-        let line = format!("cxx = env {} recc /usr/bin/g++\n", settings.join(" "));
+        let line = compiler(&self.url(), more);
         Ok(fs::write(self.workspace().join("compiler.ninja"), line)?)
     }
 
