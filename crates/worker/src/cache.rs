@@ -287,7 +287,9 @@ mod tests {
     fn a_result_whose_trees_have_too_many_directories_is_a_miss() {
         let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let store = Store::open(root.path(), StoreOptions::default()).unwrap();
-        let root = store.cas().put(FUNCTION, &[]).unwrap();
+        let link = proto::SymlinkNode { name: "0".to_owned(), ..Default::default() };
+        let root = proto::Directory { symlinks: vec![link], ..Default::default() };
+        let root = store.cas().put(FUNCTION, &root.encode_to_vec()).unwrap();
         let check = |trees: &[&[u8]], has_root: bool, expected: &str| {
             let directory = |tree: &&[u8]| proto::OutputDirectory {
                 tree_digest: Some(store.cas().put(FUNCTION, tree).unwrap().to_proto()),
