@@ -4,8 +4,8 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
-use testkit::proto::RequestMetadata;
-use testkit::{Action, Client, Daemon, Kit, Outcome, eventually_async};
+use testkit::proto::{self, Message as _, RequestMetadata};
+use testkit::{Action, Client, Daemon, Digest, Kit, Outcome, eventually_async};
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     running_actions_are_listed_and_killed,
@@ -18,6 +18,8 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     a_miss_names_the_changed_file,
     a_miss_names_other_reasons,
     an_exported_action_runs_without_the_server,
+    trees_without_end_are_refused,
+    large_streams_and_blobs_are_cut,
     a_replay_leaves_the_cache_alone,
     a_replay_can_be_traced,
     mistakes_name_the_cure,
@@ -358,6 +360,133 @@ async fn an_exported_action_runs_without_the_server(kit: Kit) -> Outcome {
     assert_eq!(ran.stdout, b"hi\n");
     let read = |path: &str| std::fs::read_to_string(directory.join(path));
     assert_eq!(read("inputs/wd/dir/out")?, "content\n");
+    Ok(())
+}
+
+/// 101 Directories that name each other: a tree of 2^100 files. The last one is the root.
+fn exponential(client: &Client, file: &Digest) -> Vec<proto::Directory> {
+    let file = proto::FileNode {
+        name: "f".into(),
+        digest: Some(file.to_proto()),
+        ..proto::FileNode::default()
+    };
+    let mut levels = vec![proto::Directory { files: vec![file], ..Default::default() }];
+    for number in 0..100 {
+        let digest = client.digest(levels[number].encode_to_vec()).to_proto();
+        let node = |name: &str| proto::DirectoryNode {
+            name: name.to_owned(),
+            digest: Some(digest.clone()),
+        };
+        let directories = vec![node("a"), node("b")];
+        levels.push(proto::Directory { directories, ..Default::default() });
+    }
+    levels
+}
+
+async fn trees_without_end_are_refused(kit: Kit) -> Outcome {
+    let daemon = start(&kit).await?;
+    let client = daemon.client();
+    let file = client.put(b"content".to_vec()).await?;
+    let levels = exponential(&client, &file);
+    client.put_all(levels.iter().map(|level| level.encode_to_vec())).await?;
+    let root = client.digest(levels[100].encode_to_vec());
+    let action = async |input_root: &Digest| {
+        client.action("true").output("out").input_root(*input_root).upload().await
+    };
+    let place = tempfile::tempdir()?;
+    let check = |verb: &str, digest: &Digest, more: &[&str], expected: &str| -> Outcome {
+        let digest = digest.to_string();
+        let directory = place.path().join("exported");
+        let mut words = vec![verb, &digest];
+        if verb == "export" {
+            words.push(directory.to_str().context("UTF-8")?);
+        }
+        words.extend(more);
+        let output = run(&kit, &daemon, &words)?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success(), "{words:?} ended well");
+        ensure!(stderr.contains(expected), "{words:?}: {stderr}");
+        ensure!(output.stdout.is_empty(), "{words:?} printed {} bytes", output.stdout.len());
+        ensure!(!directory.exists(), "{words:?} wrote something");
+        Ok(())
+    };
+    let of_inputs = action(&root).await?;
+    check("tree", &root, &[], "more than 1000000 entries")?;
+    check("tree", &of_inputs, &[], "more than 1000000 entries")?;
+    check("export", &of_inputs, &[], "more than 1000000 entries")?;
+    // As inputs, it is compared up to a bound.
+    let empty = client.put(Vec::new()).await?;
+    let other = client.digest(levels[99].encode_to_vec());
+    let (of_inputs, of_other) = (of_inputs.to_string(), action(&other).await?.to_string());
+    let difference = &json(&kit, &daemon, &["diff", &of_inputs, &of_other], 1)?[0];
+    assert_eq!(difference["is_cut"], true, "{difference}");
+
+    // As outputs of a cached result, which the server serves: all that the tree names is there.
+    let (children, roots) = levels.split_at(100);
+    let tree = proto::Tree { root: roots.first().cloned(), children: children.to_vec() };
+    let tree = client.put(tree.encode_to_vec()).await?;
+    let of_outputs = action(&empty).await?;
+    let output = |tree: &Digest| proto::OutputDirectory {
+        path: "out".into(),
+        tree_digest: Some(tree.to_proto()),
+        ..Default::default()
+    };
+    let cache = async |action: &Digest, result: proto::ActionResult| -> Outcome {
+        let request = proto::UpdateActionResultRequest {
+            action_digest: Some(action.to_proto()),
+            action_result: Some(result),
+            digest_function: client.function().to_proto(),
+            ..Default::default()
+        };
+        client.action_cache().update_action_result(request).await?;
+        Ok(())
+    };
+    let output_directories = vec![output(&tree)];
+    cache(&of_outputs, proto::ActionResult { output_directories, ..Default::default() }).await?;
+    ensure!(client.cached(&of_outputs).await?.is_some(), "the result is served");
+    check("export", &of_outputs, &[], "more than 1000000 entries")?;
+
+    // A thousand files in a Tree of some kilobytes: what they take in all is bounded, too.
+    let node = |number: u32| proto::FileNode {
+        name: format!("{number:04}"),
+        digest: Some(file.to_proto()),
+        ..Default::default()
+    };
+    let files = (0..1000).map(node).collect();
+    let directory = proto::Directory { files, ..Default::default() };
+    let tree = proto::Tree { root: Some(directory), children: Vec::new() };
+    let tree = client.put(tree.encode_to_vec()).await?;
+    let output_directories = vec![output(&tree)];
+    cache(&of_outputs, proto::ActionResult { output_directories, ..Default::default() }).await?;
+    check("export", &of_outputs, &["--up-to=6999"], "A larger --up-to allows it")?;
+    let directory = place.path().join("written");
+    let path = directory.to_str().context("UTF-8")?;
+    said(&kit, &daemon, &["export", &of_outputs.to_string(), path, "--up-to=7000"], 0)?;
+    assert_eq!(directory.join("outputs/out").read_dir()?.count(), 1000);
+    Ok(())
+}
+
+async fn large_streams_and_blobs_are_cut(kit: Kit) -> Outcome {
+    let daemon = start(&kit).await?;
+    let client = daemon.client();
+    let action = client.action("yes line | head -c 3000000");
+    action.run().await?.succeeded().await?;
+    let digest = action.encode().0.to_string();
+    let text = said(&kit, &daemon, &["replay", &digest], 0)?;
+    assert!((1 << 20..3 << 20).contains(&text.len()), "{} bytes", text.len());
+    let last = text.lines().last().context("a line")?;
+    assert!(last.contains("2.86 MiB") && last.contains("cat "), "{last}");
+
+    // Larger than any message.
+    let large = "ä".repeat(33 << 20);
+    let digest = client.digest(&large);
+    client.write(&client.upload_name(&digest), large.as_bytes(), 1 << 20).await?;
+    let large = digest.to_string();
+    let text = said(&kit, &daemon, &["show", &large], 0)?;
+    assert!(text.starts_with("66.0 MiB of text") && text.len() < 100_000, "{} bytes", text.len());
+    let output = run(&kit, &daemon, &["ls", &large])?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && stderr.contains("`cat` writes it out"), "{stderr}");
     Ok(())
 }
 

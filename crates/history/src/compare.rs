@@ -7,17 +7,27 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use chain::visible;
-use model::proto;
-use model::{Digest, Directory, Entry};
+use model::proto::{self, Shaped, decoded_bytes};
+use model::{Digest, Directory, Entry, MAX_PATH_DEPTH};
 
 /// Differences that are listed; of more, it is only told that there are more.
 pub const DIFFERENCES_MAX: usize = 200;
 
-/// Directories that are read of each tree. A tree with more has too many changes to be read by a person.
+/// Directories that are read of each tree. A tree with more has too many changes to be read by a person. Small
+/// directories that name each other make a tree of any size, so those that wait count too.
 const DIRECTORIES_MAX: usize = 20_000;
 
 /// The largest Action, Command or Directory that is read.
 const MESSAGE_BYTES_MAX: u64 = 64 << 20;
+
+/// What is read of directories in all: two of the largest, or 20,000 usual ones of either tree.
+const DIRECTORY_BYTES_MAX: u64 = 2 * MESSAGE_BYTES_MAX;
+
+/// The most memory for a decoded Action or Command, which can take a hundred times what its bytes take.
+const DECODED_BYTES_MAX: u64 = 256 << 20;
+
+/// The bytes of a value that are shown. Two values of a megabyte each can't be compared by eye.
+const VALUE_BYTES_MAX: usize = 64 << 10;
 
 /// The source of blobs.
 pub trait Blobs {
@@ -105,7 +115,8 @@ pub fn compare<B: Blobs>(
     old: &Digest,
     new: &Digest,
 ) -> Result<Comparison, B::Error> {
-    let mut comparing = Comparing { blobs, found: Comparison::default(), directories: 0 };
+    let mut comparing =
+        Comparing { blobs, found: Comparison::default(), directories: 0, directory_bytes: 0 };
     if old == new {
         return Ok(comparing.found);
     }
@@ -140,7 +151,10 @@ pub fn compare<B: Blobs>(
 struct Comparing<'a, B> {
     blobs: &'a mut B,
     found: Comparison,
+    /// Pairs of directories that were read or wait for it.
     directories: usize,
+    /// Bytes of directories that were read.
+    directory_bytes: u64,
 }
 
 impl<B: Blobs> Comparing<'_, B> {
@@ -151,9 +165,9 @@ impl<B: Blobs> Comparing<'_, B> {
         }
         self.found.differences.push(Difference {
             part,
-            name: visible(name),
-            old: old.map(visible),
-            new: new.map(visible),
+            name: shown(name),
+            old: old.map(shown),
+            new: new.map(shown),
         });
     }
 
@@ -164,12 +178,14 @@ impl<B: Blobs> Comparing<'_, B> {
         }
     }
 
-    fn message<M: proto::Message + Default>(
+    fn message<M: proto::Message + Default + Shaped>(
         &mut self,
         digest: &Digest,
         name: &str,
     ) -> Result<Option<M>, B::Error> {
         let bytes = self.blob(digest)?;
+        let bytes =
+            bytes.filter(|it| decoded_bytes::<M>(it, DECODED_BYTES_MAX) <= DECODED_BYTES_MAX);
         let message = bytes.and_then(|bytes| M::decode(bytes).ok());
         if message.is_none() {
             let (digest, is_old) = (digest.to_string(), name.starts_with("old"));
@@ -256,15 +272,22 @@ impl<B: Blobs> Comparing<'_, B> {
             if old == new {
                 continue;
             }
-            self.directories += 1;
-            if self.directories > DIRECTORIES_MAX || self.found.is_cut {
+            let bytes = |digest: Option<Digest>| digest.map_or(0, |digest| digest.size_bytes());
+            let bytes = bytes(old).saturating_add(bytes(new));
+            self.directory_bytes = self.directory_bytes.saturating_add(bytes);
+            if self.directory_bytes > DIRECTORY_BYTES_MAX || self.found.is_cut {
                 self.found.is_cut = true;
                 return Ok(());
             }
             let old = self.directory(&path, old, true)?;
             let new = self.directory(&path, new, false)?;
             let (Some(old), Some(new)) = (old, new) else { continue };
-            let below = self.entries(&path, &entries(&old), &entries(&new));
+            let mut below = self.entries(&path, &entries(&old), &entries(&new));
+            let is_deepest = path.matches('/').count() + 1 >= MAX_PATH_DEPTH;
+            let left = if is_deepest { 0 } else { DIRECTORIES_MAX - self.directories };
+            self.found.is_cut |= below.len() > left;
+            below.truncate(left);
+            self.directories += below.len();
             waiting.extend(below.into_iter().rev());
         }
         Ok(())
@@ -325,6 +348,17 @@ impl<B: Blobs> Comparing<'_, B> {
         }
         Ok(directory)
     }
+}
+
+/// A name or a value, escaped, and cut if it is long.
+fn shown(text: &str) -> String {
+    let end = text.floor_char_boundary(VALUE_BYTES_MAX);
+    let rest = text.len() - end;
+    let mut shown = visible(&text[..end]);
+    if rest > 0 {
+        shown += &format!("… and {rest} bytes more");
+    }
+    shown
 }
 
 fn entries(directory: &Directory) -> BTreeMap<&[u8], Entry<'_>> {
@@ -516,6 +550,78 @@ mod tests {
         assert!(found[0].starts_with("unknown the input root: - => "), "{found:?}");
         let found = memory.differences(&gone, &new);
         assert!(found[0].starts_with("unknown old Action: "), "{found:?}");
+    }
+
+    /// Two trees of 100 levels, each of which has the one below twice, with a difference in each file: 2^100 in all.
+    #[test]
+    fn the_work_is_bounded() {
+        let mut memory = Memory::default();
+        let mut root = |content: &str| {
+            let mut level = memory.directory(&[("f", content)], &[]);
+            for _ in 0..100 {
+                level = memory.directory(&[], &[("a", level), ("b", level)]);
+            }
+            memory.action(&["cc"], level)
+        };
+        let (old, new) = (root("1"), root("2"));
+        memory.reads = 0;
+        let Ok(found) = compare(&mut memory, &old, &new);
+        assert!(found.is_cut && found.differences.len() <= DIFFERENCES_MAX);
+        assert!(memory.reads <= 2 * DIRECTORIES_MAX + 10, "{} reads", memory.reads);
+    }
+
+    #[test]
+    fn directories_that_are_deeper_or_larger_than_any_are_left_out() {
+        let check = |cut: &dyn Fn(&mut Memory, &str) -> Digest| {
+            let mut memory = Memory::default();
+            let roots = ["1", "2"].map(|content| cut(&mut memory, content));
+            let [old, new] = roots.map(|root| memory.action(&["cc"], root));
+            let Ok(found) = compare(&mut memory, &old, &new);
+            assert!(found.is_cut && found.differences.is_empty(), "{found:?}");
+        };
+        check(&|memory, content| {
+            let mut level = memory.directory(&[("f", content)], &[]);
+            for _ in 0..=MAX_PATH_DEPTH {
+                level = memory.directory(&[], &[("d", level)]);
+            }
+            level
+        });
+        // More than is read in all, by the sizes that the digests have.
+        check(&|memory, content| {
+            let hash = [content.as_bytes()[0]; 32];
+            let below = Digest::new(FUNCTION, hash, DIRECTORY_BYTES_MAX);
+            memory.directory(&[], &[("large", below)])
+        });
+    }
+
+    #[test]
+    fn long_values_are_cut() {
+        let mut memory = Memory::default();
+        let root = memory.directory(&[], &[]);
+        let long = "ä".repeat(VALUE_BYTES_MAX);
+        let (old, new) = (memory.action(&["a"], root), memory.action(&[&long], root));
+        let Ok(found) = compare(&mut memory, &old, &new);
+        let value = found.differences[0].new.as_deref().unwrap();
+        assert!(value.len() < VALUE_BYTES_MAX + 100, "{} bytes", value.len());
+        assert!(value.ends_with(&format!("… and {VALUE_BYTES_MAX} bytes more")), "{value}");
+    }
+
+    #[test]
+    fn a_message_that_grows_when_it_is_decoded_is_unknown() {
+        let mut memory = Memory::default();
+        let root = memory.directory(&[], &[]);
+        let old = memory.action(&["a"], root);
+        // Empty variables of the environment: two bytes each, and 48 in memory.
+        let command = Bytes::from(b"\x12\x00".repeat(6 << 20));
+        let digest = Digest::of(FUNCTION, &command);
+        memory.blobs.insert(digest, command);
+        let new = memory.put(&proto::Action {
+            command_digest: Some(digest.to_proto()),
+            input_root_digest: Some(root.to_proto()),
+            ..Default::default()
+        });
+        let found = memory.differences(&old, &new);
+        assert!(found[0].starts_with("unknown new Command: "), "{found:?}");
     }
 
     #[test]

@@ -1,23 +1,21 @@
 //! Blobs of the server, as the verbs read them.
 
-use std::collections::BTreeMap;
-
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use bytes::{Bytes, BytesMut};
 use history::compare::Blobs;
-use model::{Digest, Directory, Entry, proto};
-use proto::Message;
+use model::{Digest, Directory, proto};
 use proto::google::bytestream::ReadRequest;
 use proto::google::bytestream::byte_stream_client::ByteStreamClient;
+use proto::{Message, Shaped, decoded_bytes};
 use tonic::Code;
 
 use crate::server::{self, Authorized, Server};
 
-/// The largest blob that is read into memory, to be shown or compared.
-const MEMORY_BYTES_MAX: u64 = 256 << 20;
+/// The largest blob that is read into memory: the largest Directory or Tree that the server takes.
+pub(crate) const MEMORY_BYTES_MAX: u64 = 64 << 20;
 
-/// The most directories of one tree. A tree of a real build has thousands.
-const DIRECTORIES_MAX: usize = 1_000_000;
+/// The most memory for a decoded message, which can take a hundred times what its bytes take.
+const DECODED_BYTES_MAX: u64 = 256 << 20;
 
 /// Reads blobs from a server.
 pub(crate) struct Reader<'a> {
@@ -31,18 +29,46 @@ impl<'a> Reader<'a> {
     }
 
     /// Hands a blob to `take`, piece by piece. Returns whether there is such a blob.
+    ///
+    /// Fails where the server sends more or fewer bytes than the blob has.
     pub(crate) fn stream(
         &mut self,
         digest: &Digest,
+        take: impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<bool> {
+        self.stream_up_to(digest, digest.size_bytes(), take)
+    }
+
+    /// The first bytes of a blob, `bytes_max` at most. `None` if it is gone.
+    pub(crate) fn beginning(
+        &mut self,
+        digest: &Digest,
+        bytes_max: u64,
+    ) -> anyhow::Result<Option<Bytes>> {
+        let mut bytes = BytesMut::new();
+        let size_bytes = digest.size_bytes().min(bytes_max);
+        let is_there = self.stream_up_to(digest, size_bytes, |piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(is_there.then(|| bytes.freeze()))
+    }
+
+    fn stream_up_to(
+        &mut self,
+        digest: &Digest,
+        size_bytes: u64,
         mut take: impl FnMut(&[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<bool> {
-        if digest.size_bytes() == 0 {
+        if size_bytes == 0 {
             return Ok(true);
         }
         let segment = digest.function().resource_name_segment();
         let function = segment.map(|name| format!("{name}/")).unwrap_or_default();
         let resource_name = format!("blobs/{function}{digest}");
-        let request = ReadRequest { resource_name, ..ReadRequest::default() };
+        let read_limit = if size_bytes < digest.size_bytes() { size_bytes } else { 0 };
+        let read_limit = i64::try_from(read_limit).unwrap_or_default();
+        let request = ReadRequest { resource_name, read_limit, ..ReadRequest::default() };
         let said = server::said("read");
         self.server.wait(async {
             let mut pieces = match self.client.read(request).await {
@@ -50,10 +76,19 @@ impl<'a> Reader<'a> {
                 Err(status) if status.code() == Code::NotFound => return Ok(false),
                 Err(status) => return Err(said(status)),
             };
+            let mut left = size_bytes;
             loop {
                 match pieces.message().await {
-                    Ok(Some(piece)) => take(&piece.data)?,
-                    Ok(None) => return Ok(true),
+                    Ok(Some(piece)) => {
+                        let rest = left.checked_sub(piece.data.len() as u64);
+                        left =
+                            rest.with_context(|| format!("the server sent more than {digest}"))?;
+                        take(&piece.data)?;
+                    }
+                    Ok(None) => {
+                        ensure!(left == 0, "the server sent only a part of {digest}");
+                        return Ok(true);
+                    }
                     Err(status) if status.code() == Code::NotFound => return Ok(false),
                     Err(status) => return Err(said(status)),
                 }
@@ -67,13 +102,13 @@ impl<'a> Reader<'a> {
     }
 
     /// A message that is stored as a blob.
-    pub(crate) fn message<M: Message + Default>(
+    pub(crate) fn message<M: Message + Default + Shaped>(
         &mut self,
         digest: &Digest,
         what: &str,
     ) -> anyhow::Result<M> {
         let bytes = self.blob(digest).with_context(|| format!("reading the {what}"))?;
-        M::decode(bytes).with_context(|| format!("{digest} is no {what}"))
+        decode(&bytes).with_context(|| format!("{digest} is no {what}"))
     }
 
     /// An Action and its Command.
@@ -95,49 +130,14 @@ impl<'a> Reader<'a> {
         let directory = Directory::parse(bytes, digest.function());
         directory.with_context(|| format!("{digest} is no Directory"))
     }
-
-    /// Hands every entry below a directory to `take`, with its path: a directory before what is in it.
-    pub(crate) fn walk(
-        &mut self,
-        root: Digest,
-        mut take: impl FnMut(&mut Self, &str, &Entry<'_>) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
-        let mut waiting = vec![(String::new(), root)];
-        // Equal directories are read once, and not kept if they are large.
-        let mut known: BTreeMap<String, Directory> = BTreeMap::new();
-        let mut count = 0;
-        while let Some((path, digest)) = waiting.pop() {
-            count += 1;
-            if count > DIRECTORIES_MAX {
-                bail!("the tree has more than {DIRECTORIES_MAX} directories");
-            }
-            let key = digest.to_string();
-            let directory = match known.get(&key) {
-                Some(directory) => directory.clone(),
-                None => {
-                    let directory = self.directory(&digest)?;
-                    if known.len() < KNOWN_MAX {
-                        known.insert(key, directory.clone());
-                    }
-                    directory
-                }
-            };
-            let mut below = Vec::new();
-            for entry in directory.entries() {
-                let path = joined(&path, entry.name());
-                take(self, &path, &entry)?;
-                if let Entry::Directory { digest, .. } = entry {
-                    below.push((path, digest));
-                }
-            }
-            waiting.extend(below.into_iter().rev());
-        }
-        Ok(())
-    }
 }
 
-/// Directories of one tree that are kept in case that they come again.
-const KNOWN_MAX: usize = 1000;
+/// Decodes a message, if that takes a bounded amount of memory.
+pub(crate) fn decode<M: Message + Default + Shaped>(bytes: &Bytes) -> anyhow::Result<M> {
+    let takes = decoded_bytes::<M>(bytes, DECODED_BYTES_MAX);
+    ensure!(takes <= DECODED_BYTES_MAX, "it takes more than {DECODED_BYTES_MAX} bytes of memory");
+    Ok(M::decode(bytes.clone())?)
+}
 
 impl Blobs for Reader<'_> {
     type Error = anyhow::Error;

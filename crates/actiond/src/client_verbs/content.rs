@@ -7,12 +7,13 @@ use ::proto::actiond::internal::v1::list_records_request::Of;
 use anyhow::{Context as _, bail};
 use chain::{shell_word, visible};
 use history::compare::{Blobs as _, compare};
-use model::{Digest, Directory, proto};
+use model::result::{TreeMessages, tree_messages};
+use model::{Digest, Directory, TreeLimits, proto};
 use proto::Message as _;
 use serde_json::{Map, Value, json};
 
-use super::blobs::{ReadAction, Reader, gone};
-use super::{live, show};
+use super::blobs::{MEMORY_BYTES_MAX, ReadAction, Reader, decode, gone};
+use super::{live, show, trees};
 use crate::output::{Progress, print, print_bytes};
 use crate::server::Server;
 
@@ -22,12 +23,15 @@ const RUNS_SHOWN: u32 = 10;
 /// Bytes of a blob that is no message, of which `show` shows that much.
 const TEXT_BYTES_SHOWN: usize = 64 << 10;
 
+/// The most directories of a Tree that is listed: as many as an input tree may have.
+const TREE_DIRECTORIES_MAX: usize = 1_000_000;
+
 /// A blob, by what it can be read as.
 enum Content {
     Action,
     Command(proto::Command),
     Directory(Directory),
-    Tree(proto::Tree),
+    Tree(TreeMessages),
     Other,
 }
 
@@ -37,7 +41,7 @@ fn content(bytes: &bytes::Bytes, digest: &Digest) -> Content {
     let function = digest.function();
     let is_digest =
         |field: &Option<proto::Digest>| Digest::from_proto_field(field.as_ref(), function).is_ok();
-    if let Ok(action) = proto::Action::decode(bytes.clone())
+    if let Ok(action) = decode::<proto::Action>(bytes)
         && is_digest(&action.command_digest)
         && is_digest(&action.input_root_digest)
     {
@@ -46,15 +50,15 @@ fn content(bytes: &bytes::Bytes, digest: &Digest) -> Content {
     if let Ok(directory) = Directory::parse(bytes.clone(), function) {
         return Content::Directory(directory);
     }
-    if let Ok(command) = proto::Command::decode(bytes.clone())
+    if let Ok(command) = decode::<proto::Command>(bytes)
         && !command.arguments.is_empty()
         && command.encoded_len() == bytes.len()
     {
         return Content::Command(command);
     }
-    if let Ok(tree) = proto::Tree::decode(bytes.clone())
-        && let Some(root) = &tree.root
-        && Directory::parse(root.encode_to_vec().into(), function).is_ok()
+    if let Ok(tree) = tree_messages(bytes, function, TREE_DIRECTORIES_MAX)
+        && let Some(root) = tree.directories.get(&tree.root)
+        && Directory::parse(root.clone(), function).is_ok()
     {
         return Content::Tree(tree);
     }
@@ -63,6 +67,11 @@ fn content(bytes: &bytes::Bytes, digest: &Digest) -> Content {
 
 pub(crate) fn show(server: &Server, digest: &Digest, json: bool) -> anyhow::Result<()> {
     let mut reader = Reader::new(server);
+    if digest.size_bytes() > MEMORY_BYTES_MAX {
+        // It is no message.
+        let bytes = reader.beginning(digest, TEXT_BYTES_SHOWN as u64)?;
+        return show_blob(&bytes.with_context(|| gone(digest))?, digest, json);
+    }
     let bytes = reader.blob(digest)?;
     match content(&bytes, digest) {
         Content::Action => {
@@ -86,25 +95,34 @@ pub(crate) fn show(server: &Server, digest: &Digest, json: bool) -> anyhow::Resu
             print(&directory.entries().map(line).collect::<String>())
         }
         Content::Tree(tree) => show_tree(&tree, digest, json),
-        Content::Other => {
-            let text = std::str::from_utf8(&bytes).ok();
-            let value = json!({ "kind": "blob", "digest": show::name(digest), "text": text });
-            if json {
-                return print(&show::line(&value));
-            }
-            let what = if text.is_some() { "text" } else { "bytes" };
-            let heading = format!("{} of {what}", size(digest.size_bytes()));
-            let shown = text.map(|text| cut(text, TEXT_BYTES_SHOWN)).unwrap_or_default();
-            let lines: String = shown.lines().map(|line| visible(line) + "\n").collect();
-            print(&format!("{heading}; `cat` writes it as it is\n\n{lines}"))
-        }
+        Content::Other => show_blob(&bytes, digest, json),
     }
 }
 
-/// The first bytes of a text, to the end of a character.
-fn cut(text: &str, bytes: usize) -> &str {
-    let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-    &text[..end.unwrap_or(0)]
+/// Shows a blob that is no message. Of a large one there is only the beginning, which JSON leaves out.
+fn show_blob(bytes: &[u8], digest: &Digest, json: bool) -> anyhow::Result<()> {
+    let text = cut(bytes, if json { usize::MAX } else { TEXT_BYTES_SHOWN });
+    if json {
+        let text = text.filter(|text| text.len() as u64 == digest.size_bytes());
+        let value = json!({ "kind": "blob", "digest": show::name(digest), "text": text });
+        return print(&show::line(&value));
+    }
+    let what = if text.is_some() { "text" } else { "bytes" };
+    let heading = format!("{} of {what}", size(digest.size_bytes()));
+    let lines: String = text.unwrap_or_default().lines().map(|line| visible(line) + "\n").collect();
+    print(&format!("{heading}; `cat` writes it as it is\n\n{lines}"))
+}
+
+/// The first bytes, to the end of a character; `None` if they are no text.
+fn cut(bytes: &[u8], bytes_max: usize) -> Option<&str> {
+    let bytes = &bytes[..bytes.len().min(bytes_max)];
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Some(text),
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&bytes[..error.valid_up_to()]).ok()
+        }
+        Err(_) => None,
+    }
 }
 
 fn with_kind(kind: &str, digest: &Digest, fields: Map<String, Value>) -> Value {
@@ -156,7 +174,8 @@ fn show_action(
     // A server without a history still has the action.
     let runs = live::records(server, of, digest.function().to_proto(), RUNS_SHOWN);
     let runs = runs.unwrap_or_default();
-    let outputs = runs.iter().find_map(show::result_of).map(|result| show::outputs(&result));
+    let result = runs.iter().find_map(|run| show::result_of(run).transpose()).transpose()?;
+    let outputs = result.as_ref().map(show::outputs);
     let (platform, declared) = (read.platform(), read.outputs());
     let timeout = read.action.timeout.as_ref().map(|timeout| timeout.seconds);
     let command = show::name_of(&read.action.command_digest, digest.function().to_proto());
@@ -212,15 +231,17 @@ fn show_action(
     print(&text)
 }
 
-fn show_tree(tree: &proto::Tree, digest: &Digest, json: bool) -> anyhow::Result<()> {
+/// Lists the directories of a Tree, the root first, each once.
+fn show_tree(tree: &TreeMessages, digest: &Digest, json: bool) -> anyhow::Result<()> {
     if !json {
-        let count = 1 + tree.children.len();
+        let count = tree.directories.len();
         print(&format!("Tree {} of {count} directories\n", show::name(digest)))?;
     }
-    for directory in tree.root.iter().chain(&tree.children) {
-        let parsed = Directory::parse(directory.encode_to_vec().into(), digest.function());
+    let mut digests: Vec<&Digest> = tree.directories.keys().collect();
+    digests.sort_unstable_by_key(|it| (**it != tree.root, **it));
+    for own in digests {
+        let parsed = Directory::parse(tree.directories[own].clone(), digest.function());
         let parsed = parsed.context("a directory of the tree is malformed")?;
-        let own = Digest::of(digest.function(), &directory.encode_to_vec());
         for entry in parsed.entries() {
             let name = String::from_utf8_lossy(entry.name()).into_owned();
             if json {
@@ -266,7 +287,8 @@ pub(crate) fn list(
         };
         return print(&directory.entries().map(line).collect::<String>());
     }
-    reader.walk(root, |_, path, entry| print(&show::entry(path, entry, json)))
+    let tree = trees::of_directory(&mut reader, root, TreeLimits::default())?;
+    trees::walk(&tree, |path, entry| print(&show::entry(path, entry, json)))
 }
 
 pub(crate) fn diff(

@@ -13,16 +13,18 @@ use std::path::Path;
 use ::proto::actiond::internal::v1::list_records_request::Of;
 use anyhow::Context as _;
 use chain::{shell_word, visible};
-use model::{Digest, RelPath, proto};
+use model::{ByteSize, Digest, DigestFunction, RelPath, proto};
 use proto::action_cache_client::ActionCacheClient;
 use proto::{ActionResult, GetActionResultRequest};
 use serde_json::json;
 use tonic::Code;
 
+use super::allowance::Allowance;
 use super::blobs::{ReadAction, Reader, joined};
 use super::content::command_line;
 use super::files::Target;
-use super::{live, show};
+use super::outputs::Outputs;
+use super::{live, show, trees};
 use crate::output::print;
 use crate::server::{self, Server};
 
@@ -30,23 +32,36 @@ pub(crate) fn export(
     server: &Server,
     digest: &Digest,
     directory: &Path,
+    up_to: ByteSize,
     json: bool,
 ) -> anyhow::Result<()> {
     let mut reader = Reader::new(server);
     let read = reader.action(digest)?;
+    let recorded = recorded(server, digest)?;
+    let mut allowance = Allowance::new(up_to);
+    let inputs = trees::of_directory(&mut reader, read.input_root, allowance.limits())?;
+    allowance.take_tree(&inputs)?;
+    let parents = parents_of_outputs(&read, &mut allowance)?;
+    let outputs = match &recorded {
+        None => None,
+        Some(result) => {
+            let (directory, function) = (&read.command.working_directory, digest.function());
+            let streams = streams(result, function, &mut allowance)?;
+            Some((Outputs::of(&mut reader, directory, result, function, &mut allowance)?, streams))
+        }
+    };
     let mut target = Target::create(directory)?;
-    target.tree(&mut reader, "inputs", read.input_root)?;
-    for path in parents_of_outputs(&read)? {
+    target.tree(&mut reader, "inputs", &inputs)?;
+    for path in parents {
         target.directory(&joined("inputs", path.as_bytes()))?;
     }
     target.text("command.sh", &script(digest, &read)?, 0o755)?;
     target.text("action.txt", &description(digest, &read), 0o644)?;
-    let recorded = recorded(server, digest)?;
-    if let Some(result) = &recorded {
-        let function = digest.function();
-        let working_directory = &read.command.working_directory;
-        target.outputs(&mut reader, "outputs", working_directory, result, function)?;
-        streams(&mut reader, &mut target, result, function)?;
+    if let Some((outputs, streams)) = &outputs {
+        target.outputs(&mut reader, "outputs", outputs)?;
+        for (name, digest) in streams {
+            target.file(&mut reader, name, digest, false)?;
+        }
     }
     let (files, bytes) = target.finish()?;
     let script = directory.join("command.sh");
@@ -66,20 +81,21 @@ pub(crate) fn export(
     print(&format!("wrote {files} files ({size}); {script} runs the command{outputs}\n"))
 }
 
-/// The standard output and error of a recorded run.
+/// The standard output and error of a recorded run, where they are blobs.
 fn streams(
-    reader: &mut Reader<'_>,
-    target: &mut Target,
     result: &ActionResult,
-    function: model::DigestFunction,
-) -> anyhow::Result<()> {
+    function: DigestFunction,
+    allowance: &mut Allowance,
+) -> anyhow::Result<Vec<(&'static str, Digest)>> {
+    let mut streams = Vec::new();
     for (name, digest) in [("stdout", &result.stdout_digest), ("stderr", &result.stderr_digest)] {
         if digest.is_some() {
             let digest = Digest::from_proto_field(digest.as_ref(), function)?;
-            target.file(reader, name, &digest, false)?;
+            allowance.take_path(name, digest.size_bytes())?;
+            streams.push((name, digest));
         }
     }
-    Ok(())
+    Ok(streams)
 }
 
 /// The result of the action: the cached one, or that of its last run.
@@ -89,8 +105,10 @@ pub(crate) fn recorded(server: &Server, digest: &Digest) -> anyhow::Result<Optio
     // Servers without a history have cached results, and the other way round.
     let runs = live::records(server, of, function, 100).unwrap_or_default();
     let instance = runs.first().map(|run| run.instance.clone()).unwrap_or_default();
-    if let Some(result) = runs.iter().find_map(show::result_of) {
-        return Ok(Some(result));
+    for run in &runs {
+        if let Some(result) = show::result_of(run)? {
+            return Ok(Some(result));
+        }
     }
     let request = GetActionResultRequest {
         instance_name: instance,
@@ -107,7 +125,7 @@ pub(crate) fn recorded(server: &Server, digest: &Digest) -> anyhow::Result<Optio
 }
 
 /// Directories that the server makes before the command runs.
-fn parents_of_outputs(read: &ReadAction) -> anyhow::Result<Vec<String>> {
+fn parents_of_outputs(read: &ReadAction, allowance: &mut Allowance) -> anyhow::Result<Vec<String>> {
     let base = RelPath::parse(&read.command.working_directory).context("the working directory")?;
     let mut parents = vec![base.as_str().to_owned()];
     for output in read.outputs() {
@@ -116,6 +134,9 @@ fn parents_of_outputs(read: &ReadAction) -> anyhow::Result<Vec<String>> {
         parents.extend(path.parent().map(|parent| parent.as_str().to_owned()));
     }
     parents.retain(|path| !path.is_empty());
+    parents.sort_unstable();
+    parents.dedup();
+    parents.iter().try_for_each(|path| allowance.take_path(path, 0))?;
     Ok(parents)
 }
 

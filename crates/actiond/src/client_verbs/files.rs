@@ -1,7 +1,8 @@
 //! Trees and outputs of the server, written to a directory of the user.
 //!
 //! Names come from clients and actions. A path is written only if it is clean and relative, everything is created
-//! below a directory that was empty, and symlinks are created last, so that no file is written through one.
+//! below a directory that was empty, and symlinks are created last, so that no file is written through one. What is
+//! written was counted before, by the verb's [`Allowance`].
 
 use history::text::size;
 use std::fs::{File, Permissions};
@@ -10,10 +11,11 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
-use model::{Digest, Entry, RelPath, proto};
-use proto::{ActionResult, Message as _};
+use model::{Digest, Entry, InputTree, RelPath};
 
 use super::blobs::{Reader, gone, joined};
+use super::outputs::Outputs;
+use super::trees;
 use crate::output::Progress;
 
 /// A directory that is being filled.
@@ -84,15 +86,15 @@ impl Target {
         std::fs::set_permissions(&at, Permissions::from_mode(mode)).with_context(writing)
     }
 
-    /// Writes everything below a Directory.
+    /// Writes everything in a tree.
     pub(crate) fn tree(
         &mut self,
         reader: &mut Reader<'_>,
         directory: &str,
-        root: Digest,
+        tree: &InputTree,
     ) -> anyhow::Result<()> {
         self.directory(directory)?;
-        reader.walk(root, |reader, path, entry| {
+        trees::walk(tree, |path, entry| {
             self.entry(reader, &joined(directory, path.as_bytes()), entry)
         })
     }
@@ -117,76 +119,23 @@ impl Target {
         Ok(())
     }
 
-    /// Writes the outputs and streams of a result.
+    /// Writes the outputs of a result.
     pub(crate) fn outputs(
         &mut self,
         reader: &mut Reader<'_>,
         directory: &str,
-        working_directory: &str,
-        result: &ActionResult,
-        function: model::DigestFunction,
+        outputs: &Outputs,
     ) -> anyhow::Result<()> {
         self.directory(directory)?;
-        let base = RelPath::parse(working_directory).context("the working directory")?;
-        // Paths of outputs begin at the working directory.
-        let below = |path: &str| {
-            let resolved = RelPath::resolve(&base, path);
-            let resolved = resolved.with_context(|| format!("the output {}", chain::visible(path)));
-            resolved.map(|path| joined(directory, path.as_bytes()))
-        };
-        let digest = |field: &Option<proto::Digest>| {
-            Digest::from_proto_field(field.as_ref(), function).context("a digest of the result")
-        };
-        for file in &result.output_files {
-            let digest = digest(&file.digest)?;
-            self.file(reader, &below(&file.path)?, &digest, file.is_executable)?;
+        let below = |path: &str| joined(directory, path.as_bytes());
+        for file in &outputs.files {
+            self.file(reader, &below(&file.path), &file.digest, file.executable)?;
         }
-        for output in &result.output_directories {
-            let tree: proto::Tree = reader.message(&digest(&output.tree_digest)?, "Tree")?;
-            self.stored_tree(reader, &below(&output.path)?, &tree, function)?;
+        for (path, tree) in &outputs.trees {
+            self.tree(reader, &below(path), tree)?;
         }
-        #[allow(deprecated, reason = "clients of older versions of the API ask for them")]
-        let symlinks = [
-            &result.output_symlinks,
-            &result.output_file_symlinks,
-            &result.output_directory_symlinks,
-        ];
-        let mut known = std::collections::BTreeSet::new();
-        for link in symlinks.into_iter().flatten() {
-            if known.insert(&link.path) {
-                self.symlink(&below(&link.path)?, &link.target)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes an output directory, whose Directories are in one message.
-    fn stored_tree(
-        &mut self,
-        reader: &mut Reader<'_>,
-        path: &str,
-        tree: &proto::Tree,
-        function: model::DigestFunction,
-    ) -> anyhow::Result<()> {
-        let encoded = tree.children.iter().map(proto::Message::encode_to_vec);
-        let children: std::collections::HashMap<Digest, Vec<u8>> =
-            encoded.map(|bytes| (Digest::of(function, &bytes), bytes)).collect();
-        let root = tree.root.as_ref().map(|root| root.encode_to_vec()).unwrap_or_default();
-        let mut waiting = vec![(path.to_owned(), root)];
-        while let Some((path, bytes)) = waiting.pop() {
-            self.directory(&path)?;
-            let directory = model::Directory::parse(bytes.into(), function)
-                .with_context(|| format!("a directory of the output {path}"))?;
-            for entry in directory.entries() {
-                let path = joined(&path, entry.name());
-                match entry {
-                    Entry::Directory { digest, .. } => {
-                        let below = children.get(&digest).context("the Tree lacks a directory")?;
-                        waiting.push((path, below.clone()));
-                    }
-                    _ => self.entry(reader, &path, &entry)?,
-                }
-            }
+        for (path, target) in &outputs.symlinks {
+            self.symlink(&below(path), target)?;
         }
         Ok(())
     }

@@ -11,14 +11,17 @@
 //! in the environment. Whatever clients and actions chose is escaped before it is printed; only `cat` writes
 //! blobs as they are.
 
+mod allowance;
 mod blobs;
 mod content;
 mod export;
 mod files;
 mod live;
+mod outputs;
 mod replay;
 mod show;
 mod top;
+mod trees;
 mod variant;
 mod why;
 
@@ -26,6 +29,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use model::ByteSize;
 
 use crate::server::Server;
 use crate::span::Span;
@@ -168,6 +172,9 @@ pub enum ClientCommand {
         digest: BlobName,
         /// The directory; it must be empty or not exist
         directory: PathBuf,
+        /// Write nothing if the files take more than this in all. A file counts at each place where it is
+        #[arg(long, value_name = "BYTES", default_value_t = EXPORTED_BYTES_MAX)]
+        up_to: ByteSize,
     },
     /// Run an Action again on the server, without the cache, and compare the results. The exit code is 1
     /// if they differ
@@ -182,6 +189,9 @@ pub enum ClientCommand {
         choices: replay::Choices,
     },
 }
+
+/// The files that are written without a flag: more than actions of real builds have, and less than a disk.
+const EXPORTED_BYTES_MAX: ByteSize = ByteSize(16 << 30);
 
 impl ClientCommand {
     fn asked(&self) -> &Asked {
@@ -230,8 +240,8 @@ pub fn run(command: &ClientCommand) -> anyhow::Result<ExitCode> {
             return content::diff(&server, &old.0, &new.0, json);
         }
         ClientCommand::Why { what, .. } => why::why(&server, what, json)?,
-        ClientCommand::Export { digest, directory, .. } => {
-            export::export(&server, &digest.0, directory, json)?;
+        ClientCommand::Export { digest, directory, up_to, .. } => {
+            export::export(&server, &digest.0, directory, *up_to, json)?;
         }
         ClientCommand::Replay { digest, choices, .. } => {
             return replay::replay(&server, &digest.0, choices, json);

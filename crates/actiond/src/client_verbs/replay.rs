@@ -11,26 +11,32 @@ use std::process::ExitCode;
 use ::proto::actiond::internal::v1::list_records_request::Of;
 use anyhow::{Context as _, bail};
 use chain::visible;
-use model::{Digest, proto};
+use history::text::size;
+use model::{ByteSize, Digest, proto};
 use proto::content_addressable_storage_client::ContentAddressableStorageClient;
 use proto::execution_client::ExecutionClient;
 use proto::google::longrunning::operation;
 use proto::{
-    ActionResult, BatchUpdateBlobsRequest, ExecuteRequest, ExecuteResponse, Message as _,
+    ActionResult, BatchUpdateBlobsRequest, ExecuteRequest, ExecuteResponse,
     batch_update_blobs_request,
 };
 use serde_json::json;
 use tonic::Code;
 
-use super::blobs::{Reader, gone};
+use super::allowance::Allowance;
+use super::blobs::{Reader, decode, gone};
 use super::files::Target;
+use super::outputs::Outputs;
 use super::variant::{self, Changes, TRACE, Variant};
-use super::{export, live, show};
+use super::{EXPORTED_BYTES_MAX, export, live, show};
 use crate::output::{Progress, print};
 use crate::server::{self, Server};
 
 /// The largest answer that is taken: a result with thousands of outputs.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// The bytes of each stream that are shown.
+const STREAM_BYTES_SHOWN: u64 = 1 << 20;
 
 /// The cure where the tracer did not run.
 const TRACER_HINT: &str = "; the root file system of the action may lack /usr/bin/strace, and --with-tools runs the \
@@ -45,6 +51,9 @@ pub struct Choices {
     /// Write the outputs of the new run to DIR, which must be empty or not exist
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    /// Keep nothing if the outputs take more than this in all. A file counts at each place where it is
+    #[arg(long, value_name = "BYTES", default_value_t = EXPORTED_BYTES_MAX)]
+    up_to: ByteSize,
     /// Run the command under the strace of its root file system, and write what it records to FILE
     #[arg(long, value_name = "FILE")]
     strace: Option<PathBuf>,
@@ -61,7 +70,7 @@ pub(crate) fn replay(
 ) -> anyhow::Result<ExitCode> {
     let mut reader = Reader::new(server);
     let read = reader.action(digest)?;
-    let mut target = choices.keep.as_deref().map(Target::create).transpose()?;
+    let target = choices.keep.as_deref().map(Target::create).transpose()?;
     let function = digest.function();
     let instance = match &choices.instance {
         Some(instance) => instance.clone(),
@@ -84,11 +93,11 @@ pub(crate) fn replay(
     if let Some(file) = &choices.strace {
         take_trace(&mut reader, &mut result, function, file)?;
     }
-    if let Some(target) = &mut target {
-        let working_directory = &read.command.working_directory;
-        target.outputs(&mut reader, "", working_directory, &result, function)?;
-    }
-    if let Some(target) = target {
+    if let Some(mut target) = target {
+        let (directory, mut allowance) =
+            (&read.command.working_directory, Allowance::new(choices.up_to));
+        let outputs = Outputs::of(&mut reader, directory, &result, function, &mut allowance)?;
+        target.outputs(&mut reader, "", &outputs)?;
         target.finish()?;
     }
     let differences = recorded.as_ref().map(|recorded| differences(recorded, &result));
@@ -167,17 +176,23 @@ fn streams(
         ("standard output", &result.stdout_raw, &result.stdout_digest),
         ("standard error", &result.stderr_raw, &result.stderr_digest),
     ] {
-        let bytes = match digest {
-            None => raw.clone(),
+        let digest = digest.as_ref().map(|it| Digest::from_proto(it, function)).transpose()?;
+        let bytes = match &digest {
             Some(digest) if raw.is_empty() => {
-                reader.blob(&Digest::from_proto(digest, function)?)?
+                reader.beginning(digest, STREAM_BYTES_SHOWN)?.with_context(|| gone(digest))?
             }
-            Some(_) => raw.clone(),
+            _ => raw.slice(..raw.len().min(STREAM_BYTES_SHOWN as usize)),
         };
-        if !bytes.is_empty() {
-            let text = String::from_utf8_lossy(&bytes);
-            let lines: String = text.lines().map(|line| format!("  {}\n", visible(line))).collect();
-            print(&format!("{name}\n{lines}"))?;
+        if bytes.is_empty() {
+            continue;
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: String = text.lines().map(|line| format!("  {}\n", visible(line))).collect();
+        print(&format!("{name}\n{lines}"))?;
+        let size_bytes = digest.map_or(raw.len() as u64, |digest| digest.size_bytes());
+        if size_bytes > bytes.len() as u64 {
+            let rest = digest.map(|it| format!("; `cat {}` writes all of it", show::name(&it)));
+            print(&format!("  … of {}{}\n", size(size_bytes), rest.unwrap_or_default()))?;
         }
     }
     Ok(())
@@ -250,7 +265,8 @@ fn execute(server: &Server, instance: &str, action: &Digest) -> anyhow::Result<E
         let mut operations = client.execute(request).await.map_err(&said)?.into_inner();
         while let Some(operation) = operations.message().await.map_err(&said)? {
             if let Some(operation::Result::Response(any)) = operation.result {
-                return ExecuteResponse::decode(&*any.value).context("decoding the response");
+                return decode::<ExecuteResponse>(&any.value.into())
+                    .context("decoding the response");
             }
         }
         bail!("the server ended the call without an answer")

@@ -3,13 +3,15 @@
 use ::proto::actiond::internal::v1::list_actions_response::Action;
 use ::proto::actiond::internal::v1::record::Value as Number;
 use ::proto::actiond::internal::v1::{GetTotalsResponse, Record, RecordOrigin};
+use anyhow::Context as _;
 use chain::visible;
 use history::compare::{Comparison, Difference};
 use history::text::{duration, size, utc};
 use model::{Digest, DigestFunction, Entry, proto};
 use proto::ActionResult;
-use proto::Message as _;
 use serde_json::{Map, Value, json};
+
+use super::blobs::decode;
 
 /// A line of JSON.
 pub(crate) fn line(value: &Value) -> String {
@@ -297,8 +299,9 @@ pub(crate) fn outputs(result: &ActionResult) -> Vec<(String, &'static str, Strin
 }
 
 /// The recorded result, if the record has one.
-pub(crate) fn result_of(record: &Record) -> Option<ActionResult> {
-    Some(&record.result)
-        .filter(|result| !result.is_empty())
-        .and_then(|result| ActionResult::decode(result.clone()).ok())
+pub(crate) fn result_of(record: &Record) -> anyhow::Result<Option<ActionResult>> {
+    if record.result.is_empty() {
+        return Ok(None);
+    }
+    decode(&record.result).map(Some).context("the result that the history has of the action")
 }
