@@ -9,9 +9,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{Mode, OFlags, openat};
-use rustix::io::{pread, pwrite};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::pread;
 
+use crate::disk::{openat, pwrite};
 use crate::space::Space;
 
 const NAME: &str = "used";

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use model::{Digest, DigestFunction, HASH_BYTES_MAX, HashBytes};
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::cas::snapshot;
 use crate::checkpoint::Checkpoints;
+use crate::disk::{openat, unlinkat};
 use crate::empty_directory::each_entry;
 use crate::entry;
 use crate::error::StoreError;
@@ -284,12 +285,15 @@ impl ActionCache {
             let _change = inner.checkpoints.begin_change()?;
             let _name = inner.names.lock_all_of(first_byte);
             let Some(before) = inner.index.remove_unused_since(&key, last_use) else { continue };
-            let cost = inner.space.cost(before);
-            inner.space.release(cost);
             match unlinkat(&directory, &name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
-                Err(e) => return Err(failed("evict a cached result of", e)),
+                Err(e) => {
+                    self.restore(&key, before);
+                    return Err(failed("evict a cached result of", e));
+                }
             }
+            let cost = inner.space.cost(before);
+            inner.space.release(cost);
             entries += 1;
             bytes += cost;
         }
@@ -345,19 +349,31 @@ impl ActionCache {
 
     /// The caller holds the lock of the entry's name.
     fn unlink(&self, path: &EntryPath) -> Result<bool, StoreError> {
-        if let Some(before) = self.inner.index.remove(&path.key) {
-            self.inner.space.release(self.inner.space.cost(before));
+        let inner = &*self.inner;
+        let before = inner.index.remove(&path.key);
+        let directory = inner.files.directory();
+        let unlinked = match unlinkat(directory, &path.path, AtFlags::empty()) {
+            Err(Errno::ISDIR) => unlinkat(directory, &path.path, AtFlags::REMOVEDIR),
+            unlinked => unlinked,
+        };
+        match (unlinked, before) {
+            (Ok(()) | Err(Errno::NOENT), Some(before)) => {
+                inner.space.release(inner.space.cost(before));
+            }
+            (Err(_), Some(before)) => self.restore(&path.key, before),
+            (_, None) => {}
         }
-        match unlinkat(self.inner.files.directory(), &path.path, AtFlags::empty()) {
+        match unlinked {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            Err(Errno::ISDIR) => {
-                unlinkat(self.inner.files.directory(), &path.path, AtFlags::REMOVEDIR)
-                    .map(|()| true)
-                    .map_err(|e| path.failed("remove cached result", e))
-            }
             Err(e) => Err(path.failed("remove cached result", e)),
         }
+    }
+
+    /// Takes an entry into the index again whose file could not be unlinked: it still takes its space.
+    fn restore(&self, key: &Digest, file_bytes: u64) {
+        let key = Digest::new(key.function(), *key.hash(), file_bytes);
+        self.inner.index.insert(&key, Usage::first(self.inner.clock.now()));
     }
 }
 

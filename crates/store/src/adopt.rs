@@ -25,13 +25,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use model::{Digest, DigestFunction, Mtime, NodeProperties};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{
-    Advice, AtFlags, FileType, IFlags, Mode, OFlags, Stat, fadvise, fchmod, fchown, fgetxattr,
-    flistxattr, flistxattr_query, fstat, ioctl_getflags, openat, statat,
+    Advice, AtFlags, FileType, IFlags, Mode, OFlags, Stat, fadvise, fgetxattr, flistxattr,
+    flistxattr_query, fstat, ioctl_getflags, statat,
 };
 use rustix::io::{Errno, pread};
 use rustix::process::{getegid, geteuid};
 
 use crate::cas::{BLOB_MODE, Cas};
+use crate::disk::{fchmod, fchown, openat};
 use crate::error::StoreError;
 use crate::hash_file::{FileHash, hash_file};
 

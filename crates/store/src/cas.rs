@@ -23,13 +23,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use model::{Digest, DigestFunction};
 use rustix::buffer::spare_capacity;
-use rustix::fs::{
-    Advice, AtFlags, FileType, Mode, OFlags, fadvise, fstat, openat, statat, unlinkat,
-};
+use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, fadvise, fstat, statat};
 use rustix::io::Errno;
 
 use crate::blob_path::BlobPath;
 use crate::checkpoint::Checkpoints;
+use crate::disk::{openat, unlinkat};
 use crate::error::StoreError;
 use crate::function_directories::{DIRECTORIES, FunctionDirectories};
 use crate::hash_file::{FileHash, hash_file};
@@ -298,13 +297,11 @@ impl Cas {
             return Ok(Deleted::Pinned);
         }
         let _name = inner.names.lock(digest.hash());
-        if !inner.index.contains(digest) {
-            return Ok(Deleted::Absent);
-        }
-        self.forget(digest);
+        let Some(size_bytes) = inner.index.remove(digest) else { return Ok(Deleted::Absent) };
+        inner.generation.fetch_add(1, Ordering::AcqRel);
         // The file is still ours alone by its name; a large one takes long to unlink.
         drop(pins);
-        self.unlink(digest)?;
+        self.unlink(digest, size_bytes)?;
         Ok(Deleted::Gone)
     }
 
@@ -323,10 +320,7 @@ impl Cas {
         };
         inner.generation.fetch_add(1, Ordering::AcqRel);
         drop(pins);
-        self.unlink(digest)?;
-        let bytes = inner.space.cost(size_bytes);
-        inner.space.release(bytes);
-        Ok(bytes)
+        self.unlink(digest, size_bytes)
     }
 
     /// A position in the sequence of blobs that are lost by damage or to others.
@@ -561,11 +555,22 @@ impl Cas {
         self.inner.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn unlink(&self, digest: &Digest) -> Result<(), StoreError> {
+    /// Unlinks the file of a blob that was taken out of the index. Returns the bytes of the disk that are free now.
+    /// The caller holds the lock of its name.
+    fn unlink(&self, digest: &Digest, size_bytes: u64) -> Result<u64, StoreError> {
+        let inner = &*self.inner;
         let path = BlobPath::new(digest);
-        match unlinkat(self.inner.files.directory(), path.as_c_str(), AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(e) => Err(StoreError::io("unlink blob", path.as_str(), e)),
+        match unlinkat(inner.files.directory(), path.as_c_str(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {
+                let bytes = inner.space.cost(size_bytes);
+                inner.space.release(bytes);
+                Ok(bytes)
+            }
+            Err(e) => {
+                // The file is there and takes its space, so the blob is there as well.
+                inner.index.insert(digest, Usage::first(inner.clock.now()));
+                Err(StoreError::io("unlink blob", path.as_str(), e))
+            }
         }
     }
 }

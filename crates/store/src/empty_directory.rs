@@ -9,10 +9,10 @@ use std::ffi::CString;
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, openat, renameat_with, unlinkat,
-};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags};
 use rustix::io::{Errno, Result};
+
+use crate::disk::{openat, renameat_with, unlinkat};
 
 /// Deletes everything in a directory, but not the directory itself.
 ///

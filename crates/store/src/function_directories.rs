@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use model::DigestFunction;
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, Mode, mkdirat, statat};
+use rustix::fs::{AtFlags, Mode, statat};
 use rustix::io::{Errno, Result};
+
+use crate::disk::mkdirat;
 
 /// The functions whose directories every store has.
 const ALWAYS: [DigestFunction; 2] = [DigestFunction::Sha256, DigestFunction::Blake3];

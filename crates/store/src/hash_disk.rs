@@ -7,10 +7,11 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use model::{BlobHasher, Digest, DigestFunction};
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result, pread};
 use rustix::path::Arg;
 
+use crate::disk::openat;
 use crate::hash_file::{FileHash, hash_file};
 
 /// The size of a read. It is a multiple of every block size.

@@ -10,10 +10,11 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use model::{Digest, DigestFunction, HashBytes};
-use rustix::fs::{AtFlags, Mode, OFlags, Stat, fstat, openat, renameat, unlinkat};
-use rustix::io::{Errno, pread, pwrite};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat, fstat};
+use rustix::io::{Errno, pread};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::disk::{openat, pwrite, renameat, unlinkat};
 use crate::index::{Index, PARTS};
 use crate::recency::{Tick, Usage};
 use crate::root::write_all;

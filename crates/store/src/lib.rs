@@ -25,6 +25,7 @@ mod blob_path;
 mod cas;
 mod changes;
 mod checkpoint;
+mod disk;
 mod empty_directory;
 mod entry;
 mod error;
@@ -40,6 +41,8 @@ mod index;
 mod index_file;
 mod losses;
 mod maintenance;
+#[cfg(test)]
+mod model_test;
 mod opening;
 mod pins;
 mod publisher;

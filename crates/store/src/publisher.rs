@@ -7,9 +7,11 @@ use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, fstat, linkat, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat};
 use rustix::io::Errno;
 use rustix::path::Arg;
+
+use crate::disk::{fchmod, linkat, openat, renameat, unlinkat};
 
 /// Makes files below one directory.
 pub(crate) struct Publisher {

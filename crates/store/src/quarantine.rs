@@ -8,10 +8,11 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use model::Digest;
-use rustix::fs::{AtFlags, renameat, statat, unlinkat};
+use rustix::fs::{AtFlags, statat};
 use rustix::io::Errno;
 
 use crate::blob_path::BlobPath;
+use crate::disk::{renameat, unlinkat};
 use crate::empty_directory::each_entry;
 
 /// The number of files that are kept. More would tell the operator nothing new, and they take room

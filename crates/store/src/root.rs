@@ -8,13 +8,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use model::DigestFunction;
-use rustix::fs::{
-    AtFlags, Dir, FlockOperation, Mode, OFlags, fchmod, flock, fstat, fsync, ftruncate, mkdirat,
-    openat, renameat, unlinkat,
-};
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, fstat};
 use rustix::io::Errno;
 use rustix::process::{geteuid, getpid};
 
+use crate::disk::{fchmod, fsync, ftruncate, mkdirat, openat, pwrite, renameat, unlinkat, write};
 use crate::empty_directory::empty_directory;
 use crate::error::StoreError;
 use crate::function_directories;
@@ -280,7 +278,7 @@ fn read_pid(lock: &OwnedFd) -> Option<u32> {
 fn write_pid(lock: &OwnedFd) -> rustix::io::Result<()> {
     ftruncate(lock, 0)?;
     let text = format!("{}\n", getpid().as_raw_nonzero());
-    rustix::io::pwrite(lock, text.as_bytes(), 0)?;
+    pwrite(lock, text.as_bytes(), 0)?;
     Ok(())
 }
 
@@ -341,7 +339,7 @@ pub(crate) fn write_synced(
 /// Writes everything at the file's position.
 pub(crate) fn write_all(file: BorrowedFd<'_>, mut content: &[u8]) -> rustix::io::Result<()> {
     while !content.is_empty() {
-        match rustix::io::write(file, content) {
+        match write(file, content) {
             Ok(0) => return Err(Errno::IO),
             Ok(written) => content = &content[written..],
             Err(Errno::INTR) => {}

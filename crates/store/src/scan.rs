@@ -13,13 +13,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use model::{Digest, DigestFunction, HashBytes};
 use parking_lot::Mutex;
-use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, openat, statat, statx, unlinkat,
-};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, statat, statx};
 use rustix::io::Errno;
 
 use crate::action_cache::key_of_name;
 use crate::cas::READ_FLAGS;
+use crate::disk::{openat, unlinkat};
 use crate::empty_directory::each_entry;
 use crate::hash_disk::{DirectBuffer, hash_on_disk, is_whole};
 use crate::index::{Index, PARTS};

@@ -14,9 +14,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags};
 
 use crate::cas::Cas;
+use crate::disk::openat;
 use crate::index::PARTS;
 use crate::root::write_synced;
 use crate::state::seconds_now;

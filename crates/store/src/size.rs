@@ -4,8 +4,9 @@ use std::os::fd::OwnedFd;
 use std::str::FromStr;
 
 use model::ByteSize;
-use rustix::fs::{Mode, OFlags, StatVfs, fstatvfs, openat};
+use rustix::fs::{Mode, OFlags, StatVfs, fstatvfs};
 
+use crate::disk::openat;
 use crate::root::write_synced;
 
 const NAME: &str = "size";

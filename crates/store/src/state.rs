@@ -3,9 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::disk::{fsync, openat, unlinkat};
 use crate::root::write_synced;
 
 const FIRST_LINE: &str = "actiond state 1";

@@ -11,8 +11,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{StatVfsMountFlags, fstat, fstatfs, fstatvfs, fsync, major, minor, syncfs};
+use rustix::fs::{StatVfsMountFlags, fstat, fstatfs, fstatvfs, major, minor};
 use rustix::io::Errno;
+
+use crate::disk::{fsync, syncfs};
 
 /// Brings a file system to the disk.
 pub(crate) type SyncFileSystem = fn(&OwnedFd) -> rustix::io::Result<()>;

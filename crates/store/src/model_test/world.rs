@@ -1,124 +1,22 @@
-//! The store against a plain map, over random operations, ends and crashes.
-//!
-//! Every blob that the map has must be read back; every other one must be absent, or be right: a
-//! crash of the machine may lose what was stored since it was last synced, and may bring back what was
-//! deleted since then, but nothing may ever be there that is not what its digest says.
-//!
-//! Operations are data, made from a seed. A run that fails is shrunk: operations are left out as
-//! long as it still fails, and what remains is printed with the seed. `ACTIOND_MODEL_SEEDS` is the number of
-//! seeds, and `ACTIOND_MODEL_FIRST_SEED` the first one:
-//!
-//! ```sh
-//! ACTIOND_MODEL_SEEDS=5000 cargo test -p store --test model
-//! ```
-
-mod common;
+//! The store, and what it should hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use common::{Numbers, SHA256, files, options, snapshot};
 use model::Digest;
-use store::{BlobPath, Deleted, Durability, Goals, Pin, PinSet, Store, StoreOptions};
 use tempfile::TempDir;
 
-/// The seeds of a run that does not say how many. Each takes a tenth of a second on an idle machine.
-const SEEDS: u64 = 10;
-const OPERATIONS: usize = 120;
-/// Blobs are few, so that they come and go and come again.
-const CONTENTS: u64 = 24;
-
-/// One of the contents, by its number.
-type Content = u64;
-
-fn content(number: Content) -> Vec<u8> {
-    let size = [3, 100, 5_000, 80_000][number as usize % 4];
-    vec![number as u8; size - number as usize % 3]
-}
-
-fn digest(number: Content) -> Digest {
-    Digest::of(SHA256, &content(number))
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Operation {
-    Put(Content),
-    WriteInPieces(Content, usize),
-    GiveUp(Content),
-    Delete(Content),
-    /// Keeps a blob until that number of other pins were made.
-    Pin(Content),
-    Evict {
-        to_bytes: u64,
-    },
-    PutResult(Content, Content),
-    DeleteResult(Content),
-    Check(Content),
-    FindMissing,
-    /// Waits until everything is on the disk.
-    Sync,
-    Restart {
-        in_background: bool,
-        same_boot: bool,
-    },
-    /// SIGKILL.
-    Kill {
-        in_background: bool,
-    },
-    /// Data that is not on the disk is lost, torn or kept, by that seed.
-    CutPower {
-        in_background: bool,
-        seed: u64,
-    },
-}
-
-impl Operation {
-    fn random(numbers: &mut Numbers) -> Self {
-        let number = numbers.below(CONTENTS);
-        let in_background = numbers.below(2) == 0;
-        match numbers.below(100) {
-            0..30 => Self::Put(number),
-            30..38 => {
-                let size = content(number).len() as u64;
-                Self::WriteInPieces(number, 1 + numbers.below(size * 2) as usize)
-            }
-            38..42 => Self::GiveUp(number),
-            42..52 => Self::Delete(number),
-            52..57 => Self::Pin(number),
-            57..61 => Self::Evict { to_bytes: numbers.below(1 << 20) },
-            61..72 => Self::PutResult(number, numbers.below(CONTENTS)),
-            72..75 => Self::DeleteResult(number),
-            75..85 => Self::Check(number),
-            85..88 => Self::FindMissing,
-            88..92 => Self::Sync,
-            92..95 => Self::Restart { in_background, same_boot: numbers.below(2) == 0 },
-            95..97 => Self::Kill { in_background },
-            _ => Self::CutPower { in_background, seed: 1 + numbers.below(1 << 32) },
-        }
-    }
-}
-
-fn operations(seed: u64) -> Vec<Operation> {
-    // Seeds that follow each other would begin alike.
-    let mut numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    (0..OPERATIONS).map(|_| Operation::random(&mut numbers)).collect()
-}
+use super::operation::{CONTENTS, Content, FUNCTION, Operation, content, digest};
+use super::roots::{Numbers, files, snapshot, temp_dir};
+use crate::{BlobPath, Deleted, Durability, Goals, Pin, PinSet, Store, StoreOptions};
 
 /// A difference between the store and the map.
-type Difference = String;
-
-macro_rules! ensure {
-    ($condition:expr, $($message:tt)*) => {
-        if !$condition {
-            return Err(format!($($message)*));
-        }
-    };
-}
+pub(super) type Difference = String;
 
 struct Pinned(Digest);
 
@@ -129,24 +27,28 @@ impl PinSet for Pinned {
 }
 
 /// The store, and what it should hold.
-struct World {
-    root: TempDir,
-    store: Option<Arc<Store>>,
-    boots: u32,
-    blobs: BTreeSet<Content>,
+pub(super) struct World {
+    pub(super) root: TempDir,
+    pub(super) store: Option<Arc<Store>>,
+    pub(super) boots: u32,
+    pub(super) blobs: BTreeSet<Content>,
     /// The value of each action.
-    results: BTreeMap<Content, Content>,
-    pins: Vec<(Content, Pin)>,
+    pub(super) results: BTreeMap<Content, Content>,
+    pub(super) pins: Vec<(Content, Pin)>,
     /// Data that a loss of power can't take: the blobs and results of the last sync that are still there.
-    synced: BTreeSet<PathBuf>,
+    pub(super) synced: BTreeSet<PathBuf>,
     /// The blobs that were deleted since the last sync, and were there then.
-    unlinked: BTreeSet<Content>,
+    pub(super) unlinked: BTreeSet<Content>,
+    /// A sync has failed since the start, so that no other one succeeds.
+    pub(super) is_suspect: bool,
+    /// The calls that failed.
+    pub(super) met: BTreeSet<&'static str>,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            root: common::temp_dir(),
+            root: temp_dir(),
             store: None,
             boots: 0,
             blobs: BTreeSet::new(),
@@ -154,39 +56,46 @@ impl World {
             pins: Vec::new(),
             synced: BTreeSet::new(),
             unlinked: BTreeSet::new(),
+            is_suspect: false,
+            met: BTreeSet::new(),
         }
     }
 
-    fn start(&mut self, in_background: bool) -> Result<(), Difference> {
+    pub(super) fn start(&mut self, in_background: bool) -> Result<(), Difference> {
         let boot_id = format!("aaaaaaaa-{:04}", self.boots);
         let options = StoreOptions {
             opens_in_background: in_background,
             durability: Durability::Group,
-            ..options(&boot_id)
+            // It makes no checkpoint by itself.
+            checkpoint_interval: Duration::from_secs(3600),
+            boot_id: Some(boot_id),
+            ..StoreOptions::default()
         };
         let store = Store::open(self.root.path(), options);
-        self.store = Some(store.map_err(|error| format!("the store does not open: {error}"))?);
+        let failed = |error| format!("the store does not open: {}", model::Chain(&error));
+        self.store = Some(store.map_err(failed)?);
+        self.is_suspect = false;
         Ok(())
     }
 
-    fn store(&self) -> Arc<Store> {
+    pub(super) fn store(&self) -> Arc<Store> {
         Arc::clone(self.store.as_ref().expect("a store is open"))
     }
 
-    fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         self.pins.clear();
         self.store = None;
     }
 
-    fn apply(&mut self, operation: Operation) -> Result<(), Difference> {
+    pub(super) fn apply(&mut self, operation: Operation) -> Result<(), Difference> {
         match operation {
             Operation::Put(number) => {
-                let stored = self.store().cas().put(SHA256, &content(number));
+                let stored = self.store().cas().put(FUNCTION, &content(number));
                 ensure!(stored.is_ok_and(|it| it == digest(number)), "{number} is not stored");
                 self.add(number);
             }
             Operation::WriteInPieces(number, piece) => {
-                let mut writer = self.store().cas().writer(SHA256, Some(digest(number)));
+                let mut writer = self.store().cas().writer(FUNCTION, Some(digest(number)));
                 for piece in content(number).chunks(piece) {
                     writer.write(piece).map_err(|error| error.to_string())?;
                 }
@@ -194,7 +103,7 @@ impl World {
                 self.add(number);
             }
             Operation::GiveUp(number) => {
-                let mut writer = self.store().cas().writer(SHA256, None);
+                let mut writer = self.store().cas().writer(FUNCTION, None);
                 writer.write(&content(number)).map_err(|error| error.to_string())?;
             }
             Operation::Delete(number) => self.delete(number)?,
@@ -230,6 +139,9 @@ impl World {
                     "other blobs are missing"
                 );
             }
+            Operation::Sync if self.is_suspect => {
+                ensure!(self.store().make_durable().is_err(), "a sync succeeded after one failed");
+            }
             Operation::Sync => {
                 ensure!(self.store().make_durable().is_ok(), "the sync failed");
                 self.note_synced();
@@ -237,10 +149,10 @@ impl World {
             Operation::Restart { in_background, same_boot } => {
                 self.stop();
                 self.boots += u32::from(!same_boot);
-                // An end in order brings everything to the disk.
-                self.note_synced();
                 self.start(in_background)?;
                 self.check_all()?;
+                // An end in order brings everything to the disk, and so does a start after another end.
+                self.note_synced();
             }
             Operation::Kill { in_background } => {
                 self.leave_as_it_is();
@@ -252,12 +164,12 @@ impl World {
         Ok(())
     }
 
-    fn add(&mut self, number: Content) {
+    pub(super) fn add(&mut self, number: Content) {
         self.blobs.insert(number);
     }
 
     /// The blob is not there any more.
-    fn remove(&mut self, number: Content) {
+    pub(super) fn remove(&mut self, number: Content) {
         self.blobs.remove(&number);
         let before = self.synced.len();
         self.synced.retain(|path| !is_of(path, number, "cas"));
@@ -305,12 +217,12 @@ impl World {
         Ok(())
     }
 
-    fn is_gone(&self, number: Content) -> bool {
+    pub(super) fn is_gone(&self, number: Content) -> bool {
         let path = self.store().cas().blobs_path().join(BlobPath::new(&digest(number)).as_str());
         !path.exists()
     }
 
-    fn check(&self, number: Content) -> Result<(), Difference> {
+    pub(super) fn check(&self, number: Content) -> Result<(), Difference> {
         let (store, digest) = (self.store(), digest(number));
         let is_expected = self.blobs.contains(&number);
         let is_there = store.cas().contains(&digest);
@@ -324,7 +236,7 @@ impl World {
         Ok(())
     }
 
-    fn check_all(&self) -> Result<(), Difference> {
+    pub(super) fn check_all(&self) -> Result<(), Difference> {
         (0..CONTENTS).try_for_each(|number| self.check(number))?;
         while !self.store().is_open() {
             std::thread::yield_now();
@@ -337,7 +249,7 @@ impl World {
         Ok(())
     }
 
-    fn note_synced(&mut self) {
+    pub(super) fn note_synced(&mut self) {
         self.unlinked.clear();
         let root = self.root.path();
         let relative = |path: PathBuf| path.strip_prefix(root).expect("below it").to_owned();
@@ -346,7 +258,7 @@ impl World {
     }
 
     /// Goes on with a copy that was made while the server ran: what a SIGKILL leaves.
-    fn leave_as_it_is(&mut self) {
+    pub(super) fn leave_as_it_is(&mut self) {
         let left = snapshot(self.root.path());
         self.stop();
         self.root = left;
@@ -354,16 +266,17 @@ impl World {
 
     fn cut_power(&mut self, in_background: bool, seed: u64) -> Result<(), Difference> {
         self.leave_as_it_is();
+        self.lose_power(seed);
+        self.start(in_background)?;
+        self.check_after_cut()
+    }
+
+    /// Takes from the disk what a loss of power may take.
+    pub(super) fn lose_power(&mut self, seed: u64) {
         self.boots += 1;
         let mut numbers = Numbers(seed);
         let root = self.root.path();
-        for directory in ["cas/blobs", "ac"] {
-            for file in files(&root.join(directory)) {
-                if !self.synced.contains(file.strip_prefix(root).expect("below it")) {
-                    maybe_tear(&file, &mut numbers);
-                }
-            }
-        }
+        tear_unsynced(root, &self.synced, &mut numbers);
         // The index is not synced by itself.
         if root.join("index").exists() {
             maybe_tear(&root.join("index"), &mut numbers);
@@ -374,15 +287,19 @@ impl World {
                 write(&path, &content(*number));
             }
         }
-        self.start(in_background)?;
+    }
+
+    /// Whether a loss of power can't have taken it.
+    pub(super) fn must_stay(&self, number: Content, directory: &str) -> bool {
+        self.synced.iter().any(|path| is_of(path, number, directory))
+    }
+
+    fn check_after_cut(&mut self) -> Result<(), Difference> {
         let store = self.store();
-        let must_stay = |number: Content, directory: &str| {
-            self.synced.iter().any(|path| is_of(path, number, directory))
-        };
         // Torn blobs are gone. The remaining ones must be right, which `check_all` checks.
         for number in 0..CONTENTS {
             let is_there = store.cas().contains(&digest(number));
-            ensure!(is_there || !must_stay(number, "cas"), "{number} was synced and is lost");
+            ensure!(is_there || !self.must_stay(number, "cas"), "{number} was synced and is lost");
             ensure!(
                 !is_there || self.blobs.contains(&number) || self.unlinked.contains(&number),
                 "{number} came from nowhere"
@@ -394,7 +311,7 @@ impl World {
             }
             let result = store.action_cache().get("", &digest(number));
             let is_there = result.map_err(|error| error.to_string())?.is_some();
-            ensure!(is_there || !must_stay(number, "ac"), "the result of {number} is lost");
+            ensure!(is_there || !self.must_stay(number, "ac"), "the result of {number} is lost");
             if !is_there {
                 self.results.remove(&number);
             }
@@ -406,8 +323,19 @@ impl World {
     }
 }
 
+/// Tears, loses or keeps every blob and result below a root that is not among the synced ones.
+pub(super) fn tear_unsynced(root: &Path, synced: &BTreeSet<PathBuf>, numbers: &mut Numbers) {
+    for directory in ["cas/blobs", "ac"] {
+        for file in files(&root.join(directory)) {
+            if !synced.contains(file.strip_prefix(root).expect("below it")) {
+                maybe_tear(&file, numbers);
+            }
+        }
+    }
+}
+
 /// Whether a path below the root is that of a blob, or of the result of the action of that number.
-fn is_of(path: &Path, number: Content, directory: &str) -> bool {
+pub(super) fn is_of(path: &Path, number: Content, directory: &str) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     path.starts_with(directory) && name.starts_with(&digest(number).hex().to_string())
 }
@@ -434,68 +362,4 @@ fn write(file: &Path, content: &[u8]) {
         fs::set_permissions(file, fs::Permissions::from_mode(0o644)).expect("chmod");
     }
     fs::write(file, content).expect("written");
-}
-
-/// Runs operations on a new store.
-fn run(operations: &[Operation]) -> Result<(), Difference> {
-    let ran = catch_unwind(AssertUnwindSafe(|| {
-        let mut world = World::new();
-        world.start(false)?;
-        for (number, operation) in operations.iter().enumerate() {
-            world.apply(*operation).map_err(|it| format!("{number}, {operation:?}: {it}"))?;
-        }
-        world.check_all()
-    }));
-    ran.unwrap_or_else(|_| Err("a panic".to_owned()))
-}
-
-/// The operations that are left when none of them, and no run of them, can be left out without
-/// `fails` becoming false: delta debugging.
-fn shrink<T: Clone>(mut operations: Vec<T>, fails: impl Fn(&[T]) -> bool) -> Vec<T> {
-    let mut length = operations.len().div_ceil(2);
-    loop {
-        let (before, mut at) = (operations.len(), 0);
-        while at < operations.len() {
-            let mut fewer = operations.clone();
-            fewer.drain(at..operations.len().min(at + length));
-            if fails(&fewer) {
-                operations = fewer;
-            } else {
-                at += length;
-            }
-        }
-        if length <= 1 && operations.len() == before {
-            return operations;
-        }
-        length = (length / 2).max(1);
-    }
-}
-
-fn variable(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
-}
-
-#[test]
-fn the_store_does_what_a_plain_map_does() {
-    let seeds = variable("ACTIOND_MODEL_SEEDS").unwrap_or(SEEDS);
-    let first = variable("ACTIOND_MODEL_FIRST_SEED").unwrap_or(1);
-    for seed in first..first + seeds {
-        let operations = operations(seed);
-        if let Err(difference) = run(&operations) {
-            let fewest = shrink(operations, |operations| run(operations).is_err());
-            let last = run(&fewest).err();
-            panic!(
-                "ACTIOND_MODEL_FIRST_SEED={seed}: {difference}\nwith the fewest operations: \
-                 {last:?}\n{fewest:#?}"
-            );
-        }
-    }
-}
-
-#[test]
-fn a_failure_is_shrunk_to_what_it_needs() {
-    let operations: Vec<u32> = (0..100).collect();
-    let fails = |left: &[u32]| left.contains(&17) && left.contains(&18) && left.contains(&90);
-    assert_eq!(shrink(operations, fails), [17, 18, 90]);
-    assert_eq!(shrink(vec![1, 2, 3], |_| true), Vec::<i32>::new());
 }

@@ -1,0 +1,125 @@
+//! The store against a plain map, over random operations, ends and crashes, on a disk that fails.
+//!
+//! Every blob that the map has must be read back; every other one must be absent, or be right: a
+//! crash of the machine may lose what was stored since it was last synced, and may bring back what was
+//! deleted since then, but nothing may ever be there that is not what its digest says.
+//!
+//! A quarter of the operations meets a fault: one call that changes files fails, any of them, or the server dies
+//! before it. What the operation was about may then be as before or as after it, and nothing else may change. A sync
+//! that fails is told once, and loses what was not on the disk.
+//!
+//! Operations are data, made from a seed. A run that fails is shrunk: operations are left out as
+//! long as it still fails, and what remains is printed with the seed. `ACTIOND_MODEL_SEEDS` is the number of
+//! seeds, and `ACTIOND_MODEL_FIRST_SEED` the first one:
+//!
+//! ```sh
+//! ACTIOND_MODEL_SEEDS=5000 cargo test -p store model_test
+//! ```
+
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)*) => {
+        if !$condition {
+            return Err(format!($($message)*));
+        }
+    };
+}
+
+mod faulty;
+mod operation;
+#[path = "../tests/common/roots.rs"]
+mod roots;
+mod world;
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use operation::Step;
+use roots::Numbers;
+use world::{Difference, World};
+
+/// The seeds of a run that does not say how many. Each takes a tenth of a second on an idle machine.
+const SEEDS: u64 = 10;
+const OPERATIONS: usize = 120;
+
+fn steps(seed: u64) -> Vec<Step> {
+    // Seeds that follow each other would begin alike.
+    let mut numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    (0..OPERATIONS).map(|_| Step::random(&mut numbers)).collect()
+}
+
+/// Calls that must have failed in a run of [`SEEDS`] seeds: else it is not about what it says.
+const MET: [&str; 6] = ["open unnamed", "write", "linkat", "renameat", "unlinkat", "syncfs"];
+
+/// Runs operations on a new store. Returns the calls that failed.
+fn run(steps: &[Step]) -> Result<BTreeSet<&'static str>, Difference> {
+    let ran = catch_unwind(AssertUnwindSafe(|| {
+        let mut world = World::new();
+        world.start(false)?;
+        for (number, step) in steps.iter().enumerate() {
+            world.apply_step(*step).map_err(|it| format!("{number}, {step:?}: {it}"))?;
+        }
+        world.check_all()?;
+        Ok(world.met)
+    }));
+    ran.unwrap_or_else(|_| Err("a panic".to_owned()))
+}
+
+/// The operations that are left when none of them, and no run of them, can be left out without
+/// `fails` becoming false: delta debugging.
+fn shrink<T: Clone>(mut operations: Vec<T>, fails: impl Fn(&[T]) -> bool) -> Vec<T> {
+    let mut length = operations.len().div_ceil(2);
+    loop {
+        let (before, mut at) = (operations.len(), 0);
+        while at < operations.len() {
+            let mut fewer = operations.clone();
+            fewer.drain(at..operations.len().min(at + length));
+            if fails(&fewer) {
+                operations = fewer;
+            } else {
+                at += length;
+            }
+        }
+        if length <= 1 && operations.len() == before {
+            return operations;
+        }
+        length = (length / 2).max(1);
+    }
+}
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+#[test]
+fn the_store_does_what_a_plain_map_does() {
+    let seeds = variable("ACTIOND_MODEL_SEEDS").unwrap_or(SEEDS);
+    let first = variable("ACTIOND_MODEL_FIRST_SEED").unwrap_or(1);
+    let mut met = BTreeSet::new();
+    for seed in first..first + seeds {
+        let steps = steps(seed);
+        let difference = match run(&steps) {
+            Ok(calls) => {
+                met.extend(calls);
+                continue;
+            }
+            Err(difference) => difference,
+        };
+        let fewest = shrink(steps, |steps| run(steps).is_err());
+        let last = run(&fewest).err();
+        panic!(
+            "ACTIOND_MODEL_FIRST_SEED={seed}: {difference}\nwith the fewest operations: {last:?}\n{fewest:?}"
+        );
+    }
+    if seeds >= SEEDS {
+        let unmet: Vec<_> = MET.into_iter().filter(|call| !met.contains(call)).collect();
+        assert!(unmet.is_empty(), "no {unmet:?} failed, only {met:?}");
+    }
+}
+
+#[test]
+fn a_failure_is_shrunk_to_what_it_needs() {
+    let operations: Vec<u32> = (0..100).collect();
+    let fails = |left: &[u32]| left.contains(&17) && left.contains(&18) && left.contains(&90);
+    assert_eq!(shrink(operations, fails), [17, 18, 90]);
+    assert_eq!(shrink(vec![1, 2, 3], |_| true), Vec::<i32>::new());
+}
