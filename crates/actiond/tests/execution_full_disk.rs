@@ -140,7 +140,7 @@ impl Scene {
 
     /// The server goes on: the same action works and its result is cached.
     async fn works_again(&self, action: &Action) -> Outcome {
-        // What an earlier action took may still be on the disk for the first runs, whose results are not kept then.
+        // The space of an earlier action may still be taken during the first runs, whose results are not kept then.
         eventually_async("the action succeeds and is cached", async || {
             let run = action.run().await?;
             Ok(run.code() == Code::Ok && run.exit_code()? == 0 && run.from_cache())

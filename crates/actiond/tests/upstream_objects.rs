@@ -497,7 +497,7 @@ fn whole_objects(folder: &Path) -> anyhow::Result<usize> {
         for file in fs::read_dir(folder?.path())? {
             let path = file?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            // What is not renamed yet has no name that is asked for.
+            // A file that is not renamed yet has no name that is asked for.
             if name.contains('#') {
                 continue;
             }
@@ -532,7 +532,7 @@ async fn s3_is_killed_and_comes_back(kit: Kit) -> Outcome {
         assert!(!is_a_hit(&daemon, number).await?);
     }
     objects.server()?.start_again().await?;
-    // What was made in the meantime is copied, and another daemon gets it from there.
+    // Results made in the meantime are copied, and another daemon gets them from there.
     let other = objects.above(&kit).start().await?;
     let client = other.client();
     let action = client.action("mkdir -p dir/sub; cp in dir/sub/file; cp in out; echo 3");

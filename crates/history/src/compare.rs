@@ -20,7 +20,7 @@ const DIRECTORIES_MAX: usize = 20_000;
 /// The largest Action, Command or Directory that is read.
 const MESSAGE_BYTES_MAX: u64 = 64 << 20;
 
-/// What is read of directories in all: two of the largest, or 20,000 usual ones of either tree.
+/// The bytes of directories that are read in all: two of the largest, or 20,000 usual ones of either tree.
 const DIRECTORY_BYTES_MAX: u64 = 2 * MESSAGE_BYTES_MAX;
 
 /// The most memory for a decoded Action or Command, which can take a hundred times what its bytes take.

@@ -74,7 +74,8 @@ const ENCODED_FIELDS: [&str; 9] = [
 
 /// The beginnings of packages of services that actiond is only a client of: schedulers of workers, and collectors of
 /// traces. They are left out of the tables and of the descriptors, which are about what the server decodes and offers.
-const CLIENT_PACKAGES: [&str; 3] = ["buildbarn.", "google.devtools.remoteworkers.", "opentelemetry."];
+const CLIENT_PACKAGES: [&str; 3] =
+    ["buildbarn.", "google.devtools.remoteworkers.", "opentelemetry."];
 
 /// Files that only these packages import.
 const CLIENT_IMPORTS: [&str; 2] = ["google/api/resource.proto", "google/protobuf/field_mask.proto"];

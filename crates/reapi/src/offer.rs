@@ -1,4 +1,4 @@
-//! What clients may name: digest functions and instances.
+//! The digest functions and instances that clients may name.
 
 use model::{DigestFunctions, InstanceNames};
 

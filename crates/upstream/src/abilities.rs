@@ -1,4 +1,4 @@
-//! What an upstream can do.
+//! The abilities of an upstream.
 
 use model::DigestFunction;
 use model::proto::{ServerCapabilities, compressor};

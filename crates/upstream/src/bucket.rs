@@ -1,6 +1,6 @@
 //! An object store: a directory, or a bucket of a service. Its layout is in `docs/engines.md`.
 //!
-//! What an object store does runs on threads of its own. A network file system that hangs blocks those, and nothing of
+//! The work of an object store runs on threads of its own. A network file system that hangs blocks those, and nothing of
 //! the local store.
 
 use std::collections::HashSet;

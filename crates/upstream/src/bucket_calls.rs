@@ -230,7 +230,7 @@ impl Bucket {
             .write_on(move |store| async move { put_pieces(&*store, &name, size, waiting).await });
         let put = put.await;
         match (reading.await.map_err(lost)?, put) {
-            // What could not be read was not sent, and the second error comes of the first.
+            // A piece that could not be read was not sent, and the second error comes of the first.
             (Err(error), _) | (Ok(()), Err(error)) => Err(error),
             (Ok(()), Ok(())) => Ok(()),
         }

@@ -306,7 +306,7 @@ mod tests {
             (many_directories(MAX_DIRECTORIES), many_directories(MAX_DIRECTORIES / 2));
         check(&[&large], true, "hit");
         check(&[&many_directories(MAX_DIRECTORIES + 1)], true, "incomplete");
-        // What several trees have counts together. Without roots nothing is kept.
+        // The directories of several trees count together. Without roots nothing is kept.
         let with_second_root = many_directories(MAX_DIRECTORIES / 2 + 1);
         check(&[&half, &with_second_root], true, "incomplete");
         check(&[&large, &with_second_root], false, "hit");

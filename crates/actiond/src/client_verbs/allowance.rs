@@ -8,7 +8,7 @@ use anyhow::{bail, ensure};
 use history::text::size;
 use model::{ByteSize, Entry, InputTree, TreeLimits};
 
-/// What may still be held and written.
+/// The amounts that may still be held and written.
 pub(crate) struct Allowance {
     /// Entries, and directories for them to be in, at all places.
     entries: u64,
@@ -16,7 +16,7 @@ pub(crate) struct Allowance {
     memory_bytes: u64,
     /// Contents of files.
     content_bytes: u64,
-    /// What the contents may take in all.
+    /// The bytes that the contents may take in all.
     content_bytes_max: u64,
 }
 

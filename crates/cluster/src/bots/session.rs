@@ -41,7 +41,7 @@ const LONGEST_LIFE: Duration = Duration::from_secs(3_600);
 /// its session expires.
 const GOODBYE: Duration = Duration::from_secs(10);
 
-/// What changes from call to call.
+/// The parts that change from call to call.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Report {
     /// The name of the session; `None` if one is to be made.

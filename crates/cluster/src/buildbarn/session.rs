@@ -41,7 +41,7 @@ pub(crate) enum State {
     Completed(Digest, Box<ExecuteResponse>),
 }
 
-/// What changes from call to call.
+/// The parts that change from call to call.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Report {
     pub(crate) state: CurrentState,

@@ -11,7 +11,7 @@ use std::thread::ThreadId;
 use parking_lot::Mutex;
 use rustix::io::{Errno, Result};
 
-/// What happens at the chosen call.
+/// The fault at the chosen call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// It fails so. A write has written a half of its bytes by then.
@@ -37,7 +37,7 @@ struct Plan {
     left: u64,
     /// The chosen call, once it was made.
     met: Option<&'static str>,
-    /// What is done when the chosen call is a sync that fails.
+    /// The effect when the chosen call is a sync that fails.
     lose: Option<Lose>,
 }
 

@@ -14,16 +14,16 @@ use super::world::{Difference, World, is_of, tear_unsynced};
 use crate::disk::faults::{Armed, Counted, Fault, arm};
 use crate::{Deleted, Goals};
 
-/// What may be otherwise than the map says.
+/// The differences from the map that a fault explains.
 #[derive(Debug, Default)]
 struct Allowed {
     /// Blobs that may be there or not.
     blobs: BTreeSet<Content>,
     /// Values of actions.
     results: BTreeMap<Content, Option<Content>>,
-    /// What was not synced may be lost.
+    /// Blobs and results that were not synced may be lost.
     loses: bool,
-    /// What was deleted and not synced may be back.
+    /// Deletions that were not synced may be undone.
     brings_back: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What may happen to a store, as data.
+//! The operations and faults of the model test, as data.
 
 use model::{Digest, DigestFunction};
 use rustix::io::Errno;
@@ -95,7 +95,7 @@ pub(super) struct AtCall {
     /// Of a server that dies: the machine dies too. Data that is not on the disk is lost, torn or kept, by that seed,
     /// which is not 0.
     pub(super) cut: Option<u64>,
-    /// What a failed sync loses, by that seed.
+    /// The losses of a failed sync, by that seed.
     pub(super) loss: u64,
 }
 

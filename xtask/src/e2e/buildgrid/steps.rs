@@ -1,4 +1,4 @@
-//! What clients of BuildGrid see while workers come and go.
+//! Builds of BuildGrid's clients while workers come and go.
 
 use std::{
     fs,

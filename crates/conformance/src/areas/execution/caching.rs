@@ -1,4 +1,4 @@
-//! What is cached of an action, and what is not.
+//! The results that are cached, and those that are not.
 
 use anyhow::{Context as _, ensure};
 use futures_util::future::join;

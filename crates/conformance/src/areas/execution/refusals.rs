@@ -79,7 +79,7 @@ async fn a_missing_action_is_told(server: Server) -> Outcome {
     Ok(())
 }
 
-/// What is named as missing of an action of which some blobs are not stored.
+/// The blobs that are named as missing when some of an action are not stored.
 async fn missing_of(server: &Server, action: &Action, absent: &[Digest]) -> Outcome {
     let (_, mut blobs) = action.encode();
     for digest in absent {
