@@ -130,6 +130,9 @@ fn bucket(service: Service, rest: &str) -> Result<ObjectsAddress, PlaceError> {
     if !(1..=255).contains(&bucket.len()) || !bucket.bytes().all(is_name) {
         return Err(PlaceError::Bucket);
     }
+    if prefix.starts_with('/') {
+        return Err(PlaceError::Prefix);
+    }
     let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
     let is_word = |word: &str| {
         !matches!(word, "" | "." | "..")
