@@ -15,7 +15,8 @@ use store::{Store, StoreOptions};
 
 /// The store of this process.
 static STORE: LazyLock<Arc<Store>> = LazyLock::new(|| {
-    let root: PathBuf = std::env::temp_dir().join(format!("fuzz-compressed-{}", std::process::id()));
+    let root: PathBuf =
+        std::env::temp_dir().join(format!("fuzz-compressed-{}", std::process::id()));
     Store::open(&root, StoreOptions::default()).expect("a store")
 });
 
