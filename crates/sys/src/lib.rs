@@ -10,6 +10,7 @@ pub mod call;
 mod clone;
 pub mod init;
 pub mod landlock;
+pub mod memfd;
 pub mod proc_file;
 pub mod process;
 mod stack;

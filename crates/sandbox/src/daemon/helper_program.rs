@@ -60,7 +60,7 @@ fn sealed_copy(path: &Path) -> io::Result<OwnedFd> {
     }
     rustix::fs::fchmod(&copy, MODE)?;
     let seals = SealFlags::WRITE | SealFlags::FUTURE_WRITE | SealFlags::GROW | SealFlags::SHRINK;
-    rustix::fs::fcntl_add_seals(&copy, seals | SealFlags::EXEC | SealFlags::SEAL)?;
+    sys::memfd::add_seals(&copy, seals | SealFlags::EXEC | SealFlags::SEAL)?;
     Ok(copy.into())
 }
 

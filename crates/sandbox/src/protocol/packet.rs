@@ -116,7 +116,7 @@ fn sealed(body: &[u8]) -> Result<OwnedFd, Errno> {
         offset += written as u64;
     }
     let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-    rustix::fs::fcntl_add_seals(&memfd, seals)?;
+    sys::memfd::add_seals(&memfd, seals)?;
     Ok(memfd)
 }
 
