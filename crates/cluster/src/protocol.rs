@@ -61,6 +61,9 @@ pub(crate) trait Protocol: Send {
     /// Whether the next call asks for an action and nothing else. It is not made while no action can run.
     fn would_wait(&self) -> bool;
 
+    /// Whether the next call repeats a result that the scheduler has answered, but not taken.
+    fn would_repeat(&self) -> bool;
+
     /// Whether a worker that wants to end can do so without an action being lost.
     fn may_end(&self, now: Instant) -> bool;
 

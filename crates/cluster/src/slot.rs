@@ -20,7 +20,8 @@ const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// The longest one.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// The shortest time between two calls that wait for an action, should a scheduler answer at once that there is none.
+/// The shortest time between two calls that wait for an action, should a scheduler answer at once that there is none,
+/// and between two that tell of the same result.
 const WAIT_MIN: Duration = Duration::from_millis(500);
 
 /// The time without a failure after which the scheduler has come back. One that refuses every second call, such as that
@@ -120,7 +121,8 @@ impl<P: Protocol> Slot<P> {
                 let order = self.protocol.answered(Instant::now(), SystemTime::now(), answer);
                 let is_idle = !matches!(order, Order::Start(_));
                 self.obey(order).await;
-                if may_wait && is_idle && asked.elapsed() < WAIT_MIN {
+                let is_early = asked.elapsed() < WAIT_MIN;
+                if is_early && is_idle && (may_wait || self.protocol.would_repeat()) {
                     sleep(WAIT_MIN).await;
                 }
             }

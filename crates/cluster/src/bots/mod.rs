@@ -61,6 +61,10 @@ impl Protocol for Bots {
         self.session.would_wait()
     }
 
+    fn would_repeat(&self) -> bool {
+        self.session.would_repeat()
+    }
+
     fn may_end(&self, now: Instant) -> bool {
         self.session.may_end(now)
     }

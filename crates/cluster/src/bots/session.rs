@@ -112,6 +112,11 @@ impl Session {
         self.state == State::Idle && !is_healthy
     }
 
+    /// Whether a result waits until the scheduler takes it.
+    pub(super) fn would_repeat(&self) -> bool {
+        matches!(self.state, State::Completed(_))
+    }
+
     /// Whether a worker that wants to end can do so without an action being lost.
     pub(super) fn may_end(&self, now: Instant) -> bool {
         let Some(bot) = &self.bot else { return true };

@@ -48,6 +48,11 @@ impl Protocol for Buildbarn {
         self.session.would_wait()
     }
 
+    fn would_repeat(&self) -> bool {
+        // Whatever the scheduler answers ends the action.
+        false
+    }
+
     fn may_end(&self, now: Instant) -> bool {
         self.session.may_end(now)
     }

@@ -112,6 +112,7 @@ fn a_result_is_repeated_until_the_scheduler_knows_it() {
     assert_eq!(fixture.report().leases[0].state(), LeaseState::Completed);
     let echo = Lease { payload: None, ..lease("a", ACTIVE) };
     assert_eq!(fixture.answer(vec![echo]), Wish::Continue);
+    assert!(fixture.session.would_repeat());
     assert_eq!(fixture.report().leases[0].state(), LeaseState::Completed);
     // With its payload it is to be run once more: BuildGrid tries again what ended with UNAVAILABLE.
     fixture.start("a");
