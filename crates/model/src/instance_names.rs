@@ -10,6 +10,17 @@ use crate::{InstanceName, InstanceNameError};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct InstanceNames(Option<Arc<[InstanceName]>>);
 
+/// An error of the text of a list of instance names.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InstanceNamesError {
+    /// A name is none.
+    #[error(transparent)]
+    Name(#[from] InstanceNameError),
+    /// A blank is beside a comma, or at an end.
+    #[error("`{0}` begins or ends with a blank; write commas alone between the names")]
+    Blank(String),
+}
+
 /// A client's instance is not one of those that the server has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -47,13 +58,21 @@ impl InstanceNames {
     }
 }
 
-/// Names with commas between. The name of the default instance is empty.
+/// Names with commas between. The name of the default instance is empty. A blank beside a comma would be a part of a
+/// name that no client has, so there may be none.
 impl FromStr for InstanceNames {
-    type Err = InstanceNameError;
+    type Err = InstanceNamesError;
 
-    fn from_str(text: &str) -> Result<Self, InstanceNameError> {
-        let names = text.split(',').map(InstanceName::parse);
-        Ok(Self(Some(names.collect::<Result<_, _>>()?)))
+    fn from_str(text: &str) -> Result<Self, InstanceNamesError> {
+        let parse = |name: &str| {
+            let has_blanks = name.trim() != name;
+            if has_blanks {
+                Err(InstanceNamesError::Blank(name.to_owned()))
+            } else {
+                Ok(InstanceName::parse(name)?)
+            }
+        };
+        Ok(Self(Some(text.split(',').map(parse).collect::<Result<_, _>>()?)))
     }
 }
 
@@ -87,7 +106,7 @@ mod tests {
         let all = InstanceNames::default();
         assert!(all.contains("") && all.contains("any/thing"));
         assert_eq!((all.preferred(), all.to_string().as_str()), ("", ""));
-        for bad in ["a//b", "blobs", "a,/b", "a, b/"] {
+        for bad in ["a//b", "blobs", "a,/b", "a,b/", "main, dev", "main ,dev", " "] {
             bad.parse::<InstanceNames>().unwrap_err();
         }
     }

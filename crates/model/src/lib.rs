@@ -45,7 +45,7 @@ pub use directory::{Directory, DirectoryError, Entry, MAX_NAME_BYTES, MAX_SYMLIN
 pub use encoded_result::{EncodedResult, Part, ResultError};
 pub use hash_bytes::{HASH_BYTES_MAX, HashBytes, HexHash};
 pub use instance_name::{InstanceName, InstanceNameError};
-pub use instance_names::{InstanceNames, NoSuchInstance};
+pub use instance_names::{InstanceNames, InstanceNamesError, NoSuchInstance};
 pub use node_properties::{Mtime, NodeProperties, SUBTREE_READ_ONLY};
 pub use outputs::{OutputError, OutputKind, OutputPath};
 pub use path::{MAX_PATH_BYTES, MAX_PATH_DEPTH, PathError, PathProblem, RelPath};
