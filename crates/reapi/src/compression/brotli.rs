@@ -17,6 +17,9 @@ use crate::memory::{Exhausted, Reservation};
 /// stable interface.
 const WINDOW_BITS: i32 = -13;
 
+/// The memory of a decoder in bytes beside what it allocates: its state, the room for what it unpacks, and some more.
+pub(super) const STATE_BYTES: u64 = 128 << 10;
+
 /// The cure for a stream with such a window.
 const LARGE_WINDOW: &str = "the brotli stream has a window that RFC 7932 does not have; compress it with one of 16 \
                             MiB at most, without --large_window";

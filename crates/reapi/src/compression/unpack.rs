@@ -59,6 +59,7 @@ impl<W: Write> Unpacker<W> {
                 Form::Steps(Stepped::new(Inflate::new(), sink))
             }
             Compression::Brotli => {
+                memory.grow_by(super::brotli::STATE_BYTES)?;
                 Form::Steps(Stepped::new(Brotli::new(Arc::clone(&memory)), sink))
             }
         };
