@@ -34,6 +34,9 @@ impl TraceArgs {
     pub(crate) fn start(&self) -> anyhow::Result<Option<Arc<Traces>>> {
         let Some(collector) = self.otlp.clone() else { return Ok(None) };
         let headers = self.otlp_header_file.as_deref().map(Headers::read).transpose();
+        if self.otlp_header_file.is_some() && collector.is_in_the_clear() {
+            tracing::warn!(%collector, "the headers of --otlp-header-file travel in the clear; use grpcs://");
+        }
         let options = Options {
             collector,
             headers: headers.context("--otlp-header-file")?.unwrap_or_default(),

@@ -75,6 +75,12 @@ impl UpstreamArgs {
         }
         let headers = self.upstream_header_file.as_deref().map(Headers::read).transpose();
         let headers = headers.context("--upstream-header-file")?.unwrap_or_default();
+        if self.upstream_header_file.is_some() {
+            let servers = places.into_iter().flatten().filter_map(|place| place.server());
+            for server in servers.filter(|server| server.is_in_the_clear()) {
+                tracing::warn!(%server, "the headers of --upstream-header-file travel in the clear; use grpcs://");
+            }
+        }
         ensure!(
             self.upstream_timeout.0 >= Duration::from_secs(1),
             "--upstream-timeout: nothing is answered in no time; give 1s or more"

@@ -9,6 +9,13 @@ use upstream::{Address, AddressError};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Collector(pub(crate) Address);
 
+impl Collector {
+    /// Whether headers can be read on the way to it.
+    pub fn is_in_the_clear(&self) -> bool {
+        self.0.is_in_the_clear()
+    }
+}
+
 /// Errors of the text of an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CollectorError {

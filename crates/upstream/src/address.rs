@@ -1,6 +1,7 @@
 //! The address of an upstream: `grpc://HOST:PORT[/INSTANCE]`, or `grpcs://` for TLS.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use model::{InstanceName, InstanceNameError};
@@ -33,6 +34,14 @@ pub enum AddressError {
 }
 
 impl Address {
+    /// Whether what is sent there, such as a token in a header, can be read on a network.
+    pub fn is_in_the_clear(&self) -> bool {
+        let host = self.authority.rsplit_once(':').map_or("", |(host, _)| host);
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        let is_here = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
+        !self.tls && !is_here
+    }
+
     /// The address for HTTP/2.
     pub(crate) fn uri(&self) -> String {
         format!("{}://{}", if self.tls { "https" } else { "http" }, self.authority)
@@ -89,6 +98,20 @@ impl fmt::Display for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn networks_can_read_what_has_no_tls() {
+        let check = |text: &str, expected: bool| {
+            assert_eq!(text.parse::<Address>().unwrap().is_in_the_clear(), expected, "{text}");
+        };
+        for host in ["127.0.0.1:1", "127.8.0.1:1", "localhost:8980", "[::1]:80"] {
+            check(&format!("grpc://{host}"), false);
+        }
+        for host in ["10.0.0.1:1", "localhost.example:1", "127.0.0.1.example:1", "[::]:1"] {
+            check(&format!("grpc://{host}"), true);
+            check(&format!("grpcs://{host}"), false);
+        }
+    }
 
     #[track_caller]
     fn check(text: &str, expected: Result<(bool, &str, &str), AddressError>) {

@@ -78,7 +78,7 @@ pub enum PlaceError {
     Bucket,
     /// The prefix is malformed.
     #[error(
-        "a prefix has words of letters, digits and `.-_=+~` between single slashes, 512 bytes at most"
+        "a prefix has words of letters, digits and `.-_=+` between single slashes, 512 bytes at most"
     )]
     Prefix,
     /// There is a user, a password or a signature in it, which everybody on the machine could read.
@@ -136,7 +136,7 @@ fn bucket(service: Service, rest: &str) -> Result<ObjectsAddress, PlaceError> {
     let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
     let is_word = |word: &str| {
         !matches!(word, "" | "." | "..")
-            && word.bytes().all(|byte| is_name(byte) || b"=+~".contains(&byte))
+            && word.bytes().all(|byte| is_name(byte) || b"=+".contains(&byte))
     };
     if prefix.len() > 512 || !(prefix.is_empty() || prefix.split('/').all(is_word)) {
         return Err(PlaceError::Prefix);
