@@ -4,7 +4,7 @@
 //! is: a run that skips the lookup would replace it, or remove it if the command fails now.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -51,7 +51,7 @@ pub struct Choices {
     /// Write the outputs of the new run to DIR, which must be empty or not exist
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
-    /// Keep nothing if the outputs take more than this in all. A file counts at each place where it is
+    /// Write nothing if the trace and the outputs take more than this in all. A file counts at each place where it is
     #[arg(long, value_name = "BYTES", default_value_t = EXPORTED_BYTES_MAX)]
     up_to: ByteSize,
     /// Run the command under the strace of its root file system, and write what it records to FILE
@@ -90,12 +90,12 @@ pub(crate) fn replay(
         let hint = if changes.trace { TRACER_HINT } else { "" };
         bail!("the action did not run: {}{hint}", visible(&status.message));
     };
+    let mut allowance = Allowance::new(choices.up_to);
     if let Some(file) = &choices.strace {
-        take_trace(&mut reader, &mut result, function, file)?;
+        take_trace(&mut reader, &mut result, function, file, &mut allowance)?;
     }
     if let Some(mut target) = target {
-        let (directory, mut allowance) =
-            (&read.command.working_directory, Allowance::new(choices.up_to));
+        let directory = &read.command.working_directory;
         let outputs = Outputs::of(&mut reader, directory, &result, function, &mut allowance)?;
         target.outputs(&mut reader, "", &outputs)?;
         target.finish()?;
@@ -204,6 +204,7 @@ fn take_trace(
     result: &mut ActionResult,
     function: model::DigestFunction,
     file: &Path,
+    allowance: &mut Allowance,
 ) -> anyhow::Result<()> {
     let at = result.output_files.iter().position(|output| output.path == TRACE);
     let Some(at) = at else {
@@ -211,13 +212,27 @@ fn take_trace(
     };
     let output = result.output_files.remove(at);
     let digest = Digest::from_proto(&output.digest.unwrap_or_default(), function)?;
-    let mut sink = File::create(file).with_context(|| format!("creating {}", file.display()))?;
-    let is_there = reader.stream(&digest, |piece| {
-        sink.write_all(piece).with_context(|| format!("writing {}", file.display()))
-    })?;
-    if !is_there {
-        bail!(gone(&digest));
+    allowance.take_path(TRACE, digest.size_bytes())?;
+    let mut write = |sink: &mut dyn std::io::Write| {
+        let is_there = reader.stream(&digest, |piece| {
+            sink.write_all(piece).with_context(|| format!("writing {}", file.display()))
+        })?;
+        anyhow::ensure!(is_there, gone(&digest));
+        Ok(())
+    };
+    let creating = || format!("creating {}", file.display());
+    if std::fs::symlink_metadata(file).is_ok_and(|it| !it.is_file()) {
+        // A pipe, a terminal or a symlink is not replaced.
+        return write(&mut File::create(file).with_context(creating)?);
     }
+    // An older trace stays until all of the new one is here.
+    let directory = file.parent().filter(|it| !it.as_os_str().is_empty());
+    let mode = std::fs::Permissions::from_mode(0o644);
+    let sink =
+        tempfile::Builder::new().permissions(mode).tempfile_in(directory.unwrap_or(Path::new(".")));
+    let mut sink = sink.with_context(creating)?;
+    write(&mut sink)?;
+    sink.persist(file).with_context(creating)?;
     Ok(())
 }
 
