@@ -297,6 +297,10 @@ impl Cas {
             return Ok(Deleted::Pinned);
         }
         let _name = inner.names.lock(digest.hash());
+        // The index removes by hash: the blob of another size is another one.
+        if !inner.index.contains(digest) {
+            return Ok(Deleted::Absent);
+        }
         let Some(size_bytes) = inner.index.remove(digest) else { return Ok(Deleted::Absent) };
         inner.generation.fetch_add(1, Ordering::AcqRel);
         // The file is still ours alone by its name; a large one takes long to unlink.
