@@ -19,7 +19,8 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     files_are_asked_for_blobs_and_inputs,
     files_that_lie_are_not_believed_and_replaced,
     files_without_a_blob_of_a_result_have_no_result,
-    a_file_that_hangs_is_given_up,
+    a_named_pipe_is_no_object_and_replaced,
+    a_symlink_among_the_files_leads_nowhere,
     a_directory_that_is_not_there_is_named_at_the_start,
     a_directory_that_goes_away_and_comes_back_is_used,
     a_daemon_that_is_killed_leaves_whole_objects_only,
@@ -382,17 +383,13 @@ async fn until_given_up(daemon: &Daemon, mut ask: impl AsyncFnMut() -> Outcome) 
     Ok(())
 }
 
-async fn a_file_that_hangs_is_given_up(kit: Kit) -> Outcome {
+async fn a_named_pipe_is_no_object_and_replaced(kit: Kit) -> Outcome {
     let objects = Objects::files(&kit)?;
-    let daemon = objects.above_within(&kit, "--upstream-timeout=1s").start().await?;
-    let client = daemon.client();
-    let mut number = 0;
-    // Opening it waits for a writer that never comes, as a file of a server that is gone does.
-    let ask = async || {
-        number += 1;
-        let content = format!("hangs {number}");
-        let digest = objects.put(content.as_bytes())?;
-        let path = objects.file(&digest);
+    let first = objects.above(&kit).flag("--upstream-writes=through").start().await?;
+    let (_, outputs) = two_outputs(&first).await?;
+    // Opening one to read waits for a writer that never comes.
+    for digest in &outputs {
+        let path = objects.file(digest);
         fs::remove_file(&path)?;
         rustix::fs::mknodat(
             rustix::fs::CWD,
@@ -401,10 +398,58 @@ async fn a_file_that_hangs_is_given_up(kit: Kit) -> Outcome {
             rustix::fs::Mode::from_raw_mode(0o600),
             0,
         )?;
-        assert_eq!(client.missing(&[digest]).await?, [digest]);
-        Ok(())
-    };
-    until_given_up(&daemon, ask).await
+    }
+    let daemon = objects.above(&kit).flag("--upstream-writes=through").start().await?;
+    for digest in &outputs {
+        assert_eq!(daemon.client().missing(&[*digest]).await?, [*digest]);
+    }
+    assert!(!two_outputs(&daemon).await?.0);
+    for digest in &outputs {
+        let path = objects.file(digest);
+        ensure!(fs::symlink_metadata(&path)?.is_file(), "{} is replaced", path.display());
+        assert_eq!(Digest::of(DigestFunction::Sha256, &fs::read(&path)?), *digest);
+    }
+    ensure!(!daemon.log().contains("given up for a while"), "{}", daemon.log());
+    Ok(())
+}
+
+async fn a_symlink_among_the_files_leads_nowhere(kit: Kit) -> Outcome {
+    for level in ["actiond-1", "actiond-1/cas/sha256"] {
+        let objects = Objects::files(&kit)?;
+        let outside = objects.directory.with_extension("outside");
+        fs::create_dir(&outside)?;
+        let link = objects.directory.join(level);
+        fs::create_dir_all(link.parent().context("it is in a directory")?)?;
+        std::os::unix::fs::symlink(&outside, &link)?;
+        // The object is there, for one who follows the link.
+        let digest = objects.put(b"content")?;
+        let before = everything(&outside)?;
+        let daemon = objects.above(&kit).start().await?;
+        assert_eq!(daemon.client().missing(&[digest]).await?, [digest]);
+        assert!(!is_a_hit(&daemon, 0).await?);
+        eventually("the log says why nothing is copied", || {
+            Ok(daemon.log().contains("a symbolic link or something else than a directory"))
+        })
+        .await?;
+        assert_eq!(everything(&outside)?, before, "{level}");
+    }
+    Ok(())
+}
+
+/// The paths of everything below a directory, sorted.
+fn everything(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let (mut found, mut next) = (Vec::new(), vec![directory.to_owned()]);
+    while let Some(folder) = next.pop() {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                next.push(entry.path());
+            }
+            found.push(entry.path());
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 async fn s3_that_hangs_is_given_up(kit: Kit) -> Outcome {

@@ -4,29 +4,27 @@
 //! the local store.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use futures_util::TryStreamExt as _;
 use model::{Digest, DigestFunction};
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{Certificate, ClientOptions, ObjectStore, RetryConfig};
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tonic::Status;
 
 use crate::abilities::Abilities;
 use crate::call_error::{CallError, lost};
 use crate::config::Config;
+use crate::directory::Directory;
 use crate::error::UpstreamError;
+use crate::object_error::text;
+use crate::objects::Objects;
 use crate::place::{ObjectsAddress, Service};
 
 /// The first part of the name of each object, so that another layout can stand beside this one.
@@ -41,14 +39,9 @@ const UPLOADS: usize = 8;
 /// Blobs that are remembered as damaged. More are written anew when somebody asks for them once more.
 const DAMAGED_MAX: usize = 10_000;
 
-/// The characters of an error of an object store that are shown.
-const TEXT_CHARS_MAX: usize = 500;
-
 /// An object store.
 pub(crate) struct Bucket {
-    store: Arc<dyn ObjectStore>,
-    /// The directory of a `file://` address.
-    directory: Option<PathBuf>,
+    objects: Objects,
     root: Path,
     threads: Threads,
     pub(crate) uploads: Semaphore,
@@ -90,24 +83,20 @@ impl Bucket {
             .enable_all()
             .build()
             .map_err(UpstreamError::Threads)?;
-        let (store, directory, root) = match address {
+        let (objects, root) = match address {
             ObjectsAddress::Files(path) => {
                 if !path.is_dir() {
                     return Err(UpstreamError::NoDirectory { path: path.clone() });
                 }
-                let files = LocalFileSystem::new_with_prefix(path).map_err(unusable(address))?;
-                // Without it a crash of the machine leaves names of blobs without their content.
-                let files = files.with_fsync(true);
-                (Arc::new(files) as Arc<dyn ObjectStore>, Some(path.clone()), Path::default())
+                (Objects::Files(Arc::new(Directory::new(path))), Path::default())
             }
             ObjectsAddress::Bucket { service, bucket, prefix } => {
                 let store = connect(*service, bucket, config, address)?;
-                (store, None, Path::from(prefix.as_str()))
+                (Objects::Service(store), Path::from(prefix.as_str()))
             }
         };
         Ok(Self {
-            store,
-            directory,
+            objects,
             root: root.join(LAYOUT),
             threads: Threads(Some(runtime)),
             uploads: Semaphore::new(UPLOADS),
@@ -128,52 +117,19 @@ impl Bucket {
 
     /// Asks whether the directory or the bucket is there.
     pub(crate) async fn probe(&self) -> Result<Abilities, CallError> {
-        let (directory, root) = (self.directory.clone(), self.root.clone());
-        self.run(|store| async move {
-            match directory {
-                Some(path) => is_there(path).await,
-                None => match store.list(Some(&root)).try_next().await {
-                    Ok(_) => Ok(()),
-                    Err(object_store::Error::NotFound { .. }) => {
-                        Err(failed("there is no such bucket"))
-                    }
-                    Err(error) => Err(call_error(&error)),
-                },
-            }
-        })
-        .await?;
+        let root = self.root.clone();
+        self.run(|objects| objects.probe(root)).await?;
         Ok(Abilities::of_objects())
     }
 
-    /// As [`Bucket::run`], for a write. A directory that is gone is not made again: its mount may be gone.
-    pub(crate) async fn write_on<F>(
-        &self,
-        work: impl FnOnce(Arc<dyn ObjectStore>) -> F + Send + 'static,
-    ) -> Result<(), CallError>
-    where
-        F: Future<Output = Result<(), CallError>> + Send + 'static,
-    {
-        let directory = self.directory.clone();
-        self.run(|store| async move {
-            if let Some(path) = directory {
-                is_there(path).await?;
-            }
-            work(store).await
-        })
-        .await
-    }
-
     /// Does something on the threads of the object store, as long as the caller waits for it.
-    pub(crate) async fn run<T, F>(
-        &self,
-        work: impl FnOnce(Arc<dyn ObjectStore>) -> F,
-    ) -> Result<T, CallError>
+    pub(crate) async fn run<T, F>(&self, work: impl FnOnce(Objects) -> F) -> Result<T, CallError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, CallError>> + Send + 'static,
     {
         let Some(runtime) = &self.threads.0 else { return Err(CallError::Down) };
-        let mut work = Work(runtime.spawn(work(Arc::clone(&self.store))));
+        let mut work = Work(runtime.spawn(work(self.objects.clone())));
         (&mut work.0).await.map_err(lost)?
     }
 
@@ -193,14 +149,6 @@ impl Bucket {
     /// Forgets that, since the object was replaced.
     pub(crate) fn mark_whole(&self, digest: &Digest) {
         self.damaged.lock().remove(digest);
-    }
-}
-
-/// Fails if the path is not a directory.
-async fn is_there(path: PathBuf) -> Result<(), CallError> {
-    match tokio::task::spawn_blocking(move || path.is_dir()).await.map_err(lost)? {
-        true => Ok(()),
-        false => Err(failed("the directory is gone")),
     }
 }
 
@@ -272,73 +220,4 @@ fn options(
 
 fn unusable(address: &ObjectsAddress) -> impl Fn(object_store::Error) -> UpstreamError {
     move |error| UpstreamError::Objects { place: address.to_string(), source: text(&error).into() }
-}
-
-/// The error of an object store as one of a call.
-pub(crate) fn call_error(error: &object_store::Error) -> CallError {
-    use object_store::Error;
-    match error {
-        Error::NotFound { .. } => CallError::Missing,
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
-            CallError::Refused(Box::new(Status::permission_denied(text(error))))
-        }
-        Error::InvalidPath { .. }
-        | Error::NotSupported { .. }
-        | Error::NotImplemented { .. }
-        | Error::UnknownConfigurationKey { .. } => {
-            CallError::Refused(Box::new(Status::invalid_argument(text(error))))
-        }
-        error => failed(&text(error)),
-    }
-}
-
-/// The error of an upstream that did not do what it should.
-pub(crate) fn failed(text: &str) -> CallError {
-    CallError::Failed(Box::new(Status::unavailable(text)))
-}
-
-/// An error of an object store with its causes, without what may be secret: the query of an address, where Azure's
-/// signatures are.
-fn text(error: &object_store::Error) -> String {
-    let mut whole = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        // Most of them print their causes.
-        let next = error.to_string();
-        if !whole.contains(&next) {
-            // Writing to a string cannot fail.
-            let _ = write!(whole, ": {next}");
-        }
-        cause = error.source();
-    }
-    without_queries(&whole).chars().take(TEXT_CHARS_MAX).collect()
-}
-
-/// The text without what follows a question mark, up to the next space, bracket or quote.
-fn without_queries(text: &str) -> String {
-    let mut is_query = false;
-    let is_shown = |character: &char| {
-        let is_end = character.is_whitespace() || "()<>[]\"'".contains(*character);
-        let was_query = is_query && !is_end;
-        is_query = was_query || *character == '?';
-        !was_query
-    };
-    text.chars().filter(is_shown).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn queries_are_not_shown() {
-        for (text, expected) in [
-            ("no query", "no query"),
-            ("GET https://a/b?sig=secret&x=1 failed", "GET https://a/b? failed"),
-            ("url (https://a/b?sig=secret): why?", "url (https://a/b?): why?"),
-            ("\"https://a?s\" 'b?c?d' e", "\"https://a?\" 'b?' e"),
-        ] {
-            assert_eq!(without_queries(text), expected);
-        }
-    }
 }

@@ -1,27 +1,23 @@
 //! The calls of an object store that move blobs and results: an object each, and a request each.
 
-use std::fs::File;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
 use futures_util::{FutureExt as _, StreamExt as _};
 use model::Digest;
 use model::proto::ActionResult;
+use object_store::PutPayload;
 use object_store::path::Path;
-use object_store::{
-    GetResult, GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt as _, PutPayload,
-};
 use prost::Message as _;
 use store::Cas;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-use tokio_stream::wrappers::ReceiverStream;
 
-use crate::bucket::{Bucket, call_error, failed};
+use crate::bucket::Bucket;
 use crate::call_error::{CallError, lost};
 use crate::link::Link;
+use crate::objects::{Found, Objects, Upload};
 use crate::pieces::{PIECE_BYTES, PIECES_WAITING, Sink, next_piece, unreadable};
 
 /// Requests of one question or batch at the same time. There are up to eight batches.
@@ -66,13 +62,12 @@ impl Bucket {
         let name = self.blob(digest);
         let size = link.call(link.bound(0), || {
             let name = name.clone();
-            self.run(|store| async move {
-                Ok(store.head(&name).await.map_err(|error| call_error(&error))?.size)
-            })
+            self.run(|objects| objects.size(name))
         });
         match size.await {
             Ok(size) => Ok(size != digest.size_bytes()),
-            Err(CallError::Missing) => Ok(true),
+            // An object that is no file is replaced.
+            Err(CallError::Missing | CallError::Damaged) => Ok(true),
             Err(error) => Err(error),
         }
     }
@@ -114,12 +109,12 @@ impl Bucket {
 
     async fn read_small_once(&self, digest: &Digest, cas: &Cas) -> Result<(), CallError> {
         let (name, size) = (self.blob(digest), digest.size_bytes());
-        let content = self.run(move |store| async move {
-            let found = store.get(&name).await.map_err(|error| call_error(&error))?;
-            if found.meta.size != size {
+        let content = self.run(move |objects| async move {
+            let found = objects.get(name).await?;
+            if found.size != size {
                 return Err(CallError::Damaged);
             }
-            found.bytes().await.map_err(|error| call_error(&error))
+            found.bytes().await
         });
         let content = content.await?;
         let (cas, digest) = (cas.clone(), *digest);
@@ -155,11 +150,10 @@ impl Bucket {
             sink.commit()
         });
         let piece_timeout = link.piece_timeout();
-        let read = self.run(move |store| async move {
-            let found = timeout(piece_timeout, store.get(&name)).await;
-            let found = found.map_err(|_| CallError::TimedOut(piece_timeout))?;
-            let found = found.map_err(|error| call_error(&error))?;
-            if found.meta.size != size {
+        let read = self.run(move |objects| async move {
+            let found = timeout(piece_timeout, objects.get(name)).await;
+            let found = found.map_err(|_| CallError::TimedOut(piece_timeout))??;
+            if found.size != size {
                 return Err(CallError::Damaged);
             }
             send(found, &pieces, piece_timeout).await
@@ -194,7 +188,7 @@ impl Bucket {
     async fn put(&self, link: &Link, name: Path, content: Bytes) -> Result<(), CallError> {
         let put = link.call(link.bound(content.len() as u64), || {
             let (name, content) = (name.clone(), content.clone());
-            self.write_on(|store| async move { put(&*store, &name, content.into()).await })
+            self.run(|objects| objects.put(name, content.into()))
         });
         put.await
     }
@@ -226,9 +220,7 @@ impl Bucket {
             }
         });
         let (name, size) = (self.blob(digest), digest.size_bytes());
-        let put = self
-            .write_on(move |store| async move { put_pieces(&*store, &name, size, waiting).await });
-        let put = put.await;
+        let put = self.run(move |objects| put_pieces(objects, name, size, waiting)).await;
         match (reading.await.map_err(lost)?, put) {
             // A piece that could not be read was not sent, and the second error comes of the first.
             (Err(error), _) | (Ok(()), Err(error)) => Err(error),
@@ -246,12 +238,12 @@ impl Bucket {
         let name = self.result_object(instance, action);
         let content = link.call(link.bound(0), || {
             let name = name.clone();
-            self.run(|store| async move {
-                let found = store.get(&name).await.map_err(|error| call_error(&error))?;
-                if found.meta.size > RESULT_BYTES_MAX {
+            self.run(|objects| async move {
+                let found = objects.get(name).await?;
+                if found.size > RESULT_BYTES_MAX {
                     return Err(CallError::Damaged);
                 }
-                found.bytes().await.map_err(|error| call_error(&error))
+                found.bytes().await
             })
         });
         let decoded = ActionResult::decode(content.await?);
@@ -277,17 +269,11 @@ impl Bucket {
 
 /// Sends the content of an object into a channel, as long as somebody takes it.
 async fn send(
-    found: GetResult,
+    mut found: Found,
     pieces: &mpsc::Sender<Bytes>,
     piece_timeout: Duration,
 ) -> Result<(), CallError> {
-    let mut content = match found.payload {
-        GetResultPayload::File(file, _) => read_file(file),
-        GetResultPayload::Stream(stream) => {
-            stream.map(|piece| piece.map_err(|error| call_error(&error))).boxed()
-        }
-    };
-    while let Some(piece) = timeout(piece_timeout, content.next())
+    while let Some(piece) = timeout(piece_timeout, found.content.next())
         .await
         .map_err(|_| CallError::TimedOut(piece_timeout))?
     {
@@ -299,57 +285,27 @@ async fn send(
     Ok(())
 }
 
-/// The content of a file, read by a thread that may hang.
-fn read_file(mut file: File) -> BoxStream<'static, Result<Bytes, CallError>> {
-    let (pieces, waiting) = mpsc::channel(PIECES_WAITING);
-    spawn_blocking(move || {
-        loop {
-            // The file is the upstream's, and so is an error of it.
-            let piece = next_piece(&mut file).map_err(|error| failed(&error.to_string()));
-            let is_last = piece.as_ref().map_or(true, Bytes::is_empty);
-            let is_taken = pieces.blocking_send(piece).is_ok();
-            if is_last || !is_taken {
-                return;
-            }
-        }
-    });
-    ReceiverStream::new(waiting).boxed()
-}
-
-async fn put(store: &dyn ObjectStore, name: &Path, content: PutPayload) -> Result<(), CallError> {
-    store.put(name, content).await.map(drop).map_err(|error| written(&error))
-}
-
-/// The error of a write. One that finds nothing has no bucket.
-fn written(error: &object_store::Error) -> CallError {
-    match call_error(error) {
-        CallError::Missing => failed("there is no such bucket or directory"),
-        error => error,
-    }
-}
-
 /// Writes an object of that size from its pieces, and none if they are fewer.
 async fn put_pieces(
-    store: &dyn ObjectStore,
-    name: &Path,
+    objects: Objects,
+    name: Path,
     size: u64,
     mut pieces: mpsc::Receiver<Bytes>,
 ) -> Result<(), CallError> {
     let part_bytes = part_bytes(size);
     if size <= part_bytes {
         let part = next_part(&mut pieces, size).await?;
-        return put(store, name, part).await;
+        return objects.put(name, part).await;
     }
-    let upload = store.put_multipart(name).await.map_err(|error| written(&error))?;
-    let mut upload = Unfinished(Some(upload));
+    let mut upload = Unfinished(Some(objects.upload(name).await?));
     let Some(parts) = &mut upload.0 else { return Err(CallError::Down) };
     let mut left = size;
     while left > 0 {
         let part = next_part(&mut pieces, left.min(part_bytes)).await?;
         left -= part.content_length() as u64;
-        parts.put_part(part).await.map_err(|error| written(&error))?;
+        parts.put_part(part).await?;
     }
-    parts.complete().await.map_err(|error| written(&error))?;
+    parts.complete().await?;
     upload.0 = None;
     Ok(())
 }
@@ -376,7 +332,7 @@ async fn next_part(
 }
 
 /// An upload in parts; given up when dropped, so that the service does not keep its parts for ever.
-struct Unfinished(Option<Box<dyn MultipartUpload>>);
+struct Unfinished(Option<Upload>);
 
 impl Drop for Unfinished {
     fn drop(&mut self) {

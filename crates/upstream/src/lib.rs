@@ -29,6 +29,9 @@
 //! - `call_error`: why a call has no answer that can be used.
 //! - [`mod@connect`]: connections to servers, by plain TCP or TLS.
 //! - `grpc`: the connections to one server.
+//! - `object_error`: errors of object stores as errors of calls.
+//! - `directory`: objects as files of a directory that others may write to.
+//! - `objects`: those of a directory or of a service, in the same words.
 //! - `bucket`: an object store.
 //! - `server`: the one or the other.
 //! - `link`: an upstream with deadlines and retries, and whether it is up.
@@ -59,6 +62,8 @@ pub mod connect;
 mod contents;
 mod counters;
 mod delivery;
+#[cfg(feature = "objects")]
+mod directory;
 mod error;
 mod fetch;
 mod flights;
@@ -67,6 +72,10 @@ mod grpc_calls;
 pub mod headers;
 mod journal;
 mod link;
+#[cfg(feature = "objects")]
+mod object_error;
+#[cfg(feature = "objects")]
+mod objects;
 mod pieces;
 pub mod place;
 mod publish;
