@@ -56,13 +56,17 @@ pub enum PresentError {
     },
     /// Every input is a mount, and the kernel allows fewer.
     #[error(
-        "{files} input files need a mount each, and at most {max_mounts} are possible (sysctl fs.mount-max)"
+        "the {files} input files need {mounts} mounts, and at most {max_mounts} are possible (sysctl \
+         fs.mount-max): one each, and with SubtreeReadOnly one more for the input root and for every \
+         directory above that it closes or opens"
     )]
     TooManyMounts {
         /// The number of the tree's files.
         files: usize,
+        /// The mounts that the sandbox would have of it.
+        mounts: u64,
         /// The most mounts that there may be.
-        max_mounts: usize,
+        max_mounts: u64,
     },
     /// The strategy tells files of the action from inputs by their owner.
     #[error("actions have no user of their own here")]

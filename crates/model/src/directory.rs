@@ -204,6 +204,12 @@ impl Directory {
         self.nodes.iter().map(|node| self.entry(node))
     }
 
+    /// The names of the child directories in the order of the entries.
+    pub fn directory_names(&self) -> impl Iterator<Item = &[u8]> {
+        let is_directory = |node: &&Node| matches!(node.content, Content::Directory { .. });
+        self.nodes.iter().filter(is_directory).map(|node| node.name.of(&self.message))
+    }
+
     /// The entry of that name.
     pub fn get(&self, name: &[u8]) -> Option<Entry<'_>> {
         self.find(name).map(|node| self.entry(node))

@@ -22,6 +22,7 @@ mod wire;
 mod directory;
 mod node_properties;
 mod tree;
+mod write_changes;
 
 mod action;
 mod command;
@@ -59,6 +60,7 @@ pub use tree::{
     AssembleError, Found, InputTree, LoadError, Loaded, TooLarge, TreeDirectory, TreeLimits,
 };
 pub use wire::WireError;
+pub use write_changes::WriteChangesError;
 
 /// The user and the group of every action, and the owner of the files that it creates: "nobody" on
 /// every system.

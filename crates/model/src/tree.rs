@@ -201,48 +201,6 @@ impl InputTree {
         self.has_properties
     }
 
-    /// The directories at which it changes whether an action may write, each before those below it:
-    /// whether writes are closed from there on. At most `max`, or `None` if there are more.
-    pub fn write_changes(&self, max: usize) -> Option<Vec<(RelPath, bool)>> {
-        let mut changes = Vec::new();
-        if !self.has_properties {
-            return Some(changes);
-        }
-        let mut closed = Vec::with_capacity(self.directories.len());
-        for (index, directory) in self.directories.iter().enumerate() {
-            // The root's parent is the root, which is not there yet: it is open.
-            let above = closed.get(directory.parent as usize).copied().unwrap_or(false);
-            let here = directory.content.subtree_read_only().unwrap_or(above);
-            closed.push(here);
-            if here == above {
-                continue;
-            }
-            if changes.len() == max {
-                return None;
-            }
-            changes.push((self.path_of(index as u32)?, here));
-        }
-        Some(changes)
-    }
-
-    /// The path of the directory with that index; `None` if there is none.
-    fn path_of(&self, mut index: u32) -> Option<RelPath> {
-        let mut names = Vec::new();
-        while index != 0 {
-            let parent_index = self.directories.get(index as usize)?.parent;
-            let parent = self.directories.get(parent_index as usize)?;
-            let mut directories = parent.content.entries().filter_map(|entry| match entry {
-                Entry::Directory { name, .. } => Some(name),
-                Entry::File { .. } | Entry::Symlink { .. } => None,
-            });
-            let name = directories.nth(index.checked_sub(parent.first_child)? as usize)?;
-            names.push(std::str::from_utf8(name).ok()?);
-            index = parent_index;
-        }
-        names.reverse();
-        if names.is_empty() { Some(RelPath::root()) } else { RelPath::parse(&names.join("/")).ok() }
-    }
-
     /// The memory that the tree keeps from being freed, in bytes. A directory that occurs at several
     /// places is counted at each: an upper bound.
     pub fn memory_bytes(&self) -> usize {

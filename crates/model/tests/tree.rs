@@ -10,8 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use model::proto::{self, Message};
 use model::{
-    AssembleError, Digest, Directory, Found, InputTree, LoadError, Loaded, RelPath,
-    SUBTREE_READ_ONLY, TooLarge, TreeLimits,
+    AssembleError, Digest, Directory, Found, InputTree, LoadError, Loaded, MAX_PATH_BYTES, RelPath,
+    SUBTREE_READ_ONLY, TooLarge, TreeLimits, WriteChangesError,
 };
 use support::{FUNCTION, Numbers, digest_of, directory, file, symlink};
 
@@ -290,16 +290,16 @@ fn write_changes_are_found_where_they_change_something() {
     let both = folder(&[], &[("open", open), ("plain", plain), ("shut", shut)]);
     let both_blob = blobs.add(&both);
     let changes = |tree: &InputTree, max: usize| {
-        let changes = tree.write_changes(max)?.into_iter();
-        Some(Vec::from_iter(changes.map(|(path, closed)| (path.as_str().to_owned(), closed))))
+        let changes = tree.write_changes(max, MAX_PATH_BYTES)?.into_iter();
+        Ok(Vec::from_iter(changes.map(|(path, closed)| (path.as_str().to_owned(), closed))))
     };
     let owned = |changes: &[(&str, bool)]| {
-        Some(Vec::from_iter(changes.iter().map(|(path, closed)| ((*path).to_owned(), *closed))))
+        Ok(Vec::from_iter(changes.iter().map(|(path, closed)| ((*path).to_owned(), *closed))))
     };
 
     let tree = blobs.assemble(both_blob).unwrap();
     assert_eq!(changes(&tree, 2), owned(&[("shut", true), ("shut/open", false)]));
-    assert_eq!(changes(&tree, 1), None);
+    assert_eq!(changes(&tree, 1), Err(WriteChangesError::TooMany(1)));
 
     let root = blobs.add(&closed(folder(&[], &[("b", both_blob), ("shut", shut)]), true));
     let tree = blobs.assemble(root).unwrap();
@@ -309,6 +309,69 @@ fn write_changes_are_found_where_they_change_something() {
     let none = blobs.add(&closed(folder(&[], &[("open", open), ("plain", plain)]), false));
     assert_eq!(changes(&blobs.assemble(none).unwrap(), 0), owned(&[]));
     assert_eq!(changes(&blobs.assemble(plain).unwrap(), 0), owned(&[]));
+}
+
+/// The names of a path with that many bytes.
+fn names_of_path(bytes: usize) -> Vec<String> {
+    let mut names = vec!["d".repeat(255); bytes / 256];
+    names.push("e".repeat(bytes % 256));
+    names
+}
+
+/// A root with a file, and the path with these names below it, of which the last is closed.
+fn closed_at(blobs: &mut Blobs, names: &[String]) -> InputTree {
+    let last = blobs.add(&closed(folder(&["a"], &[]), true));
+    let root = names.iter().rev().fold(last, |below, name| {
+        blobs.add(&folder(&["a", "z"], &[("b", Digest::empty(FUNCTION)), (name, below)]))
+    });
+    blobs.assemble(root).unwrap()
+}
+
+#[test]
+fn the_path_of_a_write_change_has_a_bound() {
+    let mut blobs = Blobs::default();
+    for bytes in [1, 255, 257, 4085, 4086, 4095, 4097, 128 * 256 - 1] {
+        let names = names_of_path(bytes);
+        let path = names.join("/");
+        assert_eq!(path.len(), bytes);
+        let tree = closed_at(&mut blobs, &names);
+        for max in [4085, MAX_PATH_BYTES] {
+            let found = tree.write_changes(1, max);
+            if bytes <= max {
+                assert_eq!(found, Ok(vec![(RelPath::parse(&path).unwrap(), true)]));
+            } else {
+                let start = "d".repeat(128);
+                let expected = WriteChangesError::PathTooLong { start, max_bytes: max };
+                assert_eq!(found, Err(expected), "{bytes} bytes");
+            }
+        }
+        // They are counted before.
+        assert_eq!(tree.write_changes(0, 0), Err(WriteChangesError::TooMany(0)));
+    }
+}
+
+#[test]
+fn names_are_those_of_their_places() {
+    // Every second directory of 2 × 20 has a change, beside files and symlinks that sort in between.
+    let mut blobs = Blobs::default();
+    let plain = blobs.add(&folder(&["f"], &[]));
+    let shut = blobs.add(&closed(folder(&["f"], &[]), true));
+    let names = Vec::from_iter((0..20).map(|number| format!("d{number:02}")));
+    let children = names.iter().enumerate();
+    let children = Vec::from_iter(
+        children.map(|(number, name)| (&**name, if number % 2 == 0 { plain } else { shut })),
+    );
+    let middle = blobs.add(&proto::Directory {
+        symlinks: vec![symlink("d05-link", "d05")],
+        ..folder(&["a", "d03-file", "z"], &children)
+    });
+    let root = blobs.add(&folder(&["n"], &[("m", middle), ("o", middle)]));
+    let tree = blobs.assemble(root).unwrap();
+    let expected = ["m", "o"].into_iter().flat_map(|above| {
+        (1..20).step_by(2).map(move |number| (path(&format!("{above}/d{number:02}")), true))
+    });
+    assert_eq!(tree.write_changes(20, 5), Ok(Vec::from_iter(expected)));
+    assert_eq!(tree.write_changes(19, 5), Err(WriteChangesError::TooMany(19)));
 }
 
 #[test]

@@ -197,7 +197,12 @@ impl Slot {
         let is_cancelled = || operation.cancellation.is_requested();
         let is_due = || is_cancelled() || !shared.disk.allows();
         let interrupt = Interrupt::when(&is_due);
-        let request = PresentRequest { mutable, make_directories: &make_directories, interrupt };
+        let request = PresentRequest {
+            mutable,
+            make_directories: &make_directories,
+            write_changes: &write_changes,
+            interrupt,
+        };
         let presented =
             shared.input_roots.present(&pinned.tree, &request).map_err(|error| match error {
                 PresentError::Interrupted if is_cancelled() => shared.cancelled(),

@@ -18,8 +18,9 @@ use std::sync::Arc;
 use model::{Digest, DigestFunction, DigestFunctions, InputTree};
 use sys::mount::{FsContext, MountAttributes, MountError, descriptor_path};
 
+use super::input_roots::PresentRequest;
 use super::workshop::{Job, Places, Strategy, Workshop};
-use crate::access::{Access, action_id};
+use crate::access::action_id;
 use crate::directory::{make_path, open_path};
 use crate::error::PresentError;
 use crate::mounts::{ATTRIBUTES, LowerLayer, Marks, Namespace};
@@ -74,7 +75,7 @@ impl Strategy for ActiondFs {
         DigestFunctions::of(Self::FUNCTIONS)
     }
 
-    fn check(&self, tree: &InputTree, _access: Access) -> Result<(), PresentError> {
+    fn check(&self, tree: &InputTree, _request: &PresentRequest<'_>) -> Result<(), PresentError> {
         match tree.root_digest().function() {
             function if Self::FUNCTIONS.contains(&function) => Ok(()),
             function => Err(PresentError::Function { function }),

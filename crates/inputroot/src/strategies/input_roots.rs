@@ -36,6 +36,9 @@ pub struct PresentRequest<'a> {
     /// Directories that the action finds when it starts, whether or not they are in the tree. Like
     /// all directories of an input root they belong to the action (65534, mode 0755).
     pub make_directories: &'a [RelPath],
+    /// Directories of the tree from which on writes are closed (`true`) or open. The sandbox mounts them
+    /// onto themselves, with all mounts of the input root that are below them.
+    pub write_changes: &'a [(RelPath, bool)],
     /// Asked while many entries are made, which takes seconds and disk.
     pub interrupt: Interrupt<'a>,
 }

@@ -41,7 +41,7 @@ pub(crate) trait Strategy: fmt::Debug + Send + Sync {
     }
 
     /// Fails if the tree cannot be presented, before anything is made for it.
-    fn check(&self, _tree: &InputTree, _access: Access) -> Result<(), PresentError> {
+    fn check(&self, _tree: &InputTree, _request: &PresentRequest<'_>) -> Result<(), PresentError> {
         Ok(())
     }
 
@@ -112,7 +112,7 @@ impl<S: Strategy> InputRoots for Workshop<S> {
         request: &PresentRequest<'_>,
     ) -> Result<Presented, PresentError> {
         let access = Access::new(request.mutable);
-        self.strategy.check(tree, access)?;
+        self.strategy.check(tree, request)?;
         let mut leftovers = Leftovers::new(&self.janitor);
         let Retired { staging, images, .. } = &mut leftovers.retired;
         // From here on the janitor gets the staging directory back, also after an error.

@@ -75,8 +75,8 @@ pub(crate) fn run(run: Run, files: &RunFiles<'_>) -> init::Run {
             InitStep::CoverInputRoot => {
                 (&mut lowered.attach, vec![Call::bind_tree_onto_itself(EXECROOT)])
             }
-            InitStep::CloseSubtrees { closed, open } => {
-                (&mut lowered.attach, close_subtrees(closed, open))
+            InitStep::CloseSubtrees { paths, are_closed } => {
+                (&mut lowered.attach, close_subtrees(paths, are_closed))
             }
             InitStep::EnterInputRoot => (&mut lowered.attach, enter_input_root()),
             InitStep::Confine => {
@@ -107,14 +107,21 @@ fn init_preparation(step: InitPreparation) -> Call {
     }
 }
 
-/// Closed and open directories become mounts, before the first of them can't be written to. Paths are those of directories of the input tree, and nothing has run yet that could have put a
-/// symlink in the place of one.
-fn close_subtrees(closed: &Strings, open: &Strings) -> Vec<Call> {
+/// Closed and open directories become mounts, before the first of them can't be written to: a mount is
+/// as read-only as the one that it is made of.
+///
+/// The outer ones come first. A mount takes along those that are below it at that time, so in this order
+/// each costs one, and in another one a chain of n directories could cost n²/4.
+///
+/// Paths are those of directories of the input tree, and nothing has run yet that could have put a symlink
+/// in the place of one.
+fn close_subtrees(paths: &Strings, are_closed: &[bool]) -> Vec<Call> {
     // The input root has its second mount.
     let is_no_mount = |path: &&CStr| *path != EXECROOT;
-    let binds = closed.iter().chain(open.iter()).filter(is_no_mount);
-    let mut calls = Vec::from_iter(binds.map(Call::bind_tree_onto_itself));
-    calls.extend(closed.iter().map(Call::make_read_only));
+    let mut calls: Vec<Call> =
+        paths.iter().filter(is_no_mount).map(Call::bind_tree_onto_itself).collect();
+    let closed = paths.iter().zip(are_closed).filter(|(_, is_closed)| **is_closed);
+    calls.extend(closed.map(|(path, _)| Call::make_read_only(path)));
     calls
 }
 

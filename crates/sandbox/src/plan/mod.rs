@@ -25,6 +25,10 @@ use crate::plan::step::{
 /// The mount point of the input root in the template.
 const WORKSPACE: &str = "/execroot";
 
+/// The longest path of a directory in the input root that can be mounted on, in bytes: with `/execroot/` in
+/// front of it and its NUL it fills Linux's `PATH_MAX`.
+pub const MAX_MOUNT_PATH_BYTES: usize = MAX_PATH_BYTES - WORKSPACE.len() - 1;
+
 /// The search path for programs without a slash if the environment has no PATH.
 const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/usr/bin:/bin";
 
@@ -161,14 +165,10 @@ fn strings(list: &[CString]) -> Strings {
 }
 
 fn close_subtrees(changes: &[(RelPath, bool)]) -> Option<InitStep> {
-    let those = |is_closed| {
-        let changes = changes.iter().filter(move |(_, closed)| *closed == is_closed);
-        let mut paths = Strings::new();
-        changes.for_each(|(path, _)| paths.push(&in_workspace(path)));
-        paths
-    };
-    (!changes.is_empty())
-        .then(|| InitStep::CloseSubtrees { closed: those(true), open: those(false) })
+    let mut paths = Strings::new();
+    changes.iter().for_each(|(path, _)| paths.push(&in_workspace(path)));
+    let are_closed = changes.iter().map(|(_, is_closed)| *is_closed).collect();
+    (!changes.is_empty()).then_some(InitStep::CloseSubtrees { paths, are_closed })
 }
 
 /// The path in the template.

@@ -55,8 +55,8 @@ pub(crate) enum InitStep {
     /// changed is not seen by the server, which reads outputs from the one that it attached.
     CoverInputRoot,
     /// Closes directories of the input root for writes, and leaves others in them open. Absolute paths,
-    /// each before those below it.
-    CloseSubtrees { closed: Strings, open: Strings },
+    /// each before those below it, and for each of them whether it is closed.
+    CloseSubtrees { paths: Strings, are_closed: Vec<bool> },
     /// Makes the input root, which is attached, the root of all processes in the sandbox, with the
     /// sandbox's own `/dev`, `/proc` and `/tmp` in it.
     EnterInputRoot,

@@ -197,7 +197,7 @@ fn an_action_that_may_not_write_everywhere() {
     let planned = run(&command, &ProcessLimits::default());
     let expected = r#"init: AttachInputRoot
 init: CoverInputRoot
-init: CloseSubtrees { closed: ["/execroot", "/execroot/build/inputs"], open: ["/execroot/build"] }
+init: CloseSubtrees { paths: ["/execroot", "/execroot/build", "/execroot/build/inputs"], are_closed: [true, false, true] }
 init: Confine
 "#;
     assert_eq!(shown("init", &planned.init), expected);

@@ -1,7 +1,7 @@
 //! Real input roots of every strategy, and attempts to change what is shared.
 
 use inputroot::{OutputEntry, PresentRequest, Presented, StrategyName, choose};
-use model::Limits;
+use model::{Limits, RelPath};
 use sandbox::{Pool, Spec, StopConditions, Streams};
 use store::{Store, StoreOptions};
 
@@ -13,6 +13,16 @@ const AT_EXECROOT: &str = r"^\([^ ]* \)\{4\}/execroot";
 
 /// Runs a script in the directory `dir` of a small tree, by each strategy.
 fn each_strategy(mutable: bool, script: &str, look: impl Fn(StrategyName, &str, Presented)) {
+    each_strategy_with(&[], mutable, script, look);
+}
+
+/// The same with a tree that is not open for writes everywhere.
+fn each_strategy_with(
+    write_changes: &[(RelPath, bool)],
+    mutable: bool,
+    script: &str,
+    look: impl Fn(StrategyName, &str, Presented),
+) {
     let directory = tempfile::tempdir().unwrap();
     let pool = Pool::new(config());
     for name in StrategyName::ALL {
@@ -36,11 +46,16 @@ fn each_strategy(mutable: bool, script: &str, look: impl Fn(StrategyName, &str, 
             store.cas().put_expected(digest, content).unwrap();
         }
         let made = [path("dir/made")];
-        let request = PresentRequest { mutable, make_directories: &made, ..Default::default() };
+        let request = PresentRequest {
+            mutable,
+            make_directories: &made,
+            write_changes,
+            ..Default::default()
+        };
         // Twice, because the second comes from caches.
         for _ in 0..2 {
             let presented = strategy.present(&tree, &request).unwrap();
-            let output = run(&pool, script, &presented);
+            let output = run(&pool, script, &presented, write_changes);
             look(name, &output, presented);
         }
         for (digest, content) in &blobs {
@@ -50,7 +65,12 @@ fn each_strategy(mutable: bool, script: &str, look: impl Fn(StrategyName, &str, 
     }
 }
 
-fn run(pool: &Pool, script: &str, presented: &Presented) -> String {
+fn run(
+    pool: &Pool,
+    script: &str,
+    presented: &Presented,
+    write_changes: &[(RelPath, bool)],
+) -> String {
     let mut sandbox = pool.acquire(&TOOLS).unwrap();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let spec = Spec {
@@ -58,7 +78,7 @@ fn run(pool: &Pool, script: &str, presented: &Presented) -> String {
         environment: &[c"PATH=/usr/bin:/bin".into()],
         working_directory: &path("dir"),
         input_root: presented.attachment(),
-        write_changes: &[],
+        write_changes,
         limits: &Limits::default(),
     };
     let streams = Streams { stdout: &mut stdout, stderr: &mut stderr };
@@ -204,4 +224,25 @@ fn the_root_of_the_tree_may_be_the_working_directory() {
     each_strategy(false, "cd ..; ls; echo x > made-here; cat made-here", |name, output, _| {
         assert_eq!(output, "dir\ninput\nout\nx\n", "{name}");
     });
+}
+
+#[test]
+fn bound_files_are_mounted_again_for_each_write_change_above_them() {
+    let changes = [("", true), ("dir", false)].map(|(text, closed)| (path(text), closed));
+    let script = format!(
+        "grep -c '{AT_EXECROOT}' /proc/self/mountinfo; touch ../x 2>/dev/null || touch x && echo *; \
+         cat input ../input"
+    );
+    for mutable in [false, true] {
+        each_strategy_with(&changes, mutable, &script, |name, output, presented| {
+            let mounts = match (name, mutable) {
+                // Its count for the same: four files, another one in `dir`, and `dir`.
+                (StrategyName::Bind, false) => 2 + 6,
+                _ => 2 + 1,
+            };
+            let expected = format!("{mounts}\ninput link made tool x\ncontent\ncontent\n");
+            assert_eq!(output, expected, "{name}");
+            presented.discard();
+        });
+    }
 }

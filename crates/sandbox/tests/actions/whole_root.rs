@@ -290,3 +290,66 @@ fn the_server_sees_what_was_written_and_none_of_the_mounts() {
     rustix::fs::unlinkat(&root, "build/out", AtFlags::empty()).unwrap();
     rustix::fs::mkdirat(&root, "another", Mode::from_raw_mode(0o755)).unwrap();
 }
+
+/// The directories of a chain with these names.
+fn chain(names: &[String]) -> Vec<String> {
+    (1..=names.len()).map(|count| names[..count].join("/")).collect()
+}
+
+/// An action with a chain of directories, of which every second one is closed, and the root as well.
+fn alternating(mut action: Action, depth: usize) -> Action {
+    let paths = chain(&vec!["d".to_owned(); depth]);
+    action = directory(action, &paths[depth - 1]);
+    action.write_changes = vec![(path(""), true)];
+    let changes = paths.iter().enumerate().map(|(above, it)| (path(it), above % 2 == 1));
+    action.write_changes.extend(changes);
+    action
+}
+
+#[test]
+fn a_change_in_a_chain_is_one_mount() {
+    const DEPTH: usize = 100;
+    let script = "while read line; do echo mount; done < /proc/self/mountinfo; d=$ROOT/; n=0; \
+        while [ -d $d ]; do touch $d/x 2>/dev/null && echo $n; d=$d/d; n=$((n+1)); done";
+    // An open directory is the first below the root, and each second one from there.
+    let open: String = (1..=DEPTH).step_by(2).map(|depth| format!("{depth}\n")).collect();
+    let mounts_of = |action: Action, expected: &str| {
+        let outcome = try_run(action).unwrap();
+        let lines = outcome.expect_code(0).stdout.lines();
+        let (mounts, open): (Vec<_>, Vec<_>) = lines.partition(|line| *line == "mount");
+        assert_eq!(open.join("\n"), expected.trim_end());
+        mounts.len()
+    };
+    let plain = mounts_of(directory(whole(&format!("ROOT=; {script}")), "d"), "0\n1");
+    let changed = mounts_of(alternating(whole(&format!("ROOT=; {script}")), DEPTH), &open);
+    // The second mount of the input root is that of the change at the root; the first is gone.
+    assert_eq!(changed - plain, DEPTH);
+    let beside = || Action::sh(&format!("ROOT=/execroot; {script}"));
+    let count = |action: Action| {
+        let outcome = action.run();
+        outcome.expect_code(0).stdout.lines().filter(|line| *line == "mount").count()
+    };
+    assert_eq!(count(alternating(beside(), DEPTH)) - count(beside()), DEPTH + 1);
+}
+
+#[test]
+fn the_longest_path_of_a_change_can_be_mounted_on() {
+    let names = |bytes: usize| {
+        let mut names = vec!["d".repeat(255); bytes / 256];
+        names.push("e".repeat(bytes % 256));
+        names
+    };
+    let closed = |bytes: usize| {
+        let deepest = names(bytes).join("/");
+        assert_eq!(deepest.len(), bytes);
+        let script = format!("cd {} && cd {} && touch x", &deepest[..2047], &deepest[2048..]);
+        let mut action = directory(Action::sh(&script), &deepest);
+        action.write_changes = vec![(path(&deepest), true)];
+        action.try_run()
+    };
+    let longest = closed(sandbox::MAX_MOUNT_PATH_BYTES).unwrap();
+    assert!(longest.stderr.contains("Read-only file system"), "{longest:#?}");
+    let longer = closed(sandbox::MAX_MOUNT_PATH_BYTES + 1).unwrap_err();
+    // mount(2) has that error for a source that is too long.
+    assert_eq!((longer.step(), longer.errno()), (StepName::CloseSubtrees, Errno::INVAL));
+}

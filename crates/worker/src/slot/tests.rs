@@ -269,7 +269,7 @@ fn an_errno_while_presenting_the_inputs() {
         }
     }
     // A tree that cannot be presented stays so.
-    let failure = PresentError::TooManyMounts { files: 2, max_mounts: 1 };
+    let failure = PresentError::TooManyMounts { files: 2, mounts: 2, max_mounts: 1 };
     let end = Scene { present_fails: Some(failure), ..Scene::default() }.play(&stage);
     assert_eq!(end.kind(), "unsupported");
 }

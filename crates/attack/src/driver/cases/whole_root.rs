@@ -75,6 +75,7 @@ pub(super) const CASES: &[Case] = &[
     steps("an-input-root-that-is-closed", |world| Box::pin(closed(world, 0o700)))
         .needs(Need::OwnUser),
     steps("write-changes-without-end", |world| Box::pin(many_changes(world))),
+    steps("write-changes-at-long-paths", |world| Box::pin(change_at_a_long_path(world))),
     steps("an-input-root-that-is-closed-to-all", |world| Box::pin(closed(world, 0))),
 ];
 
@@ -138,6 +139,36 @@ async fn many_changes(world: &World) -> anyhow::Result<()> {
     let (code, message) = code_of(world.run(&world.action(&["nothing"]).input_root(root)).await)?;
     anyhow::ensure!(
         code == Code::InvalidArgument && message.contains("SubtreeReadOnly"),
+        "{code:?}: {message}"
+    );
+    Ok(())
+}
+
+/// A path that fits into a path of Linux, and not with the place of the input root before it.
+async fn change_at_a_long_path(world: &World) -> anyhow::Result<()> {
+    let property = testkit::proto::NodeProperty {
+        name: "SubtreeReadOnly".to_owned(),
+        value: "true".to_owned(),
+    };
+    let properties = testkit::proto::NodeProperties {
+        properties: vec![property],
+        ..testkit::proto::NodeProperties::default()
+    };
+    let mut below = Directory { node_properties: Some(properties), ..Directory::default() };
+    // 15 names of 255 bytes with their slashes, and one of 246: 4086 bytes.
+    let names = std::iter::once("e".repeat(246)).chain(std::iter::repeat_n("d".repeat(255), 15));
+    for name in names {
+        let digest = world.client.put(below.encode_to_vec()).await?;
+        let node = DirectoryNode { name, digest: Some(digest.to_proto()) };
+        below = Directory { directories: vec![node], ..Directory::default() };
+    }
+    let mut root = world.root();
+    root.directories.extend(below.directories);
+    root.directories.sort_by(|one, other| one.name.cmp(&other.name));
+    let root = world.client.put(root.encode_to_vec()).await?;
+    let (code, message) = code_of(world.run(&world.action(&["nothing"]).input_root(root)).await)?;
+    anyhow::ensure!(
+        code == Code::InvalidArgument && message.contains("4085 bytes"),
         "{code:?}: {message}"
     );
     Ok(())

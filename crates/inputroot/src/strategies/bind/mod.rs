@@ -14,6 +14,7 @@
 //! executable and a mount cannot make it so: executables are hard links to copies. For a mutating action every file is a copy, and nothing is bound.
 
 mod binder;
+mod mount_count;
 mod mounts;
 
 pub(crate) use mounts::BindMounts;

@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use model::InputTree;
 use sys::mount::MountAttributes;
 
+use super::super::input_roots::PresentRequest;
 use super::super::on_disk::{Content, Executables, Materializer};
 use super::super::workshop::{Job, Places, Strategy, Workshop};
 use super::binder::Binder;
+use super::mount_count;
 use crate::access::{Access, has_own_user};
 use crate::directory::{make_path, open_path};
 use crate::error::PresentError;
@@ -19,9 +21,9 @@ use crate::staging::Source;
 /// The number of threads that mount. Each makes one input root at a time.
 const BINDERS: usize = 2;
 /// Mounts that a sandbox has beside its inputs, of the `fs.mount-max` in a mount namespace.
-const RESERVED_MOUNTS: usize = 1000;
+const RESERVED_MOUNTS: u64 = 1000;
 /// The kernel's default, for systems that do not show `fs.mount-max`.
-const DEFAULT_MOUNT_MAX: usize = 100_000;
+const DEFAULT_MOUNT_MAX: u64 = 100_000;
 
 /// Input roots made of bind mounts.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ pub(crate) struct BindMounts {
     executables: Executables,
     binders: Vec<Binder>,
     next_binder: AtomicUsize,
-    max_binds: usize,
+    max_mounts: u64,
 }
 
 impl BindMounts {
@@ -54,17 +56,23 @@ impl BindMounts {
             executables: Executables::new(executables),
             binders: (0..BINDERS).map(start).collect::<Result<_, _>>()?,
             next_binder: AtomicUsize::new(0),
-            max_binds: mount_max().saturating_sub(RESERVED_MOUNTS),
+            max_mounts: mount_max().saturating_sub(RESERVED_MOUNTS),
         };
         Workshop::open(name, &staging_path, strategy)
     }
 }
 
 impl Strategy for BindMounts {
-    fn check(&self, tree: &InputTree, access: Access) -> Result<(), PresentError> {
-        let files = tree.file_count();
-        if access == Access::Strict && files > self.max_binds {
-            return Err(PresentError::TooManyMounts { files, max_mounts: self.max_binds });
+    fn check(&self, tree: &InputTree, request: &PresentRequest<'_>) -> Result<(), PresentError> {
+        let mounts = match Access::new(request.mutable) {
+            // Every file is a copy.
+            Access::Mutable => 0,
+            Access::Strict => mount_count::in_sandbox(tree, request.write_changes),
+        };
+        let max_mounts = self.max_mounts;
+        if mounts > max_mounts {
+            let files = tree.file_count();
+            return Err(PresentError::TooManyMounts { files, mounts, max_mounts });
         }
         Ok(())
     }
@@ -94,7 +102,7 @@ impl Strategy for BindMounts {
     }
 }
 
-fn mount_max() -> usize {
+fn mount_max() -> u64 {
     let text = std::fs::read_to_string("/proc/sys/fs/mount-max").unwrap_or_default();
     text.trim().parse().unwrap_or(DEFAULT_MOUNT_MAX)
 }
