@@ -50,6 +50,6 @@ pub use crate::daemon::{
     RunError, SUPERVISION, Sandbox, Spec, StopConditions, Stopped, Streams, Usage, Watchdog,
 };
 pub use crate::helper::helper_main;
-pub use crate::plan::MAX_MOUNT_PATH_BYTES;
 pub use crate::plan::step::StepName;
+pub use crate::plan::{DEFAULT_PATH, MAX_MOUNT_PATH_BYTES};
 pub use sys::init::{Hindrance, Obstacle, Part};

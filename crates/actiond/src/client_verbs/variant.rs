@@ -3,7 +3,9 @@
 
 use model::{Digest, DigestFunction, proto};
 use proto::Message as _;
+use proto::command::EnvironmentVariable;
 use proto::platform::Property;
+use sandbox::DEFAULT_PATH;
 
 use super::blobs::ReadAction;
 
@@ -12,6 +14,8 @@ const STRACE: &str = "/usr/bin/strace";
 
 /// The file of the trace, in the working directory of the action.
 pub(crate) const TRACE: &str = ".actiond-strace";
+
+const PATH: &str = "PATH";
 
 /// Platform properties that choose the root file system.
 const OF_ROOT: [&str; 4] = ["rootfs", "container-image", "libc", "requires-bash"];
@@ -62,6 +66,15 @@ fn traced(command: &proto::Command) -> proto::Command {
     let mut traced = command.clone();
     let words = [STRACE, "-f", "-o", TRACE, "--"].map(str::to_owned);
     traced.arguments = words.into_iter().chain(command.arguments.iter().cloned()).collect();
+    let needs_path = command.arguments.first().is_some_and(|program| !program.contains('/'));
+    let variables = &mut traced.environment_variables;
+    if needs_path && !variables.iter().any(|variable| variable.name == PATH) {
+        // The sandbox searches there for a program, and strace only where PATH says.
+        let (name, value) = (PATH.to_owned(), DEFAULT_PATH.to_owned());
+        variables.push(EnvironmentVariable { name, value });
+        // The API wants them in this order.
+        variables.sort_by(|a, b| a.name.cmp(&b.name));
+    }
     #[allow(deprecated, reason = "clients of older versions of the API declare outputs there")]
     let is_older = traced.output_paths.is_empty()
         && !(traced.output_files.is_empty() && traced.output_directories.is_empty());
@@ -114,6 +127,30 @@ mod tests {
         let command: proto::Command = message(&variant, &digest);
         assert_eq!(command.arguments, [STRACE, "-f", "-o", TRACE, "--", "tool", "-o"]);
         assert_eq!(command.output_paths, [TRACE, "a"]);
+    }
+
+    #[test]
+    fn strace_searches_where_the_sandbox_does() {
+        let check = |program: &str, environment: &[(&str, &str)], expected: &[(&str, &str)]| {
+            let variables = environment.iter().map(|(name, value)| EnvironmentVariable {
+                name: (*name).to_owned(),
+                value: (*value).to_owned(),
+            });
+            let mut command = read().command;
+            command.arguments[0] = program.to_owned();
+            command.environment_variables = variables.collect();
+            let traced = traced(&command).environment_variables;
+            let found: Vec<_> = traced.iter().map(|it| (&*it.name, &*it.value)).collect();
+            assert_eq!(found, expected, "{program} with {environment:?}");
+        };
+        let added = (PATH, "/usr/local/bin:/usr/bin:/bin");
+        check("tool", &[], &[added]);
+        check("tool", &[("A", "1"), ("Z", "2")], &[("A", "1"), added, ("Z", "2")]);
+        check("tool", &[(PATH, "/opt")], &[(PATH, "/opt")]);
+        check("tool", &[(PATH, "")], &[(PATH, "")]);
+        // No search, so the environment stays as it is.
+        check("/bin/tool", &[("A", "1")], &[("A", "1")]);
+        check("./tool", &[], &[]);
     }
 
     #[test]

@@ -30,7 +30,7 @@ const WORKSPACE: &str = "/execroot";
 pub const MAX_MOUNT_PATH_BYTES: usize = MAX_PATH_BYTES - WORKSPACE.len() - 1;
 
 /// The search path for programs without a slash if the environment has no PATH.
-const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/usr/bin:/bin";
+pub const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// The most directories of a PATH that are tried. Each costs a system call and up to 4 KiB, and no
 /// real PATH has so many.
@@ -207,7 +207,7 @@ fn search_path(environment: &[CString]) -> &[u8] {
     environment
         .iter()
         .find_map(|entry| entry.as_bytes().strip_prefix(b"PATH="))
-        .unwrap_or(DEFAULT_PATH)
+        .unwrap_or(DEFAULT_PATH.as_bytes())
 }
 
 fn below(directory: &[u8], program: &CStr) -> CString {
