@@ -9,6 +9,7 @@
 use std::ffi::CStr;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::mount::{
@@ -162,8 +163,28 @@ pub fn bind(source: &CStr, target: &CStr) -> Result<(), MountError> {
         .map_err(|errno| MountError::new(format!("mount({source:?}, {target:?}, MS_BIND)"), errno))
 }
 
+/// The tries to set attributes of a mount that has a writer, and the pause between two.
+const TRIES: u32 = 5000;
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// Sets attributes of the one mount that `mount` is the root of (`mount_setattr(2)`, Linux 5.12).
+///
+/// While a file of the mount is open for writing, the kernel refuses to make it read-only. A process that another thread has
+/// just started has all of this one's files, until its execve(2) closes them. So this tries for some seconds.
 pub fn set_attributes(
+    mount: BorrowedFd<'_>,
+    attributes: MountAttributes,
+) -> Result<(), MountError> {
+    for _ in 1..TRIES {
+        match try_set_attributes(mount, attributes) {
+            Err(error) if error.errno == Errno::BUSY => std::thread::sleep(PAUSE),
+            set => return set,
+        }
+    }
+    try_set_attributes(mount, attributes)
+}
+
+fn try_set_attributes(
     mount: BorrowedFd<'_>,
     attributes: MountAttributes,
 ) -> Result<(), MountError> {
@@ -225,4 +246,31 @@ pub fn descriptor_path(fd: impl AsFd) -> String {
 fn last_errno() -> Errno {
     let code = std::io::Error::last_os_error().raw_os_error();
     Errno::from_raw_os_error(code.unwrap_or(libc::EIO))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{Mode, OFlags, openat};
+
+    use super::*;
+
+    /// Needs root, as all mounts do.
+    #[test]
+    fn a_file_that_is_written_for_a_moment_delays_a_read_only_mount() {
+        let context = FsContext::open("tmpfs").expect("a tmpfs");
+        let mount = context.mount(MountAttributes::empty()).expect("a mount");
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+        let file = openat(&mount, c"file", flags, Mode::from_raw_mode(0o600)).expect("a file");
+        let read_only = MountAttributes::MOUNT_ATTR_RDONLY;
+        let refused = try_set_attributes(mount.as_fd(), read_only).expect_err("it has a writer");
+        assert_eq!(refused.errno, Errno::BUSY);
+        let closed = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(file);
+        });
+        set_attributes(mount.as_fd(), read_only).expect("it has no writer any more");
+        closed.join().expect("closed");
+        let again = openat(&mount, c"other", flags, Mode::from_raw_mode(0o600));
+        assert_eq!(again.map(drop), Err(Errno::ROFS));
+    }
 }
