@@ -532,7 +532,7 @@ async fn a_replay_can_be_traced(kit: Kit) -> Outcome {
     let traced = std::fs::read_to_string(&trace)?;
     assert!(traced.contains("execve(") && traced.contains("\"src/in\""), "{traced}");
     let kept = std::fs::read_dir(place.path().join("kept"))?.count();
-    assert_eq!(kept, 1, "the trace is none of the action's outputs");
+    assert_eq!(kept, 1, "the trace is not among the action's outputs");
 
     // An action that has nothing but its inputs has no tracer.
     let bare = daemon.client().bare_action(["./tool"]);

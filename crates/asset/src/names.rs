@@ -37,7 +37,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NamesError {
     /// There is no URI.
-    #[error("uris: there is none")]
+    #[error("uris: the request has no URI")]
     NoUri,
     /// There are too many URIs.
     #[error("uris: {0} are more than {MAX_URIS}")]

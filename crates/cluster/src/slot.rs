@@ -20,7 +20,7 @@ const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// The longest one.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// The shortest time between two calls that wait for an action, should a scheduler answer at once that there is none,
+/// The shortest time between two calls that wait for an action, in case a scheduler answers at once without one,
 /// and between two that tell of the same result.
 const WAIT_MIN: Duration = Duration::from_millis(500);
 

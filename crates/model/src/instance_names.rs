@@ -13,7 +13,7 @@ pub struct InstanceNames(Option<Arc<[InstanceName]>>);
 /// An error of the text of a list of instance names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InstanceNamesError {
-    /// A name is none.
+    /// A name is not an instance name.
     #[error(transparent)]
     Name(#[from] InstanceNameError),
     /// A blank is beside a comma, or at an end.

@@ -63,7 +63,7 @@ impl Object {
     }
 }
 
-/// A client asks for the result of an action, and runs the action when there is none.
+/// A client asks for the result of an action, and runs the action on a miss.
 struct Lookup {
     at: Tick,
     /// The cached result, then the outputs.

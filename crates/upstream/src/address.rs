@@ -20,7 +20,7 @@ pub struct Address {
 /// An error of the text of an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// It is none.
+    /// It is not an address.
     #[error(
         "use grpc://HOST:PORT/INSTANCE or grpcs://HOST:PORT/INSTANCE, the instance being optional"
     )]
