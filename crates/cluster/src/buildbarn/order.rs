@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use events::{Origin, TraceContext};
-use model::proto::{Message as _, RequestMetadata};
+use events::{Caller, TraceContext};
+use model::proto::Message as _;
 use model::{Digest, DigestFunction, DigestFunctions, InstanceName, InstanceNameError, Printable};
 use proto::buildbarn::remoteworker::desired_state::Executing;
 
@@ -25,7 +25,8 @@ pub(crate) fn parse(
     let action = executing.action.ok_or(AssignmentError::NoAction)?;
     let mut metadata = executing.auxiliary_metadata.iter();
     let named = metadata.find(|any| any.type_url.ends_with(REQUEST_METADATA));
-    let mut origin = named.map(|any| origin(&any.value)).unwrap_or_default();
+    let names = named.map(|any| any.value.clone().into()).unwrap_or_default();
+    let mut origin = Caller::new(Printable::default(), names).origin();
     let trace = executing.w3c_trace_context.get("traceparent");
     origin.trace = trace.and_then(|text| TraceContext::parse(text));
     Ok(Assignment {
@@ -44,26 +45,10 @@ fn joined(prefix: &InstanceName, suffix: &str) -> Result<InstanceName, InstanceN
     InstanceName::parse(&parts.collect::<Vec<_>>().join("/"))
 }
 
-/// The names in an encoded `RequestMetadata`. They only inform people, so one that is malformed is as good as none.
-fn origin(encoded: &[u8]) -> Origin {
-    let Ok(metadata) = RequestMetadata::decode(encoded) else { return Origin::default() };
-    let tool = metadata.tool_details.unwrap_or_default();
-    let tool = [tool.tool_name, tool.tool_version].join(" ");
-    Origin {
-        principal: Printable::default(),
-        tool: Printable::name(tool.trim()),
-        invocation: Printable::name(&metadata.tool_invocation_id),
-        mnemonic: Printable::name(&metadata.action_mnemonic),
-        target: Printable::name(&metadata.target_id),
-        configuration: Printable::name(&metadata.configuration_id),
-        trace: None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::proto::{Action, Any};
+    use model::proto::{Action, Any, RequestMetadata};
 
     fn executing() -> Executing {
         let action = Digest::of(DigestFunction::Sha256, b"action");
