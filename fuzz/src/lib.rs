@@ -1,4 +1,4 @@
-//! What fuzz targets share: input trees made of a fuzzer's bytes, and a runtime for asynchronous parsers.
+//! The parts that fuzz targets share: input trees made of a fuzzer's bytes, and a runtime for asynchronous parsers.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

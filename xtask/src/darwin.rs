@@ -6,7 +6,7 @@
 //!     │                    │ libraries                       │ entitlement    │ on demand rcodesign
 //! ```
 //! Nothing of it runs on macOS here: what somebody with a Mac has to look at is in
-//! `docs/macos-checklist.md`. What the verb makes carries stand-ins and is a proof; a release, which
+//! `docs/macos-checklist.md`. The program that the verb makes carries stand-ins and is a proof; a release, which
 //! carries a kernel, an initramfs and runtimes for arm64, is made by [`dist`](crate::dist).
 //!
 //! - [`stubs`]: an SDK of names. - [`build`]: cargo, with that and a standard library of its own.

@@ -23,7 +23,7 @@ use crate::{
 
 const CXX: Need = Need { program: "c++", package: "g++", why: "compiles libFuzzer" };
 
-/// What `cargo fuzz` passes as well, but for sanitizers: counters on edges, a table of the code that
+/// The flags that `cargo fuzz` passes as well, but for sanitizers: counters on edges, a table of the code that
 /// they count, and calls that show the operands of comparisons to the fuzzer.
 const RUSTFLAGS: [&str; 8] = [
     "-Cpasses=sancov-module",
@@ -140,7 +140,7 @@ fn fuzz(programs: &Path, name: &str, seconds: u32) -> Result<()> {
     Ok(())
 }
 
-/// What a run came to.
+/// The outcome of a run.
 #[derive(Debug, PartialEq, Eq)]
 struct Summary {
     runs: u64,

@@ -11,7 +11,7 @@ use crate::{binaries::OF_A_RELEASE, process, workspace};
 /// The features of each crate, by its name, version and source.
 type Features = BTreeMap<String, BTreeSet<String>>;
 
-/// What cargo resolves for these packages on this machine, without what only their tests need.
+/// The features that cargo resolves for these packages on this machine, without those that only tests need.
 fn features_of(packages: &[&str]) -> Features {
     let mut cargo = process::cargo();
     cargo.current_dir(workspace::root()).args(["tree", "--locked", "--edges", "normal"]);

@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     output: Option<PathBuf>,
 }
 
-/// Which versions of the packages an image is made of.
+/// The versions of the packages that an image is made of.
 #[derive(Clone, Debug)]
 pub(crate) enum Versions {
     /// The versions that the signed suites serve today, as tests take them.

@@ -1,4 +1,4 @@
-//! What VMs are made of: a kernel, an initramfs with the guest, an image with the runtimes.
+//! The parts of VMs: a kernel, an initramfs with the guest, an image with the runtimes.
 //!
 //! The tests find all that through variables, which also come along to the parts of verbs that run as
 //! root; see `crates/testkit/src/vm.rs`.

@@ -1,7 +1,7 @@
 //! `darwin-actiond`: the daemon for macOS hosts, which is a VM and a bridge to it.
 //!
-//! Flags and extraction compile and are tested everywhere. What touches Virtualization.framework
-//! exists on macOS alone.
+//! Flags and extraction compile and are tested everywhere. The parts that touch
+//! Virtualization.framework exist on macOS alone.
 //!
 //! - [`cli`]: flags, as plain data.
 //! - [`extract`]: what a program carries, as files.

@@ -96,7 +96,7 @@ async fn serve(
         instances,
         meters: Meters::of_this_machine(),
     };
-    // Its host decides who may connect. Nobody there is an operator of the guest.
+    // Its host decides who may connect. No client is an operator of the guest.
     let policy = Arc::new(policy);
     let (close, closing) = oneshot::channel::<()>();
     let shutdown = async {

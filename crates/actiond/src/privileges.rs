@@ -46,8 +46,8 @@ impl Privileges {
 }
 
 /// Gets the rights over a mount namespace of this process's own. To be called with one thread: those that
-/// come are in the same namespaces. What is mounted there shows nowhere else, and is gone with the process
-/// however that ends.
+/// come are in the same namespaces. Mounts there show nowhere else, and are gone with the process however it
+/// ends.
 ///
 /// # Errors
 /// Says what is missing, and how to get it.

@@ -1,8 +1,8 @@
 //! The messages that systemd expects from a service (sd_notify(3), sd_watchdog_enabled(3)): that it is
 //! ready, that it is about to stop, and, again and again, that it is alive.
 //!
-//! Without a service manager nothing is said. What can't be said is logged and otherwise ignored:
-//! the manager has timeouts for the silent.
+//! Without a service manager nothing is sent. A message that can't be sent is logged and otherwise ignored:
+//! the manager has timeouts for services that are silent.
 
 use std::ffi::OsString;
 use std::os::linux::net::SocketAddrExt as _;

@@ -273,7 +273,7 @@ async fn doctor_tells_what_is_here(kit: Kit) -> Outcome {
         assert!(report.contains(feature), "{feature} in {report}");
     }
     assert!(report.contains("serve can run here"), "{report}");
-    // Whatever is not here has its cost and its remedy.
+    // Each absent feature has its cost and its remedy.
     let absent = report.lines().filter(|line| line.starts_with("NO")).count();
     assert_eq!(report.matches("without it:").count(), absent, "{report}");
     assert_eq!(report.matches("to get it:").count(), absent, "{report}");

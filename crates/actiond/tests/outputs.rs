@@ -417,7 +417,7 @@ impl Unstorable {
         (self.declare)(daemon.client().action(&script).output("dir"))
     }
 
-    /// Whatever could be stored is here, and the result is not served again.
+    /// Checks that all that could be stored is here, and that the result is not served again.
     async fn check(&self, action: &Action, run: &Run) -> Outcome {
         assert_eq!(
             (run.stdout().await?, run.stderr().await?),

@@ -143,7 +143,7 @@ impl Place {
         let disk = Disk::new(seed);
         let (server, mount_point) = (disk.clone(), directory.path().join("fuse"));
         let (tell, told) = std::sync::mpsc::channel();
-        // The namespace is the thread's. What is mounted in it is gone when thread and daemon are.
+        // The namespace is the thread's. Its mounts are gone when thread and daemon are.
         let server = std::thread::spawn(move || {
             let session = sys::mount::enter_private_namespace()
                 .map_err(anyhow::Error::new)
@@ -308,8 +308,8 @@ async fn is_serving(client: &Client) -> anyhow::Result<bool> {
     Ok(health.into_inner().status() == ServingStatus::Serving)
 }
 
-/// Downloads what was acknowledged. What may be lost and is, is taken out of `told`. Returns how much
-/// that was.
+/// Downloads the acknowledged blobs. Takes those that are lost and may be out of `told`, and returns their
+/// number of bytes.
 async fn check(client: &Client, told: &mut Told) -> anyhow::Result<u64> {
     let mut lost = Vec::new();
     for (&number, standing) in &mut *told {

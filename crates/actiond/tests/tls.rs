@@ -223,7 +223,7 @@ async fn a_signal_replaces_certificates_but_not_by_wrong_ones(kit: Kit) -> Outco
     std::fs::write(world.path("server.pem"), fine.certificate_pem())?;
     reload(&daemon, "using the certificate").await?;
     assert!(is_let_in(&old, address).await);
-    // A new CA: its clients come in, and those of the old one do not. Who is in, stays.
+    // A new CA: its clients come in, and those of the old one do not. Clients that are in stay.
     let new_servers = Authority::new("new")?;
     world.install(new_servers.sign(Request::server(&[NAME])?)?)?;
     reload(&daemon, "the configuration was read again").await?;

@@ -2,7 +2,7 @@
 //!
 //! The rule of the house: a `Display` describes its own failure and never prints its source; the
 //! edges that show an error to a person (a status message, a log line, a command's last words)
-//! print the chain once, with [`Chain`]. What clients and actions choose goes into messages and the log
+//! print the chain once, with [`Chain`]. Words that clients and actions choose go into messages and the log
 //! as [`Printable`], escaped and cut.
 
 mod printable;

@@ -295,8 +295,7 @@ impl Numbers {
     }
 }
 
-/// Whatever happens to an executable, the answer is an answer: no panic, and nothing outside of the
-/// file.
+/// Checks that a damaged executable causes no panic and no answer that lies outside of the file.
 fn check_found_within(bytes: &[u8], place: &Place) {
     fs::write(place.executable(), bytes).unwrap();
     for payload in Payload::ALL {

@@ -1,4 +1,4 @@
-//! What PID 1 mounts before it looks for disks: a table.
+//! The table of mounts that PID 1 makes before it looks for disks.
 
 use std::ffi::CStr;
 

@@ -9,8 +9,8 @@
 //!
 //! An image becomes an input tree because that is what the store and [`inputroot`] are good at: its
 //! files are blobs like any others, shared with other images and with what actions use and produce,
-//! and it is mounted by the mechanism that input roots have. What a tree can't say is lost on
-//! purpose: owners, times, set-user-id, devices. So is what not everyone may read in the image:
+//! and it is mounted by the mechanism that input roots have. Owners, times, set-user-id and devices have
+//! no place in a tree and are dropped on purpose. So are files that not everyone may read in the image:
 //! everything in a tree is readable by all.
 //!
 //! The crate fetches nothing: images come as files.

@@ -70,7 +70,7 @@ pub enum RecordError {
     /// A file or the directory can't be read or written.
     #[error("cannot read or write {}", path.display())]
     Io {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
         /// The operating system's error.
         source: io::Error,

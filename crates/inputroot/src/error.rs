@@ -86,7 +86,7 @@ pub enum PresentError {
 }
 
 impl PresentError {
-    /// What the kernel answered, if a system call failed.
+    /// The errno of the system call, if one failed.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::StoreImage { source, .. }

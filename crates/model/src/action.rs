@@ -89,7 +89,7 @@ pub enum ActionError {
         source: DigestError,
     },
     /// The timeout is negative, or longer than any.
-    #[error("action {action}: the timeout of {seconds} s and {nanos} ns is none")]
+    #[error("action {action}: {seconds} s and {nanos} ns is not a valid timeout")]
     Timeout {
         /// The digest of the action.
         action: Digest,

@@ -1,7 +1,7 @@
 //! One directory of an input tree, parsed from the REAPI `Directory` message it is stored as.
 //!
 //! The message is kept as it came and the entries point into it, so a directory costs one
-//! allocation of 56 bytes an entry, whatever its names. What the parser lets through is canonical:
+//! allocation of 56 bytes an entry, whatever its names. A message that the parser accepts is canonical:
 //! a path has one meaning, and two directories that look the same have one digest.
 //!
 //! Few clients send node properties, so those that there are lie in a table beside the entries.

@@ -1,8 +1,8 @@
 //! An `ActionResult` in its encoded form, which is never decoded as a whole.
 //!
 //! A result of a few megabytes can be a million empty submessages, which take a hundred times as much
-//! memory once they are decoded. What the house has to know of a result is found in one pass over its
-//! bytes, and blobs are put inside of it by copying its fields.
+//! memory once they are decoded. One pass over the bytes of a result finds what the server has to
+//! know of it, and blobs are put inside of it by copying its fields.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;

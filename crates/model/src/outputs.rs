@@ -23,7 +23,7 @@ pub struct OutputPath {
 /// The kind of output that a client expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutputKind {
-    /// Whatever is there (`output_paths`).
+    /// A file, a directory or a symlink (`output_paths`).
     Any,
     /// A regular file, or a symlink to one (`output_files`).
     File,

@@ -98,7 +98,7 @@ pub fn usage(store: &Store) -> Usage {
 /// How deep directories are entered: actions nest theirs without bound.
 const DEPTH_MAX: usize = 64;
 
-/// Adds the blocks of all files below a directory. What can't be read, or goes away, is left out.
+/// Adds the blocks of all files below a directory. Leaves out files that can't be read or go away.
 fn add_up(directory: &Path, found: &mut Share, depth: usize) {
     use std::os::unix::fs::MetadataExt as _;
     let Ok(entries) = std::fs::read_dir(directory) else { return };

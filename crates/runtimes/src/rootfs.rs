@@ -98,7 +98,7 @@ pub(crate) enum Item {
     File(Vec<u8>),
 }
 
-/// Puts a view together. What is put at a path replaces what was there and below, so the sources
+/// Puts a view together. An item that is put at a path replaces what was there and below, so the sources
 /// go in from the weakest to the strongest.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Builder {
@@ -112,7 +112,7 @@ impl Builder {
     }
 
     /// Puts an item at a path that is clean but for its length: names come from directory
-    /// listings. What is too long for a mount point is left out.
+    /// listings. A path that is too long for a mount point is left out.
     pub(crate) fn put(&mut self, at: &str, item: Item) {
         let Ok(at) = RelPath::parse(at) else {
             tracing::warn!(at, "left out of the view: not a path for a mount point");

@@ -2,8 +2,8 @@
 //!
 //! One action runs in a root of its own making, alone in its PID, IPC and mount
 //! namespace, as a user with no rights, with no network but a loopback, and when
-//! it ends everything that it started is dead. What is inside that root beside the
-//! input tree is a [`runtimes::Rootfs`]; how the input tree gets there is
+//! it ends everything that it started is dead. The root holds the input tree
+//! and a [`runtimes::Rootfs`]; how the input tree gets there is
 //! `inputroot`'s business. Nothing here knows of REAPI or of outputs.
 //!
 //! ```text

@@ -2,8 +2,8 @@
 //!
 //! The action is dead, every process of it, so nobody changes the file while it is looked at. But
 //! hostile code made it, so nothing about it is taken for granted: it may be no file at all, claim
-//! exabytes, have other names, carry attributes or flags, or blocks beyond its end. What can't become
-//! a plain blob by chown and chmod is copied.
+//! exabytes, have other names, carry attributes or flags, or blocks beyond its end. A file that
+//! can't become a plain blob by chown and chmod is copied.
 //!
 //! ```text
 //!   stat ─ not a file, too large ──> refused

@@ -8,7 +8,7 @@
 //! A deletion holds the lock of the pins from before it asks them until the blob is out of the index
 //! and the generation was counted up; the file goes after that, still under the stripe. Hence:
 //!
-//! - Who first pins and then finds a blob present keeps it: a deletion that began before has taken
+//! - A thread that first pins and then finds a blob present keeps it: a deletion that began before has taken
 //!   the blob out of the index by then, and one that begins later sees the pin.
 //! - Who, after pinning, sees the generation that it had read **before** it last looked knows that
 //!   nothing was deleted since, and need not look again. The generation is counted up after the

@@ -1,7 +1,7 @@
 //! Durability without a sync per blob.
 //!
-//! A `fsync` per blob would cost more than everything else an upload does. What a cache needs is
-//! less: after a crash of the machine it must know which blobs may be torn. So every few seconds,
+//! A `fsync` per blob would cost more than everything else an upload does. A cache needs less:
+//! after a crash of the machine it must know which blobs may be torn. So every few seconds,
 //! if something changed, a thread calls `syncfs` and records the time; a start after a crash hashes
 //! again what is younger. See `docs/storage-format.md`, "state".
 //!
@@ -107,7 +107,7 @@ pub(crate) struct Checkpoints {
     dirty: AtomicBool,
     /// Counts the changes that have ended.
     changes: AtomicU64,
-    /// What it was when the last sync began that succeeded.
+    /// The value of `changes` when the last successful sync began.
     synced: AtomicU64,
     unsynced_bytes: AtomicU64,
     /// The time of the first change that is not on the disk, in [`coarse_millis`]; 0 if there is none.

@@ -5,7 +5,7 @@
 //! deleted since then, but nothing may ever be there that is not what its digest says.
 //!
 //! A quarter of the operations meets a fault: one call that changes files fails, any of them, or the server dies
-//! before it. What the operation was about may then be as before or as after it, and nothing else may change. A sync
+//! before it. The objects of the operation may then be as before or as after it, and nothing else may change. A sync
 //! that fails is told once, and loses what was not on the disk.
 //!
 //! Operations are data, made from a seed. A run that fails is shrunk: operations are left out as

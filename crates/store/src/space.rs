@@ -363,7 +363,7 @@ impl Charge {
         Ok(())
     }
 
-    /// What is charged.
+    /// The bytes that are charged.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }

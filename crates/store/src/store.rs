@@ -71,8 +71,8 @@ impl Default for StoreOptions {
     }
 }
 
-/// The time after which the index file is written again. What is used after that is remembered as used
-/// when it was stored, if the server is killed.
+/// The time after which the index file is written again. If the server is killed, a blob that was
+/// used after that counts as used when it was stored.
 const INDEX_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The state of a store at one moment. Counters start at zero when the store is opened.

@@ -301,7 +301,7 @@ fn a_closed_store_is_read_only() {
     assert_eq!(cas.read(&digest).expect("read").expect("there"), "abc");
 }
 
-/// Whatever stands in the place of a blob: it is missing, and the next upload brings it back.
+/// A blob in whose place something else stands is missing, and the next upload brings it back.
 #[test]
 fn what_is_no_blob_under_its_name_goes_to_quarantine() {
     type Replace = fn(&std::path::Path);

@@ -1,8 +1,8 @@
 //! The same cases against a VM: `serve-vm` in place of `serve`, and its runtimes in place of the
 //! host's programs.
 //!
-//! A case asks its kit for a daemon and does not know which one it gets. What it can't do to a VM,
-//! such as looking into the store, ends it as skipped, with the reason.
+//! A case asks its kit for a daemon and does not know which one it gets. A step that
+//! can't be done to a VM, such as looking into the store, ends it as skipped, with the reason.
 
 use std::path::PathBuf;
 

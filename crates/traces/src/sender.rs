@@ -146,7 +146,7 @@ impl Traces {
         Arc::clone(&self.counters)
     }
 
-    /// Sends what is left, for a few seconds at most. What comes later is lost.
+    /// Sends what is left, for a few seconds at most. Later spans are lost.
     pub fn close(&self) {
         let Some((open, thread)) = self.thread.lock().take() else { return };
         drop(open);

@@ -1,4 +1,4 @@
-//! Why there is no tier. What happens later is an error of a call, which is told to the log and to metrics only.
+//! The reasons why there is no tier. Later errors are those of calls, which go to the log and to metrics only.
 
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 //! The results that are to be copied upstream, which a restart does not forget.
 //!
-//! An entry is a key only: an instance name and an action. What it stands for is in the store, and an entry
+//! An entry is a key only: an instance name and an action. The result is in the store, and an entry
 //! whose result was evicted meanwhile is dropped. The file is described in `docs/storage-format.md`. It is not
 //! synced: a crash of the machine may lose its last lines, and then these results are not copied.
 

@@ -28,7 +28,7 @@ const THREADS: usize = 2;
 /// Threads that store what arrives: one for each stream and batch, and some for results.
 const DISK_THREADS: usize = 48;
 
-/// The time for what is under way at the end. What is not copied by then is in the journal.
+/// The time for copies that are under way at the end. Those that are not done by then are in the journal.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The name of the journal in the root directory of the store.
@@ -194,8 +194,8 @@ impl Upstream {
         self.handle.spawn(work).await.unwrap_or_else(|_| Err(CallError::Down.into()))
     }
 
-    /// Ends all work. What was not copied is copied after the next start. Must not be called inside of a
-    /// runtime.
+    /// Ends all work. Results that were not copied are copied after the next start. Must not be called inside of
+    /// a runtime.
     pub fn close(&self) {
         let Some(runtime) = self.runtime.lock().take() else { return };
         let Stats { cas, action_cache, queued, dropped } = self.stats();

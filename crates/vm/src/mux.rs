@@ -60,7 +60,7 @@ const ACCEPTED: [u8; 1] = [1];
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No process in the guest listens on the port.
-    #[error("nobody listens on the guest's port")]
+    #[error("no server listens on the guest's port")]
     Refused,
     /// The stream underneath is gone.
     #[error("the connection to the guest is gone")]

@@ -13,7 +13,7 @@
   let timer = null;
   let reloaded = 0;
 
-  // What a reader has selected or focused stays.
+  // Keeps what a reader has selected or focused.
   const replace = (html) => {
     const selection = getSelection();
     if (selection && !selection.isCollapsed && main.contains(selection.anchorNode)) return;

@@ -64,7 +64,7 @@ impl<'a> Capture<'a> {
         self.refused.as_ref()
     }
 
-    /// Stores what came. What is within the inline bound is there even if the store refuses it.
+    /// Stores the output. Output within the inline bound is kept even if the store refuses it.
     pub(crate) fn finish(self) -> (Captured, Result<(), StoreError>) {
         let stored = match self.spilled {
             // Of a stream that broke off in the middle nobody knows how much was written.

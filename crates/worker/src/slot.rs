@@ -236,8 +236,8 @@ impl Slot {
         Ok(ran)
     }
 
-    /// The whole action and its inputs, all present. What is missing is fetched from the tier below the store,
-    /// where there is one: each round finds a level of directories more, and the files of those before it.
+    /// The whole action and its inputs, all present. Fetches missing blobs from the tier below the store, where
+    /// there is one: each round finds a level of directories more, and the files of those before it.
     fn load(
         &self,
         operation: &Operation,
@@ -260,8 +260,8 @@ impl Slot {
         }
     }
 
-    /// The whole action and its inputs, all present. What is missing of either
-    /// is told in one list.
+    /// The whole action and its inputs, all present. The error names all missing
+    /// blobs of both.
     fn load_here(&self, action: ActionMessage) -> Result<(ActionSpec, PinnedTree), ActionError> {
         let (cas, reading) = (self.shared.store.cas(), &self.shared.reading);
         let (command, input_root) = (action.command, action.input_root);

@@ -15,7 +15,7 @@ fn joined(messages: &[WriteRequest]) -> (Vec<u8>, Vec<String>, bool) {
     (data, names, messages.iter().any(|message| message.finish_write))
 }
 
-/// What prost makes of the frames of a stream, if all of them are whole.
+/// The messages that prost decodes from a stream, if all frames are whole.
 fn reference(mut stream: &[u8]) -> Option<Vec<WriteRequest>> {
     let mut messages = Vec::new();
     while let Some((prefix, rest)) = stream.split_first_chunk::<5>() {

@@ -28,7 +28,7 @@ fuzz_target!(|input: &[u8]| {
     let at = usize::from(u16::from_le_bytes([kind, directory])) % entry.len();
     entry[at] ^= 1;
     assert_eq!(decode_entry(name, &entry.into()).0, None, "byte {at} was changed");
-    // What an entry holds is a result of clients.
+    // An entry holds a result of clients.
     let function = DigestFunction::Sha256;
     if let Ok((result, references)) = EncodedResult::parse(Bytes::copy_from_slice(value), function)
     {

@@ -46,7 +46,7 @@ fuzz_target!(|input: &[u8]| {
     let bytes = choices.bytes(input.len());
     let compressor = ["zstd", "deflate", "brotli"][usize::from(kind / 2 % 3)];
     if kind % 2 == 0 {
-        // Whatever it unpacks to, its hash is another one.
+        // No content has this hash.
         let digest = Digest::new(DigestFunction::Sha256, [7; 32], size);
         let stored = upload_compressed(&STORE, compressor, digest, &pieces(bytes, piece_bytes));
         assert!(!stored, "a blob of another digest was stored");

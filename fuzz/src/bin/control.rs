@@ -34,7 +34,7 @@ fuzz_target!(|input: &[u8]| {
         let mut answers = Vec::new();
         let mut stream = tokio::io::join(input, &mut answers);
         let _ = serve_connection(&mut stream, &Refuses).await;
-        // Whatever the guest answered, the host understands it.
+        // The host understands every answer of the guest.
         let mut answers = answers.as_slice();
         while !answers.is_empty() {
             read_response(&mut answers, MAX_BODY_BYTES).await.expect("an answer");

@@ -1,4 +1,4 @@
-//! The parser of Directory messages. What it reads in a message, prost reads too.
+//! The parser of Directory messages, which reads the same in a message as prost.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -26,7 +26,7 @@ pub(super) const MAGIC_ENTITLEMENTS: u32 = 0xfade_7171;
 pub(super) const MAGIC_ENTITLEMENTS_DER: u32 = 0xfade_7172;
 pub(super) const MAGIC_WRAPPER: u32 = 0xfade_0b01;
 
-/// Which place a blob has; the code directory's hashes of blobs are in this order, backwards.
+/// The place of a blob; the code directory's hashes of blobs are in this order, backwards.
 pub(super) const SLOT_CODE_DIRECTORY: u32 = 0;
 pub(super) const SLOT_REQUIREMENTS: u32 = 2;
 pub(super) const SLOT_ENTITLEMENTS: u32 = 5;

@@ -1,8 +1,8 @@
 //! An SDK for linking: what Apple's has as text stubs of its libraries, cut to what we use.
 //!
 //! To a linker a library of the system is its path and the names in it. Both are public and neither
-//! needs Apple's files, so a Linux machine can link for macOS without them. What is checked that way
-//! is that nothing but the listed functions is used; that macOS has them is in the lists' heads.
+//! needs Apple's files, so a Linux machine can link for macOS without them. That checks
+//! that the program uses only the listed functions; the heads of the lists say where macOS has them.
 //!
 //! The files are TBD, version 4: YAML with a name, the path that the dynamic linker loads, and the
 //! exported symbols.

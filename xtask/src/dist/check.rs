@@ -1,8 +1,8 @@
 //! Whether a checkout elsewhere gives the same programs.
 //!
 //! The sources are copied to a folder with another name, of another length, and built there into an
-//! empty target folder with another cargo home: what depends on any of those paths differs. What is
-//! packed around the programs is made from bytes alone.
+//! empty target folder with another cargo home: what depends on any of those paths differs. The
+//! packages around the programs are made from bytes alone.
 
 use std::{
     fs,

@@ -38,7 +38,7 @@ pub(super) fn make(output: &Path, runtimes: &Runtimes, time_s: &str) -> Result<(
     Ok(())
 }
 
-/// What Homebrew fetches: the executable in a tar archive, which has no time or owner of its own.
+/// The file that Homebrew fetches: the executable in a tar archive, which has no time or owner of its own.
 fn archive(output: &Path, time_s: &str) -> Result<std::path::PathBuf> {
     let name = format!("{PROGRAM}-{}-aarch64.tar.gz", env!("CARGO_PKG_VERSION"));
     let path = output.join(name);

@@ -33,7 +33,7 @@ struct Program {
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Which kernel: `debug` looks for mistakes that do not show.
+    /// The kernel to boot: `debug` looks for mistakes that do not show.
     #[arg(long, value_enum, default_value_t = Flavour::Release)]
     flavour: Flavour,
     /// Print the whole console.

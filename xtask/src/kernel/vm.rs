@@ -42,7 +42,7 @@ pub(super) struct TestArguments {
     /// The machine to test on.
     #[arg(long, value_enum, default_value_t = Arch::host())]
     arch: Arch,
-    /// Which kernel: `debug` looks for mistakes that do not show.
+    /// The kernel to boot: `debug` looks for mistakes that do not show.
     #[arg(long, value_enum, default_value_t = Flavour::Stats)]
     flavour: Flavour,
     /// Print the whole console.

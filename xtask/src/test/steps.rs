@@ -132,8 +132,8 @@ impl Part {
 }
 
 impl fmt::Display for Steps {
-    /// A table with a row per step, and the time that passed until now. What ran beside a step is indented
-    /// below it, and its time is not added.
+    /// A table with a row per step, and the time that passed until now. Parts that ran beside a step are
+    /// indented below it, and their times are not added.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut row = |name: &str, time: Duration| {
             let seconds = time.as_secs();

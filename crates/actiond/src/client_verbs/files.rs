@@ -1,8 +1,8 @@
 //! Trees and outputs of the server, written to a directory of the user.
 //!
 //! Names come from clients and actions. A path is written only if it is clean and relative, everything is created
-//! below a directory that was empty, and symlinks are created last, so that no file is written through one. What is
-//! written was counted before, by the verb's [`Allowance`].
+//! below a directory that was empty, and symlinks are created last, so that no file is written through one. The
+//! verb's [`Allowance`] counts bytes before they are written.
 
 use history::text::size;
 use std::fs::{File, Permissions};

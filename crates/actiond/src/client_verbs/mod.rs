@@ -8,7 +8,7 @@
 //! ```
 //!
 //! They ask through the socket in the root directory, or at a place that is given, with the rights of the token
-//! in the environment. Whatever clients and actions chose is escaped before it is printed; only `cat` writes
+//! in the environment. Text that clients and actions chose is escaped before it is printed; only `cat` writes
 //! blobs as they are.
 
 mod allowance;

@@ -74,7 +74,7 @@ pub enum StoreCommand {
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
     },
-    /// Evict what was idle for longest. What running actions need always stays
+    /// Evict the blobs that were idle for longest. Those that running actions need always stay
     #[command(group = clap::ArgGroup::new("goal").required(true).multiple(true))]
     Gc {
         /// Evict until the store takes this much of the disk at most, such as 20G

@@ -1,6 +1,6 @@
 //! `linux-actiond worker` in a cluster: the scheduler is a small one of our own, the storage another actiond, or
-//! bazel-remote where `cargo xtask e2e upstream` runs this. Whatever is killed, cut off, drained or restarted amid an
-//! action, the build ends right.
+//! bazel-remote where `cargo xtask e2e upstream` runs this. The build ends right when a part is killed, cut off,
+//! drained or restarted amid an action.
 
 mod scheduler;
 mod storage;

@@ -161,8 +161,8 @@ pub(crate) fn run(script: &str, scratch: &str) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     // Two processes at once complain in any order.
     let is_pipeline = script.contains(" | ");
-    // Names of temporary files and process numbers stand before the reason. What has a slash is no reason
-    // but a path.
+    // Names of temporary files and process numbers stand before the reason. A part with a slash is a path, not
+    // a reason.
     let reasons = stderr.lines().map(|line| line.rsplit(": ").next().unwrap_or_default());
     let reasons = reasons.filter(|reason| !is_pipeline && !reason.contains('/'));
     // Every file system lists a directory in its own order, in which a tool complains.

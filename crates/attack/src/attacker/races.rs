@@ -49,7 +49,7 @@ pub(crate) fn write_on(path: &str) -> Outcome {
     for _ in 0..4 {
         in_background(|| {
             loop {
-                // Whatever the parent left is overwritten, and appended to.
+                // Overwrites what the parent left, and appends to it.
                 let _may_be_refused = file.write_all_at(b"PWNED", 0);
                 let _may_be_refused = file.write_all_at(b"PWNED", 4096);
             }

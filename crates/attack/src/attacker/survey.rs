@@ -232,7 +232,7 @@ pub(crate) fn host_in_proc() -> Outcome {
     Ok(())
 }
 
-/// Whatever an action before this one may have left.
+/// Looks for files that an action before this one left.
 pub(crate) fn leftovers() -> Outcome {
     for directory in ["/tmp", "/var/tmp/", "/dev/shm", "/dev/mqueue"] {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {

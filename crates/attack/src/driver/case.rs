@@ -78,7 +78,7 @@ pub(crate) enum Expect {
     Refused(&'static [Code]),
     /// The action ends well and leaves these outputs.
     Outputs(&'static [&'static str]),
-    /// Whatever: only what is looked at after every case.
+    /// Any end: only the checks after every case count.
     Anything,
 }
 

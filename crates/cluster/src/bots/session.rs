@@ -215,7 +215,7 @@ fn is_offered(lease: &Lease) -> bool {
     matches!(lease.state(), LeaseState::Pending | LeaseState::Active)
 }
 
-/// Whether the scheduler knows no such session any more. What else fails may pass.
+/// Whether the scheduler knows no such session any more. All other errors may pass.
 fn is_refusal(error: &CallError) -> bool {
     let CallError::Failed(status) = error else { return false };
     matches!(

@@ -49,7 +49,7 @@ impl Protocol for Buildbarn {
     }
 
     fn would_repeat(&self) -> bool {
-        // Whatever the scheduler answers ends the action.
+        // Every answer of the scheduler ends the action.
         false
     }
 

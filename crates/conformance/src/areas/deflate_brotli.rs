@@ -1,5 +1,5 @@
-//! Blobs that are compressed with DEFLATE or Brotli. What all compressors share is checked with zstd in
-//! `compression` and `cas`.
+//! Blobs that are compressed with DEFLATE or Brotli. The checks of `compression` and
+//! `cas` use zstd for what all compressors share.
 
 use anyhow::ensure;
 use testkit::proto::batch_update_blobs_request::Request as Upload;

@@ -1,4 +1,4 @@
-//! What an action finds: its input root, its command's environment.
+//! The surroundings of an action: its input root, its command's environment.
 
 use std::time::Duration;
 

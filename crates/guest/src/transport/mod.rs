@@ -56,7 +56,7 @@ pub async fn listen(transport: Transport) -> io::Result<Ports> {
             tokio::spawn(async move {
                 while let Some((port, stream)) = acceptor.accept().await {
                     let queue = if port == CONTROL_PORT { &control } else { &grpc };
-                    // Nobody serves that port any more: the connection is reset.
+                    // An error means that the port is not served any more: the connection is reset.
                     let _ = queue.send(Connection(Box::new(stream))).await;
                 }
             });

@@ -237,7 +237,7 @@ fn a_deep_tree_and_a_wide_one_come_back() {
     check(&numbered(20_000, 30).build().0);
 }
 
-/// Whatever is done to an image, the reader says yes or no and comes to an end.
+/// The reader takes or refuses each damaged image, and comes to an end.
 #[test]
 fn damaged_images_are_read_or_refused() {
     let seed = any_seed();

@@ -61,8 +61,8 @@ fn committed_size(resource: &Resource) -> i64 {
     }
 }
 
-/// The most memory that an upload holds, one piece that is taken in and one that goes to the disk. What unpacking needs
-/// is reserved for when it is known.
+/// The most memory that an upload holds, one piece that is taken in and one that goes to the disk. The memory for
+/// unpacking is reserved when its size is known.
 fn held_bytes(resource: &Resource, piece_bytes: usize) -> u64 {
     let size_bytes = resource.digest.size_bytes();
     let pieces_bytes = 2 * piece_bytes as u64;

@@ -2,7 +2,7 @@
 //!
 //! Breadth first, each Directory once however many parents it has: a tree whose
 //! directories share children would else unfold exponentially. The blobs go out
-//! as they are stored. What is missing is left out, as the API says; a missing
+//! as they are stored. Missing directories are left out, as the API says; a missing
 //! root is an error.
 
 use std::collections::{HashSet, VecDeque};

@@ -34,8 +34,8 @@ enum Form<W: Write> {
 }
 
 impl<W: Write> Unpacker<W> {
-    /// Opens the unpacker of a blob of that size whose stream starts with these bytes. What it takes of memory is
-    /// reserved with `memory`.
+    /// Opens the unpacker of a blob of that size whose stream starts with these bytes. Its memory is reserved
+    /// with `memory`.
     pub(crate) fn open(
         compression: Compression,
         start: &[u8],

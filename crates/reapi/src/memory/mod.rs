@@ -1,8 +1,8 @@
 //! The memory that clients can make the server hold.
 //!
 //! A client can send half of each of a thousand messages, or ask for a thousand
-//! blobs and not read them. What the server holds for such a client is reserved
-//! from one [`Budget`], and given back when it is no longer held:
+//! blobs and not read them. The memory that the server holds for such a client is
+//! reserved from one [`Budget`], and given back when it is no longer held:
 //!
 //! ```text
 //!  Budget ──── the server: all that connections hold, and a limit

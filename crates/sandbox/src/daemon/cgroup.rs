@@ -208,8 +208,8 @@ impl Cgroup {
         self.memory_events("oom_kill") > 0
     }
 
-    /// Whether it reached its memory limit with nothing left to give back. Who was killed for it may
-    /// count elsewhere: PID 1 is in this cgroup, its memory is the helper's.
+    /// Whether it reached its memory limit with nothing left to give back. The process that
+    /// was killed for it may count elsewhere: PID 1 is in this cgroup, its memory is the helper's.
     pub(crate) fn was_out_of_memory(&self) -> bool {
         self.memory_events("oom") > 0
     }

@@ -17,7 +17,7 @@ use sys::{proc_file, process};
 /// the background, mostly within a millisecond.
 const LOOKS: u32 = 3;
 
-/// Between two looks. Nobody waits meanwhile but the next action of this helper.
+/// The time between two looks. Only the next action of this helper waits meanwhile.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Leaves the present network namespace for a new one. `proc` is a `/proc` in

@@ -16,7 +16,7 @@
 //!  action     ACTION         ACTION ...
 //! ```
 //!
-//! An action must not lower its own. What a process with `CAP_SYS_RESOURCE` has written last is the
+//! An action must not lower its own. The last value that a process with `CAP_SYS_RESOURCE` has written is the
 //! lowest that others can set, and children inherit that too. So the helper writes `ACTION` while it is
 //! privileged, and the daemon does everything later: lowers when the helper says that the action runs
 //! ([`Response::Runs`](crate::protocol::message::Response::Runs)), raises before the next clone. Where the

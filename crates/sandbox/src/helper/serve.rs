@@ -349,7 +349,7 @@ impl Helper {
                 return Ok(());
             }
             if !told.revents().is_empty() {
-                // Whatever was said, or that nobody is there: it is over. Dropping
+                // An error, or an end of the connection, ends the action: dropping
                 // `init` on the way out kills and waits.
                 let packet = packet::receive(socket)?.ok_or(Errno::PIPE)?;
                 match packet.message {

@@ -19,8 +19,8 @@ use rustix::fs::FileType;
 /// The file that covers a file and reads as empty. Every sandbox's root has it.
 pub(crate) const FILE_COVER: &CStr = c"/dev/null";
 
-/// The directory that covers a directory: the mount point of the input root, which is empty and read-only. What is
-/// mounted there later does not appear at the cover.
+/// The directory that covers a directory: the mount point of the input root, which is empty and read-only.
+/// Later mounts there do not appear at the cover.
 pub(crate) const DIRECTORY_COVER: &CStr = c"/execroot";
 
 /// The entries that are covered where they exist and their mode shows them to an action.

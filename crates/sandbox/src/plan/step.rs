@@ -51,8 +51,8 @@ pub(crate) enum ActionPreparation {
 pub(crate) enum InitStep {
     /// Attaches the input root at `/execroot`; the action waits for it.
     AttachInputRoot,
-    /// Puts another mount of the input root on top of it. What is mounted below that one and how it is
-    /// changed is not seen by the server, which reads outputs from the one that it attached.
+    /// Puts another mount of the input root on top of it. The server does not see mounts below that
+    /// one, nor changes of it: it reads outputs from the one that it attached.
     CoverInputRoot,
     /// Closes directories of the input root for writes, and leaves others in them open. Absolute paths,
     /// each before those below it, and for each of them whether it is closed.

@@ -58,8 +58,8 @@ pub(crate) struct Setup {
     pub(crate) files: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// The `oom_score_adj` of actions: half of all memory on top of their own. What runs in a sandbox is
-/// killed before what does not.
+/// The `oom_score_adj` of actions: half of all memory on top of their own. The kernel kills
+/// processes of a sandbox before others.
 pub(crate) const ACTION_OOM_SCORE: i16 = 500;
 
 /// A message of the helper.

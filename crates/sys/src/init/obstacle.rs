@@ -3,7 +3,7 @@
 //! ENOENT means that the program is not there, or the interpreter in its `#!` line, or the loader that
 //! it was linked for. The action's process looks which, after its execve(2) has failed: in its own root
 //! and with its own rights, so that no path of a client's is resolved with more. Like everything in that
-//! process, this neither allocates nor panics. What it finds travels through memory, as in `outcome`.
+//! process, this neither allocates nor panics. The result travels through memory, as in `outcome`.
 
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! What others put into a directory leads nowhere else.
+//! Files that others put into a directory lead nowhere else.
 
 use std::fs;
 use std::io::Read as _;

@@ -1,6 +1,6 @@
 //! The entries at the outputs' paths: names, kinds, and files to be stored.
 //!
-//! One output may lie inside another. What was stored has another owner and mode than the action
+//! One output may lie inside another. A stored file has another owner and mode than the action
 //! gave it, so no entry is looked at twice: outer outputs go first, and inner ones are found in what
 //! they were seen to hold.
 //!

@@ -107,8 +107,8 @@ fn steps(server: &mut Daemon, bazel: &mut Bazel, in_vm: bool) -> Result<()> {
         ensure!(is_executable(&tree.join("tool"))?, "the executable is none");
         ensure!(bazel.output("empty_tree.tree")?.is_dir(), "the empty tree is not there");
         // To Bazel a tree is its files (bazelbuild/bazel#15901): it drops directories that hold
-        // none, here and in the inputs of the next action. What the server said is in its store,
-        // which nobody sees in a VM.
+        // none, here and in the inputs of the next action. The server's answer is in its
+        // store, which a VM does not show.
         let names = ["empty", "file", "link", "nested", "tool"];
         let is_told = in_vm || server.has_blob_naming(&names)?;
         ensure!(is_told, "the server's tree has no empty directories");

@@ -41,7 +41,7 @@ const METHODS: [&str; 26] = [
     "/build.bazel.remote.asset.v1.Fetch/FetchBlob",
     "/build.bazel.remote.asset.v1.Fetch/FetchDirectory",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-    // What changes something, from here on.
+    // Methods that change something, from here on.
     "/build.bazel.remote.execution.v2.ContentAddressableStorage/BatchUpdateBlobs",
     "/build.bazel.remote.execution.v2.ActionCache/UpdateActionResult",
     "/build.bazel.remote.execution.v2.Execution/Execute",
@@ -98,7 +98,7 @@ async fn wrong_tokens(world: &World) -> Result<()> {
         bearer("TOKEN-OF-BUILDER"),
         bearer("token-of-builder2"),
         bearer("token-of-build"),
-        // What the file has.
+        // The hash, as the file has it.
         bearer(&hash),
         format!("Basic {}", TOKENS[1].token),
         // `x:token-of-builder`, as a browser would send it: only the page takes it.

@@ -40,7 +40,7 @@ pub(super) const CASES: &[Case] = &[
         .fails(CLOSED),
     program("execute-a-file-of-the-host", &["execute", "{canary}"]).prints("ENOENT"),
     program("execute-the-program-of-pid-1", &["execute", "/proc/1/exe"]).prints("ENOENT"),
-    // What the action's process was started from, until it has a program of its own.
+    // The program that the action's process was started from, until it has its own.
     steps("execute-the-helper", |world| {
         Box::pin(execute_the_helper(world, |action| named(action, "/proc/self/exe")))
     }),

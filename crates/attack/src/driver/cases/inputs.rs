@@ -45,7 +45,7 @@ pub(super) const CASES: &[Case] = &[
         .fails("EPERM|EROFS|EINVAL"),
     calls("set-a-flag", "openat AT '/execroot/input' RDONLY ; ioctl $1 SETFLAGS #10000000")
         .fails("EPERM|EACCES|EROFS|ENOTTY"),
-    // The names of inputs are the action's own to change. What it gets by that is the same file,
+    // The names of inputs are the action's own to change. A new name leads to the same file,
     // which it still cannot write; `every-blob-is-as-it-was` and the cases after it look at what
     // others see.
     calls(

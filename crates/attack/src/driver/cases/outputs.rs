@@ -108,7 +108,7 @@ async fn whole_file(run: &Run) -> anyhow::Result<String> {
     run.file("out").await
 }
 
-/// Whatever it was at the end, it is a file or a symlink or a directory, whole.
+/// The output at the end is a file, a symlink or a directory, and whole.
 async fn swapped(world: &World) -> anyhow::Result<()> {
     for _ in 0..10 {
         let words = ["swap-on", "/execroot/out", "{canary}"];

@@ -1,4 +1,4 @@
-//! Input trees that are none.
+//! Malformed input trees.
 
 use prost::Message as _;
 use testkit::Digest;

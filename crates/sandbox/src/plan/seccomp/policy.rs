@@ -31,7 +31,7 @@ pub(super) enum Test {
 }
 
 /// The last call that this policy allows, open_tree_attr of Linux 6.15: newer ones are absent until
-/// somebody has read what they do. The next two, file_getattr and file_setattr, are FS_IOC_FSSETXATTR
+/// they were reviewed. The next two, file_getattr and file_setattr, are FS_IOC_FSSETXATTR
 /// in another form and stay absent. All architectures number new calls alike. The x32 ABI, which shares
 /// x86_64's audit number, is far above.
 pub(super) const LAST_REVIEWED: u32 = 467;
@@ -154,7 +154,7 @@ const IPPROTO_IPV6: u32 = 41;
 static NOTHING: Rule = Rule::Refuse(0);
 
 /// A core file's limit stays as it is, which is the one value that starts no handler
-/// of the host's. Who lowers it wants no core file, and gets none.
+/// of the host's. A program that lowers it wants no core file, and gets none.
 const RLIMIT_CORE: u32 = 4;
 static SETRLIMIT: Rule = Rule::When {
     argument: 0,
