@@ -16,6 +16,7 @@ use crate::client_verbs::ClientCommand;
 use crate::image::ImageArgs;
 use crate::logging::LogArgs;
 use crate::observers::HttpChoice;
+use crate::overflow_flags::OverflowArgs;
 use crate::root_directory;
 #[cfg(feature = "vm")]
 use crate::serve_vm::ServeVmArgs;
@@ -186,6 +187,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would show a doc comment as help")]
     pub upstream: UpstreamArgs,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would show a doc comment as help")]
+    pub overflow: OverflowArgs,
 
     /// Let clients upload results of actions that they ran: on or off
     #[arg(long, value_name = "on|off", default_value = "on")]

@@ -21,6 +21,7 @@
 //! - [`run`]: one command with a server of its own.
 //! - [`trace_flags`]: traces of actions.
 //! - [`upstream_flags`]: the tier below the store.
+//! - [`overflow_flags`]: another engine that takes actions.
 //! - [`serve`]: the daemon, wired bottom up.
 //! - [`serve_vm`]: the same in a VM, seen from the host.
 //! - [`guest`]: the same in a VM, seen from inside.
@@ -54,6 +55,8 @@ pub mod logging;
 pub mod observers;
 #[cfg(target_os = "linux")]
 mod output;
+#[cfg(target_os = "linux")]
+pub mod overflow_flags;
 #[cfg(target_os = "linux")]
 mod privileges;
 #[cfg(target_os = "linux")]

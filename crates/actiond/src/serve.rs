@@ -31,12 +31,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use upstream::Upstream;
 use web::Site;
-use worker::{OutputLimits, Worker, WorkerConfig};
+use worker::{Elsewhere, OutputLimits, Worker, WorkerConfig};
 
 use crate::cli::ServeArgs;
 use crate::configuration::{Changes, Configuration};
 use crate::doors::Doors;
 use crate::observers::{Kept, Observers, serve_http, server_readings};
+use crate::overflow_flags::Overflow;
 use crate::service_manager::ServiceManager;
 use crate::tally::starter_is_gone;
 use crate::{bazelrc, doctor, doors, helper, logging, privileges, runtime_source, surroundings};
@@ -113,8 +114,11 @@ where
         history_bytes: arguments.history_bytes.0,
         traces: &arguments.traces,
     };
-    let observers = Observers::open(&kept, &store, upstream.as_ref())?;
-    let (worker, functions, images) = start_worker(arguments, &store, observers.listeners())?;
+    let engine = arguments.overflow.open(arguments.upstream.upstream_timeout.0, &store)?;
+    let observers = Observers::open(&kept, &store, upstream.as_ref(), engine.as_ref())?;
+    let elsewhere = engine.clone().map(|engine| Arc::new(Overflow(engine)) as Arc<dyn Elsewhere>);
+    let (worker, functions, images) =
+        start_worker(arguments, &store, observers.listeners(), elsewhere)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(MAX_IO_THREADS)
@@ -132,6 +136,9 @@ where
     runtime.shutdown_timeout(CLOSE_TIMEOUT);
     worker.join();
     observers.close();
+    if let Some(engine) = engine {
+        engine.close();
+    }
     if let Some(upstream) = upstream {
         upstream.close();
     }
@@ -190,6 +197,7 @@ fn start_worker(
     arguments: &ServeArgs,
     store: &Arc<Store>,
     listeners: Listeners,
+    elsewhere: Option<Arc<dyn Elsewhere>>,
 ) -> anyhow::Result<(Worker, OfferedFunctions, Images)> {
     let mut runtimes = runtime_source::open(arguments)?;
     let input_roots = inputroot::choose(store, arguments.input_root_strategy.0)
@@ -208,9 +216,16 @@ fn start_worker(
         ..sandbox_config(arguments, config.jobs.get(), helper)
     };
     doctor::try_sandbox(&sandbox)?;
-    let worker =
-        Worker::start(config, Arc::clone(store), input_roots, runtimes, sandbox, listeners)
-            .context("starting the worker")?;
+    let worker = Worker::start(
+        config,
+        Arc::clone(store),
+        input_roots,
+        runtimes,
+        sandbox,
+        listeners,
+        elsewhere,
+    )
+    .context("starting the worker")?;
     Ok((worker, functions, images))
 }
 
@@ -246,6 +261,8 @@ fn worker_config(arguments: &ServeArgs) -> WorkerConfig {
         worker_name: arguments.name.clone().unwrap_or_else(host_name),
         jobs: arguments.jobs.unwrap_or(defaults.jobs),
         queue_limit: arguments.queue_limit,
+        overflow_jobs: arguments.overflow.overflow_jobs,
+        overflow_wait: arguments.overflow.overflow_wait.0,
         orphan_grace: Duration::from_millis(arguments.orphan_grace_ms),
         default_timeout: arguments.default_timeout_ms.map(Duration::from_millis),
         max_timeout: arguments.max_timeout_ms.map(Duration::from_millis),

@@ -161,6 +161,18 @@ const ROWS: [Row; 11] = [
     ),
 ];
 
+/// The metrics of a link.
+pub(crate) fn rows(
+    tier: &'static str,
+    counts: impl Fn() -> Counts + Clone + Send + Sync + 'static,
+) -> impl Iterator<Item = Reading> {
+    ROWS.into_iter().map(move |(kind, name, help, read)| {
+        let counts = counts.clone();
+        let read = move || i64::try_from(read(&counts())).unwrap_or(i64::MAX);
+        Reading { kind, name, help, label: Some(("tier", tier.into())), read: Box::new(read) }
+    })
+}
+
 /// The metrics of an upstream.
 pub(crate) fn readings(upstream: &Arc<Upstream>) -> Vec<Reading> {
     let reading = |kind, name, help, label, read: fn(&Stats) -> u64| {
@@ -169,11 +181,8 @@ pub(crate) fn readings(upstream: &Arc<Upstream>) -> Vec<Reading> {
         Reading { kind, name, help, label, read: Box::new(read) }
     };
     let of_tier = |tier: &'static str, counts: fn(&Stats) -> Counts| {
-        ROWS.into_iter().map(move |(kind, name, help, read)| {
-            let upstream = Arc::clone(upstream);
-            let read = move || i64::try_from(read(&counts(&upstream.stats()))).unwrap_or(i64::MAX);
-            Reading { kind, name, help, label: Some(("tier", tier.into())), read: Box::new(read) }
-        })
+        let upstream = Arc::clone(upstream);
+        rows(tier, move || counts(&upstream.stats()))
     };
     let queue = [
         reading(Gauge, "upstream_queue", "Results that wait to be copied upstream.", None, |it| {

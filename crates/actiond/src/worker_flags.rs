@@ -13,7 +13,7 @@ use crate::cli::{Cli, Command, ServeArgs};
 const VERB: &str = "serve";
 
 /// Flags that can't work in a guest, by the field that clap names them after, each with the reason.
-const REFUSED: [(&str, &str); 21] = [
+const REFUSED: [(&str, &str); 26] = [
     ("config", NO_FILES),
     ("listen", HOST_LISTENS),
     ("listen_mode", HOST_LISTENS),
@@ -32,6 +32,11 @@ const REFUSED: [(&str, &str); 21] = [
     ("upstream_header_file", NO_NETWORK),
     ("upstream_ca", NO_NETWORK),
     ("upstream_timeout", NO_NETWORK),
+    ("overflow", NO_NETWORK),
+    ("overflow_wait", NO_NETWORK),
+    ("overflow_jobs", NO_NETWORK),
+    ("overflow_header_file", NO_NETWORK),
+    ("overflow_ca", NO_NETWORK),
     ("http", "a guest has no network, and serves no page"),
     ("event_log", NO_FILES),
     ("otlp", NO_TRACES),

@@ -145,6 +145,7 @@ impl Runner {
             assigned: Some(message),
             skip_cache_lookup: true,
             priority: 0,
+            is_forwarded: false,
             origin: Arc::clone(&assignment.origin),
         };
         // Nothing is read here: the Action is in the request, and no result is looked up.

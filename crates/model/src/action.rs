@@ -108,6 +108,17 @@ pub enum ActionError {
     },
 }
 
+impl ActionError {
+    /// Whether the action asks for another machine than this worker, and may be right for another one.
+    pub fn asks_for_another_machine(&self) -> bool {
+        use crate::property_error::PropertyError::{OtherMachine, Unknown};
+        let Self::Command { source: CommandError::Property(error), .. } = self else {
+            return false;
+        };
+        matches!(error, OtherMachine { .. } | Unknown { .. })
+    }
+}
+
 impl ActionMessage {
     /// Parses and validates the `Action` message that `action` names; its digests are of the same
     /// function.

@@ -117,6 +117,7 @@ impl Execution {
         let caller = origin::encoded(request.metadata());
         let mut origin = origin::caller(request.extensions(), &caller).origin();
         origin.trace = origin::trace(request.metadata());
+        let is_forwarded = origin::is_forwarded(request.metadata());
         let origin = Arc::new(origin);
         check_instance(request.extensions(), &request.get_ref().instance_name)?;
         let message = request.into_inner();
@@ -133,6 +134,7 @@ impl Execution {
             assigned: None,
             skip_cache_lookup: message.skip_cache_lookup,
             priority: message.execution_policy.map_or(0, |policy| policy.priority),
+            is_forwarded,
             origin,
         };
         let wanted =

@@ -24,6 +24,14 @@ pub(crate) fn encoded(headers: &MetadataMap) -> Bytes {
     bytes.unwrap_or_default()
 }
 
+/// The header of an action that another actiond sends on, as `upstream::execution` sends it.
+const FORWARDED_HEADER: &str = "actiond-overflow";
+
+/// Whether the request is for an action that another actiond has sent on.
+pub(crate) fn is_forwarded(headers: &MetadataMap) -> bool {
+    headers.contains_key(FORWARDED_HEADER)
+}
+
 /// The header of a trace context (W3C).
 const TRACE_HEADER: &str = "traceparent";
 

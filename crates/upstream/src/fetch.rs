@@ -197,9 +197,25 @@ impl Fetcher {
         found: ActionResult,
         caller: &Bytes,
     ) -> Result<u64, CallError> {
-        let function = action.function();
+        if found.exit_code != 0 {
+            return Err(CallError::Damaged);
+        }
+        let kept = self.bring(action.function(), found, caller).await?;
+        let (cache, value) = (self.action_cache.clone(), (self.entries.of_result)(kept));
+        let (instance, action, bytes) = (instance.to_owned(), *action, value.len() as u64);
+        on_disk(move || Ok(cache.put(&instance, &action, &value)?)).await?;
+        Ok(bytes)
+    }
+
+    /// Stores all that a result names. Returns it without what is in blobs.
+    pub(crate) async fn bring(
+        &self,
+        function: DigestFunction,
+        found: ActionResult,
+        caller: &Bytes,
+    ) -> Result<ActionResult, CallError> {
         // Clients write to the paths in it, so it is checked as those that clients upload are.
-        if found.exit_code != 0 || foreign_result::check(&found, function).is_err() {
+        if foreign_result::check(&found, function).is_err() {
             return Err(CallError::Damaged);
         }
         let (kept, data) = foreign_result::without_data(found, function);
@@ -223,12 +239,7 @@ impl Fetcher {
                     if !self.cas.missing(&digests).is_empty() {
                         return Err(CallError::Missing);
                     }
-                    let (cache, value) =
-                        (self.action_cache.clone(), (self.entries.of_result)(kept));
-                    let (instance, action, bytes) =
-                        (instance.to_owned(), *action, value.len() as u64);
-                    on_disk(move || Ok(cache.put(&instance, &action, &value)?)).await?;
-                    return Ok(bytes);
+                    return Ok(kept);
                 }
             }
         }

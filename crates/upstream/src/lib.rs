@@ -47,6 +47,8 @@
 //! - `delivery`: a result and all that it names, while somebody waits for it.
 //! - `publish`: results from the journal to the upstream.
 //! - [`tier`]: the whole, wired.
+//! - `execution`: one call of an action at an engine of others.
+//! - [`engine`]: such an engine: an action's blobs go there, and what it answers comes here.
 
 mod abilities;
 pub mod address;
@@ -64,7 +66,9 @@ mod counters;
 mod delivery;
 #[cfg(feature = "objects")]
 mod directory;
+pub mod engine;
 mod error;
+mod execution;
 mod fetch;
 mod flights;
 mod grpc;
@@ -88,6 +92,7 @@ pub use config::{Config, Entries, Security, Writes};
 pub use connect::connect;
 pub use counters::Counts;
 pub use delivery::DeliveryError;
+pub use engine::{Engine, EngineConfig, EngineError, Order};
 pub use error::UpstreamError;
 pub use headers::{Headers, HeadersError};
 pub use journal::JournalError;

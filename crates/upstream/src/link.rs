@@ -149,6 +149,11 @@ impl Link {
         answer.unwrap_or(Err(CallError::TimedOut(self.timeout)))
     }
 
+    /// Asks whether the server is there.
+    pub(crate) async fn answers(&self) -> bool {
+        self.probe().await.is_ok()
+    }
+
     /// Warns of a blob that is not what its digest says.
     pub(crate) fn tell_damaged(&self, digest: &Digest) {
         let address = &self.place;

@@ -38,24 +38,36 @@ pub(crate) fn fetch(
 
 /// Waits for what a tier does, while somebody wants it.
 pub(crate) fn wait(pending: Pending, is_wanted: &dyn Fn() -> bool) {
+    // What is not wanted any more goes on without us.
+    let _ = wait_for(pending, is_wanted);
+}
+
+/// Waits for what others do, and returns its outcome; `None` once nobody wants it.
+pub(crate) fn wait_for<T>(
+    pending: impl Future<Output = T>,
+    is_wanted: &dyn Fn() -> bool,
+) -> Option<T> {
     let mut pending = pin!(pending);
     // Most often there is nothing to wait for, and a runtime costs some system calls.
     let mut context = Context::from_waker(Waker::noop());
-    if let Poll::Ready(()) = pending.as_mut().poll(&mut context) {
-        return;
+    if let Poll::Ready(outcome) = pending.as_mut().poll(&mut context) {
+        return Some(outcome);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let Ok(runtime) = runtime else {
         tracing::warn!("no timer for waiting for the tier below the store");
-        return;
+        return None;
     };
     runtime.block_on(async {
-        while tokio::time::timeout(LOOK, pending.as_mut()).await.is_err() {
+        loop {
+            if let Ok(outcome) = tokio::time::timeout(LOOK, pending.as_mut()).await {
+                return Some(outcome);
+            }
             if !is_wanted() {
-                return;
+                return None;
             }
         }
-    });
+    })
 }
 
 /// The encoded `RequestMetadata` of an action whose request had that origin.

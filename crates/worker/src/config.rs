@@ -18,6 +18,12 @@ pub struct WorkerConfig {
     /// RESOURCE_EXHAUSTED, which clients retry. Default 10,000: far above the
     /// `--jobs` of any build tool, at about 1 KiB each.
     pub queue_limit: usize,
+    /// Actions that are elsewhere at the same time, where there is an engine that takes them; a thread each, which
+    /// waits. Default 32: several times the slots of most machines.
+    pub overflow_jobs: NonZeroUsize,
+    /// The time that an action waits for a slot before it goes elsewhere. Default 1 s: sending an action and its
+    /// blobs away costs about as much.
+    pub overflow_wait: Duration,
     /// Memory of the actions that wait, in bytes. More are refused like those over `queue_limit`.
     /// Default 32 MiB: three times what 10,000 usual actions take.
     pub queue_bytes: u64,
@@ -100,6 +106,8 @@ impl Default for WorkerConfig {
         Self {
             jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             queue_limit: 10_000,
+            overflow_jobs: NonZeroUsize::new(32).unwrap_or(NonZeroUsize::MIN),
+            overflow_wait: Duration::from_secs(1),
             queue_bytes: 32 << 20,
             memory_bytes: machine_memory_bytes(),
             orphan_grace: Duration::from_secs(60),

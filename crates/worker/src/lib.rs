@@ -20,6 +20,7 @@
 //! - `below`: the tier below the store, as slots use it.
 //! - `boundary`: what slots need of the crates below, as traits, for tests without root.
 //! - `config`: every bound, with its reason.
+//! - `elsewhere`: another engine that takes actions.
 //! - `disk`: the part of the disk that actions may not take.
 //! - `error`: what can go wrong, typed by what a client can do about it.
 //! - `cancel`: the wish that a running action stops.
@@ -38,6 +39,7 @@
 //! - `server_log`: what went wrong with the server's part, for the client's people.
 //! - `stamp`: the environment that a cached result was computed in.
 //! - `slot`: one action from start to end.
+//! - `overflow`: one action that another engine runs for us.
 //! - `timeline`: when each phase began and ended.
 //! - `worker`: the whole, wired.
 
@@ -48,6 +50,7 @@ mod cancel;
 mod capture;
 mod config;
 mod disk;
+mod elsewhere;
 mod error;
 mod ignored_properties;
 mod inputs;
@@ -57,6 +60,7 @@ mod operation;
 mod output_links;
 mod output_parents;
 mod outputs;
+mod overflow;
 mod queue;
 mod reading;
 mod registry;
@@ -74,6 +78,7 @@ mod write_changes;
 mod fakes;
 
 pub use config::{OutputLimits, WorkerConfig};
+pub use elsewhere::{Answered, Elsewhere, ElsewhereError, News, Order};
 pub use error::{ActionError, CacheError, StartError, SubmitError};
 pub use operation::{Done, OperationState, Stage, Subscription};
 pub use registry::Forgotten;

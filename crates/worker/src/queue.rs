@@ -6,25 +6,33 @@
 //! ```
 //!
 //! The most urgent priority goes first; within one, clients take turns, so that a client with 200 items
-//! holds up another's single one by one item and not by 200. Every [`TURNS`]th item is of the next
+//! holds up another's single one by one item and not by 200. Every fourth item is of the next
 //! priority in a round of all, whatever the more urgent ones have: urgency delays others and never
 //! starves them.
 //!
 //! An item declares what it takes of the machine. The next item waits until there is room for it, and
 //! all others wait behind it: an item that could be passed by would never find the room of a large one. An
 //! item that declares more than there is runs alone.
+//!
+//! Some takers work elsewhere, on another machine: they take what has waited for too long, the most overdue first, and
+//! foreign items, which can't be worked on here. Foreign items have lines of their own in the same order, and count in
+//! all bounds.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::ops::Bound;
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-/// One of so many items is taken without regard to its priority.
-const TURNS: u64 = 4;
+use lines::{Lines, Place, Waiting};
+
+mod lines;
 
 /// One client may fill so many eighths of the queue: with one that floods it, others still get in.
 const CLIENT_EIGHTHS: u64 = 7;
+
+/// The pause after which it is asked again whether overdue items are welcome elsewhere.
+const UNWELCOME_PERIOD: Duration = Duration::from_secs(1);
 
 /// The part of the machine that an item takes while it is worked on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,21 +67,24 @@ pub(crate) struct Limits {
 pub(crate) struct Queue<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
+    /// For takers of overdue items: there is one more, or the first one.
+    overdue: Condvar,
     limits: Limits,
 }
 
 #[derive(Debug)]
 struct State<T> {
-    levels: BTreeMap<i32, Level<T>>,
+    /// Items for everybody.
+    local: Lines<T>,
+    /// Items that only takers of overdue ones may have.
+    foreign: Lines<T>,
     clients: HashMap<Arc<str>, Share>,
     waiting: Share,
-    /// Items that were taken so far.
-    taken: u64,
-    /// The priority that was served last without regard to urgency.
-    last_round: i32,
     /// Takers that hold an item they have not finished yet, and what those take of the machine.
     busy: usize,
     used: Demand,
+    /// Takers of overdue items that wait until one is due. One is enough; the others sleep.
+    watchers: usize,
     closed: bool,
 }
 
@@ -94,27 +105,6 @@ impl Share {
         self.items -= 1;
         self.bytes -= bytes;
     }
-}
-
-/// The items of one priority.
-#[derive(Debug)]
-struct Level<T> {
-    /// Each client that has items, the next one first.
-    turns: VecDeque<Arc<str>>,
-    lines: HashMap<Arc<str>, VecDeque<Waiting<T>>>,
-}
-
-impl<T> Default for Level<T> {
-    fn default() -> Self {
-        Self { turns: VecDeque::new(), lines: HashMap::new() }
-    }
-}
-
-#[derive(Debug)]
-struct Waiting<T> {
-    item: T,
-    bytes: u64,
-    demand: Demand,
 }
 
 /// An item that is worked on; to be answered with [`Queue::finished`].
@@ -141,34 +131,63 @@ impl<T> Queue<T> {
     /// An empty queue.
     pub(crate) fn new(limits: Limits) -> Self {
         let state = State {
-            levels: BTreeMap::new(),
+            local: Lines::default(),
+            foreign: Lines::default(),
             clients: HashMap::new(),
             waiting: Share::default(),
-            taken: 0,
-            last_round: i32::MAX,
             busy: 0,
             used: Demand { cpu_cores: 0, memory_bytes: 0 },
+            watchers: 0,
             closed: false,
         };
-        Self { state: Mutex::new(state), changed: Condvar::new(), limits }
+        let (changed, overdue) = (Condvar::new(), Condvar::new());
+        Self { state: Mutex::new(state), changed, overdue, limits }
     }
 
     /// Appends an item that takes `bytes` of memory while it waits.
     pub(crate) fn push(&self, item: T, bytes: u64, rank: Rank) -> Result<(), PushError> {
         let mut state = self.state.lock();
         self.check(&state, bytes, &rank.client)?;
+        self.append(&mut state, item, bytes, rank);
+        Ok(())
+    }
+
+    /// Gives an item back that was taken as overdue. It was admitted before, and no bound refuses it. Returns it if the
+    /// queue is closed, for all takers may be gone.
+    pub(crate) fn put_back(&self, item: T, bytes: u64, rank: Rank) -> Result<(), T> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(item);
+        }
+        self.append(&mut state, item, bytes, rank);
+        Ok(())
+    }
+
+    /// Leaves an item that was taken to those who take overdue ones, as it can't be worked on here. Returns it if the
+    /// queue is closed, for all of them may be gone.
+    pub(crate) fn push_foreign(&self, item: T, bytes: u64, rank: Rank) -> Result<(), T> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(item);
+        }
+        let Rank { priority, client, demand: _ } = rank;
+        state.count(bytes, &client);
+        let waiting = Waiting { item, bytes, demand: Demand::NOTHING, since: Instant::now() };
+        state.foreign.append(priority, client, waiting);
+        self.overdue.notify_one();
+        Ok(())
+    }
+
+    fn append(&self, state: &mut State<T>, item: T, bytes: u64, rank: Rank) {
         let Rank { priority, client, demand } = rank;
         let demand = demand.at_most(self.limits.machine);
-        state.waiting.add(bytes);
-        state.clients.entry(Arc::clone(&client)).or_default().add(bytes);
-        let level = state.levels.entry(priority).or_default();
-        let line = level.lines.entry(Arc::clone(&client)).or_default();
-        if line.is_empty() {
-            level.turns.push_back(client);
-        }
-        line.push_back(Waiting { item, bytes, demand });
+        state.count(bytes, &client);
+        let waiting = Waiting { item, bytes, demand, since: Instant::now() };
+        state.local.append(priority, client, waiting);
         self.changed.notify_one();
-        Ok(())
+        if state.watchers == 0 {
+            self.overdue.notify_one();
+        }
     }
 
     fn check(&self, state: &State<T>, bytes: u64, client: &str) -> Result<(), PushError> {
@@ -195,17 +214,63 @@ impl<T> Queue<T> {
         let mut state = self.state.lock();
         loop {
             match state.next(self.limits.machine) {
-                Next::Item(priority) => {
-                    let taken = state.take(priority);
-                    // One wake-up can have brought room for several.
-                    if state.waiting.items > 0 {
-                        self.changed.notify_one();
-                    }
+                Next::Item => {
+                    let taken = state.take();
+                    self.was_taken(&state);
                     return taken;
                 }
                 Next::Nothing if state.closed => return None,
                 Next::Nothing | Next::NoRoom => self.changed.wait(&mut state),
             }
+        }
+    }
+
+    /// The next foreign item, or the most overdue one that `may_go` of those that have waited for `wait`, while they are
+    /// welcome; waits for one. `None` once the queue is closed and empty. Such an item takes nothing of the machine.
+    pub(crate) fn pop_overdue(
+        &self,
+        wait: Duration,
+        may_go: impl Fn(&T) -> bool,
+        is_welcome: impl Fn() -> bool,
+    ) -> Option<Taken<T>> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(taken) = state.take_foreign() {
+                self.was_taken(&state);
+                self.overdue.notify_one();
+                return Some(taken);
+            }
+            if state.closed && state.waiting.items == 0 {
+                return None;
+            }
+            let Some((place, due)) = state.local.first_due(wait, &may_go) else {
+                self.overdue.wait(&mut state);
+                continue;
+            };
+            let now = Instant::now();
+            if due <= now && is_welcome() {
+                let taken = state.take_away(place);
+                self.was_taken(&state);
+                self.overdue.notify_one();
+                return taken;
+            }
+            // Something that is due and not welcome is asked for again after a while.
+            let until = if due > now { due } else { now + UNWELCOME_PERIOD };
+            state.watchers += 1;
+            _ = self.overdue.wait_until(&mut state, until);
+            state.watchers -= 1;
+        }
+    }
+
+    /// Wakes those who may go on after an item was taken.
+    fn was_taken(&self, state: &State<T>) {
+        if state.waiting.items > 0 {
+            // One wake-up can have brought room for several, and what was taken away makes room for the next.
+            self.changed.notify_one();
+        } else if state.closed {
+            // It was the last one.
+            self.changed.notify_all();
+            self.overdue.notify_all();
         }
     }
 
@@ -224,6 +289,7 @@ impl<T> Queue<T> {
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.changed.notify_all();
+        self.overdue.notify_all();
     }
 
     /// Whether nothing waits and nothing is being worked on.
@@ -235,8 +301,7 @@ impl<T> Queue<T> {
 
 /// The item that comes next.
 enum Next {
-    /// The first item of this priority.
-    Item(i32),
+    Item,
     /// An item that does not fit beside those that are worked on.
     NoRoom,
     Nothing,
@@ -244,68 +309,57 @@ enum Next {
 
 impl<T> State<T> {
     fn next(&self, machine: Demand) -> Next {
-        let Some(priority) = self.next_priority() else { return Next::Nothing };
-        let first = self.levels.get(&priority).and_then(Level::first);
-        match first {
+        match self.local.next() {
             Some(waiting) if self.busy > 0 && !self.used.leaves(waiting.demand, machine) => {
                 Next::NoRoom
             }
-            Some(_) => Next::Item(priority),
+            Some(_) => Next::Item,
             None => Next::Nothing,
         }
     }
 
-    fn is_round(&self) -> bool {
-        self.taken % TURNS == TURNS - 1
+    fn take(&mut self) -> Option<Taken<T>> {
+        let (client, waiting) = self.local.take()?;
+        let taken = self.hand_out(&client, waiting);
+        self.used.cpu_cores += taken.demand.cpu_cores;
+        self.used.memory_bytes += taken.demand.memory_bytes;
+        Some(taken)
     }
 
-    fn next_priority(&self) -> Option<i32> {
-        let most_urgent = self.levels.keys().next().copied();
-        if !self.is_round() {
-            return most_urgent;
-        }
-        let behind = (Bound::Excluded(self.last_round), Bound::Unbounded);
-        self.levels.range(behind).next().map(|(priority, _)| *priority).or(most_urgent)
+    fn take_foreign(&mut self) -> Option<Taken<T>> {
+        let (client, waiting) = self.foreign.take()?;
+        Some(self.hand_out(&client, waiting))
     }
 
-    fn take(&mut self, priority: i32) -> Option<Taken<T>> {
-        if self.is_round() {
-            self.last_round = priority;
-        }
-        let level = self.levels.get_mut(&priority)?;
-        let client = level.turns.pop_front()?;
-        let line = level.lines.get_mut(&client)?;
-        let Waiting { item, bytes, demand } = line.pop_front()?;
-        if line.is_empty() {
-            level.lines.remove(&client);
-        } else {
-            level.turns.push_back(Arc::clone(&client));
-        }
-        if level.turns.is_empty() {
-            self.levels.remove(&priority);
-        }
+    /// Takes an item that is worked on elsewhere.
+    fn take_away(&mut self, place: Place) -> Option<Taken<T>> {
+        let (client, waiting) = self.local.take_at(place)?;
+        Some(Taken { demand: Demand::NOTHING, ..self.hand_out(&client, waiting) })
+    }
+
+    fn hand_out(&mut self, client: &Arc<str>, waiting: Waiting<T>) -> Taken<T> {
+        let Waiting { item, bytes, demand, since: _ } = waiting;
         self.waiting.remove(bytes);
-        if let Some(share) = self.clients.get_mut(&client) {
+        if let Some(share) = self.clients.get_mut(client) {
             share.remove(bytes);
             if share.items == 0 {
-                self.clients.remove(&client);
+                self.clients.remove(client);
             }
         }
-        self.taken += 1;
         self.busy += 1;
-        self.used.cpu_cores += demand.cpu_cores;
-        self.used.memory_bytes += demand.memory_bytes;
-        Some(Taken { item, demand })
+        Taken { item, demand }
     }
-}
 
-impl<T> Level<T> {
-    fn first(&self) -> Option<&Waiting<T>> {
-        self.lines.get(self.turns.front()?)?.front()
+    fn count(&mut self, bytes: u64, client: &Arc<str>) {
+        self.waiting.add(bytes);
+        self.clients.entry(Arc::clone(client)).or_default().add(bytes);
     }
 }
 
 impl Demand {
+    /// The demand of what is worked on elsewhere.
+    const NOTHING: Self = Self { cpu_cores: 0, memory_bytes: 0 };
+
     fn at_most(self, machine: Self) -> Self {
         Self {
             cpu_cores: self.cpu_cores.min(machine.cpu_cores),
@@ -447,6 +501,161 @@ mod tests {
         assert_eq!((large.item, large.demand), ("large", demand(4, 10)));
         queue.finished(large.demand);
         assert_eq!(take(&queue), Some("other"));
+    }
+
+    #[test]
+    fn what_waits_too_long_is_taken_away_and_takes_nothing_of_the_machine() {
+        let machine = Demand { cpu_cores: 1, memory_bytes: 0 };
+        let queue = Queue::new(Limits { items: 10, bytes: 100, machine });
+        for item in ["local", "away", "late"] {
+            queue.push(item, 1, plain()).unwrap();
+        }
+        let local = queue.pop().unwrap();
+        let away = queue.pop_overdue(Duration::ZERO, |_| true, || true).unwrap();
+        assert_eq!((local.item, away.item, away.demand), ("local", "away", Demand::NOTHING));
+        // The one machine is busy, and what is away is no part of that.
+        queue.finished(local.demand);
+        assert_eq!(take(&queue), Some("late"));
+        queue.finished(ONE);
+        assert!(!queue.is_idle());
+        queue.put_back(away.item, 1, plain()).unwrap();
+        queue.finished(away.demand);
+        assert_eq!(take(&queue), Some("away"));
+        queue.finished(ONE);
+        assert!(queue.is_idle());
+        queue.close();
+        assert_eq!(queue.put_back("away", 1, plain()), Err("away"));
+    }
+
+    #[test]
+    fn the_most_overdue_is_taken_whatever_its_priority() {
+        let queue = queue(10, 100);
+        queue.push("late", 1, rank("", 7, ONE)).unwrap();
+        std::thread::sleep(Duration::from_millis(2));
+        queue.push("urgent", 1, rank("", -5, ONE)).unwrap();
+        let taken = || queue.pop_overdue(Duration::ZERO, |_| true, || true).unwrap().item;
+        assert_eq!([taken(), taken()], ["late", "urgent"]);
+    }
+
+    #[test]
+    fn foreign_items_are_for_takers_of_overdue_ones_alone() {
+        let queue = Arc::new(queue(2, 100));
+        queue.push("foreign", 1, plain()).unwrap();
+        let foreign = queue.pop().unwrap();
+        queue.push_foreign(foreign.item, 1, plain()).unwrap();
+        queue.finished(foreign.demand);
+        assert!(!queue.is_idle());
+        // It still counts.
+        queue.push("other", 1, plain()).unwrap();
+        assert_eq!(queue.push("third", 1, plain()), Err(PushError::Full));
+        assert_eq!(take(&queue), Some("other"));
+        queue.finished(ONE);
+        // Taken although nothing is welcome that others can work on.
+        let taken = queue.pop_overdue(Duration::ZERO, |_| true, || false).unwrap();
+        assert_eq!(taken.item, "foreign");
+        queue.finished(taken.demand);
+        queue.close();
+        assert!(queue.pop_overdue(Duration::ZERO, |_| true, || true).is_none() && queue.is_idle());
+        assert_eq!(queue.push_foreign("late", 1, plain()), Err("late"));
+    }
+
+    #[test]
+    fn what_may_not_go_stays() {
+        let queue = queue(10, 100);
+        queue.push(("stays", false), 1, plain()).unwrap();
+        queue.push(("goes", true), 1, rank("", 1, ONE)).unwrap();
+        let taken = queue.pop_overdue(Duration::ZERO, |(_, may_go)| *may_go, || true).unwrap();
+        assert_eq!(taken.item.0, "goes");
+        assert_eq!(take(&queue).unwrap().0, "stays");
+    }
+
+    #[test]
+    fn what_may_not_go_holds_up_no_other_client() {
+        let queue = queue(10, 100);
+        queue.push(("stays", false), 1, rank("one", 0, ONE)).unwrap();
+        queue.push(("goes", true), 1, rank("other", 0, ONE)).unwrap();
+        let taken = queue.pop_overdue(Duration::ZERO, |(_, may_go)| *may_go, || true).unwrap();
+        assert_eq!(taken.item.0, "goes");
+    }
+
+    #[test]
+    fn foreign_items_are_bounded_and_fair_as_others_are() {
+        let queue = queue(8, 100);
+        for number in 0..6 {
+            queue.push(("many", number), 1, rank("many", 0, ONE)).unwrap();
+            let taken = queue.pop().unwrap();
+            queue.push_foreign(taken.item, 1, rank("many", 0, ONE)).unwrap();
+            queue.finished(taken.demand);
+        }
+        queue.push(("many", 6), 1, rank("many", 0, ONE)).unwrap();
+        assert_eq!(queue.push(("many", 7), 1, rank("many", 0, ONE)), Err(PushError::ClientFull));
+        queue.push_foreign(("few", 0), 1, rank("few", 0, ONE)).unwrap();
+        let taken = || queue.pop_overdue(Duration::ZERO, |_| true, || false).unwrap().item;
+        assert_eq!([taken(), taken(), taken()], [("many", 0), ("few", 0), ("many", 1)]);
+    }
+
+    /// Takers that wait for an hour, and what ends when the queue is closed and empty.
+    #[test]
+    fn a_closed_queue_ends_takers_of_overdue_items_once_others_have_emptied_it() {
+        for may_go in [true, false] {
+            let queue = Arc::new(queue(10, 100));
+            queue.push("one", 1, plain()).unwrap();
+            queue.push("two", 1, plain()).unwrap();
+            let takers = [(); 3].map(|()| {
+                let queue = Arc::clone(&queue);
+                std::thread::spawn(move || {
+                    queue.pop_overdue(Duration::from_secs(3600), |_| may_go, || true).is_none()
+                })
+            });
+            queue.close();
+            assert_eq!([take(&queue), take(&queue)], [Some("one"), Some("two")]);
+            assert!(takers.into_iter().all(|taker| taker.join().unwrap()));
+        }
+    }
+
+    #[test]
+    fn what_is_taken_away_makes_room_for_others() {
+        let machine = Demand { cpu_cores: 2, memory_bytes: 0 };
+        let queue = Arc::new(Queue::new(Limits { items: 10, bytes: 100, machine }));
+        let large = Demand { cpu_cores: 2, memory_bytes: 0 };
+        queue.push("first", 1, plain()).unwrap();
+        let first = queue.pop().unwrap();
+        queue.push("large", 1, rank("", 0, large)).unwrap();
+        let taker = || {
+            let queue = Arc::clone(&queue);
+            std::thread::spawn(move || take(&queue))
+        };
+        let (waits, ends) = (taker(), taker());
+        let away = queue.pop_overdue(Duration::ZERO, |_| true, || true).unwrap();
+        assert_eq!((first.item, away.item), ("first", "large"));
+        queue.push("small", 1, plain()).unwrap();
+        queue.close();
+        let mut taken = [waits.join().unwrap(), ends.join().unwrap()];
+        taken.sort_unstable();
+        assert_eq!(taken, [None, Some("small")]);
+    }
+
+    #[test]
+    fn takers_of_overdue_items_are_woken() {
+        let queue = Arc::new(queue(10, 100));
+        let taker = || {
+            let queue = Arc::clone(&queue);
+            std::thread::spawn(move || {
+                let taken = queue.pop_overdue(Duration::from_millis(1), |_| true, || true)?;
+                queue.finished(taken.demand);
+                Some(taken.item)
+            })
+        };
+        let takers = [taker(), taker(), taker()];
+        queue.push(1, 1, plain()).unwrap();
+        queue.push(2, 1, plain()).unwrap();
+        queue.push_foreign(3, 1, plain()).unwrap();
+        let mut taken = takers.map(|taker| taker.join().unwrap().unwrap());
+        taken.sort_unstable();
+        assert_eq!(taken, [1, 2, 3]);
+        let last = taker();
+        queue.close();
+        assert_eq!(last.join().unwrap(), None);
     }
 
     #[test]

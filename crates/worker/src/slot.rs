@@ -29,6 +29,7 @@ use crate::boundary::{Destination, InputRoot, InputRoots, Sandbox, Sandboxes};
 use crate::cancel::StopEvent;
 use crate::capture::{Capture, Refusal};
 use crate::config::WorkerConfig;
+use crate::elsewhere::Elsewhere;
 use crate::error::ActionError;
 use crate::ignored_properties::IgnoredProperties;
 use crate::inputs::{self, Inputs, PinnedTree};
@@ -36,7 +37,7 @@ use crate::losses::Losses;
 use crate::not_started::not_started;
 use crate::operation::{Done, Operation, Stage};
 use crate::outputs::Collection;
-use crate::queue::{Queue, Taken};
+use crate::queue::{Queue, Rank, Taken};
 use crate::reading::Reading;
 use crate::registry::Registry;
 use crate::report::{self, Described};
@@ -56,6 +57,22 @@ pub(crate) struct Job {
     pub(crate) action: ActionMessage,
     pub(crate) described: Described,
     pub(crate) timeline: Timeline,
+    pub(crate) skip_cache_lookup: bool,
+    pub(crate) rank: Rank,
+    pub(crate) journey: Journey,
+}
+
+/// What the way of an action through slots here and elsewhere has shown so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Journey {
+    /// Listeners were told that it runs.
+    pub(crate) is_started: bool,
+    /// It asks for another machine than this one.
+    pub(crate) is_foreign: bool,
+    /// It does not go to the other engine: that does not take it, or has sent it.
+    pub(crate) stays_here: bool,
+    /// The times that it came back from the other engine without an answer.
+    pub(crate) returns: u8,
 }
 
 impl Job {
@@ -85,6 +102,8 @@ pub(crate) struct Shared {
     pub(crate) sandboxes: Box<dyn Sandboxes>,
     pub(crate) registry: Registry,
     pub(crate) queue: Queue<Job>,
+    /// The engine that takes actions which wait too long here, or are for another machine.
+    pub(crate) elsewhere: Option<Arc<dyn Elsewhere>>,
     /// Everything is being stopped, because the server ends.
     pub(crate) is_ending: AtomicBool,
     pub(crate) listeners: Listeners,
@@ -121,8 +140,15 @@ impl Slot {
     }
 
     fn run(&self, job: Job) {
-        let Job { operation, origin, action, mut described, mut timeline } = job;
-        self.shared.listeners.tell(&Event::Started { operation: operation.name.as_str().into() });
+        let goes_on = self.shared.elsewhere.is_some() && !job.journey.stays_here;
+        if goes_on && self.is_for_another_machine(&job) {
+            return self.send_on(job);
+        }
+        let Job { operation, origin, action, mut described, mut timeline, journey, .. } = job;
+        if !journey.is_started {
+            let operation = operation.name.as_str().into();
+            self.shared.listeners.tell(&Event::Started { operation });
+        }
         let cacheable = !action.do_not_cache;
         timeline.mark(Moment::WorkerStart);
         let mut leftovers = Leftovers::default();
@@ -244,12 +270,39 @@ impl Slot {
         origin: &Origin,
         action: ActionMessage,
     ) -> Result<(ActionSpec, PinnedTree), ActionError> {
+        self.with_tier(operation, origin, || self.load_here(action.clone()))
+    }
+
+    /// The inputs of an action for another engine, all present, as is its command, which is not parsed.
+    pub(crate) fn load_unread(
+        &self,
+        operation: &Operation,
+        origin: &Origin,
+        action: &ActionMessage,
+    ) -> Result<PinnedTree, ActionError> {
+        let (cas, reading) = (self.shared.store.cas(), &self.shared.reading);
+        self.with_tier(operation, origin, || {
+            let pinned = self.shared.inputs.load(cas, reading, action.input_root);
+            if cas.contains(&action.command) {
+                return pinned;
+            }
+            Err(also_missing(action.command, pinned.err()))
+        })
+    }
+
+    /// What `load` gives once the tier below the store, where there is one, was asked for what it misses.
+    fn with_tier<T>(
+        &self,
+        operation: &Operation,
+        origin: &Origin,
+        load: impl Fn() -> Result<T, ActionError>,
+    ) -> Result<T, ActionError> {
         let store = &self.shared.store;
-        let Some(tier) = store.tier() else { return self.load_here(action) };
+        let Some(tier) = store.tier() else { return load() };
         let is_wanted = || !operation.cancellation.is_requested();
         let (mut pins, mut asked_for) = (Vec::new(), Vec::new());
         loop {
-            match self.load_here(action.clone()) {
+            match load() {
                 Err(ActionError::MissingBlobs(missing)) if missing != asked_for && is_wanted() => {
                     let caller = below::caller(origin, &operation.action);
                     pins.push(below::fetch(tier, store.cas(), missing.clone(), caller, &is_wanted));
@@ -257,6 +310,37 @@ impl Slot {
                 }
                 loaded => return loaded,
             }
+        }
+    }
+
+    /// Leaves an action for another machine to those slots whose actions run elsewhere.
+    fn send_on(&self, mut job: Job) {
+        job.journey.is_foreign = true;
+        let (bytes, rank) = (job.memory_bytes(), job.rank.clone());
+        if let Err(job) = self.shared.queue.push_foreign(job, bytes, rank) {
+            let Job { operation, origin, described, timeline, .. } = job;
+            let done = Done::failed(ActionError::ShuttingDown);
+            self.answer(&operation, &origin, &described, timeline, done);
+        }
+    }
+
+    /// Whether the action asks for another machine, or for a root file system that is not here. One whose command is
+    /// nowhere to be found does not.
+    fn is_for_another_machine(&self, job: &Job) -> bool {
+        let cas = self.shared.store.cas();
+        let command = self.with_tier(&job.operation, &job.origin, || {
+            let missing = || ActionError::MissingBlobs(vec![job.action.command]);
+            if cas.contains(&job.action.command) { Ok(()) } else { Err(missing()) }
+        });
+        if command.is_err() || job.action.check_command_size().is_err() {
+            return false;
+        }
+        let bytes_max = CommandSpec::parse_bytes_max(job.action.command.size_bytes());
+        let _permit = self.shared.reading.permit(bytes_max);
+        let Ok(Some(command)) = inputs::read(cas, &job.action.command) else { return false };
+        match job.action.clone().with_command(&command, &self.shared.config.platform) {
+            Ok(action) => self.shared.runtimes.view(&action.command.properties).is_err(),
+            Err(error) => error.asks_for_another_machine(),
         }
     }
 
@@ -445,14 +529,15 @@ impl Slot {
         Done { result: Some(result), cached: false, error, message, server_log: None }
     }
 
-    fn make_durable(&self) -> Result<(), ActionError> {
+    /// Brings outputs to the disk, if that is to be before the answer.
+    pub(crate) fn make_durable(&self) -> Result<(), ActionError> {
         let durable = self.shared.store.make_durable();
         durable.map_err(|error| ActionError::of_store("bringing outputs to the disk", &error))
     }
 
     /// Removes the cached result of an action that has failed now. Clients ask for a new run, with
     /// `skip_cache_lookup`, where they believe that what is cached is wrong.
-    fn forget_success(&self, operation: &Operation) {
+    pub(crate) fn forget_success(&self, operation: &Operation) {
         let (cache, action) = (self.shared.store.action_cache(), operation.action);
         if let Err(error) = cache.delete(operation.instance.as_str(), &action) {
             let error = &error as &dyn std::error::Error;
@@ -461,7 +546,7 @@ impl Slot {
     }
 
     /// Gives the cached result to the tier below the store, if there is one.
-    fn copy_below(&self, operation: &Operation) {
+    pub(crate) fn copy_below(&self, operation: &Operation) {
         if let Some(tier) = self.shared.store.tier() {
             let published = tier.publish(operation.instance.as_str(), operation.action);
             below::wait(published, &|| !self.shared.is_ending.load(Ordering::Acquire));
@@ -484,7 +569,8 @@ impl Slot {
         self.shared.destination.cache(instance, &operation.action, &entry)
     }
 
-    fn answer(
+    /// Tells listeners and the client of the end.
+    pub(crate) fn answer(
         &self,
         operation: &Arc<Operation>,
         origin: &Arc<Origin>,
@@ -568,7 +654,7 @@ impl Ran {
 }
 
 /// Whether it was the command that failed, and not the server or the client that ended it.
-fn has_failed(error: Option<&ActionError>, exit_code: i32) -> bool {
+pub(crate) fn has_failed(error: Option<&ActionError>, exit_code: i32) -> bool {
     match error {
         None => exit_code != 0,
         Some(error) => matches!(error, ActionError::TimedOut { .. }),

@@ -18,15 +18,17 @@ use crate::cache::{self, Lookup};
 use crate::cancel::StopEvent;
 use crate::config::WorkerConfig;
 use crate::disk::DiskReserve;
+use crate::elsewhere::Elsewhere;
 use crate::error::{ActionError, CacheError, StartError, SubmitError};
 use crate::ignored_properties::IgnoredProperties;
 use crate::inputs::Inputs;
 use crate::operation::{Done, Leaving, Operation, OperationState, Subscription};
+use crate::overflow::OverflowSlot;
 use crate::queue::{self, Demand, PushError, Queue, Rank};
 use crate::reading::Reading;
 use crate::registry::{Admission, Forgotten, Registry};
 use crate::report::{self, Described};
-use crate::slot::{Job, Shared, Slot};
+use crate::slot::{Job, Journey, Shared, Slot};
 use crate::timeline::Timeline;
 
 /// A request to run an action, as far as the worker cares.
@@ -43,6 +45,9 @@ pub struct ExecuteRequest {
     pub skip_cache_lookup: bool,
     /// The priority among waiting actions: the lower, the sooner. It is cut to [`PRIORITIES`].
     pub priority: i32,
+    /// It comes from another engine whose actions go elsewhere, and is run here whatever it waits: two engines that name
+    /// each other would send it back and forth.
+    pub is_forwarded: bool,
     /// Names that the client gave the request.
     pub origin: Arc<Origin>,
 }
@@ -64,7 +69,7 @@ const JANITOR_PERIOD: Duration = Duration::from_secs(1);
 const DRAIN_PERIOD: Duration = Duration::from_millis(10);
 
 impl Worker {
-    /// Starts the slots.
+    /// Starts the slots, and those for actions that run `elsewhere`.
     ///
     /// # Errors
     /// When a thread cannot be made.
@@ -75,6 +80,7 @@ impl Worker {
         runtimes: Runtimes,
         sandbox: sandbox::Config,
         listeners: Listeners,
+        elsewhere: Option<Arc<dyn Elsewhere>>,
     ) -> Result<Self, StartError> {
         let work = store.work_dirfd().try_clone_to_owned().map_err(StartError::Disk)?;
         let shared = Arc::new(Shared {
@@ -90,6 +96,7 @@ impl Worker {
                 bytes: config.queue_bytes,
                 machine: config.machine(),
             }),
+            elsewhere,
             is_ending: AtomicBool::new(false),
             listeners,
             config,
@@ -100,6 +107,11 @@ impl Worker {
         let worker = Self { shared, threads: Arc::default() };
         for slot in 0..worker.shared.config.jobs.get() {
             worker.start_slot(slot)?;
+        }
+        if let Some(elsewhere) = &worker.shared.elsewhere {
+            for slot in 0..worker.shared.config.overflow_jobs.get() {
+                worker.start_overflow_slot(slot, Arc::clone(elsewhere))?;
+            }
         }
         worker.start_janitor()?;
         Ok(worker)
@@ -115,6 +127,22 @@ impl Worker {
         let slot = Slot { shared: Arc::clone(&self.shared), stop };
         let thread = std::thread::Builder::new()
             .name(format!("slot-{number}"))
+            .spawn(move || slot.serve())
+            .map_err(|source| StartError::Thread { slot: number, source })?;
+        self.threads.lock().push(thread);
+        Ok(())
+    }
+
+    fn start_overflow_slot(
+        &self,
+        number: usize,
+        elsewhere: Arc<dyn Elsewhere>,
+    ) -> Result<(), StartError> {
+        let stop = StopEvent::new().map_err(StartError::Event)?;
+        let slot =
+            OverflowSlot { slot: Slot { shared: Arc::clone(&self.shared), stop }, elsewhere };
+        let thread = std::thread::Builder::new()
+            .name(format!("overflow-{number}"))
             .spawn(move || slot.serve())
             .map_err(|source| StartError::Thread { slot: number, source })?;
         self.threads.lock().push(thread);
@@ -248,7 +276,9 @@ impl Worker {
         timeline: Timeline,
     ) -> Result<Subscription, SubmitError> {
         let shared = &*self.shared;
-        let shareable = !action.do_not_cache && !request.skip_cache_lookup;
+        // An action that went to an engine and came back must not join itself.
+        let is_back = request.is_forwarded && shared.elsewhere.is_some();
+        let shareable = !action.do_not_cache && !request.skip_cache_lookup && !is_back;
         let first = OperationState::queued(request.action, timeline.metadata().clone());
         let ticket = match shared.registry.admit(request.instance.clone(), first, shareable) {
             Admission::Joined(ticket) => return Ok(ticket.subscribe()),
@@ -262,7 +292,16 @@ impl Worker {
         let rank = rank(request, &action);
         let described = Described::to_run(&action, miss);
         action.do_not_cache |= request.assigned.is_some();
-        let job = Job { operation: Arc::clone(&operation), origin, action, described, timeline };
+        let job = Job {
+            operation: Arc::clone(&operation),
+            origin,
+            action,
+            described,
+            timeline,
+            skip_cache_lookup: request.skip_cache_lookup,
+            rank: rank.clone(),
+            journey: Journey { stays_here: request.is_forwarded, ..Journey::default() },
+        };
         let bytes = job.memory_bytes();
         match shared.queue.push(job, bytes, rank) {
             Ok(()) => Ok(subscription),

@@ -15,7 +15,7 @@ use super::{Cli, ServeArgs};
 const VERB: &str = "worker";
 
 /// Flags of `serve` that a worker does not take, by the field that clap names them after, each with the reason.
-const REFUSED: [(&str, &str); 18] = [
+const REFUSED: [(&str, &str); 23] = [
     ("config", "a worker is configured by its flags alone"),
     ("listen", NO_CLIENTS),
     ("listen_mode", NO_CLIENTS),
@@ -31,6 +31,11 @@ const REFUSED: [(&str, &str); 18] = [
     ("orphan_grace_ms", NO_CLIENTS),
     ("queue_limit", NO_QUEUE),
     ("unknown_properties", NO_QUEUE),
+    ("overflow", NO_QUEUE),
+    ("overflow_wait", NO_QUEUE),
+    ("overflow_jobs", NO_QUEUE),
+    ("overflow_header_file", NO_QUEUE),
+    ("overflow_ca", NO_QUEUE),
     ("default_timeout_ms", TIMEOUTS),
     ("max_timeout_ms", TIMEOUTS),
     ("upstream_writes", "outputs are in the storage before the scheduler is told of them"),

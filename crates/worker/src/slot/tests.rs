@@ -89,6 +89,7 @@ impl Scene {
                 bytes: u64::MAX,
                 machine: self.config.machine(),
             }),
+            elsewhere: None,
             is_ending: AtomicBool::new(false),
             listeners: Listeners::new([]),
             config: self.config,
@@ -102,16 +103,19 @@ impl Scene {
         let first = OperationState::queued(digest, timeline.metadata().clone());
         let operation =
             Arc::new(Operation::new("operations/1".into(), InstanceName::default(), first));
+        let demand = Demand { cpu_cores: 1, memory_bytes: 0 };
+        let rank = Rank { priority: 0, client: "".into(), demand };
         let job = Job {
             operation: Arc::clone(&operation),
             origin: Arc::default(),
             described: Described::to_run(&action, events::Miss::Absent),
             action,
             timeline,
+            skip_cache_lookup: false,
+            rank: rank.clone(),
+            journey: Journey::default(),
         };
         let bytes = job.memory_bytes();
-        let demand = Demand { cpu_cores: 1, memory_bytes: 0 };
-        let rank = Rank { priority: 0, client: "".into(), demand };
         shared.queue.push(job, bytes, rank).unwrap();
         shared.queue.close();
         Slot { shared: Arc::new(shared), stop: StopEvent::new().unwrap() }.serve();

@@ -1,0 +1,147 @@
+//! The flags of `serve` about another engine that takes actions, and what is made of them.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use store::Store;
+use upstream::{Address, Engine, EngineConfig, EngineError, Entries, Headers, Security};
+use web::Reading;
+use worker::{Answered, Elsewhere, ElsewhereError, News, Order};
+
+use crate::span::Span;
+use crate::upstream_flags;
+
+/// Flags about the other engine.
+#[derive(Debug, Clone, clap::Args)]
+pub struct OverflowArgs {
+    /// Have this engine of the Remote Execution API run actions that wait too long for their turn, or
+    /// that ask for another machine: grpc://HOST:PORT/INSTANCE or grpcs://HOST:PORT/INSTANCE
+    #[arg(long, value_name = "ADDRESS")]
+    pub overflow: Option<Address>,
+
+    /// The time that an action waits for its turn here before it goes there
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    pub overflow_wait: Span,
+
+    /// Actions that are there at the same time
+    #[arg(long, value_name = "N", default_value = "32")]
+    pub overflow_jobs: NonZeroUsize,
+
+    /// File with a header `name: value` a line, such as authorization, that every call to that
+    /// engine carries; not readable by everybody
+    #[arg(long, value_name = "FILE", requires = "overflow")]
+    pub overflow_header_file: Option<PathBuf>,
+
+    /// Certificates of the CAs of that engine in PEM [default: those of the system]
+    #[arg(long, value_name = "FILE", requires = "overflow")]
+    pub overflow_ca: Option<PathBuf>,
+}
+
+impl OverflowArgs {
+    /// Connects to the engine, if there is one.
+    ///
+    /// # Errors
+    /// When a file can't be used.
+    pub(crate) fn open(
+        &self,
+        timeout: Duration,
+        store: &Store,
+    ) -> anyhow::Result<Option<Arc<Engine>>> {
+        let Some(address) = self.overflow.clone() else { return Ok(None) };
+        let headers = self.overflow_header_file.as_deref().map(Headers::read).transpose();
+        let headers = headers.context("--overflow-header-file")?.unwrap_or_default();
+        if self.overflow_header_file.is_some() && address.is_in_the_clear() {
+            tracing::warn!(%address, "the headers of --overflow-header-file travel in the clear; use grpcs://");
+        }
+        ensure!(
+            timeout >= Duration::from_secs(1),
+            "--upstream-timeout: nothing is answered in no time; give 1s or more"
+        );
+        let config = EngineConfig {
+            address: address.clone(),
+            headers,
+            security: Security { ca: self.overflow_ca.clone(), identity: None },
+            timeout,
+            entries: Entries {
+                of_result: worker::entry_of_others,
+                to_result: worker::result_for_others,
+            },
+        };
+        let engine = Engine::open(&config, store).context("--overflow")?;
+        let (wait, jobs) = (self.overflow_wait.0, self.overflow_jobs);
+        tracing::info!(%address, ?wait, jobs, "another engine takes what waits too long here");
+        Ok(Some(engine))
+    }
+}
+
+/// The engine as the worker sees it.
+pub(crate) struct Overflow(pub(crate) Arc<Engine>);
+
+impl Elsewhere for Overflow {
+    fn is_up(&self) -> bool {
+        self.0.is_up()
+    }
+
+    fn execute(&self, order: Order, news: News) -> Answered {
+        let order = upstream::Order {
+            instance: order.instance.as_str().to_owned(),
+            action: order.action,
+            blobs: order.blobs,
+            skip_cache_lookup: order.skip_cache_lookup,
+            priority: order.priority,
+            caller: order.caller,
+        };
+        let answered = self.0.execute(order, news);
+        Box::pin(async move {
+            answered.await.map_err(|error| match error {
+                EngineError::Unavailable(text) => ElsewhereError::Unavailable(text),
+                EngineError::Refused(text) => ElsewhereError::Refused(text),
+            })
+        })
+    }
+}
+
+/// The metrics of the calls about blobs.
+pub(crate) fn readings(engine: &Arc<Engine>) -> Vec<Reading> {
+    let engine = Arc::clone(engine);
+    upstream_flags::rows("overflow", move || engine.counts()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(Debug, clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        overflow: OverflowArgs,
+    }
+
+    fn parsed(flags: &[&str]) -> Result<OverflowArgs, String> {
+        let flags = ["serve"].iter().chain(flags);
+        Flags::try_parse_from(flags).map(|it| it.overflow).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn there_is_no_engine_unless_it_is_named() {
+        let flags = parsed(&[]).unwrap();
+        assert!(flags.overflow.is_none());
+        assert_eq!(
+            (flags.overflow_wait.0, flags.overflow_jobs.get()),
+            (Duration::from_secs(1), 32)
+        );
+        let flags = parsed(&["--overflow=grpcs://engine:443/main"]).unwrap();
+        assert_eq!(flags.overflow.unwrap().to_string(), "grpcs://engine:443/main");
+    }
+
+    #[test]
+    fn flags_that_make_no_sense_are_refused() {
+        assert!(parsed(&["--overflow=s3://bucket"]).is_err());
+        assert!(parsed(&["--overflow-header-file=h"]).is_err());
+        assert!(parsed(&["--overflow=grpc://e:1", "--overflow-jobs=0"]).is_err());
+    }
+}
