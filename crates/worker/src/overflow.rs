@@ -67,11 +67,8 @@ impl OverflowSlot {
     pub(crate) fn serve(&self) {
         let shared = &self.slot.shared;
         let wait = shared.config.overflow_wait;
-        let may_go = |job: &Job| !job.journey.stays_here;
         let is_welcome = || self.elsewhere.is_up();
-        while let Some(Taken { item: job, demand }) =
-            shared.queue.pop_overdue(wait, may_go, is_welcome)
-        {
+        while let Some(Taken { item: job, demand }) = shared.queue.pop_overdue(wait, is_welcome) {
             let (operation, origin) = (Arc::clone(&job.operation), Arc::clone(&job.origin));
             let described = job.described;
             let ran = catch_unwind(AssertUnwindSafe(|| self.run(job)));
@@ -162,8 +159,10 @@ impl OverflowSlot {
     /// Lets slots here run the action, if they can. Otherwise its error is returned.
     fn give_back(&self, mut job: Job, error: ElsewhereError) -> Result<(), ActionError> {
         let action = job.action.action;
-        tracing::info!(%action, %error, is_foreign = job.journey.is_foreign, "not run elsewhere");
-        if job.journey.is_foreign {
+        // One that was overdue before a slot here has looked at it can be for another machine too.
+        let is_foreign = job.journey.is_foreign || self.slot.is_for_another_machine(&job);
+        tracing::info!(%action, %error, is_foreign, "not run elsewhere");
+        if is_foreign {
             return Err(match error {
                 ElsewhereError::Unavailable(text) => ActionError::Unavailable(text),
                 ElsewhereError::Refused(text) => ActionError::Unsupported(text),
@@ -171,7 +170,7 @@ impl OverflowSlot {
         }
         job.journey.returns += 1;
         let is_refused = matches!(error, ElsewhereError::Refused(_));
-        job.journey.stays_here |= is_refused || job.journey.returns >= RETURNS_MAX;
+        job.rank.may_leave &= !is_refused && job.journey.returns < RETURNS_MAX;
         let (bytes, rank) = (job.memory_bytes(), job.rank.clone());
         let queue = &self.slot.shared.queue;
         queue.put_back(job, bytes, rank).map_err(|_| ActionError::ShuttingDown)

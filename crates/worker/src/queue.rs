@@ -14,8 +14,8 @@
 //! all others wait behind it: an item that could be passed by would never find the room of a large one. An
 //! item that declares more than there is runs alone.
 //!
-//! Some takers work elsewhere, on another machine: they take what has waited for too long, the most overdue first, and
-//! foreign items, which can't be worked on here. Foreign items have lines of their own in the same order, and count in
+//! Some takers work elsewhere, on another machine: they take what may leave and has waited for too long, the most overdue
+//! first, and foreign items, which can't be worked on here. Foreign items have lines of their own in the same order, and count in
 //! all bounds.
 
 use std::collections::HashMap;
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use lines::{Lines, Place, Waiting};
+use lines::{Lines, Number, Waiting};
 
 mod lines;
 
@@ -49,6 +49,8 @@ pub(crate) struct Rank {
     /// Items of one client take their turns together.
     pub(crate) client: Arc<str>,
     pub(crate) demand: Demand,
+    /// Takers of overdue items may have it.
+    pub(crate) may_leave: bool,
 }
 
 /// The bounds of a queue.
@@ -170,21 +172,24 @@ impl<T> Queue<T> {
         if state.closed {
             return Err(item);
         }
-        let Rank { priority, client, demand: _ } = rank;
+        let Rank { priority, client, .. } = rank;
         state.count(bytes, &client);
-        let waiting = Waiting { item, bytes, demand: Demand::NOTHING, since: Instant::now() };
-        state.foreign.append(priority, client, waiting);
+        state.foreign.append(priority, client, Waiting { item, bytes, demand: Demand::NOTHING });
         self.overdue.notify_one();
         Ok(())
     }
 
     fn append(&self, state: &mut State<T>, item: T, bytes: u64, rank: Rank) {
-        let Rank { priority, client, demand } = rank;
+        let Rank { priority, client, demand, may_leave } = rank;
         let demand = demand.at_most(self.limits.machine);
         state.count(bytes, &client);
-        let waiting = Waiting { item, bytes, demand, since: Instant::now() };
-        state.local.append(priority, client, waiting);
+        let waiting = Waiting { item, bytes, demand };
         self.changed.notify_one();
+        if !may_leave {
+            return state.local.append(priority, client, waiting);
+        }
+        state.local.append_leaving(priority, client, waiting);
+        // One that waits knows of an older item.
         if state.watchers == 0 {
             self.overdue.notify_one();
         }
@@ -225,12 +230,11 @@ impl<T> Queue<T> {
         }
     }
 
-    /// The next foreign item, or the most overdue one that `may_go` of those that have waited for `wait`, while they are
+    /// The next foreign item, or the most overdue one of those that may leave and have waited for `wait`, while they are
     /// welcome; waits for one. `None` once the queue is closed and empty. Such an item takes nothing of the machine.
     pub(crate) fn pop_overdue(
         &self,
         wait: Duration,
-        may_go: impl Fn(&T) -> bool,
         is_welcome: impl Fn() -> bool,
     ) -> Option<Taken<T>> {
         let mut state = self.state.lock();
@@ -243,13 +247,13 @@ impl<T> Queue<T> {
             if state.closed && state.waiting.items == 0 {
                 return None;
             }
-            let Some((place, due)) = state.local.first_due(wait, &may_go) else {
+            let Some((number, due)) = state.local.first_due(wait) else {
                 self.overdue.wait(&mut state);
                 continue;
             };
             let now = Instant::now();
             if due <= now && is_welcome() {
-                let taken = state.take_away(place);
+                let taken = state.take_away(number);
                 self.was_taken(&state);
                 self.overdue.notify_one();
                 return taken;
@@ -332,13 +336,13 @@ impl<T> State<T> {
     }
 
     /// Takes an item that is worked on elsewhere.
-    fn take_away(&mut self, place: Place) -> Option<Taken<T>> {
-        let (client, waiting) = self.local.take_at(place)?;
+    fn take_away(&mut self, number: Number) -> Option<Taken<T>> {
+        let (client, waiting) = self.local.take_leaving(number)?;
         Some(Taken { demand: Demand::NOTHING, ..self.hand_out(&client, waiting) })
     }
 
     fn hand_out(&mut self, client: &Arc<str>, waiting: Waiting<T>) -> Taken<T> {
-        let Waiting { item, bytes, demand, since: _ } = waiting;
+        let Waiting { item, bytes, demand } = waiting;
         self.waiting.remove(bytes);
         if let Some(share) = self.clients.get_mut(client) {
             share.remove(bytes);
@@ -386,7 +390,11 @@ mod tests {
     }
 
     fn rank(client: &str, priority: i32, demand: Demand) -> Rank {
-        Rank { priority, client: client.into(), demand }
+        Rank { priority, client: client.into(), demand, may_leave: true }
+    }
+
+    fn that_stays(client: &str, priority: i32) -> Rank {
+        Rank { may_leave: false, ..rank(client, priority, ONE) }
     }
 
     fn plain() -> Rank {
@@ -511,7 +519,7 @@ mod tests {
             queue.push(item, 1, plain()).unwrap();
         }
         let local = queue.pop().unwrap();
-        let away = queue.pop_overdue(Duration::ZERO, |_| true, || true).unwrap();
+        let away = queue.pop_overdue(Duration::ZERO, || true).unwrap();
         assert_eq!((local.item, away.item, away.demand), ("local", "away", Demand::NOTHING));
         // The one machine is busy, and what is away is no part of that.
         queue.finished(local.demand);
@@ -533,7 +541,7 @@ mod tests {
         queue.push("late", 1, rank("", 7, ONE)).unwrap();
         std::thread::sleep(Duration::from_millis(2));
         queue.push("urgent", 1, rank("", -5, ONE)).unwrap();
-        let taken = || queue.pop_overdue(Duration::ZERO, |_| true, || true).unwrap().item;
+        let taken = || queue.pop_overdue(Duration::ZERO, || true).unwrap().item;
         assert_eq!([taken(), taken()], ["late", "urgent"]);
     }
 
@@ -551,31 +559,37 @@ mod tests {
         assert_eq!(take(&queue), Some("other"));
         queue.finished(ONE);
         // Taken although nothing is welcome that others can work on.
-        let taken = queue.pop_overdue(Duration::ZERO, |_| true, || false).unwrap();
+        let taken = queue.pop_overdue(Duration::ZERO, || false).unwrap();
         assert_eq!(taken.item, "foreign");
         queue.finished(taken.demand);
         queue.close();
-        assert!(queue.pop_overdue(Duration::ZERO, |_| true, || true).is_none() && queue.is_idle());
+        assert!(queue.pop_overdue(Duration::ZERO, || true).is_none() && queue.is_idle());
         assert_eq!(queue.push_foreign("late", 1, plain()), Err("late"));
     }
 
     #[test]
-    fn what_may_not_go_stays() {
-        let queue = queue(10, 100);
-        queue.push(("stays", false), 1, plain()).unwrap();
-        queue.push(("goes", true), 1, rank("", 1, ONE)).unwrap();
-        let taken = queue.pop_overdue(Duration::ZERO, |(_, may_go)| *may_go, || true).unwrap();
-        assert_eq!(taken.item.0, "goes");
-        assert_eq!(take(&queue).unwrap().0, "stays");
+    fn what_may_not_leave_stays_and_hides_nothing_behind_it() {
+        for (client, priority) in [("one", 0), ("one", 1), ("other", 0)] {
+            let queue = queue(10, 100);
+            queue.push("stays", 1, that_stays("one", 0)).unwrap();
+            queue.push("leaves", 1, rank(client, priority, ONE)).unwrap();
+            queue.push("stays too", 1, that_stays(client, priority)).unwrap();
+            let taken = queue.pop_overdue(Duration::ZERO, || true).unwrap();
+            assert_eq!(taken.item, "leaves");
+            assert_eq!(order(&queue), ["stays", "stays too"], "{client} {priority}");
+        }
     }
 
     #[test]
-    fn what_may_not_go_holds_up_no_other_client() {
+    fn what_is_taken_in_turn_can_not_leave_any_more() {
         let queue = queue(10, 100);
-        queue.push(("stays", false), 1, rank("one", 0, ONE)).unwrap();
-        queue.push(("goes", true), 1, rank("other", 0, ONE)).unwrap();
-        let taken = queue.pop_overdue(Duration::ZERO, |(_, may_go)| *may_go, || true).unwrap();
-        assert_eq!(taken.item.0, "goes");
+        for number in 0..4 {
+            queue.push(number, 1, plain()).unwrap();
+        }
+        let leaving = || queue.pop_overdue(Duration::ZERO, || true).unwrap().item;
+        assert_eq!((take(&queue), leaving(), take(&queue), leaving()), (Some(0), 1, Some(2), 3));
+        queue.close();
+        assert!(queue.pop_overdue(Duration::ZERO, || true).is_none());
     }
 
     #[test]
@@ -590,21 +604,22 @@ mod tests {
         queue.push(("many", 6), 1, rank("many", 0, ONE)).unwrap();
         assert_eq!(queue.push(("many", 7), 1, rank("many", 0, ONE)), Err(PushError::ClientFull));
         queue.push_foreign(("few", 0), 1, rank("few", 0, ONE)).unwrap();
-        let taken = || queue.pop_overdue(Duration::ZERO, |_| true, || false).unwrap().item;
+        let taken = || queue.pop_overdue(Duration::ZERO, || false).unwrap().item;
         assert_eq!([taken(), taken(), taken()], [("many", 0), ("few", 0), ("many", 1)]);
     }
 
     /// Takers that wait for an hour, and what ends when the queue is closed and empty.
     #[test]
     fn a_closed_queue_ends_takers_of_overdue_items_once_others_have_emptied_it() {
-        for may_go in [true, false] {
+        for may_leave in [true, false] {
             let queue = Arc::new(queue(10, 100));
-            queue.push("one", 1, plain()).unwrap();
-            queue.push("two", 1, plain()).unwrap();
+            for item in ["one", "two"] {
+                queue.push(item, 1, Rank { may_leave, ..plain() }).unwrap();
+            }
             let takers = [(); 3].map(|()| {
                 let queue = Arc::clone(&queue);
                 std::thread::spawn(move || {
-                    queue.pop_overdue(Duration::from_secs(3600), |_| may_go, || true).is_none()
+                    queue.pop_overdue(Duration::from_secs(3600), || true).is_none()
                 })
             });
             queue.close();
@@ -626,7 +641,7 @@ mod tests {
             std::thread::spawn(move || take(&queue))
         };
         let (waits, ends) = (taker(), taker());
-        let away = queue.pop_overdue(Duration::ZERO, |_| true, || true).unwrap();
+        let away = queue.pop_overdue(Duration::ZERO, || true).unwrap();
         assert_eq!((first.item, away.item), ("first", "large"));
         queue.push("small", 1, plain()).unwrap();
         queue.close();
@@ -641,7 +656,7 @@ mod tests {
         let taker = || {
             let queue = Arc::clone(&queue);
             std::thread::spawn(move || {
-                let taken = queue.pop_overdue(Duration::from_millis(1), |_| true, || true)?;
+                let taken = queue.pop_overdue(Duration::from_millis(1), || true)?;
                 queue.finished(taken.demand);
                 Some(taken.item)
             })

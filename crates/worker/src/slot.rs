@@ -58,6 +58,7 @@ pub(crate) struct Job {
     pub(crate) described: Described,
     pub(crate) timeline: Timeline,
     pub(crate) skip_cache_lookup: bool,
+    /// Its rank in the queue. It may not leave if the other engine does not take it, or has sent it.
     pub(crate) rank: Rank,
     pub(crate) journey: Journey,
 }
@@ -69,8 +70,6 @@ pub(crate) struct Journey {
     pub(crate) is_started: bool,
     /// It asks for another machine than this one.
     pub(crate) is_foreign: bool,
-    /// It does not go to the other engine: that does not take it, or has sent it.
-    pub(crate) stays_here: bool,
     /// The times that it came back from the other engine without an answer.
     pub(crate) returns: u8,
 }
@@ -140,8 +139,7 @@ impl Slot {
     }
 
     fn run(&self, job: Job) {
-        let goes_on = self.shared.elsewhere.is_some() && !job.journey.stays_here;
-        if goes_on && self.is_for_another_machine(&job) {
+        if job.rank.may_leave && self.is_for_another_machine(&job) {
             return self.send_on(job);
         }
         let Job { operation, origin, action, mut described, mut timeline, journey, .. } = job;
@@ -326,7 +324,7 @@ impl Slot {
 
     /// Whether the action asks for another machine, or for a root file system that is not here. One whose command is
     /// nowhere to be found does not.
-    fn is_for_another_machine(&self, job: &Job) -> bool {
+    pub(crate) fn is_for_another_machine(&self, job: &Job) -> bool {
         let cas = self.shared.store.cas();
         let command = self.with_tier(&job.operation, &job.origin, || {
             let missing = || ActionError::MissingBlobs(vec![job.action.command]);

@@ -289,7 +289,8 @@ impl Worker {
         // Before a slot can have it: it may be answered before the push returns.
         shared.listeners.tell(&report::queued(&operation, &request.origin));
         let origin = Arc::clone(&request.origin);
-        let rank = rank(request, &action);
+        let may_leave = shared.elsewhere.is_some() && !request.is_forwarded;
+        let rank = Rank { may_leave, ..rank(request, &action) };
         let described = Described::to_run(&action, miss);
         action.do_not_cache |= request.assigned.is_some();
         let job = Job {
@@ -300,7 +301,7 @@ impl Worker {
             timeline,
             skip_cache_lookup: request.skip_cache_lookup,
             rank: rank.clone(),
-            journey: Journey { stays_here: request.is_forwarded, ..Journey::default() },
+            journey: Journey::default(),
         };
         let bytes = job.memory_bytes();
         match shared.queue.push(job, bytes, rank) {
@@ -488,6 +489,7 @@ fn rank(request: &ExecuteRequest, action: &ActionMessage) -> Rank {
             cpu_cores: limits.cpu_cores.unwrap_or(1),
             memory_bytes: limits.memory_bytes.unwrap_or(0),
         },
+        may_leave: false,
     }
 }
 

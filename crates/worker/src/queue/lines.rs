@@ -1,4 +1,5 @@
-//! Waiting items in order: by priority, and clients in turns within one.
+//! Waiting items in order: by priority, and clients in turns within one. Items that may leave are found by their age as
+//! well, without a look at the others.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
@@ -16,21 +17,27 @@ pub(super) struct Waiting<T> {
     pub(super) item: T,
     pub(super) bytes: u64,
     pub(super) demand: Demand,
-    pub(super) since: Instant,
 }
 
-/// The place of the first item of a client's line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+/// The number of an item, in the order in which they came.
+pub(super) type Number = u64;
+
+/// An item that may leave, and where it stands.
+#[derive(Debug)]
+struct Departure {
+    since: Instant,
     priority: i32,
-    /// The client's index among those of the priority.
-    turn: usize,
+    client: Arc<str>,
 }
 
 /// Items of all priorities.
 #[derive(Debug)]
 pub(super) struct Lines<T> {
     levels: BTreeMap<i32, Level<T>>,
+    /// The items that may leave, the oldest first.
+    departures: BTreeMap<Number, Departure>,
+    /// Items that came so far.
+    appended: Number,
     /// Items that were taken in turn so far.
     taken: u64,
     /// The priority that was served last without regard to urgency.
@@ -42,7 +49,7 @@ pub(super) struct Lines<T> {
 struct Level<T> {
     /// Each client that has items, the next one first.
     turns: VecDeque<Arc<str>>,
-    lines: HashMap<Arc<str>, VecDeque<Waiting<T>>>,
+    lines: HashMap<Arc<str>, VecDeque<(Number, Waiting<T>)>>,
 }
 
 impl<T> Default for Level<T> {
@@ -53,7 +60,13 @@ impl<T> Default for Level<T> {
 
 impl<T> Default for Lines<T> {
     fn default() -> Self {
-        Self { levels: BTreeMap::new(), taken: 0, last_round: i32::MAX }
+        Self {
+            levels: BTreeMap::new(),
+            departures: BTreeMap::new(),
+            appended: 0,
+            taken: 0,
+            last_round: i32::MAX,
+        }
     }
 }
 
@@ -65,12 +78,21 @@ impl<T> Lines<T> {
         if line.is_empty() {
             level.turns.push_back(client);
         }
-        line.push_back(waiting);
+        line.push_back((self.appended, waiting));
+        self.appended += 1;
+    }
+
+    /// Appends an item that may leave before its turn.
+    pub(super) fn append_leaving(&mut self, priority: i32, client: Arc<str>, waiting: Waiting<T>) {
+        let departure = Departure { since: Instant::now(), priority, client: Arc::clone(&client) };
+        self.departures.insert(self.appended, departure);
+        self.append(priority, client, waiting);
     }
 
     /// The item whose turn it is.
     pub(super) fn next(&self) -> Option<&Waiting<T>> {
-        self.levels.get(&self.next_priority()?)?.first_of(0)
+        let level = self.levels.get(&self.next_priority()?)?;
+        level.lines.get(level.turns.front()?)?.front().map(|(_, waiting)| waiting)
     }
 
     /// Takes the item whose turn it is, and its client.
@@ -79,42 +101,45 @@ impl<T> Lines<T> {
         if self.is_round() {
             self.last_round = priority;
         }
-        let taken = self.take_at(Place { priority, turn: 0 });
         self.taken += 1;
-        taken
-    }
-
-    /// The place of the item that is due first, and when it is due: each after `wait`. Looks at the first item of each
-    /// client, if it `may_go`.
-    pub(super) fn first_due(
-        &self,
-        wait: Duration,
-        may_go: impl Fn(&T) -> bool,
-    ) -> Option<(Place, Instant)> {
-        let firsts = self.levels.iter().flat_map(|(priority, level)| {
-            let places = (0..level.turns.len()).map(|turn| Place { priority: *priority, turn });
-            places.filter_map(|place| Some((place, level.first_of(place.turn)?)))
-        });
-        let (place, first) = firsts
-            .filter(|(_, waiting)| may_go(&waiting.item))
-            .min_by_key(|(_, waiting)| waiting.since)?;
-        // A time that no clock reaches never comes.
-        Some((place, first.since.checked_add(wait)?))
-    }
-
-    /// Takes an item out of turn, and its client.
-    pub(super) fn take_at(&mut self, place: Place) -> Option<(Arc<str>, Waiting<T>)> {
-        let level = self.levels.get_mut(&place.priority)?;
-        let client = level.turns.remove(place.turn)?;
+        let level = self.levels.get_mut(&priority)?;
+        let client = level.turns.pop_front()?;
         let line = level.lines.get_mut(&client)?;
-        let waiting = line.pop_front()?;
+        let (number, waiting) = line.pop_front()?;
         if line.is_empty() {
             level.lines.remove(&client);
         } else {
             level.turns.push_back(Arc::clone(&client));
         }
         if level.turns.is_empty() {
-            self.levels.remove(&place.priority);
+            self.levels.remove(&priority);
+        }
+        if !self.departures.is_empty() {
+            self.departures.remove(&number);
+        }
+        Some((client, waiting))
+    }
+
+    /// The item that is due first of those that may leave, and when it is due: each after `wait`.
+    pub(super) fn first_due(&self, wait: Duration) -> Option<(Number, Instant)> {
+        let (number, departure) = self.departures.first_key_value()?;
+        // A time that no clock reaches never comes.
+        Some((*number, departure.since.checked_add(wait)?))
+    }
+
+    /// Takes an item that may leave, and its client. It costs that client no turn.
+    pub(super) fn take_leaving(&mut self, number: Number) -> Option<(Arc<str>, Waiting<T>)> {
+        let Departure { priority, client, since: _ } = self.departures.remove(&number)?;
+        let level = self.levels.get_mut(&priority)?;
+        let line = level.lines.get_mut(&client)?;
+        let index = line.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        let (_, waiting) = line.remove(index)?;
+        if line.is_empty() {
+            level.lines.remove(&client);
+            level.turns.retain(|other| *other != client);
+        }
+        if level.turns.is_empty() {
+            self.levels.remove(&priority);
         }
         Some((client, waiting))
     }
@@ -130,11 +155,5 @@ impl<T> Lines<T> {
         }
         let behind = (Bound::Excluded(self.last_round), Bound::Unbounded);
         self.levels.range(behind).next().map(|(priority, _)| *priority).or(most_urgent)
-    }
-}
-
-impl<T> Level<T> {
-    fn first_of(&self, turn: usize) -> Option<&Waiting<T>> {
-        self.lines.get(self.turns.get(turn)?)?.front()
     }
 }

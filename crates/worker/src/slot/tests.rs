@@ -104,7 +104,7 @@ impl Scene {
         let operation =
             Arc::new(Operation::new("operations/1".into(), InstanceName::default(), first));
         let demand = Demand { cpu_cores: 1, memory_bytes: 0 };
-        let rank = Rank { priority: 0, client: "".into(), demand };
+        let rank = Rank { priority: 0, client: "".into(), demand, may_leave: false };
         let job = Job {
             operation: Arc::clone(&operation),
             origin: Arc::default(),
