@@ -56,6 +56,8 @@ pub mod observers;
 #[cfg(target_os = "linux")]
 mod output;
 #[cfg(target_os = "linux")]
+mod overflow;
+#[cfg(target_os = "linux")]
 pub mod overflow_flags;
 #[cfg(target_os = "linux")]
 mod privileges;

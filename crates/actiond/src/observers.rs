@@ -17,12 +17,13 @@ use reapi::Meters;
 use store::Store;
 use tokio::net::TcpListener;
 use traces::Traces;
-use upstream::{Engine, Upstream};
+use upstream::Upstream;
 use web::{MayRead, Metrics, Reading, ReadingKind, Report, Share, Shares, Site, Usage};
 
+use crate::overflow::Overflow;
 use crate::tally::Tally;
 use crate::trace_flags::{self, TraceArgs};
-use crate::{overflow_flags, store_observers, upstream_flags};
+use crate::{store_observers, upstream_flags};
 
 /// Where HTTP is served unless a flag says otherwise.
 const DEFAULT_HTTP: &str = "127.0.0.1:8981";
@@ -90,12 +91,12 @@ impl Observers {
         kept: &Kept<'_>,
         store: &Arc<Store>,
         upstream: Option<&Arc<Upstream>>,
-        engine: Option<&Arc<Engine>>,
+        overflow: Option<&Arc<Overflow>>,
     ) -> anyhow::Result<Self> {
         let archive = open_archive(kept, store.path())?;
         let mut readings = readings(store);
         readings.extend(upstream.map(upstream_flags::readings).unwrap_or_default());
-        readings.extend(engine.map(overflow_flags::readings).unwrap_or_default());
+        readings.extend(overflow.map(|it| it.readings()).unwrap_or_default());
         readings.extend(history_readings(&archive));
         let traces = kept.traces.start()?;
         readings.extend(traces.as_ref().map(trace_flags::readings).unwrap_or_default());

@@ -7,12 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use store::Store;
-use upstream::{Address, Engine, EngineConfig, EngineError, Entries, Headers, Security};
-use web::Reading;
-use worker::{Answered, Elsewhere, ElsewhereError, News, Order};
+use upstream::{Address, Engine, EngineConfig, Entries, Headers, Security};
 
+use crate::overflow::Overflow;
 use crate::span::Span;
-use crate::upstream_flags;
 
 /// Flags about the other engine.
 #[derive(Debug, Clone, clap::Args)]
@@ -49,7 +47,7 @@ impl OverflowArgs {
         &self,
         timeout: Duration,
         store: &Store,
-    ) -> anyhow::Result<Option<Arc<Engine>>> {
+    ) -> anyhow::Result<Option<Arc<Overflow>>> {
         let Some(address) = self.overflow.clone() else { return Ok(None) };
         let headers = self.overflow_header_file.as_deref().map(Headers::read).transpose();
         let headers = headers.context("--overflow-header-file")?.unwrap_or_default();
@@ -73,41 +71,8 @@ impl OverflowArgs {
         let engine = Engine::open(&config, store).context("--overflow")?;
         let (wait, jobs) = (self.overflow_wait.0, self.overflow_jobs);
         tracing::info!(%address, ?wait, jobs, "another engine takes what waits too long here");
-        Ok(Some(engine))
+        Ok(Some(Arc::new(Overflow::new(engine))))
     }
-}
-
-/// The engine as the worker sees it.
-pub(crate) struct Overflow(pub(crate) Arc<Engine>);
-
-impl Elsewhere for Overflow {
-    fn is_up(&self) -> bool {
-        self.0.is_up()
-    }
-
-    fn execute(&self, order: Order, news: News) -> Answered {
-        let order = upstream::Order {
-            instance: order.instance.as_str().to_owned(),
-            action: order.action,
-            blobs: order.blobs,
-            skip_cache_lookup: order.skip_cache_lookup,
-            priority: order.priority,
-            caller: order.caller,
-        };
-        let answered = self.0.execute(order, news);
-        Box::pin(async move {
-            answered.await.map_err(|error| match error {
-                EngineError::Unavailable(text) => ElsewhereError::Unavailable(text),
-                EngineError::Refused(text) => ElsewhereError::Refused(text),
-            })
-        })
-    }
-}
-
-/// The metrics of the calls about blobs.
-pub(crate) fn readings(engine: &Arc<Engine>) -> Vec<Reading> {
-    let engine = Arc::clone(engine);
-    upstream_flags::rows("overflow", move || engine.counts()).collect()
 }
 
 #[cfg(test)]

@@ -37,7 +37,6 @@ use crate::cli::ServeArgs;
 use crate::configuration::{Changes, Configuration};
 use crate::doors::Doors;
 use crate::observers::{Kept, Observers, serve_http, server_readings};
-use crate::overflow_flags::Overflow;
 use crate::service_manager::ServiceManager;
 use crate::tally::starter_is_gone;
 use crate::{bazelrc, doctor, doors, helper, logging, privileges, runtime_source, surroundings};
@@ -114,9 +113,9 @@ where
         history_bytes: arguments.history_bytes.0,
         traces: &arguments.traces,
     };
-    let engine = arguments.overflow.open(arguments.upstream.upstream_timeout.0, &store)?;
-    let observers = Observers::open(&kept, &store, upstream.as_ref(), engine.as_ref())?;
-    let elsewhere = engine.clone().map(|engine| Arc::new(Overflow(engine)) as Arc<dyn Elsewhere>);
+    let overflow = arguments.overflow.open(arguments.upstream.upstream_timeout.0, &store)?;
+    let observers = Observers::open(&kept, &store, upstream.as_ref(), overflow.as_ref())?;
+    let elsewhere = overflow.clone().map(|overflow| overflow as Arc<dyn Elsewhere>);
     let (worker, functions, images) =
         start_worker(arguments, &store, observers.listeners(), elsewhere)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -136,8 +135,8 @@ where
     runtime.shutdown_timeout(CLOSE_TIMEOUT);
     worker.join();
     observers.close();
-    if let Some(engine) = engine {
-        engine.close();
+    if let Some(overflow) = overflow {
+        overflow.close();
     }
     if let Some(upstream) = upstream {
         upstream.close();
