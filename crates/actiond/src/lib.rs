@@ -16,6 +16,7 @@
 //! - [`completions`]: scripts that complete words in a shell.
 //! - [`configuration`]: the settings of `serve` from files, environment and flags.
 //! - [`observers`]: the log, the event file and the page, which listen to events.
+//! - [`server_flags`]: the server that a verb asks.
 //! - [`span`]: spans of time on the command line.
 //! - [`store_verbs`]: what operators do with the store.
 //! - [`run`]: one command with a server of its own.
@@ -75,6 +76,8 @@ pub mod serve;
 pub mod serve_vm;
 #[cfg(target_os = "linux")]
 mod server;
+#[cfg(target_os = "linux")]
+pub mod server_flags;
 #[cfg(target_os = "linux")]
 mod service_manager;
 #[cfg(target_os = "linux")]

@@ -1,8 +1,9 @@
 //! A running server, as the verbs that ask it see it.
 
+use std::fmt;
 use std::path::Path;
 
-use access::{Endpoint, Listen};
+use access::Endpoint;
 use anyhow::Context as _;
 use tokio::runtime::Runtime;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -38,6 +39,11 @@ impl Token {
     }
 }
 
+/// Whether calls will have a token.
+pub(crate) fn has_token() -> bool {
+    std::env::var_os(TOKEN).is_some()
+}
+
 impl Interceptor for Token {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(token) = &self.0 {
@@ -48,14 +54,11 @@ impl Interceptor for Token {
 }
 
 impl Server {
-    /// The server at that endpoint, or the one that has the store at `root`.
+    /// The server that has the store at `root`.
     ///
     /// # Errors
-    /// When nothing listens there.
-    pub(crate) fn of(root: &Path, server: Option<&Listen>) -> anyhow::Result<Self> {
-        if let Some(listen) = server {
-            return Self::connect(&listen.endpoint);
-        }
+    /// When none has it.
+    pub(crate) fn of_root(root: &Path) -> anyhow::Result<Self> {
         let root = std::path::absolute(root).context("finding the root directory")?;
         let endpoint = Endpoint::Unix(root.join(OPERATORS_SOCKET));
         Self::connect(&endpoint).with_context(|| {
@@ -79,14 +82,24 @@ impl Server {
                 format!("unix:{path}")
             }
         };
+        let server = transport::Endpoint::from_shared(uri).context("naming the server")?;
+        Self::connect_to(&server, endpoint)
+    }
+
+    /// A server with this name for people.
+    ///
+    /// # Errors
+    /// When nothing listens there, or not with the certificate that it should have.
+    pub(crate) fn connect_to(
+        server: &transport::Endpoint,
+        name: &impl fmt::Display,
+    ) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("starting the client")?;
-        let channel = transport::Endpoint::from_shared(uri).context("naming the server")?;
-        let connected = runtime.block_on(channel.connect());
-        let channel =
-            connected.with_context(|| format!("connecting to the server at {endpoint}"))?;
+        let connected = runtime.block_on(server.connect());
+        let channel = connected.with_context(|| format!("connecting to the server at {name}"))?;
         let channel = InterceptedService::new(channel, Token::from_environment()?);
         Ok(Self { runtime, channel })
     }
@@ -106,8 +119,15 @@ impl Server {
 pub(crate) fn said(right: &'static str) -> impl Fn(Status) -> anyhow::Error {
     move |status| match status.code() {
         Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented => anyhow::anyhow!(
-            "the server refuses: {}. It takes this from the right `{right}`: set {TOKEN}, or use the \
-             socket in its root directory as the user that it runs as",
+            "the server refuses: {}. It takes this from the right `{right}`: set {TOKEN}, show a \
+             certificate with --tls-cert, or use the socket in its root directory as the user that it runs as",
+            status.message()
+        ),
+        // A status that the server did not send. Under TLS 1.3 a server refuses a client's certificate after the
+        // handshake, and what tells of it is that the connection ends.
+        _ if std::error::Error::source(&status).is_some() => anyhow::anyhow!(
+            "the connection to the server ended ({}); a server that knows its clients by certificates ends it where \
+             --tls-cert is missing or names a certificate that has expired or is of another CA",
             status.message()
         ),
         _ => anyhow::anyhow!("the server said: {}", status.message()),

@@ -24,6 +24,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     flags_that_do_not_fit_are_refused,
     beyond_the_loopback_a_client_has_to_be_known,
     a_token_shows_nowhere,
+    verbs_ask_over_tls,
 }
 
 /// The name in the server's certificate.
@@ -337,5 +338,88 @@ async fn a_token_shows_nowhere(kit: Kit) -> Outcome {
     for secret in ["Bearer", "hunter2", hash, line_of_key] {
         ensure!(!log.contains(secret), "the log has {secret}");
     }
+    Ok(())
+}
+
+/// Verbs that ask a server with TLS, client certificates and tokens, as people run them.
+async fn verbs_ask_over_tls(kit: Kit) -> Outcome {
+    kit.only_on_the_host("the server in a VM has no TLS")?;
+    let world = World::new()?;
+    // `printf %s secret | sha256sum`
+    let hash = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+    let principals = format!(
+        "[[certificate]]\nname = 'operator'\ncommon_name = 'operator'\nrights = ['all']\n\
+         [[certificate]]\nname = 'reader'\ncommon_name = 'reader'\nrights = ['read']\n\
+         [[token]]\nname = 'token'\nsha256 = '{hash}'\nrights = ['all']\n"
+    );
+    std::fs::write(world.path("principals.toml"), principals)?;
+    let daemon = world.mutual_daemon(&kit).flag(world.flag("token-file", "principals.toml"));
+    let daemon = daemon.start().await?;
+    let server = format!("--server=grpcs://{}", tls_address(&daemon).await?);
+    world.servers.write(&world.path("servers.pem"))?;
+    Authority::new("others")?.write(&world.path("others.pem"))?;
+    for name in ["operator", "reader", "stranger"] {
+        world.clients.sign(Request::client(name)?)?.write(world.directory.path(), name)?;
+    }
+    let expired = world.clients.sign(Request::client("operator")?.expired())?;
+    expired.write(world.directory.path(), "expired")?;
+
+    let ca = world.flag("tls-ca", "servers.pem");
+    let ask = |verb: &[&str], token: Option<&str>, flags: &[&str]| -> anyhow::Result<_> {
+        let mut command = std::process::Command::new(kit.binary());
+        command.args(verb).args(flags).env_remove("ACTIOND_TOKEN");
+        command.envs(token.map(|token| ("ACTIOND_TOKEN", token)));
+        Ok(command.output()?)
+    };
+    let shows = |name: &str| {
+        [
+            world.flag("tls-cert", &format!("{name}.pem")),
+            world.flag("tls-key", &format!("{name}.key")),
+        ]
+    };
+    let verbs: [&[&str]; 3] = [&["store", "du", "--json"], &["ps", "--json"], &["stats", "--json"]];
+    for verb in verbs {
+        let [cert, key] = shows("operator");
+        let output = ask(verb, None, &[&server, &ca, &cert, &key])?;
+        ensure!(output.status.success(), "{verb:?}: {output:?}");
+        // The certificate lets a client in, and the token has the rights.
+        let [cert, key] = shows("stranger");
+        let output = ask(verb, Some("secret"), &[&server, &ca, &cert, &key])?;
+        ensure!(output.status.success(), "{verb:?} with a token: {output:?}");
+    }
+    let fails = |token: Option<&str>, flags: &[&str], part: &str| -> Outcome {
+        for verb in verbs {
+            let output = ask(verb, token, flags)?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            ensure!(!output.status.success() && said.contains(part), "{verb:?} {flags:?}: {said}");
+            ensure!(!said.contains("secret") && !said.contains("hunter2"), "{said}");
+        }
+        Ok(())
+    };
+    let [cert, key] = shows("operator");
+    let others = world.flag("tls-ca", "others.pem");
+    fails(None, &[&server, &others, &cert, &key], "invalid peer certificate")?;
+    // The CAs of the system do not know the server's.
+    fails(None, &[&server, &cert, &key], "connecting to the server")?;
+    fails(None, &[&server, &ca], "ertificate")?;
+    let [expired, key] = shows("expired");
+    fails(None, &[&server, &ca, &expired, &key], "ertificate")?;
+    let [stranger, key] = shows("stranger");
+    fails(None, &[&server, &ca, &stranger, &key], "the server refuses")?;
+    fails(Some("hunter2"), &[&server, &ca, &stranger, &key], "the server refuses")?;
+    let [reader, key] = shows("reader");
+    let output = ask(&["store", "du"], None, &[&server, &ca, &reader, &key])?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(!output.status.success() && said.contains("the right `admin`"), "{said}");
+    // A client without TLS, and TLS at a port without it.
+    let plain = server.replace("grpcs://", "grpc://");
+    ensure!(
+        !ask(&["ps"], None, &[&plain])?.status.success(),
+        "a port with TLS took another client"
+    );
+    let address = daemon.address();
+    let output = ask(&["ps"], None, &[&format!("--server=grpcs://{address}"), &ca])?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(!output.status.success() && said.contains("connecting to the server"), "{said}");
     Ok(())
 }

@@ -54,7 +54,11 @@ pub fn connect(
     Ok(endpoint.connect_lazy())
 }
 
-fn endpoint(address: &Address, security: &Security) -> Result<Endpoint, UpstreamError> {
+/// The settings of a connection that the caller makes itself.
+///
+/// # Errors
+/// When the files of TLS can't be used.
+pub fn endpoint(address: &Address, security: &Security) -> Result<Endpoint, UpstreamError> {
     let endpoint = Endpoint::from_shared(address.uri())
         .map_err(|source| UpstreamError::Address { address: address.to_string(), source })?
         .tcp_nodelay(true);

@@ -16,7 +16,7 @@ pub enum UpstreamError {
         source: tonic::transport::Error,
     },
     /// The settings of TLS can't be used.
-    #[error("the certificates for the upstream can't be used")]
+    #[error("the certificates can't be used")]
     Tls(#[source] tonic::transport::Error),
     /// This program was built without TLS.
     #[error("this program was built without TLS: grpcs:// addresses need the feature `tls`")]

@@ -89,7 +89,7 @@ mod upload;
 
 pub use address::{Address, AddressError};
 pub use config::{Config, Entries, Security, Writes};
-pub use connect::connect;
+pub use connect::{connect, endpoint};
 pub use counters::Counts;
 pub use delivery::DeliveryError;
 pub use engine::{Engine, EngineConfig, EngineError, Order};

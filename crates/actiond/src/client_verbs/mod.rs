@@ -31,7 +31,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use model::ByteSize;
 
-use crate::server::Server;
+use crate::server_flags::ServerArgs;
 use crate::span::Span;
 use crate::store_verbs::BlobName;
 use crate::{logging, root_directory};
@@ -43,10 +43,9 @@ pub struct Asked {
     #[arg(long, value_name = "DIR", default_value_os_t = root_directory::default())]
     pub root: PathBuf,
 
-    /// A server at ADDRESS:PORT or unix:PATH, in place of the one on --root. The variable
-    /// ACTIOND_TOKEN may hold the token of a principal
-    #[arg(long, value_name = "PLACE")]
-    pub server: Option<access::Listen>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would show a doc comment as help")]
+    pub server: ServerArgs,
 
     /// Print JSON, one object per line
     #[arg(long)]
@@ -220,7 +219,7 @@ impl ClientCommand {
 pub fn run(command: &ClientCommand) -> anyhow::Result<ExitCode> {
     logging::start_for_command()?;
     let Asked { root, server, json } = command.asked();
-    let (server, json) = (Server::of(root, server.as_ref())?, *json);
+    let (server, json) = (server.connect_or(root)?, *json);
     match command {
         ClientCommand::Ps { .. } => live::ps(&server, json)?,
         ClientCommand::Top { period, .. } => {

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use access::{Endpoint, Listen};
+use access::Endpoint;
 use anyhow::{Context as _, bail};
 use model::Digest;
 use proto::actiond::internal::v1::cas_client::CasClient;
@@ -18,6 +18,7 @@ use store::{Deleted, OpenError, Store, StoreOptions};
 use tonic::{Code, Status, Streaming};
 
 use crate::server::{self, Authorized, OPERATORS_SOCKET, Server};
+use crate::server_flags::ServerArgs;
 
 /// The result of the removal of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,9 +41,9 @@ pub(crate) enum Access {
 
 impl Access {
     /// The store at `root`, here or at the server that has it; or that of another server.
-    pub(crate) fn open(root: &Path, server: Option<&Listen>) -> anyhow::Result<Self> {
-        if let Some(listen) = server {
-            return Ok(Self::There(Server::connect(&listen.endpoint)?));
+    pub(crate) fn open(root: &Path, flags: &ServerArgs) -> anyhow::Result<Self> {
+        if let Some(server) = flags.connect()? {
+            return Ok(Self::There(server));
         }
         let root = std::path::absolute(root).context("finding the root directory")?;
         if !root.join("version").is_file() {

@@ -24,6 +24,7 @@ use proto::actiond::internal::v1::{CollectGarbageRequest, ListBlobsRequest};
 
 use self::access::{Access, Removed};
 use crate::output::{Progress, print};
+use crate::server_flags::ServerArgs;
 use crate::span::Span;
 use crate::{logging, root_directory};
 
@@ -40,10 +41,9 @@ pub struct StoreArgs {
     )]
     pub root: PathBuf,
 
-    /// A server to ask, at ADDRESS:PORT or unix:PATH, in place of the one on --root. The variable
-    /// ACTIOND_TOKEN may hold the token of a principal with the right `admin`
-    #[arg(long, value_name = "PLACE", global = true)]
-    pub server: Option<::access::Listen>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would show a doc comment as help")]
+    pub server: ServerArgs,
 
     /// Print JSON: one object, or for `ls` one object per line
     #[arg(long, global = true)]
@@ -134,7 +134,7 @@ impl FromStr for BlobName {
 /// When there is no store, its server can't be asked, or the disk fails.
 pub fn run(arguments: &StoreArgs) -> anyhow::Result<ExitCode> {
     logging::start_for_command()?;
-    let mut access = Access::open(&arguments.root, arguments.server.as_ref())?;
+    let mut access = Access::open(&arguments.root, &arguments.server)?;
     let code = verb(&mut access, &arguments.command, arguments.json)?;
     access.close()?;
     Ok(code)
