@@ -188,6 +188,11 @@ impl Arguments {
         (!self.skips(WEB)).then(web::Browser::provide).transpose()
     }
 
+    /// The clients that were left out by name.
+    pub(crate) fn skipped(&self) -> &[String] {
+        &self.skipped
+    }
+
     /// Whether it was left out by name.
     fn skips(&self, name: &str) -> bool {
         self.skipped.iter().any(|skipped| skipped == name)

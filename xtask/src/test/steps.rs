@@ -22,19 +22,22 @@ use crate::{process, workspace};
 pub(super) struct Steps {
     begun: Instant,
     done: Vec<Step>,
+    /// Clients that are left out, for the parts.
+    skipped: Vec<String>,
 }
 
 /// A step that was taken, failed or not.
 struct Step {
     name: &'static str,
     time: Duration,
-    /// Whether it ran beside the step before it in the table.
+    /// Whether it ran beside the steps before it in the table.
     is_beside: bool,
 }
 
 impl Steps {
-    pub(super) fn begin() -> Self {
-        Self { begun: Instant::now(), done: Vec::new() }
+    /// No step yet. Parts leave these clients out.
+    pub(super) fn begin(skipped: &[String]) -> Self {
+        Self { begun: Instant::now(), done: Vec::new(), skipped: skipped.to_vec() }
     }
 
     /// Takes one step.
@@ -43,7 +46,10 @@ impl Steps {
         name: &'static str,
         act: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        self.take_beside(&[], name, act)
+        let begun = Instant::now();
+        let result = act();
+        self.done.push(Step { name, time: begun.elapsed(), is_beside: false });
+        result
     }
 
     /// Takes one step while these parts run, and waits for all of it. A part that fails ends no other.
@@ -53,13 +59,24 @@ impl Steps {
         name: &'static str,
         act: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        let commands = parts.iter().map(|part| Ok((part.name(), part.command()?, part.log()?)));
+        self.take_all_beside(parts, |steps| steps.take(name, act))
+    }
+
+    /// Takes several steps while these parts run, and waits for all of it. A part that fails ends no other.
+    pub(super) fn take_all_beside<T>(
+        &mut self,
+        parts: &[Part],
+        take: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let skipped = &self.skipped;
+        let command = |part: Part| Ok((part.name(), part.command(skipped)?, part.log()?));
+        let commands = parts.iter().copied().map(command);
         let commands = commands.collect::<Result<Vec<_>>>()?;
         thread::scope(|scope| {
             let running: Vec<Beside<'_>> = commands
                 .into_iter()
                 .map(|(name, mut command, log)| {
-                    println!("test: beside this step: {name} ({})", log.display());
+                    println!("test: beside what follows: {name} ({})", log.display());
                     let runner = scope.spawn(move || {
                         let begun = Instant::now();
                         let status = command.status();
@@ -68,9 +85,7 @@ impl Steps {
                     Beside { name, log, runner }
                 })
                 .collect();
-            let begun = Instant::now();
-            let result = act();
-            self.done.push(Step { name, time: begun.elapsed(), is_beside: false });
+            let result = take(self);
             let parts: Vec<Result<()>> = running.into_iter().map(|it| self.finish(it)).collect();
             let value = result?;
             parts.into_iter().collect::<Result<()>>()?;
@@ -113,12 +128,13 @@ fn worth_telling(log: &str) -> impl Iterator<Item = &str> {
 }
 
 impl Part {
-    /// A process that makes it, with its output in its log.
-    fn command(self) -> Result<Command> {
+    /// A process that makes it without these clients, with its output in its log.
+    fn command(self, skipped: &[String]) -> Result<Command> {
         let log = fs::File::create(self.log()?)?;
         let mut command = Command::new(process::this_program()?);
         let value = self.to_possible_value().expect("no part is left out");
         command.args(["test-part", value.get_name()]);
+        command.args(skipped.iter().flat_map(|client| ["--skip", client]));
         command.stdin(std::process::Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(command)
     }
@@ -157,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_step_that_fails_is_in_the_table_too() {
-        let mut steps = Steps::begin();
+        let mut steps = Steps::begin(&[]);
         steps.done.push(step("building", 61, false));
         steps.done.push(step("kernel", 59, true));
         assert!(steps.take("attacks", || -> Result<()> { anyhow::bail!("breach") }).is_err());
@@ -177,6 +193,13 @@ mod tests {
     fn what_was_skipped_is_told() {
         let log = "built\ndarwin: SKIPPED: no sources\ndone\n";
         assert_eq!(worth_telling(log).collect::<Vec<_>>(), ["darwin: SKIPPED: no sources"]);
+    }
+
+    #[test]
+    fn parts_leave_out_what_was_left_out() {
+        let command = Part::Vms.command(&["vm".into(), "bazel".into()]).unwrap();
+        let words: Vec<_> = command.get_args().map(|it| it.to_str().unwrap()).collect();
+        assert_eq!(words, ["test-part", "vms", "--skip", "vm", "--skip", "bazel"]);
     }
 
     #[test]
