@@ -31,18 +31,18 @@ pub(crate) struct Area {
 /// All areas, in the order of the specification.
 pub(crate) const AREAS: &[Area] = &[
     Area { name: "capabilities", checks: &[capabilities::CHECKS] },
-    Area { name: "cas", checks: &[cas::CHECKS] },
-    Area { name: "byte_stream", checks: &[byte_stream::CHECKS] },
+    Area { name: "cas", checks: cas::CHECKS },
+    Area { name: "byte_stream", checks: byte_stream::CHECKS },
     Area { name: "digest_functions", checks: &[digest_functions::CHECKS] },
     Area { name: "compression", checks: &[compression::CHECKS, deflate_brotli::CHECKS] },
     Area { name: "get_tree", checks: &[get_tree::CHECKS] },
     Area { name: "splitting", checks: &[splitting::CHECKS] },
-    Area { name: "action_cache", checks: &[action_cache::CHECKS] },
+    Area { name: "action_cache", checks: action_cache::CHECKS },
     Area { name: "execution", checks: execution::CHECKS },
     Area { name: "timeouts", checks: &[timeouts::CHECKS] },
     Area { name: "policies", checks: &[policies::CHECKS] },
     Area { name: "inputs", checks: &[inputs::CHECKS] },
-    Area { name: "outputs", checks: &[outputs::CHECKS] },
+    Area { name: "outputs", checks: outputs::CHECKS },
     Area { name: "operations", checks: &[operations::CHECKS] },
     Area { name: "asset", checks: &[asset::CHECKS] },
 ];
