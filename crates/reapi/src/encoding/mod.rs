@@ -6,8 +6,8 @@
 //! the wire without a copy go on to do so for everybody else.
 //!
 //! ```text
-//!  client ── gzip ──► UnpackedBody ── plain ──► service ── plain ──► PackedBody ── gzip ──► client
-//!                     (request)                                      (response)
+//!  client ── gzip ──► Unpack ── plain ──► service ── plain ──► Pack ── gzip ──► client
+//!                    (request)                             (response)
 //! ```
 //!
 //! An answer is compressed only where the request was. gRPC's C++, Java and Python libraries offer
@@ -18,12 +18,14 @@
 //! that came plain: a few bytes can stand for gigabytes.
 //!
 //! - [`service`]: the bodies of a call, by its headers.
-//! - [`request`], [`response`]: such a body.
+//! - [`request`], [`response`]: the messages of a call, one after the other.
+//! - [`rewritten`]: a body whose messages become others.
 //! - [`algorithm`]: gzip and zstd.
 
 mod algorithm;
 mod request;
 mod response;
+mod rewritten;
 mod service;
 
 pub(crate) use response::Incompressible;

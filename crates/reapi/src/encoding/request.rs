@@ -1,60 +1,35 @@
-//! A request's body, whose compressed messages come out plain.
+//! The compressed messages of a request come out plain.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http_body::{Frame, SizeHint};
 use tonic::Status;
-use tonic::body::Body;
 
 use super::algorithm::Encoding;
+use super::rewritten::Rewrite;
 use super::run;
 use crate::frame::{FrameError, Frames, MAX_MESSAGE_BYTES, PREFIX_BYTES, Part, Prefix};
 use crate::memory::{ConnectionQuota, Reservation};
 
 /// See the module.
-pub(super) struct UnpackedBody {
-    body: Body,
+pub(super) struct Unpack {
     encoding: Encoding,
     quota: Arc<ConnectionQuota>,
     /// The memory that the call has reserved: for what handlers gather of the plain message.
     call: Arc<Reservation>,
-    /// The last of what was received.
-    received: Bytes,
     frames: Frames,
     /// The compressed message that is coming, as far as it is here; `None` while a plain one is coming. The
     /// body below has reserved for it.
     packed: Option<BytesMut>,
 }
 
-impl UnpackedBody {
+impl Unpack {
     pub(super) fn new(
-        body: Body,
         encoding: Encoding,
         quota: Arc<ConnectionQuota>,
         call: Arc<Reservation>,
     ) -> Self {
-        let frames = Frames::default();
-        Self { body, encoding, quota, call, received: Bytes::new(), frames, packed: None }
-    }
-
-    /// The next plain bytes; `None` until more was received.
-    fn next(&mut self) -> Result<Option<Bytes>, Status> {
-        while let Some(part) = self.frames.next(&mut self.received) {
-            let plain = match part {
-                Part::Prefix(prefix) => self.begin(prefix)?,
-                Part::Content(bytes) => {
-                    let content = self.received.split_to(bytes);
-                    self.go_on(content)?
-                }
-            };
-            if plain.is_some() {
-                return Ok(plain);
-            }
-        }
-        Ok(None)
+        Self { encoding, quota, call, frames: Frames::default(), packed: None }
     }
 
     fn begin(&mut self, prefix: Prefix) -> Result<Option<Bytes>, Status> {
@@ -86,61 +61,31 @@ impl UnpackedBody {
     }
 }
 
-impl http_body::Body for UnpackedBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        loop {
-            if let Some(plain) = self.next().transpose() {
-                return Poll::Ready(Some(plain.map(Frame::data)));
-            }
-            let frame = ready!(Pin::new(&mut self.body).poll_frame(context)).transpose()?;
-            match frame.map(Frame::into_data) {
-                // All of what came before it is read.
-                Some(Ok(data)) => self.received = data,
-                Some(Err(trailers)) => return Poll::Ready(Some(Ok(trailers))),
-                None if self.frames.is_between_messages() => return Poll::Ready(None),
-                None => return Poll::Ready(Some(Err(FrameError::CutShort.into()))),
+impl Rewrite for Unpack {
+    fn next(&mut self, received: &mut Bytes) -> Result<Option<Bytes>, Status> {
+        while let Some(part) = self.frames.next(received) {
+            let plain = match part {
+                Part::Prefix(prefix) => self.begin(prefix)?,
+                Part::Content(bytes) => self.go_on(received.split_to(bytes))?,
+            };
+            if plain.is_some() {
+                return Ok(plain);
             }
         }
+        Ok(None)
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.received.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        // Not that of the body: the messages are larger.
-        SizeHint::default()
+    fn end(&self) -> Result<(), Status> {
+        if self.frames.is_between_messages() { Ok(()) } else { Err(FrameError::CutShort.into()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encoding::rewritten::tests::rewritten;
     use crate::memory::Budget;
-    use http_body::Body as _;
-    use std::collections::VecDeque;
-    use std::convert::Infallible;
     use tonic::Code;
-
-    struct Pieces(VecDeque<Bytes>);
-
-    impl http_body::Body for Pieces {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            _context: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            Poll::Ready(self.0.pop_front().map(|data| Ok(Frame::data(data))))
-        }
-    }
 
     fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
         [&[flag], (message.len() as u32).to_be_bytes().as_slice(), message].concat()
@@ -153,18 +98,8 @@ mod tests {
         piece_bytes: usize,
     ) -> Result<Vec<u8>, Code> {
         let quota = Budget::new(64 << 20).quota();
-        let pieces = stream.chunks(piece_bytes).map(Bytes::copy_from_slice).collect();
-        let call = Arc::new(quota.reservation());
-        let mut body = UnpackedBody::new(Body::new(Pieces(pieces)), encoding, quota, call);
-        let mut plain = Vec::new();
-        loop {
-            let next = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context));
-            match next.await {
-                Some(Ok(frame)) => plain.extend_from_slice(&frame.into_data().unwrap()),
-                Some(Err(status)) => return Err(status.code()),
-                None => return Ok(plain),
-            }
-        }
+        let unpack = Unpack::new(encoding, Arc::clone(&quota), Arc::new(quota.reservation()));
+        rewritten(unpack, stream, piece_bytes).await.map_err(|status| status.code())
     }
 
     #[tokio::test(flavor = "multi_thread")]

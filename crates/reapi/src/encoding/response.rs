@@ -1,15 +1,12 @@
-//! A response's body, whose larger messages go out compressed.
+//! The larger messages of a response go out compressed.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http_body::{Frame, SizeHint};
 use tonic::Status;
-use tonic::body::Body;
 
 use super::algorithm::Encoding;
+use super::rewritten::Rewrite;
 use super::run;
 use crate::frame::{Frames, PREFIX_BYTES, Part, Prefix};
 use crate::memory::{ConnectionQuota, Reservation, lent};
@@ -22,45 +19,18 @@ const MIN_PACKED_BYTES: usize = 1 << 10;
 pub(crate) struct Incompressible;
 
 /// See the module.
-pub(super) struct PackedBody {
-    body: Body,
+pub(super) struct Pack {
     encoding: Encoding,
     quota: Arc<ConnectionQuota>,
-    /// The last of what the service gave.
-    given: Bytes,
     frames: Frames,
     /// The message that is being gathered, with the memory for it and for what it becomes; `None` while one
     /// goes out as it is.
     message: Option<(BytesMut, Reservation)>,
 }
 
-impl PackedBody {
-    pub(super) fn new(body: Body, encoding: Encoding, quota: Arc<ConnectionQuota>) -> Self {
-        let frames = Frames::default();
-        Self { body, encoding, quota, given: Bytes::new(), frames, message: None }
-    }
-
-    /// The next bytes that go out; `None` until the service gives more.
-    fn next(&mut self) -> Option<Bytes> {
-        while let Some(part) = self.frames.next(&mut self.given) {
-            match part {
-                Part::Prefix(prefix) => match self.room(prefix) {
-                    Some(room) => self.message = Some(room),
-                    None => return Some(framed(prefix, &[])),
-                },
-                Part::Content(bytes) => {
-                    let content = self.given.split_to(bytes);
-                    let Some((message, _)) = &mut self.message else { return Some(content) };
-                    message.extend_from_slice(&content);
-                }
-            }
-            if self.frames.remaining_bytes() == 0
-                && let Some((message, reservation)) = self.message.take()
-            {
-                return Some(lent(self.pack(&message), reservation));
-            }
-        }
-        None
+impl Pack {
+    pub(super) fn new(encoding: Encoding, quota: Arc<ConnectionQuota>) -> Self {
+        Self { encoding, quota, frames: Frames::default(), message: None }
     }
 
     /// The room for a message that is worth packing. Where there is no memory for it, the message goes out
@@ -81,6 +51,35 @@ impl PackedBody {
     }
 }
 
+impl Rewrite for Pack {
+    fn next(&mut self, given: &mut Bytes) -> Result<Option<Bytes>, Status> {
+        while let Some(part) = self.frames.next(given) {
+            match part {
+                Part::Prefix(prefix) => match self.room(prefix) {
+                    Some(room) => self.message = Some(room),
+                    None => return Ok(Some(framed(prefix, &[]))),
+                },
+                Part::Content(bytes) => {
+                    let content = given.split_to(bytes);
+                    let Some((message, _)) = &mut self.message else { return Ok(Some(content)) };
+                    message.extend_from_slice(&content);
+                }
+            }
+            if self.frames.remaining_bytes() == 0
+                && let Some((message, reservation)) = self.message.take()
+            {
+                return Ok(Some(lent(self.pack(&message), reservation)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The service's own bodies end where they want.
+    fn end(&self) -> Result<(), Status> {
+        Ok(())
+    }
+}
+
 fn framed(prefix: Prefix, content: &[u8]) -> Bytes {
     let mut framed = BytesMut::with_capacity(PREFIX_BYTES + content.len());
     prefix.put(&mut framed);
@@ -88,59 +87,11 @@ fn framed(prefix: Prefix, content: &[u8]) -> Bytes {
     framed.freeze()
 }
 
-impl http_body::Body for PackedBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        loop {
-            if let Some(bytes) = self.next() {
-                return Poll::Ready(Some(Ok(Frame::data(bytes))));
-            }
-            let frame = ready!(Pin::new(&mut self.body).poll_frame(context)).transpose()?;
-            match frame.map(Frame::into_data) {
-                // All of what came before it went out.
-                Some(Ok(data)) => self.given = data,
-                Some(Err(trailers)) => return Poll::Ready(Some(Ok(trailers))),
-                None => return Poll::Ready(None),
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.given.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        // Not that of the body: the messages are smaller.
-        SizeHint::default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encoding::rewritten::tests::rewritten;
     use crate::memory::{Budget, GUARANTEED_BYTES};
-    use http_body::Body as _;
-    use std::collections::VecDeque;
-    use std::convert::Infallible;
-
-    struct Pieces(VecDeque<Bytes>);
-
-    impl http_body::Body for Pieces {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            _context: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            Poll::Ready(self.0.pop_front().map(|data| Ok(Frame::data(data))))
-        }
-    }
 
     /// The flag and the content, once unpacked, of each message that goes out when these are answered in
     /// pieces of that size.
@@ -152,16 +103,9 @@ mod tests {
     ) -> Vec<(bool, Vec<u8>)> {
         let stream: Vec<u8> =
             messages.iter().flat_map(|it| framed(Prefix::of(it.len()), it)).collect();
-        let pieces = stream.chunks(piece_bytes).map(Bytes::copy_from_slice).collect();
-        let body = Body::new(Pieces(pieces));
-        let mut body = PackedBody::new(body, encoding, Arc::clone(quota));
-        let mut out = BytesMut::new();
-        while let Some(frame) =
-            std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
-        {
-            out.extend_from_slice(&frame.unwrap().into_data().unwrap());
-        }
-        let (mut out, mut frames, mut sent) = (out.freeze(), Frames::default(), Vec::new());
+        let pack = Pack::new(encoding, Arc::clone(quota));
+        let mut out = Bytes::from(rewritten(pack, &stream, piece_bytes).await.unwrap());
+        let (mut frames, mut sent) = (Frames::default(), Vec::new());
         while let Some(part) = frames.next(&mut out) {
             match part {
                 Part::Prefix(prefix) => sent.push((prefix.is_compressed, Vec::new())),

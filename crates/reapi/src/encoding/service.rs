@@ -11,8 +11,9 @@ use tonic::codegen::{BoxFuture, Service, http};
 use tonic::metadata::MetadataValue;
 
 use super::algorithm::Encoding;
-use super::request::UnpackedBody;
-use super::response::{Incompressible, PackedBody};
+use super::request::Unpack;
+use super::response::{Incompressible, Pack};
+use super::rewritten::RewrittenBody;
 use crate::memory::{ConnectionQuota, Reservation};
 
 /// The header with the encoding of the messages that follow.
@@ -96,7 +97,8 @@ where
         let is_accepted = accepts(request.headers(), encoding);
         request.headers_mut().remove(ENCODING);
         let of_answer = Arc::clone(&quota);
-        let request = request.map(|body| Body::new(UnpackedBody::new(body, encoding, quota, call)));
+        let unpack = Unpack::new(encoding, quota, call);
+        let request = request.map(|body| Body::new(RewrittenBody::new(body, unpack)));
         let answer = self.0.call(request);
         Either::Right(Box::pin(async move {
             let mut response = answer.await?;
@@ -107,7 +109,8 @@ where
             let headers = response.headers_mut();
             headers.insert(ENCODING, HeaderValue::from_static(encoding.name()));
             headers.insert(ACCEPTED_ENCODING, Encoding::ACCEPTED);
-            Ok(response.map(|body| Body::new(PackedBody::new(body, encoding, of_answer))))
+            let pack = Pack::new(encoding, of_answer);
+            Ok(response.map(|body| Body::new(RewrittenBody::new(body, pack))))
         }))
     }
 }

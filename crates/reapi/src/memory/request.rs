@@ -113,7 +113,8 @@ mod tests {
     use std::convert::Infallible;
 
     use crate::memory::budget::{Budget, ConnectionQuota};
-    use http_body::Body as _;
+    use futures_util::stream::{self, StreamExt as _};
+    use http_body_util::{BodyExt as _, StreamBody};
 
     const MIB: usize = 1 << 20;
 
@@ -121,28 +122,15 @@ mod tests {
         [&[0], (length as u32).to_be_bytes().as_slice()].concat()
     }
 
-    /// One frame, and then silence.
-    struct OneFrame(Option<Bytes>);
-
-    impl http_body::Body for OneFrame {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            _context: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            self.0.take().map_or(Poll::Pending, |data| Poll::Ready(Some(Ok(Frame::data(data)))))
-        }
-    }
-
     async fn next(body: &mut RequestBody) -> Option<Result<Frame<Bytes>, Status>> {
-        std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await
+        body.frame().await
     }
 
+    /// One frame, and then silence.
     fn body(data: Vec<u8>, quota: &Arc<ConnectionQuota>) -> RequestBody {
-        let reservation = Arc::new(quota.reservation());
-        RequestBody::new(Body::new(OneFrame(Some(data.into()))), reservation)
+        let frame = stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from(data)))]);
+        let frames = StreamBody::new(frame.chain(stream::pending()));
+        RequestBody::new(Body::new(frames), Arc::new(quota.reservation()))
     }
 
     #[tokio::test]

@@ -101,29 +101,14 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use crate::memory::budget::{Budget, ConnectionQuota, GUARANTEED_BYTES};
-    use http_body::Body as _;
-
-    struct Once(Option<Bytes>);
-
-    impl http_body::Body for Once {
-        type Data = Bytes;
-        type Error = Status;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            _context: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-            Poll::Ready(self.0.take().map(|data| Ok(Frame::data(data))))
-        }
-    }
+    use http_body_util::{BodyExt as _, Full};
 
     async fn next(body: &mut ResponseBody) -> Option<Frame<Bytes>> {
-        let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context));
-        frame.await.transpose().unwrap()
+        body.frame().await.transpose().unwrap()
     }
 
     fn answer(size: usize, quota: &Arc<ConnectionQuota>) -> ResponseBody {
-        let body = Body::new(Once(Some(vec![7; size].into())));
+        let body = Body::new(Full::<Bytes>::from(vec![7; size]));
         ResponseBody::new(body, Arc::new(quota.reservation()))
     }
 
