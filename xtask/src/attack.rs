@@ -12,18 +12,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use launch::{ORDINARY_USER, StartAs};
 
 use crate::{
-    arch::Arch,
-    binaries,
-    daemon::Daemon,
-    kernel::Flavour,
-    process,
-    reproducible::Checkout,
-    setup,
-    start_as::{ORDINARY_USER, StartAs},
-    state_volume,
-    vm::Artifacts,
+    arch::Arch, binaries, daemon::Daemon, kernel::Flavour, process, reproducible::Checkout, setup,
+    state_volume, vm::Artifacts,
 };
 
 /// Every way to present inputs (`--input-root-strategy`).
@@ -163,8 +156,8 @@ pub(crate) fn build() -> Result<Programs> {
 /// The daemon's message when a strategy does not work on this machine.
 const NO_STRATEGY: &str = "no input root strategy works here";
 
-/// Attacks one daemon after the other, as root, on disks within a state volume. What takes long is
-/// done once: it does not depend on how inputs are presented.
+/// Attacks one daemon after the other, as root, on disks within a state volume. Slow attacks are
+/// made once: they do not depend on how inputs are presented.
 pub(crate) fn run_inside(inside: &InsideArguments) -> Result<()> {
     let state = std::env::var_os(state_volume::STATE_VARIABLE);
     let state = PathBuf::from(state.context("attacks run on a state volume")?);

@@ -11,12 +11,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use launch::ReservedAddress;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     daemon_log::{self, Event, FINISHED},
     leftovers,
-    reserved_address::ReservedAddress,
     vm::Artifacts,
 };
 

@@ -38,15 +38,16 @@ const FLOORS: [&str; 25] = [
 ];
 
 /// Beside the house. Tests may import them, products may not.
-const BESIDE: [Beside; 8] = [
-    Beside { name: "testkit", imports: &["model", "sys", "store", "reapi"] },
+const BESIDE: [Beside; 9] = [
+    Beside { name: "launch", imports: &[] },
+    Beside { name: "testkit", imports: &["launch", "model", "sys", "store", "reapi"] },
     Beside { name: "attack", imports: &["testkit"] },
     Beside { name: "bench", imports: &["model"] },
     Beside { name: "conformance", imports: &["proto", "testkit"] },
     Beside { name: "action-tool", imports: &[] },
     Beside { name: "packaging", imports: &["embedded", "runtimes"] },
     Beside { name: "proto-codegen", imports: &[] },
-    Beside { name: "xtask", imports: &[] },
+    Beside { name: "xtask", imports: &["launch"] },
 ];
 
 struct Beside {

@@ -1,6 +1,6 @@
 //! `cargo xtask VERB`: the one entry for everything that is longer than a line.
 //!
-//! A verb is a module with a `run` function. People and CI use the same ones. What the verbs share:
+//! A verb is a module with a `run` function. People and CI use the same ones. The parts that verbs share:
 //! [`xtask`] knows where things are, runs programs and becomes root for those that need it,
 //! [`state_volume`] makes the file system that tests keep their state on, [`daemon`] is the
 //! daemon under test.
@@ -36,9 +36,7 @@ mod one_build;
 mod profile;
 mod proto;
 mod reproducible;
-mod reserved_address;
 mod runtimes;
-mod start_as;
 mod state_volume;
 mod test;
 mod timings;

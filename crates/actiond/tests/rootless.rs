@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::Context as _;
 use rustix::process::Signal;
-use testkit::{Daemon, DaemonBuilder, Kit, Outcome, StartAs, eventually, skip};
+use testkit::{Daemon, DaemonBuilder, Kit, ORDINARY_USER, Outcome, StartAs, eventually, skip};
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     an_ordinary_user_runs_actions,
@@ -460,7 +460,11 @@ async fn a_port_for_its_owner_knows_no_other_user(kit: Kit) -> Outcome {
 /// A daemon with subordinate ids, or the reason to skip a case of them.
 fn with_subordinate_ids(kit: &Kit, home: &Home) -> anyhow::Result<DaemonBuilder> {
     ensure_mappers()?;
-    Ok(kit.daemon().through(StartAs::SubordinateIds.words()).root(home.root()).host_rootfs())
+    Ok(kit
+        .daemon()
+        .through(StartAs::SubordinateIds.words(ORDINARY_USER))
+        .root(home.root())
+        .host_rootfs())
 }
 
 fn ensure_mappers() -> Outcome {
@@ -537,7 +541,7 @@ async fn the_doctor_tells_of_subordinate_ids(kit: Kit) -> Outcome {
     on_the_host(&kit)?;
     ensure_mappers()?;
     let home = Home::new(&kit)?;
-    let said = doctor_of(&kit, &home, &StartAs::SubordinateIds.words())?;
+    let said = doctor_of(&kit, &home, &StartAs::SubordinateIds.words(ORDINARY_USER))?;
     for part in
         ["in a user namespace", "yes  a user of their own for actions", "serve can run here"]
     {

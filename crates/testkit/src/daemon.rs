@@ -11,12 +11,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use launch::{ORDINARY_USER, StartAs};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::Client;
 use crate::gate::Gate;
 use crate::outcome::Skipped;
-use crate::start::{ORDINARY_USER, StartAs};
 use crate::vm::{self, Programs, Vm};
 use crate::wait::PATIENCE;
 
@@ -180,7 +180,7 @@ impl DaemonBuilder {
         };
         self.root = Some(Arc::clone(&root));
         let mut words = self.through.clone();
-        words.extend(self.start_as.into_iter().flat_map(StartAs::words));
+        words.extend(self.start_as.into_iter().flat_map(|way| way.words(ORDINARY_USER)));
         words.push(self.binary.clone().into());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);

@@ -13,11 +13,11 @@ use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
+use launch::{ORDINARY_USER, StartAs};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::daemon::DaemonBuilder;
 use crate::outcome::{Outcome, Skipped};
-use crate::start::StartAs;
 use crate::vm::Vm;
 
 /// The longest time that a case may take: four waits for states that never come, in an emulated guest too.
@@ -71,7 +71,7 @@ impl Kit {
 
     /// The program and the first arguments that start the daemon's binary as this kit does it.
     pub fn words(&self) -> Vec<OsString> {
-        let mut words = self.start_as.map(StartAs::words).unwrap_or_default();
+        let mut words = self.start_as.map(|way| way.words(ORDINARY_USER)).unwrap_or_default();
         words.push(self.binary.clone().into());
         words
     }

@@ -23,7 +23,6 @@
 //! - [`harness`]: cases that can say why they can't run here.
 //! - [`daemon`]: the daemon as a child process.
 //! - [`vm`]: the same cases against a VM.
-//! - [`start`]: the same cases against a daemon that an ordinary user starts.
 //! - [`client`]: connections, blobs, actions.
 //! - [`compressor`]: blobs in compressed form.
 //! - [`tree`]: input trees as messages.
@@ -31,7 +30,7 @@
 //! - [`run`]: what came of an action.
 //! - [`pki`]: certificates of one test.
 //! - [`tls`]: clients that speak TLS.
-//! - [`reserved_address`]: a port that a server keeps while it is down.
+//! - [`launch`]: an address that a server keeps while it is down, and daemons that an ordinary user starts.
 //! - [`gate`]: actions that run until the test ends them.
 //! - [`wait`]: waits for a state.
 
@@ -44,9 +43,7 @@ pub mod gate;
 pub mod harness;
 mod outcome;
 pub mod pki;
-pub mod reserved_address;
 pub mod run;
-pub mod start;
 pub mod tls;
 pub mod tree;
 pub mod vm;
@@ -58,11 +55,10 @@ pub use compressor::Compressor;
 pub use daemon::{Daemon, DaemonBuilder};
 pub use gate::Gate;
 pub use harness::Kit;
+pub use launch::{ORDINARY_USER, ReservedAddress, StartAs};
 pub use model::proto::{asset, google};
 pub use model::{Digest, DigestFunction, DigestFunctions, proto};
 pub use outcome::{Outcome, skip};
-pub use reserved_address::ReservedAddress;
 pub use run::Run;
-pub use start::{ORDINARY_USER, StartAs};
 pub use tree::Tree;
 pub use wait::{eventually, eventually_async};

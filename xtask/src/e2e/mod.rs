@@ -40,15 +40,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use launch::{ORDINARY_USER, StartAs};
 
 use crate::{
     arch::Arch,
     binaries::Binaries,
     daemon::Daemon,
     dist::{self, Release},
-    process, setup,
-    start_as::{ORDINARY_USER, StartAs},
-    state_volume,
+    process, setup, state_volume,
     vm::{self, Artifacts},
 };
 

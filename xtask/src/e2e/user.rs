@@ -12,15 +12,10 @@ use std::{
 };
 
 use anyhow::Result;
+use launch::StartAs;
 
 use super::{Materials, Place, bazel, client_command, provide_root};
-use crate::{
-    attack,
-    binaries::Binaries,
-    cargo_test, process, setup,
-    start_as::{self, StartAs},
-    state_volume,
-};
+use crate::{attack, binaries::Binaries, cargo_test, process, setup, state_volume};
 
 /// Test binaries of `crates/actiond/tests`, and how the daemon is started for them. With one id inputs have other
 /// modes, so only with subordinate ids everything is as with root.
@@ -72,7 +67,7 @@ fn run_suites(way: StartAs, suites: &[&str]) -> Result<()> {
         arguments.extend(["--test".into(), OsString::from(suite)]);
     }
     cargo_test::run(&arguments, |cargo| {
-        cargo.env(start_as::VARIABLE, way.name());
+        cargo.env(launch::start_as::VARIABLE, way.name());
     })
 }
 

@@ -1,7 +1,7 @@
 //! BuildGrid with its database, as a process in a root of its own.
 //!
 //! It comes from PyPI in the versions of `e2e/buildgrid/requirements.txt`, each file by its hash; PostgreSQL and Python
-//! are Debian's. Which index serves the packages is decided by pip's own configuration.
+//! are Debian's. pip's own configuration decides which index serves the packages.
 
 use std::{
     fs,
@@ -11,11 +11,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use launch::ReservedAddress;
 
 use crate::{
     e2e::debian_root::{CLIENT_FOLDER, Recipe},
     process,
-    reserved_address::ReservedAddress,
     setup::{self, Need},
     workspace,
 };

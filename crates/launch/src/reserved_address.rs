@@ -1,9 +1,9 @@
-//! An address for a server, which nobody else is given while it is reserved.
+//! An address for a server, which the kernel gives to no other program while it is reserved.
 //!
 //! A daemon under test is killed and started again, and must then be where its clients look for it. It can
 //! keep no port while it does not run, and a port that was free a moment ago may be taken by any other
-//! program. The reservation is a socket that is bound to the address and does not listen. Where somebody
-//! asks for any port, to listen or to connect, the kernel leaves out those that are bound. A server that
+//! program. The reservation is a socket that is bound to the address and does not listen. Where a
+//! program asks for any port, to listen or to connect, the kernel leaves out those that are bound. A server that
 //! asks for this very port may listen on it, for both sockets allow the address to be reused, as those of
 //! tokio do (`SO_REUSEADDR` in socket(7)).
 
@@ -19,14 +19,18 @@ use rustix::net::{
 };
 
 /// An address of the loopback device.
-pub(crate) struct ReservedAddress {
+#[derive(Debug)]
+pub struct ReservedAddress {
     address: SocketAddr,
     _socket: OwnedFd,
 }
 
 impl ReservedAddress {
     /// Reserves a port that is free.
-    pub(crate) fn new() -> Result<Self> {
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn new() -> Result<Self> {
         let (family, kind) = (AddressFamily::INET, SocketType::STREAM);
         let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
         set_socket_reuseaddr(&socket, true)?;
@@ -35,7 +39,8 @@ impl ReservedAddress {
         Ok(Self { address, _socket: socket })
     }
 
-    pub(crate) fn get(&self) -> SocketAddr {
+    /// The address, at which one server after the other can listen.
+    pub fn get(&self) -> SocketAddr {
         self.address
     }
 }
@@ -60,13 +65,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_connects_without_a_server() {
+    fn connections_are_refused_without_a_server() {
         let reserved = ReservedAddress::new().unwrap();
         TcpStream::connect(reserved.get()).unwrap_err();
     }
 
     #[test]
-    fn nobody_else_is_given_the_port() {
+    fn the_port_is_given_to_no_other_program() {
         let reserved = ReservedAddress::new().unwrap();
         let socket =
             socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)
