@@ -3,7 +3,8 @@
 //! Cases of other groups are tried there too, see `ALSO_IN_THE_ROOT`.
 
 use prost::Message as _;
-use testkit::proto::{Directory, DirectoryNode};
+use testkit::proto::{Directory, DirectoryNode, NodeProperties, NodeProperty};
+use testkit::{Action, Digest};
 use tonic::Code;
 
 use crate::case::{Case, Need, calls, program, steps};
@@ -49,7 +50,7 @@ pub(super) const CASES: &[Case] = &[
     )
     .at_the_root()
     .fails("ENOENT"),
-    // Mount points that are none. PID 1 has rights that the action lacks.
+    // Mount points that are symlinks. PID 1 has rights that the action lacks.
     mount_point("dev-is-a-symlink-to-the-host", &[("dev", "{directory}")]),
     mount_point("dev-is-a-symlink-to-the-root", &[("dev", "/")]),
     mount_point("proc-is-a-symlink-upwards", &[("proc", "../../../../proc")]),
@@ -92,21 +93,34 @@ const fn output(name: &'static str, outputs: &'static [&'static str]) -> Case {
 /// PID 1 may not overrule modes, and says so in words that help.
 async fn closed(world: &World, unix_mode: u32) -> anyhow::Result<()> {
     let mut root = world.root();
-    let properties = testkit::proto::NodeProperties {
-        unix_mode: Some(unix_mode),
-        ..testkit::proto::NodeProperties::default()
-    };
-    root.node_properties = Some(properties);
+    root.node_properties =
+        Some(NodeProperties { unix_mode: Some(unix_mode), ..NodeProperties::default() });
     let empty = world.client.put(Directory::default().encode_to_vec()).await?;
     let mount_points = ["dev", "proc", "tmp"]
         .map(|name| DirectoryNode { name: name.to_owned(), digest: Some(empty.to_proto()) });
-    root.directories.splice(0..0, mount_points);
-    root.directories.sort_by(|one, other| one.name.cmp(&other.name));
-    let root = world.client.put(root.encode_to_vec()).await?;
+    root.directories.extend(mount_points);
+    let root = put(world, root).await?;
     let action = world.action(&["nothing"]).property("rootfs", "input-root").input_root(root);
-    let (code, message) = code_of(world.run(&action).await)?;
+    refused(world, &action, "unix_mode").await
+}
+
+/// The properties of a directory that is closed for writes, or open, with all below it.
+fn closed_for_writes(closed: bool) -> Option<NodeProperties> {
+    let property = NodeProperty { name: "SubtreeReadOnly".to_owned(), value: closed.to_string() };
+    Some(NodeProperties { properties: vec![property], ..NodeProperties::default() })
+}
+
+/// Stores an input root.
+async fn put(world: &World, mut root: Directory) -> anyhow::Result<Digest> {
+    root.directories.sort_by(|one, other| one.name.cmp(&other.name));
+    world.client.put(root.encode_to_vec()).await
+}
+
+/// Fails unless the action is INVALID_ARGUMENT for the reason that these words name.
+async fn refused(world: &World, action: &Action, words: &str) -> anyhow::Result<()> {
+    let (code, message) = code_of(world.run(action).await)?;
     anyhow::ensure!(
-        code == Code::InvalidArgument && message.contains("unix_mode"),
+        code == Code::InvalidArgument && message.contains(words),
         "{code:?}: {message}"
     );
     Ok(())
@@ -116,16 +130,7 @@ async fn closed(world: &World, unix_mode: u32) -> anyhow::Result<()> {
 async fn many_changes(world: &World) -> anyhow::Result<()> {
     let mut below = Directory::default();
     for number in 0..MANY {
-        let closed = number % 2 == 0;
-        let property = testkit::proto::NodeProperty {
-            name: "SubtreeReadOnly".to_owned(),
-            value: closed.to_string(),
-        };
-        let properties = testkit::proto::NodeProperties {
-            properties: vec![property],
-            ..testkit::proto::NodeProperties::default()
-        };
-        below.node_properties = Some(properties);
+        below.node_properties = closed_for_writes(number % 2 == 0);
         let digest = world.client.put(below.encode_to_vec()).await?;
         // Each directory has the one before it twice, so that the tree doubles on each level.
         let twice = ["a", "b"]
@@ -134,27 +139,13 @@ async fn many_changes(world: &World) -> anyhow::Result<()> {
     }
     let mut root = world.root();
     root.directories.extend(below.directories);
-    root.directories.sort_by(|one, other| one.name.cmp(&other.name));
-    let root = world.client.put(root.encode_to_vec()).await?;
-    let (code, message) = code_of(world.run(&world.action(&["nothing"]).input_root(root)).await)?;
-    anyhow::ensure!(
-        code == Code::InvalidArgument && message.contains("SubtreeReadOnly"),
-        "{code:?}: {message}"
-    );
-    Ok(())
+    let root = put(world, root).await?;
+    refused(world, &world.action(&["nothing"]).input_root(root), "SubtreeReadOnly").await
 }
 
 /// A path that fits into a path of Linux, and not with the place of the input root before it.
 async fn change_at_a_long_path(world: &World) -> anyhow::Result<()> {
-    let property = testkit::proto::NodeProperty {
-        name: "SubtreeReadOnly".to_owned(),
-        value: "true".to_owned(),
-    };
-    let properties = testkit::proto::NodeProperties {
-        properties: vec![property],
-        ..testkit::proto::NodeProperties::default()
-    };
-    let mut below = Directory { node_properties: Some(properties), ..Directory::default() };
+    let mut below = Directory { node_properties: closed_for_writes(true), ..Directory::default() };
     // 15 names of 255 bytes with their slashes, and one of 246: 4086 bytes.
     let names = std::iter::once("e".repeat(246)).chain(std::iter::repeat_n("d".repeat(255), 15));
     for name in names {
@@ -164,14 +155,8 @@ async fn change_at_a_long_path(world: &World) -> anyhow::Result<()> {
     }
     let mut root = world.root();
     root.directories.extend(below.directories);
-    root.directories.sort_by(|one, other| one.name.cmp(&other.name));
-    let root = world.client.put(root.encode_to_vec()).await?;
-    let (code, message) = code_of(world.run(&world.action(&["nothing"]).input_root(root)).await)?;
-    anyhow::ensure!(
-        code == Code::InvalidArgument && message.contains("4085 bytes"),
-        "{code:?}: {message}"
-    );
-    Ok(())
+    let root = put(world, root).await?;
+    refused(world, &world.action(&["nothing"]).input_root(root), "4085 bytes").await
 }
 
 /// Levels of directories, of which each doubles the changes.
