@@ -254,6 +254,23 @@ pub struct Stages {
     pub total_us: Option<u64>,
 }
 
+impl Stages {
+    /// The names and durations in microseconds of the stages that were reached, in their order and without
+    /// the total.
+    pub fn reached(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        let all = [
+            ("queued", self.queued_us),
+            ("inputs", self.inputs_us),
+            ("sandbox", self.sandbox_us),
+            ("set_up", self.set_up_us),
+            ("run", self.run_us),
+            ("end", self.end_us),
+            ("outputs", self.outputs_us),
+        ];
+        all.into_iter().filter_map(|(name, us)| Some((name, us?)))
+    }
+}
+
 /// The resource usage of an action's processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {

@@ -50,7 +50,7 @@ pub(crate) fn spans(finished: &Finished) -> Vec<Span> {
     let mut spans = Vec::with_capacity(8);
     spans.push(action);
     let mut at = start;
-    for (name, us) in stages(&finished.stages) {
+    for (name, us) in finished.stages.reached() {
         let start = at;
         at = after(at, us);
         spans.push(Span {
@@ -66,20 +66,6 @@ pub(crate) fn spans(finished: &Finished) -> Vec<Span> {
         });
     }
     spans
-}
-
-/// The stages that were reached, in their order.
-fn stages(stages: &Stages) -> impl Iterator<Item = (&'static str, u64)> {
-    let named = [
-        ("queued", stages.queued_us),
-        ("inputs", stages.inputs_us),
-        ("sandbox", stages.sandbox_us),
-        ("set_up", stages.set_up_us),
-        ("run", stages.run_us),
-        ("end", stages.end_us),
-        ("outputs", stages.outputs_us),
-    ];
-    named.into_iter().filter_map(|(name, us)| Some((name, us?)))
 }
 
 /// The id of the trace of an invocation. Those of different principals differ. Without an invocation every action

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use events::{Event, Finished, Listener, Miss, Stages};
+use events::{Event, Finished, Listener, Miss};
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, LabelPair, Metric, MetricFamily, MetricType};
@@ -290,7 +290,7 @@ impl Metrics {
             name => bounded(&self.principals, PRINCIPALS_MAX, name),
         };
         self.principal_actions.with_label_values(&[principal.as_str(), result]).inc();
-        for (stage, us) in named(&finished.stages) {
+        for (stage, us) in finished.stages.reached() {
             let seconds = Duration::from_micros(us).as_secs_f64();
             self.stages.with_label_values(&[stage]).observe(seconds);
         }
@@ -358,26 +358,12 @@ fn register(
     Ok(registry.register(Box::new(metric.clone()))?)
 }
 
-/// The stages that were reached, with their names as labels.
-pub(crate) fn named(stages: &Stages) -> impl Iterator<Item = (&'static str, u64)> {
-    let all = [
-        ("queued", stages.queued_us),
-        ("inputs", stages.inputs_us),
-        ("sandbox", stages.sandbox_us),
-        ("set_up", stages.set_up_us),
-        ("run", stages.run_us),
-        ("end", stages.end_us),
-        ("outputs", stages.outputs_us),
-    ];
-    all.into_iter().filter_map(|(name, us)| Some((name, us?)))
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
     use std::time::SystemTime;
 
-    use events::{Caller, Failure, Limits, LookedUp, Origin, Usage};
+    use events::{Caller, Failure, Limits, LookedUp, Origin, Stages, Usage};
     use model::{Digest, DigestFunction, InstanceName};
 
     use super::*;

@@ -17,7 +17,6 @@ use model::Digest;
 use store::{Store, StoreError};
 
 use crate::html::{Escaped, Query, link};
-use crate::metrics::named;
 
 /// An error of making a page.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +100,7 @@ fn target_link(target: &str) -> String {
 
 /// The stages as one bar; its text names each with its time.
 pub(crate) fn stages(stages: &Stages) -> String {
-    let reached: Vec<_> = named(stages).filter(|(_, us)| *us > 0).collect();
+    let reached: Vec<_> = stages.reached().filter(|(_, us)| *us > 0).collect();
     let total: u64 = reached.iter().map(|(_, us)| us).fold(0, |sum, us| sum.saturating_add(*us));
     if total == 0 {
         return String::new();
