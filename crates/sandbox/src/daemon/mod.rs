@@ -4,6 +4,7 @@
 mod cgroup;
 mod config;
 mod cpus;
+mod deadline;
 mod error;
 mod exit;
 mod helper_program;
