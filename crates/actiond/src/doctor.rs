@@ -52,7 +52,7 @@ pub(crate) fn no_sandbox(error: sandbox::RunError) -> anyhow::Error {
 /// above it: the file system that the root is or will be on.
 pub(crate) fn trial_parent(root: &Path) -> anyhow::Result<PathBuf> {
     let root = std::path::absolute(root)
-        .with_context(|| format!("the path {} is none", root.display()))?;
+        .with_context(|| format!("{} is not a usable path", root.display()))?;
     let there = root.ancestors().find(|ancestor| ancestor.is_dir());
     Ok(there.unwrap_or(Path::new("/")).to_owned())
 }

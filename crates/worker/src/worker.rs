@@ -155,7 +155,10 @@ impl Worker {
         let watch = move || {
             while let Some(shared) = shared.upgrade() {
                 for operation in shared.registry.orphans(shared.config.orphan_grace) {
-                    tracing::info!(operation = operation.name, "nobody waits for it any more");
+                    tracing::info!(
+                        operation = operation.name,
+                        "stopped: no client waits for it any more"
+                    );
                     shared.cancel(&operation);
                 }
                 drop(shared);

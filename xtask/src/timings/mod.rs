@@ -94,7 +94,7 @@ fn execution(log: &Log) -> String {
         ("the command", series(log, |action| action.run)),
         ("until all of it is dead", series(log, |action| action.end)),
     ];
-    "## What execution is made of\n\n".to_owned() + &milliseconds("part, ms", &rows)
+    "## The parts of execution\n\n".to_owned() + &milliseconds("part, ms", &rows)
 }
 
 fn bridge(connections: &[Connection]) -> String {
@@ -178,7 +178,7 @@ mod tests {
 | outputs | 2.000 | 2.000 | 2.000 |
 | all but the command | 4.000 | 4.000 | 4.000 |
 
-## What execution is made of
+## The parts of execution
 
 | part, ms | p50 | p95 | mean |
 |---|---|---|---|
