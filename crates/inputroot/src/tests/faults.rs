@@ -1,7 +1,7 @@
 //! The kernel refuses a system call while an input root is presented: each call that a strategy makes, with
 //! each errno of a machine that fails.
 //!
-//! What comes back must be that errno, of which a status is made, and must not blame the tree. A seccomp
+//! The error that comes back must have that errno, of which a status is made, and must not blame the tree. A seccomp
 //! filter is the kernel that refuses. A process can't take one off again, so each call has a process of
 //! its own: this test binary again, with [`CHILD`] set.
 
@@ -30,11 +30,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// The strategies that a machine of today may have, under the names of their tests.
-const VARIANTS: [(&str, Variant); 5] = [
+const VARIANTS: [(&str, Variant); 8] = [
     ("erofs_file", Variant::Erofs(Backing::File, Dialect::Descriptors)),
     ("erofs_file_by_path", Variant::Erofs(Backing::File, Dialect::Paths)),
     ("erofs_loop", Variant::Erofs(Backing::Loop, Dialect::Descriptors)),
     ("erofs_loop_by_path", Variant::Erofs(Backing::Loop, Dialect::Paths)),
+    ("tmpfs_overlay", Variant::TmpfsOverlay),
+    ("link_overlay", Variant::LinkOverlay(Dialect::Descriptors)),
+    ("link_overlay_by_path", Variant::LinkOverlay(Dialect::Paths)),
     ("bind", Variant::Bind),
 ];
 
@@ -98,7 +101,7 @@ fn an_errno_of_every_call_comes_back() {
     assert!(tested > 0 || !rustix::process::geteuid().is_root(), "no strategy works here");
 }
 
-/// What presenting came to, for each of [`ERRNOS`]. `None` if the strategy does not work here.
+/// The outcome of presenting, for each of [`ERRNOS`]. `None` if the strategy does not work here.
 fn outcomes(directory: &Path, variant: &str, call: &str) -> Option<Vec<String>> {
     let path = directory.join(format!("{variant}-{call}"));
     let socket = UnixDatagram::bind(&path).expect("a socket");
