@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// From the bottom up: each may import those before it.
-const FLOORS: [&str; 25] = [
+const FLOORS: [&str; 26] = [
     "chain",
     "proto",
     "model",
@@ -19,6 +19,7 @@ const FLOORS: [&str; 25] = [
     "embedded",
     "store",
     "asset",
+    "fetch",
     "upstream",
     "runtimes",
     "inputroot",

@@ -12,6 +12,9 @@ use tower_service::Service;
 use crate::connections::Caller;
 use crate::policy::Policy;
 
+/// The method that asks for another right once it has to go to an origin.
+const FETCH_BLOB: &str = "/build.bazel.remote.asset.v1.Fetch/FetchBlob";
+
 /// Lets a call through to the service if the policy allows it.
 #[derive(Clone)]
 pub struct Authorize<S> {
@@ -41,12 +44,17 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let caller = request.extensions().get::<Caller>();
         let decision = self.policy.check(request.uri().path(), request.headers(), caller);
+        let granted = (request.uri().path() == FETCH_BLOB)
+            .then(|| self.policy.granted(request.headers(), caller));
         // No service needs it, so none can log it.
         request.headers_mut().remove(header::AUTHORIZATION);
         match decision {
             Ok(permit) => {
                 if let Some(permit) = permit {
                     permit.attach(request.extensions_mut());
+                }
+                if let Some(granted) = granted.flatten() {
+                    granted.attach(request.extensions_mut());
                 }
                 Either::Left(self.service.call(request))
             }

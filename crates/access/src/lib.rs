@@ -25,6 +25,8 @@ mod authorize;
 mod certificate;
 #[cfg(target_os = "linux")]
 mod connections;
+#[cfg(target_os = "linux")]
+mod granted;
 #[cfg(all(target_os = "linux", feature = "tls"))]
 mod handshakes;
 #[cfg(target_os = "linux")]
@@ -55,6 +57,7 @@ pub use {
     authorize::Authorize,
     certificate::CertificateNames,
     connections::{Caller, Connection, Connections, Door, Owners},
+    granted::has_right,
     listener::{BindError, Listener, inherited, inherited_count},
     permit::{Permit, check_instance},
     policy::{NewPrincipals, Policy},

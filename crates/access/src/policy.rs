@@ -9,6 +9,7 @@ use tonic::Status;
 use tonic::codegen::http::{HeaderMap, HeaderValue, header};
 
 use crate::connections::Caller;
+use crate::granted::Granted;
 use crate::instances::InstanceRights;
 use crate::permit::Permit;
 use crate::principals::{MAX_TOKEN_BYTES, Principal, Principals, PrincipalsError};
@@ -149,6 +150,15 @@ impl Policy {
             }
             Ok(Identity::Anonymous(_)) => Err(refusal("anonymous callers")),
         }
+    }
+
+    /// The rights of a caller; none for one whose token is wrong.
+    pub(crate) fn granted(&self, headers: &HeaderMap, caller: Option<&Caller>) -> Option<Granted> {
+        let rights = match self.identify(headers, caller).ok()? {
+            Identity::Principal(principal) => principal.rights,
+            Identity::Anonymous(rights) => Arc::new(InstanceRights::everywhere(rights)),
+        };
+        Some(Granted { rights, withheld: self.withheld })
     }
 
     fn identify(&self, headers: &HeaderMap, caller: Option<&Caller>) -> Result<Identity, Status> {
@@ -409,6 +419,34 @@ mod tests {
         let execute = "/build.bazel.remote.execution.v2.Execution/Execute";
         let refused = policy.check(execute, &headers, None).unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied);
+    }
+
+    #[test]
+    fn a_service_learns_what_else_a_caller_may() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "[[certificate]]\nname = 'ci'\ndns = 'ci.example'\nrights = ['read']\n\
+                    instances = { 'main' = ['read', 'write-cas'] }\n";
+        std::fs::write(file.path(), text).unwrap();
+        let policy = Policy::open(Some(file.path().to_owned())).unwrap().with_certificates();
+        let names = CertificateNames::new([].into_iter(), ["ci.example"].into_iter(), &[]);
+        let ci = Caller { anonymous: Rights::NONE, certificate: Some(names.into()) };
+        let anonymous = |rights| Caller { anonymous: rights, certificate: None };
+        let check = |policy: &Policy, caller: &Caller, instance: &str, expected| {
+            let mut extensions = tonic::Extensions::new();
+            if let Some(granted) = policy.granted(&HeaderMap::new(), Some(caller)) {
+                granted.attach(&mut extensions);
+            }
+            let has = crate::has_right(&extensions, instance, Right::WriteCas);
+            assert_eq!(has, expected, "{instance:?}");
+        };
+        check(&policy, &ci, "main", true);
+        check(&policy, &ci, "", false);
+        check(&policy, &anonymous(Rights::CLIENT), "", true);
+        check(&policy, &anonymous(Rights::of([Right::Read])), "", false);
+        let read_only = policy.withholding(Rights::of([Right::WriteCas]));
+        check(&read_only, &ci, "main", false);
+        check(&read_only, &anonymous(Rights::ALL), "", false);
+        assert!(!crate::has_right(&tonic::Extensions::new(), "", Right::WriteCas));
     }
 
     #[test]

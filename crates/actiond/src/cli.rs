@@ -13,6 +13,7 @@ use model::{ByteSize, DeclaredProperty, DigestFunctions, InstanceNames, UnknownP
 use store::{Durability, StoreSize};
 
 use crate::client_verbs::ClientCommand;
+use crate::fetch_flags::FetchArgs;
 use crate::image::ImageArgs;
 use crate::logging::LogArgs;
 use crate::observers::HttpChoice;
@@ -191,6 +192,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would show a doc comment as help")]
     pub overflow: OverflowArgs,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would show a doc comment as help")]
+    pub fetch: FetchArgs,
 
     /// Let clients upload results of actions that they ran: on or off
     #[arg(long, value_name = "on|off", default_value = "on")]

@@ -94,6 +94,8 @@ async fn serve(
         health: health.clone(),
         functions,
         instances,
+        // A guest has no network.
+        origin: None,
         meters: Meters::of_this_machine(),
     };
     // Its host decides who may connect. No client is an operator of the guest.

@@ -23,6 +23,7 @@
 //! - [`trace_flags`]: traces of actions.
 //! - [`upstream_flags`]: the tier below the store.
 //! - [`overflow_flags`]: another engine that takes actions.
+//! - [`fetch_flags`]: files that clients have the server fetch.
 //! - [`serve`]: the daemon, wired bottom up.
 //! - [`serve_vm`]: the same in a VM, seen from the host.
 //! - [`guest`]: the same in a VM, seen from inside.
@@ -45,6 +46,8 @@ pub mod darwin;
 pub mod doctor;
 #[cfg(target_os = "linux")]
 mod doors;
+#[cfg(target_os = "linux")]
+pub mod fetch_flags;
 #[cfg(all(target_os = "linux", feature = "vm"))]
 pub mod guest;
 #[cfg(target_os = "linux")]

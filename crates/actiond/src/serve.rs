@@ -328,6 +328,7 @@ async fn serve(
         health: health.clone(),
         functions,
         instances: arguments.instance_names.clone().unwrap_or_default(),
+        origin: arguments.fetch.origin()?,
         meters: Meters::of_this_machine(),
     };
     site.metrics

@@ -13,7 +13,7 @@ use crate::cli::{Cli, Command, ServeArgs};
 const VERB: &str = "serve";
 
 /// Flags that can't work in a guest, by the field that clap names them after, each with the reason.
-const REFUSED: [(&str, &str); 26] = [
+const REFUSED: [(&str, &str); 27] = [
     ("config", NO_FILES),
     ("listen", HOST_LISTENS),
     ("listen_mode", HOST_LISTENS),
@@ -37,6 +37,7 @@ const REFUSED: [(&str, &str); 26] = [
     ("overflow_jobs", NO_NETWORK),
     ("overflow_header_file", NO_NETWORK),
     ("overflow_ca", NO_NETWORK),
+    ("allow_fetch", "a guest has no network, and opens no URL"),
     ("http", "a guest has no network, and serves no page"),
     ("event_log", NO_FILES),
     ("otlp", NO_TRACES),
@@ -116,6 +117,7 @@ mod tests {
             "--runtime-image=a",
             "--http=off",
             "--event-log=a",
+            "--allow-fetch",
             "--otlp=grpc://127.0.0.1:4317",
         ] {
             let error = parsed(&["--jobs=3", flag]).unwrap_err();

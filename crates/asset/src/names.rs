@@ -110,6 +110,16 @@ impl Names {
         self.kind
     }
 
+    /// The same qualifiers for one URI of these.
+    pub fn of_one(&self, uri: &str) -> Self {
+        Self { uris: vec![uri.to_owned()], qualifiers: self.qualifiers.clone(), ..*self }
+    }
+
+    /// The names and values of the qualifiers, by name.
+    pub fn qualifiers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.qualifiers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// Each URI with its key. The key stands for the kind, the URI and all qualifiers, so that content is found by
     /// exactly the qualifiers that it was pushed with.
     pub fn keys(&self) -> impl Iterator<Item = (&str, Digest)> {

@@ -89,6 +89,11 @@ impl Record {
         })
     }
 
+    /// The record of a blob whose retrieval from its origin began at that time.
+    pub fn of_fetched(digest: Digest, since: SystemTime) -> Self {
+        Self { digest, since, expire_at: None, blobs: Vec::new(), directories: Vec::new() }
+    }
+
     /// The blob, or the root of the directory tree.
     pub fn digest(&self) -> Digest {
         self.digest

@@ -1,13 +1,13 @@
 //! The Remote Asset API: `Fetch` and `Push`, which name content by URIs.
 //!
-//! Only what was pushed is found: this server opens no URI, whatever its scheme is. So a client cannot have it read files
-//! or reach hosts.
+//! Pushed content is found. Without an origin the server opens no URI, whatever its scheme is: a client cannot have it
+//! read files or reach hosts. With one, `FetchBlob` goes there for what is not here ([`crate::asset_origin`]).
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use access::check_instance;
+use access::{Right, check_instance, has_right};
 use asset::{AssetError, Assets, Fields, Kind, Names, NamesError, Record, RecordError, parse_time};
 use bytes::Bytes;
 use model::{Digest, DigestFunction, InstanceName};
@@ -22,6 +22,7 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http};
 use tonic::{Code, Request, Response, Status};
 
+use crate::asset_origin::{self, Delivery, Order, Origins};
 use crate::grpc::{Call, Methods};
 use crate::lookups::Lookups;
 use crate::memory::Reservation;
@@ -32,8 +33,8 @@ use crate::{below, blocking, request, status};
 const RECORD_BYTES: u64 = 4 << 20;
 
 /// The text for an asset that nobody pushed, or that is gone.
-const NOT_FOUND: &str = "no content of these URIs with these qualifiers is here; this server has what was pushed \
-                         and fetches nothing by itself";
+const NOT_FOUND: &str = "no content of these URIs with these qualifiers is here; this server has what was pushed, \
+                         and fetches files of http and https only where its operator allows it (--allow-fetch)";
 
 fn bad_names(error: NamesError) -> Status {
     status::of(Code::InvalidArgument, &error)
@@ -60,6 +61,8 @@ pub(crate) struct AssetServices {
     pub(crate) store: Arc<Store>,
     pub(crate) lookups: Lookups,
     pub(crate) offer: Offer,
+    /// The origins of what nobody pushed, where the operator allows fetches.
+    pub(crate) origins: Option<Origins>,
 }
 
 /// The service `Fetch`.
@@ -81,8 +84,10 @@ impl Methods for AssetFetch {
                 let looking =
                     services.clone().looking(Kind::Blob, Arc::clone(&reservation), caller.clone());
                 async move {
-                    check_instance(request.extensions(), &request.get_ref().instance_name)?;
-                    Ok(Response::new(looking.blob(request.into_inner()).await?))
+                    let instance = &request.get_ref().instance_name;
+                    check_instance(request.extensions(), instance)?;
+                    let may_write = has_right(request.extensions(), instance, Right::WriteCas);
+                    Ok(Response::new(looking.blob(request.into_inner(), may_write).await?))
                 }
             }),
             "FetchDirectory" => call.unary(move |request: Request<FetchDirectoryRequest>| {
@@ -144,20 +149,40 @@ struct Looking {
 }
 
 impl Looking {
-    async fn blob(self, message: FetchBlobRequest) -> Result<FetchBlobResponse, Status> {
+    async fn blob(
+        self,
+        message: FetchBlobRequest,
+        may_write: bool,
+    ) -> Result<FetchBlobResponse, Status> {
         let FetchBlobRequest { instance_name, uris, qualifiers, digest_function, .. } = message;
         let oldest = message.oldest_content_accepted;
         let wanted = self.wanted(&instance_name, uris, qualifiers, digest_function, oldest)?;
-        Ok(match self.find(wanted).await? {
-            None => FetchBlobResponse { status: Some(not_found()), ..Default::default() },
-            Some(Found { uri, digest, expires_at }) => FetchBlobResponse {
-                status: Some(RpcStatus::default()),
-                uri,
-                qualifiers: Vec::new(),
-                expires_at,
-                blob_digest: Some(digest.to_proto()),
-                digest_function: digest.function().to_proto(),
-            },
+        let timeout = asset_origin::timeout(message.timeout)?;
+        let origins = self.services.origins.clone();
+        let order = Order {
+            store: Arc::clone(&self.services.store),
+            reservation: Arc::clone(&self.reservation),
+            instance: wanted.instance.clone(),
+            names: wanted.names.clone(),
+            function: wanted.function.unwrap_or_else(|| self.services.offer.usual_function()),
+            timeout,
+            may_write,
+        };
+        if let Some(found) = self.find(wanted).await? {
+            return Ok(blob_found(found));
+        }
+        let delivery = match origins {
+            Some(origins) => origins.fetch(order).await?,
+            None => Delivery::NotForOrigins,
+        };
+        Ok(match delivery {
+            Delivery::Fetched(uri, digest) => blob_found(Found { uri, digest, expires_at: None }),
+            Delivery::Failed(uri, status) => {
+                FetchBlobResponse { status: Some(status), uri, ..Default::default() }
+            }
+            Delivery::NotForOrigins => {
+                FetchBlobResponse { status: Some(not_found()), ..Default::default() }
+            }
         })
     }
 
@@ -206,7 +231,7 @@ impl Looking {
 
     /// The first URI whose content is here, all of it.
     async fn find(self, wanted: Wanted) -> Result<Option<Found>, Status> {
-        let AssetServices { store, lookups, offer } = self.services;
+        let AssetServices { store, lookups, offer, origins: _ } = self.services;
         self.reservation.grow_by(RECORD_BYTES)?;
         let Wanted { instance, names, oldest, function } = wanted;
         let keys: Vec<(String, Digest)> =
@@ -265,6 +290,17 @@ async fn fetch_below(
         below::fetch(store, reservation, [root], caller.clone()).await?;
     }
     Ok(())
+}
+
+fn blob_found(Found { uri, digest, expires_at }: Found) -> FetchBlobResponse {
+    FetchBlobResponse {
+        status: Some(RpcStatus::default()),
+        uri,
+        qualifiers: Vec::new(),
+        expires_at,
+        blob_digest: Some(digest.to_proto()),
+        digest_function: digest.function().to_proto(),
+    }
 }
 
 fn not_found() -> RpcStatus {

@@ -24,6 +24,7 @@
 //! - [`operation`]: operations as clients see them.
 //! - [`compression`]: blobs in compressed form.
 //! - [`inline`]: small blobs sent inside a result.
+//! - `asset_origin`: assets that nobody pushed, from where they come from.
 //! - [`lookups`]: how many cached results are read at a time.
 //! - `below`: what is fetched from the tier below the store.
 //! - [`grpc`]: hand-made services, where the generated ones would copy blobs.
@@ -38,6 +39,7 @@
 
 mod action_cache;
 mod asset;
+mod asset_origin;
 mod below;
 mod blocking;
 mod byte_stream;

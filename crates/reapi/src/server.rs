@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use access::{Authorize, Policy};
+use asset::Origin;
 use history::Archive;
 use model::InstanceNames;
 use store::Store;
@@ -20,6 +21,7 @@ use worker::Worker;
 
 use crate::action_cache::ActionCache;
 use crate::asset::{AssetFetch, AssetPush, AssetServices};
+use crate::asset_origin::Origins;
 use crate::byte_stream::ByteStream;
 use crate::capabilities::{Capabilities, OfferedFunctions};
 use crate::cas::ContentAddressableStorage;
@@ -84,6 +86,8 @@ pub struct Services {
     pub functions: OfferedFunctions,
     /// The instances that clients may use.
     pub instances: InstanceNames,
+    /// The origin of assets that nobody pushed, where the operator allows fetches.
+    pub origin: Option<Arc<dyn Origin>>,
     /// The numbers that are counted.
     pub meters: Meters,
 }
@@ -177,7 +181,7 @@ where
 }
 
 fn routes(
-    Services { store, worker, archive, health, functions, instances, meters: _ }: Services,
+    Services { store, worker, archive, health, functions, instances, origin, meters: _ }: Services,
     capabilities: Capabilities,
 ) -> Result<Routes, tonic_reflection::server::Error> {
     let lookups = Lookups::new();
@@ -185,8 +189,12 @@ fn routes(
     let actions = Offer { functions: functions.execution, instances };
     let action_cache =
         ActionCache::new(Arc::clone(&store), worker.clone(), lookups.clone(), cache.clone());
-    let assets =
-        AssetServices { store: Arc::clone(&store), lookups: lookups.clone(), offer: cache.clone() };
+    let assets = AssetServices {
+        store: Arc::clone(&store),
+        lookups: lookups.clone(),
+        offer: cache.clone(),
+        origins: origin.map(Origins::new),
+    };
     let execution = Execution::new(Arc::clone(&store), worker.clone(), lookups, actions);
     let mut routes = Routes::builder();
     routes

@@ -15,7 +15,7 @@ use super::{Cli, ServeArgs};
 const VERB: &str = "worker";
 
 /// Flags of `serve` that a worker does not take, by the field that clap names them after, each with the reason.
-const REFUSED: [(&str, &str); 23] = [
+const REFUSED: [(&str, &str); 24] = [
     ("config", "a worker is configured by its flags alone"),
     ("listen", NO_CLIENTS),
     ("listen_mode", NO_CLIENTS),
@@ -27,6 +27,7 @@ const REFUSED: [(&str, &str); 23] = [
     ("ac_update", NO_CLIENTS),
     ("read_only", NO_CLIENTS),
     ("instance_names", NO_CLIENTS),
+    ("allow_fetch", NO_CLIENTS),
     ("print_bazelrc", NO_CLIENTS),
     ("orphan_grace_ms", NO_CLIENTS),
     ("queue_limit", NO_QUEUE),

@@ -1,0 +1,234 @@
+//! `FetchBlob` of what nobody pushed: from its origin, where the operator allows that.
+//!
+//! A fetch goes on when its client leaves, as the API recommends, so that the next one finds the blob. As many run as there
+//! are turns; the others wait with their clients.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use asset::{Assets, Demands, DemandsError, Names, Origin, OriginError, Record, Wish};
+use model::{Digest, DigestFunction, InstanceName};
+use prost::Message as _;
+use proto::google::protobuf::{self, Any};
+use proto::google::rpc::bad_request::FieldViolation;
+use proto::google::rpc::{BadRequest, Status as RpcStatus};
+use store::Store;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tonic::{Code, Status};
+
+use crate::memory::Reservation;
+use crate::{blocking, status};
+
+/// Fetches at the same time. Each has a connection, a file and some memory.
+const MAX_FETCHES: usize = 16;
+
+/// The memory of a fetch: bytes that wait for the disk, and those of the connection.
+const FETCH_BYTES: u64 = 1 << 20;
+
+/// The time for a fetch at most, and for one whose client names none: that of 16 GiB at 5 MB/s.
+const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// An origin, and how many fetches it has at a time.
+#[derive(Clone)]
+pub(crate) struct Origins {
+    origin: Arc<dyn Origin>,
+    turns: Arc<Semaphore>,
+}
+
+/// A request for a blob that is not here.
+pub(crate) struct Order {
+    pub(crate) store: Arc<Store>,
+    pub(crate) reservation: Arc<Reservation>,
+    pub(crate) instance: InstanceName,
+    pub(crate) names: Names,
+    pub(crate) function: DigestFunction,
+    pub(crate) timeout: Duration,
+    /// Whether the caller may fill the store.
+    pub(crate) may_write: bool,
+}
+
+/// The outcome of an order that was answered by its origins.
+pub(crate) enum Delivery {
+    /// The blob, and the URI that led to it.
+    Fetched(String, Digest),
+    /// The error of the last URI, for the `status` of the answer.
+    Failed(String, RpcStatus),
+    /// No URI is one that an origin opens.
+    NotForOrigins,
+}
+
+/// The timeout of a request, at most ours.
+pub(crate) fn timeout(asked: Option<protobuf::Duration>) -> Result<Duration, Status> {
+    let Some(asked) = asked else { return Ok(MAX_TIMEOUT) };
+    match (u64::try_from(asked.seconds), u32::try_from(asked.nanos)) {
+        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 && (seconds > 0 || nanos > 0) => {
+            Ok(Duration::new(seconds, nanos).min(MAX_TIMEOUT))
+        }
+        _ => Err(Status::invalid_argument("timeout: not a positive time")),
+    }
+}
+
+/// The error of qualifiers, with a detail for each one that is not supported.
+fn bad_demands(error: &DemandsError) -> Status {
+    let violation = |name: &String| FieldViolation {
+        field: "qualifiers.name".to_owned(),
+        description: format!("\"{name}\" not supported"),
+        ..FieldViolation::default()
+    };
+    let field_violations: Vec<_> = error.unsupported().iter().map(violation).collect();
+    let plain = status::of(Code::InvalidArgument, error);
+    if field_violations.is_empty() {
+        return plain;
+    }
+    let details = RpcStatus {
+        code: plain.code().into(),
+        message: plain.message().to_owned(),
+        details: vec![Any {
+            type_url: "type.googleapis.com/google.rpc.BadRequest".to_owned(),
+            value: BadRequest { field_violations }.encode_to_vec(),
+        }],
+    };
+    let message = plain.message().to_owned();
+    Status::with_details(plain.code(), message, details.encode_to_vec().into())
+}
+
+/// The code that the API has for an error of the origin.
+fn code(error: &OriginError) -> Code {
+    match error {
+        OriginError::Forbidden(_) | OriginError::Refused { .. } => Code::PermissionDenied,
+        OriginError::NotFound { .. } => Code::NotFound,
+        OriginError::Mismatch { .. } | OriginError::Failed { .. } => Code::Aborted,
+        OriginError::TooLarge { .. } => Code::ResourceExhausted,
+        OriginError::TimedOut { .. } => Code::DeadlineExceeded,
+        OriginError::Store { source, .. } => status::store(source).code(),
+    }
+}
+
+fn inline(code: Code, message: String) -> RpcStatus {
+    RpcStatus { code: code.into(), message, ..RpcStatus::default() }
+}
+
+impl Origins {
+    pub(crate) fn new(origin: Arc<dyn Origin>) -> Self {
+        Self { origin, turns: Arc::new(Semaphore::new(MAX_FETCHES)) }
+    }
+
+    /// Fetches a blob from the first URI that has it.
+    pub(crate) async fn fetch(&self, order: Order) -> Result<Delivery, Status> {
+        let uris = order.names.keys().enumerate();
+        let opened = uris.filter(|(_, (uri, _))| self.origin.opens(uri));
+        let opened: Vec<_> = opened.map(|(index, (uri, _))| (index, uri.to_owned())).collect();
+        let Some((_, first)) = opened.first() else { return Ok(Delivery::NotForOrigins) };
+        if !order.may_write {
+            let message = "a fetch from the origin fills the store: it needs the right write-cas";
+            let status = inline(Code::PermissionDenied, message.to_owned());
+            return Ok(Delivery::Failed(first.clone(), status));
+        }
+        let demands = Arc::new(Demands::of(&order.names).map_err(|error| bad_demands(&error))?);
+        order.reservation.grow_by(FETCH_BYTES)?;
+        let deadline = Instant::now() + order.timeout;
+        let turn = tokio::time::timeout_at(deadline, Arc::clone(&self.turns).acquire_owned()).await;
+        let Ok(turn) = turn else {
+            let late = OriginError::TimedOut { after: order.timeout };
+            return Ok(Delivery::Failed(first.clone(), inline(code(&late), late.to_string())));
+        };
+        let origin = Arc::clone(&self.origin);
+        let fetched = tokio::spawn(async move {
+            let _turn = turn;
+            fetch_any(&*origin, &order, &demands, opened, deadline).await
+        });
+        fetched.await.unwrap_or_else(|error| Err(status::lost(&error)))
+    }
+}
+
+/// Fetches from one URI after the other.
+async fn fetch_any(
+    origin: &dyn Origin,
+    order: &Order,
+    demands: &Arc<Demands>,
+    uris: Vec<(usize, String)>,
+    deadline: Instant,
+) -> Result<Delivery, Status> {
+    let mut delivery = Delivery::NotForOrigins;
+    for (index, uri) in uris {
+        let since = SystemTime::now();
+        let wish = Wish {
+            uri: uri.clone(),
+            index,
+            function: order.function,
+            demands: Arc::clone(demands),
+            store: Arc::clone(&order.store),
+            timeout: deadline.saturating_duration_since(Instant::now()),
+        };
+        match origin.fetch(wish).await {
+            Ok(digest) => {
+                keep(order, &uri, Record::of_fetched(digest, since)).await?;
+                return Ok(Delivery::Fetched(uri, digest));
+            }
+            Err(OriginError::Store { source, .. }) => return Err(status::store(source)),
+            Err(error) => {
+                tracing::debug!(%error, "a fetch failed");
+                let status = status::of(code(&error), &error);
+                delivery =
+                    Delivery::Failed(uri, inline(status.code(), status.message().to_owned()));
+            }
+        }
+    }
+    Ok(delivery)
+}
+
+/// Keeps the record of a blob, so that the next one who asks finds it.
+async fn keep(order: &Order, uri: &str, record: Record) -> Result<(), Status> {
+    let store = Arc::clone(&order.store);
+    let (instance, names) = (order.instance.clone(), order.names.of_one(uri));
+    blocking::run(move || {
+        let kept = Assets::of(&store).push(&instance, &names, &record);
+        kept.map_err(|error| status::of(Code::Internal, &error))?;
+        store.make_durable().map_err(status::store)
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use store::StoreError;
+
+    #[test]
+    fn timeouts() {
+        let asked = |seconds, nanos| Some(protobuf::Duration { seconds, nanos });
+        assert_eq!(timeout(None).unwrap(), MAX_TIMEOUT);
+        assert_eq!(timeout(asked(1, 500_000_000)).unwrap(), Duration::from_millis(1500));
+        assert_eq!(timeout(asked(i64::MAX, 0)).unwrap(), MAX_TIMEOUT);
+        for (seconds, nanos) in [(0, 0), (-1, 0), (1, -1), (1, 1_000_000_000)] {
+            let refused = timeout(asked(seconds, nanos)).unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument);
+        }
+    }
+
+    #[test]
+    fn unsupported_qualifiers_are_named_in_a_detail() {
+        let refused = bad_demands(&DemandsError::Unsupported(vec!["vcs.branch".into()]));
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        let details = RpcStatus::decode(refused.details()).unwrap().details;
+        let detail = BadRequest::decode(&*details[0].value).unwrap();
+        let [violation] = &*detail.field_violations else { panic!("{detail:?}") };
+        let told = (violation.field.as_str(), violation.description.as_str());
+        assert_eq!(told, ("qualifiers.name", "\"vcs.branch\" not supported"));
+        assert!(bad_demands(&DemandsError::Checksum).details().is_empty());
+    }
+
+    #[test]
+    fn codes() {
+        let host = || "a".to_owned();
+        let check = |error: OriginError, expected| assert_eq!(code(&error), expected, "{error}");
+        check(OriginError::Forbidden(host()), Code::PermissionDenied);
+        check(OriginError::Refused { host: host(), status: 401 }, Code::PermissionDenied);
+        check(OriginError::NotFound { host: host(), status: 404 }, Code::NotFound);
+        check(OriginError::Failed { host: host(), problem: host() }, Code::Aborted);
+        check(OriginError::TooLarge { host: host(), max_bytes: 1 }, Code::ResourceExhausted);
+        check(OriginError::TimedOut { after: MAX_TIMEOUT }, Code::DeadlineExceeded);
+        check(OriginError::Store { host: host(), source: StoreError::Closed }, Code::Unavailable);
+    }
+}
