@@ -1,7 +1,7 @@
 //! `SplitBlob` and `SpliceBlob`, as clients that move large blobs in chunks use them.
 
 use testkit::proto::{self, chunking_function::Value as Chunking};
-use testkit::{Client, Digest, DigestFunction, Kit, Outcome};
+use testkit::{BlobHasher, Client, Digest, DigestFunction, Kit, Outcome};
 use tonic::{Code, Status};
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
@@ -13,7 +13,11 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     a_splice_of_what_is_there_says_so_without_its_chunks,
     a_large_blob_is_spliced_of_one_small_chunk,
     what_is_missing_is_named,
+    a_blob_of_five_gib_is_split_and_spliced,
 }
+
+/// The variable that has blobs of many gigabytes in the tests, which take 10 GiB of the disk.
+const LARGE_BLOBS: &str = "ACTIOND_TEST_LARGE_BLOBS";
 
 fn noise(length: usize, mut state: u64) -> Vec<u8> {
     let mut next = || {
@@ -176,5 +180,40 @@ async fn what_is_missing_is_named(kit: Kit) -> Outcome {
     let status = splice(client, &blob, &[here, absent]).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
     assert!(status.message().contains(&absent.hex()), "{status}");
+    Ok(())
+}
+
+async fn a_blob_of_five_gib_is_split_and_spliced(kit: Kit) -> Outcome {
+    if std::env::var_os(LARGE_BLOBS).is_none() {
+        testkit::skip(format!("it takes 10 GiB of the disk; {LARGE_BLOBS}=1 runs it"))?;
+    }
+    kit.only_on_the_host("the disk of a guest is smaller")?;
+    let daemon = kit.daemon().flag("--cas-size=20g").start().await?;
+    let client = &daemon.client();
+    let part = noise(64 << 20, 9);
+    let (chunk, parts) = (store(client, &part).await?, 80);
+    let mut hasher = BlobHasher::new(client.function());
+    (0..parts).for_each(|_| hasher.update(&part));
+    let blob = hasher.finish();
+    splice(client, &blob, &vec![chunk; parts]).await?;
+    for chunking in [Chunking::FastCdc2020, Chunking::RepMaxCdc] {
+        let chunks = split(client, &blob, chunking).await?;
+        let sum: u64 = chunks.iter().map(Digest::size_bytes).sum();
+        assert_eq!(sum, 5 << 30);
+        assert!(chunks.len() > 5_000, "{} chunks", chunks.len());
+        // Another blob of these chunks has the digest of this one only if they are it.
+        client.delete(&[blob]).await?;
+        assert_eq!(client.missing(&[blob]).await?, [blob]);
+        splice(client, &blob, &chunks).await?;
+        assert_eq!(client.missing(&[blob]).await?, []);
+    }
+    let name = client.download_name(&blob);
+    let end = client.read(&name, (5 << 30) - 100, 0).await?;
+    assert!(end == part[part.len() - 100..]);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid()))?;
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let most_kib: u64 = most.and_then(|it| it.trim().split(' ').next()?.parse().ok()).unwrap_or(0);
+    println!("{most_kib} KiB were resident at most");
+    assert!((1..512 << 10).contains(&most_kib), "{most_kib} KiB were resident");
     Ok(())
 }

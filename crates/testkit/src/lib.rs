@@ -57,7 +57,7 @@ pub use gate::Gate;
 pub use harness::Kit;
 pub use launch::{ORDINARY_USER, ReservedAddress, StartAs};
 pub use model::proto::{asset, google};
-pub use model::{Digest, DigestFunction, DigestFunctions, proto};
+pub use model::{BlobHasher, Digest, DigestFunction, DigestFunctions, proto};
 pub use outcome::{Outcome, skip};
 pub use run::Run;
 pub use tree::Tree;
