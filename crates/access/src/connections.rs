@@ -23,6 +23,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
+use crate::authority::Lenient;
 use crate::certificate::CertificateNames;
 use crate::listener::{Accepted, Listener};
 use crate::rights::Rights;
@@ -182,6 +183,7 @@ impl Entry {
                 (Accepted::Unix(stream), _) => {
                     let anonymous = if is_owner(&stream) { Rights::ALL } else { anonymous };
                     let caller = Caller { anonymous, certificate: None };
+                    let stream = Box::new(Lenient::new(stream));
                     self.admit(ClientStream::Unix(stream), caller).await;
                 }
             }

@@ -20,6 +20,8 @@ mod accept;
 #[cfg(target_os = "linux")]
 mod address;
 #[cfg(target_os = "linux")]
+mod authority;
+#[cfg(target_os = "linux")]
 mod authorize;
 #[cfg(target_os = "linux")]
 mod certificate;
@@ -29,6 +31,8 @@ mod connections;
 mod granted;
 #[cfg(all(target_os = "linux", feature = "tls"))]
 mod handshakes;
+#[cfg(target_os = "linux")]
+mod hpack;
 #[cfg(target_os = "linux")]
 mod instances;
 #[cfg(target_os = "linux")]

@@ -7,12 +7,14 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::authority::Lenient;
+
 /// A stream with a client at its other end.
 pub(crate) enum ClientStream {
     Tcp(TcpStream),
     #[cfg(feature = "tls")]
     Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
-    Unix(UnixStream),
+    Unix(Box<Lenient<UnixStream>>),
 }
 
 /// Calls a method of whichever stream it is.
