@@ -19,7 +19,18 @@ use crate::{doors, logging};
 const VERB: &str = "serve";
 
 /// Settings that change at SIGHUP; all others need a restart.
-const RELOADED: [&str; 1] = ["log"];
+const RELOADED: [&str; 10] = [
+    "cas_size",
+    "default_timeout_ms",
+    "drain_timeout_ms",
+    "lease",
+    "log",
+    "max_timeout_ms",
+    "orphan_grace_ms",
+    "output_entries_limit",
+    "queue_limit",
+    "stream_limit_bytes",
+];
 
 /// The settings of a running `serve`, and how to read them again.
 #[derive(Debug)]

@@ -31,7 +31,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use upstream::Upstream;
 use web::Site;
-use worker::{Elsewhere, OutputLimits, Worker, WorkerConfig};
+use worker::{Elsewhere, Limits, OutputLimits, Worker, WorkerConfig};
 
 use crate::cli::ServeArgs;
 use crate::configuration::{Changes, Configuration};
@@ -51,6 +51,9 @@ const STORE_PERIOD: Duration = Duration::from_millis(500);
 
 /// How often it is looked at whether memory can go back to the system.
 const MEMORY_PERIOD: Duration = Duration::from_secs(10);
+
+/// OVERLAYFS_SUPER_MAGIC of <linux/magic.h>.
+const OVERLAYFS_MAGIC: rustix::fs::FsWord = 0x794c_7630;
 
 /// TMPFS_MAGIC of <linux/magic.h>.
 const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
@@ -152,7 +155,7 @@ where
 fn open_store(arguments: &ServeArgs) -> anyhow::Result<Arc<Store>> {
     let root = &arguments.root;
     let options = StoreOptions {
-        size: arguments.cas_size.unwrap_or(StoreSize::Automatic),
+        size: store_size(arguments),
         lease: arguments.lease.0,
         durability: arguments.durability,
         opens_in_background: true,
@@ -186,6 +189,10 @@ fn open_store(arguments: &ServeArgs) -> anyhow::Result<Arc<Store>> {
     Ok(store)
 }
 
+fn store_size(arguments: &ServeArgs) -> StoreSize {
+    arguments.cas_size.unwrap_or(StoreSize::Automatic)
+}
+
 fn is_in_memory(root: &Path) -> bool {
     rustix::fs::statfs(root).is_ok_and(|file_system| file_system.f_type == TMPFS_MAGIC)
 }
@@ -200,7 +207,7 @@ fn start_worker(
 ) -> anyhow::Result<(Worker, OfferedFunctions, Images)> {
     let mut runtimes = runtime_source::open(arguments)?;
     let input_roots = inputroot::choose(store, arguments.input_root_strategy.0)
-        .context("choosing an input root strategy; `linux-actiond doctor` tells more")?;
+        .with_context(|| no_strategy(&arguments.root))?;
     tracing::info!(strategy = input_roots.name(), "input roots");
     let functions = offered_functions(arguments.digest_functions, input_roots.functions())?;
     let (images, views) = Images::open(store, &*input_roots).context("opening the images")?;
@@ -211,7 +218,7 @@ fn start_worker(
     let config = worker_config(arguments);
     let helper = helper::command().map_err(doctor::no_sandbox)?;
     let sandbox = sandbox::Config {
-        file_bytes: config.outputs.file_bytes,
+        file_bytes: config.limits.outputs.file_bytes,
         ..sandbox_config(arguments, config.jobs.get(), helper)
     };
     doctor::try_sandbox(&sandbox)?;
@@ -226,6 +233,16 @@ fn start_worker(
     )
     .context("starting the worker")?;
     Ok((worker, functions, images))
+}
+
+/// Why there is no input root strategy, as far as the root directory tells.
+fn no_strategy(root: &Path) -> &'static str {
+    if rustix::fs::statfs(root).is_ok_and(|file_system| file_system.f_type == OVERLAYFS_MAGIC) {
+        "the root directory is on overlayfs, as everything in a container is: give a directory on a disk with \
+         --root, in a container a volume (--volume actiond:/DIR)"
+    } else {
+        "choosing an input root strategy; `linux-actiond doctor` tells more"
+    }
 }
 
 /// The digest functions that are offered, given those of the operator's choice and those whose input
@@ -259,19 +276,27 @@ fn worker_config(arguments: &ServeArgs) -> WorkerConfig {
     WorkerConfig {
         worker_name: arguments.name.clone().unwrap_or_else(host_name),
         jobs: arguments.jobs.unwrap_or(defaults.jobs),
-        queue_limit: arguments.queue_limit,
+        limits: limits(arguments),
         overflow_jobs: arguments.overflow.overflow_jobs,
         overflow_wait: arguments.overflow.overflow_wait.0,
-        orphan_grace: Duration::from_millis(arguments.orphan_grace_ms),
-        default_timeout: arguments.default_timeout_ms.map(Duration::from_millis),
-        max_timeout: arguments.max_timeout_ms.map(Duration::from_millis),
-        stream_limit_bytes: arguments.stream_limit_bytes.0,
         platform: WorkerPlatform::new(
             arguments.platform.iter().cloned(),
             arguments.unknown_properties,
         ),
-        outputs: OutputLimits { entries: arguments.output_entries_limit, ..defaults.outputs },
         ..defaults
+    }
+}
+
+/// The limits of the queue and of actions.
+fn limits(arguments: &ServeArgs) -> Limits {
+    let outputs = OutputLimits { entries: arguments.output_entries_limit, ..Default::default() };
+    Limits {
+        queue: arguments.queue_limit,
+        orphan_grace: Duration::from_millis(arguments.orphan_grace_ms),
+        default_timeout: arguments.default_timeout_ms.map(Duration::from_millis),
+        max_timeout: arguments.max_timeout_ms.map(Duration::from_millis),
+        stream_bytes: arguments.stream_limit_bytes.0,
+        outputs,
     }
 }
 
@@ -357,9 +382,11 @@ async fn serve(
     let manager = ServiceManager::from_environment();
     manager.ready();
 
+    let reloaded =
+        Reloaded { policy: &policy, tls: tls.as_deref(), store: &store, worker: &worker };
     tokio::select! {
             () = signals.next() => {}
-            () = reload_when_asked(configuration, &policy, tls.as_deref(), &mut signals_to_reload) => {}
+            () = reload_when_asked(configuration, &reloaded, &mut signals_to_reload) => {}
             () = manager.keep_alive() => {}
             () = give_memory_back() => {}
     () = starter_is_gone() => {}
@@ -370,7 +397,7 @@ async fn serve(
     tracing::info!("draining; a second signal kills running actions");
     health.draining().await;
     let drained = tokio::select! {
-        drained = drain(&worker, arguments.drain_timeout_ms, signals.next()) => drained,
+        drained = drain(&worker, configuration.arguments.drain_timeout_ms, signals.next()) => drained,
         () = manager.keep_alive() => false,
     };
     // The server may have ended by itself; then there is nobody to tell.
@@ -423,15 +450,22 @@ pub(crate) fn is_ready(store: &Store) -> bool {
     store.is_open() && store.is_durable()
 }
 
+/// The parts of a running server that change at SIGHUP.
+struct Reloaded<'a> {
+    policy: &'a Policy,
+    tls: Option<&'a Tls>,
+    store: &'a Store,
+    worker: &'a Worker,
+}
+
 /// Reads the configuration, principals and certificates again at each SIGHUP; never ends.
 async fn reload_when_asked(
     configuration: &mut Configuration,
-    policy: &Policy,
-    tls: Option<&Tls>,
+    reloaded: &Reloaded<'_>,
     asked: &mut Signal,
 ) {
     while asked.recv().await.is_some() {
-        match reload(configuration, policy, tls) {
+        match reload(configuration, reloaded) {
             Ok(Changes { now, after_restart }) => {
                 tracing::info!(?now, ?after_restart, "the configuration was read again");
             }
@@ -447,16 +481,23 @@ async fn reload_when_asked(
 /// Reads everything first, and changes something only if all of it is right.
 fn reload(
     configuration: &mut Configuration,
-    policy: &Policy,
-    tls: Option<&Tls>,
+    Reloaded { policy, tls, store, worker }: &Reloaded<'_>,
 ) -> anyhow::Result<Changes> {
     let principals = policy.read_again()?;
     let certificates = tls.map(|tls| Ok::<_, TlsError>((tls, tls.read_again()?))).transpose()?;
     let changes = configuration.reload()?;
-    logging::set_filter(&configuration.arguments.log.log)?;
+    let arguments = &configuration.arguments;
+    logging::set_filter(&arguments.log.log)?;
     policy.replace(principals);
     if let Some((tls, certificates)) = certificates {
         tls.replace(certificates);
+    }
+    worker.set_limits(limits(arguments));
+    store.set_lease(arguments.lease.0);
+    if changes.now.iter().any(|key| key == "cas_size")
+        && let Err(error) = store.set_size(store_size(arguments))
+    {
+        tracing::warn!(%error, "the size of the store stays as it was");
     }
     Ok(changes)
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use testkit::{Kit, Outcome, eventually};
@@ -14,6 +15,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     serve_refuses_a_wrong_file,
     the_users_file_is_found,
     a_signal_reloads_what_can_change,
+    a_signal_changes_limits,
     a_mistake_at_a_reload_changes_nothing,
 }
 
@@ -148,6 +150,62 @@ async fn a_signal_reloads_what_can_change(kit: Kit) -> Outcome {
     assert!(log.contains(r#"now=["log"]"#) && log.contains(r#"after_restart=["jobs"]"#), "{log}");
     action().run().await?.succeeded().await?;
     eventually("actions are logged", || Ok(daemon.log().contains("action finished"))).await
+}
+
+/// The limits of actions, of the queue and of the store, in both directions.
+async fn a_signal_changes_limits(kit: Kit) -> Outcome {
+    kit.only_on_the_host("a VM's worker has no configuration file")?;
+    let wide = "allow_host_rootfs = true\n";
+    let narrow = "cas_size = '16m'\nstream_limit_bytes = '1k'\noutput_entries_limit = 3\n";
+    let file = ConfigFile::new(wide)?;
+    let daemon = kit.daemon().flag(file.flag()).start().await?;
+    let client = daemon.client();
+    let reload = async |text: &str, times: usize| {
+        file.write(&format!("{wide}{text}"))?;
+        daemon.signal(Signal::HUP)?;
+        eventually("the configuration is read again", || {
+            Ok(daemon.log().matches("the configuration was read again").count() == times)
+        })
+        .await
+    };
+    let action = |script: &str| client.action(script).do_not_cache();
+    let talk = action("head -c 5000 /dev/zero");
+    let asks = action("true").timeout(Duration::from_secs(60));
+    let files = action("mkdir out; touch out/1 out/2 out/3 out/4").output("out");
+    let upload = async |byte: u8| {
+        let content = vec![byte; 20 << 20];
+        client.write(&client.upload_name(&client.digest(&content)), &content, 1 << 20).await
+    };
+
+    for action in [&talk, &asks, &files] {
+        action.run().await?.succeeded().await?;
+    }
+    upload(1).await?;
+
+    reload(narrow, 1).await?;
+    let log = daemon.log();
+    let keys = r#"now=["cas_size", "stream_limit_bytes", "output_entries_limit"]"#;
+    assert!(log.contains(keys) && log.contains("after_restart=[]"), "{log}");
+    assert_eq!(talk.run().await?.code(), Code::ResourceExhausted);
+    assert_eq!(files.run().await?.code(), Code::ResourceExhausted);
+    let refused = upload(2).await.expect_err("it can't fit");
+    assert!(refused.message().contains("--cas-size"), "{refused}");
+
+    reload("max_timeout_ms = 700\n", 2).await?;
+    assert_eq!(asks.run().await?.code(), Code::InvalidArgument);
+    assert_eq!(action("sleep 1000").run().await?.code(), Code::DeadlineExceeded);
+
+    reload("queue_limit = 0\n", 3).await?;
+    let refused = action("true").start().await.err().map(|it| it.downcast::<tonic::Status>());
+    let refused = refused.transpose()?.map(|status| status.code());
+    assert_eq!(refused, Some(Code::ResourceExhausted));
+
+    reload("", 4).await?;
+    for action in [&talk, &asks, &files] {
+        action.run().await?.succeeded().await?;
+    }
+    upload(2).await?;
+    Ok(())
 }
 
 async fn a_mistake_at_a_reload_changes_nothing(kit: Kit) -> Outcome {

@@ -19,7 +19,7 @@ use crate::action_cache::ActionCache;
 use crate::cas::Cas;
 use crate::error::StoreError;
 use crate::index::Histogram;
-use crate::recency::{Clock, RANKS, Tick, is_leased};
+use crate::recency::{Clock, RANKS, Tick, is_leased, ticks};
 use crate::space::Space;
 use crate::trouble::Paced;
 
@@ -69,7 +69,8 @@ pub(crate) struct Evictor {
     pub(crate) action_cache: ActionCache,
     pub(crate) space: Arc<Space>,
     pub(crate) clock: Arc<Clock>,
-    pub(crate) lease: Tick,
+    /// Changes by [`Evictor::set_lease`].
+    pub(crate) lease: AtomicU32,
     pub(crate) evictions: Evictions,
     pub(crate) ages: Ages,
 }
@@ -142,15 +143,25 @@ impl Evictor {
         (count(blobs) + count(results), count(leased))
     }
 
+    fn lease(&self) -> Tick {
+        self.lease.load(Ordering::Relaxed)
+    }
+
+    /// Files that are idle for less are evicted last from now on.
+    pub(crate) fn set_lease(&self, lease: Duration) {
+        self.lease.store(ticks(lease), Ordering::Relaxed);
+    }
+
     fn look_at_ages(&self) {
         let now = self.clock.now();
+        let lease = self.lease();
         let (mut leased_bytes, mut oldest_idle) = (0, 0);
         for index in [self.cas.index(), self.action_cache.index()] {
             for function in DigestFunction::ALL {
                 index.each(function, |record| {
                     let idle = now.saturating_sub(record.usage.last_use);
                     oldest_idle = idle.max(oldest_idle);
-                    if idle < self.lease {
+                    if idle < lease {
                         leased_bytes += self.space.cost(record.size_bytes);
                     }
                 });
@@ -212,7 +223,7 @@ impl Pass<'_> {
         let space = &self.evictor.space;
         let cost = |size_bytes| space.cost(size_bytes);
         for index in [self.evictor.cas.index(), self.evictor.action_cache.index()] {
-            index.survey(self.now, self.evictor.lease, cost, &mut costs);
+            index.survey(self.now, self.evictor.lease(), cost, &mut costs);
         }
         // Pinned files were counted but stay, so lower ranks may be needed as well.
         let mut rank = RANKS;
@@ -235,7 +246,8 @@ impl Pass<'_> {
 
     /// Evicts what has that rank or a higher one, until there is enough.
     fn evict_from(&mut self, rank: usize) -> Result<(), StoreError> {
-        let Evictor { cas, action_cache, evictions, lease, .. } = self.evictor;
+        let Evictor { cas, action_cache, evictions, .. } = self.evictor;
+        let lease = self.evictor.lease();
         // From another shard each time: the last one of a pass is left half full.
         let first = self.now as u8;
         let shards = || (0..=u8::MAX).map(|shard| shard.wrapping_add(first));
@@ -245,7 +257,7 @@ impl Pass<'_> {
             return Ok(());
         }
         for shard in shards() {
-            let idle = action_cache.index().idle(shard, rank, self.now, *lease);
+            let idle = action_cache.index().idle(shard, rank, self.now, lease);
             if !idle.is_empty() {
                 let (results, bytes) = action_cache.evict(shard, &idle)?;
                 evictions.results.fetch_add(results, Ordering::Relaxed);
@@ -253,7 +265,7 @@ impl Pass<'_> {
             }
         }
         for shard in shards() {
-            for (digest, last_use) in cas.index().idle(shard, rank, self.now, *lease) {
+            for (digest, last_use) in cas.index().idle(shard, rank, self.now, lease) {
                 if self.freed >= self.need {
                     return Ok(());
                 }
@@ -264,7 +276,7 @@ impl Pass<'_> {
                     if evictions.count_blob(&digest, idle) % NOTICE_EVERY == 0 {
                         cas.notice_changes();
                     }
-                    let leased = is_leased(rank) && idle < *lease;
+                    let leased = is_leased(rank) && idle < lease;
                     evictions.leased.fetch_add(leased.into(), Ordering::Relaxed);
                 }
             }

@@ -228,7 +228,7 @@ impl Store {
             action_cache: action_cache.clone(),
             space,
             clock,
-            lease: ticks(options.lease),
+            lease: AtomicU32::new(ticks(options.lease)),
             evictions: Evictions::default(),
             ages: Ages::default(),
         });
@@ -337,6 +337,24 @@ impl Store {
     /// The directory of [`Store::work_dir`].
     pub fn work_dirfd(&self) -> BorrowedFd<'_> {
         self.root.work.as_fd()
+    }
+
+    /// Changes the bound on the store from now on. With a lower one, files are evicted within seconds, and
+    /// until then new ones find no room. [`StoreSize::Unbounded`] changes nothing.
+    ///
+    /// # Errors
+    /// When the file system can't be looked at.
+    pub fn set_size(&self, size: StoreSize) -> rustix::io::Result<()> {
+        let space = &self.evictor.space;
+        if let Some(limit) = size.limit(&self.root.directory, &self.root.temporary, space.used())? {
+            space.set_limit(limit);
+        }
+        Ok(())
+    }
+
+    /// Changes the time for which used files are evicted last; see [`StoreOptions::lease`].
+    pub fn set_lease(&self, lease: Duration) {
+        self.evictor.set_lease(lease);
     }
 
     /// The root directory.

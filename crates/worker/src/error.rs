@@ -152,7 +152,7 @@ pub enum SubmitError {
     /// The queue is full; try again later.
     #[error("{limit} actions are waiting already")]
     QueueFull {
-        /// The bound, [`crate::WorkerConfig::queue_limit`].
+        /// The bound, [`crate::Limits::queue`].
         limit: usize,
     },
     /// The actions that wait take too much memory; try again later.

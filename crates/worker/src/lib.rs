@@ -27,6 +27,7 @@
 //! - `operation`: one execution as its subscribers see it.
 //! - `registry`: which operations exist; equal actions in flight are one.
 //! - `report`: what listeners are told of an operation.
+//! - `limits`: bounds of the queue and of actions that can change while the worker runs.
 //! - `queue`: the bounded queue between requests and slots, fair between clients.
 //! - `reading`: how much of clients' messages is read at a time.
 //! - `inputs`: from an input root digest to a checked, pinned tree.
@@ -54,6 +55,7 @@ mod elsewhere;
 mod error;
 mod ignored_properties;
 mod inputs;
+mod limits;
 mod losses;
 mod not_started;
 mod operation;
@@ -77,9 +79,10 @@ mod write_changes;
 #[cfg(test)]
 mod fakes;
 
-pub use config::{OutputLimits, WorkerConfig};
+pub use config::WorkerConfig;
 pub use elsewhere::{Answered, Elsewhere, ElsewhereError, News, Order};
 pub use error::{ActionError, CacheError, StartError, SubmitError};
+pub use limits::{Limits, OutputLimits};
 pub use operation::{Done, OperationState, Stage, Subscription};
 pub use registry::Forgotten;
 pub use server_log::NAME as SERVER_LOG;

@@ -321,7 +321,7 @@ fn is_done(history: &History) -> bool {
 }
 
 /// A client's view of an operation. Dropping it means that the client is gone;
-/// the action goes on for [`crate::WorkerConfig::orphan_grace`].
+/// the action goes on for [`crate::Limits::orphan_grace`].
 #[derive(Debug)]
 pub struct Subscription {
     ticket: Arc<Ticket>,

@@ -56,7 +56,7 @@ pub(crate) struct Rank {
 /// The bounds of a queue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Items that wait.
+    /// Items that wait, at the start.
     pub(crate) items: usize,
     /// Memory of the items that wait.
     pub(crate) bytes: u64,
@@ -76,6 +76,8 @@ pub(crate) struct Queue<T> {
 
 #[derive(Debug)]
 struct State<T> {
+    /// The bound on the items that wait.
+    items_max: usize,
     /// Items for everybody.
     local: Lines<T>,
     /// Items that only takers of overdue ones may have.
@@ -133,6 +135,7 @@ impl<T> Queue<T> {
     /// An empty queue.
     pub(crate) fn new(limits: Limits) -> Self {
         let state = State {
+            items_max: limits.items,
             local: Lines::default(),
             foreign: Lines::default(),
             clients: HashMap::new(),
@@ -195,11 +198,16 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Changes the bound on the items that wait. Those that wait already stay.
+    pub(crate) fn set_items_max(&self, items_max: usize) {
+        self.state.lock().items_max = items_max;
+    }
+
     fn check(&self, state: &State<T>, bytes: u64, client: &str) -> Result<(), PushError> {
         if state.closed {
             return Err(PushError::Closed);
         }
-        if state.waiting.items >= self.limits.items {
+        if state.waiting.items >= state.items_max {
             return Err(PushError::Full);
         }
         if state.waiting.bytes + bytes > self.limits.bytes {
@@ -207,7 +215,7 @@ impl<T> Queue<T> {
         }
         let of_client = state.clients.get(client).copied().unwrap_or_default();
         // A queue for a handful has no eighths.
-        let items = (self.limits.items as u64 * CLIENT_EIGHTHS).div_ceil(8);
+        let items = (state.items_max as u64 * CLIENT_EIGHTHS).div_ceil(8);
         let most_bytes = self.limits.bytes / 8 * CLIENT_EIGHTHS;
         let is_over = of_client.items as u64 >= items || of_client.bytes + bytes > most_bytes;
         if of_client.items > 0 && is_over { Err(PushError::ClientFull) } else { Ok(()) }
@@ -425,6 +433,18 @@ mod tests {
             queue.finished(ONE);
         }
         assert!(queue.is_idle());
+    }
+
+    #[test]
+    fn the_bound_can_change_and_what_waits_stays() {
+        let queue = queue(1, 100);
+        queue.push(1, 1, plain()).unwrap();
+        assert_eq!(queue.push(2, 1, plain()), Err(PushError::Full));
+        queue.set_items_max(3);
+        queue.push(2, 1, plain()).unwrap();
+        queue.set_items_max(1);
+        assert_eq!(queue.push(3, 1, plain()), Err(PushError::Full));
+        assert_eq!((take(&queue), take(&queue)), (Some(1), Some(2)));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use inputroot::{Interrupt, PresentError, PresentRequest};
 use model::{
     ActionMessage, ActionSpec, Chain, CommandSpec, Digest, EncodedResult, Printable, RelPath, proto,
 };
+use parking_lot::RwLock;
 use prost::Message;
 use runtimes::Runtimes;
 use rustix::io::Errno;
@@ -33,6 +34,7 @@ use crate::elsewhere::Elsewhere;
 use crate::error::ActionError;
 use crate::ignored_properties::IgnoredProperties;
 use crate::inputs::{self, Inputs, PinnedTree};
+use crate::limits::Limits;
 use crate::losses::Losses;
 use crate::not_started::not_started;
 use crate::operation::{Done, Operation, Stage};
@@ -89,6 +91,8 @@ impl Job {
 /// The parts that all slots share.
 pub(crate) struct Shared {
     pub(crate) config: WorkerConfig,
+    /// The limits of what comes next; those in `config` are the first ones.
+    pub(crate) limits: RwLock<Limits>,
     pub(crate) store: Arc<Store>,
     /// Where streams, outputs and results go: `store`, but for tests.
     pub(crate) destination: Arc<dyn Destination>,
@@ -200,7 +204,8 @@ impl Slot {
         let shared = &*self.shared;
         timeline.mark(Moment::InputFetchStart);
         let (mut action, pinned) = self.load(operation, origin, action)?;
-        described.limited_by(&action.command.properties.limits, self.timeout_of(&action));
+        let limits = shared.limits();
+        described.limited_by(&action.command.properties.limits, limits.timeout(action.timeout));
         whole_root::recognize(&pinned.tree, &mut action.command);
         output_links::follow(&pinned.tree, &mut action.command)?;
         let pinned = &*leftovers.inputs.insert(pinned);
@@ -238,15 +243,15 @@ impl Slot {
         let sandbox = shared.sandboxes.acquire(&view).map_err(|e| set_up_failed(command, e))?;
         let sandbox = leftovers.sandbox.insert(sandbox);
         timeline.mark(Moment::SandboxReady);
-        let mut ran =
-            self.run_command(&action, &**presented, &write_changes, &mut **sandbox, timeline)?;
+        let inputs = (&**presented, &write_changes[..]);
+        let mut ran = self.run_command(&action, &limits, inputs, &mut **sandbox, timeline)?;
 
         timeline.mark(Moment::OutputUploadStart);
         if wants_outputs(ran.error.as_ref()) {
             let collection = Collection {
                 destination: &*shared.destination,
                 function: action.action.function(),
-                limits: shared.config.outputs,
+                limits: limits.outputs,
                 view: &*presented.outputs(),
                 cancelled: &is_cancelled,
             };
@@ -368,22 +373,18 @@ impl Slot {
         action.with_command(&command, &self.shared.config.platform).map(Some).map_err(invalid)
     }
 
-    fn timeout_of(&self, action: &ActionSpec) -> Option<Duration> {
-        action.timeout.or_else(|| self.shared.config.timeout_of_others())
-    }
-
     fn run_command(
         &self,
         action: &ActionSpec,
-        presented: &dyn InputRoot,
-        write_changes: &[(RelPath, bool)],
+        limits: &Limits,
+        (presented, write_changes): (&dyn InputRoot, &[(RelPath, bool)]),
         sandbox: &mut dyn Sandbox,
         timeline: &mut Timeline,
     ) -> Result<Ran, ActionError> {
         let (config, command) = (&self.shared.config, &action.command);
-        let timeout = self.timeout_of(action);
+        let timeout = limits.timeout(action.timeout);
         let capture = || {
-            let (inline, limit) = (config.inline_bytes, config.stream_limit_bytes);
+            let (inline, limit) = (config.inline_bytes, limits.stream_bytes);
             Capture::new(&*self.shared.destination, action.action.function(), inline, limit)
         };
         let (mut stdout, mut stderr) = (capture(), capture());
@@ -422,7 +423,7 @@ impl Slot {
 
         let refusals =
             [("standard output", stdout.refusal()), ("standard error", stderr.refusal())];
-        let error = self.why_stopped(&exit, timeout, refusals);
+        let error = self.why_stopped(&exit, timeout, limits.stream_bytes, refusals);
         let error = error.or_else(|| {
             // Maybe for want of space, whatever it exited with: clients try again.
             let is_full = exit.status != ExitStatus::Code(0) && !self.shared.disk.allows();
@@ -439,6 +440,7 @@ impl Slot {
         &self,
         exit: &Exit,
         timeout: Option<Duration>,
+        stream_bytes_max: u64,
         refusals: [(&str, Option<&Refusal>); 2],
     ) -> Option<ActionError> {
         match exit.stopped? {
@@ -451,19 +453,8 @@ impl Slot {
             Stopped::SinkRefused => {
                 let (stream, refusal) =
                     refusals.iter().find_map(|(stream, refusal)| Some((stream, (*refusal)?)))?;
-                Some(self.refused(stream, refusal))
+                Some(refused(stream, refusal, stream_bytes_max))
             }
-        }
-    }
-
-    fn refused(&self, stream: &str, refusal: &Refusal) -> ActionError {
-        match refusal {
-            Refusal::OverLimit => {
-                let limit = self.shared.config.stream_limit_bytes;
-                let text = format!("the action wrote more than {limit} bytes to its {stream}");
-                ActionError::ResourceExhausted(text)
-            }
-            Refusal::Store(error) => ActionError::of_store(&format!("storing its {stream}"), error),
         }
     }
 
@@ -680,6 +671,16 @@ fn explain(exit: &Exit) -> String {
         _ if exit.oom_killed => "the action used more memory than its limit and was killed".into(),
         ExitStatus::Signal(signal) => format!("the command was killed by signal {signal}"),
         ExitStatus::Code(_) => String::new(),
+    }
+}
+
+fn refused(stream: &str, refusal: &Refusal, bytes_max: u64) -> ActionError {
+    match refusal {
+        Refusal::OverLimit => {
+            let text = format!("the action wrote more than {bytes_max} bytes to its {stream}");
+            ActionError::ResourceExhausted(text)
+        }
+        Refusal::Store(error) => ActionError::of_store(&format!("storing its {stream}"), error),
     }
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use events::{Caller, Event, Listeners, Miss, Origin};
 use inputroot::InputRoots;
 use model::{ActionMessage, Chain, Digest, EncodedResult, InstanceName, proto};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use runtimes::Runtimes;
 use store::{Store, StoreError, StoreView};
 
@@ -22,6 +22,7 @@ use crate::elsewhere::Elsewhere;
 use crate::error::{ActionError, CacheError, StartError, SubmitError};
 use crate::ignored_properties::IgnoredProperties;
 use crate::inputs::Inputs;
+use crate::limits::Limits;
 use crate::operation::{Done, Leaving, Operation, OperationState, Subscription};
 use crate::overflow::OverflowSlot;
 use crate::queue::{self, Demand, PushError, Queue, Rank};
@@ -92,13 +93,14 @@ impl Worker {
             reading: Reading::default(),
             registry: Registry::new(config.finished_operations, config.finished_bytes),
             queue: Queue::new(queue::Limits {
-                items: config.queue_limit,
+                items: config.limits.queue,
                 bytes: config.queue_bytes,
                 machine: config.machine(),
             }),
             elsewhere,
             is_ending: AtomicBool::new(false),
             listeners,
+            limits: RwLock::new(config.limits),
             config,
             store,
             input_roots: Box::new(input_roots),
@@ -120,6 +122,12 @@ impl Worker {
     /// Actions that run at the same time.
     pub fn jobs(&self) -> NonZeroUsize {
         self.shared.config.jobs
+    }
+
+    /// Changes the limits. Actions that run already keep theirs, and actions that wait stay in the queue.
+    pub fn set_limits(&self, limits: Limits) {
+        *self.shared.limits.write() = limits;
+        self.shared.queue.set_items_max(limits.queue);
     }
 
     fn start_slot(&self, number: usize) -> Result<(), StartError> {
@@ -154,7 +162,7 @@ impl Worker {
         let shared = Arc::downgrade(&self.shared);
         let watch = move || {
             while let Some(shared) = shared.upgrade() {
-                for operation in shared.registry.orphans(shared.config.orphan_grace) {
+                for operation in shared.registry.orphans(shared.limits().orphan_grace) {
                     tracing::info!(
                         operation = operation.name,
                         "stopped: no client waits for it any more"
@@ -242,7 +250,7 @@ impl Worker {
 
     /// REAPI: a timeout above the server's maximum must be rejected.
     fn check_timeout(&self, timeout: Option<Duration>) -> Result<(), ActionError> {
-        match (timeout, self.shared.config.max_timeout) {
+        match (timeout, self.shared.limits().max_timeout) {
             (Some(asked), Some(max)) if asked > max => Err(ActionError::Invalid(format!(
                 "the timeout of {} s is above this server's maximum of {} s",
                 asked.as_secs_f64(),
@@ -316,7 +324,7 @@ impl Worker {
                 let operation = operation.name.as_str().into();
                 shared.listeners.tell(&Event::Withdrawn { operation });
                 Err(match refused {
-                    PushError::Full => SubmitError::QueueFull { limit: shared.config.queue_limit },
+                    PushError::Full => SubmitError::QueueFull { limit: shared.limits().queue },
                     PushError::TooManyBytes => {
                         SubmitError::QueueTooLarge { limit_bytes: shared.config.queue_bytes }
                     }
@@ -449,6 +457,11 @@ impl Worker {
 }
 
 impl Shared {
+    /// The limits of what comes next.
+    pub(crate) fn limits(&self) -> Limits {
+        *self.limits.read()
+    }
+
     /// Why an action was told to stop. A client tries again elsewhere what a dying server stopped.
     pub(crate) fn cancelled(&self) -> ActionError {
         match self.is_ending.load(Ordering::Acquire) {

@@ -19,8 +19,8 @@ mod tests;
 use model::{CommandSpec, DigestFunction, OutputPath, proto};
 
 use crate::boundary::{Destination, Outputs};
-use crate::config::OutputLimits;
 use crate::error::ActionError;
+use crate::limits::OutputLimits;
 use crate::losses::Losses;
 use messages::Messages;
 use storing::Storing;

@@ -14,8 +14,8 @@ use inputroot::{NamedEntry, OutputEntry, OutputError, OutputFile};
 use model::{Digest, NodeProperties, OutputKind, OutputNodeProperties, OutputPath, RelPath};
 
 use crate::boundary::Outputs;
-use crate::config::OutputLimits;
 use crate::error::ActionError;
+use crate::limits::OutputLimits;
 use crate::losses::{Losses, quoted};
 use crate::outputs::storing::{Storing, Ticket};
 

@@ -92,6 +92,7 @@ impl Scene {
             elsewhere: None,
             is_ending: AtomicBool::new(false),
             listeners: Listeners::new([]),
+            limits: RwLock::new(self.config.limits),
             config: self.config,
             store: Arc::clone(store),
         };
@@ -412,7 +413,8 @@ fn an_errno_while_the_result_is_cached_leaves_a_good_result() {
 #[test]
 fn a_stream_over_its_bound_stops_the_action_and_keeps_its_head() {
     let stage = Stage::new();
-    let config = WorkerConfig { stream_limit_bytes: 3, ..WorkerConfig::default() };
+    let limits = Limits { stream_bytes: 3, ..Limits::default() };
+    let config = WorkerConfig { limits, ..WorkerConfig::default() };
     let end = Scene { config, ..Scene::default() }.play(&stage);
     assert_eq!(end.kind(), "resource_exhausted");
     assert_eq!(end.result().stdout_raw, b"sai"[..]);
