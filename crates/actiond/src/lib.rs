@@ -41,6 +41,8 @@ pub mod cluster_worker;
 pub mod completions;
 #[cfg(target_os = "linux")]
 pub mod configuration;
+#[cfg(target_os = "linux")]
+mod container;
 #[cfg(feature = "vm")]
 pub mod darwin;
 pub mod doctor;

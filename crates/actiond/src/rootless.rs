@@ -76,6 +76,8 @@ impl OneId {
 pub(crate) fn enter() -> anyhow::Result<Entered> {
     let user = rustix::process::geteuid().as_raw();
     let group = rustix::process::getegid().as_raw();
+    let held = rustix::thread::capabilities(None).map(|sets| sets.effective);
+    let may_map_root = held.is_ok_and(|held| held.contains(CapabilitySet::SETFCAP));
     let (mapper_reads, daemon_writes) = rustix::pipe::pipe().context("making a pipe")?;
     let daemon = rustix::process::getpid();
     let mapper = sys::process::fork(|| match is_wanted(daemon, &mapper_reads) {
@@ -95,7 +97,12 @@ pub(crate) fn enter() -> anyhow::Result<Entered> {
         3 => OneId::Refused,
         _ => bail!("the process that maps ids ended with {code}"),
     };
-    map_one(user, group).map_err(|errno| anyhow::Error::new(errno).context(no_rights()))?;
+    map_one(user, group).map_err(|errno| {
+        // capabilities(7): a namespace in which root is mapped could give files rights outside.
+        let is_root_alone = user == 0 && !may_map_root;
+        let reason = if is_root_alone { NO_SETFCAP.to_owned() } else { no_rights() };
+        anyhow::Error::new(errno).context(reason)
+    })?;
     Ok(Entered::OneId(reason))
 }
 
@@ -235,6 +242,8 @@ pub(crate) fn switched_off() -> Option<(&'static str, &'static str)> {
     }
 }
 
+const NO_SETFCAP: &str = "root without CAP_SETFCAP has no rights in a user namespace (a container needs \
+                          --cap-add=SETFCAP, or another user: --user 1000)";
 const MAX_NAMESPACES: (&str, &str) =
     ("user.max_user_namespaces is too low", "sudo sysctl user.max_user_namespaces=15000");
 const ORDINARY_USERS: (&str, &str) =

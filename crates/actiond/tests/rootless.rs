@@ -18,6 +18,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     root_without_its_rights_has_two_ids,
     in_a_container_that_allows_user_namespaces,
     in_a_container_that_allows_none_it_says_so,
+    in_a_container_that_lacks_an_option_it_names_it,
     where_there_are_no_user_namespaces_it_says_so,
     the_doctor_tells_what_an_ordinary_user_has,
     files_of_root_are_not_trusted_by_a_server_that_can_not_tell,
@@ -342,6 +343,35 @@ async fn in_a_container_that_allows_none_it_says_so(kit: Kit) -> Outcome {
     for part in ["this machine makes no user namespace", "user.max_user_namespaces"] {
         assert!(said.contains(part), "{said}");
     }
+    Ok(())
+}
+
+/// What Docker and Podman do unless they are told otherwise.
+async fn in_a_container_that_lacks_an_option_it_names_it(kit: Kit) -> Outcome {
+    on_the_host(&kit)?;
+    ensure_containers(&kit)?;
+    let home = Home::new(&kit)?;
+    let script = in_container("--proc /proc --dev-bind /dev/null /proc/keys", &home.path());
+    let said = refused(home.daemon(&kit, &script)).await?;
+    assert!(said.contains("Podman") && said.contains("--security-opt unmask=ALL"), "{said}");
+    assert!(!said.contains("seccomp=unconfined"), "{said}");
+    // All that is not a volume is on an overlay.
+    let script = format!(
+        "bin=$1; shift; exec 9< \"$bin\"; exec unshare --mount --propagation private bash -c '
+        mount -t tmpfs none /mnt && mkdir /mnt/lower /mnt/upper /mnt/work &&
+        mount -t overlay none -o lowerdir=/mnt/lower,upperdir=/mnt/upper,workdir=/mnt/work {0} && chmod 777 {0} &&
+        exec setpriv --reuid={USER} --regid={USER} --clear-groups --inh-caps=-all /proc/self/fd/9 \"$@\"' \
+        on-overlay \"$@\"",
+        home.path().display()
+    );
+    let said = refused(home.daemon(&kit, &script)).await?;
+    assert!(said.contains("is on overlayfs") && said.contains("--volume"), "{said}");
+    // Root alone, as with --cap-drop=all.
+    let script = "bin=$1; shift; exec 9< \"$bin\"; exec setpriv --reuid=47110 --regid=47110 --clear-groups \
+        --inh-caps=-all unshare --user --map-root-user setpriv --bounding-set=-all --inh-caps=-all \
+        /proc/self/fd/9 \"$@\"";
+    let said = refused(home.daemon(&kit, script)).await?;
+    assert!(said.contains("--cap-add=SETFCAP"), "{said}");
     Ok(())
 }
 

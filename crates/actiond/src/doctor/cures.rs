@@ -3,6 +3,8 @@
 use rustix::io::Errno;
 use sandbox::{RunError, StepName};
 
+use crate::container::Obstacles;
+
 /// The cure, as an instruction.
 pub(super) fn of(error: &RunError) -> &'static str {
     match (error.step(), error.errno()) {
@@ -25,6 +27,9 @@ pub(super) fn of(error: &RunError) -> &'static str {
              container"
         }
         (StepName::SealHelper, Errno::ACCESS) => "set the sysctl vm.memfd_noexec to 0 or 1",
+        (_, Errno::PERM | Errno::ACCESS) if !sys::user_namespace::is_initial() => {
+            Obstacles::here().cure()
+        }
         (_, Errno::PERM | Errno::ACCESS) => {
             "start the server as root; a container needs --privileged, a service no \
              CapabilityBoundingSet= and no SystemCallFilter="
