@@ -99,8 +99,8 @@ pub struct ServeArgs {
 
     /// The listeners: ADDRESS:PORT or unix:PATH, as often as needed; after it
     /// ?anonymous=RIGHTS says what callers without credentials may do, such as read or
-    /// read+execute, and ?tls=off leaves TLS out there [default: 127.0.0.1:8980, or the
-    /// sockets of systemd]
+    /// read+execute, and ?tls=off leaves TLS out there [default: 127.0.0.1:8980 and, for ordinary
+    /// users, $XDG_RUNTIME_DIR/actiond.sock, or the sockets of systemd]
     #[arg(long, value_name = "PLACE")]
     pub listen: Vec<Listen>,
 

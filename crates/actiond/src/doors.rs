@@ -1,6 +1,7 @@
 //! The listeners of `serve`: TLS, and the rights of anonymous callers at each.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use access::{
@@ -14,6 +15,9 @@ use crate::server::OPERATORS_SOCKET;
 
 /// The endpoint where `serve` listens if neither a flag nor systemd names one.
 const DEFAULT: &str = "127.0.0.1:8980";
+
+/// The name of an ordinary user's socket.
+const USERS_SOCKET: &str = "actiond.sock";
 
 /// The listeners, the policy for those who come in, and what both are read from.
 pub(crate) struct Doors {
@@ -154,12 +158,35 @@ async fn operators_door(arguments: &ServeArgs) -> Option<Door> {
 
 async fn listeners(arguments: &ServeArgs) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = access::inherited().context("taking over the sockets of systemd")?;
-    let default = [DEFAULT.parse::<Listen>().context("the default endpoint")?];
     let nothing_given = arguments.listen.is_empty() && listeners.is_empty();
-    for listen in if nothing_given { &default } else { &*arguments.listen } {
+    let default = if nothing_given { default_places()? } else { Vec::new() };
+    for listen in arguments.listen.iter().chain(&default) {
         listeners.push(Listener::bind(listen, arguments.listen_mode).await?);
     }
     Ok(listeners)
+}
+
+/// The endpoints where `serve` listens if neither a flag nor systemd names one.
+fn default_places() -> anyhow::Result<Vec<Listen>> {
+    let port = DEFAULT.parse::<Listen>().context("the default endpoint")?;
+    let socket = users_socket(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from));
+    let socket =
+        socket.map(|path| Listen { endpoint: Endpoint::Unix(path), anonymous: None, tls: false });
+    Ok(std::iter::once(port).chain(socket).collect())
+}
+
+/// The socket of an ordinary user, in the directory that the login made for such things.
+fn users_socket(runtime: Option<PathBuf>) -> Option<PathBuf> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    // Root of a user namespace is the user who started the server.
+    let user = rustix::process::geteuid();
+    let is_ordinary = !user.is_root() || !sys::user_namespace::is_initial();
+    // su(1) leaves the variable as it was, and then it is another user's.
+    let is_own = |path: &PathBuf| path.metadata().is_ok_and(|it| it.uid() == user.as_raw());
+    runtime
+        .filter(|path| is_ordinary && path.is_absolute() && is_own(path))
+        .map(|path| path.join(USERS_SOCKET))
 }
 
 /// The facts that decide about the rights of anonymous callers at an endpoint.

@@ -1,15 +1,20 @@
 //! `serve` without root: everything works in a user namespace, or the error names the cure.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
-use rustix::process::Signal;
-use testkit::{Daemon, DaemonBuilder, Kit, ORDINARY_USER, Outcome, StartAs, eventually, skip};
+use rustix::process::{Pid, Signal, kill_process};
+use testkit::{
+    Client, Daemon, DaemonBuilder, Kit, ORDINARY_USER, Outcome, StartAs, eventually, skip,
+};
+use tonic::transport::Endpoint;
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     an_ordinary_user_runs_actions,
+    an_ordinary_user_has_a_socket_beside_the_port,
     actions_of_an_ordinary_user_are_nobodys,
     inputs_of_an_ordinary_user_are_safe,
     what_the_user_has_is_out_of_reach,
@@ -110,6 +115,39 @@ async fn an_ordinary_user_runs_actions(kit: Kit) -> Outcome {
     // Gone without trace: the user can delete all of it.
     let gone = as_user(&format!("rm -r '{}'", home.root().display()))?;
     assert!(gone.status.success(), "{}", String::from_utf8_lossy(&gone.stderr));
+    Ok(())
+}
+
+/// Without --listen, as the user unit starts it. The port's number is fixed, so it is one of a network
+/// namespace of its own.
+async fn an_ordinary_user_has_a_socket_beside_the_port(kit: Kit) -> Outcome {
+    on_the_host(&kit)?;
+    let home = Home::new(&kit)?;
+    let script = format!(
+        "bin=$1; shift; exec 9< \"$bin\"; exec unshare --net bash -c '
+        echo 1 > /proc/sys/net/ipv4/ip_nonlocal_bind
+        exec setpriv --reuid={USER} --regid={USER} --clear-groups --inh-caps=-all --pdeathsig KILL \
+        /proc/self/fd/9 \"$@\"' serving \"$@\""
+    );
+    let mut command = Command::new("bash");
+    command.args(["-c", &script, "as-user"]).arg(kit.binary()).args(["serve", "--http=off"]);
+    command.arg("--allow-host-rootfs").arg("--root").arg(home.root());
+    command.env("XDG_RUNTIME_DIR", home.path()).env("ACTIOND_CONFIG", "/dev/null");
+    let mut child = command.stderr(Stdio::piped()).spawn()?;
+    let mut log = BufReader::new(child.stderr.take().context("a pipe")?).lines();
+    let mut places = Vec::new();
+    while places.len() < 2 {
+        let Some(line) = log.next().transpose()? else { break };
+        places.extend(line.strip_prefix("linux-actiond: serving on ").map(str::to_owned));
+    }
+    let socket = home.path().join("actiond.sock");
+    assert_eq!(places, ["127.0.0.1:8980".to_owned(), format!("unix:{}", socket.display())]);
+    assert_eq!(socket.metadata()?.mode() & 0o777, 0o600);
+    let channel = Endpoint::from_shared(format!("unix://{}", socket.display()))?.connect().await?;
+    Client::on(channel).action("true").run().await?.succeeded().await?;
+    kill_process(Pid::from_child(&child), Signal::TERM)?;
+    assert!(child.wait()?.success());
+    assert!(!socket.exists(), "the socket's file is left");
     Ok(())
 }
 

@@ -15,7 +15,8 @@ use crate::recipe::Architecture;
 
 const SERVICE: &str = include_str!("../files/actiond.service");
 const SOCKET: &str = include_str!("../files/actiond.socket");
-const USER_SERVICE: &str = include_str!("../files/actiond-vm.service");
+const USER_SERVICE: &str = include_str!("../files/actiond-user.service");
+const USER_VM_SERVICE: &str = include_str!("../files/actiond-vm.service");
 const APPARMOR: &str = include_str!("../files/apparmor");
 const GRAFANA_BOARD: &str = include_str!("../../../packaging/monitoring/grafana-board.json");
 const ALERTS: &str = include_str!("../../../packaging/monitoring/alerts.yml");
@@ -86,7 +87,8 @@ pub fn run(options: &Options) -> Result<()> {
     write(&options.output.join("linux-actiond"), &executable, 0o755)?;
     write(&options.output.join("actiond.service"), SERVICE.as_bytes(), 0o644)?;
     write(&options.output.join("actiond.socket"), SOCKET.as_bytes(), 0o644)?;
-    write(&options.output.join("actiond-vm.service"), USER_SERVICE.as_bytes(), 0o644)?;
+    write(&options.output.join("actiond-user.service"), USER_SERVICE.as_bytes(), 0o644)?;
+    write(&options.output.join("actiond-vm.service"), USER_VM_SERVICE.as_bytes(), 0o644)?;
     write(&options.output.join("apparmor"), APPARMOR.as_bytes(), 0o644)
 }
 
@@ -95,7 +97,8 @@ fn contents(options: &Options, executable: &[u8]) -> Result<Contents> {
     contents.program("usr/bin/linux-actiond", executable);
     contents.file("usr/lib/systemd/system/actiond.service", SERVICE);
     contents.file("usr/lib/systemd/system/actiond.socket", SOCKET);
-    contents.file("usr/lib/systemd/user/actiond-vm.service", USER_SERVICE);
+    contents.file("usr/lib/systemd/user/actiond.service", USER_SERVICE);
+    contents.file("usr/lib/systemd/user/actiond-vm.service", USER_VM_SERVICE);
     contents.file("usr/share/actiond/apparmor", APPARMOR);
     contents.file("usr/share/actiond/grafana-board.json", GRAFANA_BOARD);
     contents.file("usr/share/actiond/alerts.yml", ALERTS);

@@ -81,7 +81,7 @@ fn check_with_tools(place: &Place) -> Result<()> {
         ensure!(said.is_empty(), "{said}");
         // Without a session there is no such folder, which units of users name things after.
         let user = ["env", "XDG_RUNTIME_DIR=/tmp", "systemd-analyze", "--user", "verify"];
-        let said = tools.run(&[&user[..], &["actiond-vm.service"]].concat())?;
+        let said = tools.run(&[&user[..], &["actiond.service", "actiond-vm.service"]].concat())?;
         ensure!(said.is_empty(), "{said}");
         Ok("systemd-analyze says nothing".into())
     })?;
