@@ -26,6 +26,7 @@ mod faults;
 pub(crate) mod in_vm;
 mod installed;
 mod light;
+mod podman;
 mod session;
 mod steps;
 mod upstream;
@@ -83,13 +84,14 @@ struct Suite {
 }
 
 /// Every client there is.
-const CLIENTS: [&Client; 6] = [
+const CLIENTS: [&Client; 7] = [
     &light::SISO,
     &light::BUILDBOX,
     &light::JUSTBUILD,
     &light::BUILDSTREAM,
     &bazel::CLIENT,
     &bazel4::CLIENT,
+    &podman::CLIENT,
 ];
 
 /// Named like a client.

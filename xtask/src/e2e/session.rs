@@ -42,11 +42,17 @@ pub(super) struct Finished {
 impl Session {
     /// `folder` appears at [`CLIENT_FOLDER`].
     pub(super) fn open(root: &Path, folder: &Path) -> Result<Self> {
-        Self::open_through(Command::new("bwrap"), root, folder)
+        Self::open_through(Command::new("bwrap"), None, root, folder)
     }
 
-    /// The same with a command that ends with `bwrap`, to which the arguments of that are added.
-    pub(super) fn open_through(mut command: Command, root: &Path, folder: &Path) -> Result<Self> {
+    /// The same with a command that ends with `bwrap`, to which the arguments of that are added. A `shared` folder
+    /// below `/tmp` appears under its own name.
+    pub(super) fn open_through(
+        mut command: Command,
+        shared: Option<&Path>,
+        root: &Path,
+        folder: &Path,
+    ) -> Result<Self> {
         fs::create_dir_all(folder.join("home"))?;
         command.args(["--die-with-parent", "--unshare-pid", "--new-session"]);
         command.arg("--ro-bind").arg(root).arg("/");
@@ -54,6 +60,9 @@ impl Session {
             "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/run", "--tmpfs",
             "/var/tmp",
         ]);
+        if let Some(shared) = shared {
+            command.arg("--bind").args([shared, shared]);
+        }
         command.arg("--bind").arg(folder).arg(CLIENT_FOLDER).args(["--chdir", CLIENT_FOLDER]);
         command.args([
             "--clearenv",

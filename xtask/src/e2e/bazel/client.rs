@@ -55,12 +55,33 @@ impl Bazel {
 
     /// The same with other lines of the `.bazelrc` that name the server.
     pub(super) fn open_with(place: &Place, name: &str, lines: &str) -> Result<Self> {
-        Self::open_through(Command::new("bwrap"), place, name, lines)
+        Self::open_in(Command::new("bwrap"), None, place, name, lines)
     }
 
     /// The same with a command that ends with `bwrap`; see [`Session::open_through`].
     pub(super) fn open_through(
         command: Command,
+        place: &Place,
+        name: &str,
+        lines: &str,
+    ) -> Result<Self> {
+        Self::open_in(command, None, place, name, lines)
+    }
+
+    /// The same with a folder below `/tmp` that the client has under its own name.
+    pub(super) fn open_sharing(
+        command: Command,
+        shared: &Path,
+        place: &Place,
+        name: &str,
+        lines: &str,
+    ) -> Result<Self> {
+        Self::open_in(command, Some(shared), place, name, lines)
+    }
+
+    fn open_in(
+        command: Command,
+        shared: Option<&Path>,
         place: &Place,
         name: &str,
         lines: &str,
@@ -71,7 +92,7 @@ impl Bazel {
         copy_folder(&sources.join(name), &folder.join("workspace"))?;
         copy_folder(&sources.join("offline"), &folder.join("offline"))?;
         fs::write(folder.join("bazelrc"), bazelrc(lines))?;
-        let session = Session::open_through(command, &place.client_root, &folder)?;
+        let session = Session::open_through(command, shared, &place.client_root, &folder)?;
         Ok(Self { session, folder })
     }
 

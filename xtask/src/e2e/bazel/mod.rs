@@ -12,6 +12,7 @@ mod module;
 mod package;
 mod run;
 mod runtimes;
+mod socket;
 mod stress;
 
 pub(super) use stress::generate_inputs as generate_stress_inputs;
@@ -50,5 +51,6 @@ pub(super) const CLIENT: Client = Client {
     more_suites: &[
         Suite { name: "modes", run: modes::run },
         Suite { name: "module", run: module::run },
+        Suite { name: "socket", run: socket::run },
     ],
 };

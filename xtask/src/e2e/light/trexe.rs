@@ -19,8 +19,14 @@ const INPUTS: &str = "mkdir -p tree/below && echo words > tree/file && echo '#!/
 const OLD: i64 = 1_546_300_800;
 const NEW: i64 = 1_609_459_200;
 
+/// A socket of the server, which gRPC's C core has in `:authority` with a percent sign for each slash.
+const SOCKET: &str = "/client/actiond.sock";
+
 pub(super) fn run(place: &Place) -> Result<()> {
-    let mut here = Surroundings::open(place, None)?;
+    let mut listen = std::ffi::OsString::from("--listen=unix:");
+    listen.push(place.scratch.join("client/actiond.sock"));
+    fs::create_dir_all(place.scratch.join("client"))?;
+    let mut here = Surroundings::open_with(place, None, &[listen])?;
     here.run(&["sh", "-c", INPUTS])?;
     let script = "cp tree/below/link copy && mkdir -p out/empty && ln -s ../copy out/link && \
                   cp tree/tool out && echo words on stdout && echo words on stderr >&2";
@@ -79,6 +85,16 @@ pub(super) fn run(place: &Place) -> Result<()> {
         let told = mode_and_time(&folder.join("out"))?;
         ensure!(told == (0o751, NEW), "the output has {told:?}");
         Ok("0751, 2021-01-01".into())
+    })?;
+    step("a socket in the file system serves it too, whatever its path is", || {
+        let remote = format!("--remote=unix:{}", SOCKET);
+        let mut words =
+            here.trexe_words(&["--wait", "--d=socket", "--output-path=out"], "echo words > out");
+        words[1] = remote;
+        here.run(&as_words(&words))?;
+        let output = fs::read_to_string(here.workspace().join("socket/out"))?;
+        ensure!(output == "words\n", "the output is {output:?}");
+        Ok(SOCKET.into())
     })?;
     step("a command that takes too long is stopped, and the client is told", || {
         let finished = here.trexe(1, "late", &["--exec-timeout=1"], "sleep 1000")?;
