@@ -141,7 +141,7 @@ pub(crate) fn executable(messages: &str) -> Option<PathBuf> {
     executables(messages).next_back()
 }
 
-fn executable_named(messages: &str, name: &str) -> Option<PathBuf> {
+pub(crate) fn executable_named(messages: &str, name: &str) -> Option<PathBuf> {
     executables(messages).find(|path| path.file_name().is_some_and(|file| file == name))
 }
 

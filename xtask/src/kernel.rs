@@ -11,6 +11,7 @@ mod parser;
 mod qemu;
 mod recipe;
 mod source;
+pub(crate) mod user;
 mod vm;
 
 use anyhow::Result;

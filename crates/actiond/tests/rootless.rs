@@ -20,6 +20,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     what_the_user_has_is_out_of_reach,
     killed_by_force_it_leaves_no_process_and_starts_again,
     limits_of_an_action_hold,
+    a_delegated_cgroup_bounds_actions,
     root_without_its_rights_has_two_ids,
     in_a_container_that_allows_user_namespaces,
     in_a_container_that_allows_none_it_says_so,
@@ -301,6 +302,76 @@ async fn limits_of_an_action_hold(kit: Kit) -> Outcome {
     let said = run.stdout().await?;
     let started: u32 = said.trim().parse().unwrap_or(0);
     assert!(started < 20, "{started} processes of at most 20: {said}");
+    Ok(())
+}
+
+/// A cgroup that belongs to the ordinary user, as systemd makes them.
+struct DelegatedCgroup(PathBuf);
+
+impl DelegatedCgroup {
+    fn new() -> anyhow::Result<Self> {
+        let root = Path::new("/sys/fs/cgroup");
+        let controllers = std::fs::read_to_string(root.join("cgroup.subtree_control"));
+        let controllers = controllers.unwrap_or_default();
+        if !["memory", "pids"].iter().all(|it| controllers.split_whitespace().any(|is| is == *it)) {
+            skip(format!("no cgroup controllers for memory and pids: {controllers:?}"))?;
+        }
+        let path = root.join(format!("actiond-test-{}", std::process::id()));
+        std::fs::create_dir(&path)?;
+        let cgroup = Self(path);
+        for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+            chown(cgroup.0.join(file), Some(USER), Some(USER))?;
+        }
+        Ok(cgroup)
+    }
+
+    fn children(&self, of: &str) -> anyhow::Result<usize> {
+        let entries = std::fs::read_dir(self.0.join(of))?;
+        Ok(entries.filter(|it| it.as_ref().is_ok_and(|it| it.path().is_dir())).count())
+    }
+}
+
+impl Drop for DelegatedCgroup {
+    fn drop(&mut self) {
+        for child in ["actiond-actions", "actiond-daemon", ""] {
+            // What the daemon has removed itself is not there.
+            let _ = std::fs::remove_dir(self.0.join(child));
+        }
+    }
+}
+
+/// `cargo xtask e2e user` runs it in a VM where this machine has no controllers.
+async fn a_delegated_cgroup_bounds_actions(kit: Kit) -> Outcome {
+    on_the_host(&kit)?;
+    let cgroup = DelegatedCgroup::new()?;
+    let home = Home::new(&kit)?;
+    let script = format!("echo $$ > '{}/cgroup.procs'; {AS_USER}", cgroup.0.display());
+    let mut daemon = home.daemon(&kit, &script).start().await?;
+    expect_log(&daemon, "cgroups for actions");
+    let client = daemon.client();
+    // As a bound on each process it would let all of this pass.
+    let hold = "hold() { head -c 40000000 /dev/zero | tail -c 40000000 | wc -c; }";
+    let action = |script: &str| {
+        let action = client.action(&format!("{hold}; {script}")).do_not_cache();
+        action.property("limits_memory", "64m").property("limits_pids", "20")
+    };
+    let run = action("hold; hold").run().await?;
+    assert_eq!(run.succeeded().await?.stdout().await?, "40000000\n40000000\n");
+    let run = action("hold > a & hold > b & wait; cat a b").run().await?;
+    let said = run.stdout().await.unwrap_or_default();
+    assert_ne!(said, "40000000\n40000000\n", "two processes had 80 MB of at most 64");
+    let run = action(
+        "for n in $(seq 60); do sleep 60 & done 2> /dev/null; jobs -p | wc -l; kill $(jobs -p)",
+    );
+    let said = run.run().await?.stdout().await?;
+    assert!(said.trim().parse::<u32>().unwrap_or(0) < 20, "processes of at most 20: {said:?}");
+    action("true").run().await?.succeeded().await?;
+    eventually("the cgroups of actions are removed", || {
+        Ok(cgroup.children("actiond-actions")? == 0)
+    })
+    .await?;
+    daemon.terminate()?;
+    assert!(daemon.wait()?.success(), "{}", daemon.log());
     Ok(())
 }
 

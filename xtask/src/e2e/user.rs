@@ -1,7 +1,8 @@
 //! `cargo xtask e2e user`: what `serve` passes as root, done again with a daemon that an ordinary user starts.
 //!
 //! The tests of `serve`, of input roots and of `run`, the attacks, and Bazel on two workspaces. The ways to
-//! start it are those of [`StartAs`]: with one id, with subordinate ids, and in a bubblewrap container. Each run
+//! start it are those of [`StartAs`]: with one id, with subordinate ids, and in a bubblewrap container. A VM has the
+//! cgroup controllers that this machine may lack. Each run
 //! of `cargo xtask test` has a part of it, and `--all` has the rest.
 
 use std::{
@@ -14,8 +15,10 @@ use std::{
 use anyhow::Result;
 use launch::StartAs;
 
-use super::{Materials, Place, bazel, client_command, provide_root};
-use crate::{attack, binaries::Binaries, cargo_test, process, setup, state_volume};
+use super::{Materials, Place, bazel, client_command, debian_root, provide_root};
+use crate::{
+    attack, binaries::Binaries, cargo_test, kernel, process, setup, state_volume,
+};
 
 /// Test binaries of `crates/actiond/tests`, and how the daemon is started for them. With one id inputs have other
 /// modes, so only with subordinate ids everything is as with root.
@@ -36,6 +39,7 @@ const SUITES_EACH_TIME: [(StartAs, &[&str]); 3] = [
 pub(super) fn run(all: bool) -> Result<()> {
     setup::run()?;
     run_suites_of(if all { SUITES } else { SUITES_EACH_TIME })?;
+    kernel::user::run(&debian_root::provide(&super::CLEAN)?)?;
     attack::run(&attack::Arguments::by_user(!all))?;
     if all {
         for way in [StartAs::User, StartAs::SubordinateIds, StartAs::Container] {

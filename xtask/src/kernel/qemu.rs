@@ -18,7 +18,8 @@ use crate::arch::Arch;
 pub(super) struct Machine<'a> {
     pub(super) arch: Arch,
     pub(super) kernel: &'a Kernel,
-    pub(super) initramfs: &'a Path,
+    /// None where the kernel's command line names a root.
+    pub(super) initramfs: Option<&'a Path>,
     /// Whether the guest needs a clock that is finer than a tick.
     pub(super) fine_clock: bool,
     /// A raw image, `/dev/vda` in the guest.
@@ -88,14 +89,15 @@ impl Machine<'_> {
             .args(["-accel", "tcg,thread=multi", "-serial", "stdio"])
             .arg("-kernel")
             .arg(self.kernel.fastest_image())
-            .arg("-initrd")
-            .arg(self.initramfs)
             .arg("-device")
             .arg(format!("{disk},drive=disk"))
             .arg("-drive")
             .arg(format!("id=disk,if=none,format=raw,cache=unsafe,file={}", self.disk.display()))
             .arg("-append")
             .arg(format!("console={console} reboot=t panic=-1 log_buf_len=8M {}", self.append));
+        if let Some(initramfs) = self.initramfs {
+            command.arg("-initrd").arg(initramfs);
+        }
         command
     }
 }

@@ -172,7 +172,7 @@ impl Boot<'_> {
         let machine = Machine {
             arch: self.arch,
             kernel: &kernel,
-            initramfs: &initramfs,
+            initramfs: Some(&initramfs),
             fine_clock: self.fine_clock,
             disk: &disk,
             append: self.append,
