@@ -1,7 +1,6 @@
 //! A tier below the store: what is only upstream is as good as here, and an upstream that hangs, lies, loses
 //! blobs or is not there costs a build time at most.
 
-use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
@@ -319,12 +318,12 @@ async fn an_upstream_that_hangs_is_given_up(kit: Kit) -> Outcome {
         number += 1;
     }
     // Every build goes on, and none asks any more.
-    let failures = metric(&daemon, "upstream_failures_total{tier=\"ac\"}")?;
+    let failures = daemon.metric("upstream_failures_total{tier=\"ac\"}")?;
     for number in 100..110 {
         run(number).await?;
     }
-    assert_eq!(metric(&daemon, "upstream_failures_total{tier=\"ac\"}")?, failures);
-    ensure!(metric(&daemon, "upstream_skipped_total{tier=\"ac\"}")? >= 10, "they are skipped");
+    assert_eq!(daemon.metric("upstream_failures_total{tier=\"ac\"}")?, failures);
+    ensure!(daemon.metric("upstream_skipped_total{tier=\"ac\"}")? >= 10, "they are skipped");
     upstream.signal(Signal::CONT)?;
     Ok(())
 }
@@ -373,7 +372,7 @@ async fn a_thousand_readers_are_one_download(kit: Kit) -> Outcome {
     while let Some(missing) = readers.join_next().await {
         assert_eq!(missing??, []);
     }
-    let received = metric(&daemon, "upstream_received_bytes_total{tier=\"cas\"}")?;
+    let received = daemon.metric("upstream_received_bytes_total{tier=\"cas\"}")?;
     assert_eq!(received, content.len() as u64);
     Ok(())
 }
@@ -435,22 +434,6 @@ async fn second_port(daemon: &Daemon) -> anyhow::Result<String> {
     second().context("the second place")
 }
 
-/// A value of `/metrics`.
-fn metric(daemon: &Daemon, name: &str) -> anyhow::Result<u64> {
-    let log = daemon.log();
-    let address =
-        log.split("page and metrics on http://").nth(1).and_then(|rest| rest.split('/').next());
-    let address = address.context("the log names the page")?;
-    let mut connection = std::net::TcpStream::connect(address)?;
-    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    std::io::Write::write_all(&mut connection, request.as_bytes())?;
-    let mut text = String::new();
-    connection.read_to_string(&mut text)?;
-    let line = text.lines().find(|line| line.starts_with(&format!("actiond_{name} ")));
-    let line = line.with_context(|| format!("{name} is in:\n{text}"))?;
-    Ok(line.rsplit(' ').next().unwrap_or_default().parse::<f64>()? as u64)
-}
-
 async fn metrics_tell_of_the_upstream(kit: Kit) -> Outcome {
     let upstream = upstream(&kit).await?;
     let daemon = below(&kit, &upstream).flag("--http=127.0.0.1:0").start().await?;
@@ -459,9 +442,17 @@ async fn metrics_tell_of_the_upstream(kit: Kit) -> Outcome {
     ours.get(&digest).await?;
     let absent = ours.digest(b"nowhere");
     ours.missing(&[absent]).await?;
-    assert_eq!(metric(&daemon, "upstream_up{tier=\"cas\"}")?, 1);
-    assert_eq!(metric(&daemon, "upstream_hits_total{tier=\"cas\"}")?, 1);
-    assert_eq!(metric(&daemon, "upstream_misses_total{tier=\"cas\"}")?, 1);
-    assert_eq!(metric(&daemon, "upstream_failures_total{tier=\"cas\"}")?, 0);
+    assert_eq!(daemon.metric("upstream_up{tier=\"cas\"}")?, 1);
+    assert_eq!(daemon.metric("upstream_hits_total{tier=\"cas\"}")?, 1);
+    assert_eq!(daemon.metric("upstream_misses_total{tier=\"cas\"}")?, 1);
+    assert_eq!(daemon.metric("upstream_failures_total{tier=\"cas\"}")?, 0);
+    assert_eq!(daemon.metric("upstream_received_bytes_total{tier=\"cas\"}")?, 7);
+    for name in ["upstream_calls_total", "upstream_call_microseconds_total"] {
+        ensure!(daemon.metric(&format!("{name}{{tier=\"cas\"}}"))? > 0, "{name}");
+    }
+    // Results that wait, and an upstream that is asked for none.
+    assert_eq!(daemon.metric("upstream_queue")?, 0);
+    assert_eq!(daemon.metric("upstream_hits_total{tier=\"ac\"}")?, 0);
+    ensure!(daemon.log().contains("the upstream is up"), "{}", daemon.log());
     Ok(())
 }

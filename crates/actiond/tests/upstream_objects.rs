@@ -229,9 +229,9 @@ async fn take_and_give(kit: &Kit, objects: Objects) -> Outcome {
     }
     let again = action(second.client()).run().await?;
     assert!(again.succeeded().await?.from_cache());
-    assert!(metric(&second, "upstream_received_bytes_total{tier=\"cas\"}")? >= 12 << 20);
-    assert_eq!(metric(&second, "upstream_hits_total{tier=\"ac\"}")?, 4);
-    assert_eq!(metric(&second, "upstream_failures_total{tier=\"cas\"}")?, 0);
+    assert!(second.metric("upstream_received_bytes_total{tier=\"cas\"}")? >= 12 << 20);
+    assert_eq!(second.metric("upstream_hits_total{tier=\"ac\"}")?, 4);
+    assert_eq!(second.metric("upstream_failures_total{tier=\"cas\"}")?, 0);
     drop(objects);
     for number in 0..3 {
         assert!(is_a_hit(&second, number).await?, "it is here now");
@@ -617,19 +617,4 @@ async fn s3_that_refuses_is_as_good_as_an_empty_one(kit: Kit) -> Outcome {
     let daemon = objects.above(&kit).start().await?;
     assert!(!is_a_hit(&daemon, 0).await?);
     eventually("the log says it", || Ok(daemon.log().contains("NoSuchBucket"))).await
-}
-
-/// A value of `/metrics`.
-fn metric(daemon: &Daemon, name: &str) -> anyhow::Result<u64> {
-    let log = daemon.log();
-    let address =
-        log.split("page and metrics on http://").nth(1).and_then(|rest| rest.split('/').next());
-    let address = address.context("the log names the page")?;
-    let mut connection = std::net::TcpStream::connect(address)?;
-    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    std::io::Write::write_all(&mut connection, request.as_bytes())?;
-    let text = std::io::read_to_string(connection)?;
-    let line = text.lines().find(|line| line.starts_with(&format!("actiond_{name} ")));
-    let line = line.with_context(|| format!("{name} is in:\n{text}"))?;
-    Ok(line.rsplit(' ').next().unwrap_or_default().parse::<f64>()? as u64)
 }

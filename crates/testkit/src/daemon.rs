@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -292,6 +292,27 @@ impl Daemon {
     /// Its log so far.
     pub fn log(&self) -> String {
         self.log.text()
+    }
+
+    /// The value of `actiond_NAME` on its page `/metrics`; the name ends with the labels. The daemon has to serve the page,
+    /// such as with the flag `--http=127.0.0.1:0`.
+    ///
+    /// # Errors
+    /// When the page can't be read or has no such value.
+    pub fn metric(&self, name: &str) -> anyhow::Result<u64> {
+        let log = self.log();
+        let address =
+            log.split("page and metrics on http://").nth(1).and_then(|rest| rest.split('/').next());
+        let address = address.context("the log names the page")?;
+        let mut connection = TcpStream::connect(address)?;
+        write!(
+            connection,
+            "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        )?;
+        let text = std::io::read_to_string(connection)?;
+        let line = text.lines().find(|line| line.starts_with(&format!("actiond_{name} ")));
+        let line = line.with_context(|| format!("{name} is in:\n{text}"))?;
+        Ok(line.rsplit(' ').next().unwrap_or_default().parse::<f64>()? as u64)
     }
 
     /// Asks it to end; it may take its time.
