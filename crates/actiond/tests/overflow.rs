@@ -23,6 +23,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     an_engine_that_is_away_is_not_waited_for,
     an_engine_that_is_killed_amid_actions_fails_none,
     what_the_engine_can_not_run_runs_here,
+    an_overdue_action_that_no_machine_can_run_is_refused,
     a_daemon_that_is_its_own_engine_ends_actions,
     a_cancelled_action_ends_elsewhere_too,
     an_engine_that_has_lost_an_output_is_not_believed,
@@ -254,6 +255,26 @@ async fn what_the_engine_can_not_run_runs_here(kit: Kit) -> Outcome {
         .await?;
     gate.open(1).await?;
     assert_eq!(worker(run.await??.succeeded().await?)?, "here");
+    assert_eq!(worker(&Run::collect(client.clone(), first).await?)?, "here");
+    Ok(())
+}
+
+async fn an_overdue_action_that_no_machine_can_run_is_refused(kit: Kit) -> Outcome {
+    let engine = engine(&kit)?.start().await?;
+    let daemon = above(&kit, &engine, "5s").flag("--http=127.0.0.1:0").start().await?;
+    let gate = daemon.gate();
+    let first = fill_the_slot(&daemon, &gate).await?;
+    // No slot here looks at it.
+    let (name, value) = ONLY_HERE;
+    let client = daemon.client();
+    let run = client.action("echo nowhere").property(name, value).run().await?;
+    ensure!(run.code() != Code::Ok && run.message().contains("ISA"), "{}", run.message());
+    let ended = |end: &str| daemon.metric(&format!("overflow_actions_total{{end=\"{end}\"}}"));
+    assert_eq!((ended("answered")?, ended("refused")?, ended("unavailable")?), (1, 0, 0));
+    assert_eq!(daemon.metric("overflow_running_actions")?, 0);
+    ensure!(daemon.metric("overflow_action_microseconds_total")? > 0, "the time is counted");
+    assert_eq!(daemon.metric("upstream_up{tier=\"overflow\"}")?, 1);
+    gate.open(1).await?;
     assert_eq!(worker(&Run::collect(client.clone(), first).await?)?, "here");
     Ok(())
 }
