@@ -16,9 +16,7 @@ use anyhow::Result;
 use launch::StartAs;
 
 use super::{Materials, Place, bazel, client_command, debian_root, provide_root};
-use crate::{
-    attack, binaries::Binaries, cargo_test, kernel, process, setup, state_volume,
-};
+use crate::{attack, binaries::Binaries, cargo_test, kernel, process, setup, state_volume};
 
 /// Test binaries of `crates/actiond/tests`, and how the daemon is started for them. With one id inputs have other
 /// modes, so only with subordinate ids everything is as with root.
