@@ -179,9 +179,13 @@ impl Evictor {
         if need == 0 {
             return (0, 0);
         }
+        let free_before = self.space.free_bytes();
         let mut pass = Pass { evictor: self, now: self.clock.now(), need, freed: 0 };
         if let Err(error) = pass.run() {
             tracing::error!(error = &error as &dyn std::error::Error, "eviction failed");
+        }
+        if pass.freed > 0 {
+            self.space.wait_for_freed(free_before, pass.freed);
         }
         tracing::debug!(need, freed = pass.freed, used = self.space.used(), "evicted");
         (need, pass.freed)

@@ -18,8 +18,9 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use rustix::fs::{StatVfs, fstatvfs};
+use rustix::fs::{Mode, OFlags, StatVfs, fstatvfs};
 
+use crate::disk::{openat, syncfs};
 use crate::error::{Shortage, StoreError};
 use crate::trouble::Trouble;
 
@@ -37,6 +38,9 @@ const PASS_SHARE_MIN: u64 = 64;
 /// The number of the evictor's passes that a charge waits for. The second sees what the first one's other
 /// waiters took, and what was pinned for a moment.
 const PASSES_MAX: usize = 3;
+/// How often, and how many times, the file system is asked whether what was freed is free: 2 s in all.
+const FREED_PERIOD: Duration = Duration::from_millis(50);
+const FREED_LOOKS: usize = 40;
 
 /// The account of the store.
 pub(crate) struct Space {
@@ -259,6 +263,37 @@ impl Space {
         fstatvfs(self.directory.as_fd()).ok()
     }
 
+    /// The free space of the file system in bytes; 0 if it can't be looked at.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.disk().as_ref().map_or(0, free_bytes)
+    }
+
+    /// Waits for the file system to have free what a pass freed, when the pass was for the sake of the disk. btrfs has it with
+    /// the next commit, XFS some moments later. Until then every other pass would evict for the same need again.
+    ///
+    /// `free_before` is what was free before the pass. The wait is bounded, because others may take the space at the same
+    /// time.
+    pub(crate) fn wait_for_freed(&self, free_before: u64, freed: u64) {
+        let goal = free_before.saturating_add(freed / 2);
+        let is_there =
+            |disk: StatVfs| self.reserve.shortage(&disk, 0, 1) == 0 || free_bytes(&disk) >= goal;
+        if self.limit().is_none() || self.disk().is_none_or(is_there) {
+            return;
+        }
+        // The kernel tells an error of the disk once to each open file, and the checkpoint has to hear of it. So this
+        // sync is that of another one.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        if let Ok(another) = openat(&self.directory, ".", flags, Mode::empty()) {
+            let _ = syncfs(&another);
+        }
+        for _ in 0..FREED_LOOKS {
+            if self.disk().is_none_or(is_there) {
+                return;
+            }
+            std::thread::sleep(FREED_PERIOD);
+        }
+    }
+
     /// Close to the limit: a build that fits with 2 % to spare loses nothing.
     fn high(&self) -> u64 {
         self.limit_or_max() - self.limit_or_max() / 64
@@ -344,11 +379,12 @@ impl Reserve {
 }
 
 /// The server is root, mostly, and may use the blocks that are kept for it. Root of a user namespace may
-/// not.
+/// not. Nor may anybody on a file system that makes inodes as it needs them (btrfs): it counts as free what is kept
+/// for its metadata.
 fn free_bytes(disk: &StatVfs) -> u64 {
     static IS_ROOT: LazyLock<bool> =
         LazyLock::new(|| rustix::process::geteuid().is_root() && sys::user_namespace::is_initial());
-    let blocks = if *IS_ROOT { disk.f_bfree } else { disk.f_bavail };
+    let blocks = if *IS_ROOT && disk.f_files != 0 { disk.f_bfree } else { disk.f_bavail };
     blocks.saturating_mul(disk.f_frsize)
 }
 
@@ -479,5 +515,9 @@ mod tests {
             assert_eq!(reserve.is_free(Some(&disk)), is_free, "{free} {inodes}");
             assert_eq!(reserve.shortage(&disk, 0, 10_000), shortage, "{free} {inodes}");
         }
+        // A file system without a number of inodes counts what its metadata may take as free.
+        let btrfs = StatVfs { f_files: 0, f_ffree: 0, f_bavail: 199, ..disk(5000, 0) };
+        assert!(!reserve.is_free(Some(&btrfs)));
+        assert_eq!(reserve.shortage(&btrfs, 0, 10_000), 201 * 4096);
     }
 }

@@ -63,7 +63,9 @@ impl Watchdog for DiskReserve {
 /// file system that makes inodes as it needs them says that it has none (btrfs).
 fn allowance(disk: &StatVfs) -> Option<Duration> {
     let kept_blocks = (disk.f_blocks / SHARE).min(MAX_BYTES / disk.f_frsize.max(1));
-    let blocks = disk.f_bfree.checked_sub(kept_blocks)?;
+    // There, what is kept for its metadata counts as free too.
+    let free_blocks = if disk.f_files == 0 { disk.f_bavail } else { disk.f_bfree };
+    let blocks = free_blocks.checked_sub(kept_blocks)?;
     let of_bytes = micros(blocks.saturating_mul(disk.f_frsize), BYTES_PER_SECOND);
     let of_inodes = match disk.f_files {
         0 => SUPERVISION,
@@ -88,6 +90,7 @@ mod tests {
             f_frsize: 4096,
             f_blocks: blocks.0,
             f_bfree: blocks.1,
+            f_bavail: blocks.1,
             f_files: inodes.0,
             f_ffree: inodes.1,
             ..any
@@ -106,6 +109,15 @@ mod tests {
         check((1000, 1000), (1000, 19), false);
         check((1000, 0), (1000, 1000), false);
         check((1000, 1000), (0, 0), true);
+    }
+
+    #[test]
+    fn what_is_kept_for_metadata_is_not_free() {
+        let btrfs = |available| StatVfs { f_bavail: available, ..disk((1000, 900), (0, 0)) };
+        assert!(allowance(&btrfs(20)).is_some());
+        assert!(allowance(&btrfs(0)).is_none());
+        // Root's own share of ext4 is free to root.
+        assert!(allowance(&StatVfs { f_bavail: 0, ..disk((1000, 50), (100, 100)) }).is_some());
     }
 
     #[test]
