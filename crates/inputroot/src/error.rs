@@ -80,6 +80,14 @@ pub enum PresentError {
     /// The caller's [`Interrupt`](crate::Interrupt) came.
     #[error("presenting the input root was interrupted")]
     Interrupted,
+    /// No strategy could be chosen at the start, on a full disk, nor now.
+    #[error("choosing a strategy: {reason}")]
+    NoStrategy {
+        /// The outcome of the trials.
+        reason: String,
+        /// Whether the disk is still full.
+        is_full: bool,
+    },
     /// The thread that makes mounts is gone.
     #[error("the thread that makes mounts has ended")]
     MounterGone,
@@ -98,6 +106,7 @@ impl PresentError {
             ) => Errno::from_io_error(source),
             Self::Mount(error) => Some(error.errno),
             Self::Staging { source, .. } => Some(*source),
+            Self::NoStrategy { is_full: true, .. } => Some(Errno::NOSPC),
             // Others were faster, which may be otherwise the next time.
             Self::Loop(LoopError::Contended) => Some(Errno::AGAIN),
             Self::Obstructed { .. }
@@ -106,6 +115,7 @@ impl PresentError {
             | Self::TooManyMounts { .. }
             | Self::Interrupted
             | Self::NoOwnUser
+            | Self::NoStrategy { is_full: false, .. }
             | Self::MounterGone => None,
         }
     }

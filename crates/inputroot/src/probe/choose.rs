@@ -3,11 +3,14 @@
 //! A trial has a tree and blobs of its own, beside the store.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use chain::Chain;
+use rustix::fs::statvfs;
+use rustix::io::Errno;
 use store::Store;
 
+use super::later::Later;
 use super::names::StrategyName;
 use super::trial::{Trial, TrialError};
 use super::variant::Variant;
@@ -39,6 +42,52 @@ pub enum ChooseError {
     },
 }
 
+impl ChooseError {
+    /// Whether a strategy failed because the disk has no room for its files.
+    fn is_about_space(&self, site: &Site) -> bool {
+        match self {
+            Self::NoneWorks(reports) => reports.iter().any(|report| {
+                let error = report.outcome.as_ref().err();
+                is_about_space(error.and_then(TrialError::errno), site)
+            }),
+            Self::Start { source, .. } => is_about_space(source.errno(), site),
+        }
+    }
+}
+
+fn is_about_space(errno: Option<Errno>, site: &Site) -> bool {
+    match errno {
+        Some(Errno::DQUOT) => true,
+        // Too many mounts or user namespaces are the same error.
+        Some(Errno::NOSPC) => site.is_nearly_full(),
+        _ => false,
+    }
+}
+
+/// The directories of a store that strategies use.
+#[derive(Debug, Clone)]
+pub(super) struct Site {
+    work: PathBuf,
+    blobs: PathBuf,
+}
+
+/// Fewer free bytes or inodes than this are none to a trial, which takes some of both.
+const FREE_BYTES_MIN: u64 = 4 << 20;
+const FREE_INODES_MIN: u64 = 64;
+
+impl Site {
+    fn of(store: &Store) -> Self {
+        Self { work: store.work_dir().to_owned(), blobs: store.cas().blobs_path().to_owned() }
+    }
+
+    fn is_nearly_full(&self) -> bool {
+        statvfs(&self.work).is_ok_and(|disk| {
+            disk.f_bavail.saturating_mul(disk.f_frsize) < FREE_BYTES_MIN
+                || (disk.f_files > 0 && disk.f_ffree < FREE_INODES_MIN)
+        })
+    }
+}
+
 fn list(reports: &[StrategyReport]) -> String {
     let failed = reports.iter().filter_map(|report| {
         let error = report.outcome.as_ref().err()?;
@@ -49,16 +98,47 @@ fn list(reports: &[StrategyReport]) -> String {
 
 /// Tries every strategy with the state directory of `store`.
 pub fn probe(store: &Store) -> Vec<StrategyReport> {
+    let site = Site::of(store);
     let report = |name| StrategyReport {
         name,
-        outcome: first_that_works(store, name).map(Variant::description),
+        outcome: first_that_works(&site, name).map(Variant::description),
     };
     StrategyName::ALL.into_iter().map(report).collect()
 }
 
-/// The best strategy that works with `store`, or the one that is `forced`, if that works.
+/// The best strategy that works with `store`, or the one that is `forced`, if that works. On a full disk, where no
+/// trial works, it is chosen when an input tree is presented and the disk has space.
 pub fn choose(
     store: &Store,
+    forced: Option<StrategyName>,
+) -> Result<Box<dyn InputRoots>, ChooseError> {
+    let site = Site::of(store);
+    match choose_now(&site, forced) {
+        Ok(chosen) => Ok(chosen),
+        Err(error) if error.is_about_space(&site) => {
+            tracing::warn!(
+                error = %Chain(&error),
+                "the disk has no room for a trial of input roots: actions are refused until it has"
+            );
+            Ok(Box::new(Later::new(site, forced)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Chooses again, for a strategy that could not be chosen at the start.
+pub(super) fn choose_again(
+    site: &Site,
+    forced: Option<StrategyName>,
+) -> Result<Box<dyn InputRoots>, PresentError> {
+    choose_now(site, forced).map_err(|error| PresentError::NoStrategy {
+        is_full: error.is_about_space(site),
+        reason: Chain(&error).to_string(),
+    })
+}
+
+fn choose_now(
+    site: &Site,
     forced: Option<StrategyName>,
 ) -> Result<Box<dyn InputRoots>, ChooseError> {
     let mut reports = Vec::new();
@@ -66,12 +146,19 @@ pub fn choose(
         if forced.is_some_and(|forced| forced != name) {
             continue;
         }
-        match first_that_works(store, name) {
+        match first_that_works(site, name) {
             Ok(variant) => {
-                return start(store, name, variant)
+                return start(site, name, variant)
                     .map_err(|source| ChooseError::Start { name, source });
             }
-            Err(error) => reports.push(StrategyReport { name, outcome: Err(error) }),
+            Err(error) => {
+                // One that lacks space now may be the best one later.
+                let is_about_space = is_about_space(error.errno(), site);
+                reports.push(StrategyReport { name, outcome: Err(error) });
+                if is_about_space {
+                    break;
+                }
+            }
         }
     }
     Err(ChooseError::NoneWorks(reports))
@@ -79,22 +166,24 @@ pub fn choose(
 
 /// Starts a strategy for real.
 fn start(
-    store: &Store,
+    site: &Site,
     name: StrategyName,
     variant: Variant,
 ) -> Result<Box<dyn InputRoots>, PresentError> {
-    let work = store.work_dir().join("input-roots");
+    let work = site.work.join("input-roots");
     fs::create_dir_all(&work).map_err(PresentError::store_image("mkdir(input-roots)"))?;
-    variant.open(name, &Places { work, blobs: store.cas().blobs_path().to_owned() })
+    variant.open(name, &Places { work, blobs: site.blobs.clone() })
 }
 
 /// The best variant that works; if none does, the error of the last.
-fn first_that_works(store: &Store, name: StrategyName) -> Result<Variant, TrialError> {
+fn first_that_works(site: &Site, name: StrategyName) -> Result<Variant, TrialError> {
     let mut outcome = Err(TrialError::Wrong("the strategy has no variant"));
     for &variant in Variant::of(name) {
-        let directory = store.work_dir().join("input-root-trial");
+        let directory = site.work.join("input-root-trial");
         outcome = trial(&directory, name, variant).map(|()| variant);
-        if let Err(error) = fs::remove_dir_all(&directory) {
+        if let Err(error) = fs::remove_dir_all(&directory)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
             tracing::warn!(%error, directory = %directory.display(), "a trial left files behind");
         }
         if outcome.is_ok() {

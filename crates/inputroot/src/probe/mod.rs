@@ -4,6 +4,7 @@
 //! matters too.
 
 mod choose;
+mod later;
 mod names;
 mod trial;
 mod variant;

@@ -13,6 +13,7 @@ use model::{
     Digest, DigestFunction, Directory, InputTree, LoadError, PathError, RelPath, TreeLimits,
 };
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use store::BlobPath;
 
 use crate::error::PresentError;
@@ -47,6 +48,15 @@ pub enum TrialError {
 }
 
 impl TrialError {
+    /// What the kernel answered, if a system call failed.
+    pub(super) fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Present(error) => error.errno(),
+            Self::Io { source, .. } => Errno::from_io_error(source),
+            Self::Outputs(_) | Self::Wrong(_) => None,
+        }
+    }
+
     fn io<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::Io { step, source: source.into() }
     }
