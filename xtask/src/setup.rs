@@ -23,7 +23,7 @@ pub const COMPILER: Need = Need {
     why: "compiles C and links every Rust program",
 };
 
-const NEEDS: [Need; 18] = [
+const NEEDS: [Need; 20] = [
     COMPILER,
     Need { program: "git", package: "git", why: "tells the time of a release's commit" },
     Need { program: "strip", package: "binutils", why: "takes the symbols out of a release" },
@@ -44,6 +44,12 @@ const NEEDS: [Need; 18] = [
         why: "tests keep their state on an ext4 of their own",
     },
     Need { program: "mount", package: "mount", why: "mounts it" },
+    Need {
+        program: "mkfs.xfs",
+        package: "xfsprogs",
+        why: "makes the disk of a test that power cuts and full disks meet",
+    },
+    Need { program: "mkfs.btrfs", package: "btrfs-progs", why: "makes another one" },
     Need {
         program: "unshare",
         package: "util-linux",

@@ -22,6 +22,10 @@ pub(crate) struct Faults {
     /// kinds.
     #[arg(long, value_name = "N")]
     cuts: Option<u64>,
+    /// With `faults`: fill the disk this many times, with data and with files in turn, in place of faults of
+    /// all kinds.
+    #[arg(long, value_name = "N")]
+    fills: Option<u64>,
     /// With `faults`: the file system on the disk.
     #[arg(long, value_name = "NAME", default_value = "ext4")]
     #[arg(value_parser = ["ext4", "xfs", "btrfs", "ext4-without-journal"])]
@@ -39,9 +43,11 @@ pub(super) fn run(faults: &Faults) -> Result<()> {
         cargo.env("ACTIOND_FAULT_ROUNDS", faults.rounds.to_string());
         cargo.env("ACTIOND_FAULT_SEED", faults.seed.to_string());
         cargo.env("ACTIOND_FAULT_FILE_SYSTEM", &faults.file_system);
-        for (name, number) in
-            [("ACTIOND_FAULT_KILLS", faults.kills), ("ACTIOND_FAULT_CUTS", faults.cuts)]
-        {
+        for (name, number) in [
+            ("ACTIOND_FAULT_KILLS", faults.kills),
+            ("ACTIOND_FAULT_CUTS", faults.cuts),
+            ("ACTIOND_FAULT_FILLS", faults.fills),
+        ] {
             if let Some(number) = number {
                 cargo.env(name, number.to_string());
             }
