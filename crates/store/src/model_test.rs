@@ -9,8 +9,8 @@
 //! that fails is told once, and loses what was not on the disk.
 //!
 //! Operations are data, made from a seed. A run that fails is shrunk: operations are left out as
-//! long as it still fails, and what remains is printed with the seed. `ACTIOND_MODEL_SEEDS` is the number of
-//! seeds, and `ACTIOND_MODEL_FIRST_SEED` the first one:
+//! long as it still fails, and what remains is printed with the seed. A run takes as many seeds as fit into half a minute.
+//! `ACTIOND_MODEL_SEEDS` is another number of seeds, and `ACTIOND_MODEL_FIRST_SEED` the first one:
 //!
 //! ```sh
 //! ACTIOND_MODEL_SEEDS=5000 cargo test -p store model_test
@@ -32,13 +32,16 @@ mod world;
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 use operation::Step;
 use roots::Numbers;
 use world::{Difference, World};
 
-/// The seeds of a run that does not say how many. Each takes a tenth of a second on an idle machine.
+/// The least number of seeds of a run that does not say how many. Each takes a tenth of a second on an idle machine.
 const SEEDS: u64 = 10;
+/// After this time such a run begins no other seed.
+const PATIENCE: Duration = Duration::from_secs(30);
 const OPERATIONS: usize = 120;
 
 fn steps(seed: u64) -> Vec<Step> {
@@ -92,10 +95,16 @@ fn variable(name: &str) -> Option<u64> {
 
 #[test]
 fn the_store_does_what_a_plain_map_does() {
-    let seeds = variable("ACTIOND_MODEL_SEEDS").unwrap_or(SEEDS);
+    let wanted = variable("ACTIOND_MODEL_SEEDS");
     let first = variable("ACTIOND_MODEL_FIRST_SEED").unwrap_or(1);
-    let mut met = BTreeSet::new();
-    for seed in first..first + seeds {
+    let (mut met, mut seeds, began) = (BTreeSet::new(), 0, Instant::now());
+    let goes_on = |seeds: u64| match wanted {
+        Some(wanted) => seeds < wanted,
+        None => seeds < SEEDS || began.elapsed() < PATIENCE,
+    };
+    while goes_on(seeds) {
+        let seed = first + seeds;
+        seeds += 1;
         let steps = steps(seed);
         let difference = match run(&steps) {
             Ok(calls) => {
@@ -110,6 +119,7 @@ fn the_store_does_what_a_plain_map_does() {
             "ACTIOND_MODEL_FIRST_SEED={seed}: {difference}\nwith the fewest operations: {last:?}\n{fewest:?}"
         );
     }
+    println!("{seeds} seeds from {first} on");
     if seeds >= SEEDS {
         let unmet: Vec<_> = MET.into_iter().filter(|call| !met.contains(call)).collect();
         assert!(unmet.is_empty(), "no {unmet:?} failed, only {met:?}");
