@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use rustix::process::Signal;
 use testkit::proto::execution_stage::Value as Stage;
 use testkit::run::metadata;
-use testkit::{Daemon, Kit, Outcome, Run, eventually, google};
+use testkit::{Daemon, Kit, Outcome, Run, eventually, google, proto};
 use tonic::{Code, Streaming};
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
@@ -28,11 +28,19 @@ async fn start(
     daemon: &Daemon,
     script: &str,
 ) -> anyhow::Result<Streaming<google::longrunning::Operation>> {
+    Ok(start_named(daemon, script).await?.1)
+}
+
+/// The same with the name of the operation.
+async fn start_named(
+    daemon: &Daemon,
+    script: &str,
+) -> anyhow::Result<(String, Streaming<google::longrunning::Operation>)> {
     let mut stream = daemon.client().action(script).start().await?;
     loop {
         let operation = stream.message().await?.context("the stream ended")?;
         if metadata(&operation)?.stage == Stage::Executing as i32 {
-            return Ok(stream);
+            return Ok((operation.name, stream));
         }
     }
 }
@@ -221,10 +229,15 @@ async fn killed_by_force_it_starts_again(kit: Kit) -> Outcome {
     let action = daemon.client().action("echo x > out").output("out");
     action.run().await?.succeeded().await?;
     let digest = daemon.client().digest("x\n");
-    let _running = start(&daemon, "dd if=/dev/zero of=large bs=1M count=20; sleep 1000").await?;
+    let script = "dd if=/dev/zero of=large bs=1M count=20; sleep 1000";
+    let (name, _running) = start_named(&daemon, script).await?;
     daemon.kill()?;
     let daemon = daemon.successor().start().await?;
     let client = daemon.client();
+    // Bazel executes the action again when it gets this.
+    let message = proto::WaitExecutionRequest { name };
+    let waited = client.execution().wait_execution(message).await.map(drop);
+    assert_eq!(waited.unwrap_err().code(), Code::NotFound);
     assert_eq!(client.get(&digest).await?, b"x\n");
     let again = client.action("echo x > out").output("out").run().await?;
     assert!(again.from_cache());
