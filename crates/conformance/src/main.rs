@@ -20,6 +20,7 @@ mod run;
 mod server;
 mod skip;
 
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -85,16 +86,24 @@ fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> anyhow::Result<bool> {
     let checks: Vec<_> = areas::select(arguments.only.as_deref()).collect();
     let Some(url) = arguments.server.filter(|_| !arguments.list) else {
-        print!("{}", report::list(&checks));
+        show(&report::list(&checks))?;
         return Ok(true);
     };
     let server = Server::connect(&url, &arguments.instance, arguments.platform).await?;
     let report = Report::new(url, run::all(&server, &checks, arguments.jobs).await);
-    print!("{}", report.to_text());
     write(arguments.json.as_deref(), || report.to_json())?;
     write(arguments.junit.as_deref(), || Ok(report.to_junit()))?;
     write(arguments.markdown.as_deref(), || Ok(report.to_markdown()))?;
+    show(&report.to_text())?;
     Ok(report.is_good(arguments.strict))
+}
+
+/// Prints to the end, or until the reader has enough, as `head` has.
+fn show(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome.context("printing"),
+    }
 }
 
 fn write(
