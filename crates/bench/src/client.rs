@@ -1,6 +1,7 @@
 //! A connection to a server, and the few calls that the loads need.
 
 use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
 use model::Digest;
 use model::proto::google::longrunning::operation;
 use model::proto::{
@@ -11,7 +12,7 @@ use model::proto::{
 use tonic::transport::{Channel, Endpoint};
 
 use crate::content::Blob;
-use crate::stream;
+use crate::stream::{self, upload_id};
 
 /// The bound on a batch in bytes: with its framing it stays below gRPC's default of 4 MiB.
 const BATCH_BYTES: usize = 3 << 20;
@@ -124,6 +125,30 @@ impl Client {
         stream::read(self.channel.clone(), digest).await
     }
 
+    /// Uploads the compressed form of a blob.
+    pub(crate) async fn write_compressed(
+        &self,
+        compressor: &str,
+        digest: &Digest,
+        packed: Bytes,
+    ) -> Result<()> {
+        let name = format!("uploads/{}/{}", upload_id(), compressed_name(compressor, digest));
+        stream::write_bytes(self.channel.clone(), name, packed).await.map(drop)
+    }
+
+    /// Reads a blob in compressed form.
+    pub(crate) async fn read_compressed(
+        &self,
+        compressor: &str,
+        digest: &Digest,
+    ) -> Result<Vec<u8>> {
+        let mut packed = Vec::new();
+        let name = compressed_name(compressor, digest);
+        stream::read_each(self.channel.clone(), name, |data| packed.extend_from_slice(&data))
+            .await?;
+        Ok(packed)
+    }
+
     /// Runs an action to its end; it must succeed.
     pub(crate) async fn execute(&self, action: &Digest) -> Result<proto::ActionResult> {
         let request = proto::ExecuteRequest {
@@ -146,6 +171,12 @@ impl Client {
             None => bail!("the stream ended without a result"),
         }
     }
+}
+
+fn compressed_name(compressor: &str, digest: &Digest) -> String {
+    let function = digest.function().resource_name_segment();
+    let function = function.map(|function| format!("{function}/")).unwrap_or_default();
+    format!("compressed-blobs/{compressor}/{function}{}/{}", digest.hex(), digest.size_bytes())
 }
 
 fn succeeded(response: proto::ExecuteResponse) -> Result<proto::ActionResult> {

@@ -9,13 +9,14 @@
 //! - [`stream`]: ByteStream, without copies.
 //! - [`content`]: the blobs, trees and the smallest program there is.
 //! - [`sample`]: latencies and rates, and how they are summed up.
-//! - [`actions`], [`blobs`], [`results`]: the loads.
+//! - [`actions`], [`blobs`], [`forms`], [`results`]: the loads.
 //! - [`report`]: the table and the JSON.
 
 mod actions;
 mod blobs;
 mod client;
 mod content;
+mod forms;
 mod report;
 mod results;
 mod sample;
@@ -121,6 +122,7 @@ async fn measure(arguments: &Arguments, url: &str) -> Result<Report> {
     };
     actions::run(&mut load).await.context("actions")?;
     blobs::run(&mut load).await.context("blobs")?;
+    forms::run(&mut load).await.context("compressed blobs and chunks")?;
     results::run(&mut load).await.context("results")?;
     Ok(load.report)
 }

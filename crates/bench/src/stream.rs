@@ -41,10 +41,23 @@ struct WriteRequest {
     data: Bytes,
 }
 
+/// The name of an upload: a UUID's digits, which no other has.
+pub(crate) fn upload_id() -> String {
+    format!("{:032x}", unique())
+}
+
 /// Uploads one blob.
 pub(crate) async fn write(channel: Channel, blob: &Blob) -> Result<()> {
     let Blob { digest, bytes } = blob.clone();
-    let name = format!("uploads/{:032x}/blobs/{}/{}", unique(), digest.hex(), digest.size_bytes());
+    let name = format!("uploads/{}/blobs/{}/{}", upload_id(), digest.hex(), digest.size_bytes());
+    let length = bytes.len();
+    let committed = write_bytes(channel, name, bytes).await?;
+    ensure!(committed == length as i64, "committed {committed}");
+    Ok(())
+}
+
+/// Uploads to a resource; returns what the server has committed.
+pub(crate) async fn write_bytes(channel: Channel, name: String, bytes: Bytes) -> Result<i64> {
     let length = bytes.len();
     let messages = (0..length).step_by(WRITE_BYTES).map(move |start| {
         let end = (start + WRITE_BYTES).min(length);
@@ -61,13 +74,23 @@ pub(crate) async fn write(channel: Channel, blob: &Blob) -> Result<()> {
     let codec = ProstCodec::<WriteRequest, WriteResponse>::default();
     let request = Request::new(tokio_stream::iter(messages));
     let response = grpc.client_streaming(request, path, codec).await?.into_inner();
-    ensure!(response.committed_size == length as i64, "committed {}", response.committed_size);
-    Ok(())
+    Ok(response.committed_size)
 }
 
 /// Reads one blob; returns how many bytes came.
 pub(crate) async fn read(channel: Channel, digest: &Digest) -> Result<usize> {
-    let resource_name = format!("blobs/{}/{}", digest.hex(), digest.size_bytes());
+    let mut length = 0;
+    let name = format!("blobs/{}/{}", digest.hex(), digest.size_bytes());
+    read_each(channel, name, |data| length += data.len()).await?;
+    Ok(length)
+}
+
+/// Reads a resource, message by message.
+pub(crate) async fn read_each(
+    channel: Channel,
+    resource_name: String,
+    mut visit: impl FnMut(Bytes),
+) -> Result<()> {
     let request = ReadRequest { resource_name, ..Default::default() };
     let mut grpc = Grpc::new(channel).max_decoding_message_size(MESSAGE_BYTES);
     grpc.ready().await?;
@@ -75,9 +98,8 @@ pub(crate) async fn read(channel: Channel, digest: &Digest) -> Result<usize> {
     let codec = ProstCodec::<ReadRequest, ReadResponse>::default();
     let mut messages =
         grpc.server_streaming(Request::new(request), path, codec).await?.into_inner();
-    let mut length = 0;
     while let Some(message) = messages.message().await? {
-        length += message.data.len();
+        visit(message.data);
     }
-    Ok(length)
+    Ok(())
 }
