@@ -38,7 +38,7 @@ echo '+cpu +memory +pids' > /sys/fs/cgroup/cgroup.subtree_control
 /busybox ifconfig lo up
 cd /tmp
 TEST
-/busybox poweroff -f
+/busybox reboot -f
 "#;
 
 /// Boots the VM, runs the test, and fails unless it passed there.
