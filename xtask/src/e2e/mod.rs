@@ -26,6 +26,7 @@ mod faults;
 pub(crate) mod in_vm;
 mod installed;
 mod light;
+mod patience;
 mod podman;
 mod session;
 mod steps;

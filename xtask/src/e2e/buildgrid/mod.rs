@@ -1,9 +1,11 @@
 //! `cargo xtask e2e buildgrid`: workers of a real BuildGrid, with recc and trexe as its clients.
 //!
 //! The scheduler is BuildGrid's from PyPI with a PostgreSQL of Debian's ([`server`]), which is the storage and the action
-//! cache as well. The workers are processes of their own ([`worker`]). Everything listens on the loopback device only.
+//! cache as well. The workers are processes of their own ([`worker`]). A server that overflows is a client of it too
+//! ([`overflow`]). Everything listens on the loopback device only.
 
-mod patience;
+mod cluster;
+mod overflow;
 mod server;
 mod steps;
 mod worker;
@@ -12,6 +14,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
+use self::cluster::Cluster;
 use super::{Arguments, BUILDGRID, debian_root};
 use crate::{binaries::Unoptimized, process, setup, state_volume};
 
@@ -64,5 +67,12 @@ fn provide() -> Result<(PathBuf, PathBuf)> {
 
 /// The part that runs as root on a state volume.
 pub(crate) fn run_inside(arguments: &InsideArguments) -> Result<()> {
-    steps::run(arguments)
+    let state = std::env::var_os(state_volume::STATE_VARIABLE)
+        .context("this part of e2e runs on a state volume")?;
+    println!("e2e {BUILDGRID}:");
+    let mut here = Cluster::start(arguments, PathBuf::from(state))?;
+    let outcome = here.workers_that_come_and_go().and_then(|()| here.a_server_that_overflows());
+    outcome.with_context(|| here.server.log_tail())?;
+    println!("e2e {BUILDGRID}: passed");
+    Ok(())
 }

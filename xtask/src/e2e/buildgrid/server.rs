@@ -14,13 +14,14 @@ use anyhow::{Context, Result, ensure};
 use launch::ReservedAddress;
 
 use crate::{
-    e2e::debian_root::{CLIENT_FOLDER, Recipe},
+    e2e::{
+        debian_root::{CLIENT_FOLDER, Recipe},
+        patience::within_patience,
+    },
     process,
     setup::{self, Need},
     workspace,
 };
-
-use super::patience::within_patience;
 
 /// The database and the interpreter.
 pub(super) const ROOT: Recipe = Recipe {

@@ -1,75 +1,23 @@
 //! Builds of BuildGrid's clients while workers come and go.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
-use crate::{
-    e2e::{
-        copy_folder,
-        light::{recc, tree},
-        session::{Finished, Session},
-        steps::step,
-    },
-    state_volume, workspace,
+use crate::e2e::{
+    light::{recc, tree},
+    patience::within_patience,
+    steps::step,
 };
 
 use super::{
-    InsideArguments,
-    patience::within_patience,
-    server::Server,
+    cluster::{Cluster, as_words},
     worker::{Gate, Worker},
 };
 
-/// The workspace's copy, as the client sees it.
-const WORKSPACE: &str = "/client/workspace";
-
-pub(super) fn run(arguments: &InsideArguments) -> Result<()> {
-    let state = std::env::var_os(state_volume::STATE_VARIABLE)
-        .context("this part of e2e runs on a state volume")?;
-    println!("e2e buildgrid:");
-    let mut here = Cluster::start(arguments, PathBuf::from(state))?;
-    let outcome = here.steps();
-    outcome.with_context(|| here.server.log_tail())?;
-    println!("e2e buildgrid: passed");
-    Ok(())
-}
-
-/// BuildGrid, a client, and the means to start workers.
-struct Cluster<'a> {
-    arguments: &'a InsideArguments,
-    folder: PathBuf,
-    client: PathBuf,
-    session: Session,
-    server: Server,
-}
-
-impl<'a> Cluster<'a> {
-    fn start(arguments: &'a InsideArguments, folder: PathBuf) -> Result<Self> {
-        let client = folder.join("client");
-        fs::create_dir_all(client.join("workspace"))?;
-        copy_folder(&workspace::root().join("e2e/ninja"), &client.join("workspace"))?;
-        let session = Session::open(&arguments.client_root, &client)?;
-        let (root, packages) = (&arguments.server_root, &arguments.packages);
-        let server = Server::start(root, packages, folder.join("buildgrid"))?;
-        Ok(Self { arguments, folder, client, session, server })
-    }
-
-    fn worker(&self, name: &str) -> Result<Worker> {
-        self.worker_that_drains_for(name, 300_000)
-    }
-
-    fn worker_that_drains_for(&self, name: &str, drain_timeout_ms: u32) -> Result<Worker> {
-        let InsideArguments { worker, client_root, .. } = self.arguments;
-        let (folder, buildgrid) = (&self.folder, self.server.address());
-        Worker::start(worker, folder, name, client_root, buildgrid, drain_timeout_ms)
-    }
-
-    fn steps(&mut self) -> Result<()> {
+impl Cluster<'_> {
+    pub(super) fn workers_that_come_and_go(&mut self) -> Result<()> {
         let (first, second) = (self.worker("first")?, self.worker("second")?);
         self.a_build(&[&first, &second])?;
         step("an idle worker ends at SIGTERM", || {
@@ -95,8 +43,7 @@ impl<'a> Cluster<'a> {
             Ok("out/report.txt".into())
         })?;
         step("every compilation and the link run on the workers, with equal outputs", || {
-            let line = recc::compiler(&self.url(), &["REMOTE_PLATFORM_pool=e2e"]);
-            fs::write(self.path("workspace/compiler.ninja"), line)?;
+            self.put_recc_before_the_compiler()?;
             self.build()?;
             let ran = executions()?;
             ensure!(ran.iter().sum::<usize>() == recc::COMMANDS, "{ran:?} actions ran");
@@ -110,14 +57,6 @@ impl<'a> Cluster<'a> {
             ensure!(executions()? == before, "actions ran");
             Ok("none run".into())
         })
-    }
-
-    /// Ninja from nothing.
-    fn build(&mut self) -> Result<()> {
-        let words = ["rm", "-rf", "out", ".ninja_log", ".ninja_deps", recc::METRICS];
-        self.ends_with(0, &words)?;
-        self.ends_with(0, &["ninja", "-j4"])?;
-        Ok(())
     }
 
     fn outcomes(&mut self) -> Result<()> {
@@ -241,76 +180,4 @@ impl<'a> Cluster<'a> {
             Ok(format!("exit code 1, {expired} sessions expired meanwhile"))
         })
     }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.server.address())
-    }
-
-    /// A file that the client calls `/client/NAME`.
-    fn path(&self, name: &str) -> PathBuf {
-        self.client.join(name)
-    }
-
-    fn output_is(&self, folder: &str, expected: &str) -> Result<()> {
-        let path: &Path = &self.path("workspace").join(folder).join("out");
-        let output = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
-        ensure!(output == expected, "the output is {output:?}");
-        Ok(())
-    }
-
-    /// trexe with these flags.
-    fn trexe_words(&self, flags: &[&str]) -> Vec<String> {
-        let remote = format!("--remote={}", self.url());
-        let words = ["trexe", &remote].into_iter().chain(flags.iter().copied());
-        words.map(str::to_owned).collect()
-    }
-
-    /// trexe that runs a script of the shell.
-    fn script_words(&self, flags: &[&str], script: &str) -> Vec<String> {
-        let own = ["--platform-properties=rootfs=host,pool=e2e", "--env=PATH=/usr/bin:/bin"];
-        let script = ["--output-path=out", "/bin/sh", "-c", script];
-        self.trexe_words(&[&own[..], flags, &script].concat())
-    }
-
-    /// Runs a script, and downloads its output into a folder of the workspace.
-    fn trexe(&mut self, code: i32, folder: &str, flags: &[&str], script: &str) -> Result<Finished> {
-        let folder = format!("--d={folder}");
-        let words = self.script_words(&[&["--wait", &folder], flags].concat(), script);
-        self.ends_with(code, &as_words(&words))
-    }
-
-    /// The same without waiting; [`Self::finished`] must follow.
-    fn start_trexe(&mut self, folder: &str, script: &str) -> Result<()> {
-        let folder = format!("--d={folder}");
-        let words = self.script_words(&["--wait", &folder], script);
-        self.session.start(WORKSPACE, &words)
-    }
-
-    fn finished(&mut self, exit_code: i32) -> Result<Finished> {
-        let finished = self.session.finish()?;
-        ensure!(finished.exit_code == exit_code, "{finished:?}");
-        Ok(finished)
-    }
-
-    /// The name of an operation that runs a script.
-    fn operation(&mut self, script: &str) -> Result<String> {
-        let words = self.script_words(&["--no-wait", "--do-not-cache"], script);
-        Ok(self.ends_with(0, &as_words(&words))?.stdout.trim().to_owned())
-    }
-
-    fn run(&mut self, words: &[&str]) -> Result<Finished> {
-        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        self.session.run(WORKSPACE, &words)
-    }
-
-    fn ends_with(&mut self, exit_code: i32, words: &[&str]) -> Result<Finished> {
-        let finished = self.run(words)?;
-        let is_right = finished.exit_code == exit_code;
-        ensure!(is_right, "{}: {finished:?}", words.join(" "));
-        Ok(finished)
-    }
-}
-
-fn as_words(words: &[String]) -> Vec<&str> {
-    words.iter().map(String::as_str).collect()
 }

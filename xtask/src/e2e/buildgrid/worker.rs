@@ -10,9 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{daemon::FinishedAction, daemon_log};
-
-use super::patience::within_patience;
+use crate::{daemon::FinishedAction, daemon_log, e2e::patience::within_patience};
 
 /// A worker with a store of its own and one slot; killed when dropped.
 pub(super) struct Worker {
@@ -119,6 +117,14 @@ impl Gate {
         })?;
         ensure!(is_reached, "no action comes to its gate");
         Ok(waiting)
+    }
+
+    /// Waits until an action waits here beside these earlier ones.
+    pub(super) fn reached_beside(&self, earlier: &[Pid]) -> Result<()> {
+        let is_reached =
+            within_patience(|| Ok(self.waiting()?.iter().any(|pid| !earlier.contains(pid))))?;
+        ensure!(is_reached, "no other action comes to its gate");
+        Ok(())
     }
 
     /// Waits until no action waits here any more.
