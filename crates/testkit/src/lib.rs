@@ -30,6 +30,7 @@
 //! - [`run`]: what came of an action.
 //! - [`pki`]: certificates of one test.
 //! - [`tls`]: clients that speak TLS.
+//! - [`tls_front`]: TLS before a server that speaks without.
 //! - [`launch`]: an address that a server keeps while it is down, and daemons that an ordinary user starts.
 //! - [`gate`]: actions that run until the test ends them.
 //! - [`wait`]: waits for a state.
@@ -45,6 +46,7 @@ mod outcome;
 pub mod pki;
 pub mod run;
 pub mod tls;
+pub mod tls_front;
 pub mod tree;
 pub mod vm;
 pub mod wait;

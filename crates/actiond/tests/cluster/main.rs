@@ -1,9 +1,11 @@
 //! `linux-actiond worker` in a cluster: the scheduler is a small one of our own, the storage another actiond, or
-//! bazel-remote where `cargo xtask e2e upstream` runs this. The build ends right when a part is killed, cut off,
-//! drained or restarted amid an action.
+//! bazel-remote and Buildbarn's where `cargo xtask e2e upstream` runs this. The build ends right when a part is killed,
+//! cut off, drained or restarted amid an action.
 
+mod recording;
 mod scheduler;
 mod storage;
+mod tls;
 mod worker_process;
 
 use std::time::Duration;
@@ -11,11 +13,18 @@ use std::time::Duration;
 use ::proto::buildbarn::remoteworker::current_state::WorkerState;
 use ::proto::buildbarn::remoteworker::desired_state::Executing;
 use anyhow::{Context as _, ensure};
+use recording::{
+    the_real_scheduler_answers_as_it_was_recorded,
+    the_scheduler_of_the_tests_answers_as_the_real_one,
+};
 use rustix::process::Signal;
 use scheduler::{Answer, Scheduler, order};
-use storage::Storage;
+use storage::{Other, Storage};
 use testkit::proto::{self, ExecuteResponse, Message as _};
 use testkit::{Action, Client, Digest, Kit, Outcome, eventually, eventually_async};
+use tls::{
+    a_worker_of_strangers_gets_no_action, a_worker_shows_its_certificate_to_scheduler_and_storage,
+};
 use tonic::Code;
 use worker_process::WorkerProcess;
 
@@ -38,6 +47,12 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     the_storage_is_restarted_before_the_inputs_are_fetched,
     a_build_survives_all_of_it,
     bazel_remote_as_storage,
+    bb_storage_as_storage,
+    a_build_survives_all_of_it_with_bb_storage,
+    a_worker_shows_its_certificate_to_scheduler_and_storage,
+    a_worker_of_strangers_gets_no_action,
+    the_scheduler_of_the_tests_answers_as_the_real_one,
+    the_real_scheduler_answers_as_it_was_recorded,
 }
 
 /// A cluster without workers.
@@ -51,6 +66,13 @@ impl Cluster {
     async fn start(kit: Kit) -> anyhow::Result<Self> {
         kit.only_on_the_host("a guest has no network for a cluster")?;
         let storage = Storage::actiond(&kit).await?;
+        Ok(Self { scheduler: Scheduler::start().await?, storage, kit })
+    }
+
+    /// A cluster with a storage that is not ours.
+    async fn with(kit: Kit, storage: Other) -> anyhow::Result<Self> {
+        kit.only_on_the_host("a guest has no network for a cluster")?;
+        let storage = Storage::other(&kit, storage).await?;
         Ok(Self { scheduler: Scheduler::start().await?, storage, kit })
     }
 
@@ -428,9 +450,16 @@ async fn the_storage_is_restarted_before_the_inputs_are_fetched(kit: Kit) -> Out
     Ok(())
 }
 
-/// Three workers; one is killed, one cut off, one drained, and the storage restarted, while thirty actions run.
 async fn a_build_survives_all_of_it(kit: Kit) -> Outcome {
-    let mut cluster = Cluster::start(kit).await?;
+    survive_all_of_it(Cluster::start(kit).await?).await
+}
+
+async fn a_build_survives_all_of_it_with_bb_storage(kit: Kit) -> Outcome {
+    survive_all_of_it(Cluster::with(kit, Other::BbStorage).await?).await
+}
+
+/// Three workers; one is killed, one cut off, one drained, and the storage restarted, while thirty actions run.
+async fn survive_all_of_it(mut cluster: Cluster) -> Outcome {
     let killed = cluster.worker("killed", &[])?;
     let stopped = cluster.worker("cut-off", &[])?;
     let mut drained = cluster.worker("drained", &["--drain-timeout-ms=600000"])?;
@@ -467,9 +496,15 @@ async fn a_build_survives_all_of_it(kit: Kit) -> Outcome {
 }
 
 async fn bazel_remote_as_storage(kit: Kit) -> Outcome {
-    kit.only_on_the_host("a guest has no network for a cluster")?;
-    let storage = Storage::bazel_remote(&kit).await?;
-    let mut cluster = Cluster { scheduler: Scheduler::start().await?, storage, kit };
+    another_storage(kit, Other::BazelRemote).await
+}
+
+async fn bb_storage_as_storage(kit: Kit) -> Outcome {
+    another_storage(kit, Other::BbStorage).await
+}
+
+async fn another_storage(kit: Kit, other: Other) -> Outcome {
+    let mut cluster = Cluster::with(kit, other).await?;
     let worker = cluster.worker("w", &[])?;
     let large = "x".repeat(2 << 20);
     let action = cluster.action("cat in > out").input("in", large.clone()).output("out");

@@ -128,7 +128,8 @@ impl Scheduler {
         eventually_async("the scheduler listens again", restarted).await
     }
 
-    fn stop(&mut self) {
+    /// Breaks all connections and forgets everything.
+    pub(crate) fn stop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -140,6 +141,10 @@ impl Scheduler {
 
     pub(crate) fn address(&self) -> String {
         format!("grpc://{}", self.address)
+    }
+
+    pub(crate) fn socket_address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Queues an action.
@@ -296,19 +301,19 @@ impl Queue {
                 if is_of_task(digest).is_some() {
                     return Ok(answer(CHECK_IN, None));
                 }
-                // As the real one: it does not block a worker that is busy.
-                return Ok(self.next(&worker, true).await);
+                // As the real one: it does not block a worker that is busy with something else.
+                return Ok(self.next(&worker, request.prefer_being_idle, false).await);
             }
         }
-        Ok(self.next(&worker, request.prefer_being_idle).await)
+        Ok(self.next(&worker, request.prefer_being_idle, true).await)
     }
 
     fn with<T>(&self, worker: &str, change: impl FnOnce(&mut Known) -> T) -> Option<T> {
         self.lock().workers.get_mut(worker).map(change)
     }
 
-    /// The action that the worker has, or the next one.
-    async fn next(&self, worker: &str, prefers_idle: bool) -> SynchronizeResponse {
+    /// The action that the worker has, or the next one, for which it waits if it may.
+    async fn next(&self, worker: &str, prefers_idle: bool, may_wait: bool) -> SynchronizeResponse {
         let deadline = Instant::now() + IDLE_WAIT;
         loop {
             let pushed = self.pushed.notified();
@@ -328,7 +333,8 @@ impl Queue {
                 let executing = desired_state::WorkerState::Executing(task.executing.clone());
                 return answer(CHECK_IN, Some(executing));
             }
-            if prefers_idle || tokio::time::timeout_at(deadline, pushed).await.is_err() {
+            let waits = may_wait && !prefers_idle;
+            if !waits || tokio::time::timeout_at(deadline, pushed).await.is_err() {
                 return answer(Duration::ZERO, Some(desired_state::WorkerState::Idle(())));
             }
         }
