@@ -20,9 +20,10 @@ use std::time::Duration;
 
 use access::{Policy, Rights};
 use anyhow::{Context as _, bail};
-use cluster::{Agent, Config};
+use cluster::counters::Counts;
+use cluster::{Agent, Config, Counters};
 use reapi::Health;
-use web::Site;
+use web::{Reading, ReadingKind, Site};
 
 use crate::cli::ServeArgs;
 use crate::cli::worker::WorkerArgs;
@@ -57,12 +58,14 @@ async fn work(
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let policy = Arc::new(Policy::same_for_all(Rights::CLIENT));
+    let counters = Arc::new(Counters::default());
+    site.metrics.add(readings(&counters)).context("the metrics of the scheduler")?;
     serve_http(settings.http, settings.insecure, site, &policy).await?;
     let config = config(arguments, settings, &started)?;
     let Started { store, worker, upstream, .. } = started;
     let storage = upstream.context("--cas is given")?;
     let (slots, scheduler) = (config.slots, config.scheduler.clone());
-    let agent = Agent::start(config, Arc::clone(&store), worker.clone(), storage);
+    let agent = Agent::start(config, Arc::clone(&store), worker.clone(), storage, counters);
     let mut agent = agent.context("connecting to the scheduler")?;
     eprintln!("linux-actiond: working for {scheduler} with {slots} slots");
     let manager = ServiceManager::from_environment();
@@ -94,6 +97,49 @@ async fn work(
     // The scheduler is told, so that another worker runs them at once.
     in_time(agent.ended()).await;
     Ok(ExitCode::FAILURE)
+}
+
+/// The metrics of the conversation with the scheduler: kind, name, description and value.
+const ROWS: [(ReadingKind, &str, &str, fn(&Counts) -> u64); 5] = [
+    (
+        ReadingKind::Gauge,
+        "scheduler_up",
+        "Whether the scheduler of the cluster answered the last call that ended.",
+        |it| u64::from(it.is_up),
+    ),
+    (
+        ReadingKind::Counter,
+        "scheduler_calls_total",
+        "Calls that the scheduler of the cluster answered.",
+        |it| it.calls,
+    ),
+    (
+        ReadingKind::Counter,
+        "scheduler_failures_total",
+        "Calls that the scheduler of the cluster did not answer, or with an error.",
+        |it| it.failures,
+    ),
+    (
+        ReadingKind::Counter,
+        "scheduler_orders_total",
+        "Actions that the scheduler of the cluster gave to this worker.",
+        |it| it.orders,
+    ),
+    (
+        ReadingKind::Counter,
+        "scheduler_stopped_total",
+        "Actions that were stopped because the scheduler of the cluster did not want them any more.",
+        |it| it.stopped,
+    ),
+];
+
+fn readings(counters: &Arc<Counters>) -> Vec<Reading> {
+    let reading = |(kind, name, help, value): (_, _, _, fn(&Counts) -> u64)| {
+        let counters = Arc::clone(counters);
+        let read = move || i64::try_from(value(&counters.counts())).unwrap_or(i64::MAX);
+        Reading { kind, name, help, label: None, read: Box::new(read) }
+    };
+    ROWS.into_iter().map(reading).collect()
 }
 
 async fn in_time(end: impl Future<Output = ()>) {

@@ -11,6 +11,7 @@ use worker::Worker;
 use crate::bots::Bots;
 use crate::buildbarn::Buildbarn;
 use crate::config::{Config, SchedulerProtocol};
+use crate::counters::Counters;
 use crate::protocol::Protocol;
 use crate::run::Runner;
 use crate::slot::Slot;
@@ -31,10 +32,11 @@ impl Agent {
         store: Arc<Store>,
         worker: Worker,
         storage: Arc<Upstream>,
+        counters: Arc<Counters>,
     ) -> Result<Self, UpstreamError> {
         let channel = upstream::connect(&config.scheduler, &config.security, config.timeout)?;
         let (draining, is_draining) = watch::channel(false);
-        let runner = Arc::new(Runner { config, store, worker, storage });
+        let runner = Arc::new(Runner { config, store, worker, storage, counters });
         let config = &runner.config;
         let slots = match config.protocol {
             SchedulerProtocol::Buildbarn => Self::slots(&runner, &is_draining, |slot| {

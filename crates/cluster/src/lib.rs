@@ -14,6 +14,7 @@
 //!
 //! - [`config`]: everything an operator decides.
 //! - `assignment`: an action to run.
+//! - [`counters`]: the counters of the calls to the scheduler.
 //! - `protocol`: the part of a slot that depends on the kind of scheduler.
 //! - `bots`: the Remote Workers API, as BuildGrid speaks it.
 //! - `buildbarn`: Buildbarn's protocol: what a slot tells the scheduler, and when; its orders; the call.
@@ -26,9 +27,11 @@ mod assignment;
 mod bots;
 mod buildbarn;
 pub mod config;
+pub mod counters;
 mod protocol;
 mod run;
 mod slot;
 
 pub use agent::Agent;
 pub use config::Config;
+pub use counters::Counters;

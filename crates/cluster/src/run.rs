@@ -17,6 +17,7 @@ use worker::{ActionError, Done, ExecuteRequest, Stage, SubmitError, Subscription
 
 use crate::assignment::Assignment;
 use crate::config::Config;
+use crate::counters::Counters;
 use crate::protocol::Phase;
 
 /// The time in which the storage may be away amid one action: that of a restart on another machine.
@@ -44,6 +45,7 @@ pub(crate) struct Runner {
     pub(crate) store: Arc<Store>,
     pub(crate) worker: Worker,
     pub(crate) storage: Arc<Upstream>,
+    pub(crate) counters: Arc<Counters>,
 }
 
 /// The wish that an assignment stops, and its progress.

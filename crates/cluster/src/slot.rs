@@ -114,6 +114,7 @@ impl<P: Protocol> Slot<P> {
         };
         match answer {
             Some(Ok(answer)) => {
+                self.runner.counters.answered();
                 if self.failures > 0 && self.failed_at.elapsed() > STEADY {
                     self.failures = 0;
                     tracing::info!(slot = self.number, "the scheduler answers again");
@@ -136,6 +137,7 @@ impl<P: Protocol> Slot<P> {
     }
 
     async fn failed(&mut self, error: &CallError) {
+        self.runner.counters.failed();
         if self.failures == 0 {
             let text = Chain(error).to_string();
             tracing::warn!(slot = self.number, error = text, "the scheduler does not answer");
@@ -160,6 +162,7 @@ impl<P: Protocol> Slot<P> {
     /// Ends what runs, and forgets its answer.
     async fn stop(&mut self) {
         let Some(running) = self.running.take() else { return };
+        self.runner.counters.stopped();
         tracing::info!(slot = self.number, "the scheduler does not want the action any more");
         running.stop.send_replace(true);
         // An error means that the task panicked, which is logged.
@@ -167,6 +170,7 @@ impl<P: Protocol> Slot<P> {
     }
 
     fn start(&mut self, assignment: Result<Assignment, AssignmentError>) {
+        self.runner.counters.ordered();
         let assignment = match assignment {
             Ok(assignment) => assignment,
             Err(error) => {

@@ -2,6 +2,7 @@
 //! bazel-remote and Buildbarn's where `cargo xtask e2e upstream` runs this. The build ends right when a part is killed,
 //! cut off, drained or restarted amid an action.
 
+mod metrics;
 mod recording;
 mod scheduler;
 mod storage;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use ::proto::buildbarn::remoteworker::current_state::WorkerState;
 use ::proto::buildbarn::remoteworker::desired_state::Executing;
 use anyhow::{Context as _, ensure};
+use metrics::the_worker_has_metrics_of_its_scheduler_and_storage;
 use recording::{
     the_real_scheduler_answers_as_it_was_recorded,
     the_scheduler_of_the_tests_answers_as_the_real_one,
@@ -49,6 +51,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     bazel_remote_as_storage,
     bb_storage_as_storage,
     a_build_survives_all_of_it_with_bb_storage,
+    the_worker_has_metrics_of_its_scheduler_and_storage,
     a_worker_shows_its_certificate_to_scheduler_and_storage,
     a_worker_of_strangers_gets_no_action,
     the_scheduler_of_the_tests_answers_as_the_real_one,

@@ -32,7 +32,10 @@ impl WorkerProcess {
         let own = ["worker", "--scheduler", scheduler, "--cas", storage, "--ac", storage];
         let own = own.iter().map(OsString::from);
         let mut command = Command::new(kit.binary());
-        command.args(own).args(["--name", name, "--allow-host-rootfs", "--http=off"]);
+        command.args(own).args(["--name", name, "--allow-host-rootfs"]);
+        if !flags.iter().any(|flag| flag.starts_with("--http=")) {
+            command.arg("--http=off");
+        }
         command.args(["--upstream-timeout=1s", "--jobs=1", "--log=info"]);
         command.arg("--root").arg(directory.path().join("root")).args(flags);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
