@@ -39,12 +39,13 @@ const FLOORS: [&str; 26] = [
 ];
 
 /// Beside the house. Tests may import them, products may not.
-const BESIDE: [Beside; 9] = [
+const BESIDE: [Beside; 10] = [
     Beside { name: "launch", imports: &[] },
     Beside { name: "testkit", imports: &["launch", "model", "sys", "store", "reapi"] },
     Beside { name: "attack", imports: &["testkit"] },
     Beside { name: "bench", imports: &["model"] },
     Beside { name: "conformance", imports: &["proto", "testkit"] },
+    Beside { name: "fleet", imports: &[] },
     Beside { name: "action-tool", imports: &[] },
     Beside { name: "packaging", imports: &["embedded", "runtimes"] },
     Beside { name: "proto-codegen", imports: &[] },
