@@ -99,8 +99,11 @@ async fn work(
     Ok(ExitCode::FAILURE)
 }
 
-/// The metrics of the conversation with the scheduler: kind, name, description and value.
-const ROWS: [(ReadingKind, &str, &str, fn(&Counts) -> u64); 5] = [
+/// A metric: its kind, name, description and value.
+type Row = (ReadingKind, &'static str, &'static str, fn(&Counts) -> u64);
+
+/// The metrics of the conversation with the scheduler.
+const ROWS: [Row; 5] = [
     (
         ReadingKind::Gauge,
         "scheduler_up",
