@@ -43,6 +43,7 @@ use crate::resident;
 use crate::root::write_all;
 use crate::space::{Charge, Space};
 use crate::stripes::Stripes;
+use crate::stuck::Stuck;
 use crate::table::Record;
 use crate::watch::Watch;
 
@@ -84,6 +85,7 @@ struct Inner {
     path: PathBuf,
     checkpoints: Arc<Checkpoints>,
     quarantine: Quarantine,
+    stuck: Stuck,
     index: Index,
     watch: Watch,
     /// The files were looked at since the store was opened.
@@ -124,6 +126,7 @@ impl Cas {
                 path,
                 checkpoints,
                 quarantine,
+                stuck: Stuck::default(),
                 index,
                 clock,
                 space,
@@ -446,6 +449,7 @@ impl Cas {
         if let Some(size_bytes) = inner.index.insert(digest, Usage::first(now)) {
             inner.space.release(inner.space.cost(size_bytes));
         }
+        inner.space.release(inner.stuck.remove(digest));
         charge.keep();
         Ok(true)
     }
@@ -519,10 +523,15 @@ impl Cas {
         self.forget(digest);
         let cost = inner.space.cost(digest.size_bytes());
         match inner.quarantine.take(inner.files.directory(), digest, cost) {
-            Ok(true) => inner.space.add(cost),
-            Ok(false) => {}
+            Ok(is_kept) => {
+                inner.space.release(inner.stuck.remove(digest));
+                inner.space.add(if is_kept { cost } else { 0 });
+            }
             // It is not in the index any more, and an upload replaces it.
-            Err(error) => tracing::error!(%digest, %error, "the damaged blob could not be moved"),
+            Err(error) => {
+                tracing::error!(%digest, %error, "the damaged blob could not be moved");
+                inner.space.add(if inner.stuck.add(digest, cost) { cost } else { 0 });
+            }
         }
         Ok(())
     }

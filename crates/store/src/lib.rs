@@ -57,6 +57,7 @@ mod space;
 mod state;
 mod store;
 mod stripes;
+mod stuck;
 mod sync;
 mod table;
 mod tier;
