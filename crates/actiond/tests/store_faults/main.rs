@@ -202,10 +202,10 @@ async fn faults_of_a_disk(
         told.extend(acknowledged.into_iter().map(|number| (number, standing)));
         if filling.is_some() {
             told.values_mut().for_each(|standing| *standing = Standing::MayBeLost);
-            let is_said = |error: &&String| {
-                !error.contains("RESOURCE_EXHAUSTED") && !error.contains("ResourceExhausted")
-            };
-            if let Some(other) = errors.iter().find(is_said) {
+            // An error of one blob of a batch has no code in its text.
+            let is_other =
+                |error: &&String| error.contains("code: ") && !error.contains("exhausted");
+            if let Some(other) = errors.iter().find(is_other) {
                 bail!("a full disk is told as {other}");
             }
         }
