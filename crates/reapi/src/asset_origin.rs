@@ -168,7 +168,8 @@ async fn fetch_any(
             }
             Err(OriginError::Store { source, .. }) => return Err(status::store(source)),
             Err(error) => {
-                tracing::debug!(%error, "a fetch failed");
+                // Bazel up to 7 does not look at the status, so that this line is all there is to read.
+                tracing::info!(%error, "a fetch failed");
                 let status = status::of(code(&error), &error);
                 delivery =
                     Delivery::Failed(uri, inline(status.code(), status.message().to_owned()));

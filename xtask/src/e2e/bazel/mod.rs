@@ -6,6 +6,7 @@
 mod access;
 mod client;
 mod cpp;
+mod downloads;
 mod events;
 mod modes;
 mod module;
@@ -51,6 +52,7 @@ pub(super) const CLIENT: Client = Client {
     more_suites: &[
         Suite { name: "modes", run: modes::run },
         Suite { name: "module", run: module::run },
+        Suite { name: "downloads", run: downloads::run },
         Suite { name: "socket", run: socket::run },
     ],
 };
