@@ -16,7 +16,7 @@ use anyhow::Result;
 use launch::StartAs;
 
 use super::{Materials, Place, bazel, client_command, debian_root, provide_root};
-use crate::{attack, binaries::Binaries, cargo_test, kernel, process, setup, state_volume};
+use crate::{attack, binaries::Binaries, cargo_test, kernel, process, setup, state_volume, vm};
 
 /// Test binaries of `crates/actiond/tests`, and how the daemon is started for them. With one id inputs have other
 /// modes, so only with subordinate ids everything is as with root.
@@ -37,6 +37,7 @@ const SUITES_EACH_TIME: [(StartAs, &[&str]); 3] = [
 pub(super) fn run(all: bool) -> Result<()> {
     setup::run()?;
     run_suites_of(if all { SUITES } else { SUITES_EACH_TIME })?;
+    vm::install_qemu()?;
     kernel::user::run(&debian_root::provide(&super::CLEAN)?)?;
     attack::run(&attack::Arguments::by_user(!all))?;
     if all {
