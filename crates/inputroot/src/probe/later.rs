@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock};
 use model::{DigestFunction, DigestFunctions, InputTree};
 use parking_lot::Mutex;
 
-use super::choose::{Site, choose_again};
 use super::names::StrategyName;
+use super::selection::{Site, choose_again};
 use crate::error::PresentError;
 use crate::strategies::{InputRoots, PresentRequest, Presented};
 

@@ -6,11 +6,13 @@
 mod choose;
 mod later;
 mod names;
+mod selection;
 mod trial;
 mod variant;
 
-pub use choose::{ChooseError, StrategyReport, choose, probe};
+pub use choose::choose;
 pub use names::{StrategyName, UnknownStrategy};
+pub use selection::{ChooseError, StrategyReport, probe};
 #[cfg(test)]
 pub(crate) use trial::Trial;
 pub use trial::TrialError;
