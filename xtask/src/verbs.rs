@@ -106,6 +106,9 @@ enum Verb {
     /// The part of `e2e buildgrid` that runs as root on a state volume.
     #[command(hide = true)]
     E2eBuildgridInside(e2e::BuildgridArguments),
+    /// The part of `e2e upstream` that runs as root on a state volume, in a network namespace of its own.
+    #[command(hide = true)]
+    E2eUpstreamInside(e2e::UpstreamArguments),
     /// The part of `conformance` that runs as root on a state volume.
     #[command(hide = true)]
     ConformanceInside(conformance::InsideArguments),
@@ -161,6 +164,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::InStateVolume(arguments) => state_volume::enter(&arguments),
         Verb::E2eInside(arguments) => e2e::run_inside(&arguments),
         Verb::E2eBuildgridInside(arguments) => e2e::run_buildgrid_inside(&arguments),
+        Verb::E2eUpstreamInside(arguments) => e2e::run_upstream_inside(&arguments),
         Verb::ConformanceInside(arguments) => conformance::run_inside(&arguments),
         Verb::BenchInside(arguments) => bench::run_inside(&arguments),
         Verb::ProfileInside(arguments) => profile::run_inside(&arguments),

@@ -58,6 +58,10 @@ pub(crate) use buildgrid::{
     run_part as run_buildgrid_part,
 };
 
+pub(crate) use upstream::{
+    InsideArguments as UpstreamArguments, run_inside as run_upstream_inside,
+};
+
 /// A build tool that speaks remote execution.
 struct Client {
     name: &'static str,
@@ -202,6 +206,25 @@ impl Arguments {
 }
 
 impl Place {
+    /// A place for a client that needs nothing but its root.
+    fn for_a_client(client_root: &Path, daemon: &Path, scratch: &Path) -> Self {
+        Self {
+            client_root: client_root.to_owned(),
+            daemon: daemon.to_owned(),
+            daemon_flags: Vec::new(),
+            action_tool: PathBuf::new(),
+            runtime_image: PathBuf::new(),
+            debian_12_root: PathBuf::new(),
+            release: PathBuf::new(),
+            package: PathBuf::new(),
+            clean_root: PathBuf::new(),
+            tools_root: PathBuf::new(),
+            scratch: scratch.to_owned(),
+            vm: None,
+            start_as: None,
+        }
+    }
+
     /// A daemon on an empty root of its own, with the flags that the suite and the caller ask for.
     fn start_daemon(&self, flags: &[OsString]) -> Result<Daemon> {
         let flags = [flags, &self.daemon_flags].concat();
@@ -251,7 +274,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return user::run(arguments.all);
     }
     if arguments.clients == [UPSTREAM] {
-        return upstream::run();
+        return upstream::run(arguments.suite.as_deref());
     }
     if arguments.clients == [BUILDGRID] {
         return buildgrid::run();

@@ -18,7 +18,7 @@ use crate::{daemon::Daemon, workspace};
 /// Modules that Bazel's own modules name and nothing here loads.
 const EMPTY_MODULES: [&str; 4] = ["apple_support", "buildozer", "protobuf", "zlib"];
 
-pub(super) struct Bazel {
+pub(in crate::e2e) struct Bazel {
     session: Session,
     folder: PathBuf,
 }
@@ -54,7 +54,7 @@ impl Bazel {
     }
 
     /// The same with other lines of the `.bazelrc` that name the server.
-    pub(super) fn open_with(place: &Place, name: &str, lines: &str) -> Result<Self> {
+    pub(in crate::e2e) fn open_with(place: &Place, name: &str, lines: &str) -> Result<Self> {
         Self::open_in(Command::new("bwrap"), None, place, name, lines)
     }
 
@@ -112,7 +112,7 @@ impl Bazel {
     }
 
     /// A build that must succeed.
-    pub(super) fn build(&mut self, words: &[&str]) -> Result<Report> {
+    pub(in crate::e2e) fn build(&mut self, words: &[&str]) -> Result<Report> {
         Ok(self.invoke("build", words)?.expect(0)?.report)
     }
 
@@ -167,6 +167,13 @@ impl Bazel {
     /// Forgets everything that Bazel knows of earlier builds.
     pub(super) fn expunge(&mut self) -> Result<()> {
         let finished = self.session.run("/client/workspace", &words_of("clean", &["--expunge"]))?;
+        ensure!(finished.exit_code == 0, "bazel clean: {}", finished.stderr);
+        Ok(())
+    }
+
+    /// Forgets the outputs and the actions of earlier builds, and goes on with the same server of Bazel's.
+    pub(in crate::e2e) fn clean(&mut self) -> Result<()> {
+        let finished = self.session.run("/client/workspace", &words_of("clean", &[]))?;
         ensure!(finished.exit_code == 0, "bazel clean: {}", finished.stderr);
         Ok(())
     }

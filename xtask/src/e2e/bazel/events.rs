@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// The runners of one invocation's actions, and the outcome of its tests.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(in crate::e2e) struct Report {
     /// The number of spawns of each runner, by the name that Bazel gives it.
     runners: BTreeMap<String, u64>,
     pub(super) tests: Vec<TestRun>,
@@ -52,12 +52,12 @@ impl Report {
     }
 
     /// Spawns that the server ran, or joined to one that was running.
-    pub(super) fn remote(&self) -> u64 {
+    pub(in crate::e2e) fn remote(&self) -> u64 {
         self.ran_by("remote")
     }
 
     /// Spawns whose result came from the action cache.
-    pub(super) fn cache_hits(&self) -> u64 {
+    pub(in crate::e2e) fn cache_hits(&self) -> u64 {
         self.ran_by("remote cache hit")
     }
 

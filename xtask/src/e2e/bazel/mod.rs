@@ -16,6 +16,7 @@ mod runtimes;
 mod socket;
 mod stress;
 
+pub(super) use client::Bazel;
 pub(super) use stress::generate_inputs as generate_stress_inputs;
 
 use super::{Client, Suite, debian_root::Recipe};
