@@ -173,7 +173,7 @@ impl<'a> Build<'a> {
     }
 
     fn a_network_that_swallows_everything(&mut self) -> Result<()> {
-        step("a network that swallows everything amid a build ends no build", || {
+        step("a network that swallows everything ends no build", || {
             let link = SlowLink::start(QUALITIES[1])?;
             let daemon = self.daemon(Some(BEYOND))?;
             link.swallow_everything()?;
