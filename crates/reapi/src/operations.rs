@@ -57,14 +57,14 @@ impl Operations {
     }
 
     /// An operation's present state.
-    async fn look(
+    fn look(
         &self,
         extensions: &Extensions,
         name: &str,
         reservation: &Reservation,
     ) -> Result<Operation, Status> {
-        let state = self.attach(extensions, name)?.next().await;
-        let state = state.ok_or_else(|| UnknownOperation::new(name))?;
+        check_visible(&self.worker, extensions, name)?;
+        let state = self.worker.latest(name).ok_or_else(|| UnknownOperation::new(name))?;
         reservation.grow_by(state.memory_bytes())?;
         Ok(message(name, &state))
     }
@@ -76,29 +76,29 @@ impl Methods for Operations {
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
         let reservation = call.reservation();
         match method {
-            "GetOperation" => call.unary(move |request| {
-                self.clone().get_operation(request, Arc::clone(&reservation))
-            }),
+            "GetOperation" => {
+                call.unary(move |request| ready(self.get_operation(&request, &reservation)))
+            }
             "WaitOperation" => call.unary(move |request| {
                 self.clone().wait_operation(request, Arc::clone(&reservation))
             }),
             "CancelOperation" => call.unary(move |request| ready(self.cancel_operation(&request))),
             "DeleteOperation" => call.unary(move |request| ready(self.delete_operation(&request))),
-            "ListOperations" => call.unary(move |request| {
-                self.clone().list_operations(request, Arc::clone(&reservation))
-            }),
+            "ListOperations" => {
+                call.unary(move |request| ready(self.list_operations(&request, &reservation)))
+            }
             _ => call.unimplemented(),
         }
     }
 }
 
 impl Operations {
-    async fn get_operation(
-        self,
-        request: Request<GetOperationRequest>,
-        reservation: Arc<Reservation>,
+    fn get_operation(
+        &self,
+        request: &Request<GetOperationRequest>,
+        reservation: &Reservation,
     ) -> Result<Response<Operation>, Status> {
-        let answer = self.look(request.extensions(), &request.get_ref().name, &reservation).await?;
+        let answer = self.look(request.extensions(), &request.get_ref().name, reservation)?;
         Ok(Response::new(answer))
     }
 
@@ -136,10 +136,10 @@ impl Operations {
         Ok(Response::new(()))
     }
 
-    async fn list_operations(
-        self,
-        request: Request<ListOperationsRequest>,
-        reservation: Arc<Reservation>,
+    fn list_operations(
+        &self,
+        request: &Request<ListOperationsRequest>,
+        reservation: &Reservation,
     ) -> Result<Response<ListOperationsResponse>, Status> {
         let extensions = request.extensions();
         let request = request.get_ref();
@@ -153,11 +153,11 @@ impl Operations {
             if check_visible(&self.worker, extensions, &name).is_err() {
                 continue;
             }
-            let Some(mut subscription) = self.worker.attach(&name) else { continue };
-            if !is_in(&request.name, subscription.instance().as_str()) {
+            let Some(instance) = self.worker.instance_of(&name) else { continue };
+            if !is_in(&request.name, instance.as_str()) {
                 continue;
             }
-            let Some(state) = subscription.next().await else { continue };
+            let Some(state) = self.worker.latest(&name) else { continue };
             if !filter.matches(&name, &state) {
                 continue;
             }

@@ -272,6 +272,12 @@ impl Ticket {
         self.audience.lock().empty_since
     }
 
+    /// The latest state, for a client that looks and does not wait: it keeps no execution alive.
+    pub(crate) fn latest(&self) -> Option<Arc<OperationState>> {
+        let left = self.left.borrow().clone();
+        left.or_else(|| self.operation.history.borrow().last().cloned())
+    }
+
     /// A subscription that starts at the first state.
     pub(crate) fn subscribe(self: &Arc<Self>) -> Subscription {
         self.subscription(0)
@@ -336,11 +342,6 @@ impl Subscription {
     /// The operation's name, `operations/<uuid>`.
     pub fn operation_name(&self) -> &str {
         &self.ticket.name
-    }
-
-    /// The instance of the action.
-    pub fn instance(&self) -> &InstanceName {
-        &self.ticket.operation.instance
     }
 
     /// The memory that the operation takes by now, in bytes.

@@ -340,6 +340,12 @@ impl Worker {
         self.shared.registry.find(operation_name).map(|ticket| ticket.subscribe_from_now())
     }
 
+    /// The latest state of an operation that a client knows by name. To look is not to wait: the action of an
+    /// operation that clients only look at is stopped like one that they left.
+    pub fn latest(&self, operation_name: &str) -> Option<Arc<OperationState>> {
+        self.shared.registry.find(operation_name).and_then(|ticket| ticket.latest())
+    }
+
     /// Ends a client's operation with CANCELLED. The execution behind it is stopped unless another client
     /// wants it. Returns whether there is an operation of that name.
     pub fn cancel(&self, operation_name: &str) -> bool {
