@@ -21,7 +21,7 @@ use crate::{
     workspace,
 };
 
-const CXX: Need = Need { program: "c++", package: "g++", why: "compiles libFuzzer" };
+pub(crate) const CXX: Need = Need { program: "c++", package: "g++", why: "compiles libFuzzer" };
 
 /// The flags that `cargo fuzz` passes as well, but for sanitizers: counters on edges, a table of the code that
 /// they count, and calls that show the operands of comparisons to the fuzzer.

@@ -1,12 +1,12 @@
 //! `cargo xtask lint`: formatting, clippy without warnings, also for the daemon
 //! without its default features, `deny.toml`, and sparse for the kernel's part.
 //!
-//! The fuzz targets are a workspace of their own: they are formatted, their lock file is current, and their
-//! dependencies are checked. Clippy would compile all of these once more.
+//! The fuzz targets are a workspace of their own: they are formatted, clippy has nothing to say, their lock file is
+//! current, and their dependencies are checked.
 
 use anyhow::{Context, Result};
 
-use crate::{kernel, process, workspace};
+use crate::{fuzz, kernel, process, setup, workspace};
 
 /// The one tool that is neither Rust's nor the distribution's.
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -61,6 +61,12 @@ fn lint_fuzz_targets() -> Result<()> {
     metadata.arg(workspace::host_triple()?).arg("--manifest-path").arg(&manifest);
     process::output(&mut metadata)
         .context("fuzz/Cargo.lock is old: run `cargo metadata --manifest-path fuzz/Cargo.toml`")?;
+    // In the same target folder, where what both workspaces use is compiled already.
+    setup::ensure(&[fuzz::CXX])?;
+    let mut clippy = process::cargo();
+    clippy.args(["clippy", "--locked", "--all-targets", "--target-dir"]).arg(workspace::target());
+    clippy.arg("--manifest-path").arg(&manifest).args(["--", "-D", "warnings"]);
+    process::run(&mut clippy)?;
     check_dependencies(FUZZ)
 }
 

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
     let mut choices = Choices::new(input);
-    if choices.byte() % 2 == 0 {
+    if choices.byte().is_multiple_of(2) {
         let rest = choices.bytes(input.len());
         let _ = read_image(rest);
         return;

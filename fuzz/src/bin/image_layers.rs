@@ -40,7 +40,7 @@ fn layer(choices: &mut Choices<'_>) -> Vec<u8> {
 fuzz_target!(|input: &[u8]| {
     let mut choices = Choices::new(input);
     let mut layers = Vec::new();
-    if choices.byte() % 4 == 0 {
+    if choices.byte().is_multiple_of(4) {
         layers.push(choices.bytes(input.len()).to_vec());
     }
     while !choices.is_empty() && layers.len() < 4 {

@@ -2,7 +2,7 @@
 //! blob that is not what its digest says.
 #![no_main]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use fuzz::Choices;
@@ -29,7 +29,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     World { root, index }
 });
 
-fn open(root: &PathBuf, in_background: bool) -> Arc<Store> {
+fn open(root: &Path, in_background: bool) -> Arc<Store> {
     let options = StoreOptions { opens_in_background: in_background, ..StoreOptions::default() };
     Store::open(root, options).expect("no state keeps a store closed")
 }
@@ -60,7 +60,7 @@ fuzz_target!(|input: &[u8]| {
         };
         index[at] = choices.byte();
     }
-    if kind % 2 == 0 {
+    if kind.is_multiple_of(2) {
         seal_index(&mut index);
     }
     std::fs::write(root.join("index"), &index).expect("written");
