@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use traces::{Collector, Options, Stats, Traces};
 use upstream::{Headers, Security};
 use web::{Reading, ReadingKind};
@@ -12,16 +12,18 @@ use web::{Reading, ReadingKind};
 #[derive(Debug, Clone, clap::Args)]
 pub struct TraceArgs {
     /// Send a span for each answered operation, and one for each of its stages, to this OpenTelemetry
-    /// collector, by gRPC: grpc://HOST:PORT or grpcs://HOST:PORT
+    /// collector: grpc://HOST:PORT, or http://HOST:PORT[/PATH] for protobuf over HTTP; grpcs:// and
+    /// https:// for TLS
     #[arg(long, value_name = "ADDRESS")]
     pub otlp: Option<Collector>,
 
     /// File with a header `name: value` a line, such as authorization, that every call to the
-    /// collector carries; not readable by everybody
+    /// collector carries; not readable by everybody [default: the headers in the variable
+    /// OTEL_EXPORTER_OTLP_TRACES_HEADERS, else in OTEL_EXPORTER_OTLP_HEADERS]
     #[arg(long, value_name = "FILE", requires = "otlp")]
     pub otlp_header_file: Option<PathBuf>,
 
-    /// Certificates of the CAs of a grpcs:// collector in PEM [default: those of the system]
+    /// Certificates of the CAs of a grpcs:// or https:// collector in PEM [default: those of the system]
     #[arg(long, value_name = "FILE", requires = "otlp")]
     pub otlp_ca: Option<PathBuf>,
 }
@@ -33,19 +35,39 @@ impl TraceArgs {
     /// When a file can't be used.
     pub(crate) fn start(&self) -> anyhow::Result<Option<Arc<Traces>>> {
         let Some(collector) = self.otlp.clone() else { return Ok(None) };
-        let headers = self.otlp_header_file.as_deref().map(Headers::read).transpose();
-        if self.otlp_header_file.is_some() && collector.is_in_the_clear() {
-            tracing::warn!(%collector, "the headers of --otlp-header-file travel in the clear; use grpcs://");
+        let headers = match self.otlp_header_file.as_deref() {
+            Some(file) => Headers::read(file).context("--otlp-header-file")?,
+            None => headers_of_environment(|name| std::env::var(name).ok())?,
+        };
+        if !headers.is_empty() && collector.is_in_the_clear() {
+            tracing::warn!(%collector, "the headers for the collector travel in the clear; use TLS");
         }
+        ensure!(
+            self.otlp_ca.is_none() || collector.has_tls(),
+            "--otlp-ca is for TLS: give --otlp=grpcs://… or --otlp=https://…"
+        );
         let options = Options {
             collector,
-            headers: headers.context("--otlp-header-file")?.unwrap_or_default(),
+            headers,
             security: Security { ca: self.otlp_ca.clone(), identity: None },
             version: env!("CARGO_PKG_VERSION"),
         };
         tracing::info!(collector = %options.collector, "traces");
         Ok(Some(Arc::new(Traces::start(options).context("--otlp")?)))
     }
+}
+
+/// The variables of OpenTelemetry with headers, the first that is set being used.
+const HEADER_VARIABLES: [&str; 2] =
+    ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
+
+/// The headers that the environment names. Its values are secrets, and no error has them.
+fn headers_of_environment(read: impl Fn(&str) -> Option<String>) -> anyhow::Result<Headers> {
+    let mut variables = HEADER_VARIABLES.iter().filter_map(|name| Some((name, read(name)?)));
+    let Some((name, list)) = variables.next() else { return Ok(Headers::default()) };
+    Headers::from_list(&list).with_context(|| {
+        format!("{name} is no list name=value,name=value of headers with percent-encoded values")
+    })
 }
 
 /// A row of the table of metrics: name, description, and how to read it.
@@ -108,11 +130,31 @@ mod tests {
             assert!(error.contains(expected), "{flags:?}: {error}");
         };
         let at = "--otlp=grpc://127.0.0.1:1";
-        check(&["--otlp=http://c:4318"], "grpc://HOST:PORT");
+        check(&["--otlp=c:4318"], "grpc://HOST:PORT");
+        check(&["--otlp=ftp://c:4318"], "http://HOST:PORT");
+        check(&["--otlp=https://user:password@c:1"], "--otlp-header-file");
+        check(&["--otlp=https://c:1", "--otlp-ca=/nowhere/ca"], "/nowhere/ca");
+        check(&["--otlp=https://c:1", "--otlp-ca=/dev/null"], "no certificates");
+        check(&[at, "--otlp-ca=/nowhere/ca"], "--otlp=https://");
         check(&["--otlp=grpc://user:password@c:1"], "--otlp-header-file");
         check(&["--otlp-ca=ca.pem"], "--otlp <ADDRESS>");
         check(&[at, "--otlp-header-file=/nowhere/headers"], "can't read /nowhere/headers");
         check(&["--otlp=grpcs://c:1", "--otlp-ca=/nowhere/ca"], "/nowhere/ca");
+    }
+
+    #[test]
+    fn the_environment_may_have_headers() {
+        let headers = |variables: &[(&str, &str)]| {
+            headers_of_environment(|name| {
+                let found = variables.iter().find(|(other, _)| *other == name);
+                found.map(|(_, value)| (*value).to_owned())
+            })
+        };
+        assert!(headers(&[]).unwrap().is_empty());
+        let both = [(HEADER_VARIABLES[1], "a=1"), (HEADER_VARIABLES[0], "b=2")];
+        assert_eq!(format!("{:?}", headers(&both).unwrap()), r#"["b"]"#);
+        let error = headers(&[(HEADER_VARIABLES[1], "secret")]).unwrap_err().to_string();
+        assert!(error.contains(HEADER_VARIABLES[1]) && !error.contains("secret"), "{error}");
     }
 
     #[test]

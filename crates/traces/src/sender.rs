@@ -1,6 +1,5 @@
 //! The queue, and the thread that sends spans to a collector.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -8,8 +7,10 @@ use std::time::Duration;
 
 use events::{Event, Finished, Listener};
 use parking_lot::Mutex;
-use proto::opentelemetry::proto::collector::trace::v1::ExportTraceServiceRequest;
 use proto::opentelemetry::proto::collector::trace::v1::trace_service_client::TraceServiceClient;
+use proto::opentelemetry::proto::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use proto::opentelemetry::proto::common::v1::{
     AnyValue, InstrumentationScope, KeyValue, any_value::Value,
 };
@@ -18,10 +19,13 @@ use proto::opentelemetry::proto::trace::v1::{ResourceSpans, ScopeSpans};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
-use upstream::{Headers, Security, UpstreamError};
+use tonic::{Request, Status};
+use upstream::{Headers, Security};
 
-use crate::collector::Collector;
+use crate::collector::{Collector, Place};
+use crate::error::{CALL_TIMEOUT, TracesError};
+use crate::http::HttpCalls;
+use crate::refusal::Refusal;
 use crate::span::spans;
 
 /// Actions that may wait for the thread. A second of the fastest builds; at about 1 KiB each they hold a few MiB at
@@ -33,9 +37,6 @@ const BATCH_MAX: usize = 256;
 
 /// The time in which a batch is filled.
 const BATCH_PERIOD: Duration = Duration::from_secs(1);
-
-/// The time for connecting, and that for an answer.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The pause before the second try, which doubles with each. Meanwhile the queue takes what comes.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -53,21 +54,10 @@ pub struct Options {
     pub collector: Collector,
     /// The headers of every call.
     pub headers: Headers,
-    /// TLS of a `grpcs` address.
+    /// TLS of a `grpcs` or `https` address.
     pub security: Security,
     /// The version of this program, as an attribute of all spans.
     pub version: &'static str,
-}
-
-/// Errors of the start.
-#[derive(Debug, thiserror::Error)]
-pub enum TracesError {
-    /// The connection can't be configured.
-    #[error("can't configure the connection to the collector of traces")]
-    Connect(#[source] UpstreamError),
-    /// The thread can't be started.
-    #[error("can't start the thread that sends traces")]
-    Thread(#[source] io::Error),
 }
 
 /// Counters since the start.
@@ -117,10 +107,9 @@ impl Traces {
             .enable_all()
             .build()
             .map_err(TracesError::Thread)?;
-        let channel = {
+        let calls = {
             let _inside = runtime.enter();
-            let Options { collector, security, .. } = &options;
-            upstream::connect(&collector.0, security, CALL_TIMEOUT).map_err(TracesError::Connect)?
+            Calls::new(&options)?
         };
         let (queue, waiting) = mpsc::channel(QUEUE_LIMIT);
         let (open, closing) = watch::channel(());
@@ -128,7 +117,7 @@ impl Traces {
         let sender = Sender {
             waiting,
             closing: closing.clone(),
-            client: TraceServiceClient::new(channel),
+            calls,
             options,
             counters: Arc::clone(&counters),
             in_flight: 0,
@@ -196,10 +185,48 @@ async fn closed(mut closing: watch::Receiver<()>) {
     while closing.changed().await.is_ok() {}
 }
 
+/// The calls of a collector, by the form of the protocol.
+enum Calls {
+    Grpc(TraceServiceClient<Channel>),
+    Http(Box<HttpCalls>),
+}
+
+impl Calls {
+    fn new(options: &Options) -> Result<Self, TracesError> {
+        let Options { collector, headers, security, version } = options;
+        match &collector.0 {
+            Place::Grpc(address) => {
+                let channel = upstream::connect(address, security, CALL_TIMEOUT);
+                Ok(Self::Grpc(TraceServiceClient::new(channel.map_err(TracesError::Connect)?)))
+            }
+            Place::Http(url) => {
+                let calls = HttpCalls::new(url.clone(), headers, security, version)?;
+                Ok(Self::Http(Box::new(calls)))
+            }
+        }
+    }
+
+    async fn export(
+        &mut self,
+        message: ExportTraceServiceRequest,
+        headers: &Headers,
+    ) -> Result<ExportTraceServiceResponse, Refusal> {
+        match self {
+            Self::Grpc(client) => {
+                let mut request = Request::new(message);
+                headers.add_to(request.metadata_mut());
+                request.set_timeout(CALL_TIMEOUT);
+                Ok(client.export(request).await?.into_inner())
+            }
+            Self::Http(calls) => calls.export(&message).await,
+        }
+    }
+}
+
 struct Sender {
     waiting: mpsc::Receiver<Arc<Finished>>,
     closing: watch::Receiver<()>,
-    client: TraceServiceClient<Channel>,
+    calls: Calls,
     options: Options,
     counters: Arc<Counters>,
     /// Actions of the batch that is being sent.
@@ -218,9 +245,9 @@ impl Sender {
                     rejected.fetch_add(rejected_spans, Ordering::Relaxed);
                     self.told(None);
                 }
-                Err(status) => {
+                Err(refusal) => {
                     self.lose(batch.len());
-                    self.told(Some(&status));
+                    self.told(Some(&refusal));
                 }
             }
             self.in_flight = 0;
@@ -263,29 +290,28 @@ impl Sender {
     }
 
     /// Sends a batch, and returns how many of its spans the collector refused.
-    async fn send(&mut self, batch: &[Arc<Finished>]) -> Result<u64, Status> {
+    async fn send(&mut self, batch: &[Arc<Finished>]) -> Result<u64, Refusal> {
         let mut pause = RETRY_PAUSE;
         for _ in 1..TRIES_MAX {
-            match self.try_to_send(batch).await {
-                Err(status) if may_pass(&status) && !self.is_closing() => {
-                    self.told(Some(&status));
+            let asked_for = match self.try_to_send(batch).await {
+                Err(refusal) if refusal.may_pass && !self.is_closing() => {
+                    self.told(Some(&refusal));
+                    refusal.pause.unwrap_or_default()
                 }
                 sent => return sent,
-            }
+            };
             // The end of the server ends the pause.
-            let _ = timeout(pause, closed(self.closing.clone())).await;
+            let _ = timeout(pause.max(asked_for), closed(self.closing.clone())).await;
             pause *= 2;
         }
         self.try_to_send(batch).await
     }
 
-    async fn try_to_send(&mut self, batch: &[Arc<Finished>]) -> Result<u64, Status> {
-        let mut request = Request::new(message(batch, self.options.version));
-        self.options.headers.add_to(request.metadata_mut());
-        request.set_timeout(CALL_TIMEOUT);
-        let answer = timeout(CALL_TIMEOUT, self.client.export(request)).await;
+    async fn try_to_send(&mut self, batch: &[Arc<Finished>]) -> Result<u64, Refusal> {
+        let message = message(batch, self.options.version);
+        let answer = timeout(CALL_TIMEOUT, self.calls.export(message, &self.options.headers)).await;
         let answer = answer.map_err(|_| Status::deadline_exceeded("no answer in time"))??;
-        let Some(partial) = answer.into_inner().partial_success else { return Ok(0) };
+        let Some(partial) = answer.partial_success else { return Ok(0) };
         let rejected = u64::try_from(partial.rejected_spans).unwrap_or(0);
         if rejected > 0 {
             let reason = model::Printable::message(&partial.error_message);
@@ -295,12 +321,12 @@ impl Sender {
     }
 
     /// Logs when the collector begins to fail, and when it takes spans again.
-    fn told(&mut self, failure: Option<&Status>) {
+    fn told(&mut self, failure: Option<&Refusal>) {
         let collector = &self.options.collector;
         match failure {
-            Some(status) if !self.is_failing => {
-                let reason = model::Printable::message(status.message());
-                tracing::warn!(%collector, code = ?status.code(), %reason, "the collector takes no traces");
+            Some(Refusal { code, reason, .. }) if !self.is_failing => {
+                let reason = model::Printable::message(reason);
+                tracing::warn!(%collector, code, %reason, "the collector takes no traces");
             }
             None if self.is_failing => {
                 tracing::info!(%collector, "the collector takes traces again")
@@ -309,22 +335,6 @@ impl Sender {
         }
         self.is_failing = failure.is_some();
     }
-}
-
-/// Whether the same call may succeed later, as the protocol defines it.
-fn may_pass(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Cancelled
-            | Code::DeadlineExceeded
-            | Code::ResourceExhausted
-            | Code::Aborted
-            | Code::OutOfRange
-            | Code::Unavailable
-            | Code::DataLoss
-            // tonic's code for a connection that broke.
-            | Code::Unknown
-    )
 }
 
 fn message(batch: &[Arc<Finished>], version: &str) -> ExportTraceServiceRequest {

@@ -87,12 +87,46 @@ impl Headers {
         headers.collect::<Result<_, _>>().map(Self)
     }
 
+    /// The headers in a list `name=value,name=value`, whose values are percent-encoded: the form of
+    /// OpenTelemetry's variables. `None` if a part is no header.
+    pub fn from_list(list: &str) -> Option<Self> {
+        if list.len() as u64 > BYTES_MAX {
+            return None;
+        }
+        let parts = list.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let headers = parts.map(|part| {
+            let (name, value) = part.split_once('=')?;
+            header(&format!("{}:{}", name.trim(), percent_decoded(value.trim())?))
+        });
+        headers.collect::<Option<_>>().map(Self)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Adds them to the headers of a call.
     pub fn add_to(&self, metadata: &mut MetadataMap) {
         for (name, value) in &self.0 {
             metadata.append(name.clone(), value.clone());
         }
     }
+}
+
+/// The text that was percent-encoded; `None` if it was not, or is no UTF-8.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let digits = [rest.next()?, rest.next()?];
+            bytes.extend(hex::decode(digits).ok()?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
 }
 
 fn header(line: &str) -> Option<(MetadataKey<Ascii>, MetadataValue<Ascii>)> {
@@ -138,6 +172,38 @@ mod tests {
             ("x-bin: 1", 1),
         ] {
             assert_eq!(Headers::parse(text).map(|_| ()), Err(line), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_list_has_percent_encoded_values() {
+        let check = |list: &str, expected: Option<&[(&str, &str)]>| {
+            let headers = Headers::from_list(list).map(|headers| {
+                let mut metadata = MetadataMap::new();
+                headers.add_to(&mut metadata);
+                metadata.into_headers()
+            });
+            let expected = expected.map(|expected| {
+                let mut metadata = MetadataMap::new();
+                Headers(
+                    expected
+                        .iter()
+                        .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+                        .collect(),
+                )
+                .add_to(&mut metadata);
+                metadata.into_headers()
+            });
+            assert_eq!(headers, expected, "{list}");
+        };
+        check("", Some(&[]));
+        check("api-key=a%20b%2Cc=d", Some(&[("api-key", "a b,c=d")]));
+        check(
+            " X-Scope = 1 ,authorization=Basic%20eDp5,",
+            Some(&[("x-scope", "1"), ("authorization", "Basic eDp5")]),
+        );
+        for wrong in ["nonsense", "a=%2", "a=%zz", "a=%ff", "te=trailers", "a b=1", "a=1%0ab"] {
+            check(wrong, None);
         }
     }
 
