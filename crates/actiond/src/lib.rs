@@ -56,6 +56,9 @@ pub mod guest;
 pub mod helper;
 #[cfg(target_os = "linux")]
 pub mod image;
+#[cfg(target_os = "linux")]
+mod journal;
+mod log_line;
 pub mod logging;
 #[cfg(target_os = "linux")]
 pub mod observers;
@@ -69,6 +72,7 @@ pub mod overflow_flags;
 mod privileges;
 #[cfg(target_os = "linux")]
 mod root_directory;
+mod repeated;
 #[cfg(target_os = "linux")]
 mod rootless;
 #[cfg(target_os = "linux")]

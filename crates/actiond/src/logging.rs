@@ -1,6 +1,6 @@
 //! The log on standard error: one line per event, as text or as JSON.
 //!
-//! Text is for people and for `journald`. JSON is for programs: each line is one object with
+//! Text is for people. Where standard error is systemd's journal, text goes there with its fields. JSON is for programs: each line is one object with
 //! `timestamp`, `level`, `message` and the fields of the event at its top level. Messages that the
 //! program prints before the log starts, or when it fails, are plain text in both formats.
 //!
@@ -13,14 +13,20 @@ use std::io::{self, Stderr, Write};
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, bail};
-use chain::is_deceptive;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::filter::{LevelFilter, Targets};
+#[cfg(not(target_os = "linux"))]
+use tracing_subscriber::layer::Identity;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt, reload};
 #[cfg(feature = "vm")]
 use vm::vmm::WorkerFlag;
+
+#[cfg(target_os = "linux")]
+use crate::journal::Journal;
+use crate::log_line::{MAX_LINE_BYTES, text_line};
+use crate::repeated::Limited;
 
 /// Replaces the filter of the log that was started.
 type SetFilter = Box<dyn Fn(Targets) -> anyhow::Result<()> + Send + Sync>;
@@ -76,13 +82,22 @@ pub enum LogFormat {
 pub fn start(arguments: &LogArgs) -> anyhow::Result<()> {
     let (filter, handle) = reload::Layer::new(parse_filter(&arguments.log)?);
     let lines = fmt::layer().with_ansi(false).with_target(false);
+    #[cfg(target_os = "linux")]
+    let journal = match arguments.log_format {
+        LogFormat::Text => Journal::of_standard_error(),
+        LogFormat::Json => None,
+    };
+    #[cfg(not(target_os = "linux"))]
+    let journal: Option<Identity> = None;
     let lines = match arguments.log_format {
+        LogFormat::Text if journal.is_some() => journal.boxed(),
         LogFormat::Text => lines.with_writer(|| OneLine::text(io::stderr())).boxed(),
         LogFormat::Json => {
             lines.json().flatten_event(true).with_writer(|| OneLine::json(io::stderr())).boxed()
         }
     };
-    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    let lines = Limited::new(lines).with_filter(filter);
+    tracing_subscriber::registry().with(lines).init();
     let set = move |filter| handle.reload(filter).context("replacing the filter of the log");
     // The log starts once in a process: `init` panics at a second time.
     let _ = SET_FILTER.set(Box::new(set));
@@ -135,10 +150,6 @@ pub fn start_for_command() -> anyhow::Result<()> {
     start(&LogArgs { log: "warn".to_owned(), log_format: LogFormat::Text })
 }
 
-/// The longest line, in bytes: longer than any that the daemon means to write, whose longest field is a
-/// message of 512 characters.
-const MAX_LINE_BYTES: usize = 8 << 10;
-
 /// Writes events. The subscriber writes each of them at once, with a newline at its end.
 struct OneLine<W = Stderr> {
     log: W,
@@ -164,29 +175,6 @@ impl<W: Write> Write for OneLine<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.log.flush()
     }
-}
-
-/// The event as one line of bounded length.
-fn text_line(event: &[u8]) -> Cow<'_, [u8]> {
-    let text = String::from_utf8_lossy(event);
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    if text.len() <= MAX_LINE_BYTES && !text.contains(is_deceptive) {
-        return Cow::Borrowed(event);
-    }
-    let mut line = String::new();
-    for character in text.chars() {
-        if line.len() > MAX_LINE_BYTES {
-            line.push('…');
-            break;
-        }
-        if is_deceptive(character) {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
-    }
-    line.push('\n');
-    Cow::Owned(line.into_bytes())
 }
 
 /// JSON has no control characters in its strings. A truncated object would be invalid, so a longer one is

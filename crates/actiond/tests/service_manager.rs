@@ -1,6 +1,7 @@
 //! The daemon's notifications to systemd, and the sockets that it inherits.
 
 use std::collections::HashSet;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
@@ -19,6 +20,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     inherited_sockets_are_served,
     an_inherited_file_that_is_no_socket_is_refused,
     systemd_starts_the_daemon_with_the_first_client,
+    events_go_to_the_journal_with_their_fields,
 }
 
 async fn readiness_life_and_end_are_told(kit: Kit) -> Outcome {
@@ -153,4 +155,53 @@ async fn systemd_starts_the_daemon_with_the_first_client(kit: Kit) -> Outcome {
     kill_process(id, Signal::TERM)?;
     activator.wait()?;
     outcome
+}
+
+/// Executes the words where the directory of a journald is that of the test, and where standard error is connected
+/// to the journal, as systemd says it.
+const WITH_JOURNAL: &str = "mount -t tmpfs none /run && mkdir -p /run/systemd/journal && \
+                            mount --bind \"$0\" /run/systemd/journal && \
+                            JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) && \
+                            export JOURNAL_STREAM && exec \"$@\"";
+
+async fn events_go_to_the_journal_with_their_fields(kit: Kit) -> Outcome {
+    kit.only_on_the_host("the log of a guest is that of its host")?;
+    let directory = tempfile::tempdir()?;
+    let everybody = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(directory.path(), everybody(0o755))?;
+    let path = directory.path().join("socket");
+    let journald = UnixDatagram::bind(&path)?;
+    std::fs::set_permissions(&path, everybody(0o666))?;
+    journald.set_read_timeout(Some(PATIENCE))?;
+    let place = directory.path().display().to_string();
+    let words = ["unshare", "--mount", "sh", "-c", WITH_JOURNAL, &place];
+    let (mut command, _root) = kit.daemon().flag("--http=off").through(words).command()?;
+    let mut daemon = command.spawn()?;
+    let mut buffer = vec![0; 1 << 16];
+    // The fields that the entry with that message has, one a line where none has a newline.
+    let mut entry_with = |message: &str| loop {
+        let length = journald.recv(&mut buffer).context("the daemon is silent")?;
+        let entry = String::from_utf8(buffer[..length].to_vec())?;
+        if entry.lines().any(|line| line.starts_with(&format!("MESSAGE={message}"))) {
+            return anyhow::Ok(entry);
+        }
+    };
+    let entry = entry_with("input roots strategy=")?;
+    for line in ["PRIORITY=6", "SYSLOG_IDENTIFIER=linux-actiond", "ACTIOND_MODULE=actiond::serve"] {
+        assert!(entry.lines().any(|it| it == line), "{line} in {entry}");
+    }
+    assert!(entry.lines().any(|it| it.starts_with("ACTIOND_STRATEGY=")), "{entry}");
+    // The program's own words, which are no events, stay on standard error.
+    let mut said = BufReader::new(daemon.stderr.take().context("standard error is a pipe")?);
+    let mut output = String::new();
+    while !output.contains("serving on ") {
+        assert!(said.read_line(&mut output)? > 0, "{output}");
+    }
+    let id = Pid::from_raw(i32::try_from(daemon.id())?).context("a process has an id")?;
+    kill_process(id, Signal::TERM)?;
+    entry_with("draining")?;
+    said.read_to_string(&mut output)?;
+    assert!(daemon.wait()?.success());
+    assert!(!output.contains("input roots") && !output.contains("draining"), "twice: {output}");
+    Ok(())
 }
