@@ -61,6 +61,8 @@ mod journal;
 mod log_line;
 pub mod logging;
 #[cfg(target_os = "linux")]
+mod machine_load;
+#[cfg(target_os = "linux")]
 pub mod observers;
 #[cfg(target_os = "linux")]
 mod output;
@@ -70,9 +72,9 @@ mod overflow;
 pub mod overflow_flags;
 #[cfg(target_os = "linux")]
 mod privileges;
+mod repeated;
 #[cfg(target_os = "linux")]
 mod root_directory;
-mod repeated;
 #[cfg(target_os = "linux")]
 mod rootless;
 #[cfg(target_os = "linux")]

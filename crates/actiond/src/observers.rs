@@ -23,7 +23,7 @@ use web::{MayRead, Metrics, Reading, ReadingKind, Report, Share, Shares, Site, U
 use crate::overflow::Overflow;
 use crate::tally::Tally;
 use crate::trace_flags::{self, TraceArgs};
-use crate::{store_observers, upstream_flags};
+use crate::{machine_load, store_observers, upstream_flags};
 
 /// Where HTTP is served unless a flag says otherwise.
 const DEFAULT_HTTP: &str = "127.0.0.1:8981";
@@ -122,7 +122,7 @@ impl Observers {
             version: env!("CARGO_PKG_VERSION"),
             metrics,
             archive,
-            store: store_observers::facts(store),
+            store: machine_load::with_load(store_observers::facts(store)),
         };
         Ok(Self { listeners: Listeners::new(listeners), site, traces })
     }

@@ -224,6 +224,12 @@ async fn a_search_finds_digests_and_targets(kit: Kit) -> Outcome {
         &["<h1>Target //pkg:target</h1>", &path(&action)],
     )?;
     has(&site.page("/search?q=%2F%2Fpkg").await?, &["<a href=\"/search?q=%2F%2Fpkg%3Atarget\">"])?;
+    let copy = client.action("echo hi > made.txt").output("made.txt");
+    let copy = sent_by(copy, "Genrule", "//pkg:other", "b");
+    copy.run().await?.succeeded().await?;
+    let found = site.page("/search?q=made.tx").await?;
+    has(&found, &["<h2 id=\"outputs\">Actions with such an output", &path(&copy)])?;
+    ensure!(!found.contains(&path(&action)), "{found}");
     has(&site.page("/search?q=nothing").await?, &["<p>None.</p>"])
 }
 

@@ -23,6 +23,9 @@ pub const ROWS_MAX: u32 = 1000;
 /// Runs of a mnemonic from which its median is taken: the last ones, and few enough to be read at once.
 const MEDIAN_OF: u32 = 301;
 
+/// Records that a search for an output looks through: the last ones, which takes some 20 ms.
+const OUTPUTS_SEARCHED: u32 = 20_000;
+
 /// An error of asking.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -149,6 +152,12 @@ const FAILED_OF_INVOCATION: &str = concat!(
     " FROM event WHERE invocation = (SELECT id FROM name WHERE text = ?1) AND kind = 0
       AND (failure IS NOT NULL OR exit_code IS NOT 0) AND id < ?2 ORDER BY id DESC LIMIT ?3"
 );
+const OF_OUTPUT: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM event WHERE id > (SELECT max(id) FROM event) - ?2 AND result IS NOT NULL
+      AND instr(result, CAST(?1 AS BLOB)) > 0 ORDER BY id DESC LIMIT ?3"
+);
 const RUNS_OF_MNEMONIC: &str = "
 SELECT run_us FROM event WHERE mnemonic = (SELECT id FROM name WHERE text = ?1) AND run_us IS NOT NULL
 ORDER BY id DESC LIMIT ?2";
@@ -212,6 +221,16 @@ impl Reader {
     /// [`ReadError`]
     pub fn of_target(&self, target: &str, page: Page) -> Result<Vec<Record>, ReadError> {
         self.records(OF_TARGET, params![target, page.before(), page.limit()])
+    }
+
+    /// Records among the last 20,000 whose result has an output with this in its path, the latest first. A result
+    /// that is too large to be recorded is not found.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn of_output(&self, part_of_path: &str, limit: u32) -> Result<Vec<Record>, ReadError> {
+        let found = (part_of_path, OUTPUTS_SEARCHED, limit.min(ROWS_MAX));
+        self.records(OF_OUTPUT, found)
     }
 
     /// The executions of a build that took longest, the longest first.
@@ -445,6 +464,7 @@ mod tests {
             RECENT,
             OF_ACTION,
             OF_TARGET,
+            OF_OUTPUT,
             SLOWEST_OF_INVOCATION,
             FAILED_OF_INVOCATION,
             RUNS_OF_MNEMONIC,

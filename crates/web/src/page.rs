@@ -1,5 +1,6 @@
 //! The page as HTML. Pure: from a snapshot to text.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use events::{Finished, Origin};
@@ -34,14 +35,16 @@ pub(crate) fn fragment(now: &Snapshot, store: &[Fact]) -> String {
     let mut html = String::new();
     facts(&mut html, store);
     let Snapshot { running, queued, recent } = now;
-    section(&mut html, "Running", running.len(), &["action", "target", "for"], |html| {
+    let columns = ["action", "target", "for", "others took"];
+    section(&mut html, "Running", running.len(), &columns, |html| {
         for live in running {
-            live_row(html, live, live.started.unwrap_or(live.queued).elapsed());
+            let took = median_run(&live.origin, recent);
+            live_row(html, live, live.started.unwrap_or(live.queued).elapsed(), took);
         }
     });
-    section(&mut html, "Queued", queued.len(), &["action", "target", "for"], |html| {
+    section(&mut html, "Queued", queued.len(), &columns, |html| {
         for live in queued.iter().take(QUEUED_SHOWN) {
-            live_row(html, live, live.queued.elapsed());
+            live_row(html, live, live.queued.elapsed(), median_run(&live.origin, recent));
         }
     });
     let columns = ["action", "target", "result", "stages", "time", "outputs"];
@@ -57,7 +60,9 @@ pub(crate) fn fragment(now: &Snapshot, store: &[Fact]) -> String {
 const QUEUED_SHOWN: usize = 100;
 
 fn facts(html: &mut String, store: &[Fact]) {
-    html.push_str("<section aria-labelledby=\"store\"><h2 id=\"store\">Store</h2>\n<dl>\n");
+    html.push_str(
+        "<section aria-labelledby=\"store\"><h2 id=\"store\">Store and machine</h2>\n<dl>\n",
+    );
     for Fact { name, value } in store {
         let (name, value) = (Escaped(name), Escaped(value));
         html.push_str(&format!("<div><dt>{name}</dt><dd>{value}</dd></div>\n"));
@@ -89,11 +94,20 @@ fn section(
     html.push_str("</tbody></table></div></section>\n");
 }
 
-fn live_row(html: &mut String, live: &Live, time: Duration) {
+/// The median time of the commands of recent actions of the same kind: about what this one will take.
+fn median_run(origin: &Origin, recent: &[Arc<Finished>]) -> Option<Duration> {
+    let same = recent.iter().filter(|it| !it.cached && it.origin.mnemonic == origin.mnemonic);
+    let mut times: Vec<u64> = same.filter_map(|it| it.stages.run_us).collect();
+    times.sort_unstable();
+    times.get(times.len() / 2).map(|us| Duration::from_micros(*us))
+}
+
+fn live_row(html: &mut String, live: &Live, time: Duration, took: Option<Duration>) {
     html.push_str(&format!(
-        "<tr>{}<td>{}</td></tr>\n",
+        "<tr>{}<td>{}</td><td>{}</td></tr>\n",
         named_action(live.digest_function, &live.action, &live.origin),
         seconds(time),
+        took.map(seconds).unwrap_or_default(),
     ));
 }
 
@@ -137,7 +151,6 @@ fn seconds(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::{Instant, SystemTime};
 
     use events::{Failure, Limits, Stages};
@@ -188,6 +201,10 @@ mod tests {
             result: None,
         };
         let queued = Live { started: None, ..live.clone() };
+        assert_eq!(median_run(&live.origin, &[]), None);
+        let recent = [Arc::new(finished.clone())];
+        assert_eq!(median_run(&live.origin, &recent), Some(Duration::from_micros(3)));
+        assert_eq!(median_run(&Origin::default(), &recent), None, "another kind");
         let now = Snapshot {
             running: vec![live],
             queued: vec![queued],
