@@ -113,7 +113,7 @@ struct Filter {
     skip: usize,
     /// The beginning of a frame.
     pending: Vec<u8>,
-    /// What the server has not read yet.
+    /// Bytes that the server has not read yet.
     ready: Vec<u8>,
     /// How much of `ready` it has read.
     given: usize,
@@ -181,7 +181,7 @@ impl Filter {
         self.pending = rest.to_vec();
     }
 
-    /// What is incomplete goes on too.
+    /// Passes an incomplete frame on, too.
     fn finish(&mut self) {
         self.ready.append(&mut self.pending);
     }
@@ -251,7 +251,7 @@ mod tests {
         [&[high, middle, low, kind, flags, 0, 0, 0, 1], payload].concat()
     }
 
-    /// What the server reads of a client that sends `sent`, in portions of that many bytes.
+    /// The bytes that the server reads of a client that sends `sent`, in portions of that many bytes.
     async fn through(sent: &[u8], portion: usize) -> Vec<u8> {
         let (mut client, server) = tokio::io::duplex(1 << 20);
         client.write_all(sent).await.unwrap();

@@ -6,7 +6,7 @@
 use rustix::fs::CWD;
 use sys::proc_file;
 
-/// What keeps a process in a user namespace from making sandboxes.
+/// An obstacle to sandboxes in a user namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Obstacles {
     /// System calls are filtered.

@@ -203,7 +203,7 @@ mod tests {
         fields
     }
 
-    /// What journald gets of the events in `log`.
+    /// The datagrams that journald gets of the events in `log`.
     fn entries(log: impl FnOnce()) -> Vec<BTreeMap<String, String>> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");

@@ -518,7 +518,7 @@ async fn a_fetch_goes_on_when_its_client_leaves(kit: Kit) -> Outcome {
     eventually_async("the blob is here", async || Ok(client.missing(&[digest]).await?.is_empty()))
         .await?;
     eventually_async("the record is kept", async || {
-        // What is not kept yet is asked for anew, and would hang: the page is held.
+        // A file that is not kept yet is asked for again, and that would hang: the page is held.
         let timeout = Some(Duration { seconds: 0, nanos: 100_000_000 });
         let wanted = FetchBlobRequest { timeout, ..request(&client, &[&uri], &[]) };
         Ok(told(&call(&client, wanted).await?).0 == Code::Ok)

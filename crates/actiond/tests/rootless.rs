@@ -329,7 +329,7 @@ impl DelegatedCgroup {
 impl Drop for DelegatedCgroup {
     fn drop(&mut self) {
         for child in ["actiond-actions", "actiond-daemon", ""] {
-            // What the daemon has removed itself is not there.
+            // The daemon has removed some of it itself.
             let _ = std::fs::remove_dir(self.0.join(child));
         }
     }
@@ -449,7 +449,7 @@ async fn in_a_container_that_allows_none_it_says_so(kit: Kit) -> Outcome {
     Ok(())
 }
 
-/// What Docker and Podman do unless they are told otherwise.
+/// The restrictions of Docker and Podman by default.
 async fn in_a_container_that_lacks_an_option_it_names_it(kit: Kit) -> Outcome {
     on_the_host(&kit)?;
     ensure_containers(&kit)?;

@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     /// The link of a worker, in Gbit a second
     #[arg(long, value_name = "GBIT", default_value_t = 10.0)]
     worker_gbit: f64,
-    /// What all actions need and each worker fetches once, in MiB
+    /// Bytes that all actions need and each worker fetches once, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 500)]
     common_mib: u64,
     /// Inputs of an action that its worker does not have, in KiB

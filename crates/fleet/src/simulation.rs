@@ -25,7 +25,7 @@ const BACK: f64 = 0.9;
 /// The end of the wait for that.
 const GIVE_UP: Time = 3_600_000_000_000;
 
-/// What is simulated.
+/// The times of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Course {
     /// The time for which the cluster works before it is measured.
@@ -37,7 +37,7 @@ pub(crate) struct Course {
     pub(crate) seed: u64,
 }
 
-/// What was measured.
+/// The figures of one run.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Outcome {
     /// Actions whose results the scheduler has, per second.
@@ -60,7 +60,7 @@ pub(crate) struct Outcome {
     pub(crate) restart: Option<Restart>,
 }
 
-/// What a restart of all schedulers costs.
+/// The cost of a restart of all schedulers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Restart {
     /// Slot time of runs that were thrown away, in seconds.

@@ -88,7 +88,7 @@ fn http(text: &str) -> Result<Uri, CollectorError> {
     if authority.as_str().contains('@') {
         return Err(CollectorError::Credentials);
     }
-    // What stands behind the host is a port.
+    // Only a port may follow the host.
     let is_port = authority.as_str() == authority.host() || authority.port_u16().is_some();
     if authority.host().is_empty() || !is_port || text.contains('#') {
         return Err(CollectorError::Form);

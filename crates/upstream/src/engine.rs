@@ -217,7 +217,7 @@ impl Engine {
                 sleep(CLOSE_PERIOD).await;
             }
         };
-        // What takes longer is left to the engine, which notices that nobody listens.
+        // A longer answer is left to the engine, which notices that the client is gone.
         let _ = runtime.block_on(async { timeout(CLOSE_TIMEOUT, idle).await });
         runtime.shutdown_timeout(CLOSE_TIMEOUT);
     }

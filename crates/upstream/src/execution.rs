@@ -222,7 +222,7 @@ fn failed(code: Code, text: &str) -> ExecuteResponse {
     ExecuteResponse { status: Some(status), ..Default::default() }
 }
 
-/// What it means that the call itself has failed.
+/// The error of a call that has failed itself.
 fn of_status(status: Status) -> Result<Answer, CallError> {
     if let Ok(details) = RpcStatus::decode(status.details())
         && names_missing_blobs(&details)

@@ -38,7 +38,7 @@ pub(crate) fn fetch(
 
 /// Waits for what a tier does, while somebody wants it.
 pub(crate) fn wait(pending: Pending, is_wanted: &dyn Fn() -> bool) {
-    // What is not wanted any more goes on without us.
+    // Work that is not wanted any more goes on without us.
     let _ = wait_for(pending, is_wanted);
 }
 

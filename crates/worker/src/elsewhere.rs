@@ -21,7 +21,7 @@ pub trait Elsewhere: Send + Sync {
 pub type Answered =
     Pin<Box<dyn Future<Output = Result<proto::ExecuteResponse, ElsewhereError>> + Send>>;
 
-/// What is called when the engine says that the action runs. It must not wait.
+/// Called when the engine says that the action runs. It must not wait.
 pub type News = Arc<dyn Fn() + Send + Sync>;
 
 /// An action for another engine.

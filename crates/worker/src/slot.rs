@@ -65,7 +65,7 @@ pub(crate) struct Job {
     pub(crate) journey: Journey,
 }
 
-/// What the way of an action through slots here and elsewhere has shown so far.
+/// The way of an action through slots here and elsewhere so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Journey {
     /// Listeners were told that it runs.
@@ -293,7 +293,7 @@ impl Slot {
         })
     }
 
-    /// What `load` gives once the tier below the store, where there is one, was asked for what it misses.
+    /// The result of `load` once the tier below the store, where there is one, was asked for missing blobs.
     fn with_tier<T>(
         &self,
         operation: &Operation,

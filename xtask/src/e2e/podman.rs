@@ -70,7 +70,7 @@ const VOLUME: &str = "--volume=/state/data:/data";
 const SERVER: [&str; 6] =
     ["/actiond", "run", "--root=/data/store", "--http=off", "--allow-host-rootfs", "--"];
 
-/// What the server prints at the end of a command that succeeded.
+/// The server's line at the end of a command that succeeded.
 const SERVED: &str = "exit status 0";
 
 /// Containers with options that `serve` works in.

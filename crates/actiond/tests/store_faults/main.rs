@@ -184,7 +184,7 @@ async fn faults_of_a_disk(
                 load.wait_for_answers(40).await?;
             }
         }
-        // What a server that goes on says of the fault.
+        // A server that goes on says this of the fault.
         let is_beside =
             matches!(fault, Fault::Writes | Fault::FullDisk | Fault::NoInodes | Fault::ReadOnly);
         if !is_beside {

@@ -67,7 +67,7 @@ impl FileSystem {
     }
 }
 
-/// What others take of a file system.
+/// Space of a file system that others take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Filling {
     /// Its blocks and its inodes.

@@ -48,7 +48,7 @@ pub enum TrialError {
 }
 
 impl TrialError {
-    /// What the kernel answered, if a system call failed.
+    /// The kernel's error, if a system call failed.
     pub(super) fn errno(&self) -> Option<Errno> {
         match self {
             Self::Present(error) => error.errno(),

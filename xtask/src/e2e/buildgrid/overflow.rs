@@ -45,7 +45,7 @@ impl Cluster<'_> {
             "--upstream-timeout=60s".to_owned(),
             "--jobs=1".to_owned(),
             "--http=off".to_owned(),
-            // Nobody listens to it.
+            // No server listens to it.
             "--orphan-grace-ms=3600000".to_owned(),
         ];
         Daemon::start(&self.arguments.worker, &folder, &flags.map(OsString::from), None)

@@ -162,7 +162,7 @@ impl<'a> Build<'a> {
             let link = SlowLink::start(quality)?;
             let daemon = self.daemon(Some(BEYOND))?;
             let cold = self.clean_build_of_hits(&daemon)?;
-            // What is here needs no network.
+            // Local blobs need no network.
             drop(link);
             let warm = self.clean_build_of_hits(&daemon)?;
             daemon.stop()?;
