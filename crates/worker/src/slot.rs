@@ -33,9 +33,8 @@ use crate::config::WorkerConfig;
 use crate::elsewhere::Elsewhere;
 use crate::error::ActionError;
 use crate::ignored_properties::IgnoredProperties;
-use crate::inputs::{self, Inputs, PinnedTree};
+use crate::inputs::{Inputs, PinnedTree};
 use crate::limits::Limits;
-use crate::losses::Losses;
 use crate::not_started::not_started;
 use crate::operation::{Done, Operation, Stage};
 use crate::outputs::Collection;
@@ -47,7 +46,12 @@ use crate::server_log;
 use crate::stamp::Stamp;
 use crate::timeline::{Moment, Timeline};
 use crate::{output_links, output_parents, whole_root, write_changes};
+use ran::{Ran, exit_code, explain, refused, wants_outputs};
 
+pub(crate) use ran::has_failed;
+
+mod load;
+mod ran;
 #[cfg(test)]
 mod tests;
 
@@ -265,57 +269,6 @@ impl Slot {
         Ok(ran)
     }
 
-    /// The whole action and its inputs, all present. Fetches missing blobs from the tier below the store, where
-    /// there is one: each round finds a level of directories more, and the files of those before it.
-    fn load(
-        &self,
-        operation: &Operation,
-        origin: &Origin,
-        action: ActionMessage,
-    ) -> Result<(ActionSpec, PinnedTree), ActionError> {
-        self.with_tier(operation, origin, || self.load_here(action.clone()))
-    }
-
-    /// The inputs of an action for another engine, all present, as is its command, which is not parsed.
-    pub(crate) fn load_unread(
-        &self,
-        operation: &Operation,
-        origin: &Origin,
-        action: &ActionMessage,
-    ) -> Result<PinnedTree, ActionError> {
-        let (cas, reading) = (self.shared.store.cas(), &self.shared.reading);
-        self.with_tier(operation, origin, || {
-            let pinned = self.shared.inputs.load(cas, reading, action.input_root);
-            if cas.contains(&action.command) {
-                return pinned;
-            }
-            Err(also_missing(action.command, pinned.err()))
-        })
-    }
-
-    /// The result of `load` once the tier below the store, where there is one, was asked for missing blobs.
-    fn with_tier<T>(
-        &self,
-        operation: &Operation,
-        origin: &Origin,
-        load: impl Fn() -> Result<T, ActionError>,
-    ) -> Result<T, ActionError> {
-        let store = &self.shared.store;
-        let Some(tier) = store.tier() else { return load() };
-        let is_wanted = || !operation.cancellation.is_requested();
-        let (mut pins, mut asked_for) = (Vec::new(), Vec::new());
-        loop {
-            match load() {
-                Err(ActionError::MissingBlobs(missing)) if missing != asked_for && is_wanted() => {
-                    let caller = below::caller(origin, &operation.action);
-                    pins.push(below::fetch(tier, store.cas(), missing.clone(), caller, &is_wanted));
-                    asked_for = missing;
-                }
-                loaded => return loaded,
-            }
-        }
-    }
-
     /// Leaves an action for another machine to those slots whose actions run elsewhere.
     fn send_on(&self, mut job: Job) {
         job.journey.is_foreign = true;
@@ -325,52 +278,6 @@ impl Slot {
             let done = Done::failed(ActionError::ShuttingDown);
             self.answer(&operation, &origin, &described, timeline, done);
         }
-    }
-
-    /// Whether the action asks for another machine, or for a root file system that is not here. One whose command is
-    /// nowhere to be found does not.
-    pub(crate) fn is_for_another_machine(&self, job: &Job) -> bool {
-        let cas = self.shared.store.cas();
-        let command = self.with_tier(&job.operation, &job.origin, || {
-            let missing = || ActionError::MissingBlobs(vec![job.action.command]);
-            if cas.contains(&job.action.command) { Ok(()) } else { Err(missing()) }
-        });
-        if command.is_err() || job.action.check_command_size().is_err() {
-            return false;
-        }
-        let bytes_max = CommandSpec::parse_bytes_max(job.action.command.size_bytes());
-        let _permit = self.shared.reading.permit(bytes_max);
-        let Ok(Some(command)) = inputs::read(cas, &job.action.command) else { return false };
-        match job.action.clone().with_command(&command, &self.shared.config.platform) {
-            Ok(action) => self.shared.runtimes.view(&action.command.properties).is_err(),
-            Err(error) => error.asks_for_another_machine(),
-        }
-    }
-
-    /// The whole action and its inputs, all present. The error names all missing
-    /// blobs of both.
-    fn load_here(&self, action: ActionMessage) -> Result<(ActionSpec, PinnedTree), ActionError> {
-        let (cas, reading) = (self.shared.store.cas(), &self.shared.reading);
-        let (command, input_root) = (action.command, action.input_root);
-        let action = self.with_command(action)?;
-        let pinned = self.shared.inputs.load(cas, reading, input_root);
-        let Some(action) = action else {
-            return Err(also_missing(command, pinned.err()));
-        };
-        self.shared.ignored_properties.tell(&action.command.properties.ignored);
-        Ok((action, pinned?))
-    }
-
-    /// The action with its command; `None` if that is missing.
-    fn with_command(&self, action: ActionMessage) -> Result<Option<ActionSpec>, ActionError> {
-        let invalid = |error| ActionError::Invalid(Chain(&error).to_string());
-        action.check_command_size().map_err(invalid)?;
-        let bytes_max = CommandSpec::parse_bytes_max(action.command.size_bytes());
-        let _permit = self.shared.reading.permit(bytes_max);
-        let Some(command) = inputs::read(self.shared.store.cas(), &action.command)? else {
-            return Ok(None);
-        };
-        action.with_command(&command, &self.shared.config.platform).map(Some).map_err(invalid)
     }
 
     fn run_command(
@@ -585,112 +492,6 @@ impl Slot {
         // Only now may the store let go of the inputs.
         drop(leftovers.inputs);
     }
-}
-
-/// The outcome of a command that was started.
-struct Ran {
-    result: proto::ActionResult,
-    /// The reason why the server stopped it.
-    error: Option<ActionError>,
-    /// Words about an end that the exit code alone does not explain.
-    explanation: String,
-    losses: Losses,
-    /// The environment that it was computed in.
-    stamp: Option<Stamp>,
-}
-
-impl Ran {
-    /// Stores the streams of a command that ended with this exit code.
-    fn new(
-        exit_code: i32,
-        stdout: Capture<'_>,
-        stderr: Capture<'_>,
-        error: Option<ActionError>,
-        explanation: String,
-    ) -> Self {
-        let (stdout, stdout_stored) = stdout.finish();
-        let (stderr, stderr_stored) = stderr.finish();
-        let mut losses = Losses::default();
-        for (stream, stored) in
-            [("standard output", stdout_stored), ("standard error", stderr_stored)]
-        {
-            if let Err(error) = stored {
-                let error = ActionError::of_store(&format!("storing the {stream}"), &error);
-                losses.push(stream, error);
-            }
-        }
-        let result = proto::ActionResult {
-            exit_code,
-            stdout_raw: stdout.inline.into(),
-            stdout_digest: stdout.digest.map(|digest| digest.to_proto()),
-            stderr_raw: stderr.inline.into(),
-            stderr_digest: stderr.digest.map(|digest| digest.to_proto()),
-            ..Default::default()
-        };
-        Self { result, error, explanation, losses, stamp: None }
-    }
-
-    /// The result, why it is not good, and words about that: what the action itself failed of comes
-    /// before what could not be stored of it.
-    fn judged(self) -> (proto::ActionResult, Option<ActionError>, String) {
-        let Self { result, error, explanation, losses, .. } = self;
-        let has_failed = error.is_some() || result.exit_code != 0;
-        let error = if has_failed { error } else { losses.first().cloned() };
-        let lost = losses.message(!has_failed);
-        let words = [explanation, lost].into_iter().filter(|words| !words.is_empty());
-        (result, error, words.collect::<Vec<_>>().join("\n"))
-    }
-}
-
-/// Whether it was the command that failed, and not the server or the client that ended it.
-pub(crate) fn has_failed(error: Option<&ActionError>, exit_code: i32) -> bool {
-    match error {
-        None => exit_code != 0,
-        Some(error) => matches!(error, ActionError::TimedOut { .. }),
-    }
-}
-
-/// Whether anybody looks at the files of an action that ended so. A test that
-/// took too long has its log among them; one that took too much has too much of
-/// them.
-fn wants_outputs(error: Option<&ActionError>) -> bool {
-    matches!(error, None | Some(ActionError::TimedOut { .. }))
-}
-
-/// As a shell tells it: 128 and the signal's number.
-fn exit_code(status: ExitStatus) -> i32 {
-    match status {
-        ExitStatus::Code(code) => code,
-        ExitStatus::Signal(signal) => 128 + signal,
-    }
-}
-
-/// Words about an end that the exit code alone does not explain.
-fn explain(exit: &Exit) -> String {
-    match exit.status {
-        _ if exit.oom_killed => "the action used more memory than its limit and was killed".into(),
-        ExitStatus::Signal(signal) => format!("the command was killed by signal {signal}"),
-        ExitStatus::Code(_) => String::new(),
-    }
-}
-
-fn refused(stream: &str, refusal: &Refusal, bytes_max: u64) -> ActionError {
-    match refusal {
-        Refusal::OverLimit => {
-            let text = format!("the action wrote more than {bytes_max} bytes to its {stream}");
-            ActionError::ResourceExhausted(text)
-        }
-        Refusal::Store(error) => ActionError::of_store(&format!("storing its {stream}"), error),
-    }
-}
-
-fn also_missing(command: Digest, inputs: Option<ActionError>) -> ActionError {
-    let mut missing = match inputs {
-        Some(ActionError::MissingBlobs(missing)) => missing,
-        _ => Vec::new(),
-    };
-    missing.push(command);
-    ActionError::MissingBlobs(missing)
 }
 
 fn unsupported(error: runtimes::ViewError) -> ActionError {
