@@ -53,6 +53,8 @@ mod tcp_owner;
 mod tls;
 #[cfg(target_os = "linux")]
 mod trusted_file;
+#[cfg(target_os = "linux")]
+mod write_through;
 
 pub use accept::accept_tcp;
 #[cfg(target_os = "linux")]
