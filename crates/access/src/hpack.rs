@@ -28,8 +28,8 @@ const SYMBOLS: [(u32, &[u8]); 10] = [
     (15, b"<`{"),
 ];
 
-/// The place of the value of `:authority` in a block, with its length before it, and the value. `None` where there
-/// is none, or it can't be read.
+/// The place of the value of `:authority` in a block, with its length before it, and the value. `None` if the
+/// block has no such field, or can't be read.
 pub(crate) fn authority(block: &[u8]) -> Option<(Range<usize>, Vec<u8>)> {
     let mut at = Reader { block, position: 0 };
     loop {

@@ -29,7 +29,7 @@ impl ReservedAddress {
     /// Reserves a port that is free.
     ///
     /// # Errors
-    /// When there is none.
+    /// When no port is free.
     pub fn new() -> Result<Self> {
         let (family, kind) = (AddressFamily::INET, SocketType::STREAM);
         let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;

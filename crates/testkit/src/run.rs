@@ -82,7 +82,7 @@ impl Run {
     /// The result.
     ///
     /// # Errors
-    /// When there is none.
+    /// When the answer has no result.
     pub fn result(&self) -> anyhow::Result<&proto::ActionResult> {
         let status = || format!("no result: {:?} {}", self.code(), self.message());
         self.response.result.as_ref().with_context(status)
@@ -150,7 +150,7 @@ impl Run {
     /// The entry of the output file at `path`.
     ///
     /// # Errors
-    /// When there is none.
+    /// When the result has no such file.
     pub fn output_file(&self, path: &str) -> anyhow::Result<&proto::OutputFile> {
         let result = self.result()?;
         let file = result.output_files.iter().find(|file| file.path == path);

@@ -67,7 +67,8 @@ pub struct EngineConfig {
     pub security: Security,
     /// The time for an answer about blobs. That of an action may take as long as it runs.
     pub timeout: Duration,
-    /// How results become entries of the action cache; not used.
+    /// How results become entries of the action cache, as the fetcher of blobs takes it. No entry is made of an
+    /// engine's results here: the worker makes it.
     pub entries: Entries,
 }
 

@@ -205,7 +205,7 @@ impl Drop for Execution {
 fn answer(outcome: Option<Outcome>) -> Answer {
     let response = match outcome {
         Some(Outcome::Response(any)) => ExecuteResponse::decode(any.value.as_slice())
-            .unwrap_or_else(|_| failed(Code::Internal, "an answer that is none")),
+            .unwrap_or_else(|_| failed(Code::Internal, "an answer that is no ExecuteResponse")),
         Some(Outcome::Error(status)) => {
             ExecuteResponse { status: Some(status), ..Default::default() }
         }

@@ -101,7 +101,7 @@ impl Headers {
         headers.collect::<Option<_>>().map(Self)
     }
 
-    /// Whether there is none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
