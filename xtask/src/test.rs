@@ -110,7 +110,6 @@ fn artifacts() -> Result<Artifacts> {
 }
 
 fn run_all(arguments: &Arguments, steps: &mut Steps) -> Result<()> {
-    let all = || ["--workspace", "--no-fail-fast"].map(OsString::from);
     let with_clients = arguments.e2e.has_clients();
     let mut first = vec![Part::Programs];
     let mut second = vec![Part::Macos, Part::Conformance, Part::Fuzz];
@@ -118,13 +117,11 @@ fn run_all(arguments: &Arguments, steps: &mut Steps) -> Result<()> {
         first.push(Part::Roots);
         second.push(Part::Release);
     }
-    steps.take_beside(&first, "building the tests", || {
-        cargo_test::run(&[&all()[..], &["--no-run".into()]].concat(), |_| ())
-    })?;
+    steps.take_beside(&first, "building the tests", cargo_test::build_all)?;
     let vm = artifacts()?;
     let browser = arguments.e2e.browser()?;
     steps.take_beside(&second, "tests of the workspace", || {
-        cargo_test::run(&all(), |cargo| {
+        cargo_test::run_all(|cargo| {
             vm.tell(cargo);
             if let Some(browser) = &browser {
                 browser.tell(cargo);
