@@ -471,6 +471,11 @@ impl Checkpoints {
                 tracing::warn!("the disk is full: the state of the store can't be recorded");
                 StateFile::remove(&self.root).map_err(|e| StoreError::io("remove", "state", e))
             }
+            // Nothing is lost: the record that stands says that a server runs.
+            Err(Errno::NOSPC | Errno::DQUOT) => {
+                tracing::warn!("the disk is full: the next start reads young blobs again");
+                Ok(())
+            }
             written => {
                 written.map_err(|e| StoreError::io("write", "state", e))?;
                 self.recorded.store(checkpoint, Ordering::Release);

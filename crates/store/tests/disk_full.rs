@@ -111,3 +111,24 @@ fn a_store_opens_on_a_disk_without_inodes() {
         }
     });
 }
+
+#[test]
+fn a_store_on_a_full_disk_closes_in_order() {
+    let mount = small_tmpfs("100k");
+    let path = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
+    let root = path.join("root");
+    let store = open(&root);
+    let blob = store.cas().put(SHA256, &content(1)).expect("stored");
+    let mut filler = std::fs::File::create(path.join("filler")).expect("a file");
+    while filler.write_all(&[1; 4096]).is_ok() {}
+    while filler.write_all(&[1]).is_ok() {}
+    assert!(std::fs::write(root.join("one more"), "x").is_err(), "it is full");
+    store.close().expect("a full disk is no fault of the store");
+    drop(store);
+
+    let state =
+        std::fs::read_to_string(root.join("state")).expect("the record of the start stands");
+    assert!(!state.contains("clean yes"), "{state}");
+    let store = open(&root);
+    assert_eq!(store.cas().read(&blob).expect("read").expect("it is there"), content(1));
+}
