@@ -146,7 +146,10 @@ fn run_one(body: BoxedCase, kit: Kit) -> Result<Completion, Failed> {
     if !rustix::process::geteuid().is_root() {
         return Ok(Completion::ignored_with("the daemon needs root to make sandboxes"));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Connections have a thread of their own: they answer the server's pings while the case does something long,
+    // such as filling a disk, and is no silent client.
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(1).enable_all().build()?;
     match runtime.block_on(body(kit)) {
         Ok(()) => Ok(Completion::Completed),
         Err(error) => match error.downcast::<Skipped>() {
