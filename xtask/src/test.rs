@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every test of the workspace as root, the conformance checks beside them, then the
 //! attacks and the end-to-end tests and a part of all that with an ordinary user's daemon. A part of it against a VM, and actiondfs in
-//! its kernel, run beside these; the program for macOS and the fuzz targets beside the tests of the workspace.
+//! its kernel, run beside these; the program for macOS and the releases beside the tests of the workspace, and the
+//! fuzz targets beside everything after the build.
 //!
 //! Cargo builds as the user. Each test binary is then started by cargo through [`cargo_test`], which
 //! gives it root and a state volume: that is what the daemon needs, and what a user's own file
@@ -49,7 +50,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// A part that can be made beside a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Part {
-    /// The kernel, the guest and the runtimes, then the programs that run in release.
+    /// The kernel, the guest and the runtimes.
+    Guest,
+    /// The programs that run in release.
     Programs,
     /// The roots that clients live in, and that packages are installed in.
     Roots,
@@ -77,7 +80,8 @@ impl Part {
     /// For people.
     fn name(self) -> &'static str {
         match self {
-            Self::Programs => "kernel, runtimes, programs",
+            Self::Guest => "kernel, guest, runtimes",
+            Self::Programs => "programs in release",
             Self::Roots => "clients' roots",
             Self::Macos => "program for macOS",
             Self::Fuzz => "fuzz targets",
@@ -91,8 +95,8 @@ impl Part {
 /// Makes one part, for [`run_all`], which finds it made.
 pub(crate) fn run_part(arguments: &PartArguments) -> Result<()> {
     match arguments.part {
+        Part::Guest => artifacts().map(drop),
         Part::Programs => {
-            artifacts()?;
             attack::build()?;
             Binaries::build().map(drop)
         }
@@ -111,8 +115,8 @@ fn artifacts() -> Result<Artifacts> {
 
 fn run_all(arguments: &Arguments, steps: &mut Steps) -> Result<()> {
     let with_clients = arguments.e2e.has_clients();
-    let mut first = vec![Part::Programs];
-    let mut second = vec![Part::Macos, Part::Conformance, Part::Fuzz];
+    let mut first = vec![Part::Guest];
+    let mut second = vec![Part::Macos, Part::Conformance, Part::Programs];
     if with_clients {
         first.push(Part::Roots);
         second.push(Part::Release);
@@ -120,18 +124,21 @@ fn run_all(arguments: &Arguments, steps: &mut Steps) -> Result<()> {
     steps.take_beside(&first, "building the tests", cargo_test::build_all)?;
     let vm = artifacts()?;
     let browser = arguments.e2e.browser()?;
-    steps.take_beside(&second, "tests of the workspace", || {
-        cargo_test::run_all(|cargo| {
-            vm.tell(cargo);
-            if let Some(browser) = &browser {
-                browser.tell(cargo);
-            }
+    // No step waits for the fuzz targets, which take the longest to build.
+    steps.take_all_beside(&[Part::Fuzz], |steps| {
+        steps.take_beside(&second, "tests of the workspace", || {
+            cargo_test::run_all(|cargo| {
+                vm.tell(cargo);
+                if let Some(browser) = &browser {
+                    browser.tell(cargo);
+                }
+            })
+        })?;
+        steps.take_all_beside(&[Part::Vms], |steps| {
+            steps.take("attacks", || attack::run(&attack::Arguments::all()))?;
+            steps.take("clients", || e2e::run(&arguments.e2e))?;
+            steps.take("ordinary users", || e2e::user::run_part(&arguments.e2e))?;
+            steps.take("workers of BuildGrid", || e2e::run_buildgrid_part(&arguments.e2e))
         })
-    })?;
-    steps.take_all_beside(&[Part::Vms], |steps| {
-        steps.take("attacks", || attack::run(&attack::Arguments::all()))?;
-        steps.take("clients", || e2e::run(&arguments.e2e))?;
-        steps.take("ordinary users", || e2e::user::run_part(&arguments.e2e))?;
-        steps.take("workers of BuildGrid", || e2e::run_buildgrid_part(&arguments.e2e))
     })
 }
