@@ -24,7 +24,7 @@ use crate::error::ActionError;
 use crate::inputs::PinnedTree;
 use crate::operation::{Done, Operation, Stage};
 use crate::queue::Taken;
-use crate::slot::{Job, Slot, has_failed};
+use crate::slot::{Job, Machine, Slot, has_failed};
 use crate::stamp::entry_of_others;
 use crate::timeline::{Moment, Timeline};
 
@@ -160,7 +160,8 @@ impl OverflowSlot {
     fn give_back(&self, mut job: Job, error: ElsewhereError) -> Result<(), ActionError> {
         let action = job.action.action;
         // One that was overdue before a slot here has looked at it can be for another machine too.
-        let is_foreign = job.journey.is_foreign || self.slot.is_for_another_machine(&job);
+        let is_foreign =
+            job.journey.is_foreign || matches!(self.slot.machine_of(&job), Machine::Another);
         tracing::info!(%action, %error, is_foreign, "not run elsewhere");
         if is_foreign {
             return Err(match error {

@@ -48,6 +48,7 @@ use crate::timeline::{Moment, Timeline};
 use crate::{output_links, output_parents, whole_root, write_changes};
 use ran::{Ran, exit_code, explain, refused, wants_outputs};
 
+pub(crate) use load::Machine;
 pub(crate) use ran::has_failed;
 
 mod load;
@@ -147,9 +148,11 @@ impl Slot {
     }
 
     fn run(&self, job: Job) {
-        if job.rank.may_leave && self.is_for_another_machine(&job) {
-            return self.send_on(job);
-        }
+        let parsed = match job.rank.may_leave.then(|| self.machine_of(&job)) {
+            Some(Machine::Another) => return self.send_on(job),
+            Some(Machine::This(parsed)) => parsed.map(|parsed| *parsed),
+            None => None,
+        };
         let Job { operation, origin, action, mut described, mut timeline, journey, .. } = job;
         if !journey.is_started {
             let operation = operation.name.as_str().into();
@@ -159,8 +162,12 @@ impl Slot {
         timeline.mark(Moment::WorkerStart);
         let mut leftovers = Leftovers::default();
         let ran = if operation.cancellation.attach(&self.stop) {
+            timeline.mark(Moment::InputFetchStart);
+            let loaded = self.load(&operation, &origin, &action, parsed);
             let described = &mut described;
-            self.execute(&operation, &origin, action, described, &mut timeline, &mut leftovers)
+            loaded.and_then(|loaded| {
+                self.execute(&operation, loaded, described, &mut timeline, &mut leftovers)
+            })
         } else {
             Err(self.shared.cancelled())
         };
@@ -195,19 +202,16 @@ impl Slot {
         }
     }
 
-    /// Everything between the start and the answer.
+    /// Everything between the inputs and the answer.
     fn execute(
         &self,
         operation: &Operation,
-        origin: &Origin,
-        action: ActionMessage,
+        (mut action, pinned): (ActionSpec, PinnedTree),
         described: &mut Described,
         timeline: &mut Timeline,
         leftovers: &mut Leftovers,
     ) -> Result<Ran, ActionError> {
         let shared = &*self.shared;
-        timeline.mark(Moment::InputFetchStart);
-        let (mut action, pinned) = self.load(operation, origin, action)?;
         let limits = shared.limits();
         described.limited_by(&action.command.properties.limits, limits.timeout(action.timeout));
         whole_root::recognize(&pinned.tree, &mut action.command);

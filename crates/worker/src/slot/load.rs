@@ -9,16 +9,46 @@ use crate::error::ActionError;
 use crate::inputs::{self, PinnedTree};
 use crate::operation::Operation;
 
+/// An action with its command, or the error of that command.
+pub(crate) type Parsed = Result<ActionSpec, model::ActionError>;
+
+/// The machine that an action asks for.
+pub(crate) enum Machine {
+    /// This one. The action comes with its command if that could be read, so that it is parsed once.
+    This(Option<Box<Parsed>>),
+    /// Another one, or a root file system that is not here.
+    Another,
+}
+
 impl Slot {
-    /// The whole action and its inputs, all present. Fetches missing blobs from the tier below the store, where
-    /// there is one: each round finds a level of directories more, and the files of those before it.
+    /// The whole action and its inputs, all present. The error names all missing blobs of both. Fetches missing blobs
+    /// from the tier below the store, where there is one: each round finds a level of directories more, and the files of
+    /// those before it. The command is parsed in the first round that finds it, unless it was parsed already.
     pub(super) fn load(
         &self,
         operation: &Operation,
         origin: &Origin,
-        action: ActionMessage,
+        action: &ActionMessage,
+        parsed: Option<Parsed>,
     ) -> Result<(ActionSpec, PinnedTree), ActionError> {
-        self.with_tier(operation, origin, || self.load_here(action.clone()))
+        let (cas, reading) = (self.shared.store.cas(), &self.shared.reading);
+        let mut parsed = parsed;
+        let pinned = self.with_tier(operation, origin, || {
+            if parsed.is_none() {
+                parsed = self.parse_command(action)?;
+            }
+            if let Some(Err(error)) = &parsed {
+                return Err(ActionError::Invalid(Chain(error).to_string()));
+            }
+            let pinned = self.shared.inputs.load(cas, reading, action.input_root);
+            if parsed.is_some() {
+                return pinned;
+            }
+            Err(also_missing(action.command, pinned.err()))
+        })?;
+        let Some(Ok(action)) = parsed else { return Err(also_missing(action.command, None)) };
+        self.shared.ignored_properties.tell(&action.command.properties.ignored);
+        Ok((action, pinned))
     }
 
     /// The inputs of an action for another engine, all present, as is its command, which is not parsed.
@@ -43,7 +73,7 @@ impl Slot {
         &self,
         operation: &Operation,
         origin: &Origin,
-        load: impl Fn() -> Result<T, ActionError>,
+        mut load: impl FnMut() -> Result<T, ActionError>,
     ) -> Result<T, ActionError> {
         let store = &self.shared.store;
         let Some(tier) = store.tier() else { return load() };
@@ -61,50 +91,31 @@ impl Slot {
         }
     }
 
-    /// Whether the action asks for another machine, or for a root file system that is not here. One whose command is
-    /// nowhere to be found does not.
-    pub(crate) fn is_for_another_machine(&self, job: &Job) -> bool {
-        let cas = self.shared.store.cas();
-        let command = self.with_tier(&job.operation, &job.origin, || {
-            let missing = || ActionError::MissingBlobs(vec![job.action.command]);
-            if cas.contains(&job.action.command) { Ok(()) } else { Err(missing()) }
+    /// The machine that the action asks for. It is this one if its command is nowhere to be found.
+    pub(crate) fn machine_of(&self, job: &Job) -> Machine {
+        let found = self.with_tier(&job.operation, &job.origin, || {
+            let parsed = self.parse_command(&job.action)?;
+            parsed.ok_or_else(|| ActionError::MissingBlobs(vec![job.action.command]))
         });
-        if command.is_err() || job.action.check_command_size().is_err() {
-            return false;
-        }
-        let bytes_max = CommandSpec::parse_bytes_max(job.action.command.size_bytes());
-        let _permit = self.shared.reading.permit(bytes_max);
-        let Ok(Some(command)) = inputs::read(cas, &job.action.command) else { return false };
-        match job.action.clone().with_command(&command, &self.shared.config.platform) {
-            Ok(action) => self.shared.runtimes.view(&action.command.properties).is_err(),
-            Err(error) => error.asks_for_another_machine(),
-        }
-    }
-
-    /// The whole action and its inputs, all present. The error names all missing
-    /// blobs of both.
-    fn load_here(&self, action: ActionMessage) -> Result<(ActionSpec, PinnedTree), ActionError> {
-        let (cas, reading) = (self.shared.store.cas(), &self.shared.reading);
-        let (command, input_root) = (action.command, action.input_root);
-        let action = self.with_command(action)?;
-        let pinned = self.shared.inputs.load(cas, reading, input_root);
-        let Some(action) = action else {
-            return Err(also_missing(command, pinned.err()));
+        let is_another = match &found {
+            Ok(Ok(action)) => self.shared.runtimes.view(&action.command.properties).is_err(),
+            Ok(Err(error)) => error.asks_for_another_machine(),
+            Err(_) => false,
         };
-        self.shared.ignored_properties.tell(&action.command.properties.ignored);
-        Ok((action, pinned?))
+        if is_another { Machine::Another } else { Machine::This(found.ok().map(Box::new)) }
     }
 
-    /// The action with its command; `None` if that is missing.
-    fn with_command(&self, action: ActionMessage) -> Result<Option<ActionSpec>, ActionError> {
-        let invalid = |error| ActionError::Invalid(Chain(&error).to_string());
-        action.check_command_size().map_err(invalid)?;
+    /// The action with its command, or the error of the command; `None` if that is missing.
+    fn parse_command(&self, action: &ActionMessage) -> Result<Option<Parsed>, ActionError> {
+        if let Err(error) = action.check_command_size() {
+            return Ok(Some(Err(error)));
+        }
         let bytes_max = CommandSpec::parse_bytes_max(action.command.size_bytes());
         let _permit = self.shared.reading.permit(bytes_max);
         let Some(command) = inputs::read(self.shared.store.cas(), &action.command)? else {
             return Ok(None);
         };
-        action.with_command(&command, &self.shared.config.platform).map(Some).map_err(invalid)
+        Ok(Some(action.clone().with_command(&command, &self.shared.config.platform)))
     }
 }
 

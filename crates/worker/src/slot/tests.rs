@@ -57,6 +57,26 @@ impl End {
 impl Scene {
     /// Runs an action that declares what it leaves outside of directories.
     fn play(self, stage: &Stage) -> End {
+        let declared = self.left.iter().filter(|(path, _)| !path.contains(&b'/'));
+        let declared = declared.map(|(path, _)| String::from_utf8(path.to_vec()).unwrap());
+        let declared: Vec<String> = declared.collect();
+        let (slot, counters) = self.slot(stage);
+        let job = stage.job(stage.upload(declared));
+        let (digest, operation) = (job.action.action, Arc::clone(&job.operation));
+        let (bytes, rank) = (job.memory_bytes(), job.rank.clone());
+        slot.shared.queue.push(job, bytes, rank).unwrap();
+        slot.shared.queue.close();
+        slot.serve();
+        let done = operation.answer().expect("an answer");
+        let is_cached = stage.store.blocking().cached_result("", &digest).unwrap().is_some();
+        let result = done.result.as_ref().map(|result| result.message().clone());
+        let result = result.map(|result| proto::ActionResult::decode(result).unwrap());
+        let [released, discarded] = counters.map(|counter| counter.load(Ordering::Relaxed));
+        End { done, result, is_cached, released, discarded }
+    }
+
+    /// A slot that has an empty queue, and the numbers of sandboxes released and input roots discarded.
+    fn slot(self, stage: &Stage) -> (Slot, [Arc<AtomicUsize>; 2]) {
         let store = &stage.store;
         let outputs = FakeOutputs::new(&stage.staging(), &self.left);
         let outputs = match self.unlisted {
@@ -96,36 +116,8 @@ impl Scene {
             config: self.config,
             store: Arc::clone(store),
         };
-        let declared = self.left.iter().filter(|(path, _)| !path.contains(&b'/'));
-        let declared = declared.map(|(path, _)| String::from_utf8(path.to_vec()).unwrap());
-        let action = stage.upload(declared.collect());
-        let digest = action.action;
-        let timeline = Timeline::queued_now("worker");
-        let first = OperationState::queued(digest, timeline.metadata().clone());
-        let operation =
-            Arc::new(Operation::new("operations/1".into(), InstanceName::default(), first));
-        let demand = Demand { cpu_cores: 1, memory_bytes: 0 };
-        let rank = Rank { priority: 0, client: "".into(), demand, may_leave: false };
-        let job = Job {
-            operation: Arc::clone(&operation),
-            origin: Arc::default(),
-            described: Described::to_run(&action, events::Miss::Absent),
-            action,
-            timeline,
-            skip_cache_lookup: false,
-            rank: rank.clone(),
-            journey: Journey::default(),
-        };
-        let bytes = job.memory_bytes();
-        shared.queue.push(job, bytes, rank).unwrap();
-        shared.queue.close();
-        Slot { shared: Arc::new(shared), stop: StopEvent::new().unwrap() }.serve();
-        let done = operation.answer().expect("an answer");
-        let is_cached = store.blocking().cached_result("", &digest).unwrap().is_some();
-        let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
-        let result = done.result.as_ref().map(|result| result.message().clone());
-        let result = result.map(|result| proto::ActionResult::decode(result).unwrap());
-        End { done, result, is_cached, released: count(&released), discarded: count(&discarded) }
+        let slot = Slot { shared: Arc::new(shared), stop: StopEvent::new().unwrap() };
+        (slot, [released, discarded])
     }
 }
 
@@ -169,6 +161,24 @@ impl Stage {
         let message = action.encode_to_vec();
         let digest = store.cas().put(FUNCTION, &message).unwrap();
         ActionMessage::parse(digest, &message).unwrap()
+    }
+
+    /// The action, waiting for a slot.
+    fn job(&self, action: ActionMessage) -> Job {
+        let timeline = Timeline::queued_now("worker");
+        let first = OperationState::queued(action.action, timeline.metadata().clone());
+        let operation = Operation::new("operations/1".into(), InstanceName::default(), first);
+        let demand = Demand { cpu_cores: 1, memory_bytes: 0 };
+        Job {
+            operation: Arc::new(operation),
+            origin: Arc::default(),
+            described: Described::to_run(&action, events::Miss::Absent),
+            action,
+            timeline,
+            skip_cache_lookup: false,
+            rank: Rank { priority: 0, client: "".into(), demand, may_leave: false },
+            journey: Journey::default(),
+        }
     }
 }
 
@@ -419,4 +429,19 @@ fn a_stream_over_its_bound_stops_the_action_and_keeps_its_head() {
     assert_eq!(end.kind(), "resource_exhausted");
     assert_eq!(end.result().stdout_raw, b"sai"[..]);
     assert_eq!(end.done.message, "");
+}
+
+#[test]
+fn a_command_that_was_parsed_to_find_the_machine_is_not_read_again() {
+    let stage = Stage::new();
+    let (slot, _) = Scene::default().slot(&stage);
+    let job = stage.job(stage.upload(Vec::new()));
+    let Machine::This(parsed) = slot.machine_of(&job) else { panic!("it asks for no machine") };
+    let command = job.action.command;
+    stage.store.cas().delete(&command).unwrap();
+    let load = |parsed| slot.load(&job.operation, &job.origin, &job.action, parsed);
+    let loaded = load(parsed.map(|parsed| *parsed)).map(|(action, _)| action.action);
+    assert_eq!(loaded.unwrap(), job.action.action);
+    let unread = load(None).map(drop);
+    assert!(matches!(&unread, Err(ActionError::MissingBlobs(blobs)) if *blobs == [command]));
 }
