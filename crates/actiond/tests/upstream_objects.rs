@@ -1,16 +1,17 @@
 //! Object stores below the store: what is only there is as good as here, and one that hangs, lies, loses objects or is
 //! not there costs a build time at most.
 //!
-//! A directory is in every run. `cargo xtask e2e upstream` builds a server that speaks S3 and runs the rest.
+//! A directory is in every run. `cargo xtask test` and `cargo xtask e2e upstream` build a server that speaks S3 and name it
+//! to the rest.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use testkit::{
-    Client, Daemon, DaemonBuilder, Digest, DigestFunction, Kit, Outcome, ReservedAddress,
+    Client, Daemon, DaemonBuilder, Digest, DigestFunction, Kit, Outcome, ReservedAddress, bounded,
     eventually, eventually_async,
 };
 
@@ -77,7 +78,7 @@ impl S3Server {
             unreachable!("skipping is an error");
         };
         let log = fs::File::create(root.with_extension("log"))?;
-        let mut command = Command::new(&program);
+        let mut command = bounded(&program);
         command.args(["--host", "127.0.0.1", "--port", &address.get().port().to_string()]);
         command.args(["--access-key", KEY, "--secret-key", SECRET]).arg(root);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);

@@ -1,14 +1,16 @@
-//! The tier below the store against servers that others wrote. `cargo xtask e2e upstream` builds them and runs
-//! this.
+//! The tier below the store against servers that others wrote. `cargo xtask test` and `cargo xtask e2e upstream`
+//! build them and name them to this.
 
 use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use anyhow::Context as _;
-use testkit::{Client, Daemon, DaemonBuilder, Kit, Outcome, ReservedAddress, eventually_async};
+use testkit::{
+    Client, Daemon, DaemonBuilder, Kit, Outcome, ReservedAddress, bounded, eventually_async,
+};
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     bazel_remote_takes_results_and_gives_them_to_another_daemon,
@@ -80,7 +82,7 @@ impl Server {
             unreachable!("skipping is an error");
         };
         let log = fs::File::create(directory.path().join("log"))?;
-        let mut command = Command::new(&program);
+        let mut command = bounded(&program);
         command.args(arguments(directory.path(), address)?).current_dir(directory.path());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         command.spawn().with_context(|| format!("starting {}", program.display()))

@@ -31,7 +31,8 @@
 //! - [`pki`]: certificates of one test.
 //! - [`tls`]: clients that speak TLS.
 //! - [`tls_front`]: TLS before a server that speaks without.
-//! - [`launch`]: an address that a server keeps while it is down, and daemons that an ordinary user starts.
+//! - [`launch`]: an address that a server keeps while it is down, daemons that an ordinary user starts, and servers of
+//!   others with a bound on their memory.
 //! - [`gate`]: actions that run until the test ends them.
 //! - [`wait`]: waits for a state.
 
@@ -57,7 +58,7 @@ pub use compressor::Compressor;
 pub use daemon::{Daemon, DaemonBuilder};
 pub use gate::Gate;
 pub use harness::Kit;
-pub use launch::{ORDINARY_USER, ReservedAddress, StartAs};
+pub use launch::{ORDINARY_USER, ReservedAddress, StartAs, bounded};
 pub use model::proto::{asset, google};
 pub use model::{BlobHasher, Digest, DigestFunction, DigestFunctions, proto};
 pub use outcome::{Outcome, skip};

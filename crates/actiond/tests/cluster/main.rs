@@ -1,6 +1,6 @@
 //! `linux-actiond worker` in a cluster: the scheduler is a small one of our own, the storage another actiond, or
-//! bazel-remote and Buildbarn's where `cargo xtask e2e upstream` runs this. The build ends right when a part is killed,
-//! cut off, drained or restarted amid an action.
+//! bazel-remote and Buildbarn's where `cargo xtask test` or `cargo xtask e2e upstream` runs this. The build ends right
+//! when a part is killed, cut off, drained or restarted amid an action.
 
 mod metrics;
 mod recording;

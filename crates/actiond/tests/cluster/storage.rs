@@ -5,10 +5,10 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use anyhow::{Context as _, bail};
-use testkit::{Client, Daemon, Gate, Kit, eventually_async};
+use testkit::{Client, Daemon, Gate, Kit, bounded, eventually_async};
 
 /// A storage that is not ours.
 #[derive(Debug, Clone, Copy)]
@@ -163,7 +163,7 @@ fn spawn(other: Other, directory: &Path, address: SocketAddr) -> anyhow::Result<
         bail!("skipping is an error");
     };
     let log = fs::File::create(directory.join("log"))?;
-    let mut command = Command::new(&program);
+    let mut command = bounded(&program);
     command.args(other.arguments(directory, address)?);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     command.spawn().with_context(|| format!("starting {}", program.display()))
