@@ -78,12 +78,26 @@ const NEEDS: [Need; 20] = [
     },
 ];
 
-/// All that showing the pages in a browser needs beside [`NEEDS`].
-pub const BROWSER: [Need; 3] = [
-    Need { program: "chromium", package: "chromium", why: "shows the pages that are tested" },
-    Need { program: "node", package: "nodejs", why: "runs the script that drives it" },
-    Need { program: "npm", package: "npm", why: "fetches what that script imports" },
+/// Shows the pages.
+pub const BROWSER: [Need; 1] =
+    [Need { program: "chromium", package: "chromium", why: "shows the pages that are tested" }];
+
+/// Runs programs in JavaScript.
+pub const NODE: [Need; 2] = [
+    Need {
+        program: "node",
+        package: "nodejs",
+        why: "drives the browser, and is a server in tests",
+    },
+    Need { program: "npm", package: "npm", why: "fetches what both import" },
 ];
+
+/// Builds the caches of others.
+pub const GO: [Need; 1] = [Need {
+    program: "go",
+    package: "golang-go",
+    why: "builds the caches of others that the daemon is tested with",
+}];
 
 /// A need that has no program of its own to be found by.
 const KEYRING: (&str, &str) =
@@ -103,6 +117,12 @@ pub fn run() -> Result<()> {
         println!("setup: all there");
     }
     install(&packages)
+}
+
+/// The same with all that only some of the tests need.
+pub fn run_for_tests() -> Result<()> {
+    run()?;
+    install(&[missing(&BROWSER), missing(&NODE), missing(&GO)].concat())
 }
 
 /// Installs what is missing of `needs`, for verbs that need more than most.

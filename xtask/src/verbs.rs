@@ -31,6 +31,7 @@ mod leftovers;
 mod lint;
 #[cfg(test)]
 mod module_circles;
+mod npm;
 #[cfg(test)]
 mod one_build;
 mod profile;
@@ -142,7 +143,7 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
-        Verb::Setup => setup::run().and_then(|()| setup::ensure(&setup::BROWSER)),
+        Verb::Setup => setup::run_for_tests(),
         Verb::Serve(arguments) => xtask::serve::run(&arguments.flags),
         Verb::Runtimes(arguments) => runtimes::run(&arguments),
         Verb::Dist(arguments) => dist::run(&arguments),
