@@ -61,7 +61,7 @@ impl FromStr for HttpChoice {
 }
 
 /// The directory of the history in the root directory.
-const HISTORY: &str = "history";
+pub(crate) const HISTORY: &str = "history";
 
 /// The records that are kept of events.
 pub(crate) struct Kept<'a> {

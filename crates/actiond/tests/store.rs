@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
+use testkit::proto::RequestMetadata;
 use testkit::{Client, Daemon, Digest, Kit, Outcome, Run, eventually_async};
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
@@ -19,6 +20,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     the_verbs_work_beside_a_server,
     the_verbs_work_without_a_server,
     the_verbs_say_what_is_wrong,
+    the_disk_space_of_a_target_is_told,
 }
 
 const MIB: usize = 1 << 20;
@@ -323,6 +325,56 @@ async fn the_verbs_work_without_a_server(kit: Kit) -> Outcome {
     assert_eq!((&quarantine["name"], &quarantine["files"]), (&"quarantine".into(), &1.into()));
     let daemon = daemon.successor().start().await?;
     assert_eq!(daemon.client().missing(&[digest]).await?, [digest]);
+    Ok(())
+}
+
+async fn the_disk_space_of_a_target_is_told(kit: Kit) -> Outcome {
+    kit.only_on_the_host("the store of a guest is in the guest")?;
+    let mut daemon = kit.daemon().host_rootfs().start().await?;
+    let client = daemon.client();
+    let run = async |target: &str, script: &str| {
+        let origin = RequestMetadata { target_id: target.into(), ..RequestMetadata::default() };
+        client.action(script).output("out").sent_by(origin).run().await
+    };
+    // Files in a directory are named by a Tree only.
+    let tree =
+        "mkdir out; for i in 1 2 3; do head -c 1048576 /dev/zero | tr '\\0' $i > out/$i; done";
+    run("//trees", tree).await?;
+    run("//file", "head -c 2097152 /dev/zero > out").await?;
+    let check = |usage: &serde_json::Value| -> anyhow::Result<()> {
+        let targets = usage["targets"].as_array().context("targets")?;
+        let of = |name: &str| -> anyhow::Result<(u64, u64)> {
+            let target = targets.iter().find(|it| it["name"] == name).context("a target")?;
+            let number = |name: &str| target[name].as_u64().context("a number");
+            Ok((number("files")?, number("bytes")? >> 20))
+        };
+        assert_eq!(targets.len(), 2, "{usage}");
+        assert_eq!(targets[0]["name"], "//trees", "the largest first: {usage}");
+        // Files or a file, the Tree, the Action and the Command.
+        assert_eq!((of("//trees")?, of("//file")?), ((6, 3), (3, 2)), "{usage}");
+        let sum: u64 = targets.iter().filter_map(|it| it["files"].as_u64()).sum();
+        let blobs = usage["kinds"][0]["files"].as_u64().context("blobs")?;
+        assert_eq!(usage["no_known_target"]["files"], blobs - sum);
+        Ok(())
+    };
+    check(&json(&kit, daemon.root(), &["du", "--by=target"])?[0])?;
+    // A hit of another target takes what the cached result names.
+    run("//hit", "head -c 2097152 /dev/zero > out").await?;
+    let usage = &json(&kit, daemon.root(), &["du", "--by=target"])?[0];
+    let names: Vec<_> = usage["targets"].as_array().context("targets")?.iter().collect();
+    assert_eq!((names[1]["name"].as_str(), &names[1]["files"]), (Some("//hit"), &3.into()));
+    run("//file", "head -c 2097152 /dev/zero > out").await?;
+    daemon.terminate()?;
+    ensure!(daemon.wait()?.success());
+    check(&json(&kit, daemon.root(), &["du", "--by=target"])?[0])?;
+    let text = store(&kit, daemon.root(), &["du", "--by=target"])?.stdout;
+    let text = String::from_utf8(text)?;
+    ensure!(text.contains("files  //trees\n") && !text.contains("by kind"), "{text}");
+
+    let daemon = daemon.successor().flag("--history-days=0").start().await?;
+    let refused = store(&kit, daemon.root(), &["du", "--by=target"])?;
+    let said = String::from_utf8(refused.stderr)?;
+    ensure!(!refused.status.success() && said.contains("--history-days"), "{said}");
     Ok(())
 }
 

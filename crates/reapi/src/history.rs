@@ -188,7 +188,7 @@ enum Wanted {
     All,
 }
 
-fn not_asked(error: &AskError) -> Status {
+pub(crate) fn not_asked(error: &AskError) -> Status {
     let code = match error {
         AskError::Off => Code::FailedPrecondition,
         AskError::Read(_) => Code::Unavailable,

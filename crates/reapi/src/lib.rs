@@ -20,6 +20,7 @@
 //! - [`server`]: the HTTP/2 settings, and all services behind one address.
 //! - `capabilities`, `cas`, `byte_stream`, `action_cache`, `asset`, `execution`, `operations`, `internal`,
 //!   `store_maintenance`, `history`, `reflection`: a service each.
+//! - [`by_target`]: the blobs of a store by target.
 //! - [`maintenance`]: what operators do with the store, as messages.
 //! - [`operation`]: operations as clients see them.
 //! - [`compression`]: blobs in compressed form.
@@ -42,6 +43,7 @@ mod asset;
 mod asset_origin;
 mod below;
 mod blocking;
+pub mod by_target;
 mod byte_stream;
 mod capabilities;
 mod cas;

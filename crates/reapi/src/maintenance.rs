@@ -20,6 +20,9 @@ const BLOBS_PER_RESPONSE: usize = 1000;
 /// The least time between two reports of progress.
 const REPORT_PERIOD: Duration = Duration::from_millis(200);
 
+/// The name of the kind of all blobs.
+pub(crate) const BLOBS: &str = "blobs";
+
 const HOUR: u64 = 3600;
 
 /// The groups by age: a name, and the idle time in seconds up to which files belong to the group.
@@ -44,11 +47,11 @@ fn groups<const N: usize>(names: [(&str, u64); N]) -> Vec<Share> {
     names.iter().map(|(name, _)| share(name)).collect()
 }
 
-fn share(name: &str) -> Share {
+pub(crate) fn share(name: &str) -> Share {
     Share { name: name.to_owned(), ..Share::default() }
 }
 
-fn add(share: &mut Share, bytes: u64) {
+pub(crate) fn add(share: &mut Share, bytes: u64) {
     share.files += 1;
     share.bytes += bytes;
 }
@@ -61,7 +64,7 @@ fn group<'a>(shares: &'a mut [Share], bounds: &[(&str, u64)], value: u64) -> &'a
 /// Adds up what is in the store.
 #[must_use]
 pub fn usage(store: &Store) -> Usage {
-    let (mut blobs, mut results) = (share("blobs"), share("cached results"));
+    let (mut blobs, mut results) = (share(BLOBS), share("cached results"));
     let (mut ages, mut sizes) = (groups(AGES), groups(SIZES));
     store.each_item(|Item { blob, size_bytes, cost_bytes, idle }| {
         add(group(&mut ages, &AGES, idle.as_secs()), cost_bytes);
@@ -92,6 +95,7 @@ pub fn usage(store: &Store) -> Usage {
         kinds,
         ages,
         sizes,
+        targets: None,
     }
 }
 

@@ -213,7 +213,7 @@ fn routes(
         .add_service(Endpoint(execution))
         .add_service(Endpoint(Operations::new(worker)))
         .add_service(Endpoint(InternalCas::new(Arc::clone(&store), functions.cache)))
-        .add_service(Endpoint(StoreMaintenance::new(store)))
+        .add_service(Endpoint(StoreMaintenance::new(store, archive.clone())))
         .add_service(Endpoint(History::new(archive, functions.cache)))
         .add_service(reflection::v1()?.max_decoding_message_size(MAX_NAME_MESSAGE_BYTES))
         .add_service(reflection::v1alpha()?.max_decoding_message_size(MAX_NAME_MESSAGE_BYTES));

@@ -163,15 +163,21 @@ impl ActionCache {
 
     /// The value that was stored for an action; `None` if there is none, or a damaged one.
     pub fn get(&self, instance: &str, action: &Digest) -> Result<Option<Bytes>, StoreError> {
+        let value = self.look(instance, action)?;
+        if value.is_some() {
+            self.touch(&EntryPath::new(instance, action));
+        }
+        Ok(value)
+    }
+
+    /// As [`ActionCache::get`], but no use of the entry: for those who only look at the store.
+    pub fn look(&self, instance: &str, action: &Digest) -> Result<Option<Bytes>, StoreError> {
         let path = EntryPath::new(instance, action);
         let Some(entry) = self.read(&path)? else {
             return Ok(None);
         };
         match entry::decode(path.name(), &entry) {
-            Some(value) => {
-                self.touch(&path);
-                Ok(Some(value))
-            }
+            Some(value) => Ok(Some(value)),
             None => self.remove_damaged(&path, action),
         }
     }

@@ -191,13 +191,23 @@ impl Cas {
         absent.copied().collect()
     }
 
+    /// As [`Cas::contains`], but no use of the blob: for those who only look at the store.
+    pub fn holds(&self, digest: &Digest) -> bool {
+        self.inner.index.contains(digest) || digest.is_empty_blob()
+    }
+
     /// The content of a blob of up to [`READ_BYTES_MAX`]; `None` if it is not there.
     pub fn read(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
-        if digest.size_bytes() == 0 {
-            return Ok(self.contains(digest).then(Bytes::new));
-        }
-        if !self.contains(digest) {
+        if self.contains(digest) { self.look(digest) } else { Ok(None) }
+    }
+
+    /// As [`Cas::read`], but no use of the blob: for those who only look at the store.
+    pub fn look(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
+        if !self.holds(digest) {
             return Ok(None);
+        }
+        if digest.size_bytes() == 0 {
+            return Ok(Some(Bytes::new()));
         }
         if digest.size_bytes() > READ_BYTES_MAX {
             return Err(StoreError::TooLargeToRead { digest: *digest, max_bytes: READ_BYTES_MAX });

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use access::Endpoint;
 use anyhow::{Context as _, bail};
+use history::Reader;
 use model::Digest;
 use proto::actiond::internal::v1::cas_client::CasClient;
 use proto::actiond::internal::v1::store_client::StoreClient;
@@ -13,10 +14,11 @@ use proto::actiond::internal::v1::{
     CollectGarbageProgress, CollectGarbageRequest, DeleteBlobsRequest, GetUsageRequest,
     ListBlobsRequest, ListBlobsResponse, Usage, VerifyProgress, VerifyRequest,
 };
-use reapi::maintenance;
+use reapi::{by_target, maintenance};
 use store::{Deleted, OpenError, Store, StoreOptions};
 use tonic::{Code, Status, Streaming};
 
+use crate::observers::HISTORY;
 use crate::server::{self, Authorized, OPERATORS_SOCKET, Server};
 use crate::server_flags::ServerArgs;
 
@@ -67,15 +69,30 @@ impl Access {
         }
     }
 
-    pub(crate) fn usage(&mut self) -> anyhow::Result<Usage> {
-        match self {
-            Self::Here(store) => Ok(maintenance::usage(store)),
+    pub(crate) fn usage(&mut self, by_target: bool) -> anyhow::Result<Usage> {
+        let usage = match self {
+            Self::Here(store) => {
+                let mut usage = maintenance::usage(store);
+                if by_target {
+                    let directory = store.path().join(HISTORY);
+                    let reader = Reader::open(&directory).with_context(|| {
+                        let directory = directory.display();
+                        format!("there is no history in {directory}; `--history-days` turns it on")
+                    })?;
+                    by_target::add_targets(store, &mut usage, |page| reader.recent(page))?;
+                }
+                usage
+            }
             Self::There(server) => {
                 let mut client = server.store();
-                let usage = client.get_usage(GetUsageRequest {});
-                Ok(server.wait(usage).map_err(said)?.into_inner())
+                let usage = client.get_usage(GetUsageRequest { by_target });
+                server.wait(usage).map_err(said)?.into_inner()
             }
+        };
+        if by_target && usage.targets.is_none() {
+            bail!("the server is too old to group blobs by target");
         }
+        Ok(usage)
     }
 
     pub(crate) fn list(

@@ -58,7 +58,12 @@ pub struct StoreArgs {
 #[derive(Debug, Subcommand)]
 pub enum StoreCommand {
     /// Show how much disk space the store takes, by kind, by age and by size
-    Du,
+    Du {
+        /// Show only this grouping. `target` needs the history of actions; a blob of several targets counts for the
+        /// one that was built last
+        #[arg(long, value_name = "GROUPING")]
+        by: Option<Grouping>,
+    },
     /// List blobs, those that were used last first
     Ls {
         /// Only blobs that were not used for this long, such as 12h or 7d
@@ -93,6 +98,19 @@ pub enum StoreCommand {
         #[arg(value_name = "DIGEST", required = true)]
         digests: Vec<BlobName>,
     },
+}
+
+/// `--by`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Grouping {
+    /// Blobs, cached results and others.
+    Kind,
+    /// The time since the last use.
+    Age,
+    /// The size of the blobs.
+    Size,
+    /// The target whose actions made the blobs.
+    Target,
 }
 
 /// `--sort`.
@@ -142,9 +160,9 @@ pub fn run(arguments: &StoreArgs) -> anyhow::Result<ExitCode> {
 
 fn verb(access: &mut Access, command: &StoreCommand, json: bool) -> anyhow::Result<ExitCode> {
     match command {
-        StoreCommand::Du => {
-            let usage = access.usage()?;
-            print(&if json { show::usage_json(&usage) } else { show::usage(&usage) })?;
+        StoreCommand::Du { by } => {
+            let usage = access.usage(*by == Some(Grouping::Target))?;
+            print(&if json { show::usage_json(&usage) } else { show::usage(&usage, *by) })?;
         }
         StoreCommand::Ls { older_than, larger_than, sort, limit } => {
             let request = ListBlobsRequest {

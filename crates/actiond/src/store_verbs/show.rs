@@ -3,42 +3,80 @@
 use history::text::size;
 use model::Digest;
 use proto::actiond::internal::v1::list_blobs_response::Blob;
-use proto::actiond::internal::v1::usage::Share;
+use proto::actiond::internal::v1::usage::{Share, Targets};
 use proto::actiond::internal::v1::{CollectGarbageProgress, Usage, VerifyProgress};
 use serde_json::{Value, json};
 
-use super::Order;
 use super::access::Removed;
+use super::{Grouping, Order};
 
-pub(crate) fn usage(usage: &Usage) -> String {
+/// All groupings that are there, or only `by`.
+pub(crate) fn usage(usage: &Usage, by: Option<Grouping>) -> String {
     let limit = match usage.limit_bytes {
         0 => "no limit is in force".to_owned(),
         bytes => format!("of {}", size(bytes)),
     };
     let mut text = format!("{} charged to the limit, {limit}\n", size(usage.used_bytes));
-    let groups =
-        [("by kind", &usage.kinds), ("by last use", &usage.ages), ("blobs by size", &usage.sizes)];
-    for (title, shares) in groups {
+    let groups = [
+        (Grouping::Kind, "by kind", &usage.kinds),
+        (Grouping::Age, "by last use", &usage.ages),
+        (Grouping::Size, "blobs by size", &usage.sizes),
+    ];
+    for (grouping, title, shares) in groups {
+        if by.is_some_and(|by| by != grouping) {
+            continue;
+        }
         text += &format!("\n{title}\n");
         for Share { name, files, bytes } in shares {
             text += &format!("  {name:16} {:>10} {files:>10} files\n", size(*bytes));
         }
     }
+    if let Some(targets) = &usage.targets {
+        text += "\nblobs by target\n";
+        for (name, files, bytes) in rows(targets) {
+            text += &format!("  {:>10} {files:>10} files  {name}\n", size(bytes));
+        }
+    }
     text
 }
 
+/// The rows of the grouping by target: a name, the number of files, and their bytes.
+fn rows(targets: &Targets) -> Vec<(String, u64, u64)> {
+    let mut rows: Vec<_> =
+        targets.largest.iter().map(|it| (it.name.clone(), it.files, it.bytes)).collect();
+    let others = targets.others.clone().unwrap_or_default();
+    if targets.others_count > 0 {
+        rows.push((
+            format!("({} other targets)", targets.others_count),
+            others.files,
+            others.bytes,
+        ));
+    }
+    let unknown = targets.unknown.clone().unwrap_or_default();
+    rows.push(("(no known target)".to_owned(), unknown.files, unknown.bytes));
+    rows
+}
+
 pub(crate) fn usage_json(usage: &Usage) -> String {
-    let shares = |shares: &[Share]| -> Value {
-        let share = |Share { name, files, bytes }: &Share| json!({ "name": name, "files": files, "bytes": bytes });
-        shares.iter().map(share).collect()
-    };
-    line(&json!({
+    let share = |Share { name, files, bytes }: &Share| json!({ "name": name, "files": files, "bytes": bytes });
+    let shares = |shares: &[Share]| -> Value { shares.iter().map(share).collect() };
+    let mut value = json!({
         "used_bytes": usage.used_bytes,
         "limit_bytes": Some(usage.limit_bytes).filter(|bytes| *bytes > 0),
         "kinds": shares(&usage.kinds),
         "ages": shares(&usage.ages),
         "sizes": shares(&usage.sizes),
-    }))
+    });
+    if let Some(targets) = &usage.targets {
+        let others = targets.others.clone().unwrap_or_default();
+        let unknown = targets.unknown.clone().unwrap_or_default();
+        value["targets"] = shares(&targets.largest);
+        value["other_targets"] = json!({
+            "targets": targets.others_count, "files": others.files, "bytes": others.bytes,
+        });
+        value["no_known_target"] = json!({ "files": unknown.files, "bytes": unknown.bytes });
+    }
+    line(&value)
 }
 
 pub(crate) fn sort(blobs: &mut [Blob], order: Order) {
@@ -155,6 +193,27 @@ mod tests {
         let empty = Usage::default();
         let value: Value = serde_json::from_str(&usage_json(&empty)).expect("JSON");
         assert_eq!(value["limit_bytes"], Value::Null);
-        assert!(usage(&empty).contains("no limit is in force"));
+        assert!(usage(&empty, None).contains("no limit is in force"));
+        assert_eq!(value.get("targets"), None);
+    }
+
+    #[test]
+    fn targets_stand_alone_where_they_are_asked_for() {
+        let share = |name: &str, files, bytes| Share { name: name.into(), files, bytes };
+        let targets = Targets {
+            largest: vec![share("//a:b", 2, 2048)],
+            others: Some(share("", 7, 100)),
+            others_count: 3,
+            unknown: Some(share("", 1, 5)),
+        };
+        let found = Usage { targets: Some(targets), ..Usage::default() };
+        let expected = "0 B charged to the limit, no limit is in force\n\nblobs by target\n    \
+                        2.00 KiB          2 files  //a:b\n       100 B          7 files  \
+                        (3 other targets)\n         5 B          1 files  (no known target)\n";
+        assert_eq!(usage(&found, Some(Grouping::Target)), expected);
+        let value: Value = serde_json::from_str(&usage_json(&found)).expect("JSON");
+        assert_eq!(value["targets"][0], json!({ "name": "//a:b", "files": 2, "bytes": 2048 }));
+        assert_eq!(value["other_targets"], json!({ "targets": 3, "files": 7, "bytes": 100 }));
+        assert_eq!(value["no_known_target"], json!({ "files": 1, "bytes": 5 }));
     }
 }

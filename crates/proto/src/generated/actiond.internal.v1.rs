@@ -660,7 +660,12 @@ pub mod history_client {
 }
 /// The request of Store.GetUsage.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GetUsageRequest {}
+pub struct GetUsageRequest {
+    /// Whether blobs are also grouped by target, for which the history of actions is read: FAILED_PRECONDITION
+    /// where the server keeps none.
+    #[prost(bool, tag = "1")]
+    pub by_target: bool,
+}
 /// The content of a store.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Usage {
@@ -679,6 +684,9 @@ pub struct Usage {
     /// Blobs by size.
     #[prost(message, repeated, tag = "5")]
     pub sizes: ::prost::alloc::vec::Vec<usage::Share>,
+    /// Blobs by target, if that was asked for.
+    #[prost(message, optional, tag = "6")]
+    pub targets: ::core::option::Option<usage::Targets>,
 }
 /// Nested message and enum types in `Usage`.
 pub mod usage {
@@ -694,6 +702,23 @@ pub mod usage {
         /// The disk space that they take, in bytes.
         #[prost(uint64, tag = "3")]
         pub bytes: u64,
+    }
+    /// Blobs by the target whose actions made them or were made of them: outputs and what is in their trees, standard
+    /// output and error, Action and Command messages. A blob of several targets counts for the one that was built last.
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Targets {
+        /// The targets with the most bytes, those first; 1,000 at most.
+        #[prost(message, repeated, tag = "1")]
+        pub largest: ::prost::alloc::vec::Vec<Share>,
+        /// All other targets.
+        #[prost(message, optional, tag = "2")]
+        pub others: ::core::option::Option<Share>,
+        /// The number of other targets.
+        #[prost(uint64, tag = "3")]
+        pub others_count: u64,
+        /// Blobs of no target that the history knows: inputs, and what was made before its first record.
+        #[prost(message, optional, tag = "4")]
+        pub unknown: ::core::option::Option<Share>,
     }
 }
 /// The request of Store.ListBlobs.

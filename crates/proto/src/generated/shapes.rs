@@ -109,13 +109,19 @@ impl Shaped for crate::actiond::internal::v1::GetUsageRequest {
 impl Shaped for crate::actiond::internal::v1::Usage {
     const SHAPE: &'static Shape = &Shape {
         size_bytes: size_of::<crate::actiond::internal::v1::Usage>(),
-        fields: &[Field { number: 3, repeated: true, kind: Kind::Message(<crate::actiond::internal::v1::usage::Share as Shaped>::SHAPE) }, Field { number: 4, repeated: true, kind: Kind::Message(<crate::actiond::internal::v1::usage::Share as Shaped>::SHAPE) }, Field { number: 5, repeated: true, kind: Kind::Message(<crate::actiond::internal::v1::usage::Share as Shaped>::SHAPE) }, ],
+        fields: &[Field { number: 3, repeated: true, kind: Kind::Message(<crate::actiond::internal::v1::usage::Share as Shaped>::SHAPE) }, Field { number: 4, repeated: true, kind: Kind::Message(<crate::actiond::internal::v1::usage::Share as Shaped>::SHAPE) }, Field { number: 5, repeated: true, kind: Kind::Message(<crate::actiond::internal::v1::usage::Share as Shaped>::SHAPE) }, Field { number: 6, repeated: false, kind: Kind::Message(<crate::actiond::internal::v1::usage::Targets as Shaped>::SHAPE) }, ],
     };
 }
 impl Shaped for crate::actiond::internal::v1::usage::Share {
     const SHAPE: &'static Shape = &Shape {
         size_bytes: size_of::<crate::actiond::internal::v1::usage::Share>(),
         fields: &[Field { number: 1, repeated: false, kind: Kind::Text }, ],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::usage::Targets {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::usage::Targets>(),
+        fields: &[Field { number: 1, repeated: true, kind: Kind::Message(<crate::actiond::internal::v1::usage::Share as Shaped>::SHAPE) }, Field { number: 2, repeated: false, kind: Kind::Message(<crate::actiond::internal::v1::usage::Share as Shaped>::SHAPE) }, Field { number: 4, repeated: false, kind: Kind::Message(<crate::actiond::internal::v1::usage::Share as Shaped>::SHAPE) }, ],
     };
 }
 impl Shaped for crate::actiond::internal::v1::ListBlobsRequest {
