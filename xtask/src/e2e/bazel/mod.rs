@@ -8,6 +8,7 @@ mod client;
 mod cpp;
 mod downloads;
 mod events;
+mod eviction;
 mod modes;
 mod module;
 mod package;
@@ -52,6 +53,7 @@ pub(super) const CLIENT: Client = Client {
     ],
     more_suites: &[
         Suite { name: "modes", run: modes::run },
+        Suite { name: "eviction", run: eviction::run },
         Suite { name: "module", run: module::run },
         Suite { name: "downloads", run: downloads::run },
         Suite { name: "socket", run: socket::run },
