@@ -21,6 +21,7 @@
 mod bazel;
 mod bazel4;
 mod buildgrid;
+mod certificates;
 mod debian_root;
 mod faults;
 pub(crate) mod in_vm;

@@ -1,7 +1,6 @@
 //! Principals with tokens: what each may do, and who is refused.
 //!
-//! Over TLS, only clients of our own are tested: Debian builds Bazel without the native library that its
-//! gRPC needs for TLS ("JDK provider does not support ALPN protocol").
+//! [`super::tls`] does the same over TLS.
 
 use std::fs;
 

@@ -16,6 +16,7 @@ mod run;
 mod runtimes;
 mod socket;
 mod stress;
+mod tls;
 
 pub(super) use client::Bazel;
 pub(super) use stress::generate_inputs as generate_stress_inputs;
@@ -38,6 +39,7 @@ pub(super) const CLIENT: Client = Client {
             "bazel-skylib",
             "default-jre-headless",
             "g++",
+            "libnetty-tcnative-jni",
         ],
         // A JDK of 350 MB that only Java builds use; Bazel itself runs on the JRE.
         stubs: &["default-jdk-headless"],
@@ -48,6 +50,7 @@ pub(super) const CLIENT: Client = Client {
         Suite { name: "cpp", run: cpp::run },
         Suite { name: "runtimes", run: runtimes::run },
         Suite { name: "access", run: access::run },
+        Suite { name: "tls", run: tls::run },
         Suite { name: "run", run: run::run },
         Suite { name: "package", run: package::run },
     ],
