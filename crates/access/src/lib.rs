@@ -27,6 +27,8 @@ mod authorize;
 mod certificate;
 #[cfg(target_os = "linux")]
 mod connections;
+#[cfg(all(target_os = "linux", feature = "fuzzing"))]
+pub mod fuzzing;
 #[cfg(target_os = "linux")]
 mod granted;
 #[cfg(all(target_os = "linux", feature = "tls"))]
