@@ -33,6 +33,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     qualifiers_that_can_not_be_followed_are_refused,
     what_a_host_answers_is_told_by_its_code,
     a_host_that_falls_silent_ends_with_the_timeout,
+    slow_fetches_leave_turns_to_other_hosts_and_clients,
     a_file_that_is_too_large_is_not_stored,
     a_fetch_needs_the_right_to_fill_the_store,
     older_content_is_fetched_anew,
@@ -66,17 +67,20 @@ enum Page {
     Huge,
     /// Never answers.
     Silent,
+    /// Goes on for ever, and takes its time.
+    Slow,
     /// Answers when the test says so.
     Held(Vec<u8>),
 }
 
 impl Site {
     async fn start() -> anyhow::Result<Self> {
-        Self::start_with(None).await
+        Self::start_at("127.0.0.1", None).await
     }
 
-    async fn start_with(tls: Option<TlsAcceptor>) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// A site at that address of this machine.
+    async fn start_at(host: &str, tls: Option<TlsAcceptor>) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((host, 0)).await?;
         let site = Self(Arc::new(SiteState {
             address: listener.local_addr()?,
             pages: Mutex::default(),
@@ -150,6 +154,13 @@ impl Site {
                 while stream.write_all(&piece).await.is_ok() {}
             }
             Some(Page::Silent) => std::future::pending().await,
+            Some(Page::Slow) => {
+                stream.write_all(b"HTTP/1.1 200 X\r\nConnection: close\r\n\r\n").await?;
+                let piece = [b'x'; 64 << 10];
+                while stream.write_all(&piece).await.is_ok() {
+                    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                }
+            }
         }
         stream.shutdown().await?;
         Ok(())
@@ -461,6 +472,61 @@ async fn a_host_that_falls_silent_ends_with_the_timeout(kit: Kit) -> Outcome {
     Ok(())
 }
 
+/// `printf %s secret | sha256sum`.
+const PRINCIPAL: &str = "[[token]]
+name = 'other'
+sha256 = '2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b'
+rights = ['client']
+";
+
+async fn slow_fetches_leave_turns_to_other_hosts_and_clients(kit: Kit) -> Outcome {
+    /// The bounds of the server.
+    const FROM_HOST: usize = 8;
+    const OF_CLIENT: usize = 16;
+    let directory = kit.daemon().directory()?;
+    let principals = directory.path().join("principals.toml");
+    std::fs::write(&principals, PRINCIPAL)?;
+    let hosts = ["127.0.0.1", "127.0.0.2", "127.0.0.3"];
+    let builder = builder(&kit, &hosts.join(","))?.flag("--token-file").flag(&principals);
+    let daemon = builder.start().await?;
+    let client = daemon.client();
+    let mut sites = Vec::new();
+    for host in hosts {
+        sites.push(Site::start_at(host, None).await?);
+    }
+    let [first, second, third] = &*sites else { bail!("three sites") };
+    let mut slow = tokio::task::JoinSet::new();
+    let mut begin = |site: &Site, count: usize| {
+        for number in 0..count {
+            let uri = site.page(&format!("/slow-{number}"), Page::Slow);
+            let client = client.clone();
+            slow.spawn(async move { fetch(&client, &uri).await });
+        }
+    };
+    // One more than a host may have.
+    begin(first, FROM_HOST + 1);
+    testkit::eventually("a host is asked", || Ok(first.requests().len() == FROM_HOST)).await?;
+    let uri = second.page("/file", Page::File(b"content".to_vec()));
+    expect(&client, &fetch(&client, &uri).await?, b"content").await?;
+    // As many as a client may have.
+    begin(second, OF_CLIENT - FROM_HOST);
+    let asked = || Ok(second.requests().len() == 1 + OF_CLIENT - FROM_HOST);
+    testkit::eventually("another host is asked", asked).await?;
+    let uri = third.page("/file", Page::File(b"content".to_vec()));
+    let timeout = Some(Duration { seconds: 1, nanos: 0 });
+    let wanted = FetchBlobRequest { timeout, ..request(&client, &[&uri], &[]) };
+    let answer = call(&client, wanted.clone()).await?;
+    ensure!(told(&answer).0 == Code::DeadlineExceeded, "{answer:?}");
+    ensure!(third.requests().is_empty(), "{:?}", third.requests());
+    // Another client has turns.
+    let mut other = tonic::Request::new(FetchBlobRequest { timeout: None, ..wanted });
+    other.metadata_mut().insert("authorization", "Bearer secret".parse()?);
+    let answer = FetchClient::new(client.channel()).fetch_blob(other).await?.into_inner();
+    expect(&client, &answer, b"content").await?;
+    ensure!(first.requests().len() == FROM_HOST, "{:?}", first.requests());
+    Ok(())
+}
+
 async fn a_file_that_is_too_large_is_not_stored(kit: Kit) -> Outcome {
     let site = Site::start().await?;
     let daemon = builder(&kit, "127.0.0.1")?.flag("--cas-size=64m").start().await?;
@@ -537,7 +603,7 @@ async fn https_needs_a_certificate_of_a_known_ca(kit: Kit) -> Outcome {
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)?;
-    let site = Site::start_with(Some(TlsAcceptor::from(Arc::new(config)))).await?;
+    let site = Site::start_at("127.0.0.1", Some(TlsAcceptor::from(Arc::new(config)))).await?;
     site.page("/file", Page::File(b"content".to_vec()));
     let to_http = format!("http://{}/file", site.0.address);
     site.page("/down", Page::Redirect(to_http));

@@ -34,8 +34,8 @@ pub struct Wish {
 
 /// The origins that URIs name.
 pub trait Origin: Send + Sync {
-    /// Whether a URI has a scheme that this origin opens.
-    fn opens(&self, uri: &str) -> bool;
+    /// The host that a URI names, if it has a scheme that this origin opens; empty if it names none that can be read.
+    fn host(&self, uri: &str) -> Option<String>;
 
     /// Fetches a blob into the store. Nothing of it is visible before it was found to be what the wish demands.
     fn fetch(&self, wish: Wish) -> Fetching;
@@ -90,6 +90,16 @@ pub enum OriginError {
     TimedOut {
         /// The time that it had.
         after: Duration,
+    },
+    /// It sends hardly anything.
+    #[error("{host} sent only {bytes} bytes in {seconds} s")]
+    TooSlow {
+        /// The host.
+        host: String,
+        /// The bytes that came.
+        bytes: u64,
+        /// The time in which they came.
+        seconds: u64,
     },
     /// The origin can't be reached, or its answer is of no use.
     #[error("{host}: {problem}")]

@@ -16,10 +16,12 @@
 //! - [`allowed`]: the hosts that may be asked, as the operator writes them.
 //! - `resolver`: names of hosts to addresses, of which only public ones pass.
 //! - `request`: a request with its redirects.
+//! - `pace`: how slow a host may be.
 //! - `receive`: the content, checked and into the store.
 //! - [`web`]: the whole, with its bounds.
 
 pub mod allowed;
+mod pace;
 pub mod public;
 mod receive;
 mod request;

@@ -1,6 +1,7 @@
 //! A request with its redirects.
 
 use std::error::Error;
+use std::time::Duration;
 
 use asset::{OriginError, Wish};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
@@ -8,6 +9,9 @@ use reqwest::{Client, Response, StatusCode, Url};
 
 use crate::allowed::{Allowed, Denied, Trust};
 use crate::resolver::NotPublic;
+
+/// The time for the head of an answer, and for the next bytes. A server that waits for longer is as good as none.
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Steps of a redirect: what browsers take at most is 20, and curl's default is 50.
 const MAX_REDIRECTS: usize = 10;
@@ -114,6 +118,10 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)
 pub(crate) fn failed(host: &str, error: &reqwest::Error) -> OriginError {
     if let Some(private) = causes(error).find_map(|cause| cause.downcast_ref::<NotPublic>()) {
         return OriginError::Forbidden(private.to_string());
+    }
+    if error.is_timeout() && !error.is_connect() {
+        let (host, seconds) = (host.to_owned(), READ_TIMEOUT.as_secs());
+        return OriginError::TooSlow { host, bytes: 0, seconds };
     }
     // The first one names the URL.
     let texts: Vec<_> = causes(error).skip(1).map(ToString::to_string).collect();

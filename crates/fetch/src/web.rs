@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use asset::{Fetching, Origin, OriginError, Wish};
 use model::Digest;
-use reqwest::{Client, ClientBuilder, redirect};
+use reqwest::{Client, ClientBuilder, Url, redirect};
 use store::Store;
 
 use crate::allowed::Allowed;
 use crate::receive::receive;
-use crate::request::{self, Clients};
+use crate::request::{self, Clients, READ_TIMEOUT};
 use crate::resolver::PublicResolver;
 
 /// The size of a file: that of the largest SDKs and images that builds fetch.
@@ -21,9 +21,6 @@ const STORE_SHARE: u64 = 4;
 
 /// The time for a connection. A host that is there answers in a few seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// The time for the next bytes.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Unused connections of one host: a build fetches several files from each mirror.
 const IDLE_CONNECTIONS: usize = 2;
@@ -71,9 +68,15 @@ fn client() -> ClientBuilder {
 }
 
 impl Origin for Web {
-    fn opens(&self, uri: &str) -> bool {
-        let scheme = uri.split_once(':').map_or("", |(scheme, _)| scheme);
-        ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
+    fn host(&self, uri: &str) -> Option<String> {
+        let (scheme, _) = uri.split_once(':')?;
+        if !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+            return None;
+        }
+        let url = Url::parse(uri).ok();
+        let name = url.as_ref().and_then(Url::host_str).unwrap_or_default();
+        // A name may end with the dot of the root, which leads to the same host.
+        Some(name.strip_suffix('.').unwrap_or(name).to_owned())
     }
 
     fn fetch(&self, wish: Wish) -> Fetching {
@@ -97,4 +100,26 @@ impl Shared {
 
 fn max_bytes(store: &Store) -> u64 {
     store.stats().limit_bytes.map_or(MAX_BYTES, |limit| MAX_BYTES.min(limit / STORE_SHARE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_host_has_one_name() {
+        let web = Web::new("public".parse().unwrap()).unwrap();
+        for (uri, expected) in [
+            ("http://a.example/file", Some("a.example")),
+            ("HTTPS://user@A.Example.:8443/file", Some("a.example")),
+            ("http://[::1]:80/", Some("[::1]")),
+            ("http://127.1/", Some("127.0.0.1")),
+            ("http://a.example:99999/", Some("")),
+            ("ftp://a.example/", None),
+            ("urn:a", None),
+            ("", None),
+        ] {
+            assert_eq!(web.host(uri).as_deref(), expected, "{uri}");
+        }
+    }
 }

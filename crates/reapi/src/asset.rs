@@ -79,15 +79,17 @@ impl Methods for AssetFetch {
     fn dispatch(self, method: &str, call: Call) -> BoxFuture<http::Response<Body>, Infallible> {
         let Self(services) = self;
         let (reservation, caller) = (call.reservation(), call.caller(&services.store));
+        let client: Arc<str> = call.principal().into();
         match method {
             "FetchBlob" => call.unary(move |request: Request<FetchBlobRequest>| {
                 let looking =
                     services.clone().looking(Kind::Blob, Arc::clone(&reservation), caller.clone());
+                let client = Arc::clone(&client);
                 async move {
                     let instance = &request.get_ref().instance_name;
                     check_instance(request.extensions(), instance)?;
                     let may_write = has_right(request.extensions(), instance, Right::WriteCas);
-                    Ok(Response::new(looking.blob(request.into_inner(), may_write).await?))
+                    Ok(Response::new(looking.blob(request.into_inner(), client, may_write).await?))
                 }
             }),
             "FetchDirectory" => call.unary(move |request: Request<FetchDirectoryRequest>| {
@@ -152,6 +154,7 @@ impl Looking {
     async fn blob(
         self,
         message: FetchBlobRequest,
+        client: Arc<str>,
         may_write: bool,
     ) -> Result<FetchBlobResponse, Status> {
         let FetchBlobRequest { instance_name, uris, qualifiers, digest_function, .. } = message;
@@ -166,6 +169,7 @@ impl Looking {
             names: wanted.names.clone(),
             function: wanted.function.unwrap_or_else(|| self.services.offer.usual_function()),
             timeout,
+            client,
             may_write,
         };
         if let Some(found) = self.find(wanted).await? {
@@ -232,7 +236,9 @@ impl Looking {
     /// The first URI whose content is here, all of it.
     async fn find(self, wanted: Wanted) -> Result<Option<Found>, Status> {
         let AssetServices { store, lookups, offer, origins: _ } = self.services;
-        self.reservation.grow_by(RECORD_BYTES)?;
+        // A fetch that follows may wait for long, and not with this.
+        let held = self.reservation.another();
+        held.grow_by(RECORD_BYTES)?;
         let Wanted { instance, names, oldest, function } = wanted;
         let keys: Vec<(String, Digest)> =
             names.keys().map(|(uri, key)| (uri.to_owned(), key)).collect();

@@ -1,7 +1,7 @@
 //! `FetchBlob` of what nobody pushed: from its origin, where the operator allows that.
 //!
 //! A fetch goes on when its client leaves, as the API recommends, so that the next one finds the blob. As many run as there
-//! are turns; the others wait with their clients.
+//! are [turns](crate::asset_turns); the others wait with their clients.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,15 +13,12 @@ use proto::google::protobuf::{self, Any};
 use proto::google::rpc::bad_request::FieldViolation;
 use proto::google::rpc::{BadRequest, Status as RpcStatus};
 use store::Store;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
+use crate::asset_turns::{Claim, Turn, Turns};
 use crate::memory::Reservation;
 use crate::{blocking, status};
-
-/// Fetches at the same time. Each has a connection, a file and some memory.
-const MAX_FETCHES: usize = 16;
 
 /// The memory of a fetch: bytes that wait for the disk, and those of the connection.
 const FETCH_BYTES: u64 = 1 << 20;
@@ -29,11 +26,11 @@ const FETCH_BYTES: u64 = 1 << 20;
 /// The time for a fetch at most, and for one whose client names none: that of 16 GiB at 5 MB/s.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// An origin, and how many fetches it has at a time.
+/// An origin, and the turns of its fetches.
 #[derive(Clone)]
 pub(crate) struct Origins {
     origin: Arc<dyn Origin>,
-    turns: Arc<Semaphore>,
+    turns: Turns,
 }
 
 /// A request for a blob that is not here.
@@ -44,6 +41,8 @@ pub(crate) struct Order {
     pub(crate) names: Names,
     pub(crate) function: DigestFunction,
     pub(crate) timeout: Duration,
+    /// The caller's principal, empty for anonymous ones.
+    pub(crate) client: Arc<str>,
     /// Whether the caller may fill the store.
     pub(crate) may_write: bool,
 }
@@ -100,7 +99,7 @@ fn code(error: &OriginError) -> Code {
         OriginError::NotFound { .. } => Code::NotFound,
         OriginError::Mismatch { .. } | OriginError::Failed { .. } => Code::Aborted,
         OriginError::TooLarge { .. } => Code::ResourceExhausted,
-        OriginError::TimedOut { .. } => Code::DeadlineExceeded,
+        OriginError::TimedOut { .. } | OriginError::TooSlow { .. } => Code::DeadlineExceeded,
         OriginError::Store { source, .. } => status::store(source).code(),
     }
 }
@@ -109,74 +108,107 @@ fn inline(code: Code, message: String) -> RpcStatus {
     RpcStatus { code: code.into(), message, ..RpcStatus::default() }
 }
 
+/// A URI that an origin opens.
+struct Place {
+    uri: String,
+    /// Its place among the URIs of the request.
+    index: usize,
+    host: String,
+}
+
+/// An order that goes from one place to the next.
+struct Fetch {
+    origins: Origins,
+    order: Order,
+    demands: Arc<Demands>,
+    deadline: Instant,
+}
+
 impl Origins {
     pub(crate) fn new(origin: Arc<dyn Origin>) -> Self {
-        Self { origin, turns: Arc::new(Semaphore::new(MAX_FETCHES)) }
+        Self { origin, turns: Turns::default() }
     }
 
     /// Fetches a blob from the first URI that has it.
     pub(crate) async fn fetch(&self, order: Order) -> Result<Delivery, Status> {
-        let uris = order.names.keys().enumerate();
-        let opened = uris.filter(|(_, (uri, _))| self.origin.opens(uri));
-        let opened: Vec<_> = opened.map(|(index, (uri, _))| (index, uri.to_owned())).collect();
-        let Some((_, first)) = opened.first() else { return Ok(Delivery::NotForOrigins) };
+        let place = |(index, (uri, _)): (usize, (&str, Digest))| {
+            let host = self.origin.host(uri)?;
+            Some(Place { uri: uri.to_owned(), index, host })
+        };
+        let places: Vec<_> = order.names.keys().enumerate().filter_map(place).collect();
+        let Some(first) = places.first() else { return Ok(Delivery::NotForOrigins) };
         if !order.may_write {
             let message = "a fetch from the origin fills the store: it needs the right write-cas";
             let status = inline(Code::PermissionDenied, message.to_owned());
-            return Ok(Delivery::Failed(first.clone(), status));
+            return Ok(Delivery::Failed(first.uri.clone(), status));
         }
         let demands = Arc::new(Demands::of(&order.names).map_err(|error| bad_demands(&error))?);
-        order.reservation.grow_by(FETCH_BYTES)?;
         let deadline = Instant::now() + order.timeout;
-        let turn = tokio::time::timeout_at(deadline, Arc::clone(&self.turns).acquire_owned()).await;
-        let Ok(turn) = turn else {
-            let late = OriginError::TimedOut { after: order.timeout };
-            return Ok(Delivery::Failed(first.clone(), inline(code(&late), late.to_string())));
-        };
-        let origin = Arc::clone(&self.origin);
-        let fetched = tokio::spawn(async move {
-            let _turn = turn;
-            fetch_any(&*origin, &order, &demands, opened, deadline).await
-        });
+        let fetch = Fetch { origins: self.clone(), order, demands, deadline };
+        let Some(turn) = fetch.turn(first).await? else { return Ok(fetch.is_late(first)) };
+        // Not before its turn: those who wait hold little.
+        fetch.order.reservation.grow_by(FETCH_BYTES)?;
+        let fetched = tokio::spawn(async move { fetch.run(places, turn).await });
         fetched.await.unwrap_or_else(|error| Err(status::lost(&error)))
     }
 }
 
-/// Fetches from one URI after the other.
-async fn fetch_any(
-    origin: &dyn Origin,
-    order: &Order,
-    demands: &Arc<Demands>,
-    uris: Vec<(usize, String)>,
-    deadline: Instant,
-) -> Result<Delivery, Status> {
-    let mut delivery = Delivery::NotForOrigins;
-    for (index, uri) in uris {
-        let since = SystemTime::now();
-        let wish = Wish {
-            uri: uri.clone(),
-            index,
-            function: order.function,
-            demands: Arc::clone(demands),
-            store: Arc::clone(&order.store),
-            timeout: deadline.saturating_duration_since(Instant::now()),
-        };
-        match origin.fetch(wish).await {
-            Ok(digest) => {
-                keep(order, &uri, Record::of_fetched(digest, since)).await?;
-                return Ok(Delivery::Fetched(uri, digest));
-            }
-            Err(OriginError::Store { source, .. }) => return Err(status::store(source)),
-            Err(error) => {
-                // Bazel up to 7 does not look at the status, so that this line is all there is to read.
-                tracing::info!(%error, "a fetch failed");
-                let status = status::of(code(&error), &error);
-                delivery =
-                    Delivery::Failed(uri, inline(status.code(), status.message().to_owned()));
-            }
+impl Fetch {
+    /// Waits for a turn; `None` when it did not come in time.
+    async fn turn(&self, place: &Place) -> Result<Option<Turn>, Status> {
+        let claim = Claim { client: Arc::clone(&self.order.client), host: place.host.clone() };
+        let turn = self.origins.turns.turn(claim);
+        match tokio::time::timeout_at(self.deadline, turn).await {
+            Ok(turn) => turn.map(Some).map_err(|it| status::of(Code::ResourceExhausted, &it)),
+            Err(_) => Ok(None),
         }
     }
-    Ok(delivery)
+
+    fn is_late(&self, place: &Place) -> Delivery {
+        let late = OriginError::TimedOut { after: self.order.timeout };
+        Delivery::Failed(place.uri.clone(), inline(code(&late), late.to_string()))
+    }
+
+    /// Fetches from one place after the other.
+    async fn run(self, places: Vec<Place>, first: Turn) -> Result<Delivery, Status> {
+        let mut turn = Some(first);
+        let mut delivery = Delivery::NotForOrigins;
+        for place in places {
+            // A slow host must not hold the turn for the next one.
+            let turn = match turn.take() {
+                Some(turn) => Some(turn),
+                None => self.turn(&place).await?,
+            };
+            let Some(_turn) = turn else { return Ok(self.is_late(&place)) };
+            let since = SystemTime::now();
+            match self.origins.origin.fetch(self.wish(&place)).await {
+                Ok(digest) => {
+                    keep(&self.order, &place.uri, Record::of_fetched(digest, since)).await?;
+                    return Ok(Delivery::Fetched(place.uri, digest));
+                }
+                Err(OriginError::Store { source, .. }) => return Err(status::store(source)),
+                Err(error) => {
+                    // Bazel up to 7 does not look at the status, so that this line is all there is to read.
+                    tracing::info!(%error, "a fetch failed");
+                    let status = status::of(code(&error), &error);
+                    let status = inline(status.code(), status.message().to_owned());
+                    delivery = Delivery::Failed(place.uri, status);
+                }
+            }
+        }
+        Ok(delivery)
+    }
+
+    fn wish(&self, place: &Place) -> Wish {
+        Wish {
+            uri: place.uri.clone(),
+            index: place.index,
+            function: self.order.function,
+            demands: Arc::clone(&self.demands),
+            store: Arc::clone(&self.order.store),
+            timeout: self.deadline.saturating_duration_since(Instant::now()),
+        }
+    }
 }
 
 /// Keeps the record of a blob, so that the next one who asks finds it.
@@ -230,6 +262,8 @@ mod tests {
         check(OriginError::Failed { host: host(), problem: host() }, Code::Aborted);
         check(OriginError::TooLarge { host: host(), max_bytes: 1 }, Code::ResourceExhausted);
         check(OriginError::TimedOut { after: MAX_TIMEOUT }, Code::DeadlineExceeded);
+        let slow = OriginError::TooSlow { host: host(), bytes: 1, seconds: 30 };
+        check(slow, Code::DeadlineExceeded);
         check(OriginError::Store { host: host(), source: StoreError::Closed }, Code::Unavailable);
     }
 }

@@ -41,6 +41,7 @@
 mod action_cache;
 mod asset;
 mod asset_origin;
+mod asset_turns;
 mod below;
 mod blocking;
 pub mod by_target;
