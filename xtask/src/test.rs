@@ -56,6 +56,8 @@ pub(crate) enum Part {
     Programs,
     /// The roots that clients live in, and that packages are installed in.
     Roots,
+    /// The caches of others, built and fetched.
+    Servers,
     /// The program for macOS, with its proofs.
     Macos,
     /// The fuzz targets, built and run for a moment each.
@@ -83,6 +85,7 @@ impl Part {
             Self::Guest => "kernel, guest, runtimes",
             Self::Programs => "programs in release",
             Self::Roots => "clients' roots",
+            Self::Servers => "caches of others",
             Self::Macos => "program for macOS",
             Self::Fuzz => "fuzz targets",
             Self::Release => "release for Linux",
@@ -101,6 +104,7 @@ pub(crate) fn run_part(arguments: &PartArguments) -> Result<()> {
             Binaries::build().map(drop)
         }
         Part::Roots => e2e::provide_roots(),
+        Part::Servers => e2e::Servers::provide().map(drop),
         Part::Macos => darwin::run_if_possible(),
         Part::Fuzz => fuzz::run(&fuzz::Arguments::for_a_moment()),
         Part::Release => dist::linux_release(&vm::RUNTIMES.map(str::to_owned)).map(drop),
@@ -117,6 +121,9 @@ fn run_all(arguments: &Arguments, steps: &mut Steps) -> Result<()> {
     let with_clients = arguments.e2e.has_clients();
     let mut first = vec![Part::Guest];
     let mut second = vec![Part::Macos, Part::Conformance, Part::Programs];
+    if arguments.e2e.has_servers() {
+        first.push(Part::Servers);
+    }
     if with_clients {
         first.push(Part::Roots);
         second.push(Part::Release);
@@ -124,6 +131,7 @@ fn run_all(arguments: &Arguments, steps: &mut Steps) -> Result<()> {
     steps.take_beside(&first, "building the tests", cargo_test::build_all)?;
     let vm = artifacts()?;
     let browser = arguments.e2e.browser()?;
+    let servers = arguments.e2e.servers()?;
     // No step waits for the fuzz targets, which take the longest to build.
     steps.take_all_beside(&[Part::Fuzz], |steps| {
         steps.take_beside(&second, "tests of the workspace", || {
@@ -132,13 +140,17 @@ fn run_all(arguments: &Arguments, steps: &mut Steps) -> Result<()> {
                 if let Some(browser) = &browser {
                     browser.tell(cargo);
                 }
+                if let Some(servers) = &servers {
+                    servers.tell(cargo);
+                }
             })
         })?;
         steps.take_all_beside(&[Part::Vms], |steps| {
             steps.take("attacks", || attack::run(&attack::Arguments::all()))?;
             steps.take("clients", || e2e::run(&arguments.e2e))?;
             steps.take("ordinary users", || e2e::user::run_part(&arguments.e2e))?;
-            steps.take("workers of BuildGrid", || e2e::run_buildgrid_part(&arguments.e2e))
+            steps.take("workers of BuildGrid", || e2e::run_buildgrid_part(&arguments.e2e))?;
+            steps.take("caches beyond a network", || e2e::run_upstream_part(&arguments.e2e))
         })
     })
 }

@@ -9,10 +9,10 @@
 //! `vm` has the name of a client but is not one: it repeats with `serve-vm` everything that `serve` passes
 //! ([`in_vm`]).
 //!
-//! `upstream` is named like a client too: the daemon with caches of others below its store ([`upstream`]). So is
-//! `faults`: the daemon under load on a disk that loses power and fails ([`faults`]), of which a short round is among
-//! the tests of the workspace. Both run only when they are named. `buildgrid` is workers of a real BuildGrid
-//! ([`buildgrid`]). `user` does what `serve` passes as root with a daemon that an ordinary user starts ([`user`]).
+//! `upstream` is named like a client too: the daemon with caches of others below its store ([`upstream`]), of which the
+//! most is among the tests of the workspace. So is `faults`: the daemon under load on a disk that loses power and fails
+//! ([`faults`]), of which a short round is among them, and which runs only when it is named. `buildgrid` is workers of a
+//! real BuildGrid ([`buildgrid`]). `user` does what `serve` passes as root with a daemon that an ordinary user starts ([`user`]).
 //! And `web` shows the pages in a browser ([`web`]).
 //!
 //! Where the root of a client can't be made, the run fails, unless the client was left out by name or is
@@ -60,7 +60,8 @@ pub(crate) use buildgrid::{
 };
 
 pub(crate) use upstream::{
-    InsideArguments as UpstreamArguments, run_inside as run_upstream_inside,
+    InsideArguments as UpstreamArguments, Servers, run_inside as run_upstream_inside,
+    run_part as run_upstream_part,
 };
 
 /// A build tool that speaks remote execution.
@@ -124,7 +125,7 @@ pub(crate) struct Arguments {
     /// Clients to run; all when none is named. Or `vm`, `user`, `upstream`, `buildgrid`, `faults` or `web`, by
     /// itself.
     clients: Vec<String>,
-    /// Leave out this client, or `vm`, `user`, `buildgrid` or `web`.
+    /// Leave out this client, or `vm`, `user`, `upstream`, `buildgrid` or `web`.
     #[arg(long = "skip", value_name = "CLIENT")]
     skipped: Vec<String>,
     /// Run only this suite.
@@ -193,6 +194,16 @@ impl Arguments {
     /// The browser for the pages, unless it was left out by name.
     pub(crate) fn browser(&self) -> Result<Option<web::Browser>> {
         (!self.skips(WEB)).then(web::Browser::provide).transpose()
+    }
+
+    /// Whether there are to be caches of others.
+    pub(crate) fn has_servers(&self) -> bool {
+        !self.skips(UPSTREAM)
+    }
+
+    /// The caches of others, unless they were left out by name.
+    pub(crate) fn servers(&self) -> Result<Option<Servers>> {
+        self.has_servers().then(Servers::provide).transpose()
     }
 
     /// The clients that were left out by name.
@@ -424,7 +435,8 @@ fn client_command(
 /// The clients asked for, without those skipped; a name that nobody has is an error.
 fn chosen(arguments: &Arguments) -> Result<Vec<&'static Client>> {
     let named = arguments.clients.iter().chain(&arguments.skipped);
-    for name in named.filter(|name| ![VM, USER, BUILDGRID, WEB].contains(&name.as_str())) {
+    for name in named.filter(|name| ![VM, USER, UPSTREAM, BUILDGRID, WEB].contains(&name.as_str()))
+    {
         client_named(name)?;
     }
     let (left_out, chosen): (Vec<_>, Vec<_>) = CLIENTS

@@ -1,4 +1,4 @@
-//! The caches of others, each built at one version into the user's cache.
+//! The caches of others, each built or fetched at one version into the user's cache.
 
 use std::{
     fs,
@@ -8,18 +8,44 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{
-    process,
-    setup::{self, Need},
-    workspace,
-};
+use crate::{e2e::UPSTREAM, npm, process, setup, workspace};
 
-/// Builds the servers.
-const GO: [Need; 1] = [Need {
-    program: "go",
-    package: "golang-go",
-    why: "builds the caches of others that the daemon is tested with",
-}];
+/// Programs of others, and a script.
+pub(crate) struct Servers {
+    pub(super) bazel_remote: PathBuf,
+    pub(super) bb_storage: PathBuf,
+    /// Speaks S3.
+    s3: PathBuf,
+    /// Speaks as Azure Blob Storage; for node.
+    azure: PathBuf,
+}
+
+impl Servers {
+    /// Builds and fetches what the user's cache does not have.
+    pub(crate) fn provide() -> Result<Self> {
+        Self::find()
+            .with_context(|| format!("no caches of others; `--skip {UPSTREAM}` leaves them out"))
+    }
+
+    fn find() -> Result<Self> {
+        Ok(Self {
+            bazel_remote: bazel_remote()?,
+            bb_storage: bb_storage()?,
+            s3: s3_server()?,
+            azure: azure_server()?,
+        })
+    }
+
+    /// Names them to the tests of the daemon, which are skipped where no server is named.
+    pub(crate) fn tell<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.envs([
+            ("ACTIOND_TEST_BAZEL_REMOTE", &self.bazel_remote),
+            ("ACTIOND_TEST_BB_STORAGE", &self.bb_storage),
+            ("ACTIOND_TEST_S3_SERVER", &self.s3),
+            ("ACTIOND_TEST_AZURE_SERVER", &self.azure),
+        ])
+    }
+}
 
 /// A Go module and its version.
 type Module = (&'static str, &'static str);
@@ -43,7 +69,7 @@ const REGISTERS: (&str, &str) = (
 const S3_SERVER: (&str, &str) = ("s3s-fs", "0.14.1");
 
 /// The server that speaks S3, built once for each version.
-pub(super) fn s3_server() -> Result<PathBuf> {
+fn s3_server() -> Result<PathBuf> {
     let (package, version) = S3_SERVER;
     let home = workspace::cache()?.join("servers").join(format!("{package}-{version}"));
     let program = home.join("bin").join(package);
@@ -57,7 +83,7 @@ pub(super) fn s3_server() -> Result<PathBuf> {
 }
 
 /// bazel-remote, built once for each version.
-pub(super) fn bazel_remote() -> Result<PathBuf> {
+fn bazel_remote() -> Result<PathBuf> {
     built_once("bazel-remote", BAZEL_REMOTE, |folder, program| {
         // In the module's own folder, whose `go.sum` has the hashes of all that it imports.
         let source = download(BAZEL_REMOTE, folder)?;
@@ -65,8 +91,14 @@ pub(super) fn bazel_remote() -> Result<PathBuf> {
     })
 }
 
+/// Microsoft's emulator of Azure Blob Storage, fetched once for each list of versions.
+fn azure_server() -> Result<PathBuf> {
+    npm::ensure_node(UPSTREAM)?;
+    Ok(npm::provide("azure", &[])?.join("node_modules/azurite/dist/src/blob/main.js"))
+}
+
 /// Buildbarn's storage, built once for each version.
-pub(super) fn bb_storage() -> Result<PathBuf> {
+fn bb_storage() -> Result<PathBuf> {
     built_once("bb_storage", BB_STORAGE, |folder, program| {
         // In a copy of the module, for the hashes in its `go.sum`, with other stubs.
         let (source, stubs) = (folder.join("source"), folder.join("bytestream"));
@@ -82,7 +114,7 @@ pub(super) fn bb_storage() -> Result<PathBuf> {
         ensure!(text.contains(REGISTERS.0), "the stubs of ByteStream have changed");
         fs::write(&file, text.replace(REGISTERS.0, REGISTERS.1))?;
         let replace = format!("-replace={}=../bytestream", BYTE_STREAM.0);
-        process::run(Command::new("go").current_dir(&source).args(["mod", "edit", &replace]))?;
+        process::run(go_command().current_dir(&source).args(["mod", "edit", &replace]))?;
         go(&source, &["build", "-mod=mod"], program, "./cmd/bb_storage")?;
         fs::remove_dir_all(&source)?;
         Ok(fs::remove_dir_all(&stubs)?)
@@ -100,7 +132,7 @@ fn built_once(
     if program.is_file() {
         return Ok(program);
     }
-    setup::ensure(&GO)?;
+    setup::ensure(&setup::GO)?;
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     println!("e2e upstream: building {module} {version}");
     let unfinished = folder.join("unfinished");
@@ -112,7 +144,7 @@ fn built_once(
 
 /// Fetches a module, and gives the folder of its sources, which is read-only.
 fn download((module, version): Module, folder: &Path) -> Result<PathBuf> {
-    let mut download = Command::new("go");
+    let mut download = go_command();
     download.args(["mod", "download", "-json", &format!("{module}@{version}")]);
     let answer = process::output(download.current_dir(folder));
     let answer = answer.with_context(|| format!("fetching {module}"))?;
@@ -122,7 +154,16 @@ fn download((module, version): Module, folder: &Path) -> Result<PathBuf> {
 }
 
 fn go(source: &Path, words: &[&str], program: &Path, package: &str) -> Result<()> {
-    let mut go = Command::new("go");
+    let mut go = go_command();
     go.current_dir(source).args(words).arg("-o").arg(program).arg(package);
     process::run(&mut go)
+}
+
+/// The command of Go. A module may ask for a newer release than the distribution's, which fetches that one then.
+fn go_command() -> Command {
+    let mut go = Command::new("go");
+    if std::env::var_os("GOTOOLCHAIN").is_none() {
+        go.env("GOTOOLCHAIN", "auto");
+    }
+    go
 }
