@@ -59,6 +59,8 @@ pub struct Caller {
     pub anonymous: Rights,
     /// The names in the client's certificate, if it has shown one.
     pub certificate: Option<Arc<CertificateNames>>,
+    /// Whether it is the owner of this process, or root, at a socket in the file system.
+    pub is_owner: bool,
 }
 
 /// A listener, and what is asked of those who connect to it.
@@ -169,7 +171,7 @@ impl Entry {
             }
             match (accepted, &door.tls) {
                 (Accepted::Tcp(stream), None) => {
-                    let caller = Caller { anonymous, certificate: None };
+                    let caller = Caller { anonymous, certificate: None, is_owner: false };
                     self.admit(ClientStream::Tcp(stream), caller).await;
                 }
                 #[cfg(feature = "tls")]
@@ -181,8 +183,9 @@ impl Entry {
                 #[cfg(not(feature = "tls"))]
                 (Accepted::Tcp(_), Some(_)) => {}
                 (Accepted::Unix(stream), _) => {
-                    let anonymous = if is_owner(&stream) { Rights::ALL } else { anonymous };
-                    let caller = Caller { anonymous, certificate: None };
+                    let is_owner = is_owner(&stream);
+                    let anonymous = if is_owner { Rights::ALL } else { anonymous };
+                    let caller = Caller { anonymous, certificate: None, is_owner };
                     let stream = Box::new(Lenient::new(stream));
                     self.admit(ClientStream::Unix(stream), caller).await;
                 }
@@ -195,7 +198,8 @@ impl Entry {
         let peer = stream.peer_addr().ok();
         match tls.accept(stream).await {
             Ok((stream, names)) => {
-                let caller = Caller { anonymous, certificate: names.map(Arc::new) };
+                let certificate = names.map(Arc::new);
+                let caller = Caller { anonymous, certificate, is_owner: false };
                 self.admit(ClientStream::Tls(Box::new(stream)), caller).await;
             }
             // Anybody can cause these lines, so they are not for the usual log.

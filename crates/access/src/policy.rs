@@ -257,7 +257,7 @@ mod tests {
         if let Some(token) = token {
             headers.insert(header::AUTHORIZATION, token.parse().unwrap());
         }
-        let caller = Caller { anonymous, certificate: None };
+        let caller = Caller { anonymous, certificate: None, is_owner: false };
         policy.check(path, &headers, Some(&caller)).err().map_or(Code::Ok, |status| status.code())
     }
 
@@ -429,8 +429,9 @@ mod tests {
         std::fs::write(file.path(), text).unwrap();
         let policy = Policy::open(Some(file.path().to_owned())).unwrap().with_certificates();
         let names = CertificateNames::new([].into_iter(), ["ci.example"].into_iter(), &[]);
-        let ci = Caller { anonymous: Rights::NONE, certificate: Some(names.into()) };
-        let anonymous = |rights| Caller { anonymous: rights, certificate: None };
+        let certificate = Some(names.into());
+        let ci = Caller { anonymous: Rights::NONE, certificate, is_owner: false };
+        let anonymous = |anonymous| Caller { anonymous, certificate: None, is_owner: false };
         let check = |policy: &Policy, caller: &Caller, instance: &str, expected| {
             let mut extensions = tonic::Extensions::new();
             if let Some(granted) = policy.granted(&HeaderMap::new(), Some(caller)) {
@@ -458,7 +459,8 @@ mod tests {
         let unlisted = Policy::open(None).unwrap().with_certificates();
         let check = |policy: &Policy, path, dns_name: &str, expected| {
             let names = CertificateNames::new([].into_iter(), [dns_name].into_iter(), &[]);
-            let caller = Caller { anonymous: Rights::NONE, certificate: Some(names.into()) };
+            let anonymous = Rights::NONE;
+            let caller = Caller { anonymous, certificate: Some(names.into()), is_owner: false };
             let code = policy.check(path, &HeaderMap::new(), Some(&caller));
             assert_eq!(code.err().map_or(Code::Ok, |it| it.code()), expected, "{path} {dns_name}");
         };

@@ -155,9 +155,10 @@ pub(crate) fn needed(path: &str) -> Needed {
         // Others trust a pushed asset as they trust a result.
         ("ActionCache", "UpdateActionResult")
         | ("build.bazel.remote.asset.v1.Push", "PushBlob" | "PushDirectory") => one_of(&[WriteAc]),
-        ("Execution", "Execute" | "WaitExecution") | ("google.longrunning.Operations", _) => {
-            one_of(&[Execute])
-        }
+        // The shell has one more condition, which its service checks: the caller owns the server.
+        ("Execution", "Execute" | "WaitExecution")
+        | ("google.longrunning.Operations", _)
+        | ("actiond.internal.v1.Shell", "Run") => one_of(&[Execute]),
         ("actiond.internal.v1.CAS" | "actiond.internal.v1.Store", _) => one_of(&[Admin]),
         _ => Needed::Unlisted,
     }
@@ -202,6 +203,7 @@ mod tests {
         check(&reapi("ActionCache/UpdateActionResult"), "write-ac");
         check(&reapi("Execution/Execute"), "execute");
         check("/google.longrunning.Operations/CancelOperation", "execute");
+        check("/actiond.internal.v1.Shell/Run", "execute");
         check("/actiond.internal.v1.CAS/DeleteBlobs", "admin");
         check("/actiond.internal.v1.History/ListRecords", "read");
         check("/build.bazel.remote.asset.v1.Fetch/FetchBlob", "read");

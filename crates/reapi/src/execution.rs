@@ -36,7 +36,7 @@ pub(crate) const MAX_ACTION_BYTES: u64 = 1 << 20;
 const RETRY_SECONDS: i64 = 1;
 
 /// The status of an action that was not taken on.
-fn not_taken_on(error: &SubmitError) -> Status {
+pub(crate) fn not_taken_on(error: &SubmitError) -> Status {
     let act = "the action was not taken on";
     match error {
         SubmitError::QueueFull { .. }

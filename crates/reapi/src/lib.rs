@@ -21,6 +21,7 @@
 //! - `capabilities`, `cas`, `byte_stream`, `action_cache`, `asset`, `execution`, `operations`, `internal`,
 //!   `store_maintenance`, `history`, `reflection`: a service each.
 //! - [`by_target`]: the blobs of a store by target.
+//! - `shell`: streams into the sandbox of an action.
 //! - [`maintenance`]: what operators do with the store, as messages.
 //! - [`operation`]: operations as clients see them.
 //! - [`compression`]: blobs in compressed form.
@@ -70,6 +71,7 @@ mod reflection;
 mod request;
 mod resource_name;
 mod server;
+mod shell;
 mod status;
 mod store_maintenance;
 

@@ -35,6 +35,7 @@ use crate::memory::{Accounted, Meters, QuotaService};
 use crate::offer::Offer;
 use crate::operations::Operations;
 use crate::reflection;
+use crate::shell::Shell;
 use crate::store_maintenance::StoreMaintenance;
 
 /// Unread bytes of one stream: keeps a client busy for the milliseconds in which
@@ -195,6 +196,7 @@ fn routes(
         offer: cache.clone(),
         origins: origin.map(Origins::new),
     };
+    let shell = Shell::new(Arc::clone(&store), worker.clone(), actions.clone());
     let execution = Execution::new(Arc::clone(&store), worker.clone(), lookups, actions);
     let mut routes = Routes::builder();
     routes
@@ -212,6 +214,7 @@ fn routes(
         .add_service(Endpoint(AssetPush(assets)))
         .add_service(Endpoint(execution))
         .add_service(Endpoint(Operations::new(worker)))
+        .add_service(Endpoint(shell))
         .add_service(Endpoint(InternalCas::new(Arc::clone(&store), functions.cache)))
         .add_service(Endpoint(StoreMaintenance::new(store, archive.clone())))
         .add_service(Endpoint(History::new(archive, functions.cache)))

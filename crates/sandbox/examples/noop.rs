@@ -106,6 +106,7 @@ fn run(sandbox: &mut Sandbox, input_root: &Attachment) -> sandbox::Exit {
         input_root,
         write_changes: &[],
         limits: &Limits::default(),
+        conversation: None,
     };
     let streams = Streams { stdout: &mut stdout, stderr: &mut stderr };
     sandbox.run(&spec, streams, &StopConditions::default()).expect("an exit")

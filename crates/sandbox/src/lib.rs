@@ -46,8 +46,9 @@ mod helper;
 mod daemon;
 
 pub use crate::daemon::{
-    CgroupError, Cgroups, Config, Controllers, Exit, ExitStatus, HelperCommand, OutputSink, Pool,
-    RunError, SUPERVISION, Sandbox, Spec, StopConditions, Stopped, Streams, Usage, Watchdog,
+    ActionStreams, CgroupError, Cgroups, Config, Controllers, Conversation, ConversationError,
+    Exit, ExitStatus, HelperCommand, OutputSink, Pool, RunError, SUPERVISION, Sandbox, Spec,
+    StopConditions, Stopped, Streams, TerminalSize, Usage, Watchdog, resize,
 };
 pub use crate::helper::helper_main;
 pub use crate::plan::step::StepName;

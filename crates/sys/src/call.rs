@@ -242,22 +242,34 @@ impl Call {
         Self::new(libc::SYS_chdir, [text(path)])
     }
 
-    /// Gives the process a descriptor table of its own in which 0 is `/dev/null`, opened anew,
-    /// `stdout` and `stderr` are 1 and 2, and nothing else is open. Both must be above 2, and stay
+    /// Gives the process a descriptor table of its own in which 0 is `stdin`, or `/dev/null`, opened anew,
+    /// `stdout` and `stderr` are 1 and 2, and nothing else is open. All must be above 2, and stay
     /// open until the calls were made.
-    pub fn own_streams(stdout: BorrowedFd<'_>, stderr: BorrowedFd<'_>) -> [Self; 6] {
+    pub fn own_streams(
+        stdin: Option<BorrowedFd<'_>>,
+        stdout: BorrowedFd<'_>,
+        stderr: BorrowedFd<'_>,
+    ) -> [Self; 6] {
+        // The lowest free descriptor is the one that is opened next.
+        let null = [value(AT_FDCWD), text(c"/dev/null"), value(libc::O_RDONLY as usize)];
+        let input = match stdin {
+            Some(stdin) => Self::new(libc::SYS_dup3, [descriptor(stdin), value(0), value(0)]),
+            None => Self::new(libc::SYS_openat, null),
+        };
         [
             Self::new(libc::SYS_unshare, [value(libc::CLONE_FILES as usize)]),
-            // The lowest free descriptor is the one that is opened next.
             Self::new(libc::SYS_close_range, [value(0), value(0), value(0)]),
-            Self::new(
-                libc::SYS_openat,
-                [value(AT_FDCWD), text(c"/dev/null"), value(libc::O_RDONLY as usize)],
-            ),
+            input,
             Self::new(libc::SYS_dup3, [descriptor(stdout), value(1), value(0)]),
             Self::new(libc::SYS_dup3, [descriptor(stderr), value(2), value(0)]),
             Self::own_files_below(3),
         ]
+    }
+
+    /// Makes the terminal that is standard input the controlling terminal of the session, which the
+    /// process leads and which has none yet.
+    pub fn take_terminal() -> Self {
+        Self::new(libc::SYS_ioctl, [value(0), value(libc::TIOCSCTTY as usize), value(0)])
     }
 
     /// Gives the process a descriptor table of its own, in which only descriptors

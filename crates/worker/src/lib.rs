@@ -85,6 +85,7 @@ pub use error::{ActionError, CacheError, StartError, SubmitError};
 pub use limits::{Limits, OutputLimits};
 pub use operation::{Done, OperationState, Stage, Subscription};
 pub use registry::Forgotten;
+pub use sandbox::{ActionStreams, Conversation, ConversationError, TerminalSize, resize};
 pub use server_log::NAME as SERVER_LOG;
 pub use stamp::{entry_of_others, entry_of_upload, result_for_others};
 pub use worker::{ExecuteRequest, PRIORITIES, Worker};

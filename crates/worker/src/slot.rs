@@ -20,8 +20,8 @@ use prost::Message;
 use runtimes::Runtimes;
 use rustix::io::Errno;
 use sandbox::{
-    Exit, ExitStatus, OutputSink, RunError, Spec, StepName, StopConditions, Stopped, Streams,
-    Watchdog,
+    ActionStreams, Exit, ExitStatus, OutputSink, RunError, Spec, StepName, StopConditions, Stopped,
+    Streams, Watchdog,
 };
 use store::{Store, StoreError, is_exhaustion};
 
@@ -68,6 +68,8 @@ pub(crate) struct Job {
     /// Its rank in the queue. It may not leave if the other engine does not take it, or has sent it.
     pub(crate) rank: Rank,
     pub(crate) journey: Journey,
+    /// Its streams, if someone talks to it.
+    pub(crate) conversation: Option<ActionStreams>,
 }
 
 /// The way of an action through slots here and elsewhere so far.
@@ -129,6 +131,14 @@ struct Leftovers {
     inputs: Option<PinnedTree>,
     presented: Option<Box<dyn InputRoot>>,
     sandbox: Option<Box<dyn Sandbox>>,
+    conversation: Option<ActionStreams>,
+}
+
+/// The part of a command's surroundings that is made for it.
+struct Place<'a> {
+    presented: &'a dyn InputRoot,
+    write_changes: &'a [(RelPath, bool)],
+    conversation: Option<&'a ActionStreams>,
 }
 
 impl Slot {
@@ -153,14 +163,23 @@ impl Slot {
             Some(Machine::This(parsed)) => parsed.map(|parsed| *parsed),
             None => None,
         };
-        let Job { operation, origin, action, mut described, mut timeline, journey, .. } = job;
+        let Job {
+            operation,
+            origin,
+            action,
+            mut described,
+            mut timeline,
+            journey,
+            conversation,
+            ..
+        } = job;
         if !journey.is_started {
             let operation = operation.name.as_str().into();
             self.shared.listeners.tell(&Event::Started { operation });
         }
         let cacheable = !action.do_not_cache;
         timeline.mark(Moment::WorkerStart);
-        let mut leftovers = Leftovers::default();
+        let mut leftovers = Leftovers { conversation, ..Leftovers::default() };
         let ran = if operation.cancellation.attach(&self.stop) {
             timeline.mark(Moment::InputFetchStart);
             let loaded = self.load(&operation, &origin, &action, parsed);
@@ -251,8 +270,12 @@ impl Slot {
         let sandbox = shared.sandboxes.acquire(&view).map_err(|e| set_up_failed(command, e))?;
         let sandbox = leftovers.sandbox.insert(sandbox);
         timeline.mark(Moment::SandboxReady);
-        let inputs = (&**presented, &write_changes[..]);
-        let mut ran = self.run_command(&action, &limits, inputs, &mut **sandbox, timeline)?;
+        let place = Place {
+            presented: &**presented,
+            write_changes: &write_changes,
+            conversation: leftovers.conversation.as_ref(),
+        };
+        let mut ran = self.run_command(&action, &limits, &place, &mut **sandbox, timeline)?;
 
         timeline.mark(Moment::OutputUploadStart);
         if wants_outputs(ran.error.as_ref()) {
@@ -288,7 +311,7 @@ impl Slot {
         &self,
         action: &ActionSpec,
         limits: &Limits,
-        (presented, write_changes): (&dyn InputRoot, &[(RelPath, bool)]),
+        place: &Place<'_>,
         sandbox: &mut dyn Sandbox,
         timeline: &mut Timeline,
     ) -> Result<Ran, ActionError> {
@@ -303,9 +326,10 @@ impl Slot {
             arguments: &command.arguments,
             environment: &command.environment,
             working_directory: &command.working_directory,
-            input_root: presented.attachment(),
-            write_changes,
+            input_root: place.presented.attachment(),
+            write_changes: place.write_changes,
             limits: &command.properties.limits,
+            conversation: place.conversation,
         };
         let stop = StopConditions {
             timeout,

@@ -12,6 +12,7 @@ use inputroot::InputRoots;
 use model::{ActionMessage, Chain, Digest, EncodedResult, InstanceName, proto};
 use parking_lot::{Mutex, RwLock};
 use runtimes::Runtimes;
+use sandbox::ActionStreams;
 use store::{Store, StoreError, StoreView};
 
 use crate::cache::{self, Lookup};
@@ -196,10 +197,41 @@ impl Worker {
             Ok(Prepared::Cached(result)) => {
                 Ok(self.answer_at_once(request, timeline, cached(result)))
             }
-            Ok(Prepared::ToRun(action, miss)) => self.enqueue(request, *action, miss, timeline),
+            Ok(Prepared::ToRun(action, miss)) => {
+                self.enqueue(request, *action, miss, timeline, None)
+            }
             Err(NotPrepared::WouldWait) => Err(SubmitError::WouldWait),
             Err(NotPrepared::Failed(error)) => {
                 Ok(self.answer_at_once(request, timeline, Done::failed(error)))
+            }
+        }
+    }
+
+    /// As [`Worker::execute`], for an action that someone talks to by these streams. It is not answered from the
+    /// cache, joins no other one, and its result is not cached.
+    ///
+    /// # Errors
+    /// As for [`Worker::execute`].
+    pub fn execute_with_streams(
+        &self,
+        view: &impl StoreView,
+        request: &ExecuteRequest,
+        streams: ActionStreams,
+    ) -> Result<Subscription, SubmitError> {
+        let timeline = Timeline::queued_now(&self.shared.config.worker_name);
+        let request = ExecuteRequest { skip_cache_lookup: true, ..request.clone() };
+        match self.prepare(view, &request) {
+            Ok(Prepared::Cached(result)) => {
+                Ok(self.answer_at_once(&request, timeline, cached(result)))
+            }
+            Ok(Prepared::ToRun(action, miss)) => {
+                let mut action = *action;
+                action.do_not_cache = true;
+                self.enqueue(&request, action, miss, timeline, Some(streams))
+            }
+            Err(NotPrepared::WouldWait) => Err(SubmitError::WouldWait),
+            Err(NotPrepared::Failed(error)) => {
+                Ok(self.answer_at_once(&request, timeline, Done::failed(error)))
             }
         }
     }
@@ -285,6 +317,7 @@ impl Worker {
         mut action: ActionMessage,
         miss: Miss,
         timeline: Timeline,
+        conversation: Option<ActionStreams>,
     ) -> Result<Subscription, SubmitError> {
         let shared = &*self.shared;
         // An action that went to an engine and came back must not join itself.
@@ -300,7 +333,9 @@ impl Worker {
         // Before a slot can have it: it may be answered before the push returns.
         shared.listeners.tell(&report::queued(&operation, &request.origin));
         let origin = Arc::clone(&request.origin);
-        let may_leave = shared.elsewhere.is_some() && !request.is_forwarded;
+        // Its streams are this machine's.
+        let may_leave =
+            shared.elsewhere.is_some() && !request.is_forwarded && conversation.is_none();
         let rank = Rank { may_leave, ..rank(request, &action) };
         let described = Described::to_run(&action, miss);
         action.do_not_cache |= request.assigned.is_some();
@@ -313,6 +348,7 @@ impl Worker {
             skip_cache_lookup: request.skip_cache_lookup,
             rank: rank.clone(),
             journey: Journey::default(),
+            conversation,
         };
         let bytes = job.memory_bytes();
         match shared.queue.push(job, bytes, rank) {

@@ -4,7 +4,8 @@
 //!  verb ──► Server ─┬─ actiond.internal.v1.History   ps, top, logs, stats, why
 //!                   ├─ google.longrunning.Operations kill, top
 //!                   ├─ ByteStream                    show, cat, ls, tree, diff, export
-//!                   └─ Execution                     replay
+//!                   ├─ Execution                     replay
+//!                   └─ actiond.internal.v1.Shell     replay --shell
 //! ```
 //!
 //! They ask through the socket in the root directory, or at a place that is given, with the rights of the token
@@ -19,6 +20,7 @@ mod files;
 mod live;
 mod outputs;
 mod replay;
+mod shell;
 mod show;
 mod top;
 mod trees;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ::proto::actiond::internal::v1::list_records_request::Of;
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use chain::visible;
 use history::text::size;
 use model::{ByteSize, Digest, proto};
@@ -28,7 +28,7 @@ use super::blobs::{Reader, decode, gone};
 use super::files::Target;
 use super::outputs::Outputs;
 use super::variant::{self, Changes, TRACE, Variant};
-use super::{EXPORTED_BYTES_MAX, export, live, show};
+use super::{EXPORTED_BYTES_MAX, export, live, shell, show};
 use crate::output::{Progress, print};
 use crate::server::{self, Server};
 
@@ -60,6 +60,10 @@ pub struct Choices {
     /// Run it in the host's root file system, with the host's tools, where the server has --allow-host-rootfs
     #[arg(long)]
     with_tools: bool,
+    /// Open a shell there in the place of the command, with the same inputs, environment and limits, on this
+    /// terminal. Needs a server of this user, and exits as the shell does
+    #[arg(long, conflicts_with_all = ["keep", "strace", "up_to"])]
+    shell: bool,
 }
 
 pub(crate) fn replay(
@@ -68,6 +72,7 @@ pub(crate) fn replay(
     choices: &Choices,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
+    ensure!(!(choices.shell && json), "a shell prints no JSON; leave --json out");
     let mut reader = Reader::new(server);
     let read = reader.action(digest)?;
     let target = choices.keep.as_deref().map(Target::create).transpose()?;
@@ -80,10 +85,17 @@ pub(crate) fn replay(
             runs.first().map(|run| run.instance.clone()).unwrap_or_default()
         }
     };
-    let recorded = export::recorded(server, digest)?;
-    let changes = Changes { trace: choices.strace.is_some(), tools: choices.with_tools };
+    let changes = Changes {
+        trace: choices.strace.is_some(),
+        tools: choices.with_tools,
+        shell: choices.shell,
+    };
     let Variant { action, blobs } = variant::of(&read, changes, function);
     upload(server, &instance, function, blobs)?;
+    if choices.shell {
+        return shell::shell(server, &instance, &action, digest, &read.command);
+    }
+    let recorded = export::recorded(server, digest)?;
     let response = execute(server, &instance, &action)?;
     let status = response.status.clone().unwrap_or_default();
     let Some(mut result) = response.result else {

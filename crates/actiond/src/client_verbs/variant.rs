@@ -17,6 +17,18 @@ pub(crate) const TRACE: &str = ".actiond-strace";
 
 const PATH: &str = "PATH";
 
+/// The variable with the kind of the terminal, which programs need to use more of it than lines.
+const TERM: &str = "TERM";
+
+/// A shell: bash where there is one, which has a history and completes names. No files of the root file system are
+/// read at its start, for those are of a home that actions lack. A person at a terminal gets prompts.
+const SHELL: [&str; 3] = [
+    "/bin/sh",
+    "-c",
+    "[ -t 0 ] && set -- -i; \
+     if [ -x /bin/bash ]; then exec /bin/bash --noprofile --norc \"$@\"; else exec /bin/sh \"$@\"; fi",
+];
+
 /// Platform properties that choose the root file system.
 const OF_ROOT: [&str; 4] = ["rootfs", "container-image", "libc", "requires-bash"];
 
@@ -27,6 +39,8 @@ pub(crate) struct Changes {
     pub(crate) trace: bool,
     /// Show it the host's root file system.
     pub(crate) tools: bool,
+    /// Run a shell in the place of the command.
+    pub(crate) shell: bool,
 }
 
 /// An Action with the blobs that it needs beside those of the one that it is a copy of.
@@ -47,6 +61,13 @@ pub(crate) fn of(read: &ReadAction, changes: Changes, function: DigestFunction) 
     if changes.trace {
         action.command_digest = Some(add(traced(&read.command).encode_to_vec()).to_proto());
     }
+    if changes.shell {
+        let terminal = std::env::var("TERM").unwrap_or_default();
+        let shell = shell(&read.command, &terminal);
+        action.command_digest = Some(add(shell.encode_to_vec()).to_proto());
+        // A person is slower than a command. The timeout of the server's configuration stays.
+        action.timeout = None;
+    }
     if changes.tools {
         let kept =
             read.platform().into_iter().filter(|(name, _)| !OF_ROOT.contains(&name.as_str()));
@@ -59,6 +80,26 @@ pub(crate) fn of(read: &ReadAction, changes: Changes, function: DigestFunction) 
     }
     let action = add(action.encode_to_vec());
     Variant { action, blobs }
+}
+
+/// A shell with the environment of the command, in its directory, and without its outputs.
+fn shell(command: &proto::Command, terminal: &str) -> proto::Command {
+    let mut shell = command.clone();
+    shell.arguments = SHELL.map(str::to_owned).into();
+    shell.output_paths.clear();
+    #[allow(deprecated, reason = "clients of older versions of the API declare outputs there")]
+    {
+        shell.output_files.clear();
+        shell.output_directories.clear();
+    }
+    let variables = &mut shell.environment_variables;
+    if !terminal.is_empty() && !variables.iter().any(|variable| variable.name == TERM) {
+        let (name, value) = (TERM.to_owned(), terminal.to_owned());
+        variables.push(EnvironmentVariable { name, value });
+        // The API wants them in this order.
+        variables.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    shell
 }
 
 /// The command under strace, with the trace as one more output.
@@ -119,7 +160,7 @@ mod tests {
 
     #[test]
     fn the_command_is_traced() {
-        let changes = Changes { trace: true, tools: false };
+        let changes = Changes { trace: true, ..Changes::default() };
         let variant = of(&read(), changes, DigestFunction::Sha256);
         let action: proto::Action = message(&variant, &variant.action);
         let digest = action.command_digest.unwrap();
@@ -127,6 +168,27 @@ mod tests {
         let command: proto::Command = message(&variant, &digest);
         assert_eq!(command.arguments, [STRACE, "-f", "-o", TRACE, "--", "tool", "-o"]);
         assert_eq!(command.output_paths, [TRACE, "a"]);
+    }
+
+    #[test]
+    fn a_shell_has_the_environment_of_the_command_and_no_outputs() {
+        let mut command = read().command;
+        let variable = |name: &str, value: &str| EnvironmentVariable {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        command.working_directory = "a/b".into();
+        command.environment_variables = vec![variable("A", "1"), variable("Z", "2")];
+        let shell = shell(&command, "xterm");
+        assert_eq!(shell.arguments, SHELL);
+        assert!(shell.output_paths.is_empty());
+        assert_eq!(shell.working_directory, "a/b");
+        let with_term = [variable("A", "1"), variable("TERM", "xterm"), variable("Z", "2")];
+        assert_eq!(shell.environment_variables, with_term);
+        assert_eq!(super::shell(&command, "").environment_variables, command.environment_variables);
+        command.environment_variables = vec![variable("TERM", "dumb")];
+        let kept = super::shell(&command, "xterm").environment_variables;
+        assert_eq!(kept, [variable("TERM", "dumb")], "the command's own");
     }
 
     #[test]
@@ -155,7 +217,7 @@ mod tests {
 
     #[test]
     fn the_root_is_the_hosts() {
-        let changes = Changes { trace: false, tools: true };
+        let changes = Changes { tools: true, ..Changes::default() };
         let variant = of(&read(), changes, DigestFunction::Sha256);
         let action: proto::Action = message(&variant, &variant.action);
         let properties = action.platform.unwrap().properties;

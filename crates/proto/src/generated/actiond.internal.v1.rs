@@ -658,6 +658,217 @@ pub mod history_client {
         }
     }
 }
+/// The size of a terminal's window, in characters; at most 65,535 each.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShellSize {
+    /// Lines.
+    #[prost(uint32, tag = "1")]
+    pub rows: u32,
+    /// Characters of a line.
+    #[prost(uint32, tag = "2")]
+    pub columns: u32,
+}
+/// A message of the caller of Shell.Run.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RunShellRequest {
+    #[prost(oneof = "run_shell_request::Part", tags = "1, 2, 3")]
+    pub part: ::core::option::Option<run_shell_request::Part>,
+}
+/// Nested message and enum types in `RunShellRequest`.
+pub mod run_shell_request {
+    /// The first message.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Start {
+        /// The instance name, as in the Remote Execution API.
+        #[prost(string, tag = "1")]
+        pub instance_name: ::prost::alloc::string::String,
+        /// The Action, whose Command is the program that the caller talks to.
+        #[prost(message, optional, tag = "2")]
+        pub action_digest: ::core::option::Option<
+            super::super::super::super::build::bazel::remote::execution::v2::Digest,
+        >,
+        /// The function that made the digest.
+        #[prost(
+            enumeration = "super::super::super::super::build::bazel::remote::execution::v2::digest_function::Value",
+            tag = "3"
+        )]
+        pub digest_function: i32,
+        /// The window of the terminal. Without it the streams are pipes, of which one takes standard output and error.
+        #[prost(message, optional, tag = "4")]
+        pub size: ::core::option::Option<super::ShellSize>,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Part {
+        /// Starts the action. The first message has this, and no other one.
+        #[prost(message, tag = "1")]
+        Start(Start),
+        /// Bytes of standard input; 64 KiB at most.
+        #[prost(bytes, tag = "2")]
+        Input(::prost::bytes::Bytes),
+        /// Another size of the window, if there is one.
+        #[prost(message, tag = "3")]
+        Size(super::ShellSize),
+    }
+}
+/// A message to the caller of Shell.Run.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RunShellResponse {
+    #[prost(oneof = "run_shell_response::Part", tags = "1, 2, 3")]
+    pub part: ::core::option::Option<run_shell_response::Part>,
+}
+/// Nested message and enum types in `RunShellResponse`.
+pub mod run_shell_response {
+    /// The end of the action.
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct End {
+        /// The exit code of the program, or 128 and the number of the signal that killed it.
+        #[prost(int32, tag = "1")]
+        pub exit_code: i32,
+        /// The reason why the server ended the action or did not run it; OK otherwise.
+        #[prost(message, optional, tag = "2")]
+        pub status: ::core::option::Option<
+            super::super::super::super::google::rpc::Status,
+        >,
+        /// Words about the end for a person; may be empty.
+        #[prost(string, tag = "3")]
+        pub message: ::prost::alloc::string::String,
+    }
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Part {
+        /// The name of the operation. The first message.
+        #[prost(string, tag = "1")]
+        Operation(::prost::alloc::string::String),
+        /// Bytes that the action wrote to standard output or error.
+        #[prost(bytes, tag = "2")]
+        Output(::prost::bytes::Bytes),
+        /// The end. The last message.
+        #[prost(message, tag = "3")]
+        End(End),
+    }
+}
+/// Generated client implementations.
+#[cfg(feature = "client")]
+pub mod shell_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Streams into the sandbox of an action, for `linux-actiond replay --shell`. Only the owner of the server and
+    /// root may call it, at a socket in the file system. The interface may change with any version.
+    #[derive(Debug, Clone)]
+    pub struct ShellClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl ShellClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> ShellClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ShellClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ShellClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Runs an action whose standard streams are a terminal or pipes. The first message of the caller starts it; the
+        /// messages after it are input and sizes of the window. To close the stream of messages ends the input, and to
+        /// cancel the call kills the action. The result is not cached.
+        pub async fn run(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::RunShellRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::RunShellResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/actiond.internal.v1.Shell/Run",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("actiond.internal.v1.Shell", "Run"));
+            self.inner.streaming(req, path, codec).await
+        }
+    }
+}
 /// The request of Store.GetUsage.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetUsageRequest {

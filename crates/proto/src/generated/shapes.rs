@@ -100,6 +100,36 @@ impl Shaped for crate::actiond::internal::v1::get_totals_response::Total {
         fields: &[Field { number: 1, repeated: false, kind: Kind::Text }, Field { number: 3, repeated: false, kind: Kind::Text }, ],
     };
 }
+impl Shaped for crate::actiond::internal::v1::ShellSize {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::ShellSize>(),
+        fields: &[],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::RunShellRequest {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::RunShellRequest>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Message(<crate::actiond::internal::v1::run_shell_request::Start as Shaped>::SHAPE) }, Field { number: 2, repeated: false, kind: Kind::Bytes }, Field { number: 3, repeated: false, kind: Kind::Message(<crate::actiond::internal::v1::ShellSize as Shaped>::SHAPE) }, ],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::run_shell_request::Start {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::run_shell_request::Start>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Text }, Field { number: 2, repeated: false, kind: Kind::Message(<crate::build::bazel::remote::execution::v2::Digest as Shaped>::SHAPE) }, Field { number: 4, repeated: false, kind: Kind::Message(<crate::actiond::internal::v1::ShellSize as Shaped>::SHAPE) }, ],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::RunShellResponse {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::RunShellResponse>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Text }, Field { number: 2, repeated: false, kind: Kind::Bytes }, Field { number: 3, repeated: false, kind: Kind::Message(<crate::actiond::internal::v1::run_shell_response::End as Shaped>::SHAPE) }, ],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::run_shell_response::End {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::run_shell_response::End>(),
+        fields: &[Field { number: 2, repeated: false, kind: Kind::Message(<crate::google::rpc::Status as Shaped>::SHAPE) }, Field { number: 3, repeated: false, kind: Kind::Text }, ],
+    };
+}
 impl Shaped for crate::actiond::internal::v1::GetUsageRequest {
     const SHAPE: &'static Shape = &Shape {
         size_bytes: size_of::<crate::actiond::internal::v1::GetUsageRequest>(),

@@ -114,3 +114,47 @@ impl<Req: Message + Default + Shaped + 'static> Decoder for ExactDecoder<Req> {
         BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
     }
 }
+
+/// A codec for calls that reserve once for all of their messages, which are small.
+pub(super) struct SmallCodec<Req, Res>(PhantomData<(Req, Res)>);
+
+impl<Req, Res> Default for SmallCodec<Req, Res> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<Req, Res> Codec for SmallCodec<Req, Res>
+where
+    Req: Message + Default + 'static,
+    Res: Message + 'static,
+{
+    type Encode = Res;
+    type Decode = Req;
+    type Encoder = ExactEncoder<Res>;
+    type Decoder = SmallDecoder<Req>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ExactEncoder(PhantomData)
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        SmallDecoder(PhantomData)
+    }
+}
+
+/// Decodes without reserving.
+pub(super) struct SmallDecoder<Req>(PhantomData<Req>);
+
+impl<Req: Message + Default + 'static> Decoder for SmallDecoder<Req> {
+    type Item = Req;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Req>, Status> {
+        Ok(Some(Req::decode(buffer).map_err(FrameError::Malformed)?))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
+    }
+}

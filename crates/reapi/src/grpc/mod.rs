@@ -26,14 +26,15 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::metadata::MetadataMap;
 use tonic::server::{
-    ClientStreamingService, Grpc, NamedService, ServerStreamingService, UnaryService,
+    ClientStreamingService, Grpc, NamedService, ServerStreamingService, StreamingService,
+    UnaryService,
 };
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::frame::MAX_MESSAGE_BYTES;
 use crate::memory::{Budget, ConnectionQuota, Reservation};
 use crate::origin;
-use codec::{ExactCodec, borrow_to_encode};
+use codec::{ExactCodec, SmallCodec, borrow_to_encode};
 
 /// The methods of one service.
 pub(crate) trait Methods: Clone + Send + Sync + 'static {
@@ -197,6 +198,27 @@ impl Call {
         })
     }
 
+    /// A stream of small messages in, and one of small messages out. The handler reserves for both before it
+    /// reads the first: here nothing is reserved for a message, which has at most `message_bytes_max` bytes.
+    pub(crate) fn both_streaming<Req, Res, F, Fut, S>(
+        self,
+        message_bytes_max: usize,
+        handler: F,
+    ) -> BoxFuture<http::Response<Body>, Infallible>
+    where
+        Req: Message + Default + 'static,
+        Res: Message + 'static,
+        F: FnMut(Request<Streaming<Req>>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Response<S>, Status>> + Send + 'static,
+        S: Stream<Item = Result<Res, Status>> + Send + 'static,
+    {
+        Box::pin(async move {
+            let server = Grpc::new(SmallCodec::<Req, Res>::default());
+            let mut server = server.max_decoding_message_size(message_bytes_max);
+            Ok(server.streaming(BothStreaming(handler), self.request).await)
+        })
+    }
+
     /// The answer to a method that this service does not have.
     pub(crate) fn unimplemented(self) -> BoxFuture<http::Response<Body>, Infallible> {
         let status =
@@ -241,6 +263,23 @@ where
     type Future = Fut;
 
     fn call(&mut self, request: Request<Req>) -> Fut {
+        (self.0)(request)
+    }
+}
+
+struct BothStreaming<F>(F);
+
+impl<F, Fut, Req, Res, S> StreamingService<Req> for BothStreaming<F>
+where
+    F: FnMut(Request<Streaming<Req>>) -> Fut,
+    Fut: Future<Output = Result<Response<S>, Status>>,
+    S: Stream<Item = Result<Res, Status>>,
+{
+    type Response = Res;
+    type ResponseStream = S;
+    type Future = Fut;
+
+    fn call(&mut self, request: Request<Streaming<Req>>) -> Fut {
         (self.0)(request)
     }
 }

@@ -3,6 +3,7 @@
 
 mod cgroup;
 mod config;
+mod conversation;
 mod cpus;
 mod deadline;
 mod error;
@@ -18,6 +19,7 @@ mod view;
 
 pub use cgroup::{CgroupError, Cgroups, Controllers};
 pub use config::{Config, HelperCommand};
+pub use conversation::{ActionStreams, Conversation, ConversationError, TerminalSize, resize};
 pub use error::RunError;
 pub use exit::{Exit, ExitStatus, Stopped, Usage};
 pub use pool::Pool;

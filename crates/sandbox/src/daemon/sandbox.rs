@@ -18,6 +18,7 @@ use sys::mount::{FsContext, MountAttributes};
 
 use crate::daemon::cgroup::{Cgroup, Controllers};
 use crate::daemon::config::Config;
+use crate::daemon::conversation::ActionStreams;
 use crate::daemon::cpus::Cpus;
 use crate::daemon::deadline::{DEATH, Deadline, Look};
 use crate::daemon::error::RunError;
@@ -62,6 +63,8 @@ pub struct Spec<'a> {
     pub write_changes: &'a [(RelPath, bool)],
     /// The limits that the action asks for.
     pub limits: &'a Limits,
+    /// The streams of an action that someone talks to: then nothing is carried to the caller's sinks.
+    pub conversation: Option<&'a ActionStreams>,
 }
 
 /// When a run ends before the action does.
@@ -213,6 +216,7 @@ impl Sandbox {
             working_directory: spec.working_directory,
             place: self.view.input_root,
             write_changes: spec.write_changes,
+            has_terminal: spec.conversation.is_some_and(|streams| streams.is_terminal),
         };
         let request = Request::Run(plan::run(&command, &limits));
         let Attachment::Mount(input_root) = spec.input_root;
@@ -225,7 +229,15 @@ impl Sandbox {
             Stream::new(streams.stdout, self.config.ids).map_err(request_failed)?;
         let (stderr, stderr_end) =
             Stream::new(streams.stderr, self.config.ids).map_err(request_failed)?;
-        let descriptors = [stdout_end.as_fd(), stderr_end.as_fd(), input_root.as_fd()];
+        // The pipes end at once where other streams stand in their place.
+        let (out, err, input) = match spec.conversation {
+            Some(ActionStreams { input, output, .. }) => {
+                (output.as_fd(), output.as_fd(), Some(input.as_fd()))
+            }
+            None => (stdout_end.as_fd(), stderr_end.as_fd(), None),
+        };
+        let mut descriptors = vec![out, err, input_root.as_fd()];
+        descriptors.extend(input);
         self.helper.send(&request, &descriptors).map_err(|error| self.refused(error))?;
         drop((stdout_end, stderr_end));
 
@@ -284,6 +296,7 @@ impl Sandbox {
             input_root: &Attachment::Mount(input_root.into()),
             write_changes: &[],
             limits: &Limits::default(),
+            conversation: None,
         };
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let streams = Streams { stdout: &mut stdout, stderr: &mut stderr };

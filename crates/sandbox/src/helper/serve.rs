@@ -307,8 +307,14 @@ impl Helper {
         descriptors: Vec<OwnedFd>,
         socket: BorrowedFd<'_>,
     ) -> Result<Response, PacketError> {
-        let [stdout, stderr, input_root] = descriptors.as_slice() else {
-            return Ok(Response::Failed(protocol("expected three descriptors with an action")));
+        let (stdout, stderr, input_root, stdin) = match descriptors.as_slice() {
+            [stdout, stderr, input_root] => (stdout, stderr, input_root, None),
+            [stdout, stderr, input_root, stdin] => (stdout, stderr, input_root, Some(stdin)),
+            _ => {
+                return Ok(Response::Failed(protocol(
+                    "an action with a wrong number of descriptors",
+                )));
+            }
         };
         let init = match self.next.take() {
             Some(Ok(init)) => init,
@@ -317,6 +323,7 @@ impl Helper {
         };
         self.used = true;
         let files = RunFiles {
+            stdin: stdin.map(AsFd::as_fd),
             stdout: stdout.as_fd(),
             stderr: stderr.as_fd(),
             input_root: input_root.as_fd(),

@@ -33,6 +33,8 @@ mod mount_flags {
 
 /// The descriptors that the steps of a [`Run`] need.
 pub(crate) struct RunFiles<'a> {
+    /// Standard input of an action that someone talks to; `/dev/null` for the others.
+    pub(crate) stdin: Option<BorrowedFd<'a>>,
     pub(crate) stdout: BorrowedFd<'a>,
     pub(crate) stderr: BorrowedFd<'a>,
     pub(crate) input_root: BorrowedFd<'a>,
@@ -157,7 +159,8 @@ fn action_step(step: &ActionStep, files: &RunFiles<'_>) -> Vec<Call> {
         ActionStep::LimitProcesses(value) => vec![Call::limit(Resource::Processes, *value)],
         ActionStep::LimitAddressSpace(value) => vec![Call::limit(Resource::AddressSpace, *value)],
         ActionStep::RunOn { mask } => vec![Call::run_on(mask)],
-        ActionStep::Streams => Call::own_streams(files.stdout, files.stderr).into(),
+        ActionStep::Streams => Call::own_streams(files.stdin, files.stdout, files.stderr).into(),
+        ActionStep::Terminal => vec![Call::take_terminal()],
         ActionStep::EnterDirectory { path } => path.iter().map(Call::change_directory).collect(),
     }
 }
@@ -220,8 +223,12 @@ mod tests {
     fn the_input_root_is_entered_before_the_action_can_start() {
         use StepName::*;
         let null = std::fs::File::open("/dev/null").unwrap();
-        let files =
-            RunFiles { stdout: null.as_fd(), stderr: null.as_fd(), input_root: null.as_fd() };
+        let files = RunFiles {
+            stdin: None,
+            stdout: null.as_fd(),
+            stderr: null.as_fd(),
+            input_root: null.as_fd(),
+        };
         let init = vec![
             InitStep::AttachInputRoot,
             InitStep::CoverInputRoot,
@@ -239,8 +246,12 @@ mod tests {
     fn a_run_attaches_before_and_confines_after_the_action_can_start() {
         use StepName::*;
         let null = std::fs::File::open("/dev/null").unwrap();
-        let files =
-            RunFiles { stdout: null.as_fd(), stderr: null.as_fd(), input_root: null.as_fd() };
+        let files = RunFiles {
+            stdin: None,
+            stdout: null.as_fd(),
+            stderr: null.as_fd(),
+            input_root: null.as_fd(),
+        };
         let plan = Run {
             init: vec![InitStep::AttachInputRoot, InitStep::Confine],
             action: vec![

@@ -50,6 +50,8 @@ pub(crate) struct Command<'a> {
     /// The directories of the input root from which on writes are closed (`true`) or open, each before
     /// those below it.
     pub(crate) write_changes: &'a [(RelPath, bool)],
+    /// Whether the streams are one terminal.
+    pub(crate) has_terminal: bool,
 }
 
 /// The limits of the process itself; those of a cgroup come on top.
@@ -138,10 +140,9 @@ pub(crate) fn run(command: &Command<'_>, limits: &ProcessLimits) -> Run {
         InputRootPlace::Execroot => in_workspace(command.working_directory),
         InputRootPlace::Root => absolute(command.working_directory),
     };
-    action.extend([
-        ActionStep::Streams,
-        ActionStep::EnterDirectory { path: [directory.as_c_str()].into_iter().collect() },
-    ]);
+    action.push(ActionStep::Streams);
+    action.extend(command.has_terminal.then_some(ActionStep::Terminal));
+    action.push(ActionStep::EnterDirectory { path: [directory.as_c_str()].into_iter().collect() });
     let mut init = vec![InitStep::AttachInputRoot];
     let closes = close_subtrees(command.write_changes);
     let enters = (command.place == InputRootPlace::Root).then_some(InitStep::EnterInputRoot);

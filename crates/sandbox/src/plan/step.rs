@@ -73,8 +73,10 @@ pub(crate) enum ActionStep {
     LimitAddressSpace(u64),
     /// Stays on these CPUs: one bit each, 64 a word.
     RunOn { mask: Vec<u64> },
-    /// Takes standard output and error, and closes every descriptor above them.
+    /// Takes the standard streams, and closes every descriptor above them.
     Streams,
+    /// Makes standard input, which is a terminal, the terminal of the session.
+    Terminal,
     /// Enters the working directory, an absolute path.
     EnterDirectory { path: Strings },
 }
@@ -142,6 +144,7 @@ impl ActionStep {
             Self::LimitProcesses(_) | Self::LimitAddressSpace(_) => StepName::Limit,
             Self::RunOn { .. } => StepName::RunOn,
             Self::Streams => StepName::Streams,
+            Self::Terminal => StepName::Terminal,
             Self::EnterDirectory { .. } => StepName::EnterDirectory,
         }
     }
@@ -213,6 +216,8 @@ step_names! {
     RunOn, "set the CPU affinity";
     /// Action: takes its standard streams.
     Streams, "set up standard streams";
+    /// Action: takes its terminal.
+    Terminal, "take the terminal";
     /// Action: enters its working directory.
     EnterDirectory, "enter the working directory";
     /// Action: executes its program.

@@ -14,6 +14,7 @@ fn check_candidates(program: &str, environment: &[&str], expected: &[&str]) {
         working_directory: &RelPath::root(),
         place: InputRootPlace::Execroot,
         write_changes: &[],
+        has_terminal: false,
     };
     let found: Vec<String> =
         candidates(&command).iter().map(|path| path.to_str().unwrap().to_owned()).collect();
@@ -56,6 +57,7 @@ fn a_huge_path_makes_no_huge_plan() {
         working_directory: &RelPath::root(),
         place: InputRootPlace::Execroot,
         write_changes: &[],
+        has_terminal: false,
     };
     assert_eq!(candidates(&command).len(), MAX_CANDIDATES);
 }
@@ -68,6 +70,7 @@ fn no_arguments_no_candidates() {
         working_directory: &RelPath::root(),
         place: InputRootPlace::Execroot,
         write_changes: &[],
+        has_terminal: false,
     };
     assert!(candidates(&command).is_empty());
 }
@@ -116,6 +119,7 @@ fn a_plain_action() {
         working_directory: &RelPath::root(),
         place: InputRootPlace::Execroot,
         write_changes: &[],
+        has_terminal: false,
     };
     let limits = ProcessLimits { processes: 100, ..ProcessLimits::default() };
     let expected = r#"init: AttachInputRoot
@@ -138,6 +142,7 @@ fn an_action_with_limits_in_a_directory() {
         working_directory: &directory,
         place: InputRootPlace::Execroot,
         write_changes: &[],
+        has_terminal: false,
     };
     let limits = ProcessLimits { processes: 5, address_space: Some(1 << 30), cpus: Some(vec![3]) };
     let expected = r#"init: AttachInputRoot
@@ -153,6 +158,26 @@ Execute { candidates: ["bin/tool"], arguments: ["bin/tool"], environment: [] }
 }
 
 #[test]
+fn a_terminal_is_taken_before_any_path_of_the_clients_is_resolved() {
+    let arguments = words(&["/bin/sh"]);
+    let command = Command {
+        arguments: &arguments,
+        environment: &[],
+        working_directory: &RelPath::root(),
+        place: InputRootPlace::Execroot,
+        write_changes: &[],
+        has_terminal: true,
+    };
+    let planned = run(&command, &ProcessLimits::default());
+    let expected = r#"action: LimitProcesses(0)
+action: Streams
+action: Terminal
+action: EnterDirectory { path: ["/execroot"] }
+"#;
+    assert_eq!(shown("action", &planned.action), expected);
+}
+
+#[test]
 fn an_action_whose_root_is_the_input_root() {
     let check = |directory: &str, expected: &str| {
         let arguments = words(&["/bin/tool"]);
@@ -163,6 +188,7 @@ fn an_action_whose_root_is_the_input_root() {
             working_directory: &directory,
             place: InputRootPlace::Root,
             write_changes: &[],
+            has_terminal: false,
         };
         let expected = format!(
             r#"init: AttachInputRoot
@@ -193,6 +219,7 @@ fn an_action_that_may_not_write_everywhere() {
         working_directory: &path(""),
         place: InputRootPlace::Execroot,
         write_changes: &changes,
+        has_terminal: false,
     };
     let planned = run(&command, &ProcessLimits::default());
     let expected = r#"init: AttachInputRoot

@@ -80,6 +80,7 @@ fn run(
         input_root: presented.attachment(),
         write_changes,
         limits: &Limits::default(),
+        conversation: None,
     };
     let streams = Streams { stdout: &mut stdout, stderr: &mut stderr };
     sandbox.run(&spec, streams, &StopConditions::default()).unwrap();

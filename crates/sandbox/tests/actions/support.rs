@@ -148,6 +148,7 @@ impl Action {
             input_root: &Attachment::Mount(std::sync::Arc::new(self.input_root)),
             write_changes: &self.write_changes,
             limits: &self.limits,
+            conversation: None,
         };
         sandbox.run(&spec, Streams { stdout, stderr }, stop)
     }

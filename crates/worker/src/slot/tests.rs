@@ -178,6 +178,7 @@ impl Stage {
             skip_cache_lookup: false,
             rank: Rank { priority: 0, client: "".into(), demand, may_leave: false },
             journey: Journey::default(),
+            conversation: None,
         }
     }
 }
