@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, ensure};
-use events::{Event, Finished, Limits, Listener as _, Miss, Origin, Stages};
+use events::{Event, Finished, InputTotals, Limits, Listener as _, Miss, Origin, Stages};
 use testkit::proto::RequestMetadata;
 use testkit::{Action, Client, Daemon, Kit, Outcome};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -201,6 +201,7 @@ fn record(number: u32) -> Finished {
         action: digest(format!("action {number}")),
         command: Some(digest(format!("command {}", number % 5000))),
         input_root: Some(digest(format!("root {number}"))),
+        inputs: Some(InputTotals { files: 7, bytes: u64::from(number) }),
         origin: Arc::new(origin),
         queued_at: SystemTime::now() - age,
         cached: number.is_multiple_of(3),

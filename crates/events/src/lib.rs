@@ -148,6 +148,9 @@ pub struct Finished {
     /// The digest of its input root; `None` where the Action was not read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_root: Option<String>,
+    /// The size of its input tree; `None` where the tree was not read.
+    #[serde(flatten)]
+    pub inputs: Option<InputTotals>,
     /// Names that the client gave the request.
     pub origin: Arc<Origin>,
     /// When the request came.
@@ -183,6 +186,17 @@ pub struct Finished {
     /// for a result that takes more than [`RESULT_BYTES_MAX`].
     #[serde(skip)]
     pub result: Option<Bytes>,
+}
+
+/// The size of an input tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct InputTotals {
+    /// Files at all places.
+    #[serde(rename = "input_files")]
+    pub files: u64,
+    /// The bytes of the blobs that the tree is made of, each counted once.
+    #[serde(rename = "input_bytes")]
+    pub bytes: u64,
 }
 
 /// The largest result that an event has. Real ones take some hundred bytes; a listener may hold thousands of

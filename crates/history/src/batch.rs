@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use events::{Limits, Miss, Stages, Usage};
+use events::{InputTotals, Limits, Miss, Stages, Usage};
+use model::Digest;
 use rusqlite::{CachedStatement, Transaction, params};
 
 use crate::record::{self, Kind, Record};
@@ -68,6 +69,7 @@ pub(crate) fn insert(
         names,
         next_id: next_id(transaction)?,
         used: HashMap::new(),
+        trees: HashMap::new(),
         builds: HashMap::new(),
         tally: BTreeMap::new(),
         hourly: BTreeMap::new(),
@@ -105,6 +107,8 @@ struct Insertion<'a, 'c> {
     next_id: i64,
     /// The last record that uses each name of the batch.
     used: HashMap<i64, i64>,
+    /// The input trees of the batch, each with its last record.
+    trees: HashMap<Digest, (InputTotals, i64)>,
     builds: HashMap<i64, Build>,
     tally: BTreeMap<Group, Sums>,
     hourly: BTreeMap<Group, Sums>,
@@ -188,6 +192,9 @@ impl Insertion<'_, '_> {
             record.result.as_deref(),
             signed(record.times),
         ])?;
+        if let (Some(root), Some(inputs)) = (record.input_root, record.inputs) {
+            self.trees.insert(root, (inputs, id));
+        }
         self.add_up(id, record, invocation, mnemonic.unwrap_or(0), [tool, instance, principal]);
         Ok(())
     }
@@ -274,6 +281,13 @@ impl Insertion<'_, '_> {
             self.transaction.prepare_cached("UPDATE name SET last_event = ?2 WHERE id = ?1")?;
         for (name, last_event) in self.used {
             update.execute([name, last_event])?;
+        }
+        let mut tree = self.transaction.prepare_cached(
+            "INSERT INTO tree (digest, files, bytes, last_event) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (digest) DO UPDATE SET last_event = ?4",
+        )?;
+        for (root, (InputTotals { files, bytes }, last_event)) in self.trees {
+            tree.execute(params![record::encode(&root), signed(files), signed(bytes), last_event])?;
         }
         let mut build = self.transaction.prepare_cached(
             "INSERT INTO invocation (name, tool, instance, principal, first_us, last_us, last_event)

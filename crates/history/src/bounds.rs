@@ -63,6 +63,7 @@ fn delete(
             "DELETE FROM tally WHERE invocation IN
                  (SELECT name FROM invocation WHERE last_event < ?1)",
             "DELETE FROM invocation WHERE last_event < ?1",
+            "DELETE FROM tree WHERE last_event < ?1",
             // `hourly` has no record behind it, and keeps its mnemonics.
             "DELETE FROM name WHERE last_event < ?1
                  AND id NOT IN (SELECT mnemonic FROM hourly)",

@@ -154,6 +154,7 @@ mod tests {
             action: action.to_owned(),
             command: None,
             input_root: None,
+            inputs: None,
             origin: Arc::new(Origin { mnemonic: "CppCompile".into(), ..Origin::default() }),
             queued_at: SystemTime::UNIX_EPOCH + Duration::from_micros(7),
             cached: false,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
-use events::{Limits, Miss, Origin, Stages, Usage};
+use events::{InputTotals, Limits, Miss, Origin, Stages, Usage};
 use model::Digest;
 use parking_lot::Mutex;
 use rusqlite::{Connection, Params, Row, params};
@@ -105,6 +105,17 @@ pub struct Tally {
     pub output_bytes: u64,
 }
 
+/// An input tree of actions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tree {
+    /// The digest of its root directory.
+    pub root: Digest,
+    /// Its size.
+    pub totals: InputTotals,
+    /// The number of the last record of an action that has it.
+    pub last_event: i64,
+}
+
 /// A connection for questions, opened when the first is asked. It asks one at a time.
 pub struct Reader {
     directory: PathBuf,
@@ -122,7 +133,9 @@ macro_rules! columns {
          (SELECT text FROM name WHERE id = worker), cached, miss, exit_code,
          (SELECT text FROM name WHERE id = failure), message, queued_us, inputs_us, sandbox_us, set_up_us,
          run_us, end_us, outputs_us, total_us, user_us, system_us, max_resident_bytes, read_bytes,
-         written_bytes, timeout_us, memory_bytes, cpu_cores, pids_max, outputs, output_bytes, result, times"
+         written_bytes, timeout_us, memory_bytes, cpu_cores, pids_max, outputs, output_bytes, result, times,
+         (SELECT files FROM tree WHERE digest = input_root),
+         (SELECT bytes FROM tree WHERE digest = input_root)"
     };
 }
 
@@ -178,6 +191,10 @@ const HOURLY: &str = "
 SELECT (SELECT text FROM name WHERE id = mnemonic), kind, miss, failed, sum(events),
     min(total(run_us), 2305843009213693952.0), min(total(output_bytes), 2305843009213693952.0)
 FROM hourly WHERE hour >= ?1 GROUP BY mnemonic, kind, miss, failed";
+const LARGEST_TREES: &str = "
+SELECT digest, files, bytes, last_event FROM tree WHERE bytes >= 0 ORDER BY bytes DESC LIMIT ?1";
+const RECENT_TREES: &str = "
+SELECT digest, files, bytes, last_event FROM tree WHERE last_event > 0 ORDER BY last_event DESC LIMIT ?1";
 const TARGETS: &str = "
 SELECT text FROM name WHERE text >= ?1 AND text < ?2
     AND EXISTS (SELECT 1 FROM event WHERE target = name.id) ORDER BY text LIMIT ?3";
@@ -297,6 +314,27 @@ impl Reader {
         self.query(HOURLY, [signed(since_us / HOUR_US)], tally_of)
     }
 
+    /// The input trees that take most space, the largest first.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn largest_trees(&self, limit: u32) -> Result<Vec<Tree>, ReadError> {
+        self.trees(LARGEST_TREES, limit)
+    }
+
+    /// The input trees of the last actions, the latest first.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn recent_trees(&self, limit: u32) -> Result<Vec<Tree>, ReadError> {
+        self.trees(RECENT_TREES, limit)
+    }
+
+    fn trees(&self, sql: &str, limit: u32) -> Result<Vec<Tree>, ReadError> {
+        let trees = self.query(sql, [limit.min(ROWS_MAX)], tree_of)?;
+        Ok(trees.into_iter().flatten().collect())
+    }
+
     /// Targets whose names begin with `prefix`.
     ///
     /// # Errors
@@ -370,6 +408,10 @@ fn record_of(row: &Row<'_>) -> rusqlite::Result<Option<Record>> {
         outputs_us: number(26)?,
         total_us: number(27)?,
     };
+    let inputs = match (number(41)?, number(42)?) {
+        (Some(files), Some(bytes)) => Some(InputTotals { files, bytes }),
+        _ => None,
+    };
     let usage = match number(28)? {
         Some(user_us) => Some(Usage {
             user_us,
@@ -395,6 +437,7 @@ fn record_of(row: &Row<'_>) -> rusqlite::Result<Option<Record>> {
         action,
         command: digest(6)?,
         input_root: digest(7)?,
+        inputs,
         origin,
         worker: name(14)?,
         times: unsigned(row, 40)?,
@@ -439,6 +482,13 @@ fn tally_of(row: &Row<'_>) -> rusqlite::Result<Tally> {
     })
 }
 
+/// A row of `tree`; `None` if its digest is malformed.
+fn tree_of(row: &Row<'_>) -> rusqlite::Result<Option<Tree>> {
+    let Some(root) = record::decode(&row.get::<_, Vec<u8>>(0)?) else { return Ok(None) };
+    let totals = InputTotals { files: unsigned(row, 1)?, bytes: unsigned(row, 2)? };
+    Ok(Some(Tree { root, totals, last_event: row.get(3)? }))
+}
+
 /// A sum, which SQLite adds as an integer or as a floating point number.
 fn sum(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {
     match row.get_ref(index)? {
@@ -477,6 +527,8 @@ mod tests {
             INVOCATION,
             TALLY,
             HOURLY,
+            LARGEST_TREES,
+            RECENT_TREES,
             TARGETS,
         ] {
             let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use events::{Finished, Limits, LookedUp, Miss, Origin, Stages, Usage};
+use events::{Finished, InputTotals, Limits, LookedUp, Miss, Origin, Stages, Usage};
 use model::{Digest, DigestFunction, HashBytes, InstanceName};
 
 /// The subject of a record.
@@ -44,6 +44,8 @@ pub struct Record {
     pub command: Option<Digest>,
     /// Its input root, where the Action was read.
     pub input_root: Option<Digest>,
+    /// The size of its input tree, where the tree was read.
+    pub inputs: Option<InputTotals>,
     /// Names that the client gave the request.
     pub origin: Origin,
     /// The worker's name.
@@ -88,6 +90,7 @@ impl Record {
             action: parse(function, &finished.action)?,
             command: digest(&finished.command),
             input_root: digest(&finished.input_root),
+            inputs: finished.inputs,
             origin: (*finished.origin).clone(),
             worker: finished.worker.clone(),
             times: 1,
@@ -132,6 +135,7 @@ impl Record {
             action,
             command: None,
             input_root: None,
+            inputs: None,
             origin,
             worker: String::new(),
             times,
@@ -234,6 +238,7 @@ pub(crate) mod tests {
             action: digest(format!("action {action}")),
             command: Some(digest(format!("command {action}"))),
             input_root: Some(digest(format!("root {action}"))),
+            inputs: Some(InputTotals { files: 1, bytes: u64::from(action) }),
             origin: Arc::new(Origin {
                 principal: "ci".into(),
                 tool: "bazel 9".into(),

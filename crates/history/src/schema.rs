@@ -2,7 +2,7 @@
 //!
 //! Names that repeat (targets, mnemonics, invocations, …) stand once in `name`, so that a record takes some
 //! 500 bytes. Sums for pages that show many records are kept as records come: by build in `invocation` and
-//! `tally`, by hour in `hourly`.
+//! `tally`, by hour in `hourly`. An input tree, which many actions have, stands once in `tree`, with its size.
 
 use std::fs::Permissions;
 use std::io;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 /// The number of the format. A database with another number is deleted and started anew.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// Everything in the database.
 const TABLES: &str = "
@@ -84,6 +84,15 @@ CREATE TABLE invocation (
     last_event INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX invocation_by_last_event ON invocation (last_event);
+
+CREATE TABLE tree (
+    digest BLOB PRIMARY KEY,
+    files INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    last_event INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tree_by_bytes ON tree (bytes);
+CREATE INDEX tree_by_last_event ON tree (last_event);
 
 CREATE TABLE tally (
     invocation INTEGER NOT NULL,

@@ -103,7 +103,6 @@ fn every_question_has_its_answer() {
     assert_eq!(reader.invocation("build").unwrap().as_ref(), builds.first());
     assert_eq!((builds[0].first_us, builds[0].last_us), (0, 1049));
     assert_eq!(reader.targets("//a", 5).unwrap(), ["//a:b"]);
-    assert!(reader.targets("bazel", 5).unwrap().is_empty(), "not every name is a target");
     for tally in [reader.tally_of("build").unwrap(), reader.tally_since(0).unwrap()] {
         let sum = |wanted: fn(&Tally) -> bool| -> u64 {
             tally.iter().filter(|it| wanted(it)).map(|it| it.events).sum()
@@ -115,6 +114,14 @@ fn every_question_has_its_answer() {
         assert_eq!(tally.iter().map(|it| it.run_us).sum::<u64>(), 190);
     }
     assert!(reader.tally_since(u64::MAX).unwrap().is_empty());
+    let sizes = |trees: Vec<crate::reader::Tree>| -> Vec<(u64, i64)> {
+        trees.iter().map(|it| (it.totals.bytes, it.last_event)).collect()
+    };
+    assert_eq!(sizes(reader.largest_trees(2).unwrap()), [(19, 20), (18, 19)]);
+    tell(&history, finished(5));
+    history.flush();
+    assert_eq!(sizes(reader.recent_trees(2).unwrap()), [(5, 23), (19, 20)]);
+    assert!(reader.targets("bazel", 5).unwrap().is_empty(), "not every name is a target");
 }
 
 #[test]
@@ -180,6 +187,8 @@ fn the_oldest_records_go_when_there_are_too_many() {
     assert!(reader.of_action(&action(1), Page::first(1)).unwrap().is_empty());
     assert_eq!(reader.invocation("1").unwrap(), None);
     assert!(reader.tally_of("1").unwrap().is_empty());
+    let trees = reader.recent_trees(1000).unwrap();
+    assert!(trees.iter().all(|it| reader.record(it.last_event).unwrap().is_some()));
     assert_eq!(reader.of_action(&action(number), Page::first(1)).unwrap().len(), 1);
     let file: u64 = std::fs::read_dir(&directory)
         .unwrap()

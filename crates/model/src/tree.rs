@@ -118,6 +118,7 @@ pub struct InputTree {
     file_count: usize,
     entry_count: usize,
     directory_bytes: u64,
+    blob_bytes: u64,
     has_properties: bool,
 }
 
@@ -154,10 +155,13 @@ impl InputTree {
             return Err(AssembleError::Missing(survey.missing));
         }
         let known = survey.known.values().flatten();
+        let blobs = collect_blobs(&survey.known);
+        let sizes = blobs.iter().map(Digest::size_bytes);
         Ok(Self {
             root_digest: root,
             has_properties: known.into_iter().any(|directory| directory.has_properties()),
-            blobs: collect_blobs(&survey.known),
+            blob_bytes: sizes.fold(0, u64::saturating_add),
+            blobs,
             directories: lay_out(root, &survey.known, survey.directory_count),
             file_count: survey.file_count,
             entry_count: survey.entry_count as usize,
@@ -194,6 +198,11 @@ impl InputTree {
     /// The memory of its directories in bytes, each counted once: what [`TreeLimits::max_memory_bytes`] bounds.
     pub fn directory_bytes(&self) -> u64 {
         self.directory_bytes
+    }
+
+    /// The bytes of [`InputTree::blobs`]: what the tree takes in the store.
+    pub fn blob_bytes(&self) -> u64 {
+        self.blob_bytes
     }
 
     /// Whether a directory, file or symlink of the tree has node properties.

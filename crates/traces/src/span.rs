@@ -105,6 +105,10 @@ fn attributes(finished: &Finished) -> Vec<KeyValue> {
     found.text("actiond.action", &finished.action);
     found.text("actiond.command", finished.command.as_deref().unwrap_or_default());
     found.text("actiond.input_root", finished.input_root.as_deref().unwrap_or_default());
+    if let Some(inputs) = finished.inputs {
+        found.number("actiond.input_files", inputs.files);
+        found.number("actiond.input_bytes", inputs.bytes);
+    }
     found.text("actiond.principal", origin.principal.as_str());
     found.text("actiond.tool", origin.tool.as_str());
     found.text("actiond.invocation", origin.invocation.as_str());
@@ -180,6 +184,7 @@ mod tests {
             action: "aa/1".into(),
             command: None,
             input_root: None,
+            inputs: None,
             origin: Arc::new(origin),
             queued_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
             cached: false,

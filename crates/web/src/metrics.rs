@@ -376,6 +376,7 @@ mod tests {
             action: "a/1".into(),
             command: None,
             input_root: None,
+            inputs: None,
             origin: Arc::new(Origin { mnemonic: mnemonic.into(), ..Origin::default() }),
             queued_at: SystemTime::now(),
             cached: false,

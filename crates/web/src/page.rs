@@ -186,6 +186,7 @@ mod tests {
             action: HOSTILE.into(),
             command: None,
             input_root: None,
+            inputs: None,
             origin,
             queued_at: SystemTime::now(),
             cached: false,

@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use events::{
-    Caller, Event, Failure, Finished, Limits, LookedUp, Miss, Origin, Queued, RESULT_BYTES_MAX,
+    Caller, Event, Failure, Finished, InputTotals, Limits, LookedUp, Miss, Origin, Queued,
+    RESULT_BYTES_MAX,
 };
-use model::{ActionMessage, Digest, EncodedResult, InstanceName, Printable};
+use model::{ActionMessage, Digest, EncodedResult, InputTree, InstanceName, Printable};
 
 use crate::operation::{Done, Operation};
 use crate::timeline::Timeline;
@@ -17,6 +18,7 @@ use crate::timeline::Timeline;
 pub(crate) struct Described {
     pub(crate) command: Option<Digest>,
     pub(crate) input_root: Option<Digest>,
+    pub(crate) inputs: Option<InputTotals>,
     pub(crate) miss: Option<Miss>,
     pub(crate) limits: Limits,
 }
@@ -26,7 +28,13 @@ impl Described {
     pub(crate) fn to_run(action: &ActionMessage, miss: Miss) -> Self {
         let miss = if action.do_not_cache { Miss::Uncacheable } else { miss };
         let (command, input_root) = (Some(action.command), Some(action.input_root));
-        Self { command, input_root, miss: Some(miss), limits: Limits::default() }
+        Self { command, input_root, inputs: None, miss: Some(miss), limits: Limits::default() }
+    }
+
+    /// Adds the size of the inputs.
+    pub(crate) fn with_inputs(&mut self, tree: &InputTree) {
+        self.inputs =
+            Some(InputTotals { files: tree.file_count() as u64, bytes: tree.blob_bytes() });
     }
 
     /// Adds the limits with which the action runs.
@@ -85,6 +93,7 @@ pub(crate) fn finished(
         action: operation.action.to_string(),
         command: described.command.map(|digest| digest.to_string()),
         input_root: described.input_root.map(|digest| digest.to_string()),
+        inputs: described.inputs,
         origin: Arc::clone(origin),
         queued_at: queued_at(timeline),
         cached: done.cached,

@@ -231,6 +231,7 @@ impl Slot {
         leftovers: &mut Leftovers,
     ) -> Result<Ran, ActionError> {
         let shared = &*self.shared;
+        described.with_inputs(&pinned.tree);
         let limits = shared.limits();
         described.limited_by(&action.command.properties.limits, limits.timeout(action.timeout));
         whole_root::recognize(&pinned.tree, &mut action.command);
