@@ -227,6 +227,7 @@ async fn pages_are_there_soon_with_a_long_history(kit: Kit) -> Outcome {
         format!("/invocation?name={INVOCATION}"),
         format!("/search?q={TARGET}"),
         "/search?q=//".to_owned(),
+        "/search?q=in.c".to_owned(),
         format!("/action/sha256/{}", action.encode().0),
         "/cache".to_owned(),
         "/metrics".to_owned(),

@@ -230,6 +230,16 @@ async fn a_search_finds_digests_and_targets(kit: Kit) -> Outcome {
     let found = site.page("/search?q=made.tx").await?;
     has(&found, &["<h2 id=\"outputs\">Actions with such an output", &path(&copy)])?;
     ensure!(!found.contains(&path(&action)), "{found}");
+    let reader = client.action("cat src/deep/read.txt").input("src/deep/read.txt", "content");
+    let reader = sent_by(reader, "Genrule", "//pkg:reader", "b");
+    reader.run().await?.succeeded().await?;
+    for text in ["read.tx", "deep%2Fread.txt"] {
+        let found = site.page(&format!("/search?q={text}")).await?;
+        has(&found, &["<td>src/deep/read.txt</td>", &path(&reader), "/blob/sha256/"])?;
+    }
+    // Short words are in the name of every file, and names of directories are none of files.
+    ensure!(!site.page("/search?q=re").await?.contains("<td>src"), "too short");
+    ensure!(!site.page("/search?q=deep").await?.contains("<td>src"), "a directory");
     has(&site.page("/search?q=nothing").await?, &["<p>None.</p>"])
 }
 
@@ -262,6 +272,13 @@ async fn the_store_and_the_machine_are_shown(kit: Kit) -> Outcome {
     }
     let page = site.page("/cache").await?;
     has(&page, &["<dt>executions from the cache</dt><dd>1 of 2 (50 %)</dd>", "<td>blobs</td>"])?;
+    for (name, length) in [("small", 10), ("large", 100_000), ("medium", 5_000)] {
+        let action = client.action("true").input("src/in", vec![b'x'; length]);
+        sent_by(action, "Genrule", &format!("//pkg:{name}"), "b").run().await?.succeeded().await?;
+    }
+    let page = site.page("/cache").await?;
+    let at = |name: &str| page.find(&format!("//pkg:{name}</a>")).context(name.to_owned());
+    ensure!(at("large")? < at("medium")? && at("medium")? < at("small")?, "{page}");
     has(&site.page("/doctor").await?, &["serve can run here"])
 }
 

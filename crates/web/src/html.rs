@@ -103,7 +103,7 @@ fn with_main(title: &str, body: &str, script: &str, attributes: &str) -> String 
 /// Links to the pages that need no name, and the search.
 pub(crate) const NAVIGATION: &str = "<nav aria-label=\"Pages\"><a href=\"/\">now</a> <a href=\"/invocations\">\
     invocations</a> <a href=\"/cache\">cache</a> <a href=\"/doctor\">doctor</a> <a href=\"/metrics\">metrics</a>\
-    </nav><form action=\"/search\" role=\"search\"><label>Digest or target <input name=\"q\" type=\"search\" \
+    </nav><form action=\"/search\" role=\"search\"><label>Digest, target or file <input name=\"q\" type=\"search\" \
     required></label> <button>Search</button></form>";
 
 /// A table. Headings are text of ours, rows are HTML.

@@ -229,7 +229,9 @@ async fn compare(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Respo
 
 async fn search(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
     let text = parameter(&query.unwrap_or_default(), "q").unwrap_or_default();
-    let answer = on_a_thread(pages, move |site| pages::search::answer(&site.archive, &text)).await;
+    let answer =
+        on_a_thread(pages, move |site| pages::search::answer(&site.archive, &site.blobs, &text))
+            .await;
     match answer {
         Ok(Answer::Page(text)) => html(text),
         Ok(Answer::Elsewhere(path)) => Redirect::to(&path).into_response(),

@@ -132,6 +132,7 @@ fn run_section(archive: &Archive, record: &Record) -> Result<String, PageError> 
             size(usage.written_bytes),
         )
     });
+    let inputs = record.inputs.map(|it| format!("{} files, {}", it.files, size(it.bytes)));
     let limits = record.limits;
     let limit = |name: &str, value: Option<String>| value.map(|value| format!("{name} {value}"));
     let limits: Vec<String> = [
@@ -168,6 +169,7 @@ fn run_section(archive: &Archive, record: &Record) -> Result<String, PageError> 
         ("time of the command", record.stages.run_us.map(duration).unwrap_or_default()),
         ("median of its kind", median.unwrap_or_default()),
         ("resources", usage.unwrap_or_default()),
+        ("inputs", inputs.unwrap_or_default()),
         ("limits", limits.join(", ")),
         ("compare", compare.unwrap_or_default()),
     ]))

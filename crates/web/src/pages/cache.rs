@@ -1,11 +1,15 @@
 //! The page about the content of the store and its history of the last day.
 
-use history::text::{duration, size};
-use history::{Archive, AskError, Kind};
+use history::reader::Tree;
+use history::text::{duration, size, utc};
+use history::{Archive, AskError, Kind, Record};
 
-use super::PageError;
+use super::{PageError, run_link, target_link};
 use crate::fact::Fact;
-use crate::html::{facts, layout, section, table};
+use crate::html::{facts, layout, link, section, table};
+
+/// Input trees that the page lists.
+const TREES_SHOWN: u32 = 20;
 
 /// A group of files in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,5 +71,34 @@ pub(crate) fn page(
         body +=
             &section(&format!("shares{index}"), title, &table(&["group", "files", "space"], rows));
     }
+    match trees(archive) {
+        Ok(rows) => {
+            let headings = ["input tree", "files", "space", "last action", "target", "time (UTC)"];
+            body += &section("trees", "The largest input trees", &table(&headings, rows));
+        }
+        Err(AskError::Off) => {}
+        Err(error) => return Err(error.into()),
+    }
     Ok(layout("Cache", &body))
+}
+
+/// A row for each of the largest input trees of actions in the history.
+fn trees(archive: &Archive) -> Result<Vec<String>, AskError> {
+    archive.ask(|reader| {
+        let trees = reader.largest_trees(TREES_SHOWN)?;
+        trees.iter().map(|tree| Ok(tree_row(tree, reader.record(tree.last_event)?))).collect()
+    })
+}
+
+fn tree_row(Tree { root, totals, .. }: &Tree, last: Option<Record>) -> String {
+    let (action, target, time) = match &last {
+        Some(it) => (run_link(it), target_link(it.origin.target.as_str()), utc(it.at_us)),
+        None => Default::default(),
+    };
+    format!(
+        "<tr><td>{}</td><td>{}</td><td>{}</td><td>{action}</td><td>{target}</td><td>{time}</td></tr>\n",
+        link("directory", root),
+        totals.files,
+        size(totals.bytes),
+    )
 }

@@ -6,6 +6,7 @@ pub(crate) mod compare;
 mod critical;
 pub(crate) mod directory;
 pub(crate) mod doctor;
+mod input_files;
 pub(crate) mod invocation;
 pub(crate) mod search;
 

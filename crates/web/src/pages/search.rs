@@ -1,16 +1,23 @@
-//! The search by digest, target, the beginning of a target, or a part of the path of an output.
+//! The search by digest, target, the beginning of a target, or a part of the path of an output or input.
 
+use history::text::utc;
 use history::{Archive, Page};
 use model::{Digest, DigestFunction, DigestFunctions};
+use store::Store;
 
-use super::{PageError, RECORD_HEADINGS, invocation, record_row};
-use crate::html::{layout, path, section, table};
+use super::directory::download;
+use super::input_files::{self, InputFile};
+use super::{PageError, RECORD_HEADINGS, invocation, record_row, run_link, target_link};
+use crate::html::{Escaped, layout, path, section, table};
 
 /// Targets that a search lists.
 const TARGETS_SHOWN: u32 = 100;
 
 /// Actions that a search for an output lists.
 const ACTIONS_SHOWN: u32 = 50;
+
+/// Input trees that a search looks through, as far as its time allows.
+const TREES_SEARCHED: u32 = 1000;
 
 /// The shortest part of a path that is searched for: shorter ones are in every result.
 const NAME_CHARACTERS_MIN: usize = 3;
@@ -23,7 +30,7 @@ pub(crate) enum Answer {
     Elsewhere(String),
 }
 
-pub(crate) fn answer(archive: &Archive, text: &str) -> Result<Answer, PageError> {
+pub(crate) fn answer(archive: &Archive, store: &Store, text: &str) -> Result<Answer, PageError> {
     let text = text.trim();
     if let Some(digest) = digest(text) {
         return Ok(Answer::Elsewhere(path("action", &digest)));
@@ -33,18 +40,50 @@ pub(crate) fn answer(archive: &Archive, text: &str) -> Result<Answer, PageError>
         return invocation::target(archive, text).map(Answer::Page);
     }
     let names = archive.ask(|reader| reader.targets(text, TARGETS_SHOWN))?;
-    let is_name = text.chars().count() >= NAME_CHARACTERS_MIN;
-    let actions = match is_name {
-        true => archive.ask(|reader| reader.of_output(text, ACTIONS_SHOWN))?,
-        false => Vec::new(),
-    };
-    let mut body = format!(
-        "{}<p>Targets that begin with these words. A digest is <code>HASH/SIZE</code>.</p>\n",
-        invocation::targets(&names)
+    let mut body = section("targets", "Targets that begin so", &invocation::targets(&names));
+    if text.chars().count() >= NAME_CHARACTERS_MIN {
+        let actions = archive.ask(|reader| reader.of_output(text, ACTIONS_SHOWN))?;
+        let rows = actions.iter().map(record_row);
+        let outputs = table(&RECORD_HEADINGS, rows);
+        body += &section("outputs", "Actions with such an output", &outputs);
+        body += &section("inputs", "Such input files", &inputs(archive, store, text)?);
+    } else {
+        body += "<p>Files are searched for by three or more characters of their path.</p>\n";
+    }
+    Ok(Answer::Page(layout(&format!("Search for {text}"), &body)))
+}
+
+/// The input files with that text in their path.
+fn inputs(archive: &Archive, store: &Store, text: &str) -> Result<String, PageError> {
+    let trees = archive.ask(|reader| reader.recent_trees(TREES_SEARCHED))?;
+    let answer = input_files::search(store, &trees, text)?;
+    let rows: Result<Vec<String>, PageError> =
+        answer.files.iter().map(|file| input_row(archive, file)).collect();
+    let note = format!(
+        "<p>Searched: the last {} of the {} latest input trees. A file is found while the store has the directories \
+         that lead to it.</p>\n",
+        answer.trees,
+        trees.len()
     );
-    let rows = actions.iter().map(record_row);
-    body += &section("outputs", "Actions with such an output", &table(&RECORD_HEADINGS, rows));
-    Ok(Answer::Page(layout("Search", &body)))
+    Ok(table(&["file", "content", "input trees", "last action", "target", "time (UTC)"], rows?)
+        + &note)
+}
+
+fn input_row(archive: &Archive, file: &InputFile) -> Result<String, PageError> {
+    let InputFile { path, content, last_event, trees } = file;
+    let content = match content {
+        Some(digest) => download(digest, path),
+        None => "symlink".to_owned(),
+    };
+    let record = archive.ask(|reader| reader.record(*last_event))?;
+    let (action, target, time) = match &record {
+        Some(it) => (run_link(it), target_link(it.origin.target.as_str()), utc(it.at_us)),
+        None => Default::default(),
+    };
+    Ok(format!(
+        "<tr><td>{}</td><td>{content}</td><td>{trees}</td><td>{action}</td><td>{target}</td><td>{time}</td></tr>\n",
+        Escaped(path)
+    ))
 }
 
 /// `HASH/SIZE`, or with the digest function before it.
