@@ -118,7 +118,9 @@ async function looks() {
     for (const [name, path] of Object.entries(paths)) {
       await page.goto(path);
       found.push(...(await obstacles(page, `${name} (${look})`)));
-      const excess = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      // On a phone a page that is too wide is made smaller: `innerWidth` is that of the page then.
+      const { width } = page.viewportSize();
+      const excess = (await page.evaluate(() => document.documentElement.scrollWidth)) - width;
       if (excess > 0) found.push(`${name} (${look}) is ${excess} pixels too wide`);
       await shot(page, `${name}-${look}`);
     }

@@ -95,7 +95,7 @@ async fn a_build_is_shown_with_its_actions(kit: Kit) -> Outcome {
             "<dt>failed</dt><dd>1</dd>",
             "<tr><td>absent</td><td>execution</td><td>2</td></tr>",
             "<tr><td>Genrule</td><td>2</td><td>1</td>",
-            "exit 3 (absent)",
+            "exit 3 (miss: absent)",
             "<svg class=\"timeline\"",
             "Probable critical path",
             "<title>Genrule //a:b: ",

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use events::{Finished, Origin};
+use history::text::{duration, size};
 use history::{Live, Snapshot};
 
 use crate::fact::Fact;
 use crate::html::{Escaped, NAVIGATION};
-use crate::pages::stages;
+use crate::pages::{legend, stages, target_link};
 
 /// The style sheet; dark and light follow the system, and narrow screens scroll tables.
 pub(crate) const STYLE: &str = include_str!("page.css");
@@ -53,6 +54,9 @@ pub(crate) fn fragment(now: &Snapshot, store: &[Fact]) -> String {
             finished_row(html, finished);
         }
     });
+    if !recent.is_empty() {
+        html.push_str(&legend());
+    }
     html
 }
 
@@ -106,8 +110,8 @@ fn live_row(html: &mut String, live: &Live, time: Duration, took: Option<Duratio
     html.push_str(&format!(
         "<tr>{}<td>{}</td><td>{}</td></tr>\n",
         named_action(live.digest_function, &live.action, &live.origin),
-        seconds(time),
-        took.map(seconds).unwrap_or_default(),
+        text(time),
+        took.map(text).unwrap_or_default(),
     ));
 }
 
@@ -119,16 +123,16 @@ fn finished_row(html: &mut String, finished: &Finished) {
         (None, Some(code)) => ("bad", format!("exit {code}")),
         (None, None) => ("bad", "no exit code".to_owned()),
     };
-    let total = finished.stages.total_us.map(|us| seconds(Duration::from_micros(us)));
+    let total = finished.stages.total_us.map(duration);
     html.push_str(&format!(
         "<tr>{named}<td class=\"{class}\">{result}</td><td>{stages}</td><td>{total}</td>\
-         <td>{outputs} ({bytes} B)</td></tr>\n",
+         <td>{outputs} ({bytes})</td></tr>\n",
         named = named_action(finished.digest_function, &finished.action, &finished.origin),
         result = Escaped(&result),
         stages = stages(&finished.stages),
         total = total.unwrap_or_default(),
         outputs = finished.outputs,
-        bytes = finished.output_bytes,
+        bytes = size(finished.output_bytes),
     ));
 }
 
@@ -140,13 +144,12 @@ fn named_action(function: &str, action: &str, origin: &Origin) -> String {
         "<td title=\"{action}\">{} <a href=\"/action/{function}/{action}\"><code>{}</code></a></td><td>{}</td>",
         Escaped(name),
         Escaped(&short),
-        Escaped(origin.target.as_str()),
+        target_link(origin.target.as_str()),
     )
 }
 
-fn seconds(time: Duration) -> String {
-    let seconds = time.as_secs_f64();
-    if seconds < 1.0 { format!("{:.1} ms", seconds * 1e3) } else { format!("{seconds:.1} s") }
+fn text(time: Duration) -> String {
+    duration(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Blobs of the server, as the verbs read them.
 
+use std::collections::HashSet;
+
 use anyhow::{Context as _, bail, ensure};
 use bytes::{Bytes, BytesMut};
 use history::compare::Blobs;
@@ -176,7 +178,10 @@ impl ReadAction {
         #[allow(deprecated, reason = "clients of older versions of the API say it there")]
         let older = [&self.command.output_files, &self.command.output_directories];
         let paths = self.command.output_paths.iter();
-        paths.chain(older.into_iter().flatten()).cloned().collect()
+        let mut seen = HashSet::new();
+        // Clients for several versions of the API name them twice.
+        let paths = paths.chain(older.into_iter().flatten()).filter(|path| seen.insert(*path));
+        paths.cloned().collect()
     }
 }
 

@@ -54,7 +54,7 @@ pub(crate) fn page(
     }
     let mut body = format!("<p><code>{}:{digest}</code></p>\n", digest.function());
     if let Some(record) = &chosen {
-        body += &section("run", "Run", &run_section(archive, record)?);
+        body += &section("run", "Run", &run_section(archive, store, record)?);
     }
     body += &match &action {
         Some(action) => of_action(store, digest.function(), action)?,
@@ -94,7 +94,7 @@ fn read<M: proto::Message + Default>(
     Ok(message(store, digest)?.and_then(|bytes| M::decode(bytes).ok()))
 }
 
-fn run_section(archive: &Archive, record: &Record) -> Result<String, PageError> {
+fn run_section(archive: &Archive, store: &Store, record: &Record) -> Result<String, PageError> {
     let origin = &record.origin;
     let (median, before) = archive.ask(|reader| {
         let median = match origin.mnemonic.as_str() {
@@ -109,9 +109,23 @@ fn run_section(archive: &Archive, record: &Record) -> Result<String, PageError> 
         };
         Ok((median, before))
     })?;
-    let before = before.into_iter().find(|it| {
+    let mut before = before.into_iter().filter(|it| {
         it.action != record.action && it.origin.mnemonic == origin.mnemonic && it.command.is_some()
     });
+    // A library has an action for each source: the one before with the same outputs is the same, changed.
+    let before = match declared(store, record)? {
+        None => before.next(),
+        made => {
+            let mut same = None;
+            for it in before {
+                if declared(store, &it)? == made {
+                    same = Some(it);
+                    break;
+                }
+            }
+            same
+        }
+    };
     let compare = before.map(|before| {
         format!(
             "<a href=\"/compare?old={}&amp;new={}\">with the last other run of the target</a>",
@@ -132,7 +146,7 @@ fn run_section(archive: &Archive, record: &Record) -> Result<String, PageError> 
             size(usage.written_bytes),
         )
     });
-    let inputs = record.inputs.map(|it| format!("{} files, {}", it.files, size(it.bytes)));
+    let inputs = record.inputs.map(|it| format!("{} in {} files", size(it.bytes), it.files));
     let limits = record.limits;
     let limit = |name: &str, value: Option<String>| value.map(|value| format!("{name} {value}"));
     let limits: Vec<String> = [
@@ -173,6 +187,21 @@ fn run_section(archive: &Archive, record: &Record) -> Result<String, PageError> 
         ("limits", limits.join(", ")),
         ("compare", compare.unwrap_or_default()),
     ]))
+}
+
+/// The outputs that an action declares, sorted; `None` if the store does not have its Command.
+fn declared(store: &Store, record: &Record) -> Result<Option<Vec<String>>, PageError> {
+    let Some(digest) = &record.command else { return Ok(None) };
+    Ok(read::<proto::Command>(store, digest)?.map(|command| declared_by(&command)))
+}
+
+/// The outputs that a Command declares, sorted: clients for several versions of the API name them twice.
+fn declared_by(command: &proto::Command) -> Vec<String> {
+    #[allow(deprecated, reason = "clients of older versions of the API say it there")]
+    let paths =
+        command.output_paths.iter().chain(&command.output_files).chain(&command.output_directories);
+    let paths: std::collections::BTreeSet<&String> = paths.collect();
+    paths.into_iter().cloned().collect()
 }
 
 /// A digest as the value of a parameter.
@@ -218,15 +247,13 @@ fn of_command(action: &proto::Action, command: &proto::Command) -> String {
     let variables = command.environment_variables.iter().map(|it| pair(&it.name, &it.value));
     html += &section("environment", "Environment", &table(&["name", "value"], variables));
     #[allow(deprecated, reason = "clients of older versions of the API say it there")]
-    let (platform, declared) = (
-        action.platform.as_ref().or(command.platform.as_ref()),
-        command.output_paths.iter().chain(&command.output_files).chain(&command.output_directories),
-    );
+    let platform = action.platform.as_ref().or(command.platform.as_ref());
     let properties = platform.iter().flat_map(|platform| &platform.properties);
     let properties = properties.map(|it| pair(&it.name, &it.value));
     html += &section("platform", "Platform", &table(&["name", "value"], properties));
-    let declared: Vec<String> = declared.map(|path| Escaped(path).to_string()).collect();
-    html += &facts([
+    let declared: Vec<String> =
+        declared_by(command).iter().map(|path| Escaped(path).to_string()).collect();
+    let asked = facts([
         ("working directory", Escaped(&command.working_directory).to_string()),
         ("declared outputs", declared.join(", ")),
         (
@@ -235,7 +262,7 @@ fn of_command(action: &proto::Action, command: &proto::Command) -> String {
         ),
         ("may be cached", if action.do_not_cache { "no" } else { "yes" }.to_owned()),
     ]);
-    html
+    html + &section("asked", "Asked for", &asked)
 }
 
 fn outputs(result: &proto::ActionResult, function: DigestFunction) -> String {

@@ -3,5 +3,5 @@
 use crate::html::{Escaped, layout};
 
 pub(crate) fn page(report: &str) -> String {
-    layout("Doctor", &format!("<pre tabindex=\"0\">{}</pre>\n", Escaped(report)))
+    layout("Doctor", &format!("<pre class=\"whole\" tabindex=\"0\">{}</pre>\n", Escaped(report)))
 }

@@ -4,7 +4,7 @@ use history::reader::{Invocation, Tally};
 use history::text::{duration, size, utc};
 use history::{Archive, Kind, Page, Record};
 
-use super::{PageError, RECORD_HEADINGS, critical, record_row, target_link};
+use super::{PageError, RECORD_HEADINGS, critical, legend, record_row, swatch, target_link};
 use crate::html::{Escaped, Query, facts, live_layout, path, section, table};
 
 /// Builds on one page of the list.
@@ -84,9 +84,10 @@ pub(crate) fn page(archive: &Archive, name: &str) -> Result<String, PageError> {
     let critical = critical::records(&slowest);
     let (path_text, path_rows) =
         critical::text(&critical, invocation.last_us.saturating_sub(invocation.first_us));
-    let path_section = format!("{path_text}{}", table(&RECORD_HEADINGS, path_rows));
+    let path_section = format!("{path_text}{}{}", table(&RECORD_HEADINGS, path_rows), legend());
     let failed = table(&RECORD_HEADINGS, failed.iter().map(record_row));
     let slow = table(&RECORD_HEADINGS, slowest.iter().take(SLOWEST_SHOWN).map(record_row));
+    let slow = format!("<p>In the order of the time without the queue.</p>\n{slow}");
     let body = [
         about,
         section(
@@ -195,10 +196,13 @@ fn timeline(invocation: &Invocation, records: &[Record], critical: &[&Record]) -
     }
     format!(
         "<svg class=\"timeline\" role=\"group\" aria-label=\"Timeline\" viewBox=\"0 0 1000 {}\">\n{svg}</svg>\n\
-         <p>The {} actions that took longest, over {}; those of the probable critical path have another colour.</p>\n",
+         <p class=\"legend\">The {} actions that took longest, without the queue, over {}: {}</p>\n",
         lanes.len() * 10,
         records.len(),
         duration(span as u64),
+        [("run", "action"), ("critical", "on the probable critical path"), ("failed", "failed")]
+            .map(swatch)
+            .join(" "),
     )
 }
 

@@ -57,12 +57,18 @@ pub(crate) fn record_row(record: &Record) -> String {
     if let Some(code) = record.exit_code.filter(|code| *code != 0) {
         outcome = format!("exit {code}");
     }
-    if let Some(miss) = record.miss {
-        outcome = format!("{outcome} ({})", miss.as_str());
+    match (record.kind, record.miss) {
+        (Kind::Lookup, Some(miss)) => outcome += &format!(" ({})", miss.as_str()),
+        (Kind::Execution, Some(miss)) => outcome += &format!(" (miss: {})", miss.as_str()),
+        (_, None) => {}
     }
     if record.times > 1 {
         outcome = format!("{outcome} ×{}", record.times);
     }
+    let outputs = match record.kind {
+        Kind::Execution => history::text::size(record.output_bytes),
+        Kind::Lookup => String::new(),
+    };
     let kind = match record.kind {
         Kind::Execution => record.origin.mnemonic.as_str(),
         Kind::Lookup => "lookup",
@@ -77,7 +83,22 @@ pub(crate) fn record_row(record: &Record) -> String {
         outcome = Escaped(&outcome),
         stages = stages(&record.stages),
         time = record.total_us().map(duration).unwrap_or_default(),
-        outputs = history::text::size(record.output_bytes),
+        outputs = outputs,
+    )
+}
+
+/// The names of the stages beside their colours.
+pub(crate) fn legend() -> String {
+    let names = ["queued", "inputs", "sandbox", "set_up", "run", "end", "outputs"];
+    let names = names.map(|class| swatch((class, &class.replace('_', "-"))));
+    format!("<p class=\"legend\">Stages: {}</p>\n", names.join(" "))
+}
+
+/// A colour with its meaning.
+pub(crate) fn swatch((class, meaning): (&str, &str)) -> String {
+    format!(
+        "<span><svg viewBox=\"0 0 10 10\" aria-hidden=\"true\"><rect class=\"{class}\" width=\"10\" height=\"10\"/>\
+         </svg> {meaning}</span>"
     )
 }
 
@@ -92,7 +113,7 @@ fn run_link(record: &Record) -> String {
 }
 
 /// A target, with the page of its runs.
-fn target_link(target: &str) -> String {
+pub(crate) fn target_link(target: &str) -> String {
     if target.is_empty() {
         return String::new();
     }

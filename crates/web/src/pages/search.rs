@@ -40,13 +40,13 @@ pub(crate) fn answer(archive: &Archive, store: &Store, text: &str) -> Result<Ans
         return invocation::target(archive, text).map(Answer::Page);
     }
     let names = archive.ask(|reader| reader.targets(text, TARGETS_SHOWN))?;
-    let mut body = section("targets", "Targets that begin so", &invocation::targets(&names));
+    let mut body = section("targets", "Targets", &invocation::targets(&names));
     if text.chars().count() >= NAME_CHARACTERS_MIN {
         let actions = archive.ask(|reader| reader.of_output(text, ACTIONS_SHOWN))?;
         let rows = actions.iter().map(record_row);
         let outputs = table(&RECORD_HEADINGS, rows);
         body += &section("outputs", "Actions with such an output", &outputs);
-        body += &section("inputs", "Such input files", &inputs(archive, store, text)?);
+        body += &section("inputs", "Input files", &inputs(archive, store, text)?);
     } else {
         body += "<p>Files are searched for by three or more characters of their path.</p>\n";
     }
@@ -59,11 +59,14 @@ fn inputs(archive: &Archive, store: &Store, text: &str) -> Result<String, PageEr
     let answer = input_files::search(store, &trees, text)?;
     let rows: Result<Vec<String>, PageError> =
         answer.files.iter().map(|file| input_row(archive, file)).collect();
+    let searched = match answer.trees {
+        all if all == trees.len() => format!("all of the {all} latest input trees"),
+        some => {
+            format!("{some} of the {} latest input trees, as many as the time allows", trees.len())
+        }
+    };
     let note = format!(
-        "<p>Searched: the last {} of the {} latest input trees. A file is found while the store has the directories \
-         that lead to it.</p>\n",
-        answer.trees,
-        trees.len()
+        "<p>Searched: {searched}. A file is found while the store has the directories that lead to it.</p>\n"
     );
     Ok(table(&["file", "content", "input trees", "last action", "target", "time (UTC)"], rows?)
         + &note)
