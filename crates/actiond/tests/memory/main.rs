@@ -5,6 +5,8 @@
 //! and some hundred once it is decoded, a digest of 70 bytes makes the server read 64 MiB, and a kept
 //! result is held long after its call.
 
+mod every_method;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -26,11 +28,14 @@ use tonic::{Code, Status};
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     requests_that_grow_when_they_are_decoded,
+    every_method_at_its_worst,
     batches_at_their_bounds,
     blobs_that_are_too_large_for_what_they_are_read_as,
     blobs_that_grow_when_they_are_parsed,
     results_that_are_kept,
 }
+
+use every_method::every_method_at_its_worst;
 
 const MIB: usize = 1 << 20;
 
@@ -74,7 +79,10 @@ fn framed(message: &[u8]) -> Bytes {
     [&[0], (message.len() as u32).to_be_bytes().as_slice(), message].concat().into()
 }
 
-/// Makes one call and reads its answer to the end. Returns the code.
+/// The method whose answer has no end.
+const ENDLESS: &str = "/FollowRecords";
+
+/// Makes one call and reads its answer to the end, if it has one. Returns the code.
 async fn call(client: Client, path: String, message: Bytes) -> anyhow::Result<Code> {
     let mut channel = client.channel();
     let request = http::Request::post(format!("http://server{path}"))
@@ -91,6 +99,9 @@ async fn call(client: Client, path: String, message: Bytes) -> anyhow::Result<Co
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         // A refused upload is reset once its answer is out.
         let Ok(frame) = frame else { break };
+        if path.ends_with(ENDLESS) {
+            return Ok(Code::Ok);
+        }
         if let Some(trailers) = frame.trailers_ref() {
             code = Status::from_header_map(trailers).map_or(Code::Unknown, |s| s.code());
         }
@@ -116,10 +127,20 @@ fn peak_resident_bytes(daemon: &Daemon) -> anyhow::Result<usize> {
 
 /// Makes the call a hundred times at once, waits for all answers, and looks at the server.
 async fn flood(daemon: &Daemon, what: &str, path: &str, message: &[u8]) -> Outcome {
+    flood_of(CALLS, daemon, what, path, message).await
+}
+
+async fn flood_of(
+    calls_at_once: usize,
+    daemon: &Daemon,
+    what: &str,
+    path: &str,
+    message: &[u8],
+) -> Outcome {
     let message = framed(message);
     let clients: Vec<Client> = (0..CONNECTIONS).map(|_| daemon.client()).collect();
     let mut calls = JoinSet::new();
-    for number in 0..CALLS {
+    for number in 0..calls_at_once {
         let client = clients[number % CONNECTIONS].clone();
         calls.spawn(call(client, path.to_owned(), message.clone()));
     }
@@ -168,10 +189,6 @@ async fn requests_that_grow_when_they_are_decoded(kit: Kit) -> Outcome {
     flood(&daemon, "a result of empty files", &update, &result(&empty_files)).await?;
     let stream = nested(5, &vec![7; MESSAGE_BYTES]);
     flood(&daemon, "a result of one stream", &update, &result(&stream)).await?;
-    for (what, field) in [("BatchUpdateBlobs", [0x12, 0]), ("BatchReadBlobs", [0x12, 0])] {
-        let message = repeated(&field, MESSAGE_BYTES);
-        flood(&daemon, &format!("{what} of nothing"), &format!("{CAS}/{what}"), &message).await?;
-    }
     let digest = nested(1, &[b'0'; 64]);
     let missing = repeated(&nested(2, &digest), MESSAGE_BYTES);
     flood(&daemon, "missing blobs", &format!("{CAS}/FindMissingBlobs"), &missing).await?;
@@ -181,14 +198,11 @@ async fn requests_that_grow_when_they_are_decoded(kit: Kit) -> Outcome {
         .take(MESSAGE_BYTES)
         .collect();
     flood(&daemon, "wanted files", &format!("{EXECUTION}/Execute"), &names).await?;
-    let names: Vec<u8> = repeated(&nested(5, b"a"), MESSAGE_BYTES);
-    flood(&daemon, "wanted files", &format!("{ACTION_CACHE}/GetActionResult"), &names).await?;
     let name = nested(1, &vec![b'n'; MESSAGE_BYTES]);
-    for method in ["GetOperation", "WaitOperation", "ListOperations", "CancelOperation"] {
-        flood(&daemon, "a long name", &format!("{OPERATIONS}/{method}"), &name).await?;
-    }
     flood(&daemon, "a long name", "/grpc.health.v1.Health/Check", &name).await?;
-    flood(&daemon, "a long name", &format!("{BYTE_STREAM}/Read"), &name).await
+    let symbol = nested(4, &vec![b'n'; MESSAGE_BYTES]);
+    let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    flood(&daemon, "a long symbol", reflection, &symbol).await
 }
 
 async fn batches_at_their_bounds(kit: Kit) -> Outcome {
