@@ -219,6 +219,7 @@ mod tests {
             action,
             command: None,
             input_root: None,
+            inputs: None,
             origin: Origin { target: target.into(), ..Origin::default() },
             worker: String::new(),
             times: 1,
