@@ -37,7 +37,7 @@ impl Privileges {
             ),
             Self::UserNamespace(Entered::OneId(reason)) => tracing::warn!(
                 %reason,
-                cure = reason.cure(),
+                cure = &*reason.cure(),
                 "without root: in a user namespace of one id. Actions run as this server's user: what they \
                  can't see is safe from them, and what they can see they own"
             ),

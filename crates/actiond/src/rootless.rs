@@ -12,6 +12,7 @@
 //! With two ids, actions run as a user of their own, as in root mode. With one, they run as the user who
 //! started the daemon, and what keeps them from its files and processes is what they can see.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -58,13 +59,18 @@ impl fmt::Display for OneId {
 
 impl OneId {
     /// The cure, as an instruction.
-    pub(crate) fn cure(self) -> &'static str {
+    pub(crate) fn cure(self) -> Cow<'static, str> {
         match self {
             Self::NoSubordinateIds => {
-                "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER"
+                let read = |file| std::fs::read_to_string(file).unwrap_or_default();
+                let first = free_range(&[read("/etc/subuid"), read("/etc/subgid")]);
+                let range = format!("{first}-{}", first + (RANGE_IDS - 1));
+                format!("sudo usermod --add-subuids {range} --add-subgids {range} $USER").into()
             }
-            Self::NoProgram => "sudo apt-get install uidmap (shadow-utils on Fedora)",
-            Self::Refused => "see their message above, and check /etc/subuid and /etc/subgid",
+            Self::NoProgram => "sudo apt-get install uidmap (shadow-utils on Fedora)".into(),
+            Self::Refused => {
+                "see their message above, and check /etc/subuid and /etc/subgid".into()
+            }
         }
     }
 }
@@ -161,6 +167,22 @@ fn first_subordinate(file: &str, user: u32) -> Option<u32> {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let text = std::fs::read_to_string(file).ok()?;
     first_in(&text, user, name_in(&passwd, user))
+}
+
+/// The number of subordinate ids that a user gets, as useradd(8) gives them out.
+const RANGE_IDS: u64 = 65_536;
+
+/// The first of some ids that nobody has, above those that the files give to users: two users with the same ids could
+/// reach each other's files.
+fn free_range(files: &[String]) -> u64 {
+    const FIRST: u64 = 100_000;
+    let end = |line: &str| {
+        let mut fields = line.split(':').skip(1);
+        let first: u64 = fields.next()?.parse().ok()?;
+        first.checked_add(fields.next()?.trim().parse().ok()?)
+    };
+    let ends = files.iter().flat_map(|text| text.lines()).filter_map(end);
+    ends.filter(|end| u32::try_from(end + RANGE_IDS).is_ok()).max().unwrap_or(FIRST).max(FIRST)
 }
 
 fn name_in(passwd: &str, user: u32) -> Option<&str> {
@@ -282,6 +304,21 @@ mod tests {
         check("me:100000:65536\n", None, None);
         check("me:100000:0\nme:300000:5\n", Some("me"), Some(300_000));
         check("me:x:65536\nme\n\n# me:1:2\n", Some("me"), None);
+    }
+
+    #[test]
+    fn a_free_range_is_nobodys() {
+        let check = |texts: &[&str], expected: u64| {
+            let texts: Vec<_> = texts.iter().map(|text| (*text).to_owned()).collect();
+            assert_eq!(free_range(&texts), expected, "{texts:?}");
+        };
+        check(&["", ""], 100_000);
+        check(&["other:1000:10\n", "broken\n\nother:x:1\n"], 100_000);
+        check(&["other:100000:65536\n", "other:100000:65536\n"], 165_536);
+        check(&["a:100000:65536\nb:231072:65536\n", "a:100000:65536\n"], 296_608);
+        // The ids of directory services, up to the end.
+        check(&["a:100000:65536\nb:4294901760:65535\n", ""], 165_536);
+        check(&["a:100000:18446744073709551615\n"], 100_000);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The checks, in the order of the report.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -49,15 +50,17 @@ fn rights(privileges: &anyhow::Result<Privileges>) -> Finding {
         },
         weight: Weight::Needed,
         cost: "no sandbox can be made; what needs trying is left out above",
-        remedy: "allow user namespaces as said above, or use sudo or a system service; a container \
-                 needs --privileged",
+        remedy:
+            "allow user namespaces as said above, or use sudo or a system service; a container \
+                 needs --privileged"
+                .into(),
     }
 }
 
 /// The finding about what is weaker in a user namespace of one id.
 fn own_user(privileges: &anyhow::Result<Privileges>) -> Option<Finding> {
     let Ok(Privileges::UserNamespace(entered)) = privileges else { return None };
-    let finding = |state, remedy| Finding {
+    let finding = |state, remedy: Cow<'static, str>| Finding {
         feature: "a user of their own for actions".to_owned(),
         state,
         weight: Weight::Wanted,
@@ -66,7 +69,7 @@ fn own_user(privileges: &anyhow::Result<Privileges>) -> Option<Finding> {
         remedy,
     };
     Some(match entered {
-        Entered::TwoIds => finding(Ok(String::new()), "nothing is missing"),
+        Entered::TwoIds => finding(Ok(String::new()), "nothing is missing".into()),
         Entered::OneId(reason) => finding(Err(reason.to_string()), reason.cure()),
     })
 }
@@ -79,7 +82,7 @@ fn ordinary_users() -> Finding {
             .map_or(Ok(String::new()), |(switch, _)| Err(switch.to_owned())),
         weight: Weight::Wanted,
         cost: "serve needs root here",
-        remedy: rootless::switched_off().map_or("nothing is missing", |(_, cure)| cure),
+        remedy: rootless::switched_off().map_or("nothing is missing", |(_, cure)| cure).into(),
     }
 }
 
@@ -91,7 +94,7 @@ fn kernel() -> Finding {
         state: if is_at_least(&release, (6, 5)) { Ok(release) } else { Err(release) },
         weight: Weight::Wanted,
         cost: "overlayfs has no data-only layers: input roots need a slower strategy, if any works",
-        remedy: "install a newer kernel, e.g. from the distribution's backports",
+        remedy: "install a newer kernel, e.g. from the distribution's backports".into(),
     }
 }
 
@@ -120,7 +123,7 @@ fn namespace(&(name, option, cost): &(&str, &'static str, &'static str)) -> Find
         state,
         weight: Weight::Needed,
         cost,
-        remedy: "use a kernel with all namespaces built in, as distributions ship it",
+        remedy: "use a kernel with all namespaces built in, as distributions ship it".into(),
     }
 }
 
@@ -135,7 +138,7 @@ fn landlock() -> Finding {
         state,
         weight: Weight::Wanted,
         cost: "namespaces alone keep an action's signals and abstract sockets in",
-        remedy: "use kernel 6.12 or later with landlock among its security modules",
+        remedy: "use kernel 6.12 or later with landlock among its security modules".into(),
     }
 }
 
@@ -152,7 +155,7 @@ fn seccomp() -> Finding {
         },
         weight: Weight::Needed,
         cost: "actions could use system calls that no build needs",
-        remedy: "use a kernel with CONFIG_SECCOMP_FILTER, as distributions ship it",
+        remedy: "use a kernel with CONFIG_SECCOMP_FILTER, as distributions ship it".into(),
     }
 }
 
@@ -168,7 +171,7 @@ fn trials(parent: &Path) -> anyhow::Result<Vec<Finding>> {
         state: store.as_ref().map(|_| parent.display().to_string()).map_err(ToString::to_string),
         weight: Weight::Needed,
         cost: "there is nowhere to keep blobs",
-        remedy: "choose another --root: a writable directory on ext4, xfs or btrfs",
+        remedy: "choose another --root: a writable directory on ext4, xfs or btrfs".into(),
     }];
     if let Ok(store) = store {
         findings.push(journal(Journal::of(store.work_dirfd())));
@@ -190,12 +193,15 @@ fn journal(found: Journal) -> Finding {
         },
         weight: Weight::Wanted,
         cost: "a power loss can cost blobs that were stored long before, whatever --durability says",
-        remedy: "unmount it and run `tune2fs -O has_journal` on its device, or choose another --root",
+        remedy:
+            "unmount it and run `tune2fs -O has_journal` on its device, or choose another --root"
+                .into(),
     }
 }
 
 fn input_roots(store: &Store) -> Vec<Finding> {
-    let finding = |report: inputroot::StrategyReport| Finding {
+    let finding = |report: inputroot::StrategyReport| {
+        Finding {
         feature: format!("input roots: {}", report.name),
         state: report.outcome.map(str::to_owned).map_err(|error| Chain(&error).to_string()),
         weight: Weight::OneOf,
@@ -204,10 +210,13 @@ fn input_roots(store: &Store) -> Vec<Finding> {
             StrategyName::ActiondFs => "none is needed: only the kernel in serve-vm's VM has it",
             StrategyName::TmpfsOverlay => "Linux 6.16, and --root on a disk and not on overlayfs",
             StrategyName::LinkOverlay => "Linux 5.11, and --root on a disk and not on overlayfs",
+            StrategyName::Bind => "root, or ids in /etc/subuid and /etc/subgid for this user",
             _ => {
                 "root, Linux 6.12 with EROFS and overlayfs, and --root on a disk and not on overlayfs"
             }
-        },
+        }
+        .into(),
+    }
     };
     inputroot::probe(store).into_iter().map(finding).collect()
 }
@@ -218,7 +227,7 @@ fn sandbox() -> Finding {
         command.and_then(|command| sandbox::Pool::new(sandbox::Config::new(command)).try_out());
     Finding {
         feature: "a sandbox".to_owned(),
-        remedy: tried.as_ref().err().map_or("nothing is missing", cures::of),
+        remedy: tried.as_ref().err().map_or("nothing is missing", cures::of).into(),
         state: tried.map(|()| String::new()).map_err(|error| error.to_string()),
         weight: Weight::Needed,
         cost: "no action can run",
@@ -236,7 +245,8 @@ fn runtimes(trials: &Path) -> Finding {
         },
         weight: Weight::Wanted,
         cost: "actions that ask for a C library are refused, unless the server is given some",
-        remedy: "use a release's binary, or --runtime-image with what `cargo xtask runtimes` makes",
+        remedy: "use a release's binary, or --runtime-image with what `cargo xtask runtimes` makes"
+            .into(),
     }
 }
 
@@ -262,7 +272,21 @@ fn hard_limits() -> Finding {
         state: if low.is_empty() { Ok(String::new()) } else { Err(low.join(", ")) },
         weight: Weight::Wanted,
         cost: "uploads and actions fail that need more than the hard limit",
-        remedy: "raise the hard limits where the server is started, e.g. LimitFSIZE=infinity",
+        remedy: "raise them where the server is started: `ulimit -H` in a shell of root, \
+                 /etc/security/limits.conf for logins, LimitNOFILE=, LimitNPROC=, LimitFSIZE= and the like \
+                 in a unit of systemd"
+            .into(),
+    }
+}
+
+/// How this process gets a cgroup with controllers.
+fn delegation() -> &'static str {
+    if sys::user_namespace::is_initial() {
+        "on a host with cgroup v2: systemctl enable --now actiond, or systemd-run -p Delegate=yes \
+         linux-actiond serve"
+    } else {
+        "on a host with cgroup v2: systemctl --user enable --now actiond, or systemd-run --user --scope -p \
+         Delegate=yes linux-actiond serve"
     }
 }
 
@@ -273,7 +297,7 @@ fn controllers() -> [Finding; 3] {
         state: if here { Ok(String::new()) } else { Err("not for this process".to_owned()) },
         weight: Weight::Wanted,
         cost,
-        remedy: "run it as a systemd service with Delegate=yes, on a host with cgroup v2",
+        remedy: delegation().into(),
     };
     [
         finding(
@@ -305,7 +329,7 @@ fn protected_hardlinks() -> Finding {
         },
         weight: Weight::Wanted,
         cost: "an action can make hard links to its inputs; it still can't change them",
-        remedy: "sysctl fs.protected_hardlinks=1",
+        remedy: "sysctl fs.protected_hardlinks=1".into(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The report: findings in a table, then what to do about those that are bad.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// The weight of a feature's absence.
@@ -24,7 +25,7 @@ pub(crate) struct Finding {
     /// The cost of its absence.
     pub(crate) cost: &'static str,
     /// The cure.
-    pub(crate) remedy: &'static str,
+    pub(crate) remedy: Cow<'static, str>,
 }
 
 /// Whether `serve` could run.
@@ -68,7 +69,13 @@ mod tests {
 
     fn finding(feature: &str, weight: Weight, here: bool) -> Finding {
         let state = if here { Ok("fine".to_owned()) } else { Err("gone".to_owned()) };
-        Finding { feature: feature.to_owned(), state, weight, cost: "cost", remedy: "remedy" }
+        Finding {
+            feature: feature.to_owned(),
+            state,
+            weight,
+            cost: "cost",
+            remedy: "remedy".into(),
+        }
     }
 
     #[test]
