@@ -39,6 +39,12 @@ pub fn run(flags: Vec<OsString>) -> anyhow::Result<ExitCode> {
     if let Err(error) = connect(&open.endpoint) {
         eprintln!("linux-actiond: no server is at {} now: {error}", open.endpoint);
     }
+    if arguments.allow_host_rootfs.is_none() {
+        eprintln!(
+            "linux-actiond: the flags and the configuration here do not allow the host's toolchains. If the server was \
+             started with --allow-host-rootfs, give that flag here as well, for the line that asks for them"
+        );
+    }
     println!("{}", lines(&open, &arguments));
     Ok(ExitCode::SUCCESS)
 }
