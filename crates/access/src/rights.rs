@@ -159,7 +159,10 @@ pub(crate) fn needed(path: &str) -> Needed {
         ("Execution", "Execute" | "WaitExecution")
         | ("google.longrunning.Operations", _)
         | ("actiond.internal.v1.Shell", "Run") => one_of(&[Execute]),
-        ("actiond.internal.v1.CAS" | "actiond.internal.v1.Store", _) => one_of(&[Admin]),
+        (
+            "actiond.internal.v1.CAS" | "actiond.internal.v1.Images" | "actiond.internal.v1.Store",
+            _,
+        ) => one_of(&[Admin]),
         _ => Needed::Unlisted,
     }
 }
@@ -205,6 +208,7 @@ mod tests {
         check("/google.longrunning.Operations/CancelOperation", "execute");
         check("/actiond.internal.v1.Shell/Run", "execute");
         check("/actiond.internal.v1.CAS/DeleteBlobs", "admin");
+        check("/actiond.internal.v1.Images/PutImage", "admin");
         check("/actiond.internal.v1.History/ListRecords", "read");
         check("/build.bazel.remote.asset.v1.Fetch/FetchBlob", "read");
         check("/build.bazel.remote.asset.v1.Push/PushDirectory", "write-ac");

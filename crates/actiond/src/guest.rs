@@ -79,7 +79,7 @@ async fn serve(
     settings: Settings,
     policy: Policy,
     instances: InstanceNames,
-    Started { store, worker, functions, upstream: _ }: Started,
+    Started { store, worker, functions, upstream: _, images }: Started,
     archive: Archive,
 ) -> anyhow::Result<ExitCode> {
     let Ports { control: control_connections, grpc } =
@@ -90,6 +90,7 @@ async fn serve(
     let services = Services {
         store: Arc::clone(&store),
         worker: worker.clone(),
+        images: Some(images),
         archive,
         health: health.clone(),
         functions,

@@ -1,20 +1,31 @@
 //! `linux-actiond image`: the OCI images that actions can have as their root file system.
+//!
+//! ```text
+//!                                    ┌─ no server: blobs and record, here
+//! layout ──► images::unpack, here ───┤
+//!                                    └─ a server: blobs like any client's, then Images.PutImage ──► shown at once
+//! ```
+//!
+//! An image is unpacked by this program, whoever has the store: no archive is parsed by a server.
 
-use std::path::{Path, PathBuf};
+mod access;
+mod upload;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use images::ImageName;
-use store::{OpenError, Store, StoreOptions};
 
+use self::access::Access;
+use crate::output::print;
+use crate::server_flags::ServerArgs;
 use crate::{logging, root_directory};
 
 /// Flags of `image`.
 #[derive(Debug, Args)]
 pub struct ImageArgs {
-    /// Directory of the store, as `serve` has it
+    /// Directory of the store, as `serve` has it. A server that runs on it is found by itself
     #[arg(
         long,
         value_name = "DIR",
@@ -23,6 +34,10 @@ pub struct ImageArgs {
         global = true
     )]
     pub root: PathBuf,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would show a doc comment as help")]
+    pub server: ServerArgs,
 
     /// The verb
     #[command(subcommand)]
@@ -33,16 +48,19 @@ pub struct ImageArgs {
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
     /// Import an image; actions ask for it with the platform property `container-image` or
-    /// `rootfs`. The server must not run, and shows it from its next start
+    /// `rootfs`. A running server shows it at once, in place of an older one of that name
     Import {
         /// The name that actions use for it, such as docker.io/library/debian:12
         name: ImageName,
         /// An OCI image layout: a directory, or a tar archive of one
         path: PathBuf,
+        /// The instance of a running server through which the files are uploaded, where it has `--instance-names`
+        #[arg(long, value_name = "NAME", default_value = "")]
+        instance: String,
     },
     /// List the imported images
     List,
-    /// Forget an image, from the server's next start
+    /// Forget an image. A running server refuses while actions run in it
     Remove {
         /// The name that actions use for it
         name: ImageName,
@@ -52,42 +70,23 @@ pub enum ImageCommand {
 /// Does it.
 ///
 /// # Errors
-/// When the store is in use or can't be read or written, or there is no such image.
+/// When the store can't be read or written, its server refuses, or there is no such image.
 pub fn run(arguments: &ImageArgs) -> anyhow::Result<ExitCode> {
     logging::start_for_command()?;
-    let root = &arguments.root;
-    match &arguments.command {
-        ImageCommand::Import { name, path } => {
-            let store = open_store(root)?;
-            let imported = images::import(&store, name, path)
-                .with_context(|| format!("importing {}", path.display()))?;
-            store.close().context("closing the store")?;
+    let ImageArgs { root, server, command } = arguments;
+    match command {
+        ImageCommand::Import { name, path, instance } => {
+            let access = Access::open(root, server)?;
+            let imported = access.import(name, path, instance)?;
             let (name, record) = (name.as_str(), &imported.record);
-            println!("{name}: {} entries, {}", imported.entry_count, record.manifest);
+            print(&format!("{name}: {} entries, {}\n", imported.entry_count, record.manifest))?;
         }
         ImageCommand::List => {
-            for record in images::list(root)? {
-                println!("{}  {}", record.name.as_str(), record.manifest);
-            }
+            let images = access::list(root, server)?;
+            let lines = images.iter().map(|(name, manifest)| format!("{name}  {manifest}\n"));
+            print(&lines.collect::<String>())?;
         }
-        ImageCommand::Remove { name } => {
-            if !images::remove(root, name)? {
-                bail!("there is no image {}", name.as_str());
-            }
-        }
+        ImageCommand::Remove { name } => Access::open(root, server)?.remove(name)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The store, which one process can have at a time: a server that runs knows by heart what is in it.
-fn open_store(root: &Path) -> anyhow::Result<Arc<Store>> {
-    Store::open(root, StoreOptions::default()).map_err(|error| {
-        let advice = match error {
-            OpenError::InUse { .. } => {
-                ": stop that server, import, and start it again; nothing was changed"
-            }
-            _ => "",
-        };
-        anyhow::anyhow!("cannot open the root directory: {error}{advice}")
-    })
 }

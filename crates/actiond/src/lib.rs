@@ -72,6 +72,8 @@ mod overflow;
 pub mod overflow_flags;
 #[cfg(target_os = "linux")]
 mod privileges;
+#[cfg(target_os = "linux")]
+mod reload;
 mod repeated;
 #[cfg(target_os = "linux")]
 mod root_directory;

@@ -19,24 +19,25 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use access::{Policy, Tls, TlsError};
 use anyhow::{Context as _, bail};
 use events::Listeners;
 use images::Images;
+use inputroot::InputRoots;
 use model::{DigestFunctions, WorkerPlatform};
 use reapi::{Health, Meters, OfferedFunctions, Services};
 use sandbox::Cgroups;
-use store::{Journal, Store, StoreOptions, StoreSize};
+use store::{Journal, Store, StoreOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use upstream::Upstream;
 use web::Site;
-use worker::{Elsewhere, Limits, OutputLimits, Worker, WorkerConfig};
+use worker::{Elsewhere, Worker, WorkerConfig};
 
 use crate::cli::ServeArgs;
-use crate::configuration::{Changes, Configuration};
+use crate::configuration::Configuration;
 use crate::doors::Doors;
 use crate::observers::{Kept, Observers, serve_http, server_readings};
+use crate::reload::{self, Reloadable, limits, store_size};
 use crate::service_manager::ServiceManager;
 use crate::tally::starter_is_gone;
 use crate::{bazelrc, doctor, doors, helper, logging, privileges, runtime_source, surroundings};
@@ -95,6 +96,8 @@ pub(crate) struct Started {
     pub(crate) functions: OfferedFunctions,
     /// The tier below the store, where there is one.
     pub(crate) upstream: Option<Arc<Upstream>>,
+    /// The images that actions can choose.
+    pub(crate) images: Arc<Images>,
 }
 
 /// Starts all that is behind the services, runs `serve`, and brings the store to rest.
@@ -132,6 +135,7 @@ where
         worker: worker.clone(),
         functions,
         upstream: upstream.clone(),
+        images: Arc::clone(&images),
     };
     let served = runtime.block_on(serve(started, observers.site()));
     worker.kill_all();
@@ -189,32 +193,26 @@ fn open_store(arguments: &ServeArgs) -> anyhow::Result<Arc<Store>> {
     Ok(store)
 }
 
-fn store_size(arguments: &ServeArgs) -> StoreSize {
-    arguments.cas_size.unwrap_or(StoreSize::Automatic)
-}
-
 fn is_in_memory(root: &Path) -> bool {
     rustix::fs::statfs(root).is_ok_and(|file_system| file_system.f_type == TMPFS_MAGIC)
 }
 
-/// The worker, the digest functions that are offered, and what the worker's root file systems are made of and
-/// must outlive it.
+/// The worker, the digest functions that are offered, and the images that actions can choose.
 fn start_worker(
     arguments: &ServeArgs,
     store: &Arc<Store>,
     listeners: Listeners,
     elsewhere: Option<Arc<dyn Elsewhere>>,
-) -> anyhow::Result<(Worker, OfferedFunctions, Images)> {
-    let mut runtimes = runtime_source::open(arguments)?;
-    let input_roots = inputroot::choose(store, arguments.input_root_strategy.0)
-        .with_context(|| no_strategy(&arguments.root))?;
+) -> anyhow::Result<(Worker, OfferedFunctions, Arc<Images>)> {
+    let runtimes = runtime_source::open(arguments)?;
+    let input_roots: Arc<dyn InputRoots> =
+        inputroot::choose(store, arguments.input_root_strategy.0)
+            .with_context(|| no_strategy(&arguments.root))?
+            .into();
     tracing::info!(strategy = input_roots.name(), "input roots");
     let functions = offered_functions(arguments.digest_functions, input_roots.functions())?;
-    let (images, views) = Images::open(store, &*input_roots).context("opening the images")?;
-    for (name, view) in views {
-        tracing::info!(name, "image");
-        runtimes.add_image(name, view);
-    }
+    let images = Images::open(Arc::clone(store), Arc::clone(&input_roots), runtimes.clone())
+        .context("opening the images")?;
     let config = worker_config(arguments);
     let helper = helper::command().map_err(doctor::no_sandbox)?;
     let sandbox = sandbox::Config {
@@ -232,7 +230,7 @@ fn start_worker(
         elsewhere,
     )
     .context("starting the worker")?;
-    Ok((worker, functions, images))
+    Ok((worker, functions, Arc::new(images)))
 }
 
 /// Why there is no input root strategy, as far as the root directory tells.
@@ -287,19 +285,6 @@ fn worker_config(arguments: &ServeArgs) -> WorkerConfig {
     }
 }
 
-/// The limits of the queue and of actions.
-fn limits(arguments: &ServeArgs) -> Limits {
-    let outputs = OutputLimits { entries: arguments.output_entries_limit, ..Default::default() };
-    Limits {
-        queue: arguments.queue_limit,
-        orphan_grace: Duration::from_millis(arguments.orphan_grace_ms),
-        default_timeout: arguments.default_timeout_ms.map(Duration::from_millis),
-        max_timeout: arguments.max_timeout_ms.map(Duration::from_millis),
-        stream_bytes: arguments.stream_limit_bytes.0,
-        outputs,
-    }
-}
-
 fn sandbox_config(
     arguments: &ServeArgs,
     jobs: usize,
@@ -337,7 +322,7 @@ fn cgroups() -> Option<Arc<Cgroups>> {
 
 async fn serve(
     configuration: &mut Configuration,
-    Started { store, worker, functions, upstream: _ }: Started,
+    Started { store, worker, functions, upstream: _, images }: Started,
     site: Site,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
@@ -349,6 +334,7 @@ async fn serve(
     let services = Services {
         store: Arc::clone(&store),
         worker: worker.clone(),
+        images: (!arguments.read_only).then(|| Arc::clone(&images)),
         archive: site.archive.clone(),
         health: health.clone(),
         functions,
@@ -382,17 +368,22 @@ async fn serve(
     let manager = ServiceManager::from_environment();
     manager.ready();
 
-    let reloaded =
-        Reloaded { policy: &policy, tls: tls.as_deref(), store: &store, worker: &worker };
+    let reloadable = Reloadable {
+        policy: &policy,
+        tls: tls.as_deref(),
+        store: &store,
+        worker: &worker,
+        images: &images,
+    };
     tokio::select! {
-            () = signals.next() => {}
-            () = reload_when_asked(configuration, &reloaded, &mut signals_to_reload) => {}
-            () = manager.keep_alive() => {}
-            () = give_memory_back() => {}
-    () = starter_is_gone() => {}
-            error = watch_store(&store, &health) => return Err(error),
-            ended = &mut server => return Err(server_ended(ended)),
-        }
+        () = signals.next() => {}
+        () = reload::when_asked(configuration, &reloadable, &mut signals_to_reload) => {}
+        () = manager.keep_alive() => {}
+        () = give_memory_back() => {}
+        () = starter_is_gone() => {}
+        error = watch_store(&store, &health) => return Err(error),
+        ended = &mut server => return Err(server_ended(ended)),
+    }
     manager.stopping();
     tracing::info!("draining; a second signal kills running actions");
     health.draining().await;
@@ -448,58 +439,6 @@ pub(crate) async fn watch_store(store: &Store, health: &Health) -> anyhow::Error
 /// Whether the store is open as a whole, and what is stored now reaches the disk.
 pub(crate) fn is_ready(store: &Store) -> bool {
     store.is_open() && store.is_durable()
-}
-
-/// The parts of a running server that change at SIGHUP.
-struct Reloaded<'a> {
-    policy: &'a Policy,
-    tls: Option<&'a Tls>,
-    store: &'a Store,
-    worker: &'a Worker,
-}
-
-/// Reads the configuration, principals and certificates again at each SIGHUP; never ends.
-async fn reload_when_asked(
-    configuration: &mut Configuration,
-    reloaded: &Reloaded<'_>,
-    asked: &mut Signal,
-) {
-    while asked.recv().await.is_some() {
-        match reload(configuration, reloaded) {
-            Ok(Changes { now, after_restart }) => {
-                tracing::info!(?now, ?after_restart, "the configuration was read again");
-            }
-            Err(error) => {
-                let error = format!("{error:#}");
-                tracing::error!(error, "the configuration stays as it was");
-            }
-        }
-    }
-    std::future::pending().await
-}
-
-/// Reads everything first, and changes something only if all of it is right.
-fn reload(
-    configuration: &mut Configuration,
-    Reloaded { policy, tls, store, worker }: &Reloaded<'_>,
-) -> anyhow::Result<Changes> {
-    let principals = policy.read_again()?;
-    let certificates = tls.map(|tls| Ok::<_, TlsError>((tls, tls.read_again()?))).transpose()?;
-    let changes = configuration.reload()?;
-    let arguments = &configuration.arguments;
-    logging::set_filter(&arguments.log.log)?;
-    policy.replace(principals);
-    if let Some((tls, certificates)) = certificates {
-        tls.replace(certificates);
-    }
-    worker.set_limits(limits(arguments));
-    store.set_lease(arguments.lease.0);
-    if changes.now.iter().any(|key| key == "cas_size")
-        && let Err(error) = store.set_size(store_size(arguments))
-    {
-        tracing::warn!(%error, "the size of the store stays as it was");
-    }
-    Ok(changes)
 }
 
 /// Whether all running actions came to their own end.

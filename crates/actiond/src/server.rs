@@ -99,7 +99,9 @@ impl Server {
             .build()
             .context("starting the client")?;
         let connected = runtime.block_on(server.connect());
-        let channel = connected.with_context(|| format!("connecting to the server at {name}"))?;
+        let channel = connected.map_err(|error| {
+            anyhow::anyhow!("connecting to the server at {name}: {}", distinct(&error))
+        })?;
         let channel = InterceptedService::new(channel, Token::from_environment()?);
         Ok(Self { runtime, channel })
     }
@@ -113,6 +115,20 @@ impl Server {
     pub(crate) fn wait<T>(&self, answer: impl Future<Output = T>) -> T {
         self.runtime.block_on(answer)
     }
+}
+
+/// An error and its causes, without those that only repeat another: the client's layers all print the system's error.
+fn distinct(error: &dyn std::error::Error) -> String {
+    let mut texts = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+        cause = error.source();
+    }
+    texts.join(": ")
 }
 
 /// The server's error as text for people; the call needs that right.

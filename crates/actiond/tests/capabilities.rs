@@ -223,6 +223,7 @@ async fn reflection_lists_the_services(kit: Kit) -> Outcome {
     let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
     for service in [
         "actiond.internal.v1.CAS",
+        "actiond.internal.v1.Images",
         "build.bazel.remote.asset.v1.Fetch",
         "build.bazel.remote.asset.v1.Push",
         "build.bazel.remote.execution.v2.ActionCache",

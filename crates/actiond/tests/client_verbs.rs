@@ -5,6 +5,7 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use testkit::proto::{self, Message as _, RequestMetadata};
+use testkit::wait::eventually;
 use testkit::{Action, Client, Daemon, Digest, Kit, Outcome, eventually_async};
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
@@ -142,6 +143,17 @@ async fn logs_show_the_past_and_follow(kit: Kit) -> Outcome {
     assert!(lines[1].contains("success") && lines[1].contains("(absent)"), "{text}");
     assert_eq!(json(&kit, &daemon, &["logs", "-n1"], 0)?[0]["origin"]["target"], "//a:good");
     assert_eq!(json(&kit, &daemon, &["logs", "--target=//a:bad"], 0)?.len(), 1);
+
+    // A build that finds all in the cache looks up alone, however many actions it has.
+    for number in 0..100 {
+        client.cached(&client.digest(format!("{number}"))).await?;
+    }
+    eventually("the lookups are recorded", || {
+        let records = json(&kit, &daemon, &["logs", "--lookups", "-n90"], 0)?;
+        Ok(records.iter().filter(|record| record["kind"] == "lookup").count() == 90)
+    })
+    .await?;
+    assert_eq!(said(&kit, &daemon, &["logs"], 0)?, text);
 
     let mut command = Command::new(kit.binary());
     command.args(["logs", "-f", "-n1", "--json", "--root"]).arg(daemon.root());

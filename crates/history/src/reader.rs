@@ -26,6 +26,9 @@ const MEDIAN_OF: u32 = 301;
 /// Records that a search for an output looks through: the last ones, which takes some 20 ms.
 const OUTPUTS_SEARCHED: u32 = 20_000;
 
+/// Records that a search for executions looks through: the last ones, which is a large build or two.
+const EXECUTIONS_SEARCHED: u32 = 100_000;
+
 /// An error of asking.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -142,6 +145,11 @@ macro_rules! columns {
 const BY_ID: &str = concat!("SELECT ", columns!(), " FROM event WHERE id = ?1");
 const RECENT: &str =
     concat!("SELECT ", columns!(), " FROM event WHERE id < ?1 ORDER BY id DESC LIMIT ?2");
+const RECENT_EXECUTIONS: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM event WHERE id > (SELECT max(id) FROM event) - ?1 AND kind = 0 ORDER BY id DESC LIMIT ?2"
+);
 const OF_ACTION: &str = concat!(
     "SELECT ",
     columns!(),
@@ -223,6 +231,15 @@ impl Reader {
     /// [`ReadError`]
     pub fn recent(&self, page: Page) -> Result<Vec<Record>, ReadError> {
         self.records(RECENT, params![page.before(), page.limit()])
+    }
+
+    /// The last executions, the latest first. A build that finds everything in the cache records lookups alone, so this
+    /// looks through more records than it returns, and through a bounded number of them.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn recent_executions(&self, limit: u32) -> Result<Vec<Record>, ReadError> {
+        self.records(RECENT_EXECUTIONS, params![EXECUTIONS_SEARCHED, limit.min(ROWS_MAX)])
     }
 
     /// The records of an action, the latest first. The key is the number.
@@ -517,6 +534,7 @@ mod tests {
         for sql in [
             BY_ID,
             RECENT,
+            RECENT_EXECUTIONS,
             OF_ACTION,
             OF_TARGET,
             OF_OUTPUT,

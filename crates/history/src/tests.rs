@@ -90,6 +90,7 @@ fn every_question_has_its_answer() {
     let first = Page::first(5);
     let ids = |records: Vec<Record>| records.iter().map(|it| it.id).collect::<Vec<_>>();
     assert_eq!(ids(reader.recent(first).unwrap()), [22, 21, 20, 19, 18]);
+    assert_eq!(ids(reader.recent_executions(3).unwrap()), [20, 19, 18]);
     let next = Page { after: Some(18), limit: 2 };
     assert_eq!(ids(reader.recent(next).unwrap()), [17, 16]);
     assert_eq!(ids(reader.of_action(&action(3), first).unwrap()), [21, 4]);

@@ -3,8 +3,8 @@
 //! ```text
 //! import:  layout (directory or tar) ──► layers, verified ──► files in the CAS, directories as
 //!          REAPI Directory blobs ──► <root>/images/<hash of the name>.json
-//! serve:   record ──► input tree, complete and pinned ──► EROFS image and overlay, mounted once
-//!          ──► runtimes::Rootfs
+//! show:    record ──► input tree, complete and pinned ──► EROFS image and overlay, mounted once
+//!          ──► runtimes::Rootfs, until no action sees it any more
 //! ```
 //!
 //! An image becomes an input tree because that is what the store and [`inputroot`] are good at: its
@@ -15,15 +15,19 @@
 //!
 //! The crate fetches nothing: images come as files.
 
+mod destination;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod images;
 mod import;
 mod layers;
 mod layout;
 mod present;
 mod record;
 
-pub use import::{ImportError, Imported, import};
+pub use destination::Destination;
+pub use images::{ChangeError, Images, Reloaded};
+pub use import::{FUNCTION, ImportError, Imported, import, unpack};
 pub use layout::LayoutError;
-pub use present::{Images, OpenImageError};
+pub use present::OpenImageError;
 pub use record::{ImageName, NameError, Record, RecordError, list, remove};

@@ -1,4 +1,4 @@
-//! Imported images as views that actions can choose.
+//! An imported image as a view that actions can choose.
 
 use std::ffi::CString;
 use std::io;
@@ -12,10 +12,10 @@ use model::{AssembleError, Chain, Digest, Directory, InputTree, LoadError, TreeL
 use runtimes::Rootfs;
 use store::{Cas, Pin, Store, StoreError};
 
-use crate::record::{self, Record, RecordError};
+use crate::record::Record;
 
 /// Below the root directory: where images are mounted, for the daemon alone to see.
-const MOUNT_POINTS: &str = "images/mounted";
+pub(crate) const MOUNT_POINTS: &str = "images/mounted";
 
 /// Errors of presenting an image to actions.
 #[derive(Debug, thiserror::Error)]
@@ -42,12 +42,6 @@ pub enum OpenImageError {
     View(#[from] runtimes::OpenError),
 }
 
-/// The images that are mounted; given back when this is dropped.
-#[derive(Debug, Default)]
-pub struct Images {
-    mounted: Vec<MountedImage>,
-}
-
 #[derive(Debug)]
 struct MountedImage {
     // In this order: what is attached is made of what is presented, and that of pinned blobs.
@@ -56,39 +50,14 @@ struct MountedImage {
     _pin: Pinned,
 }
 
-impl Images {
-    /// Mounts every imported image, in the calling thread's mount namespace, and gives the view of
-    /// each by the name of the image. One that can't be shown is left out with a warning: the
-    /// others are as good without it.
-    ///
-    /// # Errors
-    /// When the list of images can't be read.
-    pub fn open(
-        store: &Store,
-        input_roots: &dyn InputRoots,
-    ) -> Result<(Self, Vec<(String, Rootfs)>), RecordError> {
-        let mut images = Self::default();
-        let mut views = Vec::new();
-        for record in record::list(store.path())? {
-            let name = record.name.as_str().to_owned();
-            match open(store, input_roots, &record, images.mounted.len()) {
-                Ok((mounted, view)) => {
-                    images.mounted.push(mounted);
-                    views.push((name, view));
-                }
-                Err(error) => tracing::warn!(error = %Chain(&error), name, "an image is left out"),
-            }
-        }
-        Ok((images, views))
-    }
-}
-
-fn open(
+/// Mounts an image, in the calling thread's mount namespace, and gives the view of it, which holds the mount. `mount`
+/// is the number of its mount point.
+pub(crate) fn open(
     store: &Store,
     input_roots: &dyn InputRoots,
     record: &Record,
-    number: usize,
-) -> Result<(MountedImage, Rootfs), OpenImageError> {
+    mount: u64,
+) -> Result<Rootfs, OpenImageError> {
     let tree = Arc::new(assemble(store.cas(), record.root)?);
     // Pinned first and asked second: what is found present then stays.
     let pin = Pinned(store.cas().pin(Arc::<InputTree>::clone(&tree)));
@@ -97,11 +66,11 @@ fn open(
         return Err(OpenImageError::Incomplete(missing));
     }
     let presented = input_roots.present(&tree, &PresentRequest::default())?;
-    let attached =
-        Attached::at(store.path().join(MOUNT_POINTS).join(number.to_string()), &presented)?;
+    let path = store.path().join(MOUNT_POINTS).join(mount.to_string());
+    let attached = Attached::at(path, &presented)?;
     let content = record.root.to_string();
     let view = runtimes::image_rootfs(&attached.path, record.name.as_str(), &content)?;
-    Ok((MountedImage { _attached: attached, _presented: presented, _pin: pin }, view))
+    Ok(view.holding(MountedImage { _attached: attached, _presented: presented, _pin: pin }))
 }
 
 fn assemble(cas: &Cas, root: Digest) -> Result<InputTree, OpenImageError> {
@@ -124,7 +93,7 @@ impl std::fmt::Debug for Pinned {
     }
 }
 
-/// A mount that is attached until this is dropped.
+/// A mount that is attached, at a directory of its own, until this is dropped.
 #[derive(Debug)]
 struct Attached {
     path: PathBuf,
@@ -146,6 +115,8 @@ impl Drop for Attached {
         if let Err(error) = sys::mount::detach(&c_path(&self.path)) {
             tracing::warn!(error = %Chain(&error), "an image could not be unmounted");
         }
+        // What is left is removed at the next start.
+        let _ = std::fs::remove_dir(&self.path);
     }
 }
 

@@ -22,7 +22,7 @@ use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 
 /// The files to compile, beside those that they import.
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     "build/bazel/remote/asset/v1/remote_asset.proto",
     "build/bazel/remote/execution/v2/remote_execution.proto",
     "google/bytestream/bytestream.proto",
@@ -31,6 +31,7 @@ const FILES: [&str; 13] = [
     "actiond/internal/v1/asset.proto",
     "actiond/internal/v1/cas.proto",
     "actiond/internal/v1/history.proto",
+    "actiond/internal/v1/images.proto",
     "actiond/internal/v1/shell.proto",
     "actiond/internal/v1/store.proto",
     "actiond/v1/resource_usage.proto",

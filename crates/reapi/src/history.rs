@@ -92,7 +92,8 @@ impl History {
     ) -> Result<Response<ListRecordsResponse>, Status> {
         let (_, extensions, message) = request.into_parts();
         let limit = if message.limit == 0 { RECORDS_MAX } else { message.limit.min(RECORDS_MAX) };
-        reservation.grow_by(2 * RECORD_BYTES * u64::from(limit))?;
+        let held = if message.executions_only { RECORDS_MAX } else { limit };
+        reservation.grow_by(2 * RECORD_BYTES * u64::from(held))?;
         let of = match message.of {
             Some(Of::ActionDigest(digest)) => {
                 let (offered, value) = (&self.offered, message.digest_function);
@@ -104,10 +105,18 @@ impl History {
             None => Wanted::All,
         };
         let page = Page::first(limit);
+        let executions_only = message.executions_only;
         let records = blocking::run(move || {
             let asked = self.archive.ask(|reader| match &of {
                 Wanted::Action(digest) => reader.of_action(digest, page),
+                Wanted::Target(target) if executions_only => {
+                    let mut records = reader.of_target(target, Page::first(RECORDS_MAX))?;
+                    records.retain(|record| record.kind == Kind::Execution);
+                    records.truncate(limit as usize);
+                    Ok(records)
+                }
                 Wanted::Target(target) => reader.of_target(target, page),
+                Wanted::All if executions_only => reader.recent_executions(limit),
                 Wanted::Invocation(invocation) => reader.slowest_of(invocation, limit),
                 Wanted::All => reader.recent(page),
             });

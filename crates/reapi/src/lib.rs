@@ -12,6 +12,7 @@
 //!                           ├─► execution,     ├──────► worker
 //!                           │   operations  ───┘
 //!                           ├─► asset ──────────────► asset, store
+//!                           ├─► image_service ──────► images
 //!                           └─► internal, health, reflection
 //! ```
 //!
@@ -19,7 +20,7 @@
 //!
 //! - [`server`]: the HTTP/2 settings, and all services behind one address.
 //! - `capabilities`, `cas`, `byte_stream`, `action_cache`, `asset`, `execution`, `operations`, `internal`,
-//!   `store_maintenance`, `history`, `reflection`: a service each.
+//!   `store_maintenance`, `image_service`, `history`, `reflection`: a service each.
 //! - [`by_target`]: the blobs of a store by target.
 //! - `shell`: streams into the sandbox of an action.
 //! - [`maintenance`]: what operators do with the store, as messages.
@@ -57,6 +58,7 @@ mod frame;
 pub mod fuzzing;
 mod grpc;
 mod history;
+mod image_service;
 mod inline;
 mod internal;
 mod lookups;

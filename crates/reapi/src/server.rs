@@ -8,6 +8,7 @@ use std::time::Duration;
 use access::{Authorize, Policy};
 use asset::Origin;
 use history::Archive;
+use images::Images;
 use model::InstanceNames;
 use store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -29,6 +30,7 @@ use crate::encoding::EncodingService;
 use crate::execution::Execution;
 use crate::grpc::Endpoint;
 use crate::history::History;
+use crate::image_service::ImageService;
 use crate::internal::InternalCas;
 use crate::lookups::Lookups;
 use crate::memory::{Accounted, Meters, QuotaService};
@@ -79,6 +81,8 @@ pub struct Services {
     pub store: Arc<Store>,
     /// Runs the actions.
     pub worker: Worker,
+    /// The images that actions can choose; `None` if operators can't change them.
+    pub images: Option<Arc<Images>>,
     /// Past and present actions.
     pub archive: Archive,
     /// Tells clients whether new work is welcome.
@@ -182,9 +186,11 @@ where
 }
 
 fn routes(
-    Services { store, worker, archive, health, functions, instances, origin, meters: _ }: Services,
+    services: Services,
     capabilities: Capabilities,
 ) -> Result<Routes, tonic_reflection::server::Error> {
+    let Services { store, worker, images, archive, health, functions, instances, origin, .. } =
+        services;
     let lookups = Lookups::new();
     let cache = Offer { functions: functions.cache, instances: instances.clone() };
     let actions = Offer { functions: functions.execution, instances };
@@ -213,8 +219,9 @@ fn routes(
         .add_service(Endpoint(AssetFetch(assets.clone())))
         .add_service(Endpoint(AssetPush(assets)))
         .add_service(Endpoint(execution))
-        .add_service(Endpoint(Operations::new(worker)))
+        .add_service(Endpoint(Operations::new(worker.clone())))
         .add_service(Endpoint(shell))
+        .add_service(Endpoint(ImageService::new(images, worker)))
         .add_service(Endpoint(InternalCas::new(Arc::clone(&store), functions.cache)))
         .add_service(Endpoint(StoreMaintenance::new(store, archive.clone())))
         .add_service(Endpoint(History::new(archive, functions.cache)))

@@ -53,7 +53,8 @@ impl Runtimes {
     fn roots(&self) -> Vec<String> {
         let host =
             self.host.is_some().then(|| format!("`rootfs={HOST}` (this server's toolchains)"));
-        let images = listed(self.images.keys().map(String::as_str));
+        let images = self.images.names(MAX_NAMES + 1);
+        let images = listed(images.iter().map(String::as_str));
         let images = images.map(|names| format!("`container-image` ({names})"));
         host.into_iter().chain(images).collect()
     }
@@ -88,6 +89,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::images::ImageViews;
     use crate::{Library, Rootfs};
 
     /// Two libraries, one with a shell, the host, and an image.
@@ -102,13 +104,19 @@ mod tests {
             of_input_root: view(),
             host: Some(view()),
             libc: libc.into(),
-            images: BTreeMap::from([("debian:12".to_owned(), view())]),
+            images: images(&["debian:12"]),
             _image: None,
         }
     }
 
     fn nothing() -> Runtimes {
-        Runtimes { host: None, libc: BTreeMap::new(), images: BTreeMap::new(), ..everything() }
+        Runtimes { host: None, libc: BTreeMap::new(), images: images(&[]), ..everything() }
+    }
+
+    fn images(names: &[&str]) -> ImageViews {
+        let images = ImageViews::default();
+        names.iter().for_each(|name| images.set((*name).to_owned(), Rootfs::bare()));
+        images
     }
 
     #[test]

@@ -15,9 +15,10 @@
 //!
 //! Nothing of it lies where the input root appears, so it can't hide an input.
 //!
-//! All views are worked out when the daemon starts: a request chooses one by its name, and no text
-//! that a client sends ever becomes a path. A change below the given directories, such as a new C
-//! library, is seen at the next start; that there was one is noticed at once, see [`Environment`].
+//! All views but those of images are worked out when the daemon starts: a request chooses one by its
+//! name, and no text that a client sends ever becomes a path. A change below the given directories, such
+//! as a new C library, is seen at the next start; that there was one is noticed at once, see
+//! [`Environment`]. Images come and go while the daemon runs, and the actions that see one keep it.
 //!
 //! The crate describes views ([`Rootfs`]). All that it mounts is a runtime image, once.
 
@@ -28,7 +29,9 @@ mod etc;
 mod host;
 mod image;
 mod image_rootfs;
+mod images;
 mod libc;
+mod life;
 pub mod manifest;
 mod rootfs;
 mod unpack;
@@ -40,6 +43,7 @@ use std::sync::Arc;
 use model::Properties;
 
 use crate::image::MountedImage;
+use crate::images::ImageViews;
 
 pub use advice::Lack;
 pub use confined::ReadError;
@@ -47,10 +51,14 @@ pub use environment::Environment;
 pub use etc::{HOSTNAME, common_files};
 pub use image::{ImageError, ImageOptions};
 pub use image_rootfs::image_rootfs;
+pub use life::InUse;
 pub use rootfs::{InputRootPlace, Rootfs, RootfsMount};
 
 /// The value of `rootfs` that names the operator's root.
 const HOST: &str = "host";
+
+/// The most images that an error names.
+const MAX_KNOWN_IMAGES: usize = 32;
 
 /// The value of `rootfs` that makes the input root the root.
 pub const INPUT_ROOT: &str = "input-root";
@@ -66,7 +74,7 @@ pub struct RuntimeOptions {
     pub host_rootfs: Option<PathBuf>,
 }
 
-/// Every view that an action can choose.
+/// Every view that an action can choose. Clones have the same images, whichever of them changes those.
 #[derive(Debug, Clone)]
 pub struct Runtimes {
     bare: Arc<Rootfs>,
@@ -74,7 +82,7 @@ pub struct Runtimes {
     of_input_root: Arc<Rootfs>,
     host: Option<Arc<Rootfs>>,
     libc: BTreeMap<String, Library>,
-    images: BTreeMap<String, Arc<Rootfs>>,
+    images: ImageViews,
     /// The image that the views are made of.
     _image: Option<Arc<MountedImage>>,
 }
@@ -146,7 +154,7 @@ pub enum ViewError {
     UnknownImage {
         /// The name that was asked for.
         name: String,
-        /// The names that there are.
+        /// The first names that there are.
         known: Vec<String>,
     },
     /// Two root file systems.
@@ -184,7 +192,7 @@ impl Runtimes {
             of_input_root: Arc::new(Rootfs::of_input_root()),
             host: host.map(Arc::new),
             libc,
-            images: BTreeMap::new(),
+            images: ImageViews::default(),
             _image: image,
         })
     }
@@ -210,14 +218,25 @@ impl Runtimes {
         self.libc.keys().map(String::as_str)
     }
 
-    /// Lets actions choose a root file system by name; one of the same name is replaced.
-    pub fn add_image(&mut self, name: String, view: Rootfs) {
-        self.images.insert(name, Arc::new(view));
+    /// Lets actions choose a root file system by name, from now on. One of the same name is replaced: actions that
+    /// have it keep it.
+    pub fn set_image(&self, name: String, view: Rootfs) {
+        self.images.set(name, view);
+    }
+
+    /// Lets no action choose that root file system any more. Actions that have it keep it.
+    pub fn remove_image(&self, name: &str) {
+        self.images.remove(name);
+    }
+
+    /// The number of actions that see the root file system of that name now.
+    pub fn users_of_image(&self, name: &str) -> usize {
+        self.images.get(name).map_or(0, |view| view.users())
     }
 
     fn image(&self, name: &str) -> Result<Arc<Rootfs>, ViewError> {
-        self.images.get(name).cloned().ok_or_else(|| {
-            let known = self.images.keys().cloned().collect();
+        self.images.get(name).ok_or_else(|| {
+            let known = self.images.names(MAX_KNOWN_IMAGES);
             ViewError::UnknownImage { name: shown(name), known }
         })
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use model::RelPath;
 
 use crate::environment::{Content, Environment, hasher};
+use crate::life::Life;
 use crate::{INPUT_ROOT, etc};
 
 /// The content of a sandbox's root beside the exec root. No path is there twice, in whatever list, and
@@ -26,6 +27,7 @@ pub struct Rootfs {
     description: [u8; 32],
     /// The identity of the content of the mounts.
     content: Content,
+    pub(crate) life: Life,
 }
 
 /// The path of the input root in a sandbox.
@@ -136,6 +138,7 @@ impl Builder {
             files: Vec::new(),
             description: [0; 32],
             content,
+            life: Life::default(),
         };
         for (at, item) in self.items {
             match item {

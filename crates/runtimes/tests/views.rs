@@ -293,9 +293,10 @@ fn an_image_is_a_root_of_its_own() {
 #[test]
 fn images_are_chosen_by_name() {
     let root = Root::new().directory("usr");
-    let mut runtimes = libraries("x").open_as_runtime_root().unwrap();
+    let runtimes = libraries("x").open_as_runtime_root().unwrap();
     let image = runtimes::image_rootfs(&root.path(""), "a/b:1", "1").unwrap();
-    runtimes.add_image("a/b:1".to_owned(), image.clone());
+    let shared = runtimes.clone();
+    shared.set_image("a/b:1".to_owned(), image.clone());
     for (name, value) in
         [("rootfs", "a/b:1"), ("container-image", "a/b:1"), ("container-image", "docker://a/b:1")]
     {
@@ -310,6 +311,26 @@ fn images_are_chosen_by_name() {
     let error = view(&runtimes, &[("container-image", "docker://host")]).unwrap_err();
     assert!(error.to_string().contains("image import host"), "{error}");
     assert!(error.to_string().contains("there is a/b:1"), "{error}");
+}
+
+#[test]
+fn an_image_that_goes_leaves_its_views_to_those_that_have_them() {
+    let root = Root::new().directory("usr");
+    let runtimes = libraries("x").open_as_runtime_root().unwrap();
+    let image = || runtimes::image_rootfs(&root.path(""), "a", "1").unwrap();
+    runtimes.set_image("a".to_owned(), image());
+    let view = || runtimes.view(&properties(&[("rootfs", "a")]));
+    let first = view().unwrap();
+    let user = first.enter();
+    assert_eq!(runtimes.users_of_image("a"), 1);
+    runtimes.set_image("a".to_owned(), image());
+    assert_eq!(runtimes.users_of_image("a"), 0, "another image of that name");
+    assert!(first.is_retired() && !view().unwrap().is_retired());
+    assert_eq!(first.users(), 1);
+    drop(user);
+    runtimes.remove_image("a");
+    assert!(matches!(view(), Err(ViewError::UnknownImage { .. })));
+    runtimes.remove_image("a");
 }
 
 fn with_shell(root: Root, name: &str) -> Root {

@@ -42,6 +42,7 @@ pub(crate) trait Outputs: Sync {
 /// Hands out sandboxes; see [`Pool`].
 pub(crate) trait Sandboxes: Send + Sync {
     fn acquire(&self, view: &Arc<Rootfs>) -> Result<Box<dyn Sandbox>, RunError>;
+    fn end_retired(&self);
 }
 
 /// A sandbox for one action.
@@ -77,7 +78,7 @@ pub(crate) trait BlobSink {
     fn commit(self: Box<Self>) -> Result<Digest, StoreError>;
 }
 
-impl InputRoots for Box<dyn inputroot::InputRoots> {
+impl InputRoots for Arc<dyn inputroot::InputRoots> {
     fn present(
         &self,
         tree: &Arc<InputTree>,
@@ -119,6 +120,10 @@ impl Sandboxes for Arc<Pool> {
     fn acquire(&self, view: &Arc<Rootfs>) -> Result<Box<dyn Sandbox>, RunError> {
         let sandbox = Pool::acquire(self, view)?;
         Ok(Box::new(Leased { sandbox, pool: Arc::clone(self) }))
+    }
+
+    fn end_retired(&self) {
+        Pool::end_retired(self);
     }
 }
 

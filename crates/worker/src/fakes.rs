@@ -217,6 +217,8 @@ impl Sandboxes for FakeSandboxes {
             })),
         }
     }
+
+    fn end_retired(&self) {}
 }
 
 impl Sandbox for FakeSandbox {

@@ -241,6 +241,7 @@ impl Slot {
         operation.advance(Stage::Executing, timeline.metadata().clone());
         let command = &action.command;
         let view = shared.runtimes.view(&command.properties).map_err(unsupported)?;
+        let _user = view.enter();
         let write_changes = write_changes::of(&pinned.tree, &command.properties)?;
         let has_own_root = whole_root::is_wanted(&command.properties);
         let mut make_directories = output_parents::missing(&pinned.tree, command)?;

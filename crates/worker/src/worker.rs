@@ -78,7 +78,7 @@ impl Worker {
     pub fn start(
         config: WorkerConfig,
         store: Arc<Store>,
-        input_roots: Box<dyn InputRoots>,
+        input_roots: Arc<dyn InputRoots>,
         runtimes: Runtimes,
         sandbox: sandbox::Config,
         listeners: Listeners,
@@ -123,6 +123,12 @@ impl Worker {
     /// Actions that run at the same time.
     pub fn jobs(&self) -> NonZeroUsize {
         self.shared.config.jobs
+    }
+
+    /// Ends the idle sandboxes of images that are gone or were replaced, and with them what is left of those images.
+    /// Waits for processes.
+    pub fn end_retired_sandboxes(&self) {
+        self.shared.sandboxes.end_retired();
     }
 
     /// Changes the limits. Actions that run already keep theirs, and actions that wait stay in the queue.

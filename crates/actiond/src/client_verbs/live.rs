@@ -89,8 +89,11 @@ pub(crate) fn records(
     digest_function: i32,
     limit: u32,
 ) -> anyhow::Result<Vec<Record>> {
+    list(server, ListRecordsRequest { of, digest_function, limit, executions_only: false })
+}
+
+fn list(server: &Server, request: ListRecordsRequest) -> anyhow::Result<Vec<Record>> {
     let mut client = history(server);
-    let request = ListRecordsRequest { of, digest_function, limit };
     let listed = server.wait(client.list_records(request)).map_err(server::said("read"))?;
     Ok(listed.into_inner().records)
 }
@@ -118,11 +121,16 @@ pub(crate) fn logs(
             Some(followed)
         }
     };
-    // Lookups may be between the executions that are asked for: then the list is shorter.
-    let of = wanted.target.map(|target| Of::Target(target.to_owned()));
-    let asked = if wanted.lookups || lines == 0 { lines } else { lines.saturating_mul(4) };
     if lines > 0 {
-        let past = records(server, of, 0, asked.min(1000))?;
+        let past = list(
+            server,
+            ListRecordsRequest {
+                of: wanted.target.map(|target| Of::Target(target.to_owned())),
+                digest_function: 0,
+                limit: lines.min(1000),
+                executions_only: !wanted.lookups,
+            },
+        )?;
         let past = past.iter().filter(|record| wanted.has(record)).take(lines as usize);
         let past: Vec<_> = past.collect();
         print(&past.into_iter().rev().map(shown).collect::<String>())?;

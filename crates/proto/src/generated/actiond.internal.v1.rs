@@ -271,6 +271,9 @@ pub struct ListRecordsRequest {
     /// Records at most; 1,000 is the bound.
     #[prost(uint32, tag = "5")]
     pub limit: u32,
+    /// Executions alone: all lookups in the action cache are left out. Not for an action or an invocation.
+    #[prost(bool, tag = "6")]
+    pub executions_only: bool,
     /// The records that are asked for; all if unset.
     #[prost(oneof = "list_records_request::Of", tags = "1, 2, 3")]
     pub of: ::core::option::Option<list_records_request::Of>,
@@ -654,6 +657,224 @@ pub mod history_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("actiond.internal.v1.History", "GetTotals"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// An image.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Image {
+    /// The name that actions use for it.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The SHA-256 digest of the Directory that is its root.
+    #[prost(message, optional, tag = "2")]
+    pub root_digest: ::core::option::Option<
+        super::super::super::build::bazel::remote::execution::v2::Digest,
+    >,
+    /// The digest of its OCI manifest, such as `sha256:…`.
+    #[prost(string, tag = "3")]
+    pub manifest: ::prost::alloc::string::String,
+}
+/// The request of Images.ListImages.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListImagesRequest {}
+/// The response of Images.ListImages.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListImagesResponse {
+    /// All images.
+    #[prost(message, repeated, tag = "1")]
+    pub images: ::prost::alloc::vec::Vec<Image>,
+}
+/// The request of Images.PutImage.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PutImageRequest {
+    /// The image.
+    #[prost(message, optional, tag = "1")]
+    pub image: ::core::option::Option<Image>,
+}
+/// The response of Images.PutImage.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PutImageResponse {}
+/// The request of Images.RemoveImage.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveImageRequest {
+    /// The name that actions use for it.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// The response of Images.RemoveImage.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveImageResponse {}
+/// Generated client implementations.
+#[cfg(feature = "client")]
+pub mod images_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// The images that actions can have as their root file system, for operators: `linux-actiond image`. All
+    /// methods need the right `admin`. The interface may change with any version.
+    #[derive(Debug, Clone)]
+    pub struct ImagesClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl ImagesClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> ImagesClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ImagesClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ImagesClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Lists the images, by name.
+        pub async fn list_images(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListImagesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListImagesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/actiond.internal.v1.Images/ListImages",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("actiond.internal.v1.Images", "ListImages"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets actions choose an image whose blobs are in the store, from now on. One of the same name is
+        /// replaced; actions that run in it keep it. FAILED_PRECONDITION: blobs of it are missing, or there are
+        /// too many images. A call that fails changes nothing.
+        pub async fn put_image(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PutImageRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PutImageResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/actiond.internal.v1.Images/PutImage",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("actiond.internal.v1.Images", "PutImage"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets no action choose an image any more. FAILED_PRECONDITION while actions run in it.
+        pub async fn remove_image(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemoveImageRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveImageResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/actiond.internal.v1.Images/RemoveImage",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("actiond.internal.v1.Images", "RemoveImage"));
             self.inner.unary(req, path, codec).await
         }
     }

@@ -100,6 +100,48 @@ impl Shaped for crate::actiond::internal::v1::get_totals_response::Total {
         fields: &[Field { number: 1, repeated: false, kind: Kind::Text }, Field { number: 3, repeated: false, kind: Kind::Text }, ],
     };
 }
+impl Shaped for crate::actiond::internal::v1::Image {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::Image>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Text }, Field { number: 2, repeated: false, kind: Kind::Message(<crate::build::bazel::remote::execution::v2::Digest as Shaped>::SHAPE) }, Field { number: 3, repeated: false, kind: Kind::Text }, ],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::ListImagesRequest {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::ListImagesRequest>(),
+        fields: &[],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::ListImagesResponse {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::ListImagesResponse>(),
+        fields: &[Field { number: 1, repeated: true, kind: Kind::Message(<crate::actiond::internal::v1::Image as Shaped>::SHAPE) }, ],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::PutImageRequest {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::PutImageRequest>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Message(<crate::actiond::internal::v1::Image as Shaped>::SHAPE) }, ],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::PutImageResponse {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::PutImageResponse>(),
+        fields: &[],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::RemoveImageRequest {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::RemoveImageRequest>(),
+        fields: &[Field { number: 1, repeated: false, kind: Kind::Text }, ],
+    };
+}
+impl Shaped for crate::actiond::internal::v1::RemoveImageResponse {
+    const SHAPE: &'static Shape = &Shape {
+        size_bytes: size_of::<crate::actiond::internal::v1::RemoveImageResponse>(),
+        fields: &[],
+    };
+}
 impl Shaped for crate::actiond::internal::v1::ShellSize {
     const SHAPE: &'static Shape = &Shape {
         size_bytes: size_of::<crate::actiond::internal::v1::ShellSize>(),

@@ -78,20 +78,41 @@ impl Pool {
             tracing::warn!(%error, view = view.name, "a sandbox is replaced");
             return;
         }
-        let mut idle = self.idle.lock();
-        let is_alone = !idle.iter().any(|other| same(other.view(), &view));
-        idle.push(sandbox);
-        drop(idle);
-        if is_alone {
+        if self.keep(sandbox) {
             self.add_spare(&view);
         }
+    }
+
+    /// Keeps a sandbox for reuse, unless its view is retired. Returns whether it is the only one of its view.
+    fn keep(&self, sandbox: Sandbox) -> bool {
+        let mut idle = self.idle.lock();
+        // Under the lock: whoever retires the view takes it after that, and then finds the sandbox.
+        if sandbox.view().is_retired() {
+            drop(idle);
+            drop(sandbox);
+            return false;
+        }
+        let is_alone = !idle.iter().any(|other| same(other.view(), sandbox.view()));
+        idle.push(sandbox);
+        is_alone
+    }
+
+    /// Ends the idle sandboxes whose views are retired. Those that run an action end after it.
+    pub fn end_retired(&self) {
+        let mut idle = self.idle.lock();
+        let retired: Vec<_> = idle.extract_if(.., |sandbox| sandbox.view().is_retired()).collect();
+        // Ending a helper takes time; others need not wait for the list.
+        drop(idle);
+        drop(retired);
     }
 
     /// One more, if there is a permit for it.
     fn add_spare(&self, view: &Arc<Rootfs>) {
         let Some(permit) = Permit::take(&self.count, self.config.helpers_max) else { return };
         match self.start(view, permit) {
-            Ok(spare) => self.idle.lock().push(spare),
+            Ok(spare) => {
+                self.keep(spare);
+            }
             Err(error) => tracing::warn!(%error, view = view.name, "no spare sandbox"),
         }
     }

@@ -31,7 +31,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// Every method that does or tells something.
-const METHODS: [&str; 26] = [
+const METHODS: [&str; 29] = [
     "/build.bazel.remote.execution.v2.Capabilities/GetCapabilities",
     "/build.bazel.remote.execution.v2.ContentAddressableStorage/FindMissingBlobs",
     "/build.bazel.remote.execution.v2.ContentAddressableStorage/BatchReadBlobs",
@@ -57,6 +57,9 @@ const METHODS: [&str; 26] = [
     "/actiond.internal.v1.Store/GetUsage",
     "/actiond.internal.v1.Store/CollectGarbage",
     "/actiond.internal.v1.Store/Verify",
+    "/actiond.internal.v1.Images/ListImages",
+    "/actiond.internal.v1.Images/PutImage",
+    "/actiond.internal.v1.Images/RemoveImage",
     "/build.bazel.remote.asset.v1.Push/PushBlob",
     "/build.bazel.remote.asset.v1.Push/PushDirectory",
 ];

@@ -1,0 +1,125 @@
+//! The use of a view: how many actions see it now, and whether others still may. What it is made of
+//! stays until nothing refers to the view any more.
+//!
+//! ```text
+//! chosen by actions ──► retired: no new action gets it; those that have it keep it ──► dropped
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::Rootfs;
+
+/// The state that all copies of a view share. It is no part of what a view is: all are equal.
+#[derive(Clone, Default)]
+pub(crate) struct Life(Arc<State>);
+
+#[derive(Default)]
+struct State {
+    users: AtomicUsize,
+    is_retired: AtomicBool,
+    /// Dropped with the last copy of the view.
+    _held: Option<Box<dyn Send + Sync>>,
+}
+
+impl Life {
+    /// The life of a view that needs `held`.
+    pub(crate) fn holding(held: impl Send + Sync + 'static) -> Self {
+        Self(Arc::new(State { _held: Some(Box::new(held)), ..State::default() }))
+    }
+}
+
+impl fmt::Debug for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let State { users, is_retired, _held } = &*self.0;
+        f.debug_struct("Life").field("users", users).field("is_retired", is_retired).finish()
+    }
+}
+
+impl PartialEq for Life {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Life {}
+
+/// An action that sees a view, until this is dropped.
+#[derive(Debug)]
+pub struct InUse(Life);
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.0.users.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Rootfs {
+    /// The view with something that it is made of, such as a mount: dropped when nothing refers to the view any
+    /// more.
+    #[must_use]
+    pub fn holding(mut self, held: impl Send + Sync + 'static) -> Self {
+        self.life = Life::holding(held);
+        self
+    }
+
+    /// Counts an action as one that sees the view.
+    #[must_use]
+    pub fn enter(&self) -> InUse {
+        self.life.0.users.fetch_add(1, Ordering::AcqRel);
+        InUse(self.life.clone())
+    }
+
+    /// The number of actions that see the view now.
+    pub fn users(&self) -> usize {
+        self.life.0.users.load(Ordering::Acquire)
+    }
+
+    /// Marks the view as one that no new action gets, so that nobody keeps a sandbox of it.
+    pub fn retire(&self) {
+        self.life.0.is_retired.store(true, Ordering::Release);
+    }
+
+    /// Whether no new action gets the view.
+    pub fn is_retired(&self) -> bool {
+        self.life.0.is_retired.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_view_is_made_of_goes_with_its_last_copy() {
+        let held = Arc::new(());
+        let view = Arc::new(Rootfs::bare().holding(Arc::clone(&held)));
+        let copy = Rootfs::clone(&view);
+        view.retire();
+        assert!(copy.is_retired(), "copies are the same view");
+        drop(view);
+        assert_eq!(Arc::strong_count(&held), 2);
+        drop(copy);
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+
+    #[test]
+    fn users_are_counted() {
+        let view = Rootfs::bare();
+        let (one, other) = (view.enter(), view.enter());
+        assert_eq!(view.users(), 2);
+        drop(one);
+        assert_eq!(view.users(), 1);
+        drop(other);
+        assert_eq!(view.users(), 0);
+    }
+
+    #[test]
+    fn the_use_of_a_view_is_no_part_of_what_it_is() {
+        let (one, other) = (Rootfs::bare(), Rootfs::bare().holding(()));
+        let _user = one.enter();
+        other.retire();
+        assert_eq!(one, other);
+    }
+}
