@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use testkit::{
@@ -233,22 +233,6 @@ impl Cloud {
             ("sig", &signature),
         ];
         parts.map(|(name, value)| format!("{name}={}", in_a_query(value))).join("&")
-    }
-
-    /// The file of a service account of Google's, and a part of the private key in it.
-    pub(crate) fn service_account(&self) -> anyhow::Result<(PathBuf, String)> {
-        let script = "const { privateKey } = require('crypto').generateKeyPairSync('rsa', { modulusLength: 2048, \
-                      privateKeyEncoding: { type: 'pkcs8', format: 'pem' }, \
-                      publicKeyEncoding: { type: 'spki', format: 'pem' } }); \
-                      console.log(JSON.stringify({ private_key: privateKey, private_key_id: 'id', \
-                      client_email: 'tests@example.com' }))";
-        let output = Command::new("node").args(["-e", script]).output().context("starting node")?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let file = self.directory.path().join("account.json");
-        fs::write(&file, &output.stdout)?;
-        let text = String::from_utf8(output.stdout)?;
-        let Some(line) = text.split("\\n").nth(1) else { bail!("not a key: {text}") };
-        Ok((file, line.to_owned()))
     }
 }
 
