@@ -9,8 +9,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::Rootfs;
-
 /// The state that all copies of a view share. It is no part of what a view is: all are equal.
 #[derive(Clone, Default)]
 pub(crate) struct Life(Arc<State>);
@@ -27,6 +25,24 @@ impl Life {
     /// The life of a view that needs `held`.
     pub(crate) fn holding(held: impl Send + Sync + 'static) -> Self {
         Self(Arc::new(State { _held: Some(Box::new(held)), ..State::default() }))
+    }
+
+    /// Counts an action until the answer is dropped.
+    pub(crate) fn enter(&self) -> InUse {
+        self.0.users.fetch_add(1, Ordering::AcqRel);
+        InUse(self.clone())
+    }
+
+    pub(crate) fn users(&self) -> usize {
+        self.0.users.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn retire(&self) {
+        self.0.is_retired.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.0.is_retired.load(Ordering::Acquire)
     }
 }
 
@@ -55,41 +71,10 @@ impl Drop for InUse {
     }
 }
 
-impl Rootfs {
-    /// The view with something that it is made of, such as a mount: dropped when nothing refers to the view any
-    /// more.
-    #[must_use]
-    pub fn holding(mut self, held: impl Send + Sync + 'static) -> Self {
-        self.life = Life::holding(held);
-        self
-    }
-
-    /// Counts an action as one that sees the view.
-    #[must_use]
-    pub fn enter(&self) -> InUse {
-        self.life.0.users.fetch_add(1, Ordering::AcqRel);
-        InUse(self.life.clone())
-    }
-
-    /// The number of actions that see the view now.
-    pub fn users(&self) -> usize {
-        self.life.0.users.load(Ordering::Acquire)
-    }
-
-    /// Marks the view as one that no new action gets, so that nobody keeps a sandbox of it.
-    pub fn retire(&self) {
-        self.life.0.is_retired.store(true, Ordering::Release);
-    }
-
-    /// Whether no new action gets the view.
-    pub fn is_retired(&self) -> bool {
-        self.life.0.is_retired.load(Ordering::Acquire)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Rootfs;
 
     #[test]
     fn what_a_view_is_made_of_goes_with_its_last_copy() {

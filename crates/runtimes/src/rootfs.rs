@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use model::RelPath;
 
 use crate::environment::{Content, Environment, hasher};
-use crate::life::Life;
+use crate::life::{InUse, Life};
 use crate::{INPUT_ROOT, etc};
 
 /// The content of a sandbox's root beside the exec root. No path is there twice, in whatever list, and
@@ -27,7 +27,7 @@ pub struct Rootfs {
     description: [u8; 32],
     /// The identity of the content of the mounts.
     content: Content,
-    pub(crate) life: Life,
+    life: Life,
 }
 
 /// The path of the input root in a sandbox.
@@ -59,6 +59,35 @@ impl Rootfs {
     pub fn of_input_root() -> Self {
         let view = Builder::default().build(INPUT_ROOT, Content::named(b"the input root"));
         Self { input_root: InputRootPlace::Root, ..view }
+    }
+
+    /// The view with something that it is made of, such as a mount: dropped when nothing refers to the view any
+    /// more.
+    #[must_use]
+    pub fn holding(mut self, held: impl Send + Sync + 'static) -> Self {
+        self.life = Life::holding(held);
+        self
+    }
+
+    /// Counts an action as one that sees the view.
+    #[must_use]
+    pub fn enter(&self) -> InUse {
+        self.life.enter()
+    }
+
+    /// The number of actions that see the view now.
+    pub fn users(&self) -> usize {
+        self.life.users()
+    }
+
+    /// Marks the view as one that no new action gets, so that nobody keeps a sandbox of it.
+    pub fn retire(&self) {
+        self.life.retire();
+    }
+
+    /// Whether no new action gets the view.
+    pub fn is_retired(&self) -> bool {
+        self.life.is_retired()
     }
 
     /// The environment of actions that see this. Cheap enough for every action.
