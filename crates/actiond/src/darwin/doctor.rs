@@ -45,7 +45,7 @@ fn virtualization() -> Finding {
         state,
         weight: Weight::Needed,
         cost: "no VM can be made",
-        remedy: "use a Mac with Apple silicon, and not inside of another VM",
+        remedy: "use a Mac with Apple silicon, and not inside of another VM".into(),
     }
 }
 
@@ -67,7 +67,7 @@ fn entitlement(program: &Path) -> Finding {
         state,
         weight: Weight::Needed,
         cost: "the system refuses every VM of this program",
-        remedy: "use a release as it is, or sign this program again: see docs/macos.md",
+        remedy: "use a release as it is, or sign this program again: see docs/macos.md".into(),
     }
 }
 
@@ -87,7 +87,7 @@ fn carried(program: &Path, payload: Payload) -> Finding {
         state,
         weight: Weight::Wanted,
         cost,
-        remedy: "use a release, or build one with cargo xtask darwin",
+        remedy: "use a release, or build one with cargo xtask darwin".into(),
     }
 }
 
@@ -105,6 +105,6 @@ fn free_space(directory: &Path) -> Finding {
         state,
         weight: Weight::Wanted,
         cost: "the guest's disk is sparse: when the Mac's is full, the guest's writes fail",
-        remedy: "make room, or name another directory with --root",
+        remedy: "make room, or name another directory with --root".into(),
     }
 }
