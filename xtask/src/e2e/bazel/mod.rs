@@ -8,7 +8,6 @@ mod client;
 mod cpp;
 mod downloads;
 mod events;
-mod eviction;
 mod modes;
 mod module;
 mod package;
@@ -56,7 +55,6 @@ pub(super) const CLIENT: Client = Client {
     ],
     more_suites: &[
         Suite { name: "modes", run: modes::run },
-        Suite { name: "eviction", run: eviction::run },
         Suite { name: "module", run: module::run },
         Suite { name: "downloads", run: downloads::run },
         Suite { name: "socket", run: socket::run },
