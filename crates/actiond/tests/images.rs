@@ -205,7 +205,7 @@ fn ensure_success(output: &Output) -> Outcome {
     Ok(())
 }
 
-/// What a command said when it failed.
+/// The output of a command that failed.
 fn failure(output: &Output) -> anyhow::Result<String> {
     ensure!(!output.status.success(), "it succeeded");
     Ok(String::from_utf8_lossy(&output.stderr).into_owned())

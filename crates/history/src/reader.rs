@@ -208,7 +208,7 @@ SELECT text FROM name WHERE text >= ?1 AND text < ?2
     AND EXISTS (SELECT 1 FROM event WHERE target = name.id) ORDER BY text LIMIT ?3";
 
 impl Reader {
-    /// A reader of the database in `directory`, which no server has open; `None` if there is none.
+    /// A reader of the database in `directory`, which no server has open; `None` if the directory has no database.
     pub fn open(directory: &Path) -> Option<Self> {
         schema::file(directory).is_file().then(|| Self::new(directory, Arc::default()))
     }

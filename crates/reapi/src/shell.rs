@@ -341,7 +341,7 @@ impl Input {
             match part {
                 Some(Part::Input(bytes)) => self.write(&bytes).await,
                 Some(Part::Size(window)) => match size(&window) {
-                    // An error says that the terminal is gone, and its action with it, or that there is none.
+                    // An error says that the terminal is gone with its action, or that the action has pipes.
                     Ok(size) => {
                         let _ = worker::resize(&self.stream, size);
                     }

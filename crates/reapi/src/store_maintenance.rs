@@ -54,7 +54,7 @@ impl StoreMaintenance {
         })
     }
 
-    /// What is in the store, and by target as well.
+    /// The use of the store by kind, age and size, and by target.
     async fn usage_by_target(self) -> Result<Usage, Status> {
         let permit = self.begin()?;
         blocking::run_for_caller(move |caller| {

@@ -294,7 +294,8 @@ impl Space {
         }
     }
 
-    /// Close to the limit: a build that fits with 2 % to spare loses nothing.
+    /// Close to the limit: a build that fits with 2 % to spare loses nothing in a store that was empty before. Beside
+    /// older content it can lose a blob, because a pass goes on to [`Self::low`], which is more than 2 % below the limit.
     fn high(&self) -> u64 {
         self.limit_or_max() - self.limit_or_max() / 64
     }

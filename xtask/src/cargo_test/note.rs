@@ -65,7 +65,7 @@ impl Note {
     /// All notes in `folder`.
     ///
     /// # Errors
-    /// If there is none: cargo's runner was not used then.
+    /// If `folder` has no notes: cargo did not use the runner.
     pub(super) fn read_all(folder: &Path) -> Result<Vec<Self>> {
         let read = |entry: std::io::Result<fs::DirEntry>| {
             let file = entry?.path();

@@ -150,7 +150,7 @@ fn window() -> Option<ShellSize> {
     Some(ShellSize { rows: size.ws_row.into(), columns: size.ws_col.into() })
 }
 
-/// The signals that matter meanwhile. In a raw terminal Ctrl-C is none of them.
+/// The signals that end the session or change the terminal's size. A raw terminal sends Ctrl-C as a byte, not as a signal.
 struct Signals {
     resized: Signal,
     terminate: Signal,
