@@ -13,6 +13,8 @@ use testkit::{
     DaemonBuilder, Digest, DigestFunction, Kit, ReservedAddress, bounded, eventually_async,
 };
 
+use crate::front;
+
 /// The container, or the bucket, that the tests use.
 const BUCKET: &str = "bucket";
 
@@ -34,7 +36,8 @@ pub(crate) const WRONG_KEY: &str = "YW5vdGhlci1rZXktdGhhdC1pcy1pbi1uby1sb2ctYXMt
 pub(crate) enum Service {
     /// Azure Blob Storage, by Azurite.
     Azure,
-    /// Google Cloud Storage, by a server of S3: both have the same requests, but for the proof of who asks.
+    /// Google Cloud Storage, by a server of S3 behind a [`front`]: both have the same requests, but for the proof of who
+    /// asks.
     Google,
 }
 
@@ -98,7 +101,7 @@ impl Cloud {
         let process = spawn(service, &program, directory.path(), address.get())?;
         let (scheme, environment) = match service {
             Service::Azure => ("az", azure_environment(address.get())),
-            Service::Google => ("gs", google_environment(address.get())),
+            Service::Google => ("gs", google_environment(address.get(), directory.path())?),
         };
         let place = format!("{scheme}://{BUCKET}/{PREFIX}");
         let cloud = Self { service, program, process, address, directory, environment, place };
@@ -234,6 +237,12 @@ impl Cloud {
         ];
         parts.map(|(name, value)| format!("{name}={}", in_a_query(value))).join("&")
     }
+
+    /// A part of the private key of Google's service account.
+    pub(crate) fn private_key(&self) -> anyhow::Result<String> {
+        let text = fs::read_to_string(self.directory.path().join(ACCOUNT_FILE))?;
+        Ok(text.split("\\n").nth(1).context("a key in several lines")?.to_owned())
+    }
 }
 
 impl Drop for Cloud {
@@ -268,13 +277,36 @@ fn azure_environment(address: SocketAddr) -> Vec<String> {
     ]
 }
 
-fn google_environment(address: SocketAddr) -> Vec<String> {
-    vec![
-        format!("GOOGLE_BASE_URL=http://{address}"),
+fn google_environment(server: SocketAddr, directory: &Path) -> anyhow::Result<Vec<String>> {
+    let account = directory.join(ACCOUNT_FILE);
+    // node is here for Azurite.
+    let output = Command::new("node").args(["-e", MAKE_ACCOUNT]).output().context("node")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    fs::write(&account, &output.stdout)?;
+    Ok(vec![
+        format!("GOOGLE_BASE_URL=http://{}", front::start(server)?),
         "GOOGLE_ALLOW_HTTP=true".to_owned(),
-        "GOOGLE_SKIP_SIGNATURE=true".to_owned(),
-    ]
+        format!("GOOGLE_APPLICATION_CREDENTIALS={}", account.display()),
+    ])
 }
+
+/// The file of a service account of Google's, in the directory of the server.
+const ACCOUNT_FILE: &str = "account.json";
+
+/// Prints such a file with a new key.
+const MAKE_ACCOUNT: &str = "
+    const { privateKey } = require('crypto').generateKeyPairSync('rsa', {
+        modulusLength: 2048,
+        privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
+        publicKeyEncoding: { type: 'spki', format: 'pem' },
+    });
+    console.log(JSON.stringify({
+        type: 'service_account',
+        private_key: privateKey,
+        private_key_id: 'id',
+        client_email: 'tests@example.com',
+    }));
+";
 
 /// RFC 2104, with a key that is no longer than a block.
 fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {

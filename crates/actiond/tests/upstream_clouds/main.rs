@@ -1,11 +1,12 @@
 //! Objects in the protocols of Azure Blob Storage and Google Cloud Storage below the store. The server is Azurite,
-//! Microsoft's own emulator, which checks signatures. For Google it is `s3s-fs`, which speaks S3, and the daemon only reads:
-//! Google's XML API has the requests of S3, but each write has a token with it, which a server of S3 refuses. Emulators of
-//! Google's service have the JSON API only, or no uploads through the other one.
+//! Microsoft's own emulator, which checks signatures. For Google it is `s3s-fs`, which speaks S3, behind a [`front`] that
+//! asks for tokens: the daemon uses Google's XML API, which has the requests of S3. Emulators of Google's service have the
+//! JSON API only, or no uploads through the other one.
 //!
 //! `cargo xtask test` and `cargo xtask e2e upstream` fetch them and name them to this.
 
 mod cloud;
+mod front;
 
 use anyhow::ensure;
 use testkit::{Client, Daemon, Digest, DigestFunction, Kit, Outcome, eventually, eventually_async};
@@ -20,7 +21,12 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     azure_that_refuses_is_as_good_as_an_empty_one,
     azure_takes_a_signature_in_place_of_a_key,
     secrets_of_azure_are_in_no_log,
+    google_takes_results_and_gives_them_to_another_daemon,
     google_is_asked_for_blobs_and_inputs,
+    google_that_lies_is_not_believed_and_replaced,
+    google_is_killed_and_comes_back,
+    google_that_refuses_is_as_good_as_an_empty_one,
+    secrets_of_google_are_in_no_log,
 }
 
 /// Not compressible.
@@ -226,4 +232,33 @@ async fn secrets_of_azure_are_in_no_log(kit: Kit) -> Outcome {
     let cloud = Cloud::start(&kit, Service::Azure).await?.with_signature();
     let signature = cloud.signature();
     tells_no(&kit, cloud, &["sig=", &signature]).await
+}
+
+async fn google_takes_results_and_gives_them_to_another_daemon(kit: Kit) -> Outcome {
+    take_and_give(&kit, Cloud::start(&kit, Service::Google).await?).await
+}
+
+async fn google_that_lies_is_not_believed_and_replaced(kit: Kit) -> Outcome {
+    lie(&kit, Service::Google).await
+}
+
+async fn google_is_killed_and_comes_back(kit: Kit) -> Outcome {
+    killed_and_back(&kit, Service::Google).await
+}
+
+async fn google_that_refuses_is_as_good_as_an_empty_one(kit: Kit) -> Outcome {
+    let mut cloud = Cloud::start(&kit, Service::Google).await?;
+    let digest = cloud.put(b"content")?;
+    // No request for a blob has a token.
+    cloud.environment.push("GOOGLE_SKIP_SIGNATURE=true".to_owned());
+    let daemon = cloud.above(&kit).start().await?;
+    assert_eq!(daemon.client().missing(&[digest]).await?, [digest]);
+    assert!(!is_a_hit(&daemon, 0).await?);
+    eventually("the log says it", || Ok(daemon.log().contains("the upstream is down"))).await
+}
+
+async fn secrets_of_google_are_in_no_log(kit: Kit) -> Outcome {
+    let cloud = Cloud::start(&kit, Service::Google).await?;
+    let key = cloud.private_key()?;
+    tells_no(&kit, cloud, &[&key, front::TOKEN]).await
 }
