@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 use testkit::proto::{self, ActionResult, OutputFile};
+use testkit::upstream::incompressible;
 use testkit::{
     Client, Daemon, DaemonBuilder, Digest, DigestFunction, Kit, Outcome, ReservedAddress,
     eventually, eventually_async,
@@ -37,12 +38,7 @@ const HASH_OF_SECRET: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a2
 
 /// Larger than what travels in batches, and not compressible.
 fn large() -> Vec<u8> {
-    let mut state = 1_u32;
-    let next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    };
-    std::iter::repeat_with(next).take(3 << 20).collect()
+    incompressible(3 << 20)
 }
 
 /// A daemon whose store has the other one below it.

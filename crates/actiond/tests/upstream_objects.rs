@@ -10,6 +10,7 @@ use std::process::{Child, Stdio};
 
 use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use testkit::upstream::{Copies, blobs_and_inputs_come, incompressible};
 use testkit::{
     Client, Daemon, DaemonBuilder, Digest, DigestFunction, Kit, Outcome, ReservedAddress, bounded,
     eventually, eventually_async,
@@ -182,28 +183,12 @@ impl Objects {
 
 /// A twelfth of what takes three parts of an upload.
 fn piece() -> Vec<u8> {
-    large()[..1 << 20].to_vec()
-}
-
-/// Not compressible, of three parts of an upload.
-fn large() -> Vec<u8> {
-    let mut state = 11_u32;
-    let next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    };
-    std::iter::repeat_with(next).take(12 << 20).collect()
+    incompressible(1 << 20)
 }
 
 /// Runs an action with outputs, and tells whether it was a hit.
 async fn is_a_hit(daemon: &Daemon, number: usize) -> anyhow::Result<bool> {
-    let script = format!("mkdir -p dir/sub; cp in dir/sub/file; cp in out; echo {number}");
-    let action = daemon.client().action(&script).input("in", "content").output("out").output("dir");
-    let run = action.run().await?;
-    run.succeeded().await?;
-    assert_eq!(run.stdout().await?, format!("{number}\n"));
-    assert_eq!(run.tree("dir").await?.children.len(), 1);
-    Ok(run.from_cache())
+    Copies::of("content").is_a_hit(daemon, number).await
 }
 
 async fn take_and_give(kit: &Kit, objects: Objects) -> Outcome {
@@ -251,44 +236,7 @@ async fn s3_takes_results_and_gives_them_to_another_daemon(kit: Kit) -> Outcome 
 
 async fn blobs_and_inputs(kit: &Kit, objects: Objects) -> Outcome {
     let daemon = objects.above(kit).start().await?;
-    let client = daemon.client();
-    for content in [b"small".to_vec(), vec![7; 1 << 20], large()] {
-        let digest = objects.put(&content)?;
-        let mut there = client.read(&client.download_name(&digest), 0, 0).await?;
-        there.truncate(content.len() + 1);
-        assert!(there == content, "{digest}");
-    }
-    let action = |client: Client| {
-        let action =
-            client.action("cat a/b/deep many/* | wc -c").input("a/b/deep", vec![7; 3 << 20]);
-        (0..50).fold(action, |action, number| {
-            action.input(&format!("many/{number}"), format!("{number:07}"))
-        })
-    };
-    // Another daemon has encoded it, and its files are put where objects are.
-    let other = kit.daemon().host_rootfs().start().await?;
-    action(other.client()).upload().await?;
-    copy_blobs(&other, &objects)?;
-    let run = action(client.clone()).run_without_upload().await?;
-    let expected = (3 << 20) + 50 * 7;
-    assert_eq!(run.succeeded().await?.stdout().await?.trim(), expected.to_string());
-    let run = client.action("cat in").input("in", "nobody has it").run_without_upload().await?;
-    assert_eq!(run.code(), tonic::Code::FailedPrecondition);
-    Ok(())
-}
-
-/// Makes an object of each blob of a daemon.
-fn copy_blobs(daemon: &Daemon, objects: &Objects) -> anyhow::Result<()> {
-    let mut copied = 0;
-    for folder in fs::read_dir(daemon.store()?.join("cas/blobs/sha256"))? {
-        for file in fs::read_dir(folder?.path())? {
-            let content = fs::read(file?.path())?;
-            objects.put(&content)?;
-            copied += 1;
-        }
-    }
-    ensure!(copied > 50, "the daemon has {copied} blobs");
-    Ok(())
+    blobs_and_inputs_come(kit, &daemon, |content| objects.put(content)).await
 }
 
 async fn files_are_asked_for_blobs_and_inputs(kit: Kit) -> Outcome {
@@ -580,13 +528,7 @@ async fn s3_is_killed_and_comes_back(kit: Kit) -> Outcome {
     objects.server()?.start_again().await?;
     // Results made in the meantime are copied, and another daemon gets them from there.
     let other = objects.above(&kit).start().await?;
-    let client = other.client();
-    let action = client.action("mkdir -p dir/sub; cp in dir/sub/file; cp in out; echo 3");
-    let action = action.input("in", "content").output("out").output("dir").encode().0;
-    let is_there = async || Ok(client.cached(&action).await?.is_some());
-    eventually_async("the result is there", is_there).await?;
-    assert!(is_a_hit(&other, 3).await?);
-    Ok(())
+    Copies::of("content").arrives(&other, 3).await
 }
 
 async fn secrets_of_s3_are_in_no_log(kit: Kit) -> Outcome {

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use anyhow::Context as _;
+use testkit::upstream::{Copies, incompressible};
 use testkit::{
     Client, Daemon, DaemonBuilder, Kit, Outcome, ReservedAddress, bounded, eventually_async,
 };
@@ -128,22 +129,11 @@ impl Drop for Server {
 
 /// Not compressible, larger than what travels in batches, and small enough for a message of the test itself.
 fn large() -> Vec<u8> {
-    let mut state = 7_u32;
-    let next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    };
-    std::iter::repeat_with(next).take(3 << 20).collect()
+    incompressible(3 << 20)
 }
 
 async fn is_a_hit(daemon: &Daemon, number: usize) -> anyhow::Result<bool> {
-    let script = format!("mkdir -p dir/sub; cp in dir/sub/file; cp in out; echo {number}");
-    let action = daemon.client().action(&script).input("in", large()).output("out").output("dir");
-    let run = action.run().await?;
-    run.succeeded().await?;
-    assert_eq!(run.stdout().await?, format!("{number}\n"));
-    assert_eq!(run.tree("dir").await?.children.len(), 1);
-    Ok(run.from_cache())
+    Copies::of(large()).is_a_hit(daemon, number).await
 }
 
 async fn bazel_remote_takes_results_and_gives_them_to_another_daemon(kit: Kit) -> Outcome {
@@ -217,12 +207,5 @@ async fn killed_and_back(kit: Kit, program: Program) -> Outcome {
     server.start_again().await?;
     // The upstream receives a copy of what was made in the meantime, and another daemon gets it from there.
     let other = server.above(&kit).start().await?;
-    let ours = daemon.client();
-    let action = ours.action("mkdir -p dir/sub; cp in dir/sub/file; cp in out; echo 3");
-    let action = action.input("in", large()).output("out").output("dir").encode().0;
-    let client = other.client();
-    let is_there = async || Ok(client.cached(&action).await?.is_some());
-    eventually_async("the result is upstream", is_there).await?;
-    assert!(is_a_hit(&other, 3).await?);
-    Ok(())
+    Copies::of(large()).arrives(&other, 3).await
 }

@@ -34,6 +34,7 @@
 //! - [`launch`]: an address that a server keeps while it is down, daemons that an ordinary user starts, and servers of
 //!   others with a bound on their memory.
 //! - [`gate`]: actions that run until the test ends them.
+//! - [`upstream`]: what the tests of caches below the store share.
 //! - [`wait`]: waits for a state.
 
 pub mod action;
@@ -49,6 +50,7 @@ pub mod run;
 pub mod tls;
 pub mod tls_front;
 pub mod tree;
+pub mod upstream;
 pub mod vm;
 pub mod wait;
 

@@ -9,7 +9,8 @@ mod cloud;
 mod front;
 
 use anyhow::ensure;
-use testkit::{Client, Daemon, Digest, DigestFunction, Kit, Outcome, eventually, eventually_async};
+use testkit::upstream::{Copies, blobs_and_inputs_come, incompressible};
+use testkit::{Daemon, Digest, DigestFunction, Kit, Outcome, eventually};
 
 use cloud::{Cloud, Service};
 
@@ -29,31 +30,15 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     secrets_of_google_are_in_no_log,
 }
 
-/// Not compressible.
-fn random(bytes: usize) -> Vec<u8> {
-    let mut state = 13_u32;
-    let next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    };
-    std::iter::repeat_with(next).take(bytes).collect()
-}
-
 /// Runs an action with outputs, and tells whether it was a hit.
 async fn is_a_hit(daemon: &Daemon, number: usize) -> anyhow::Result<bool> {
-    let script = format!("mkdir -p dir/sub; cp in dir/sub/file; cp in out; echo {number}");
-    let action = daemon.client().action(&script).input("in", "content").output("out").output("dir");
-    let run = action.run().await?;
-    run.succeeded().await?;
-    assert_eq!(run.stdout().await?, format!("{number}\n"));
-    assert_eq!(run.tree("dir").await?.children.len(), 1);
-    Ok(run.from_cache())
+    Copies::of("content").is_a_hit(daemon, number).await
 }
 
 /// An output of so many times 1 MiB. Returns whether it was a hit, and its digest.
 async fn large_output(daemon: &Daemon, times: usize) -> anyhow::Result<(bool, Digest)> {
     let script = format!("for i in $(seq {times}); do cat in; done > out");
-    let action = daemon.client().action(&script).input("in", random(1 << 20)).output("out");
+    let action = daemon.client().action(&script).input("in", incompressible(1 << 20)).output("out");
     let run = action.run().await?;
     run.succeeded().await?;
     let digest = run.output_file("out")?.digest.clone();
@@ -96,37 +81,7 @@ async fn azure_takes_results_and_gives_them_to_another_daemon(kit: Kit) -> Outco
 async fn blobs_and_inputs(kit: &Kit, service: Service) -> Outcome {
     let cloud = Cloud::start(kit, service).await?;
     let daemon = cloud.above(kit).start().await?;
-    let client = daemon.client();
-    for content in [b"small".to_vec(), vec![7; 1 << 20], random(9 << 20)] {
-        let digest = cloud.put(&content)?;
-        let mut there = client.read(&client.download_name(&digest), 0, 0).await?;
-        there.truncate(content.len() + 1);
-        assert!(there == content, "{digest}");
-    }
-    let action = |client: Client| {
-        let action =
-            client.action("cat a/b/deep many/* | wc -c").input("a/b/deep", vec![7; 3 << 20]);
-        (0..50).fold(action, |action, number| {
-            action.input(&format!("many/{number}"), format!("{number:07}"))
-        })
-    };
-    // Another daemon has encoded it, and its files are put where objects are.
-    let other = kit.daemon().host_rootfs().start().await?;
-    action(other.client()).upload().await?;
-    let mut copied = 0;
-    for folder in std::fs::read_dir(other.store()?.join("cas/blobs/sha256"))? {
-        for file in std::fs::read_dir(folder?.path())? {
-            cloud.put(&std::fs::read(file?.path())?)?;
-            copied += 1;
-        }
-    }
-    ensure!(copied > 50, "the daemon has {copied} blobs");
-    let run = action(client.clone()).run_without_upload().await?;
-    let expected = (3 << 20) + 50 * 7;
-    assert_eq!(run.succeeded().await?.stdout().await?.trim(), expected.to_string());
-    let run = client.action("cat in").input("in", "nobody has it").run_without_upload().await?;
-    assert_eq!(run.code(), tonic::Code::FailedPrecondition);
-    Ok(())
+    blobs_and_inputs_come(kit, &daemon, |content| cloud.put(content)).await
 }
 
 async fn azure_is_asked_for_blobs_and_inputs(kit: Kit) -> Outcome {
@@ -175,13 +130,7 @@ async fn killed_and_back(kit: &Kit, service: Service) -> Outcome {
     cloud.start_again().await?;
     // Results made in the meantime are copied, and another daemon gets them from there.
     let other = cloud.above(kit).start().await?;
-    let client = other.client();
-    let action = client.action("mkdir -p dir/sub; cp in dir/sub/file; cp in out; echo 3");
-    let action = action.input("in", "content").output("out").output("dir").encode().0;
-    let is_there = async || Ok(client.cached(&action).await?.is_some());
-    eventually_async("the result is there", is_there).await?;
-    assert!(is_a_hit(&other, 3).await?);
-    Ok(())
+    Copies::of("content").arrives(&other, 3).await
 }
 
 async fn azure_is_killed_and_comes_back(kit: Kit) -> Outcome {
