@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use model::proto::ExecuteResponse;
 use tonic::Status;
+use upstream::{reason, was_not_sent};
 
 use crate::assignment::{Assignment, AssignmentError};
 
@@ -44,8 +45,18 @@ pub(crate) enum Order {
 pub(crate) enum CallError {
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
-    #[error("{}: {}", .0.code(), .0.message())]
+    #[error("{}", reason(.0))]
     Failed(Box<Status>),
+}
+
+impl CallError {
+    /// Whether the scheduler may know of the call.
+    pub(crate) fn was_sent(&self) -> bool {
+        match self {
+            Self::TimedOut(_) => true,
+            Self::Failed(status) => !was_not_sent(status),
+        }
+    }
 }
 
 /// One slot's conversation with the scheduler.

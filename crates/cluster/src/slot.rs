@@ -145,7 +145,12 @@ impl<P: Protocol> Slot<P> {
         (self.failures, self.failed_at) = (self.failures.saturating_add(1), Instant::now());
         let order = self.protocol.failed(Instant::now(), Some(error));
         self.obey(order).await;
-        sleep(pause(self.failures, chance())).await;
+        let was_draining = self.is_draining();
+        let mut draining = self.draining.clone();
+        tokio::select! {
+            () = sleep(pause(self.failures, chance())) => {}
+            _ = draining.wait_for(|is_draining| *is_draining), if !was_draining => {}
+        }
     }
 
     async fn obey(&mut self, order: Order) {

@@ -15,6 +15,7 @@ pub(crate) struct Abilities {
     pub(crate) has_batch_zstd: bool,
     functions: Vec<i32>,
     pub(crate) takes_results: bool,
+    pub(crate) runs_actions: bool,
 }
 
 impl Abilities {
@@ -32,6 +33,7 @@ impl Abilities {
             has_batch_zstd: false,
             functions: DigestFunction::ALL.map(DigestFunction::to_proto).to_vec(),
             takes_results: true,
+            runs_actions: false,
         }
     }
 
@@ -40,6 +42,7 @@ impl Abilities {
         let cache = capabilities.cache_capabilities.clone().unwrap_or_default();
         let zstd = compressor::Value::Zstd as i32;
         let announced = u64::try_from(cache.max_batch_total_size_bytes).unwrap_or(0);
+        let execution = capabilities.execution_capabilities.as_ref();
         let updates = cache.action_cache_update_capabilities.unwrap_or_default();
         Self {
             batch_bytes: if announced == 0 {
@@ -51,6 +54,7 @@ impl Abilities {
             has_batch_zstd: cache.supported_batch_update_compressors.contains(&zstd),
             functions: cache.digest_functions,
             takes_results: updates.update_enabled,
+            runs_actions: execution.is_some_and(|it| it.exec_enabled),
         }
     }
 }
@@ -58,7 +62,7 @@ impl Abilities {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::proto::{CacheCapabilities, digest_function};
+    use model::proto::{CacheCapabilities, ExecutionCapabilities, digest_function};
 
     #[test]
     fn batches_are_what_the_server_and_grpc_take() {
@@ -73,6 +77,18 @@ mod tests {
         assert_eq!(batch_bytes(1 << 20), 1 << 20);
         assert_eq!(batch_bytes(1 << 40), BATCH_BYTES_MAX);
         assert_eq!(batch_bytes(-1), BATCH_BYTES_MAX);
+    }
+
+    #[test]
+    fn an_engine_announces_that_it_runs_actions() {
+        let runs = |execution_capabilities| {
+            let answer = ServerCapabilities { execution_capabilities, ..Default::default() };
+            Abilities::of(&answer).runs_actions
+        };
+        assert!(!runs(None));
+        assert!(!runs(Some(ExecutionCapabilities::default())));
+        let enabled = ExecutionCapabilities { exec_enabled: true, ..Default::default() };
+        assert!(runs(Some(enabled)));
     }
 
     #[test]

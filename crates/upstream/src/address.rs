@@ -29,7 +29,7 @@ pub enum AddressError {
     #[error("credentials do not belong into an address: give --upstream-header-file")]
     Credentials,
     /// The instance name is invalid.
-    #[error("the instance name")]
+    #[error(transparent)]
     Instance(#[from] InstanceNameError),
 }
 

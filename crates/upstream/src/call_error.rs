@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
+use crate::reason::reason;
+
 /// Why a call has no answer that can be used.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum CallError {
@@ -15,10 +17,10 @@ pub(crate) enum CallError {
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
     /// The server could not be reached, or is at fault.
-    #[error("the call failed: {}: {}", .0.code(), .0.message())]
+    #[error("the call failed: {}", reason(.0))]
     Failed(Box<Status>),
     /// The server has answered that it will not.
-    #[error("the server refused: {}: {}", .0.code(), .0.message())]
+    #[error("the server refused: {}", reason(.0))]
     Refused(Box<Status>),
     /// The blob or the result is not there.
     #[error("it is not upstream")]

@@ -34,7 +34,7 @@ use crate::error::UpstreamError;
 use crate::execution::{Answer, Busy, Execution};
 use crate::fetch::Fetcher;
 use crate::headers::Headers;
-use crate::link::Link;
+use crate::link::{ENGINE, Link};
 use crate::place::Place;
 use crate::upload::{Uploaded, Uploader};
 
@@ -165,7 +165,7 @@ impl Engine {
             writes: Writes::Off,
             entries,
         };
-        let blobs = Link::new("engine", &of_blobs.cas, &of_blobs)?;
+        let blobs = Link::new(ENGINE, &of_blobs.cas, &of_blobs)?;
         let watched = Arc::clone(&blobs);
         handle.spawn(async move { watched.watch().await });
         let (cas, action_cache) = (store.cas().clone(), store.action_cache().clone());

@@ -5,8 +5,8 @@
 //! blobs or be down at any time: then there is less to fetch, and nothing else changes.
 //!
 //! Any server of the Remote Execution API will do: only `Capabilities`, `FindMissingBlobs`, the two batch calls,
-//! `ByteStream` and the action cache are used. An object store has an object for each blob and each result. This crate decides nothing about actions, and its errors never
-//! reach a client.
+//! `ByteStream` and the action cache are used. An object store has an object for each blob and each result. This crate
+//! decides nothing about actions, and its errors never reach a client.
 //!
 //! ```text
 //!  fetch, fetch_result ─► fetch ──► flights      one download of a blob at a time
@@ -22,6 +22,7 @@
 //! - [`place`]: where an upstream is, as text: at a server or in an object store.
 //! - [`headers`]: the headers of every call, which hold secrets.
 //! - [`config`]: everything an operator decides.
+//! - [`mod@reason`]: why a call failed, for an operator.
 //! - `counters`: what is told to metrics.
 //! - `error`: why there is no tier.
 //! - `breaker`: when an upstream is given up for a while.
@@ -83,6 +84,7 @@ mod objects;
 mod pieces;
 pub mod place;
 mod publish;
+pub mod reason;
 mod server;
 pub mod tier;
 mod upload;
@@ -97,4 +99,5 @@ pub use error::UpstreamError;
 pub use headers::{Headers, HeadersError};
 pub use journal::JournalError;
 pub use place::{ObjectsAddress, Place, PlaceError, Service};
+pub use reason::{reason, was_not_sent};
 pub use tier::{Stats, Upstream};

@@ -47,9 +47,12 @@ enum State {
     Down,
 }
 
+/// The name of a link to an engine that runs actions.
+pub(crate) const ENGINE: &str = "engine";
+
 /// The connection to one server.
 pub(crate) struct Link {
-    /// `cas` or `ac`.
+    /// `cas`, `ac` or [`ENGINE`].
     name: &'static str,
     pub(crate) place: Place,
     pub(crate) server: Server,
@@ -125,6 +128,9 @@ impl Link {
                     let Abilities { batch_bytes, has_zstd, .. } = abilities;
                     let (tier, address) = (self.name, &self.place);
                     tracing::info!(tier, %address, batch_bytes, zstd = has_zstd, "the upstream is up");
+                    if tier == ENGINE && !abilities.runs_actions {
+                        tracing::warn!(tier, %address, "it says that it runs no actions: is this the address of a cache?");
+                    }
                     self.breaker.lock().reset();
                     self.state.send_replace(State::Up(Arc::new(abilities)));
                     self.fell.notified().await;

@@ -7,6 +7,7 @@ mod recording;
 mod scheduler;
 mod storage;
 mod tls;
+mod unreachable;
 mod worker_process;
 
 use std::time::Duration;
@@ -28,6 +29,10 @@ use tls::{
     a_worker_of_strangers_gets_no_action, a_worker_shows_its_certificate_to_scheduler_and_storage,
 };
 use tonic::Code;
+use unreachable::{
+    a_scheduler_that_is_not_there_is_named, a_server_without_tls_is_named,
+    a_storage_that_is_not_there_is_named,
+};
 use worker_process::WorkerProcess;
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
@@ -44,6 +49,9 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     a_draining_worker_ends_its_action_and_takes_no_other,
     a_worker_whose_time_is_up_gives_its_action_back,
     an_idle_worker_ends_at_once,
+    a_scheduler_that_is_not_there_is_named,
+    a_storage_that_is_not_there_is_named,
+    a_server_without_tls_is_named,
     the_scheduler_is_restarted,
     the_storage_is_restarted_before_the_outputs_are_copied,
     the_storage_is_restarted_before_the_inputs_are_fetched,

@@ -76,12 +76,60 @@ impl Protocol for Buildbarn {
         }
     }
 
-    fn failed(&mut self, now: Instant, _: Option<&CallError>) -> Order {
-        self.session.failed(now);
+    fn failed(&mut self, now: Instant, error: Option<&CallError>) -> Order {
+        if error.is_none_or(CallError::was_sent) {
+            self.session.failed(now);
+        }
         Order::Continue
     }
 
     fn completed(&mut self, response: ExecuteResponse) {
         self.session.completed(response);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroUsize;
+    use std::time::Duration;
+
+    use tonic::Status;
+    use upstream::{Headers, Security};
+
+    use crate::config::SchedulerProtocol;
+
+    fn config() -> Config {
+        Config {
+            protocol: SchedulerProtocol::Buildbarn,
+            // Nothing listens there.
+            scheduler: "grpc://127.0.0.1:1".parse().unwrap(),
+            security: Security::default(),
+            headers: Headers::default(),
+            timeout: Duration::from_secs(300),
+            instance: InstanceName::default(),
+            platform: Vec::new(),
+            size_class: 0,
+            name: "w".to_owned(),
+            slots: NonZeroUsize::MIN,
+            browser: None,
+            functions: DigestFunctions::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_reached_nobody_brought_no_action() {
+        let config = config();
+        let channel =
+            upstream::connect(&config.scheduler, &config.security, config.timeout).unwrap();
+        let mut buildbarn = Buildbarn::new(channel, &config, 0);
+        let question = buildbarn.question(Phase::Fetching, true, false);
+        let error = buildbarn.call(question).await.unwrap_err();
+        let now = Instant::now();
+        buildbarn.failed(now, Some(&error));
+        assert!(buildbarn.may_end(now), "{error}");
+        let error = CallError::Failed(Box::new(Status::unavailable("the connection broke")));
+        buildbarn.failed(now, Some(&error));
+        assert!(!buildbarn.may_end(now), "an action may be on its way");
     }
 }
