@@ -51,7 +51,9 @@ impl Configuration {
         let command = cli.find_subcommand(VERB).context("the verb is declared")?.clone();
         let variable = |name: &str| std::env::var_os(name);
         let user = rustix::process::geteuid().as_raw();
-        let layers = Layers { command, flags: flags.clone(), variable: &variable, user };
+        let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+        let variables = names.collect();
+        let layers = Layers { command, flags: flags.clone(), variable: &variable, variables, user };
         let resolved = layers.resolve()?;
         let words = ["linux-actiond", VERB].map(OsString::from);
         let words = words.into_iter().chain(resolved.words.iter().cloned());
@@ -65,8 +67,11 @@ impl Configuration {
         }
     }
 
-    /// Warns of files that were left out.
+    /// Warns of files that were left out, and of variables that set nothing.
     pub(crate) fn warn(&self) {
+        for variable in &self.resolved.unknown_variables {
+            tracing::warn!("{variable}");
+        }
         for path in &self.resolved.out_of_reach {
             tracing::warn!("{}", out_of_reach(path));
         }
@@ -126,6 +131,9 @@ pub fn run(arguments: &ConfigArgs, flags: Vec<OsString>) -> anyhow::Result<ExitC
             println!("the configuration is valid ({files})");
             for path in &resolved.out_of_reach {
                 eprintln!("{}", out_of_reach(path));
+            }
+            for variable in &resolved.unknown_variables {
+                eprintln!("{variable}");
             }
         }
         ConfigVerb::Show(_) => print!("{resolved}"),

@@ -116,6 +116,29 @@ async fn serve_refuses_a_wrong_file(kit: Kit) -> Outcome {
     Ok(())
 }
 
+async fn a_misspelled_variable_is_refused(kit: Kit) -> Outcome {
+    let check = |verb: &[&str], name: &str| {
+        let mut command = Command::new(kit.binary());
+        command.args(verb).env("ACTIOND_CONFIG", "/dev/null").env(name, "5").output()
+    };
+    let meant = "ACTIOND_QUEU_LIMIT: there is no such setting; did you mean ACTIOND_QUEUE_LIMIT?";
+    for verb in [&["config", "check"][..], &["serve"], &["run", "true"]] {
+        let output = check(verb, "ACTIOND_QUEU_LIMIT")?;
+        assert!(!output.status.success(), "{verb:?}");
+        assert!(stderr(&output).contains(meant), "`{meant}` in {}", stderr(&output));
+    }
+    // A variable of an image or a cluster is told, and no mistake.
+    let output = check(&["config", "check"], "ACTIOND_VERSION")?;
+    assert!(output.status.success(), "{}", stderr(&output));
+    let told = "variable ACTIOND_VERSION: there is no such setting";
+    assert!(stderr(&output).contains(told), "{}", stderr(&output));
+    for name in ["ACTIOND_ENDPOINT", "ACTIOND_TOKEN", "ACTIOND_FLAGS"] {
+        let output = check(&["config", "check"], name)?;
+        assert!(output.status.success() && stderr(&output).is_empty(), "{}", stderr(&output));
+    }
+    Ok(())
+}
+
 async fn the_users_file_is_found(kit: Kit) -> Outcome {
     let home = tempfile::tempdir()?;
     let folder = home.path().join(".config/actiond");

@@ -9,9 +9,7 @@ use clap::{Arg, ArgAction, Command};
 
 use crate::file::{self, Entry, FileError, Value};
 use crate::locate::{CONFIG_FLAG, default_files, is_systems};
-
-/// The prefix of the variables' names.
-const PREFIX: &str = "ACTIOND_";
+use crate::variables::{self, UnknownVariable};
 
 /// The layers to resolve.
 pub struct Layers<'a> {
@@ -21,6 +19,8 @@ pub struct Layers<'a> {
     pub flags: Vec<OsString>,
     /// Reads a variable of the environment.
     pub variable: &'a dyn Fn(&str) -> Option<OsString>,
+    /// The names of all variables of the environment.
+    pub variables: Vec<String>,
     /// The effective user of this process: whose files are trusted, beside root's.
     pub user: u32,
 }
@@ -37,6 +37,8 @@ pub struct Resolved {
     /// Default files that were left out, because they would be in a directory that this user may not enter: HOME is that
     /// of another user after a change of user.
     pub out_of_reach: Vec<PathBuf>,
+    /// Variables that look like settings and set nothing.
+    pub unknown_variables: Vec<UnknownVariable>,
 }
 
 /// One setting.
@@ -100,6 +102,9 @@ pub enum Error {
         /// The key that is most like it, if any is.
         suggestion: Option<String>,
     },
+    /// A variable of the environment is a misspelled setting.
+    #[error("{0}")]
+    UnknownVariable(UnknownVariable),
     /// A value of a file or of the environment is wrong.
     #[error("{origin}: {key}: {reason}")]
     Value {
@@ -132,6 +137,9 @@ impl Layers<'_> {
     pub fn resolve(&self) -> Result<Resolved, Error> {
         let flags = self.parse(&self.flags)?;
         let Files { entries, paths, out_of_reach } = self.entries(&flags)?;
+        let names = self.args().map(long_of).chain([CONFIG_FLAG]);
+        let unknown = variables::unknown(&self.variables, names);
+        let unknown_variables = unknown.map_err(Error::UnknownVariable)?;
         let mut chosen: Vec<(&Arg, Setting, Vec<OsString>)> = Vec::new();
         for arg in self.args() {
             let (setting, words) = self.setting(arg, &flags, &entries)?;
@@ -145,7 +153,8 @@ impl Layers<'_> {
             setting.values = values_of(arg, &all);
             setting
         });
-        Ok(Resolved { settings: settings.collect(), files: paths, out_of_reach, words })
+        let settings = settings.collect();
+        Ok(Resolved { settings, files: paths, out_of_reach, unknown_variables, words })
     }
 
     /// The flags that are settings.
@@ -168,7 +177,8 @@ impl Layers<'_> {
     /// The entries of all files, each with its file, of rising precedence.
     fn entries(&self, flags: &clap::ArgMatches) -> Result<Files, Error> {
         let named = flags.try_get_one::<PathBuf>(CONFIG_FLAG).ok().flatten().cloned();
-        let named = named.or_else(|| (self.variable)(&variable_of(CONFIG_FLAG)).map(PathBuf::from));
+        let named =
+            named.or_else(|| (self.variable)(&variables::of_flag(CONFIG_FLAG)).map(PathBuf::from));
         // A file that was asked for must be there.
         let (paths, must_exist) = match named {
             Some(path) => (vec![path], true),
@@ -219,7 +229,7 @@ impl Layers<'_> {
         entries: &[(PathBuf, Entry)],
     ) -> Result<(Setting, Vec<OsString>), Error> {
         let key = key_of(arg);
-        let name = variable_of(long_of(arg));
+        let name = variables::of_flag(long_of(arg));
         let with =
             |origin, words| (Setting { key: key.clone(), values: Vec::new(), origin }, words);
         // All are checked, those that are overridden too: a mistake must not wait for its day.
@@ -293,10 +303,6 @@ fn long_of(arg: &Arg) -> &str {
 
 fn key_of(arg: &Arg) -> String {
     long_of(arg).replace('-', "_")
-}
-
-fn variable_of(long: &str) -> String {
-    format!("{PREFIX}{}", long.replace('-', "_").to_ascii_uppercase())
 }
 
 /// A variable's value: a list has commas in between.

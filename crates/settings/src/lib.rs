@@ -20,7 +20,9 @@ mod file;
 mod layers;
 mod locate;
 mod show;
+mod variables;
 
 pub use file::FileError;
 pub use layers::{Error, Layers, Origin, Resolved, Setting};
 pub use locate::{CONFIG_FLAG, default_files};
+pub use variables::UnknownVariable;

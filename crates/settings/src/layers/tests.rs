@@ -45,6 +45,7 @@ fn resolve(
         command: <Example as clap::CommandFactory>::command(),
         flags: flags.iter().map(OsString::from).collect(),
         variable: &|name| variables.get(name).cloned(),
+        variables: variables.keys().cloned().collect(),
         user: std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&path).unwrap()),
     };
     let resolved = layers
@@ -133,6 +134,10 @@ fn mistakes_name_their_place() {
     check("queue_limit = -1", &[], &["FILE:1", "queue_limit"]);
     check("root = ", &[], &["FILE:1"]);
     check("", &[("ACTIOND_QUEUE_LIMIT", "x")], &["variable ACTIOND_QUEUE_LIMIT", "queue_limit"]);
+    check("", &[("ACTIOND_QUEUE_LIMITS", "1")], &["did you mean ACTIOND_QUEUE_LIMIT?"]);
+    check("", &[("ACTIOND_CONFGI", "/x")], &["did you mean ACTIOND_CONFIG?"]);
+    let (_, resolved) = resolve("", &[("ACTIOND_VERSION", "1")], &[]).unwrap();
+    assert_eq!(resolved.unknown_variables[0].name, "ACTIOND_VERSION");
     // A mistake is told although something else overrides it.
     assert!(resolve("queue_limit = 'x'", &[], &["--queue-limit=1"]).is_err());
 }
@@ -144,6 +149,7 @@ fn a_file_that_was_asked_for_must_be_there() {
             command: <Example as clap::CommandFactory>::command(),
             flags: flags.iter().map(OsString::from).collect(),
             variable: &|_| None,
+            variables: Vec::new(),
             user: 0,
         };
         layers.resolve()
@@ -163,6 +169,7 @@ fn a_home_of_another_user_is_left_out_and_a_closed_file_is_not() {
             command: <Example as clap::CommandFactory>::command(),
             flags: Vec::new(),
             variable: &|name| (name == "XDG_CONFIG_HOME").then(|| home.clone().into()),
+            variables: Vec::new(),
             user: 65534,
         };
         layers.resolve()
