@@ -14,7 +14,7 @@
 
 use std::future::Future;
 use std::num::NonZero;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,7 @@ use crate::doors::Doors;
 use crate::observers::{Kept, Observers, serve_http, server_readings};
 use crate::reload::{self, Reloadable, limits, store_size};
 use crate::service_manager::ServiceManager;
-use crate::tally::starter_is_gone;
+use crate::tally::{CGROUP, starter_is_gone};
 use crate::{bazelrc, doctor, doors, helper, logging, privileges, runtime_source, surroundings};
 
 /// Threads for file I/O at most. They never wait for clients, so this many are
@@ -302,7 +302,7 @@ fn sandbox_config(
 
 /// Cgroups for actions, where this process may make them.
 fn cgroups() -> Option<Arc<Cgroups>> {
-    match Cgroups::set_up() {
+    match Cgroups::set_up(std::env::var_os(CGROUP).map(PathBuf::from)) {
         Ok(Some(cgroups)) => {
             tracing::info!(controllers = ?cgroups.controllers(), "cgroups for actions");
             Some(Arc::new(cgroups))
@@ -310,6 +310,15 @@ fn cgroups() -> Option<Arc<Cgroups>> {
         Ok(None) => {
             tracing::warn!(
                 "no cgroup controllers here: limits of actions are weaker, as doctor tells"
+            );
+            None
+        }
+        Err(error) if error.has_other_processes() => {
+            tracing::warn!(
+                %error,
+                cure = "start it alone in a cgroup: as a service, or by systemd-run --scope -p Delegate=yes, with \
+                        --user unless as root",
+                "no cgroups, because this process is in one with others: limits of actions are weaker"
             );
             None
         }

@@ -14,6 +14,9 @@ use tokio::net::unix::pipe::Receiver;
 /// begin with `ACTIOND_`.
 pub(crate) const TALLY: &str = "LINUX_ACTIOND_RUN_TALLY";
 
+/// The variable by which `run` tells the server which cgroup is free to be divided.
+pub(crate) const CGROUP: &str = "LINUX_ACTIOND_RUN_CGROUP";
+
 /// Counts events, and writes the counts to a file when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Tally {

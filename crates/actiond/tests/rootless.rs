@@ -21,6 +21,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     killed_by_force_it_leaves_no_process_and_starts_again,
     limits_of_an_action_hold,
     a_delegated_cgroup_bounds_actions,
+    a_delegated_cgroup_is_shared_by_run_and_its_server,
     root_without_its_rights_has_two_ids,
     in_a_container_that_allows_user_namespaces,
     in_a_container_that_allows_none_it_says_so,
@@ -328,7 +329,7 @@ impl DelegatedCgroup {
 
 impl Drop for DelegatedCgroup {
     fn drop(&mut self) {
-        for child in ["actiond-actions", "actiond-daemon", ""] {
+        for child in ["actiond-actions", "actiond-daemon", "actiond-run", ""] {
             // The daemon has removed some of it itself.
             let _ = std::fs::remove_dir(self.0.join(child));
         }
@@ -367,6 +368,50 @@ async fn a_delegated_cgroup_bounds_actions(kit: Kit) -> Outcome {
     let is_left = cgroup.0.join("actiond-actions").exists();
     assert!(!is_left, "cgroups of actions are left:\n{}", daemon.log());
     Ok(())
+}
+
+/// `run` and its server are in one cgroup at first, which then can't be divided: `systemd-run --user --scope`
+/// starts them so.
+async fn a_delegated_cgroup_is_shared_by_run_and_its_server(kit: Kit) -> Outcome {
+    on_the_host(&kit)?;
+    let cgroup = DelegatedCgroup::new()?;
+    let home = Home::new(&kit)?;
+    let run = |before: &str, words: &str| {
+        let script = format!("{before}echo $$ > '{}/cgroup.procs'; {AS_USER}", cgroup.0.display());
+        let mut command = Command::new("bash");
+        command.args(["-c", &script, "as-user"]).arg(kit.binary());
+        command.args(["run", "--log=info", "--", "sh", "-c", words]);
+        command.env("ACTIOND_CONFIG", "/dev/null").env("TMPDIR", home.path()).output()
+    };
+    let said = |output: &std::process::Output| {
+        let text = [&output.stdout[..], &output.stderr].concat();
+        String::from_utf8_lossy(&text).into_owned()
+    };
+    let look =
+        format!("cat /proc/self/cgroup; cd '{}' && cat */cgroup.controllers", cgroup.0.display());
+    let output = run("", &look)?;
+    let log = said(&output);
+    assert!(output.status.success() && log.contains("cgroups for actions"), "{log}");
+    assert!(log.contains("/actiond-run\n"), "the command is elsewhere:\n{log}");
+    assert!(log.contains("memory pids"), "no controllers:\n{log}");
+    // The next one finds it as it was.
+    let left = std::fs::read_dir(&cgroup.0)?.filter_map(Result::ok);
+    let left: Vec<_> = left.filter(|it| it.path().is_dir()).map(|it| it.path()).collect();
+    assert!(left.is_empty(), "{left:?} are left:\n{log}");
+    let enabled = std::fs::read_to_string(cgroup.0.join("cgroup.subtree_control"))?;
+    assert_eq!(enabled.trim(), "", "controllers are left");
+    // Another's process is left where it is, and the reason told.
+    let procs = cgroup.0.join("cgroup.procs");
+    let other = format!("sleep 300 > /dev/null 2>&1 & echo $! > '{}'; ", procs.display());
+    let output = run(&other, "true")?;
+    let log = said(&output);
+    let processes = std::fs::read_to_string(&procs)?;
+    for process in processes.lines() {
+        let process = process.parse().ok().and_then(Pid::from_raw).context("a process")?;
+        kill_process(process, Signal::KILL)?;
+    }
+    assert!(output.status.success() && log.contains("in one with others"), "{log}");
+    eventually("the cgroup is empty", || Ok(std::fs::read_to_string(&procs)?.is_empty())).await
 }
 
 /// As in a container whose root has no right over the host's namespaces, and may change its user.

@@ -47,7 +47,7 @@ mod daemon;
 
 pub use crate::daemon::{
     ActionStreams, CgroupError, Cgroups, Config, Controllers, Conversation, ConversationError,
-    Exit, ExitStatus, HelperCommand, OutputSink, Pool, RunError, SUPERVISION, Sandbox, Spec,
+    Exit, ExitStatus, HelperCommand, Leaf, OutputSink, Pool, RunError, SUPERVISION, Sandbox, Spec,
     StopConditions, Stopped, Streams, TerminalSize, Usage, Watchdog, resize,
 };
 pub use crate::helper::helper_main;

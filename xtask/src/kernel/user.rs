@@ -15,16 +15,16 @@ use anyhow::{Context, Result, ensure};
 use super::{Flavour, Kernel, qemu::Machine};
 use crate::{arch::Arch, binaries, process, workspace};
 
-/// The test that only this VM has everything for.
-const TEST: &str = "a_delegated_cgroup_bounds_actions";
+/// What the names of the tests have in common that only this VM has everything for, and how many there are.
+const TESTS: (&str, usize) = ("a_delegated_cgroup", 2);
 
 /// Room for the base, the programs and a store.
 const DISK_BYTES: u64 = 1 << 30;
 
-/// For a boot and a test, emulated on a slow machine.
+/// For a boot and the tests, emulated on a slow machine.
 const LIMIT: Duration = Duration::from_secs(1800);
 
-/// The VM's first program, with the test's path for `TEST`. The controllers are enabled for cgroups below the root,
+/// The VM's first program, with the tests' path for `TEST`. The controllers are enabled for cgroups below the root,
 /// as systemd does.
 const INIT: &str = r#"#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -41,7 +41,7 @@ TEST
 /busybox reboot -f
 "#;
 
-/// Boots the VM, runs the test, and fails unless it passed there. QEMU and busybox must be installed.
+/// Boots the VM, runs the tests, and fails unless all passed there. QEMU and busybox must be installed.
 pub(crate) fn run(base: &Path) -> Result<()> {
     let kernel = Kernel::build(Arch::host(), Flavour::Release)?;
     let folder = workspace::target().join("kernel/user");
@@ -57,17 +57,20 @@ pub(crate) fn run(base: &Path) -> Result<()> {
         append: "quiet root=/dev/vda rw init=/init",
         limit: LIMIT,
     };
-    let passed = format!("test {TEST} ... ok");
-    let mut has_passed = false;
+    let (name, count) = TESTS;
+    let mut passed = 0;
     let mut console = Vec::new();
     machine.run(|line| {
         // Colours may stand around the verdict.
-        has_passed |= line.replace(['\u{1b}'], "").replace("[32m", "").replace("[0m", "") == passed;
-        console.push(line.to_owned());
+        let line = line.replace(['\u{1b}'], "").replace("[32m", "").replace("[0m", "");
+        passed +=
+            usize::from(line.starts_with(&format!("test {name}")) && line.ends_with(" ... ok"));
+        console.push(line);
     })?;
     fs::remove_file(&disk)?;
-    ensure!(has_passed, "{TEST} did not pass in the VM:\n{}", console.join("\n"));
-    println!("e2e user: {passed}, in a VM with cgroup controllers");
+    let text = console.join("\n");
+    ensure!(passed == count, "{passed} of {count} tests {name}… passed in the VM:\n{text}");
+    println!("e2e user: {passed} tests {name}… passed in a VM with cgroup controllers");
     Ok(())
 }
 
@@ -79,7 +82,7 @@ fn make_disk(base: &Path, stage: &Path, disk: &Path) -> Result<()> {
         process::as_root("cp").args(["--archive", "--no-target-directory"]).arg(base).arg(stage),
     )?;
     let init = stage.with_extension("init");
-    fs::write(&init, INIT.replace("TEST", &format!("{} {TEST}", test.display())))?;
+    fs::write(&init, INIT.replace("TEST", &format!("{} {}", test.display(), TESTS.0)))?;
     let put = |from: &Path, to: &Path, words: &[&str]| {
         let to = stage.join(to.strip_prefix("/").unwrap_or(to));
         process::run(

@@ -10,6 +10,7 @@ use std::time::Duration;
 use access::Endpoint;
 use anyhow::{Context as _, bail};
 use rustix::process::Signal;
+use sandbox::Leaf;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -19,7 +20,7 @@ use super::signals::Signals;
 use crate::cli::ServeArgs;
 use crate::configuration::Configuration;
 use crate::doors::{self, OpenEndpoint};
-use crate::tally::{Counts, TALLY};
+use crate::tally::{CGROUP, Counts, TALLY};
 
 /// The time that actions have which still run when the command has ended: nobody waits for them.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -44,6 +45,8 @@ pub(super) struct Server {
     lines: oneshot::Receiver<()>,
     /// Has the store, the socket and the counts, where nobody wants them elsewhere.
     directory: tempfile::TempDir,
+    /// The cgroup of this process and of the command, beside the server's. It is left last.
+    _leaf: Option<Leaf>,
 }
 
 impl Server {
@@ -65,6 +68,12 @@ impl Server {
         for name in OF_SERVICE_MANAGERS {
             command.env_remove(name);
         }
+        // Before the server starts: it comes along into the leaf, and moves on to one of its own.
+        let leaf = Leaf::for_starter();
+        match &leaf {
+            Some(leaf) => command.env(CGROUP, leaf.divided()),
+            None => command.env_remove(CGROUP),
+        };
         // The terminal's signals are for the command alone.
         command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -83,7 +92,7 @@ impl Server {
             endpoint = serving => endpoint.ok(),
             signal = signals.any() => {
                 let endpoint = doors::first_place(&settings)?;
-                let server = Self { process, ended: None, endpoint, settings, lines, directory };
+                let server = Self { process, ended: None, endpoint, settings, lines, directory, _leaf: leaf };
                 server.end(signals).await;
                 return Ok(Err(signal.as_raw()));
             }
@@ -93,7 +102,7 @@ impl Server {
             bail!("the server did not start: {status}");
         };
         let endpoint = OpenEndpoint { endpoint, protection };
-        Ok(Ok(Self { process, ended: None, endpoint, settings, lines, directory }))
+        Ok(Ok(Self { process, ended: None, endpoint, settings, lines, directory, _leaf: leaf }))
     }
 
     /// Ends the server, and tells what it did.

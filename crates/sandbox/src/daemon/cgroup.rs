@@ -2,7 +2,8 @@
 //! give away.
 //!
 //! ```text
-//! the cgroup this process was started in
+//! the cgroup this process was started in, or that of `run`
+//! ├── actiond-run         `run` and its command, if it started this process
 //! ├── actiond-daemon      this process (a cgroup with children has no processes)
 //! └── actiond-actions
 //!     ├── 4711-1          one action of process 4711: fresh, because a cgroup
@@ -24,6 +25,10 @@ use rustix::io::Errno;
 use sys::proc_file;
 
 use crate::daemon::error::RunError;
+use crate::daemon::hierarchy::{
+    ACTIONS, CgroupError, Controllers, DAEMON, create, enable, own_cgroup, remove_empty_children,
+};
+use crate::daemon::leaf::Leaf;
 use crate::plan::step::StepName;
 
 /// The period over which a CPU limit is counted, microseconds: the kernel's own
@@ -35,29 +40,6 @@ const CPU_PERIOD_US: u64 = 100_000;
 const REMOVALS: u32 = 100;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
 
-const DAEMON: &str = "actiond-daemon";
-const ACTIONS: &str = "actiond-actions";
-
-/// The reason why there are no cgroups although there are controllers.
-#[derive(Debug, thiserror::Error)]
-#[error("{action} {path}: {errno}", path = path.display())]
-pub struct CgroupError {
-    action: &'static str,
-    path: PathBuf,
-    errno: Errno,
-}
-
-/// The limits that can be set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Controllers {
-    /// `memory.max`
-    pub memory: bool,
-    /// `cpu.max`
-    pub cpu: bool,
-    /// `pids.max`
-    pub pids: bool,
-}
-
 /// The place where actions' cgroups are made.
 #[derive(Debug)]
 pub struct Cgroups {
@@ -67,54 +49,23 @@ pub struct Cgroups {
     next: AtomicU64,
 }
 
-impl Controllers {
-    /// The controllers that this process's cgroup could pass on; nothing, where there is no
-    /// version 2 hierarchy. Looks only.
-    pub fn offered() -> Self {
-        own_cgroup().map(|own| Self::of(&own)).unwrap_or_default()
-    }
-
-    fn of(cgroup: &Path) -> Self {
-        Self::parse(&proc_file::read(CWD, cgroup.join("cgroup.controllers")).unwrap_or_default())
-    }
-
-    fn parse(list: &str) -> Self {
-        let has = |name| list.split_whitespace().any(|word| word == name);
-        Self { memory: has("memory"), cpu: has("cpu"), pids: has("pids") }
-    }
-
-    fn any(self) -> bool {
-        self.memory || self.cpu || self.pids
-    }
-
-    /// The text that is written to `cgroup.subtree_control`.
-    fn enabling(self) -> String {
-        let names = [(self.memory, "+memory"), (self.cpu, "+cpu"), (self.pids, "+pids")];
-        names.iter().filter(|(has, _)| *has).map(|(_, name)| *name).collect::<Vec<_>>().join(" ")
-    }
-}
-
 impl Cgroups {
-    /// Divides the cgroup that this process is in, if it has controllers; `None`
-    /// if it has not.
+    /// Divides a cgroup, if it has controllers; `None` if it has not. Without `given` it is the one that this
+    /// process is in; a process that started this one and has [moved to a leaf](Leaf) gives the one above.
     ///
     /// # Errors
     /// When there are controllers, but the cgroup belongs to somebody else or has
     /// other processes in it. It is as it was then.
-    pub fn set_up() -> Result<Option<Self>, CgroupError> {
-        let Some(own) = own_cgroup() else { return Ok(None) };
-        let controllers = Controllers::of(&own);
+    pub fn set_up(given: Option<PathBuf>) -> Result<Option<Self>, CgroupError> {
+        let Some(divided) = given.or_else(own_cgroup) else { return Ok(None) };
+        let controllers = Controllers::of(&divided);
         if !controllers.any() {
             return Ok(None);
         }
-        move_to(&own.join(DAEMON))?;
-        let actions = enable(&own, controllers).and_then(|()| Self::below(&own, controllers));
-        if actions.is_err() {
-            // Back to where we were; what fails here changes nothing for us.
-            let _ = proc_file::write(CWD, own.join("cgroup.procs"), "0");
-            let _ = std::fs::remove_dir(own.join(DAEMON));
-        }
-        actions.map(Some)
+        let leaf = Leaf::enter(divided, DAEMON, controllers)?;
+        let actions = Self::below(leaf.divided(), controllers)?;
+        leaf.stay();
+        Ok(Some(actions))
     }
 
     /// Makes actions' cgroups in a directory below `parent`, whose children have
@@ -268,78 +219,9 @@ fn count(events: &str, name: &str) -> u64 {
         .sum()
 }
 
-/// The directory of this process's version 2 cgroup.
-fn own_cgroup() -> Option<PathBuf> {
-    let cgroups = proc_file::read(CWD, "/proc/self/cgroup").ok()?;
-    let mounts = proc_file::read(CWD, "/proc/self/mountinfo").ok()?;
-    let path = cgroups.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    Some(mount_point(&mounts)?.join(path))
-}
-
-/// The mount point of the whole version 2 hierarchy: a line of `mountinfo` is
-/// `id parent device root mount-point options … - type source options`.
-fn mount_point(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (mount, file_system) = line.split_once(" - ")?;
-        let mut fields = mount.split(' ').skip(3);
-        let (root, point) = (fields.next()?, fields.next()?);
-        (file_system.starts_with("cgroup2 ") && root == "/").then(|| PathBuf::from(point))
-    })
-}
-
-fn move_to(path: &Path) -> Result<(), CgroupError> {
-    let failed = |action| move |errno| CgroupError { action, path: path.to_owned(), errno };
-    create(CWD, path).map_err(failed("creating"))?;
-    proc_file::write(CWD, path.join("cgroup.procs"), "0").map_err(failed("moving this process to"))
-}
-
-fn enable(path: &Path, controllers: Controllers) -> Result<(), CgroupError> {
-    let path = path.join("cgroup.subtree_control");
-    proc_file::write(CWD, &path, controllers.enabling()).map_err(|errno| CgroupError {
-        action: "writing",
-        path,
-        errno,
-    })
-}
-
-/// One that is left from a server that was killed is as good as new.
-fn create(directory: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
-    match rustix::fs::mkdirat(directory, path, Mode::from_raw_mode(0o755)) {
-        Err(Errno::EXIST) => Ok(()),
-        made => made,
-    }
-}
-
-/// The remains of a killed server; the kernel keeps those that are in use.
-fn remove_empty_children(path: &Path) {
-    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-        // Files of a cgroup can't be removed, and need not be.
-        let _ = std::fs::remove_dir(entry.path());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn controllers_are_read_and_enabled() {
-        let controllers = Controllers::parse("cpuset cpu io memory hugetlb pids rdma\n");
-        assert_eq!(controllers, Controllers { memory: true, cpu: true, pids: true });
-        assert_eq!(controllers.enabling(), "+memory +cpu +pids");
-        assert_eq!(Controllers::parse("cpuset io\n"), Controllers::default());
-        assert_eq!(Controllers::parse("pids").enabling(), "+pids");
-    }
-
-    #[test]
-    fn the_mount_of_the_whole_hierarchy_is_found() {
-        let mountinfo = "\
-            25 1 0:23 / /proc rw,nosuid - proc proc rw\n\
-            30 1 0:26 /part /sys/fs/part rw - cgroup2 cgroup2 rw\n\
-            31 1 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw\n";
-        assert_eq!(mount_point(mountinfo), Some(PathBuf::from("/sys/fs/cgroup")));
-        assert_eq!(mount_point("25 1 0:23 / /proc rw - proc proc rw\n"), None);
-    }
 
     #[test]
     fn kills_are_counted() {

@@ -16,13 +16,14 @@ use rustix::process::{Resource, getrlimit};
 use sys::init::Usage;
 use sys::mount::{FsContext, MountAttributes};
 
-use crate::daemon::cgroup::{Cgroup, Controllers};
+use crate::daemon::cgroup::Cgroup;
 use crate::daemon::config::Config;
 use crate::daemon::conversation::ActionStreams;
 use crate::daemon::cpus::Cpus;
 use crate::daemon::deadline::{DEATH, Deadline, Look};
 use crate::daemon::error::RunError;
 use crate::daemon::exit::{Exit, Stopped};
+use crate::daemon::hierarchy::Controllers;
 use crate::daemon::permit::Permit;
 use crate::daemon::process::HelperProcess;
 use crate::daemon::streams::{CHUNK_BYTES, Stream, Streams};
