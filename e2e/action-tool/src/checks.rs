@@ -5,7 +5,7 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
 };
@@ -20,6 +20,9 @@ pub(crate) enum Check {
     /// No input can be opened for writing, truncated or given another mode; a file beside it can be
     /// made.
     InputsAreReadOnly,
+    /// No input can be opened for writing or truncated. Inputs may belong to the action's user, as with a server
+    /// without root that has one id.
+    InputsAreNotWritable,
     /// A TCP connection over 127.0.0.1 carries bytes.
     LoopbackWorks,
     /// There is no route to any other address.
@@ -34,6 +37,7 @@ impl FromStr for Check {
             "hosts-has-localhost" => Ok(Self::HostsHasLocalhost),
             "inputs-can-be-changed" => Ok(Self::InputsCanBeChanged),
             "inputs-are-read-only" => Ok(Self::InputsAreReadOnly),
+            "inputs-are-not-writable" => Ok(Self::InputsAreNotWritable),
             "loopback-works" => Ok(Self::LoopbackWorks),
             "network-is-unreachable" => Ok(Self::NetworkIsUnreachable),
             _ => Err(format!("unknown check {name:?}")),
@@ -46,6 +50,9 @@ pub(crate) fn run(check: &Check, inputs: &[PathBuf]) -> Result<(), String> {
         Check::HostsHasLocalhost => hosts_has_localhost(),
         Check::InputsAreReadOnly => {
             inputs.iter().filter(|path| path.is_file()).try_for_each(is_read_only)
+        }
+        Check::InputsAreNotWritable => {
+            inputs.iter().filter(|path| path.is_file()).try_for_each(is_not_writable)
         }
         Check::InputsCanBeChanged => inputs
             .iter()
@@ -65,16 +72,24 @@ fn hosts_has_localhost() -> Result<(), String> {
     if found { Ok(()) } else { Err("/etc/hosts does not name localhost".into()) }
 }
 
-fn is_read_only(input: &PathBuf) -> Result<(), String> {
-    let refuse = |act: &str| Err(format!("{act} {} was allowed", input.display()));
+fn allowed(act: &str, input: &Path) -> Result<(), String> {
+    Err(format!("{act} {} was allowed", input.display()))
+}
+
+fn is_not_writable(input: &PathBuf) -> Result<(), String> {
     if OpenOptions::new().write(true).open(input).is_ok() {
-        return refuse("writing to");
+        return allowed("writing to", input);
     }
     if OpenOptions::new().write(true).truncate(true).open(input).is_ok() {
-        return refuse("truncating");
+        return allowed("truncating", input);
     }
+    Ok(())
+}
+
+fn is_read_only(input: &PathBuf) -> Result<(), String> {
+    is_not_writable(input)?;
     if fs::set_permissions(input, fs::Permissions::from_mode(0o777)).is_ok() {
-        return refuse("changing the mode of");
+        return allowed("changing the mode of", input);
     }
     let beside = input.with_extension("beside");
     fs::write(&beside, "new").map_err(|error| format!("creating {}: {error}", beside.display()))?;

@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
+use launch::StartAs;
 
 use super::client::Bazel;
 use crate::{
@@ -24,6 +25,10 @@ pub(super) fn run(place: &Place) -> Result<()> {
     let mut bazel = Bazel::open(place, "stress", &server)?;
     generate_inputs(&bazel.workspace())?;
     fs::copy(&place.action_tool, bazel.workspace().join("action_tool"))?;
+    if place.start_as.is_some_and(|way| way != StartAs::SubordinateIds) {
+        // With one id inputs belong to the action's user, who may change their modes in the action's own view.
+        bazel.edit("BUILD.bazel", "inputs-are-read-only", "inputs-are-not-writable")?;
+    }
     let outcome = steps(&mut server, &mut bazel, place.vm.is_some());
     outcome.with_context(|| server.log_tail())?;
     step("SIGTERM ends the server in order, and nothing of it is left", || {
