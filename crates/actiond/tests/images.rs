@@ -1,7 +1,8 @@
 //! OCI images as root file systems: imported by the command, seen by actions.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -11,7 +12,7 @@ use proto::actiond::internal::v1::images_client::ImagesClient;
 use proto::actiond::internal::v1::{Image, PutImageRequest, RemoveImageRequest};
 use rustix::process::Signal;
 use testkit::wait::eventually;
-use testkit::{Action, Daemon, Kit, Outcome, elf};
+use testkit::{Action, Daemon, Kit, ORDINARY_USER, Outcome, elf};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
@@ -27,6 +28,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     a_read_only_server_takes_no_image,
     an_image_that_is_in_use_stays,
     an_import_beside_a_server_shows_at_once,
+    an_ordinary_user_imports_beside_a_server,
     many_imports_at_once,
     a_signal_reloads_the_list_of_images,
 }
@@ -445,6 +447,49 @@ async fn an_import_beside_a_server_shows_at_once(kit: Kit) -> Outcome {
     let action = next.client().with_instance("main").bare_action(["/usr/bin/program"]);
     assert_eq!(action.property("rootfs", "big:1").run().await?.exit_code()?, FIRST);
     Ok(())
+}
+
+/// Becomes the ordinary user of `$1` and executes the rest, through a descriptor: the user may not be able to reach
+/// the program by its path.
+const AS_USER: &str = "user=$1; bin=$2; shift 2; exec 9< \"$bin\"; \
+    exec setpriv --reuid=$user --regid=$user --clear-groups --inh-caps=-all /proc/self/fd/9 \"$@\"";
+
+/// The server and the command without root, and another user who has no way in.
+async fn an_ordinary_user_imports_beside_a_server(kit: Kit) -> Outcome {
+    kit.only_on_the_host(NO_SOCKET)?;
+    let (user, other) = (ORDINARY_USER.to_string(), (ORDINARY_USER + 1).to_string());
+    let directory = kit.daemon().directory()?;
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
+    let home = directory.path().join("home");
+    fs::create_dir(&home)?;
+    chown(&home, Some(ORDINARY_USER), Some(ORDINARY_USER))?;
+    toy()?.write(&directory.path().join("layout"))?;
+    let layout = directory.path().join("layout");
+    let root = home.join("root");
+    let mut daemon =
+        kit.daemon().through(["bash", "-c", AS_USER, "as", &user]).root(&root).start().await?;
+    let image = |user: &str, arguments: &[&str]| {
+        let mut command = Command::new("bash");
+        command.args(["-c", AS_USER, "as", user]).arg(kit.binary()).arg("image");
+        command.arg("--root").arg(&root).args(arguments).output()
+    };
+    let import = ["import", "toy:1", layout.to_str().context("a plain path")?];
+    failure(&image(&other, &import)?)?;
+    ensure_success(&image(&user, &import)?)?;
+    assert_eq!(code_in(&daemon, "toy:1").await?, SECOND);
+    let listed = image(&user, &["list"])?;
+    ensure_success(&listed)?;
+    assert!(String::from_utf8(listed.stdout)?.starts_with("toy:1  sha256:"));
+    failure(&image(&other, &["remove", "toy:1"])?)?;
+    ensure_success(&image(&user, &["remove", "toy:1"])?)?;
+    daemon.terminate()?;
+    assert!(daemon.wait()?.success(), "{}", daemon.log());
+    // Everything belongs to the user, who can delete it.
+    let gone = Command::new("setpriv")
+        .args(["--reuid", &user, "--regid", &user, "--clear-groups", "rm", "-r"])
+        .arg(&root)
+        .output()?;
+    ensure_success(&gone)
 }
 
 async fn many_imports_at_once(kit: Kit) -> Outcome {
