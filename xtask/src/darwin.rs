@@ -61,7 +61,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// The proof as a part of all tests, which skip it where nobody can build the standard library.
 pub(crate) fn run_if_possible() -> Result<()> {
-    match run(&Arguments::default()) {
+    if_possible(|| run(&Arguments::default()))
+}
+
+/// Lints alone, without a program.
+pub(crate) fn lint_if_possible() -> Result<()> {
+    if_possible(|| Build::new()?.lint())
+}
+
+fn if_possible(run: impl FnOnce() -> Result<()>) -> Result<()> {
+    match run() {
         Err(error) if error.is::<NoSources>() => {
             println!("darwin: SKIPPED: {error:#}");
             Ok(())

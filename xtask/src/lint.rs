@@ -1,12 +1,12 @@
 //! `cargo xtask lint`: formatting, clippy without warnings, also for the daemon
-//! without its default features, `deny.toml`, and sparse for the kernel's part.
+//! without its default features and for macOS, `deny.toml`, and sparse for the kernel's part.
 //!
 //! The fuzz targets are a workspace of their own: they are formatted, clippy has nothing to say, their lock file is
 //! current, and their dependencies are checked.
 
 use anyhow::{Context, Result};
 
-use crate::{fuzz, kernel, process, setup, workspace};
+use crate::{darwin, fuzz, kernel, process, setup, workspace};
 
 /// The one tool that is neither Rust's nor the distribution's.
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -33,6 +33,8 @@ pub(crate) fn run() -> Result<()> {
         "-D",
         "warnings",
     ]))?;
+    // What only macOS compiles.
+    darwin::lint_if_possible()?;
     install_cargo_deny()?;
     check_dependencies(ROOT)?;
     lint_fuzz_targets()?;
