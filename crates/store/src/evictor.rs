@@ -2,7 +2,7 @@
 //!
 //! A pass first adds up what the files of each rank cost. It then evicts all files of the ranks that are needed
 //! whole, and a part of those of the last rank. It reads every entry of the index up to three times, in memory order,
-//! and removes at least one in 64 of them. So the cost per eviction is constant, and a use of a file only has to
+//! and removes at least one in 128 of them. So the cost per eviction is constant, and a use of a file only has to
 //! note its time.
 //!
 //! Cached results go before blobs of the same rank, because a result without its blobs is useless.

@@ -30,6 +30,8 @@ mod empty_directory;
 mod entry;
 mod error;
 mod evictor;
+#[cfg(test)]
+mod fitting_test;
 mod function_directories;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

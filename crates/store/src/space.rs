@@ -33,8 +33,13 @@ const RESERVE_SHARE: u64 = 50;
 const RESERVE_BYTES_MAX: u64 = 1 << 30;
 /// The most that is charged until the next look at the file system.
 const UNCHECKED_BYTES_MAX: u64 = 8 << 20;
-/// A pass frees one in so many bytes at least.
-const PASS_SHARE_MIN: u64 = 64;
+/// A pass frees one in so many bytes at least. That is the distance of the two marks, so that this never makes a pass go on
+/// beyond the lower one.
+const PASS_SHARE_MIN: u64 = HIGH_SHARE;
+/// The evictor begins when less than one in so many bytes of the limit is left.
+const HIGH_SHARE: u64 = 128;
+/// The evictor stops when one in so many bytes of the limit is left: less than 2 %, see [`Space::low`].
+const LOW_SHARE: u64 = 64;
 /// The number of the evictor's passes that a charge waits for. The second sees what the first one's other
 /// waiters took, and what was pinned for a moment.
 const PASSES_MAX: usize = 3;
@@ -294,14 +299,14 @@ impl Space {
         }
     }
 
-    /// Close to the limit: a build that fits with 2 % to spare loses nothing in a store that was empty before. Beside
-    /// older content it can lose a blob, because a pass goes on to [`Self::low`], which is more than 2 % below the limit.
     fn high(&self) -> u64 {
-        self.limit_or_max() - self.limit_or_max() / 64
+        self.limit_or_max() - self.limit_or_max() / HIGH_SHARE
     }
 
+    /// Close to the limit: a build that fits with 2 % to spare loses nothing. A pass leaves at least this much, less what
+    /// charges wait for. So as long as a build and its charges that wait are no more than this, older content is enough.
     fn low(&self) -> u64 {
-        self.limit_or_max() - self.limit_or_max() / 32
+        self.limit_or_max() - self.limit_or_max() / LOW_SHARE
     }
 
     /// The number of bytes to evict now. `files` are candidates, for a file system that
@@ -489,6 +494,40 @@ mod tests {
         space.close();
         evictor.join().expect("no panic");
         assert!(space.used() <= 1 << 20);
+    }
+
+    #[test]
+    fn older_content_is_enough_for_a_build_with_two_percent_to_spare() {
+        for limit in [64 << 20, 100_000_007, 1 << 30, 100 << 30] {
+            let directory = std::fs::File::open("/").expect("a directory");
+            let mut space = Space::new(directory.into()).expect("a file system");
+            // Others fill this file system, too.
+            space.reserve = Reserve { bytes: 0, inodes: 0 };
+            let space = Arc::new(space);
+            space.set_limit(limit);
+            space.close();
+            let mut older = limit;
+            space.add(older);
+            let (mut build, mut passes) = (0, 0);
+            for number in 0.. {
+                let size = [limit / 1000, 70_000, limit / 100, 1, limit / 300][number % 5];
+                let cost = space.cost(size);
+                if build + cost > limit / 100 * 98 {
+                    break;
+                }
+                let is_waiting = space.used() + cost > limit;
+                let excess = space.excess(if is_waiting { cost } else { 0 }, 1);
+                assert!(excess <= older, "{limit}: {excess} of {older}, after {build}");
+                older -= excess;
+                space.release(excess);
+                passes += usize::from(excess > 0);
+                space.charge_file(size).expect("room was made").keep();
+                build += cost;
+            }
+            assert!(build > limit / 100 * 96, "{limit}: {build}");
+            // A pass is worth it.
+            assert!(passes <= 128, "{limit}: {passes} passes");
+        }
     }
 
     #[test]
