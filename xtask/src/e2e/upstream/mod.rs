@@ -1,8 +1,9 @@
 //! `cargo xtask e2e upstream`: the daemon with a cache of others below its store.
 //!
 //! The servers are of one version each, in the user's cache ([`servers`]): bazel-remote and Buildbarn's bb_storage from
-//! their Go modules, `s3s-fs`, which speaks S3, built with cargo, and an emulator of Azure's object store from npm. The checks are tests of the daemon, which are skipped where no server is named. Then
-//! Bazel builds through a network that is slow and loses packets ([`network`]).
+//! their Go modules, `s3s-fs`, which speaks S3, built with cargo, and an emulator of Azure's object store from npm. The
+//! checks are tests of the daemon, which are skipped where no server is named. Then Bazel builds through a network that is
+//! slow and loses packets ([`network`]).
 //!
 //! `cargo xtask test` names the servers to the tests of the workspace, and has Bazel build through the worst network.
 
