@@ -39,6 +39,8 @@ struct Plan {
     met: Option<&'static str>,
     /// The effect when the chosen call is a sync that fails.
     lose: Option<Lose>,
+    /// Whether a sync of the file system has succeeded since it was armed.
+    has_synced: bool,
 }
 
 /// Loses what is not on the disk.
@@ -59,7 +61,9 @@ pub(crate) fn arm(root: &Path, counted: Counted, calls: u64, fault: Fault, lose:
     let root = root.canonicalize().expect("a directory");
     let mut plans = PLANS.lock();
     let number = plans.last_key_value().map_or(0, |(last, _)| last + 1);
-    plans.insert(number, Plan { root, thread, fault, left: calls, met: None, lose: Some(lose) });
+    let (met, lose) = (None, Some(lose));
+    let plan = Plan { root, thread, fault, left: calls, met, lose, has_synced: false };
+    plans.insert(number, plan);
     Armed { number }
 }
 
@@ -67,6 +71,11 @@ impl Armed {
     /// The name of the call that failed, if it was reached.
     pub(crate) fn met(&self) -> Option<&'static str> {
         PLANS.lock().get(&self.number).and_then(|plan| plan.met)
+    }
+
+    /// Whether a sync of the file system has succeeded since the fault was armed.
+    pub(crate) fn has_synced(&self) -> bool {
+        PLANS.lock().get(&self.number).is_some_and(|plan| plan.has_synced)
     }
 }
 
@@ -76,17 +85,27 @@ impl Drop for Armed {
     }
 }
 
+/// The plan for a file or for what is below a directory.
+fn plan_of(plans: &mut BTreeMap<u64, Plan>, place: impl AsFd) -> Option<&mut Plan> {
+    let link = format!("/proc/self/fd/{}", place.as_fd().as_raw_fd());
+    let path = std::fs::read_link(link).ok()?;
+    plans.values_mut().find(|plan| path.starts_with(&plan.root))
+}
+
+/// Notes that everything has reached the disk.
+fn note_synced(place: impl AsFd) {
+    if let Some(plan) = plan_of(&mut PLANS.lock(), place) {
+        plan.has_synced = true;
+    }
+}
+
 /// Whether a call on a file or below a directory may be made.
 fn may(call: &'static str, place: impl AsFd) -> Result<()> {
     let mut plans = PLANS.lock();
     if plans.is_empty() {
         return Ok(());
     }
-    let link = format!("/proc/self/fd/{}", place.as_fd().as_raw_fd());
-    let Ok(path) = std::fs::read_link(link) else { return Ok(()) };
-    let Some(plan) = plans.values_mut().find(|plan| path.starts_with(&plan.root)) else {
-        return Ok(());
-    };
+    let Some(plan) = plan_of(&mut plans, &place) else { return Ok(()) };
     if plan.met.is_some() {
         return if plan.fault == Fault::Dies { Err(Errno::IO) } else { Ok(()) };
     }
@@ -116,7 +135,7 @@ pub(crate) mod calls {
     use rustix::io::Result;
     use rustix::path::Arg;
 
-    use super::may;
+    use super::{may, note_synced};
 
     pub(crate) fn openat(
         directory: impl AsFd,
@@ -171,7 +190,9 @@ pub(crate) mod calls {
 
     pub(crate) fn syncfs(file: impl AsFd) -> Result<()> {
         may("syncfs", &file)?;
-        rustix::fs::syncfs(file)
+        rustix::fs::syncfs(&file)?;
+        note_synced(file);
+        Ok(())
     }
 
     pub(crate) fn mkdirat(directory: impl AsFd, path: impl Arg, mode: Mode) -> Result<()> {

@@ -77,6 +77,10 @@ impl World {
     fn end_faulty(&mut self, at: AtCall) -> Allowed {
         let armed = self.arm(Counted::All, at);
         self.stop();
+        if armed.has_synced() {
+            // What fails later, when the end is recorded, takes nothing from the disk any more.
+            self.note_synced();
+        }
         let met = self.mend(armed);
         match at.cut {
             Some(seed) if met.is_some() => {
