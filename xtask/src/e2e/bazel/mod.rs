@@ -6,6 +6,7 @@
 mod access;
 mod client;
 mod cpp;
+mod day;
 mod downloads;
 mod events;
 mod modes;
@@ -55,6 +56,7 @@ pub(super) const CLIENT: Client = Client {
     ],
     more_suites: &[
         Suite { name: "modes", run: modes::run },
+        Suite { name: "day", run: day::run },
         Suite { name: "module", run: module::run },
         Suite { name: "downloads", run: downloads::run },
         Suite { name: "socket", run: socket::run },
