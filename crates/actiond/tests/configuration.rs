@@ -13,6 +13,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     show_tells_values_and_origins,
     check_names_the_place_of_a_mistake,
     serve_refuses_a_wrong_file,
+    a_misspelled_variable_is_refused,
     the_users_file_is_found,
     a_signal_reloads_what_can_change,
     a_signal_changes_limits,
@@ -122,7 +123,7 @@ async fn a_misspelled_variable_is_refused(kit: Kit) -> Outcome {
         command.args(verb).env("ACTIOND_CONFIG", "/dev/null").env(name, "5").output()
     };
     let meant = "ACTIOND_QUEU_LIMIT: there is no such setting; did you mean ACTIOND_QUEUE_LIMIT?";
-    for verb in [&["config", "check"][..], &["serve"], &["run", "true"]] {
+    for verb in [&["config", "check"][..], &["serve"], &["run", "--", "true"]] {
         let output = check(verb, "ACTIOND_QUEU_LIMIT")?;
         assert!(!output.status.success(), "{verb:?}");
         assert!(stderr(&output).contains(meant), "`{meant}` in {}", stderr(&output));
