@@ -29,13 +29,15 @@ fn command() -> Command {
 
 fuzz_target!(|input: (&str, &str)| {
     let (text, variable) = input;
+    let variables = vec![format!("ACTIOND_{variable}")];
     std::fs::write(&*FILE, text).expect("the file can be written");
     let variable = |name: &str| match name {
         "ACTIOND_CONFIG" => Some(OsString::from(&*FILE)),
         "ACTIOND_PLATFORM" if !variable.is_empty() => Some(OsString::from(variable)),
         _ => None,
     };
-    let layers = Layers { command: command(), flags: Vec::new(), variable: &variable, user: 0 };
+    let layers =
+        Layers { command: command(), flags: Vec::new(), variables, variable: &variable, user: 0 };
     let resolved = layers.resolve();
     let _ = std::fs::remove_file(&*FILE);
     match resolved {
