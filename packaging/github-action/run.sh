@@ -4,7 +4,7 @@ set -euo pipefail
 
 # Ubuntu from 24.04 lets only programs with a profile make user namespaces that have rights. Hosted runners
 # have sudo without a password; on other runners an administrator installs the package, which has a profile.
-switch=${ACTIOND_APPARMOR_SWITCH-/proc/sys/kernel/apparmor_restrict_unprivileged_userns}
+switch=${ACTIOND_TEST_APPARMOR_SWITCH-/proc/sys/kernel/apparmor_restrict_unprivileged_userns}
 if [ "$(id -u)" != 0 ] && [ "$(cat "$switch" 2> /dev/null)" = 1 ]; then
     echo "actiond: AppArmor restricts user namespaces on this runner; allowing them until it ends"
     sudo --non-interactive sysctl --quiet kernel.apparmor_restrict_unprivileged_userns=0 ||

@@ -74,9 +74,9 @@ pub fn run(mut configuration: Configuration) -> anyhow::Result<ExitCode> {
     surroundings::take_in_hand()?;
     limit_heaps();
     logging::start(&configuration.arguments.log)?;
-    configuration.warn();
-    // While there is one thread.
+    // While there is one thread: a warning starts another.
     privileges::obtain()?.log();
+    configuration.warn();
     let arguments = configuration.arguments.clone();
     with_worker(&arguments, |started, site| serve(&mut configuration, started, site))
 }

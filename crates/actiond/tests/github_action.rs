@@ -79,7 +79,9 @@ impl Runner {
         step.env("INPUT_FLAGS", flags).env("INPUT_ROOT", root);
         step.env("RUNNER_TEMP", self.place.path()).env("TMPDIR", self.place.path());
         step.env("GITHUB_STEP_SUMMARY", self.place.path().join("summary"));
-        step.env("ACTIOND_APPARMOR_SWITCH", &self.switch).env("ACTIOND_CONFIG", "/dev/null");
+        step.env("ACTIOND_TEST_APPARMOR_SWITCH", &self.switch).env("ACTIOND_CONFIG", "/dev/null");
+        // One of the runner's own, which is warned of: a server of this user starts nevertheless.
+        step.env("ACTIOND_VERSION", "1");
         Ok(step.current_dir("/").stdin(Stdio::null()).output()?)
     }
 
