@@ -310,14 +310,14 @@ async fn limits_of_an_action_hold(kit: Kit) -> Outcome {
 struct DelegatedCgroup(PathBuf);
 
 impl DelegatedCgroup {
-    fn new() -> anyhow::Result<Self> {
+    fn new(name: &str) -> anyhow::Result<Self> {
         let root = Path::new("/sys/fs/cgroup");
         let controllers = std::fs::read_to_string(root.join("cgroup.subtree_control"));
         let controllers = controllers.unwrap_or_default();
         if !["memory", "pids"].iter().all(|it| controllers.split_whitespace().any(|is| is == *it)) {
             skip(format!("no cgroup controllers for memory and pids: {controllers:?}"))?;
         }
-        let path = root.join(format!("actiond-test-{}", std::process::id()));
+        let path = root.join(format!("actiond-test-{name}-{}", std::process::id()));
         std::fs::create_dir(&path)?;
         let cgroup = Self(path);
         for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
@@ -339,7 +339,7 @@ impl Drop for DelegatedCgroup {
 /// `cargo xtask e2e user` runs it in a VM where this machine has no controllers.
 async fn a_delegated_cgroup_bounds_actions(kit: Kit) -> Outcome {
     on_the_host(&kit)?;
-    let cgroup = DelegatedCgroup::new()?;
+    let cgroup = DelegatedCgroup::new("bounds")?;
     let home = Home::new(&kit)?;
     let script = format!("echo $$ > '{}/cgroup.procs'; {AS_USER}", cgroup.0.display());
     let mut daemon = home.daemon(&kit, &script).start().await?;
@@ -374,7 +374,7 @@ async fn a_delegated_cgroup_bounds_actions(kit: Kit) -> Outcome {
 /// starts them so.
 async fn a_delegated_cgroup_is_shared_by_run_and_its_server(kit: Kit) -> Outcome {
     on_the_host(&kit)?;
-    let cgroup = DelegatedCgroup::new()?;
+    let cgroup = DelegatedCgroup::new("run")?;
     let home = Home::new(&kit)?;
     let run = |before: &str, words: &str| {
         let script = format!("{before}echo $$ > '{}/cgroup.procs'; {AS_USER}", cgroup.0.display());
