@@ -190,8 +190,8 @@ async fn an_interrupt_reaches_the_program_and_not_the_shell(kit: Kit) -> Outcome
     person.types("echo code $?\n")?;
     person.sees("code 130").await?;
     // Job control: Ctrl-Z stops a program, and the shell goes on.
-    person.types("sleep 600\n")?;
-    person.sees("sleep 600").await?;
+    person.types("(echo sle''eping; exec sleep 600)\n")?;
+    person.sees("sleeping").await?;
     person.types("\u{1a}")?;
     person.types("jobs; kill %1; exit 3\nexit 3\n")?;
     assert_eq!(person.leaves().await?, 3, "{:?}", person.seen());
