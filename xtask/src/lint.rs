@@ -33,7 +33,7 @@ pub(crate) fn run() -> Result<()> {
         "-D",
         "warnings",
     ]))?;
-    // What only macOS compiles.
+    // The code that only macOS compiles.
     darwin::lint_if_possible()?;
     install_cargo_deny()?;
     check_dependencies(ROOT)?;

@@ -1,4 +1,4 @@
-//! What the tests of every kind of cache below the store share: an action whose result goes there and comes from there,
+//! Shared parts of the tests of all kinds of caches below the store: an action whose result goes there and comes from there,
 //! and what is only there.
 
 use anyhow::ensure;

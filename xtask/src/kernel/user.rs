@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use super::{Flavour, Kernel, qemu::Machine};
 use crate::{arch::Arch, binaries, process, workspace};
 
-/// What the names of the tests have in common that only this VM has everything for, and how many there are.
+/// The part of their names that the tests for this VM share, and the number of these tests.
 const TESTS: (&str, usize) = ("a_delegated_cgroup", 2);
 
 /// Room for the base, the programs and a store.

@@ -69,7 +69,7 @@ impl Leaf {
 }
 
 impl Drop for Leaf {
-    /// What fails here changes nothing for this process.
+    /// A failure here changes nothing for this process.
     fn drop(&mut self) {
         if self.is_to_stay {
             return;

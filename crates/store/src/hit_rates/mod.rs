@@ -90,7 +90,7 @@ fn play(trace: &[Lookup], cache: &mut dyn Cache) -> Outcome {
         }
         for Input { object, is_output } in &lookup.inputs {
             if !cache.touch(object.id, lookup.at) {
-                // What was not there before is a file that a client has, and another action makes later.
+                // An input that was never stored is a file that the client has and another action makes later.
                 outcome.lost_inputs += u64::from(*is_output && stored.contains(&object.id));
                 stored.insert(object.id);
                 cache.insert(*object, lookup.at);
@@ -133,8 +133,9 @@ fn compare(trace: &[Lookup], shares: &[u64]) -> Outcome {
             show(&s3_fifo)
         );
         assert!(best.hits >= ours.hits, "nothing beats a store that keeps everything");
-        // Where hardly anything is found, one percent of the lookups is the measure.
-        let is_close = ours.hits * 100 + ours.lookups >= lru.hits * 97;
+        // Where LRU finds less than a tenth, one percent of the lookups is the measure.
+        let slack = if lru.hits * 10 < lru.lookups { lru.lookups } else { 0 };
+        let is_close = ours.hits * 100 + slack >= lru.hits * 97;
         assert!(is_close, "{share} %: the order is worse than LRU");
     }
     best
@@ -150,7 +151,7 @@ fn hit_rates_of_a_recorded_trace() {
     let trace = recorded::trace();
     // The first limit is less than one build of everything needs.
     let best = compare(&trace.lookups, &[10, 20, 30, 50]);
-    // What the server did when it was recorded, without a limit.
+    // The server had no limit when it was recorded.
     assert!(best.lookups > 1000, "the trace is not there");
     assert_eq!(best.hits, trace.hits, "the trace is not what Bazel saw");
 }

@@ -7,7 +7,7 @@ const TEXT: &str = include_str!("recorded.trace");
 /// The size of a cached result, which Bazel does not tell: a few names and digests.
 const RESULT_BYTES: u64 = 600;
 
-/// What was recorded.
+/// A recorded trace.
 pub(super) struct Recorded {
     pub(super) lookups: Vec<Lookup>,
     /// The hits that Bazel saw.

@@ -78,7 +78,7 @@ impl World {
         let armed = self.arm(Counted::All, at);
         self.stop();
         if armed.has_synced() {
-            // What fails later, when the end is recorded, takes nothing from the disk any more.
+            // A failure after this, when the end is recorded, takes nothing from the disk any more.
             self.note_synced();
         }
         let met = self.mend(armed);

@@ -86,7 +86,7 @@ impl Machine {
             }
             let mut text = fs::read_to_string(original.join(file)).with_context(|| *file)?;
             if edit > 0 {
-                // What depends on a header is compiled again, to the same object files; that of a source changes.
+                // Another comment in a header has its users compiled again, to the same object files; a source changes its own.
                 text += &if file.ends_with(".h") {
                     format!("// Edit {edit}.\n")
                 } else {
