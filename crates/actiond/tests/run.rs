@@ -260,8 +260,19 @@ async fn a_server_that_dies_is_told(kit: Kit) -> Outcome {
         "for p in $(cat /proc/$PPID/task/*/children); do [ $p = $$ ] || kill -9 $p; done; exit 4";
     let mut scene = Scene::new(&kit, &[], &["sh", "-c", script])?;
     expect(&scene.run()?, 4, &["the server did not say what it did", "exit status 4"]);
-    let mut scene = Scene::new(&kit, &[], &["sh", "-c", &format!("({script}); sleep 1")])?;
-    expect(&scene.run()?, 0, &["the server has ended before the command: signal: 9"]);
+
+    let script = format!("({script}); echo ready; exec cat");
+    let mut scene = Scene::new(&kit, &[], &["sh", "-c", &script])?;
+    scene.command.stdin(Stdio::piped());
+    let mut child = scene.start()?;
+    // The command ends with its standard input, after the end of the server was told.
+    let stdin = child.stdin.take();
+    let mut lines = BufReader::new(child.stderr.take().context("a pipe")?).lines();
+    let told = "the server has ended before the command: signal: 9";
+    let is_told = lines.find(|line| line.as_ref().map_or(true, |line| line.contains(told)));
+    is_told.context("the end of the server was not told")??;
+    drop(stdin);
+    assert_eq!(child.wait()?.code(), Some(0));
     Ok(())
 }
 
