@@ -61,6 +61,7 @@ impl Configuration {
             Command::Serve(arguments) => {
                 logging::check(&arguments.log.log)?;
                 doors::tls_files(&arguments)?;
+                arguments.upstream.check_tls(None)?;
                 Ok(Self { arguments: *arguments, resolved, flags })
             }
             _ => anyhow::bail!("the words of {VERB} are another verb's"),

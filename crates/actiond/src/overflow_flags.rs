@@ -21,11 +21,11 @@ pub struct OverflowArgs {
     pub overflow: Option<Address>,
 
     /// The time that an action waits for its turn here before it goes there
-    #[arg(long, value_name = "TIME", default_value = "1s")]
+    #[arg(long, value_name = "TIME", default_value = "1s", requires = "overflow")]
     pub overflow_wait: Span,
 
     /// Actions that are there at the same time
-    #[arg(long, value_name = "N", default_value = "32")]
+    #[arg(long, value_name = "N", default_value = "32", requires = "overflow")]
     pub overflow_jobs: NonZeroUsize,
 
     /// File with a header `name: value` a line, such as authorization, that every call to that
@@ -54,6 +54,10 @@ impl OverflowArgs {
         if self.overflow_header_file.is_some() && address.is_in_the_clear() {
             tracing::warn!(%address, "the headers of --overflow-header-file travel in the clear; use grpcs://");
         }
+        ensure!(
+            self.overflow_ca.is_none() || address.tls,
+            "--overflow-ca has no effect: {address} does not begin with grpcs://, so that nothing is sent by TLS"
+        );
         ensure!(
             timeout >= Duration::from_secs(1),
             "--upstream-timeout: nothing is answered in no time; give 1s or more"
@@ -106,7 +110,20 @@ mod tests {
     #[test]
     fn flags_that_make_no_sense_are_refused() {
         assert!(parsed(&["--overflow=s3://bucket"]).is_err());
-        assert!(parsed(&["--overflow-header-file=h"]).is_err());
+        for flag in [
+            "--overflow-header-file=h",
+            "--overflow-ca=c",
+            "--overflow-wait=2s",
+            "--overflow-jobs=2",
+        ] {
+            let engine = "--overflow=grpc://e:1";
+            assert!(parsed(&[flag]).is_err() && parsed(&[engine, flag]).is_ok(), "{flag}");
+        }
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(&root.path().join("root"), store::StoreOptions::default()).unwrap();
+        let flags = parsed(&["--overflow=grpc://e:1", "--overflow-ca=c"]).unwrap();
+        let refused = flags.open(Duration::from_secs(5), &store).err().unwrap();
+        assert!(format!("{refused:#}").contains("grpcs://"), "{refused:#}");
         assert!(parsed(&["--overflow=grpc://e:1", "--overflow-jobs=0"]).is_err());
     }
 }

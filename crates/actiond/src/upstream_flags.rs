@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use store::Store;
-use upstream::{Config, Counts, Entries, Headers, Place, Security, Stats, Upstream, Writes};
+use upstream::{
+    Address, Config, Counts, Entries, Headers, Place, Security, Stats, Upstream, Writes,
+};
 use web::{Reading, ReadingKind};
 
 use crate::span::Span;
@@ -27,7 +29,12 @@ pub struct UpstreamArgs {
 
     /// When new results are copied: behind, after the client's answer and also after a restart;
     /// through, before it; or off
-    #[arg(long, value_name = "behind|through|off", default_value = "behind")]
+    #[arg(
+        long,
+        value_name = "behind|through|off",
+        default_value = "behind",
+        requires = "upstream_cas"
+    )]
     pub upstream_writes: Writes,
 
     /// File with a header `name: value` a line, such as authorization, that every call to the
@@ -52,6 +59,10 @@ pub struct UpstreamArgs {
     /// without one, builds go on without the upstream until it answers again
     #[arg(long, value_name = "TIME", default_value = "5s")]
     pub upstream_timeout: Span,
+
+    #[arg(skip = "builds go on without it")]
+    #[allow(missing_docs, reason = "not a flag: what the log says of an upstream that is down")]
+    pub while_down: &'static str,
 }
 
 impl UpstreamArgs {
@@ -99,7 +110,32 @@ impl UpstreamArgs {
                 of_result: worker::entry_of_others,
                 to_result: worker::result_for_others,
             },
+            while_down: self.while_down,
         }))
+    }
+
+    /// Refuses the files of TLS where no address has it: an operator who gives them believes that the connection is
+    /// protected. `scheduler` is the address of a worker's scheduler.
+    ///
+    /// # Errors
+    /// Names the flag.
+    pub(crate) fn check_tls(&self, scheduler: Option<&Address>) -> anyhow::Result<()> {
+        let places: Vec<&Place> =
+            [&self.upstream_cas, &self.upstream_ac].into_iter().flatten().collect();
+        if places.iter().any(|place| place.server().is_none()) {
+            return Ok(());
+        }
+        let mut servers = places.into_iter().filter_map(Place::server).chain(scheduler);
+        let flag = match (&self.upstream_ca, &self.upstream_cert) {
+            (Some(_), _) => "--upstream-ca",
+            (None, Some(_)) => "--upstream-cert",
+            (None, None) => return Ok(()),
+        };
+        ensure!(
+            servers.any(|server| server.tls),
+            "{flag} has no effect: no address begins with grpcs://, so that nothing is sent by TLS"
+        );
+        Ok(())
     }
 
     /// Puts the upstream below the store.
@@ -233,9 +269,65 @@ mod tests {
         assert!(parsed(&[cas, "--upstream-cert=c.pem", "--upstream-key=k.pem"]).is_ok());
         assert!(parsed(&["--upstream-cas=http://c:1"]).is_err());
         assert!(parsed(&[cas, "--upstream-writes=later"]).is_err());
+        assert!(parsed(&["--upstream-writes=through"]).is_err());
+        assert!(parsed(&[cas, "--upstream-writes=through"]).is_ok());
         assert!(parsed(&[cas, "--upstream-timeout=0s"]).unwrap().config().is_err());
         let refused = parsed(&["--upstream-cas=grpc://user:password@c:1"]).unwrap_err();
         assert!(refused.contains("--upstream-header-file"), "{refused}");
+    }
+
+    #[test]
+    fn files_of_tls_need_an_address_with_tls() {
+        let (ca, pair) = (["--upstream-ca=c"], ["--upstream-cert=c", "--upstream-key=k"]);
+        for files in [&ca[..], &pair[..]] {
+            let check = |cas: &str, scheduler: Option<&str>| {
+                let scheduler = scheduler.map(|it| it.parse().unwrap());
+                let flags = parsed(&[&[cas], files].concat()).unwrap();
+                flags.check_tls(scheduler.as_ref()).map_err(|error| format!("{error:#}"))
+            };
+            let refused = check("--upstream-cas=grpc://c:1", None).unwrap_err();
+            assert!(refused.contains("grpcs://"), "{refused}");
+            assert!(check("--upstream-cas=grpc://c:1", Some("grpc://s:1")).is_err());
+            assert!(check("--upstream-cas=grpc://c:1", Some("grpcs://s:1")).is_ok());
+            assert!(check("--upstream-cas=grpcs://c:1", None).is_ok());
+        }
+        let bucket = parsed(&["--upstream-cas=s3://bucket", "--upstream-ca=c"]).unwrap();
+        assert!(bucket.check_tls(None).is_ok());
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn files_of_tls_that_are_something_else_are_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let [no_pem, pair, certificate] = ["no.pem", "pair.pem", "certificate.pem"]
+            .map(|name| directory.path().join(name).to_str().unwrap().to_owned());
+        let authority = testkit::pki::Authority::new("authority").unwrap();
+        let client = testkit::pki::Request::client("worker").unwrap();
+        let client = authority.sign(client).unwrap();
+        std::fs::write(&no_pem, "no PEM").unwrap();
+        std::fs::write(&certificate, client.certificate_pem()).unwrap();
+        std::fs::write(&pair, client.certificate_pem() + &client.key_pem()).unwrap();
+        let open = |flags: &[String]| {
+            let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+            let flags = parsed(&[&["--upstream-cas=grpcs://c:1"], &flags[..]].concat()).unwrap();
+            // A store has one tier.
+            let root = tempfile::tempdir().unwrap();
+            let store =
+                Store::open(&root.path().join("root"), store::StoreOptions::default()).unwrap();
+            let opened = flags.open(&store);
+            opened.map(|upstream| upstream.unwrap().close()).map_err(|error| format!("{error:#}"))
+        };
+        let (ca, cert, key) = ("--upstream-ca", "--upstream-cert", "--upstream-key");
+        for (flags, fault) in [
+            ([format!("{ca}={no_pem}")].as_slice(), &no_pem),
+            (&[format!("{cert}={no_pem}"), format!("{key}={pair}")], &no_pem),
+            (&[format!("{cert}={pair}"), format!("{key}={certificate}")], &certificate),
+        ] {
+            let refused = open(flags).unwrap_err();
+            assert!(refused.contains(&format!("{fault} has no ")), "{refused}");
+        }
+        assert_eq!(open(&[format!("{ca}={pair}")]), Ok(()));
+        assert_eq!(open(&[format!("{cert}={pair}"), format!("{key}={pair}")]), Ok(()));
     }
 
     #[test]

@@ -211,7 +211,11 @@ fn options(
     if let Some(path) = &config.security.ca {
         let read = std::fs::read(path);
         let pem = read.map_err(|source| UpstreamError::Read { path: path.clone(), source })?;
-        for certificate in Certificate::from_pem_bundle(&pem).map_err(unusable(address))? {
+        let certificates = Certificate::from_pem_bundle(&pem).map_err(unusable(address))?;
+        if certificates.is_empty() {
+            return Err(UpstreamError::NoCertificate { path: path.clone() });
+        }
+        for certificate in certificates {
             options = options.with_root_certificate(certificate);
         }
     }

@@ -28,6 +28,8 @@ pub struct Config {
     pub writes: Writes,
     /// How results become entries of the action cache and back.
     pub entries: Entries,
+    /// What happens while the server is down, for the log.
+    pub while_down: &'static str,
 }
 
 /// How results become entries of the store's action cache and back, which those know who read the entries.

@@ -67,18 +67,31 @@ pub fn endpoint(address: &Address, security: &Security) -> Result<Endpoint, Upst
 
 #[cfg(feature = "tls")]
 fn with_tls(endpoint: Endpoint, security: &Security) -> Result<Endpoint, UpstreamError> {
+    use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
     use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
     let read = |path: &std::path::PathBuf| {
         std::fs::read(path).map_err(|source| UpstreamError::Read { path: path.clone(), source })
     };
+    // tonic takes a file without certificates, and then every connection fails.
+    let certificates = |path: &std::path::PathBuf| {
+        let pem = read(path)?;
+        let first = CertificateDer::pem_slice_iter(&pem).next();
+        let has_one = first.is_some_and(|certificate| certificate.is_ok());
+        if has_one { Ok(pem) } else { Err(UpstreamError::NoCertificate { path: path.clone() }) }
+    };
     let config = match &security.ca {
-        Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?)),
+        Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(certificates(ca)?)),
         None => ClientTlsConfig::new().with_native_roots(),
     };
     let config = match &security.identity {
         Some((certificate, key)) => {
-            config.identity(Identity::from_pem(read(certificate)?, read(key)?))
+            let (certificate, key_pem) = (certificates(certificate)?, read(key)?);
+            if PrivateKeyDer::from_pem_slice(&key_pem).is_err() {
+                return Err(UpstreamError::NoPrivateKey { path: key.clone() });
+            }
+            config.identity(Identity::from_pem(certificate, key_pem))
         }
         None => config,
     };

@@ -164,6 +164,7 @@ impl Engine {
             timeout,
             writes: Writes::Off,
             entries,
+            while_down: "actions stay here",
         };
         let blobs = Link::new(ENGINE, &of_blobs.cas, &of_blobs)?;
         let watched = Arc::clone(&blobs);

@@ -18,6 +18,20 @@ pub enum UpstreamError {
     /// The settings of TLS can't be used.
     #[error("the certificates can't be used")]
     Tls(#[source] tonic::transport::Error),
+    /// A file is not what was meant, or damaged.
+    #[error("{path} has no certificate in PEM, which begins with `-----BEGIN CERTIFICATE-----`")]
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// As [`Self::NoCertificate`].
+    #[error(
+        "{path} has no private key in PEM without a password, which begins with `-----BEGIN PRIVATE KEY-----`"
+    )]
+    NoPrivateKey {
+        /// The file.
+        path: PathBuf,
+    },
     /// This program was built without TLS.
     #[error("this program was built without TLS: grpcs:// addresses need the feature `tls`")]
     NoTls,

@@ -57,6 +57,7 @@ pub(crate) struct Link {
     pub(crate) place: Place,
     pub(crate) server: Server,
     timeout: Duration,
+    while_down: &'static str,
     state: watch::Sender<State>,
     fell: Notify,
     breaker: Mutex<Breaker>,
@@ -79,6 +80,7 @@ impl Link {
             place: place.clone(),
             server,
             timeout: config.timeout,
+            while_down: config.while_down,
             state: watch::Sender::new(State::Unknown),
             fell: Notify::new(),
             breaker: Mutex::default(),
@@ -141,7 +143,7 @@ impl Link {
                     if !was_down {
                         let (tier, address) = (self.name, &self.place);
                         let error = Chain(&error).to_string();
-                        tracing::warn!(tier, %address, error, "the upstream is down; builds go on without it");
+                        tracing::warn!(tier, %address, error, "the upstream is down; {}", self.while_down);
                     }
                 }
             }
@@ -223,7 +225,7 @@ impl Link {
                 self.fell.notify_one();
                 let (tier, address) = (self.name, &self.place);
                 let error = Chain(error).to_string();
-                tracing::warn!(tier, %address, error, "the upstream is given up for a while; builds go on without it");
+                tracing::warn!(tier, %address, error, "the upstream is given up for a while; {}", self.while_down);
             }
             return true;
         }

@@ -159,6 +159,7 @@ impl WorkerArgs {
                 "{address}: give the instance name with --instance, and no address with one"
             );
         }
+        self.serve.upstream.check_tls(Some(&self.scheduler))?;
         Ok(())
     }
 
@@ -175,6 +176,7 @@ impl WorkerArgs {
             }
         }
         settings.upstream.upstream_writes = Writes::Off;
+        settings.upstream.while_down = "actions wait for it";
         settings
     }
 }
@@ -219,6 +221,8 @@ mod tests {
         let objects = parsed(&["--scheduler=grpc://s:1", "--cas=s3://bucket"]).unwrap_err();
         assert!(objects.contains("grpc://"), "{objects}");
         assert!(parsed(&[&NEEDED[..], &["--instance=a//b"]].concat()).is_err());
+        let unprotected = parsed(&[&NEEDED[..], &["--upstream-ca=c"]].concat()).unwrap_err();
+        assert!(unprotected.contains("grpcs://"), "{unprotected}");
     }
 
     use crate::upstream_flags::UpstreamArgs;

@@ -55,6 +55,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     the_scheduler_is_restarted,
     the_storage_is_restarted_before_the_outputs_are_copied,
     the_storage_is_restarted_before_the_inputs_are_fetched,
+    the_storage_is_not_there_when_the_worker_starts,
     a_build_survives_all_of_it,
     bazel_remote_as_storage,
     bb_storage_as_storage,
@@ -454,6 +455,22 @@ async fn the_storage_is_restarted_before_the_inputs_are_fetched(kit: Kit) -> Out
     let answer = cluster.scheduler.push(order);
     let is_told = || Ok(worker.log().contains("waits for it") || worker.log().contains("is down"));
     eventually("the worker notices", is_told).await?;
+    cluster.storage.start_again(&cluster.kit).await?;
+    let Answer::Done(response) = answer.await? else { panic!("the worker was lost") };
+    let ended = Ended { response: *response, client: cluster.storage.client() };
+    assert_eq!(ended.file("out").await?, "content");
+    Ok(())
+}
+
+async fn the_storage_is_not_there_when_the_worker_starts(kit: Kit) -> Outcome {
+    let mut cluster = Cluster::start(kit).await?;
+    let action = cluster.action("cat in > out").input("in", "content").output("out");
+    let order = ordered(&action).await?;
+    cluster.storage.kill()?;
+    let worker = cluster.worker("w", &[])?;
+    let answer = cluster.scheduler.push(order);
+    let says_so = || Ok(worker.log().contains("the upstream is down; actions wait for it"));
+    eventually("the log says why no action is taken", says_so).await?;
     cluster.storage.start_again(&cluster.kit).await?;
     let Answer::Done(response) = answer.await? else { panic!("the worker was lost") };
     let ended = Ended { response: *response, client: cluster.storage.client() };
