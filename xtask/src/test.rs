@@ -1,5 +1,5 @@
 //! `cargo xtask test`: every test of the workspace as root, the conformance checks beside them, then the
-//! attacks and the end-to-end tests and a part of all that with an ordinary user's daemon. A part of it against a VM, and actiondfs in
+//! end-to-end tests and a part of all that with an ordinary user's daemon. The attacks, a part of it against a VM, and actiondfs in
 //! its kernel, run beside these; the program for macOS and the releases beside the tests of the workspace, and the
 //! fuzz targets beside everything after the build.
 //!
@@ -66,6 +66,8 @@ pub(crate) enum Part {
     Release,
     /// The checks against the clauses of the Remote Execution API.
     Conformance,
+    /// The attacks on a daemon, with every strategy of input roots.
+    Attacks,
     /// A part of all that against a VM, and actiondfs in its kernel.
     Vms,
 }
@@ -90,6 +92,7 @@ impl Part {
             Self::Fuzz => "fuzz targets",
             Self::Release => "release for Linux",
             Self::Conformance => "conformance",
+            Self::Attacks => "attacks",
             Self::Vms => "VMs",
         }
     }
@@ -109,6 +112,7 @@ pub(crate) fn run_part(arguments: &PartArguments) -> Result<()> {
         Part::Fuzz => fuzz::run(&fuzz::Arguments::for_a_moment()),
         Part::Release => dist::linux_release(&vm::RUNTIMES.map(str::to_owned)).map(drop),
         Part::Conformance => conformance::run_unoptimized(),
+        Part::Attacks => attack::run(&attack::Arguments::all()),
         Part::Vms => e2e::in_vm::run_part(&artifacts()?, &arguments.skipped),
     }
 }
@@ -145,8 +149,7 @@ fn run_all(arguments: &Arguments, steps: &mut Steps) -> Result<()> {
                 }
             })
         })?;
-        steps.take_all_beside(&[Part::Vms], |steps| {
-            steps.take("attacks", || attack::run(&attack::Arguments::all()))?;
+        steps.take_all_beside(&[Part::Attacks, Part::Vms], |steps| {
             steps.take("clients", || e2e::run(&arguments.e2e))?;
             steps.take("ordinary users", || e2e::user::run_part(&arguments.e2e))?;
             steps.take("workers of BuildGrid", || e2e::run_buildgrid_part(&arguments.e2e))?;

@@ -122,9 +122,10 @@ fn tell(name: &str, status: ExitStatus, log: &[u8]) {
     }
 }
 
-/// The report must show what was left out, also if all else is well.
+/// The report must show what was left out, also if all else is well, and how many attacks were made.
 fn worth_telling(log: &str) -> impl Iterator<Item = &str> {
-    log.lines().filter(|line| line.contains("SKIPPED"))
+    let is_left_out = |line: &str| line.contains("SKIPPED") || line.starts_with("skipped ");
+    log.lines().filter(move |line| is_left_out(line) || line.contains(" passed, "))
 }
 
 impl Part {
@@ -191,8 +192,11 @@ mod tests {
 
     #[test]
     fn what_was_skipped_is_told() {
-        let log = "built\ndarwin: SKIPPED: no sources\ndone\n";
-        assert_eq!(worth_telling(log).collect::<Vec<_>>(), ["darwin: SKIPPED: no sources"]);
+        let skipped = "darwin: SKIPPED: no sources";
+        let attack = "skipped  denial/inodes  takes long";
+        let all = "704 passed, 0 failed, 2 skipped";
+        let log = ["built", skipped, "held     denial/files  2 ms", attack, all, "done"].join("\n");
+        assert_eq!(worth_telling(&log).collect::<Vec<_>>(), [skipped, attack, all]);
     }
 
     #[test]
