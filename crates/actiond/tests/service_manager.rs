@@ -144,9 +144,15 @@ async fn systemd_starts_the_daemon_with_the_first_client(kit: Kit) -> Outcome {
         .stderr(Stdio::null())
         .spawn()?;
     let outcome = async {
-        testkit::eventually("the socket is there", || Ok(path.exists())).await?;
+        // Between bind(2) and listen(2) the socket has a path and refuses clients.
         let endpoint = Endpoint::from_shared(format!("unix://{}", path.display()))?;
-        assert!(answers(endpoint.connect().await?).await?);
+        let mut channel = None;
+        testkit::eventually_async("the socket takes clients", async || {
+            channel = endpoint.connect().await.ok();
+            Ok(channel.is_some())
+        })
+        .await?;
+        assert!(answers(channel.context("a channel")?).await?);
         Ok(())
     };
     let outcome = outcome.await;

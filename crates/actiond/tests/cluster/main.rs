@@ -230,14 +230,20 @@ async fn the_schedulers_timeout_holds(kit: Kit) -> Outcome {
     let cluster = Cluster::start(kit).await?;
     let _worker = cluster.worker("w", &[])?;
     let action = cluster.action("echo before; sleep 1000").timeout(Duration::from_secs(900));
-    let mut order = ordered(&action).await?;
-    let message = order.action.as_mut().context("an action")?;
-    message.timeout = Some(Duration::from_millis(300).try_into()?);
-    let ended = cluster.run_order(order).await?;
-    assert_eq!(ended.code(), Code::DeadlineExceeded);
-    assert_eq!(&ended.result()?.stdout_raw[..], b"before\n");
-    assert!(action.client().cached(&action.encode().0).await?.is_none());
-    Ok(())
+    // Longer and longer timeouts, until the command had the time to write something.
+    for milliseconds in [300, 3000, 30_000, 300_000] {
+        let mut order = ordered(&action).await?;
+        let message = order.action.as_mut().context("an action")?;
+        message.timeout = Some(Duration::from_millis(milliseconds).try_into()?);
+        let ended = cluster.run_order(order).await?;
+        assert_eq!(ended.code(), Code::DeadlineExceeded);
+        assert!(action.client().cached(&action.encode().0).await?.is_none());
+        if !ended.result()?.stdout_raw.is_empty() {
+            assert_eq!(&ended.result()?.stdout_raw[..], b"before\n");
+            return Ok(());
+        }
+    }
+    anyhow::bail!("the command wrote nothing in minutes")
 }
 
 async fn missing_inputs_are_named(kit: Kit) -> Outcome {
@@ -327,6 +333,7 @@ async fn a_worker_that_is_killed_costs_one_more_run(kit: Kit) -> Outcome {
     let run = cluster.run_order(order);
     let fault = async {
         cluster.scheduler.running(&digest).await?;
+        cluster.scheduler.give_up_soon();
         first.signal(Signal::KILL)?;
         let second = cluster.worker("second", &[])?;
         // The process of the first may still be there.
@@ -349,6 +356,7 @@ async fn a_worker_that_is_cut_off_comes_back(kit: Kit) -> Outcome {
     let digest = digest_of(&long, &cluster.storage.client())?;
     let answer = cluster.scheduler.push(long);
     cluster.scheduler.running(&digest).await?;
+    cluster.scheduler.give_up_soon();
     worker.signal(Signal::STOP)?;
     let answer = answer.await?;
     assert!(matches!(answer, Answer::WorkerLost), "{answer:?}");
@@ -501,6 +509,7 @@ async fn survive_all_of_it(mut cluster: Cluster) -> Outcome {
     let mut builds: Vec<_> = orders.iter().map(|order| started.push(order.clone())).collect();
     let is_under_way = || Ok(started.requests().len() > 8);
     eventually("the build is under way", is_under_way).await?;
+    cluster.scheduler.give_up_soon();
     killed.signal(Signal::KILL)?;
     stopped.signal(Signal::STOP)?;
     cluster.storage.kill()?;

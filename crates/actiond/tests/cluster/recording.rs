@@ -17,7 +17,7 @@ use proto::buildbarn::remoteworker::{
     CurrentState, SynchronizeRequest, SynchronizeResponse, current_state, desired_state,
 };
 use testkit::proto::{ExecuteResponse, Platform, platform};
-use testkit::{Action, Client, Kit, Outcome};
+use testkit::{Action, Client, Kit, Outcome, eventually};
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
@@ -270,7 +270,13 @@ async fn conversation(channel: Channel, side: Side<'_>) -> anyhow::Result<String
             return answer;
         }
     });
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    match side {
+        Side::Double(scheduler, _) => {
+            eventually("the worker waits", || Ok(scheduler.is_called_by(first))).await?;
+        }
+        // The real one does not show it.
+        Side::Real(_) => tokio::time::sleep(Duration::from_secs(2)).await,
+    }
     talk.says(first, Tells::Idle, false).await?;
     let _d = side.queue(&d).await?;
     let answer = waits.await?.map(tonic::Response::into_inner);

@@ -33,8 +33,11 @@ use tonic_prost::ProstCodec;
 /// The time until a busy worker has to call again.
 const CHECK_IN: Duration = Duration::from_millis(500);
 
-/// The time after that until it is taken for dead.
-const GRACE: Duration = Duration::from_secs(3);
+/// The time after that until it is taken for dead. A worker on a busy machine must not be.
+const GRACE: Duration = Duration::from_secs(300);
+
+/// The same where a test waits for it.
+const SHORT_GRACE: Duration = Duration::from_secs(3);
 
 /// The longest wait of an idle worker.
 const IDLE_WAIT: Duration = Duration::from_secs(2);
@@ -58,14 +61,15 @@ struct State {
     waiting: VecDeque<Arc<Task>>,
     workers: BTreeMap<String, Known>,
     requests: Vec<SynchronizeRequest>,
+    gives_up_soon: bool,
 }
 
 /// A worker that has called.
 #[derive(Default)]
 struct Known {
     task: Option<Arc<Task>>,
-    /// `None` while it calls.
-    dead_at: Option<Instant>,
+    /// The end of its last call. `None` while it calls.
+    called_at: Option<Instant>,
 }
 
 struct Task {
@@ -111,6 +115,18 @@ impl Scheduler {
         let mut scheduler = Self { queue, address: unbound, runtime: Some(runtime) };
         scheduler.address = address.await??;
         Ok(scheduler)
+    }
+
+    /// From now on a worker that does not call is taken for dead after seconds. For tests that wait for that, and
+    /// whose other workers may be taken for dead by mistake.
+    pub(crate) fn give_up_soon(&self) {
+        self.queue.lock().gives_up_soon = true;
+    }
+
+    /// Whether a worker of that name waits for an action.
+    pub(crate) fn is_called_by(&self, name: &str) -> bool {
+        let node = format!("{:?}", BTreeMap::from([("node", name)]));
+        self.queue.lock().workers.get(&node).is_some_and(|known| known.called_at.is_none())
     }
 
     /// Forgets everything and listens at the same address again.
@@ -244,7 +260,7 @@ struct Calling<'a> {
 impl Drop for Calling<'_> {
     fn drop(&mut self) {
         if let Some(known) = self.queue.lock().workers.get_mut(&self.worker) {
-            known.dead_at = Some(Instant::now() + CHECK_IN + GRACE);
+            known.called_at = Some(Instant::now());
         }
     }
 }
@@ -257,7 +273,8 @@ impl Queue {
     fn reap(&self) {
         let now = Instant::now();
         let mut state = self.lock();
-        let is_dead = |known: &Known| known.dead_at.is_some_and(|at| at < now);
+        let grace = if state.gives_up_soon { SHORT_GRACE } else { GRACE };
+        let is_dead = |known: &Known| known.called_at.is_some_and(|at| at + CHECK_IN + grace < now);
         let lost: Vec<_> = state.workers.extract_if(.., |_, known| is_dead(known)).collect();
         for (_, known) in lost {
             if let Some(task) = known.task {
@@ -277,11 +294,11 @@ impl Queue {
             state.requests.push(request.clone());
             let is_new = !state.workers.contains_key(&worker);
             let known = state.workers.entry(worker.clone()).or_default();
-            if !is_new && known.dead_at.is_none() {
+            if !is_new && known.called_at.is_none() {
                 let text = "A worker with the same worker ID is already synchronizing";
                 return Err(Status::resource_exhausted(text));
             }
-            known.dead_at = None;
+            known.called_at = None;
         }
         let _calling = Calling { queue: self, worker: worker.clone() };
         let is_of_task = |digest| {

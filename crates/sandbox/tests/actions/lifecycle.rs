@@ -71,13 +71,15 @@ fn a_far_deadline_does_nothing() {
 fn an_event_cancels() {
     let event = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
     let cancelled: Option<BorrowedFd<'_>> = Some(event.as_fd());
+    let marker = format!("6{:06}", std::process::id());
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            std::thread::sleep(Duration::from_millis(100));
+            let running = format!("sleep\0{marker}");
+            eventually("the action runs", || !processes_with(&running).is_empty());
             rustix::io::write(&event, &1_u64.to_ne_bytes()).unwrap();
         });
         let stop = StopConditions { cancelled, ..StopConditions::default() };
-        let (exit, _) = run(Action::sh("sleep 1000"), &stop).unwrap();
+        let (exit, _) = run(Action::sh(&format!("sleep {marker}")), &stop).unwrap();
         assert_eq!((exit.stopped, exit.status), (Some(Stopped::Cancelled), ExitStatus::Signal(9)));
     });
     // It still is.
