@@ -386,7 +386,8 @@ impl ActionCache {
 impl Snapshot for ActionCache {
     fn snapshot(&self, part: usize, slots: &mut Vec<Record>) -> Result<Option<Witness>, Errno> {
         let inner = &*self.inner;
-        snapshot(inner.files.directory(), &inner.names, &inner.index, part, slots)
+        let (files, functions) = (inner.files.directory(), &inner.directories);
+        snapshot(files, functions, &inner.names, &inner.index, part, slots)
     }
 }
 

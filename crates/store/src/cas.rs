@@ -538,23 +538,28 @@ impl Cas {
 impl Snapshot for Cas {
     fn snapshot(&self, part: usize, slots: &mut Vec<Record>) -> Result<Option<Witness>, Errno> {
         let inner = &*self.inner;
-        snapshot(inner.files.directory(), &inner.names, &inner.index, part, slots)
+        let (files, functions) = (inner.files.directory(), &inner.directories);
+        snapshot(files, functions, &inner.names, &inner.index, part, slots)
     }
 }
 
 /// The files of a part and the state of its directory, of one moment.
 pub(crate) fn snapshot(
     parent: &OwnedFd,
+    functions: &FunctionDirectories,
     names: &Stripes,
     index: &Index,
     part: usize,
     slots: &mut Vec<Record>,
 ) -> Result<Option<Witness>, Errno> {
     let (function, first_byte) = Index::shard_of(part);
+    if !functions.contain(function) {
+        return Ok(None);
+    }
     let path = format!("{}/{first_byte:02x}", function.name());
     let _names = names.lock_all_of(first_byte);
     let stat = match statat(parent, &path, AtFlags::SYMLINK_NOFOLLOW) {
-        // A function that nobody has used has no directories.
+        // Others may remove directories.
         Err(Errno::NOENT) => return Ok(None),
         stat => stat?,
     };

@@ -9,7 +9,8 @@
 //! that fails is told once, and loses what was not on the disk.
 //!
 //! Operations are data, made from a seed. A run that fails is shrunk: operations are left out as
-//! long as it still fails, and what remains is printed with the seed. A run takes as many seeds as fit into half a minute.
+//! long as it still fails, and what remains is printed with the seed. A run takes as many seeds as fit into a minute, on all
+//! processors.
 //! `ACTIOND_MODEL_SEEDS` is another number of seeds, and `ACTIOND_MODEL_FIRST_SEED` the first one:
 //!
 //! ```sh
@@ -31,17 +32,19 @@ mod roots;
 mod world;
 
 use std::collections::BTreeSet;
+use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use operation::Step;
 use roots::Numbers;
 use world::{Difference, World};
 
-/// The least number of seeds of a run that does not say how many. Each takes a tenth of a second on an idle machine.
+/// The least number of seeds of a run that does not say how many.
 const SEEDS: u64 = 10;
 /// After this time such a run begins no other seed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 const OPERATIONS: usize = 120;
 
 fn steps(seed: u64) -> Vec<Step> {
@@ -50,7 +53,9 @@ fn steps(seed: u64) -> Vec<Step> {
     (0..OPERATIONS).map(|_| Step::random(&mut numbers)).collect()
 }
 
-/// Calls that must have failed in a run of [`SEEDS`] seeds: else it is not about what it says.
+/// A run of so many seeds meets every kind of failure.
+const SEEDS_THAT_MEET: u64 = 50;
+/// Calls that must have failed in it: else it is not about what it says.
 const MET: [&str; 6] = ["open unnamed", "write", "linkat", "renameat", "unlinkat", "syncfs"];
 
 /// Runs operations on a new store. Returns the calls that failed.
@@ -93,34 +98,75 @@ fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
+/// What the threads of a run share.
+struct Run {
+    first: u64,
+    /// The number of seeds that were begun.
+    begun: AtomicU64,
+    has_failed: AtomicBool,
+    began: Instant,
+    wanted: Option<u64>,
+}
+
+impl Run {
+    /// The next seed; none at the end of the run, and once a thread has found a difference.
+    fn next(&self) -> Option<u64> {
+        let goes_on = |begun| match self.wanted {
+            _ if self.has_failed.load(Ordering::Relaxed) => false,
+            Some(wanted) => begun < wanted,
+            None => begun < SEEDS || self.began.elapsed() < PATIENCE,
+        };
+        let next = |begun| goes_on(begun).then_some(begun + 1);
+        self.begun
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+            .ok()
+            .map(|it| self.first + it)
+    }
+
+    /// Runs seeds until the end. Returns the calls that failed.
+    fn seeds(&self) -> Result<BTreeSet<&'static str>, Difference> {
+        let mut met = BTreeSet::new();
+        while let Some(seed) = self.next() {
+            let steps = steps(seed);
+            let difference = match run(&steps) {
+                Ok(calls) => {
+                    met.extend(calls);
+                    continue;
+                }
+                Err(difference) => difference,
+            };
+            self.has_failed.store(true, Ordering::Relaxed);
+            let fewest = shrink(steps, |steps| run(steps).is_err());
+            let last = run(&fewest).err();
+            return Err(format!(
+                "ACTIOND_MODEL_FIRST_SEED={seed}: {difference}\nwith the fewest operations: {last:?}\n{fewest:?}"
+            ));
+        }
+        Ok(met)
+    }
+}
+
 #[test]
 fn the_store_does_what_a_plain_map_does() {
-    let wanted = variable("ACTIOND_MODEL_SEEDS");
-    let first = variable("ACTIOND_MODEL_FIRST_SEED").unwrap_or(1);
-    let (mut met, mut seeds, began) = (BTreeSet::new(), 0, Instant::now());
-    let goes_on = |seeds: u64| match wanted {
-        Some(wanted) => seeds < wanted,
-        None => seeds < SEEDS || began.elapsed() < PATIENCE,
+    let run = Run {
+        first: variable("ACTIOND_MODEL_FIRST_SEED").unwrap_or(1),
+        begun: AtomicU64::new(0),
+        has_failed: AtomicBool::new(false),
+        began: Instant::now(),
+        wanted: variable("ACTIOND_MODEL_SEEDS"),
     };
-    while goes_on(seeds) {
-        let seed = first + seeds;
-        seeds += 1;
-        let steps = steps(seed);
-        let difference = match run(&steps) {
-            Ok(calls) => {
-                met.extend(calls);
-                continue;
-            }
-            Err(difference) => difference,
-        };
-        let fewest = shrink(steps, |steps| run(steps).is_err());
-        let last = run(&fewest).err();
-        panic!(
-            "ACTIOND_MODEL_FIRST_SEED={seed}: {difference}\nwith the fewest operations: {last:?}\n{fewest:?}"
-        );
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let ended: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| run.seeds())).collect();
+        threads.into_iter().map(|thread| thread.join().expect("panics are caught")).collect()
+    });
+    let mut met = BTreeSet::new();
+    for ended in ended {
+        met.extend(ended.unwrap_or_else(|difference| panic!("{difference}")));
     }
-    println!("{seeds} seeds from {first} on");
-    if seeds >= SEEDS {
+    let seeds = run.begun.into_inner();
+    println!("{seeds} seeds from {} on", run.first);
+    if seeds >= SEEDS_THAT_MEET {
         let unmet: Vec<_> = MET.into_iter().filter(|call| !met.contains(call)).collect();
         assert!(unmet.is_empty(), "no {unmet:?} failed, only {met:?}");
     }

@@ -1,7 +1,8 @@
 //! Directories of tests, looked at from outside of a store. The tests inside of the crate share this.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -42,8 +43,10 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) {
         let entry = entry.expect("an entry");
         let target = to.join(entry.file_name());
         if entry.file_type().expect("a kind").is_dir() {
-            fs::create_dir_all(&target).expect("a directory");
-            fs::set_permissions(&target, fs::Permissions::from_mode(0o700)).expect("chmod");
+            match fs::DirBuilder::new().mode(0o700).create(&target) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => panic!("{error}"),
+                _ => {}
+            }
             copy_tree(&entry.path(), &target);
         } else {
             fs::copy(entry.path(), &target).expect("a copy");
