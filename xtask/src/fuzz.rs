@@ -9,11 +9,16 @@
 
 use std::{
     fs::{self, File},
+    io, iter,
+    num::NonZero,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Mutex,
+    thread,
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
 
 use crate::{
     process,
@@ -25,7 +30,7 @@ pub(crate) const CXX: Need = Need { program: "c++", package: "g++", why: "compil
 
 /// The flags that `cargo fuzz` passes as well, but for sanitizers: counters on edges, a table of the code that
 /// they count, and calls that show the operands of comparisons to the fuzzer.
-const RUSTFLAGS: [&str; 8] = [
+const RUSTFLAGS: [&str; 7] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
     "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
@@ -33,7 +38,6 @@ const RUSTFLAGS: [&str; 8] = [
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
     "--cfg",
     "fuzzing",
-    "-Ccodegen-units=1",
 ];
 
 /// The memory that a target may take. No input is near it, so that one which makes a parser hoard
@@ -43,6 +47,11 @@ const MAX_MEMORY: &str = "-rss_limit_mb=512";
 const MAX_INPUT_TIME: &str = "-timeout=20";
 /// The longest input, in bytes. Mutations of longer ones rarely hit what matters.
 const MAX_INPUT_BYTES: &str = "-max_len=8192";
+
+/// A tmpfs on every distribution; containers may have none, or one of 64 MiB.
+const SHARED_MEMORY: &str = "/dev/shm";
+/// The free space there from which on it is used. No target has more than some MiB at a time.
+const ROOM_BYTES: u64 = 256 << 20;
 
 #[derive(clap::Args)]
 #[group(skip)]
@@ -70,9 +79,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     setup::ensure(&[CXX])?;
     let programs = build()?;
-    for name in chosen {
-        fuzz(&programs, name, arguments.seconds)?;
-    }
+    side_by_side(chosen, |name| fuzz(&programs, name, arguments.seconds))
+}
+
+/// Runs targets, as many at once as there are processors. The others run on when one fails.
+fn side_by_side(names: &[String], run: impl Fn(&str) -> Result<()> + Sync) -> Result<()> {
+    let left = Mutex::new(names.iter());
+    let next = || left.lock().expect("nothing panics in `next`").next();
+    let run_next = || {
+        let results = iter::from_fn(next).map(|name| run(name));
+        results.filter_map(Result::err).map(|error| format!("{error:#}")).collect::<Vec<_>>()
+    };
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let failures: Vec<_> = thread::scope(|scope| {
+        let runners: Vec<_> = (0..processors).map(|_| scope.spawn(run_next)).collect();
+        let joined = runners.into_iter().map(|it| it.join().expect("a failure is an error"));
+        joined.flatten().collect()
+    });
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
     Ok(())
 }
 
@@ -108,9 +132,7 @@ fn fuzz(programs: &Path, name: &str, seconds: u32) -> Result<()> {
     let work = workspace::target().join("fuzz").join("work").join(name);
     let found = work.join("found");
     fs::create_dir_all(&found)?;
-    // For what a target leaves behind.
-    let temporary = work.join("tmp");
-    fs::create_dir_all(&temporary)?;
+    let temporary = temporary(Path::new(SHARED_MEMORY), &work)?;
     let log = work.join("log");
     let mut program = Command::new(programs.join(name));
     program
@@ -119,7 +141,7 @@ fn fuzz(programs: &Path, name: &str, seconds: u32) -> Result<()> {
         .arg(format!("-artifact_prefix={}/", work.display()))
         // The first folder takes what is new.
         .arg(&found)
-        .env("TMPDIR", &temporary)
+        .env("TMPDIR", temporary.path())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(File::create(&log)?);
@@ -128,7 +150,7 @@ fn fuzz(programs: &Path, name: &str, seconds: u32) -> Result<()> {
         program.arg(&seeds);
     }
     let status = program.status().with_context(|| format!("cannot run the target {name}"))?;
-    fs::remove_dir_all(&temporary)?;
+    temporary.close()?;
     let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
     if !status.success() {
         let panicked = text.lines().find(|line| line.contains("panicked at")).unwrap_or_default();
@@ -138,6 +160,17 @@ fn fuzz(programs: &Path, name: &str, seconds: u32) -> Result<()> {
         .with_context(|| format!("{name} did not say what it did; see {}", log.display()))?;
     println!("fuzz: {name}: {runs} inputs, {coverage} edges");
     Ok(())
+}
+
+/// A new folder for the files that a target makes for its inputs: in `memory`, or in `work` where memory has no room. On a
+/// disk that others use, a target made three inputs in a second, and 5,000 in memory.
+fn temporary(memory: &Path, work: &Path) -> Result<TempDir> {
+    let make = |place| tempfile::Builder::new().prefix("actiond-fuzz-").tempdir_in(place);
+    let has_room = rustix::fs::statvfs(memory)
+        .is_ok_and(|memory| memory.f_bavail.saturating_mul(memory.f_frsize) >= ROOM_BYTES);
+    let in_memory = has_room.then(|| make(memory)).and_then(io::Result::ok);
+    in_memory
+        .map_or_else(|| make(work).with_context(|| format!("no folder in {}", work.display())), Ok)
 }
 
 /// The outcome of a run.
@@ -164,8 +197,45 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_target_runs_and_every_failure_is_told() {
+        let names: Vec<_> = (0..20).map(|number| format!("target-{number}")).collect();
+        let ran = Mutex::new(Vec::new());
+        let run = |name: &str| {
+            ran.lock().unwrap().push(name.to_owned());
+            ensure!(!name.ends_with('7'), "{name} failed");
+            Ok(())
+        };
+        let failed = side_by_side(&names, run).unwrap_err().to_string();
+        let mut failed: Vec<_> = failed.lines().collect();
+        failed.sort_unstable();
+        assert_eq!(failed, ["target-17 failed", "target-7 failed"]);
+        let mut ran = ran.into_inner().unwrap();
+        ran.sort_unstable();
+        let mut expected = names.clone();
+        expected.sort_unstable();
+        assert_eq!(ran, expected);
+        side_by_side(&names, |_| Ok(())).unwrap();
+    }
+
+    #[test]
     fn targets_are_files() {
         assert!(targets().unwrap().iter().any(|name| name == "erofs_image"));
+    }
+
+    #[test]
+    fn files_of_targets_are_in_memory_where_it_has_room() {
+        let (memory, work) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let check = |memory: &Path, expected: &Path| {
+            let made = temporary(memory, work.path()).unwrap();
+            assert_eq!(made.path().parent(), Some(expected), "{}", memory.display());
+            let path = made.path().to_owned();
+            made.close().unwrap();
+            assert!(!path.exists());
+        };
+        check(memory.path(), memory.path());
+        check(&memory.path().join("not-there"), work.path());
+        // A file system without free space.
+        check(Path::new("/proc"), work.path());
     }
 
     #[test]
