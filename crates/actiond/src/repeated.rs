@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tracing::callsite::Identifier;
+use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
@@ -81,11 +82,41 @@ impl<S: Subscriber, L: Layer<S>> Layer<S> for Limited<L> {
         self.log.on_layer(subscriber);
     }
 
-    // The house has events and no spans.
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         if *event.metadata().level() != Level::WARN || self.takes(event.metadata()) {
             self.log.on_event(event, context);
         }
+    }
+
+    // The house has events and no spans, but its libraries have some. A log that was not told of a span panics at an
+    // event inside of it.
+
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        self.log.on_new_span(attributes, id, context);
+    }
+
+    fn on_record(&self, span: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        self.log.on_record(span, values, context);
+    }
+
+    fn on_follows_from(&self, span: &Id, follows: &Id, context: Context<'_, S>) {
+        self.log.on_follows_from(span, follows, context);
+    }
+
+    fn on_enter(&self, id: &Id, context: Context<'_, S>) {
+        self.log.on_enter(id, context);
+    }
+
+    fn on_exit(&self, id: &Id, context: Context<'_, S>) {
+        self.log.on_exit(id, context);
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        self.log.on_close(id, context);
+    }
+
+    fn on_id_change(&self, old: &Id, new: &Id, context: Context<'_, S>) {
+        self.log.on_id_change(old, new, context);
     }
 }
 
@@ -123,6 +154,39 @@ mod tests {
         let counts = locked(&counts.0);
         assert_eq!(counts[&Level::WARN], LINES_MAX + 1);
         assert_eq!((counts[&Level::ERROR], counts[&Level::INFO]), (100, 100));
+    }
+
+    /// A log in memory.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            locked(&self.0).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_event_inside_of_a_librarys_span_is_logged_with_it() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let log = tracing_subscriber::fmt::layer().json().with_writer(move || writer.clone());
+        let log = tracing_subscriber::registry().with(Limited::new(log));
+        tracing::subscriber::with_default(log, || {
+            let span = tracing::info_span!("connection", peer = 1, stream = tracing::field::Empty);
+            span.record("stream", 7);
+            span.in_scope(|| tracing::info!("a frame"));
+        });
+        let line = String::from_utf8(locked(&lines.0).clone()).unwrap();
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["fields"]["message"], "a frame");
+        let span = serde_json::json!({ "name": "connection", "peer": 1, "stream": 7 });
+        assert_eq!(line["span"], span);
     }
 
     #[test]
