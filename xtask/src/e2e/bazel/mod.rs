@@ -9,6 +9,7 @@ mod cpp;
 mod day;
 mod downloads;
 mod events;
+mod eviction;
 mod modes;
 mod module;
 mod package;
@@ -53,6 +54,7 @@ pub(super) const CLIENT: Client = Client {
         Suite { name: "tls", run: tls::run },
         Suite { name: "run", run: run::run },
         Suite { name: "package", run: package::run },
+        Suite { name: "eviction", run: eviction::run },
     ],
     more_suites: &[
         Suite { name: "modes", run: modes::run },
