@@ -75,6 +75,32 @@ fn an_entry_is_a_read_only_file_of_root() {
     assert_eq!((stat.mode(), stat.uid(), stat.nlink()), (0o100_400, 0, 1));
 }
 
+/// An entry in whose place something else stands is absent, nothing waits for it, and the next result replaces it.
+#[test]
+fn what_is_no_entry_under_its_name_is_removed() {
+    let fixture = Fixture::new();
+    let cache = fixture.store.action_cache();
+    cache.put("", &action(), b"value").expect("stored");
+    let file = entry_files(&fixture).remove(0);
+    let replacements: [fn(&std::path::Path); 3] = [
+        |path| fs::create_dir(path).expect("a directory"),
+        |path| std::os::unix::fs::symlink("/etc/passwd", path).expect("a link"),
+        |path| {
+            let mode = rustix::fs::Mode::from_raw_mode(0o644);
+            let kind = rustix::fs::FileType::Fifo;
+            rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).expect("a pipe");
+        },
+    ];
+    for replace in replacements {
+        fs::remove_file(&file).expect("removed");
+        replace(&file);
+        assert!(cache.get("", &action()).expect("read").is_none());
+        assert!(fs::symlink_metadata(&file).is_err(), "it is removed");
+        cache.put("", &action(), b"value").expect("stored anew");
+        assert_eq!(cache.get("", &action()).expect("read").expect("there"), "value");
+    }
+}
+
 #[test]
 fn a_torn_entry_reads_as_absent_and_is_removed() {
     let fixture = Fixture::new();
