@@ -1,11 +1,15 @@
 //! The daemon's store on a disk that fails, and the verbs `linux-actiond store`.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 use testkit::proto::RequestMetadata;
 use testkit::{Client, Daemon, Digest, Kit, Outcome, Run, eventually_async};
 use tonic::Code;
@@ -20,6 +24,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     the_verbs_work_beside_a_server,
     the_verbs_work_without_a_server,
     the_verbs_say_what_is_wrong,
+    the_verbs_tell_their_progress_at_a_terminal,
     the_disk_space_of_a_target_is_told,
 }
 
@@ -375,6 +380,53 @@ async fn the_disk_space_of_a_target_is_told(kit: Kit) -> Outcome {
     let refused = store(&kit, daemon.root(), &["du", "--by=target"])?;
     let said = String::from_utf8(refused.stderr)?;
     ensure!(!refused.status.success() && said.contains("--history-days"), "{said}");
+    Ok(())
+}
+
+/// What `linux-actiond store` shows at a terminal that is its standard error, and what it prints.
+fn at_a_terminal(
+    kit: &Kit,
+    root: &Path,
+    words: &[&str],
+) -> anyhow::Result<(String, std::process::Output)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let terminal = openpt(flags)?;
+    unlockpt(&terminal)?;
+    let end = ioctl_tiocgptpeer(&terminal, flags)?;
+    tcsetwinsize(&end, Winsize { ws_row: 24, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 })?;
+    let mut command = Command::new(kit.binary());
+    command.args(["store", "--root"]).arg(root).args(words).env("TERM", "xterm");
+    let child = command.stdout(Stdio::piped()).stderr(end).spawn()?;
+    // Or the terminal has another end that is open, and reading does not end.
+    drop(command);
+    let (mut shown, mut terminal) = (Vec::new(), File::from(terminal));
+    // The kernel answers EIO when the last process has closed its end.
+    let _ = terminal.read_to_end(&mut shown);
+    Ok((String::from_utf8_lossy(&shown).into_owned(), child.wait_with_output()?))
+}
+
+async fn the_verbs_tell_their_progress_at_a_terminal(kit: Kit) -> Outcome {
+    kit.only_on_the_host("the store of a guest is in the guest")?;
+    let (mut daemon, blobs) = filled(&kit).await?;
+    let root = daemon.root().to_owned();
+    let check = |words: &[&str], expected: &str| {
+        let (shown, output) = at_a_terminal(&kit, &root, words)?;
+        let printed = String::from_utf8(output.stdout)?;
+        ensure!(output.status.success(), "{words:?}: {shown}");
+        ensure!(shown.contains(expected), "{words:?} showed {shown:?}");
+        // The line is cleared in the end, and what is printed is for programs.
+        ensure!(shown.ends_with("\x1b[2K") || shown.ends_with("\x1b[0J"), "{shown:?}");
+        ensure!(printed.starts_with(expected) && !printed.contains('\x1b'), "{printed:?}");
+        anyhow::Ok(())
+    };
+    check(&["verify"], "verified ")?;
+    check(&["gc", "--to=8m"], "evicted ")?;
+    daemon.terminate()?;
+    ensure!(daemon.wait()?.success());
+    check(&["verify"], "verified ")?;
+    check(&["gc", "--to=1m"], "evicted ")?;
+    let daemon = daemon.successor().start().await?;
+    assert_eq!(daemon.client().missing(&blobs).await?, blobs);
     Ok(())
 }
 
