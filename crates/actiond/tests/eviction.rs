@@ -7,6 +7,7 @@ use tonic::Code;
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     a_build_of_three_times_the_bound_ends,
     a_build_that_fits_loses_nothing,
+    each_use_keeps_what_is_used,
     inputs_of_a_running_action_outlive_a_flood,
     an_upload_that_can_not_fit_says_what_to_raise,
 }
@@ -85,6 +86,88 @@ async fn a_build_that_fits_loses_nothing(kit: Kit) -> Outcome {
         for (blob, digest) in blobs.iter().zip(&digests) {
             anyhow::ensure!(client.get(digest).await? == *blob);
         }
+    }
+    Ok(())
+}
+
+/// Two floods with uses between them: what was used outlives the second one, and what was not has gone.
+async fn each_use_keeps_what_is_used(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().host_rootfs().flag("--cas-size=32m").start().await?;
+    let client = daemon.client();
+    let small = async |number| put(&client, &content(number, 8 << 10)).await;
+    let unused = small(1000).await?;
+    let (told, read, read_at_once) = (small(1001).await?, small(1002).await?, small(1003).await?);
+    let chunks = [small(1004).await?, small(1005).await?];
+    let forgotten = client.action("echo a > out").output("out");
+    forgotten.run().await?.succeeded().await?;
+    let cached = client.action("mkdir d; echo b > out; echo c > d/in; echo d; echo e >&2");
+    let cached = cached.output("out").output("d");
+    let hit = outputs(&client, cached.run().await?.succeeded().await?).await?;
+    let executed = client.action("cat in").input("in", content(1006, 8 << 10));
+    executed.upload().await?;
+    let inputs: Vec<_> = executed.encode().1.into_keys().collect();
+
+    flood(&client, 0..12).await?;
+    assert_eq!(client.missing(&[told]).await?, []);
+    client.get(&read).await?;
+    let request = proto::BatchReadBlobsRequest {
+        digests: vec![read_at_once.to_proto()],
+        digest_function: client.function().to_proto(),
+        ..proto::BatchReadBlobsRequest::default()
+    };
+    let answer = client.cas().batch_read_blobs(request).await?.into_inner();
+    assert_eq!(answer.responses[0].data.len(), 8 << 10);
+    let whole = [content(1004, 8 << 10), content(1005, 8 << 10)].concat();
+    let request = proto::SpliceBlobRequest {
+        blob_digest: Some(client.digest(&whole).to_proto()),
+        chunk_digests: chunks.map(|chunk| chunk.to_proto()).to_vec(),
+        digest_function: client.function().to_proto(),
+        ..proto::SpliceBlobRequest::default()
+    };
+    client.cas().splice_blob(request).await?;
+    anyhow::ensure!(client.cached(&cached.encode().0).await?.is_some(), "no hit");
+    executed.run_without_upload().await?.succeeded().await?;
+
+    flood(&client, 12..36).await?;
+    assert_eq!(client.missing(&[unused]).await?, [unused], "the flood is large enough");
+    anyhow::ensure!(client.cached(&forgotten.encode().0).await?.is_none(), "a result is there");
+    let uses: [(&str, &[Digest]); 6] = [
+        ("FindMissingBlobs", &[told]),
+        ("Read", &[read]),
+        ("BatchReadBlobs", &[read_at_once]),
+        ("SpliceBlob", &chunks),
+        ("a hit", &hit),
+        ("an execution", &inputs),
+    ];
+    for (name, used) in uses {
+        assert_eq!(client.missing(used).await?, [], "{name}");
+    }
+    anyhow::ensure!(client.cached(&cached.encode().0).await?.is_some(), "the result has gone");
+    Ok(())
+}
+
+/// All blobs that a result names, inside of its Trees too.
+async fn outputs(client: &Client, run: &Run) -> anyhow::Result<Vec<Digest>> {
+    let result = run.result()?;
+    let mut digests: Vec<_> = result.output_files.iter().map(|file| file.digest.clone()).collect();
+    digests.extend([result.stdout_digest.clone(), result.stderr_digest.clone()]);
+    for directory in &result.output_directories {
+        digests.push(directory.tree_digest.clone());
+        let tree = run.tree(&directory.path).await?;
+        let directories = tree.root.iter().chain(&tree.children);
+        digests.extend(directories.flat_map(|it| &it.files).map(|file| file.digest.clone()));
+    }
+    let named = digests.iter().flatten();
+    let named: Result<Vec<_>, _> =
+        named.map(|digest| Digest::from_proto(digest, client.function())).collect();
+    let named = named?;
+    anyhow::ensure!(named.len() >= 5, "{named:?}");
+    Ok(named)
+}
+
+async fn flood(client: &Client, numbers: std::ops::Range<usize>) -> Outcome {
+    for number in numbers {
+        put(client, &content(number, MIB)).await?;
     }
     Ok(())
 }
