@@ -11,7 +11,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use launch::{ORDINARY_USER, StartAs};
 
 use crate::{
@@ -204,11 +204,26 @@ fn attack(inside: &InsideArguments, strategy: &str, disk: &Path, costly: bool) -
     attack.arg("--attacker").arg(&inside.attacker);
     attack.arg("--root").arg(disk.join("state")).args(["--pid", &daemon.id()?.to_string()]);
     attack.arg("--daemon").arg(&inside.daemon);
+    if inside.arguments.user.is_none() && has_own_users(strategy)? {
+        attack.arg("--own-users");
+    }
     if !costly || inside.arguments.quick {
         attack.arg("--quick");
     }
     process::run(only(&mut attack, &inside.arguments)).with_context(|| daemon.log_tail())?;
     daemon.stop()
+}
+
+/// Whether a daemon of root's gives each sandbox a user of this machine: `bind` can't, and the others need a kernel
+/// that makes mounts of detached ones.
+fn has_own_users(strategy: &str) -> Result<bool> {
+    const FIRST: (u32, u32) = (6, 15);
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    let [Some(Ok(major)), Some(Ok(minor))] = [numbers.next(), numbers.next()] else {
+        bail!("the kernel's release is {release}");
+    };
+    Ok(strategy != "bind" && (major, minor) >= FIRST)
 }
 
 /// Attacks a worker whose processes and store nobody here sees: that of a VM.

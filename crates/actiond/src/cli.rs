@@ -12,6 +12,7 @@ use inputroot::StrategyName;
 use model::{ByteSize, DeclaredProperty, DigestFunctions, InstanceNames, UnknownProperties};
 use store::{Durability, StoreSize};
 
+use crate::action_ids::ActionIds;
 use crate::client_verbs::ClientCommand;
 use crate::fetch_flags::FetchArgs;
 use crate::image::ImageArgs;
@@ -251,6 +252,11 @@ pub struct ServeArgs {
     /// strategies that `doctor` lists
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub input_root_strategy: StrategyChoice,
+
+    /// The first of the ids that actions have on this host as users and groups, one for each sandbox, where
+    /// input roots allow it and the server is root; `off` for 65534, which all then share
+    #[arg(long, value_name = "ID|off", default_value_t)]
+    pub action_ids: ActionIds,
 
     /// Size of an action's /tmp, which is its /var/tmp too, e.g. 512m
     #[arg(long, value_name = "BYTES", default_value = "4g")]

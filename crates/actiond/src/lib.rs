@@ -30,6 +30,8 @@
 //! - [`worker_flags`]: the flags of `serve` that a worker in a VM takes.
 
 #[cfg(target_os = "linux")]
+pub mod action_ids;
+#[cfg(target_os = "linux")]
 pub mod bazelrc;
 #[cfg(target_os = "linux")]
 pub mod cli;

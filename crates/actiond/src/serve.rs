@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use chain::Chain;
 use events::Listeners;
 use images::Images;
 use inputroot::InputRoots;
@@ -33,6 +34,7 @@ use upstream::Upstream;
 use web::Site;
 use worker::{Elsewhere, Worker, WorkerConfig};
 
+use crate::action_ids::{ActionIds, Shared};
 use crate::cli::ServeArgs;
 use crate::configuration::Configuration;
 use crate::doors::Doors;
@@ -215,10 +217,11 @@ fn start_worker(
         .context("opening the images")?;
     let config = worker_config(arguments);
     let helper = helper::command().map_err(doctor::no_sandbox)?;
-    let sandbox = sandbox::Config {
+    let mut sandbox = sandbox::Config {
         file_bytes: config.limits.outputs.file_bytes,
         ..sandbox_config(arguments, config.jobs.get(), helper)
     };
+    sandbox.first_user = users_of_their_own(arguments.action_ids, &sandbox, &*input_roots);
     doctor::try_sandbox(&sandbox)?;
     let worker = Worker::start(
         config,
@@ -297,6 +300,32 @@ fn sandbox_config(
         shm_bytes: arguments.shm_bytes.0,
         cgroups: cgroups(),
         ..defaults
+    }
+}
+
+/// The first id of the users that sandboxes have for themselves; `None` where they share one. The log tells.
+fn users_of_their_own(
+    chosen: ActionIds,
+    sandbox: &sandbox::Config,
+    input_roots: &dyn InputRoots,
+) -> Option<u32> {
+    match chosen.try_out(sandbox, input_roots) {
+        Ok(first) => {
+            let number = sandbox.helpers_max;
+            tracing::info!(first, number, "each sandbox has a user of the host for itself");
+            Some(first)
+        }
+        Err(reason) => {
+            // Only where something failed that was to work is there something to repair.
+            let failed = matches!(reason, Shared::Sandbox(_) | Shared::InputRoot(_));
+            let reason = Chain(&reason);
+            if failed {
+                tracing::warn!(%reason, "all actions share one user of the host");
+            } else {
+                tracing::info!(%reason, "all actions share one user of the host");
+            }
+            None
+        }
     }
 }
 

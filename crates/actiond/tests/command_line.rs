@@ -66,6 +66,7 @@ async fn help_names_every_flag(kit: Kit) -> Outcome {
         "--runtime-root",
         "--allow-host-rootfs[=<DIR>]",
         "--input-root-strategy",
+        "--action-ids",
         "--platform",
         "--unknown-properties",
         "--tmp-bytes",

@@ -251,7 +251,7 @@ pub struct Stages {
     /// Waiting for a sandbox; almost nothing where one was prepared in advance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sandbox_us: Option<u64>,
-    /// From there to the command's execve(2).
+    /// From the presented tree to the command's execve(2).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub set_up_us: Option<u64>,
     /// The command itself.

@@ -13,6 +13,7 @@
 //! change of a name goes to the action's own staging directory. The reasons are in
 //! `docs/decisions/2026-11-29-names-are-the-actions-own.md`.
 
+use std::os::fd::BorrowedFd;
 use std::sync::LazyLock;
 
 use model::{ACTION_ID, Mtime, NodeProperties};
@@ -40,6 +41,15 @@ pub(crate) fn has_own_user() -> bool {
 /// The id by which this process knows the user and the group of actions.
 pub(crate) fn action_id() -> u32 {
     if has_own_user() { ACTION_ID } else { 0 }
+}
+
+/// A user and group of the host that stand for 65534 in one sandbox, and in no other that runs at the same time.
+#[derive(Debug, Clone, Copy)]
+pub struct HostUser<'a> {
+    /// The id of both on the host.
+    pub id: u32,
+    /// A user namespace that maps 0 to 0 and 65534 to `id`, for users and groups.
+    pub namespace: BorrowedFd<'a>,
 }
 
 /// The rights of an action over the contents of its inputs.

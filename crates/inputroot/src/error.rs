@@ -71,6 +71,9 @@ pub enum PresentError {
     /// The strategy tells files of the action from inputs by their owner.
     #[error("actions have no user of their own here")]
     NoOwnUser,
+    /// The strategy can't show what is the action's to a user of the host; see [`HostUser`](crate::HostUser).
+    #[error("input roots are shown to one user of the host only here")]
+    UnmappedUser,
     /// A thread could not be started.
     #[error("starting a thread")]
     Thread {
@@ -116,6 +119,7 @@ impl PresentError {
             | Self::Interrupted
             | Self::NoOwnUser
             | Self::NoStrategy { is_full: false, .. }
+            | Self::UnmappedUser
             | Self::MounterGone => None,
         }
     }

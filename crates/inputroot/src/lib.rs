@@ -29,11 +29,12 @@ mod probe;
 mod staging;
 mod strategies;
 
+pub use access::HostUser;
 pub use erofs::ImageError;
 pub use error::PresentError;
 pub use interrupt::Interrupt;
 pub use probe::{
-    ChooseError, StrategyName, StrategyReport, TrialError, UnknownStrategy, choose, probe,
+    ChooseError, StrategyName, StrategyReport, TrialError, UnknownStrategy, choose, probe, try_user,
 };
 pub use staging::{NamedEntry, OutputEntry, OutputError, OutputFile, OutputView, StagedFile};
 pub use strategies::{Attachment, InputRoots, PresentRequest, Presented};

@@ -184,20 +184,42 @@ pub fn set_attributes(
     try_set_attributes(mount, attributes)
 }
 
+/// Has the one mount that `mount` is the root of show the owners of its files by the maps of a user namespace: an
+/// id of the file system is an id inside, and shows as the one outside (`MOUNT_ATTR_IDMAP`, Linux 5.12).
+///
+/// `mount` must be detached, of a file system that can do that (`EINVAL`), and have no such map yet (`EPERM`).
+pub fn map_owners(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> Result<(), MountError> {
+    let descriptor = std::os::fd::AsRawFd::as_raw_fd(&user_namespace);
+    set_attr(
+        mount,
+        &libc::mount_attr {
+            attr_set: u64::from(MountAttrFlags::MOUNT_ATTR_IDMAP.bits()),
+            attr_clr: 0,
+            propagation: 0,
+            // Descriptors are not negative.
+            userns_fd: descriptor.unsigned_abs().into(),
+        },
+    )
+}
+
 fn try_set_attributes(
     mount: BorrowedFd<'_>,
     attributes: MountAttributes,
 ) -> Result<(), MountError> {
-    let attr = libc::mount_attr {
-        attr_set: u64::from(attributes.bits()),
-        attr_clr: if attributes.intersects(MountAttrFlags::MOUNT_ATTR__ATIME) {
-            u64::from(MountAttrFlags::MOUNT_ATTR__ATIME.bits())
-        } else {
-            0
+    let clears_times = attributes.intersects(MountAttrFlags::MOUNT_ATTR__ATIME);
+    let times = u64::from(MountAttrFlags::MOUNT_ATTR__ATIME.bits());
+    set_attr(
+        mount,
+        &libc::mount_attr {
+            attr_set: u64::from(attributes.bits()),
+            attr_clr: if clears_times { times } else { 0 },
+            propagation: 0,
+            userns_fd: 0,
         },
-        propagation: 0,
-        userns_fd: 0,
-    };
+    )
+}
+
+fn set_attr(mount: BorrowedFd<'_>, attr: &libc::mount_attr) -> Result<(), MountError> {
     // SAFETY: the path is a NUL-terminated string, `attr` is a `struct mount_attr` that outlives
     // the call, and the size passed is its size.
     let result = unsafe {
@@ -206,7 +228,7 @@ fn try_set_attributes(
             std::os::fd::AsRawFd::as_raw_fd(&mount),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<libc::mount_attr>(),
         )
     };

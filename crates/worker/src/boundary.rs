@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use inputroot::{
-    Attachment, NamedEntry, OutputEntry, OutputError, OutputView, PresentError, PresentRequest,
-    Presented, StagedFile,
+    Attachment, HostUser, NamedEntry, OutputEntry, OutputError, OutputView, PresentError,
+    PresentRequest, Presented, StagedFile,
 };
 use model::{Digest, DigestFunction, InputTree, NodeProperties, RelPath};
 use runtimes::Rootfs;
@@ -47,6 +47,8 @@ pub(crate) trait Sandboxes: Send + Sync {
 
 /// A sandbox for one action.
 pub(crate) trait Sandbox {
+    /// The user that its input root must be presented to; see [`sandbox::Sandbox::user`].
+    fn user(&self) -> Option<HostUser<'_>>;
     fn run(
         &mut self,
         spec: &Spec<'_>,
@@ -134,6 +136,10 @@ struct Leased {
 }
 
 impl Sandbox for Leased {
+    fn user(&self) -> Option<HostUser<'_>> {
+        self.sandbox.user()
+    }
+
     fn run(
         &mut self,
         spec: &Spec<'_>,

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use inputroot::{
-    Attachment, NamedEntry, OutputEntry, OutputError, OutputFile, PresentError, PresentRequest,
-    StagedFile,
+    Attachment, HostUser, NamedEntry, OutputEntry, OutputError, OutputFile, PresentError,
+    PresentRequest, StagedFile,
 };
 use model::{Digest, DigestFunction, InputTree, Mtime, NodeProperties, RelPath};
 use parking_lot::Mutex;
@@ -222,6 +222,10 @@ impl Sandboxes for FakeSandboxes {
 }
 
 impl Sandbox for FakeSandbox {
+    fn user(&self) -> Option<HostUser<'_>> {
+        None
+    }
+
     fn run(
         &mut self,
         _spec: &Spec<'_>,

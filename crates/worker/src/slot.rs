@@ -255,7 +255,12 @@ impl Slot {
         let is_cancelled = || operation.cancellation.is_requested();
         let is_due = || is_cancelled() || !shared.disk.allows();
         let interrupt = Interrupt::when(&is_due);
+        timeline.mark(Moment::SandboxWanted);
+        let sandbox = shared.sandboxes.acquire(&view).map_err(|e| set_up_failed(command, e))?;
+        let sandbox = leftovers.sandbox.insert(sandbox);
+        timeline.mark(Moment::SandboxReady);
         let request = PresentRequest {
+            user: sandbox.user(),
             mutable,
             make_directories: &make_directories,
             write_changes: &write_changes,
@@ -269,9 +274,6 @@ impl Slot {
         let presented = leftovers.presented.insert(presented);
         timeline.mark(Moment::InputFetchCompleted);
 
-        let sandbox = shared.sandboxes.acquire(&view).map_err(|e| set_up_failed(command, e))?;
-        let sandbox = leftovers.sandbox.insert(sandbox);
-        timeline.mark(Moment::SandboxReady);
         let place = Place {
             presented: &**presented,
             write_changes: &write_changes,

@@ -12,18 +12,20 @@ use crate::resource_usage;
 #[derive(Debug, Clone)]
 pub(crate) struct Timeline {
     metadata: ExecutedActionMetadata,
-    /// Not told to clients: there is no field for it.
+    /// Not told to clients: there are no fields for it.
+    sandbox_wanted: Option<Timestamp>,
     sandbox_ready: Option<Timestamp>,
     usage: Option<Usage>,
 }
 
-/// A point in an action's life; all but `SandboxReady` are fields of `ExecutedActionMetadata`.
+/// A point in an action's life; all but those of the sandbox are fields of `ExecutedActionMetadata`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Moment {
     WorkerStart,
     InputFetchStart,
-    InputFetchCompleted,
+    SandboxWanted,
     SandboxReady,
+    InputFetchCompleted,
     ExecutionStart,
     ExecutionCompleted,
     OutputUploadStart,
@@ -39,7 +41,7 @@ impl Timeline {
             queued_timestamp: Some(timestamp(SystemTime::now())),
             ..Default::default()
         };
-        Self { metadata, sandbox_ready: None, usage: None }
+        Self { metadata, sandbox_wanted: None, sandbox_ready: None, usage: None }
     }
 
     /// `moment` is now.
@@ -54,6 +56,7 @@ impl Timeline {
             Moment::WorkerStart => &mut metadata.worker_start_timestamp,
             Moment::InputFetchStart => &mut metadata.input_fetch_start_timestamp,
             Moment::InputFetchCompleted => &mut metadata.input_fetch_completed_timestamp,
+            Moment::SandboxWanted => &mut self.sandbox_wanted,
             Moment::SandboxReady => &mut self.sandbox_ready,
             Moment::ExecutionStart => &mut metadata.execution_start_timestamp,
             Moment::ExecutionCompleted => &mut metadata.execution_completed_timestamp,
@@ -82,14 +85,15 @@ impl Timeline {
     /// The duration of each stage that has both ends by now.
     pub(crate) fn stages(&self) -> Stages {
         let of = &self.metadata;
+        let sandbox_us = between(&self.sandbox_wanted, &self.sandbox_ready);
+        let fetched_us =
+            between(&of.input_fetch_start_timestamp, &of.input_fetch_completed_timestamp);
         Stages {
             queued_us: between(&of.queued_timestamp, &of.worker_start_timestamp),
-            inputs_us: between(
-                &of.input_fetch_start_timestamp,
-                &of.input_fetch_completed_timestamp,
-            ),
-            sandbox_us: between(&of.input_fetch_completed_timestamp, &self.sandbox_ready),
-            set_up_us: between(&self.sandbox_ready, &of.execution_start_timestamp),
+            // The sandbox comes before the tree, which is presented to its user.
+            inputs_us: fetched_us.map(|us| us.saturating_sub(sandbox_us.unwrap_or(0))),
+            sandbox_us,
+            set_up_us: between(&of.input_fetch_completed_timestamp, &of.execution_start_timestamp),
             run_us: between(&of.execution_start_timestamp, &of.execution_completed_timestamp),
             end_us: between(&of.execution_completed_timestamp, &of.output_upload_start_timestamp),
             outputs_us: between(
@@ -137,8 +141,9 @@ mod tests {
         let at = |ms: u64| SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(ms);
         timeline.mark_at(Moment::WorkerStart, at(1_000));
         timeline.mark_at(Moment::InputFetchStart, at(1_000));
-        timeline.mark_at(Moment::InputFetchCompleted, at(1_003));
-        timeline.mark_at(Moment::SandboxReady, at(1_004));
+        timeline.mark_at(Moment::SandboxWanted, at(1_001));
+        timeline.mark_at(Moment::SandboxReady, at(1_002));
+        timeline.mark_at(Moment::InputFetchCompleted, at(1_004));
         timeline.mark_at(Moment::ExecutionStart, at(1_010));
         timeline.mark_at(Moment::ExecutionCompleted, at(999));
         let expected = Stages {

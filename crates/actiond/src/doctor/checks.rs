@@ -14,6 +14,7 @@ use sys::proc_file;
 
 use super::cures;
 use super::report::{Finding, Weight};
+use crate::action_ids::ActionIds;
 use crate::privileges::Privileges;
 use crate::rootless::{self, Entered};
 use crate::{helper, runtime_source};
@@ -176,6 +177,7 @@ fn trials(parent: &Path) -> anyhow::Result<Vec<Finding>> {
     if let Ok(store) = store {
         findings.push(journal(Journal::of(store.work_dirfd())));
         findings.extend(input_roots(&store));
+        findings.push(host_users(&store));
         store.close().context("closing the store of the trial")?;
     }
     findings.push(sandbox());
@@ -219,6 +221,25 @@ fn input_roots(store: &Store) -> Vec<Finding> {
     }
     };
     inputroot::probe(store).into_iter().map(finding).collect()
+}
+
+/// Whether each sandbox would have a user of the host for itself, with the strategy that `serve` would choose.
+fn host_users(store: &Store) -> Finding {
+    let tried = || -> anyhow::Result<u32> {
+        let input_roots = inputroot::choose(store, None)?;
+        let config = sandbox::Config::new(helper::command()?);
+        Ok(ActionIds::default().try_out(&config, &*input_roots)?)
+    };
+    Finding {
+        feature: "a user of the host for each sandbox".to_owned(),
+        state: tried().map(|first| format!("from {first} on")).map_err(|error| format!("{error:#}")),
+        weight: Weight::Wanted,
+        cost: "one action can use up what the kernel counts by user: pages in pipes, descriptors in flight, \
+               epoll watches; others are slowed or refused while it runs",
+        remedy: "root on the host, Linux 6.15, --root on a file system with id-mapped mounts (ext4, xfs, btrfs), and \
+                 another strategy than bind"
+            .into(),
+    }
 }
 
 fn sandbox() -> Finding {

@@ -6,6 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use crate::{Outcome, errno, raw};
@@ -251,9 +252,94 @@ pub(crate) fn pipes() -> Outcome {
         let _is_full = writer.write(&chunk);
         kept.push((reader, writer));
     }
-    println!("full");
-    std::thread::sleep(std::time::Duration::from_secs(60));
-    drop(kept);
+    hold()
+}
+
+/// Shows that all is taken by a second process, which the driver looks for, and keeps it.
+fn hold() -> Outcome {
+    match raw::fork() {
+        Ok(_) => raw::pause_forever(),
+        Err(errno) => Err(format!("errno {errno}")),
+    }
+}
+
+/// Prints the size of a new pipe: the kernel makes those small of a user who has many pages in pipes.
+pub(crate) fn pipe_size() -> Outcome {
+    let (_reader, writer) = std::io::pipe().map_err(|error| error.to_string())?;
+    let arguments = [writer.as_raw_fd().into(), libc::F_GETPIPE_SZ.into(), 0, 0, 0, 0];
+    let size = raw::call(libc::SYS_fcntl, arguments).map_err(|errno| format!("errno {errno}"))?;
+    println!("{size}");
+    Ok(())
+}
+
+/// Sends descriptors that nobody receives, until that is refused; keeps everything.
+pub(crate) fn in_flight() -> Outcome {
+    let mut kept = Vec::new();
+    loop {
+        let (one, other) = UnixStream::pair().map_err(|error| error.to_string())?;
+        one.set_nonblocking(true).map_err(|error| error.to_string())?;
+        let refused = loop {
+            if let Err(errno) = raw::send_descriptor(one.as_raw_fd(), other.as_raw_fd()) {
+                break errno;
+            }
+        };
+        kept.extend([one, other]);
+        match refused {
+            libc::EAGAIN => {}
+            libc::ETOOMANYREFS => break,
+            errno => return Err(format!("errno {errno}")),
+        }
+    }
+    hold()
+}
+
+/// Sends one descriptor, and prints whether that is allowed.
+pub(crate) fn send_one() -> Outcome {
+    let (one, other) = UnixStream::pair().map_err(|error| error.to_string())?;
+    say(raw::send_descriptor(one.as_raw_fd(), other.as_raw_fd()).map(|()| 0))
+}
+
+/// Has epoll watch as many files as it may, and keeps that. The kernel allows a user as many as fit into 4 % of its memory,
+/// so there is one file with many descriptors, each of which many sets watch.
+pub(crate) fn epoll_watches() -> Outcome {
+    const SETS: usize = 512;
+    raw::raise_open_files();
+    let failed = |errno: i32| format!("errno {errno}");
+    let mut sets = Vec::new();
+    for _ in 0..SETS {
+        sets.push(raw::call(libc::SYS_epoll_create1, [0; 6]).map_err(failed)?);
+    }
+    let mut watched = raw::call(libc::SYS_eventfd2, [0; 6]).map_err(failed)?;
+    loop {
+        for set in &sets {
+            match raw::epoll_add(*set, watched) {
+                Ok(()) => {}
+                Err(libc::ENOSPC) => return hold(),
+                Err(errno) => return Err(failed(errno)),
+            }
+        }
+        watched = raw::call(libc::SYS_dup, [watched, 0, 0, 0, 0, 0]).map_err(failed)?;
+    }
+}
+
+/// Has epoll watch one file, and prints whether that is allowed.
+pub(crate) fn watch_one() -> Outcome {
+    let failed = |errno: i32| format!("errno {errno}");
+    let set = raw::call(libc::SYS_epoll_create1, [0; 6]).map_err(failed)?;
+    let watched = raw::call(libc::SYS_eventfd2, [0; 6]).map_err(failed)?;
+    say(raw::epoll_add(set, watched).map(|()| 0))
+}
+
+/// Makes one inotify instance, and prints whether that is allowed.
+pub(crate) fn one_watcher() -> Outcome {
+    say(raw::call(libc::SYS_inotify_init1, [0; 6]))
+}
+
+fn say(result: Result<i64, i32>) -> Outcome {
+    match result {
+        Ok(_) => println!("allowed"),
+        Err(errno) => println!("errno {errno}"),
+    }
     Ok(())
 }
 
@@ -264,7 +350,7 @@ pub(crate) fn watches() -> Outcome {
         kept += 1;
     }
     println!("{kept} watchers");
-    raw::pause_forever()
+    hold()
 }
 
 /// Takes and keeps as many message queues as there may be.

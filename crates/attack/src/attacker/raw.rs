@@ -39,6 +39,25 @@ fn last_errno() -> i32 {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
+/// Has an epoll set watch a file for input.
+pub(crate) fn epoll_add(set: i64, watched: i64) -> Result<(), i32> {
+    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+    let event = (&raw mut event) as i64;
+    call(libc::SYS_epoll_ctl, [set, libc::EPOLL_CTL_ADD.into(), watched, event, 0, 0]).map(|_| ())
+}
+
+/// Raises the bound on open files as far as that is allowed.
+pub(crate) fn raise_open_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit outlives both calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
+
 /// fork(2): 0 in the child.
 pub(crate) fn fork() -> Result<i32, i32> {
     // SAFETY: there is one thread, so the child finds no lock taken.

@@ -95,6 +95,8 @@ pub(crate) enum Need {
     Privileged,
     /// Actions with a user of their own, whom the kernel tells from the server's.
     OwnUser,
+    /// Actions with a user of the host for each sandbox.
+    OwnHostUser,
     /// A processor of that family.
     X86,
     /// A kernel that runs 32-bit programs there.

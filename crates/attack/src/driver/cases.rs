@@ -10,6 +10,7 @@ mod kernel;
 mod leftovers;
 mod liars;
 mod namespaces;
+mod neighbours;
 mod network;
 mod outputs;
 mod privileges;
@@ -35,6 +36,7 @@ const GROUPS: &[(&str, &[Case])] = &[
     ("whole-root", whole_root::CASES),
     ("liars", liars::CASES),
     ("access", access::CASES),
+    ("neighbours", neighbours::CASES),
     ("denial", denial::CASES),
     ("store", store::CASES),
 ];

@@ -19,6 +19,8 @@ pub(crate) struct Local {
     pub(crate) root: PathBuf,
     /// Its process.
     pub(crate) pid: u32,
+    /// Whether each of its sandboxes has a user of this machine.
+    pub(crate) own_users: bool,
 }
 
 impl Local {
@@ -33,9 +35,8 @@ impl Local {
 
     /// The server's user and group.
     pub(crate) fn ids(&self) -> Result<(u32, u32)> {
-        let id =
-            |name| -> Option<u32> { self.status(name)?.split_whitespace().next()?.parse().ok() };
-        id("Uid:").zip(id("Gid:")).context("the server's process is gone")
+        let process = Process(PathBuf::from(format!("/proc/{}", self.pid)));
+        process.owner().context("the server's process is gone")
     }
 
     /// Whether actions have the server's user, for there is no other in its user namespace.
@@ -160,8 +161,26 @@ impl Snapshot {
     }
 }
 
+/// A process of this machine.
+#[derive(Debug)]
+pub(crate) struct Process(PathBuf);
+
+impl Process {
+    /// Its user and group in our namespace; `None` if it has ended.
+    pub(crate) fn owner(&self) -> Option<(u32, u32)> {
+        let status = fs::read_to_string(self.0.join("status")).ok()?;
+        let id = |name| first_number(&status, name);
+        id("Uid:").zip(id("Gid:"))
+    }
+}
+
+fn first_number(status: &str, name: &str) -> Option<u32> {
+    let rest = status.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
 /// Processes with that name, in any namespace below ours.
-pub(crate) fn processes_named(name: &str) -> Result<Vec<String>> {
+pub(crate) fn processes_named(name: &str) -> Result<Vec<Process>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path();
@@ -169,7 +188,7 @@ pub(crate) fn processes_named(name: &str) -> Result<Vec<String>> {
         let is_one =
             fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name);
         if is_one {
-            found.push(path.display().to_string());
+            found.push(Process(path));
         }
     }
     Ok(found)

@@ -54,6 +54,10 @@ async fn lacking(world: &World, need: Need) -> Result<Option<String>> {
         Need::OwnUser if world.local.as_ref().is_some_and(Local::has_one_id) => Some(
             "actions have the server's user: docs/threat-model.md tells what that means".into(),
         ),
+        Need::OwnHostUser if !world.local.as_ref().is_some_and(|local| local.own_users) => Some(
+            "actions share one user of the host here: docs/threat-model.md tells what that means"
+                .into(),
+        ),
         Need::X86 | Need::I386 if !is_x86 => Some("only x86 has this".into()),
         Need::I386 => {
             // getpid by the 32-bit table; a kernel without it ends the program.

@@ -48,6 +48,9 @@ struct Arguments {
     /// The server's program: another one with principals is started and attacked.
     #[arg(long)]
     daemon: Option<PathBuf>,
+    /// The server gives each sandbox a user of this machine.
+    #[arg(long, requires = "root")]
+    own_users: bool,
     /// Only cases whose name contains this.
     #[arg(long)]
     only: Option<String>,
@@ -93,7 +96,11 @@ async fn run(arguments: Arguments) -> anyhow::Result<bool> {
         }
         return Ok(true);
     }
-    let local = arguments.root.clone().zip(arguments.pid).map(|(root, pid)| Local { root, pid });
+    let local = arguments.root.clone().zip(arguments.pid).map(|(root, pid)| Local {
+        root,
+        pid,
+        own_users: arguments.own_users,
+    });
     let world = World::new(&arguments.server, &arguments.attacker, local).await?;
     let world = world.with_daemon(arguments.daemon.clone());
     let mut tally = Tally::default();

@@ -16,7 +16,7 @@ use tonic::Code;
 
 use crate::case::{Case, Place};
 use crate::guarded::Guarded;
-use crate::host::{self, Host, Local};
+use crate::host::{self, Host, Local, Process};
 use crate::judge::code_of;
 
 /// The content of every input file but the attacker.
@@ -252,12 +252,17 @@ impl World {
         Ok(())
     }
 
+    /// The processes of actions on this machine.
+    pub(crate) fn processes(&self) -> Result<Vec<Process>> {
+        host::processes_named(&self.name)
+    }
+
     /// Fails if an action's process is left on this machine.
     pub(crate) async fn ensure_no_process(&self) -> Result<()> {
         // A process that is killed while the answer is on its way takes a moment to go.
         let mut left = Vec::new();
         let none = async || {
-            left = host::processes_named(&self.name)?;
+            left = self.processes()?;
             Ok(left.is_empty())
         };
         let gone = eventually(none).await?;

@@ -9,7 +9,7 @@ mod namespace;
 mod overlay;
 mod thread;
 
-pub(crate) use attributes::{ATTRIBUTES, clone_directory};
+pub(crate) use attributes::{ATTRIBUTES, clone_directory, clone_for};
 pub(crate) use layer_directory::LayerDirectory;
 pub(crate) use mounter::{Mounter, MounterPaths, Upper};
 pub(crate) use namespace::{LowerLayer, Namespace};

@@ -5,9 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::attributes::clone_for;
 use super::namespace::{LowerLayer, Namespace};
 use super::overlay::{Dialect, Layers, Marks, mount_overlay};
-use crate::access::Access;
+use crate::access::{Access, HostUser};
 use crate::directory::open_path;
 use crate::error::PresentError;
 
@@ -81,6 +82,24 @@ impl Mounter {
             }
         };
         Ok(LowerLayer { mount, bytes, _attached: attached, _directory: None })
+    }
+
+    /// Whether layers can be shown to a user of the host as that user's: a mount that is attached can't be.
+    pub(crate) fn maps_users(&self) -> bool {
+        matches!(self.place, Place::Caller { .. })
+    }
+
+    /// The layer as `user` sees it. To be closed in the background, for that waits until no processor uses it.
+    pub(crate) fn layer_for(
+        &self,
+        user: HostUser<'_>,
+        layer: &LowerLayer,
+    ) -> Result<Arc<LowerLayer>, PresentError> {
+        if !self.maps_users() {
+            return Err(PresentError::UnmappedUser);
+        }
+        let mount = clone_for(user, &layer.mount)?;
+        Ok(Arc::new(LowerLayer { mount, bytes: 0, _attached: None, _directory: None }))
     }
 
     /// Makes an overlay of a layer of this mounter.

@@ -15,6 +15,6 @@ pub use names::{StrategyName, UnknownStrategy};
 pub use selection::{ChooseError, StrategyReport, probe};
 #[cfg(test)]
 pub(crate) use trial::Trial;
-pub use trial::TrialError;
+pub use trial::{TrialError, try_user};
 #[cfg(test)]
 pub(crate) use variant::Variant;

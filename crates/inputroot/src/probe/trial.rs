@@ -16,6 +16,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use store::BlobPath;
 
+use crate::access::HostUser;
 use crate::error::PresentError;
 use crate::staging::{OutputEntry, OutputError, OutputFile};
 use crate::strategies::{Attachment, InputRoots, PresentRequest};
@@ -122,6 +123,30 @@ impl Trial {
         presented.discard();
         Ok(())
     }
+}
+
+/// Has `input_roots` present an empty tree to `user`, and looks whether it is that user's, and what the user makes the
+/// action's.
+///
+/// # Errors
+/// When it is not, as on a file system that can't show its files to other owners.
+pub fn try_user(input_roots: &dyn InputRoots, user: HostUser<'_>) -> Result<(), TrialError> {
+    let request = PresentRequest { user: Some(user), ..PresentRequest::default() };
+    let presented = input_roots.present(&Arc::new(tree(Vec::new(), Vec::new())?), &request)?;
+    let Attachment::Mount(mount) = presented.attachment();
+    let root = rustix::fs::fstat(&**mount).map_err(TrialError::io("fstat of the input root"))?;
+    if (root.st_uid, root.st_gid) != (user.id, user.id) {
+        return Err(TrialError::Wrong("the input root is not the user's"));
+    }
+    let made = open(mount, "made", OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
+    std::os::unix::fs::fchown(made, Some(user.id), Some(user.id))
+        .map_err(TrialError::io("giving a file to the user"))?;
+    match presented.outputs().entry(&path("made")?)? {
+        Some(OutputEntry::File(OutputFile::Staged(file))) if !file.must_copy() => {}
+        _ => return Err(TrialError::Wrong("a file of the user's is not one of the action's")),
+    }
+    presented.discard();
+    Ok(())
 }
 
 fn path(path: &str) -> Result<RelPath, TrialError> {

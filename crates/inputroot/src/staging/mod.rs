@@ -10,4 +10,4 @@ pub(crate) use janitor::{Janitor, Leftovers, Retired};
 pub(crate) use make_directories::make_directories;
 pub use outputs::{NamedEntry, OutputEntry, OutputError, OutputFile, OutputView, StagedFile};
 pub(crate) use outputs::{Source, first_numbers};
-pub(crate) use pool::{Staging, StagingPool};
+pub(crate) use pool::{MappedLayers, Staging, StagingPool};

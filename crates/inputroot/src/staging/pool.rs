@@ -14,7 +14,11 @@
 //! below the root of the mount that it was opened on. So layers are opened on a detached mount of `staging`: the action
 //! reads `/<number>/upper`, and nothing of where the state is. Outputs are moved into the store from the same directory on the
 //! state's own mount, because rename(2) and link(2) refuse to leave a mount.
+//!
+//! An action with a user of its own on the host has its layers on one more detached mount, on which what belongs to 65534
+//! on disk belongs to that user, and the other way round (mount_setattr(2), `MOUNT_ATTR_IDMAP`).
 
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -24,10 +28,10 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Gid, IFlags, Mode, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
-use crate::access::{DIRECTORY_MODE, MODIFIED_SECONDS, action_id};
+use crate::access::{DIRECTORY_MODE, HostUser, MODIFIED_SECONDS, action_id};
 use crate::directory::open_directory;
 use crate::error::PresentError;
-use crate::mounts::Upper;
+use crate::mounts::{Upper, clone_for};
 
 /// The number of idle ones that are kept.
 ///
@@ -74,9 +78,20 @@ impl Staging {
     }
 
     /// Its directories as the upper layer of an overlay.
-    pub(crate) fn as_upper(&self) -> Upper<'_> {
-        Upper { name: &self.name, upper: self.upper_layer.as_fd(), work: self.work.as_fd() }
+    pub(crate) fn as_upper<'a>(&'a self, mapped: Option<&'a MappedLayers>) -> Upper<'a> {
+        let (upper, work) = match mapped {
+            Some(MappedLayers { upper, work }) => (upper, work),
+            None => (&self.upper_layer, &self.work),
+        };
+        Upper { name: &self.name, upper: upper.as_fd(), work: work.as_fd() }
     }
+}
+
+/// The upper and the work directory of a staging directory, as a user of the host sees them.
+#[derive(Debug)]
+pub(crate) struct MappedLayers {
+    upper: OwnedFd,
+    work: OwnedFd,
 }
 
 /// An error of putting a staging directory away.
@@ -94,6 +109,8 @@ pub(crate) struct StagingPool {
     base: OwnedFd,
     /// A detached mount of `base`.
     layers: OwnedFd,
+    /// The same for each user of the host that has had an action. There is one for each sandbox that may exist at a time.
+    mapped: Mutex<HashMap<u32, Arc<OwnedFd>>>,
     idle: Mutex<Vec<Staging>>,
     next: AtomicU64,
 }
@@ -102,7 +119,13 @@ impl StagingPool {
     /// A pool in `base`, an empty directory that it has for itself, with `prepared` ready to use.
     pub(crate) fn new(base: OwnedFd, prepared: usize) -> Result<Self, PresentError> {
         let layers = sys::mount::clone_mount(base.as_fd())?;
-        let pool = Self { base, layers, idle: Mutex::default(), next: AtomicU64::new(0) };
+        let pool = Self {
+            base,
+            layers,
+            mapped: Mutex::default(),
+            idle: Mutex::default(),
+            next: AtomicU64::new(0),
+        };
         for _ in 0..prepared.min(MAX_IDLE) {
             let staging = pool.make()?;
             pool.idle.lock().push(staging);
@@ -114,6 +137,28 @@ impl StagingPool {
     pub(crate) fn take(&self) -> Result<Staging, PresentError> {
         let idle = self.idle.lock().pop();
         idle.map_or_else(|| self.make(), Ok)
+    }
+
+    /// The layers of `staging` for an action of `user`.
+    pub(crate) fn map(
+        &self,
+        staging: &Staging,
+        user: HostUser<'_>,
+    ) -> Result<MappedLayers, PresentError> {
+        let layers = self.layers_of(user)?;
+        let (upper, work) = open_layers(&layers, &staging.name)
+            .map_err(PresentError::staging("open(staging) on the mount of a user"))?;
+        Ok(MappedLayers { upper, work })
+    }
+
+    fn layers_of(&self, user: HostUser<'_>) -> Result<Arc<OwnedFd>, PresentError> {
+        let mut mapped = self.mapped.lock();
+        if let Some(layers) = mapped.get(&user.id) {
+            return Ok(Arc::clone(layers));
+        }
+        let layers = Arc::new(clone_for(user, &self.base)?);
+        mapped.insert(user.id, Arc::clone(&layers));
+        Ok(layers)
     }
 
     /// Empties a staging directory whose mount is gone and keeps it. Replaces it if its attributes
@@ -158,21 +203,21 @@ impl StagingPool {
             .map_err(PresentError::staging(format!("mkdir(staging/{number}/upper)")))?;
         make_directory(&directory, WORK)
             .map_err(PresentError::staging(format!("mkdir(staging/{number}/work)")))?;
-        let (upper_layer, work) = self.open_layers(&name).map_err(PresentError::staging(
-            format!("open(staging/{number}) on a detached mount"),
-        ))?;
+        let (upper_layer, work) = open_layers(&self.layers, &name).map_err(
+            PresentError::staging(format!("open(staging/{number}) on a detached mount")),
+        )?;
         let flags = set_root_attributes(&upper)
             .and_then(|()| set_root_time(&upper))
             .and_then(|()| inode_flags(&upper))
             .map_err(PresentError::staging(format!("attributes of staging/{number}/upper")))?;
         Ok(Staging { name, flags, upper: Arc::new(upper), upper_layer, work })
     }
+}
 
-    /// The upper and the work directory of a staging directory, on the detached mount.
-    fn open_layers(&self, name: &std::ffi::CStr) -> Result<(OwnedFd, OwnedFd), Errno> {
-        let directory = open_directory(&self.layers, name)?;
-        Ok((open_directory(&directory, UPPER)?, open_directory(&directory, WORK)?))
-    }
+/// The upper and the work directory of a staging directory, on a detached mount of all.
+fn open_layers(layers: &OwnedFd, name: &std::ffi::CStr) -> Result<(OwnedFd, OwnedFd), Errno> {
+    let directory = open_directory(layers, name)?;
+    Ok((open_directory(&directory, UPPER)?, open_directory(&directory, WORK)?))
 }
 
 fn make_directory(parent: &OwnedFd, name: &std::ffi::CStr) -> Result<OwnedFd, Errno> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use model::{DigestFunctions, InputTree, RelPath};
 
+use crate::access::HostUser;
 use crate::error::PresentError;
 use crate::interrupt::Interrupt;
 use crate::staging::{Leftovers, OutputView};
@@ -19,6 +20,11 @@ pub trait InputRoots: Send + Sync {
 
     /// The digest functions whose trees can be presented.
     fn functions(&self) -> DigestFunctions;
+
+    /// Whether [`PresentRequest::user`] can be set.
+    fn maps_users(&self) -> bool {
+        false
+    }
 
     /// Makes `tree` ready to be attached as an action's input root.
     fn present(
@@ -39,6 +45,9 @@ pub struct PresentRequest<'a> {
     /// Directories of the tree from which on writes are closed (`true`) or open. The sandbox mounts them
     /// onto themselves, with all mounts of the input root that are below them.
     pub write_changes: &'a [(RelPath, bool)],
+    /// The owner of what belongs to the action, as the sandbox sees it: on disk that is 65534 all the same. Only for
+    /// strategies with [`InputRoots::maps_users`]; others fail. Without it the owner is 65534 of the host.
+    pub user: Option<HostUser<'a>>,
     /// Asked while many entries are made, which takes seconds and disk.
     pub interrupt: Interrupt<'a>,
 }

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use model::{DigestFunction, DigestFunctions, InputTree};
 
 use super::input_roots::{InputRoots, PresentRequest, Presented};
-use crate::access::{Access, has_own_user};
+use crate::access::{Access, HostUser, has_own_user};
 use crate::directory::open_path;
 use crate::error::PresentError;
 use crate::interrupt::Interrupt;
-use crate::mounts::LowerLayer;
+use crate::mounts::{LowerLayer, Mounter};
 use crate::staging::{
-    Janitor, Leftovers, OutputView, Retired, Source, Staging, StagingPool, make_directories,
+    Janitor, Leftovers, MappedLayers, OutputView, Retired, Source, Staging, StagingPool,
+    make_directories,
 };
 
 /// The number of staging directories made at the start: enough for the first actions of a build, so
@@ -45,6 +46,11 @@ pub(crate) trait Strategy: fmt::Debug + Send + Sync {
         Ok(())
     }
 
+    /// Whether [`Job::user`] can be set.
+    fn maps_users(&self) -> bool {
+        false
+    }
+
     /// Makes the mount of an input root.
     fn mount(&self, job: &mut Job<'_>) -> Result<OwnedFd, PresentError>;
 
@@ -66,12 +72,33 @@ pub(crate) struct Job<'a> {
     pub(crate) tree: &'a Arc<InputTree>,
     pub(crate) access: Access,
     pub(crate) staging: &'a Staging,
+    /// The user of the host that the action has for itself, if any.
+    pub(crate) user: Option<HostUser<'a>>,
+    /// The layers in `staging` as that user sees them.
+    pub(crate) mapped: Option<&'a MappedLayers>,
     /// Images that have to live as long as the mount.
     pub(crate) images: &'a mut Vec<Arc<LowerLayer>>,
     /// Takes images that nothing needs any more.
     pub(crate) janitor: &'a Janitor,
     /// For strategies that make an entry on disk for each of the tree's.
     pub(crate) interrupt: Interrupt<'a>,
+}
+
+impl Job<'_> {
+    /// Makes an overlay of `layer`, which `mounter` has made, and the staging directory.
+    pub(crate) fn overlay(
+        &mut self,
+        mounter: &Mounter,
+        layer: Arc<LowerLayer>,
+    ) -> Result<OwnedFd, PresentError> {
+        let shown = match self.user {
+            Some(user) => mounter.layer_for(user, &layer)?,
+            None => Arc::clone(&layer),
+        };
+        let mount = mounter.overlay(&shown, self.staging.as_upper(self.mapped), self.access);
+        self.images.extend([shown, layer]);
+        mount
+    }
 }
 
 /// A strategy with all that it needs to run.
@@ -106,12 +133,19 @@ impl<S: Strategy> InputRoots for Workshop<S> {
         self.strategy.functions()
     }
 
+    fn maps_users(&self) -> bool {
+        self.strategy.maps_users()
+    }
+
     fn present(
         &self,
         tree: &Arc<InputTree>,
         request: &PresentRequest<'_>,
     ) -> Result<Presented, PresentError> {
-        let access = Access::new(request.mutable);
+        let (access, user) = (Access::new(request.mutable), request.user);
+        if user.is_some() && !self.strategy.maps_users() {
+            return Err(PresentError::UnmappedUser);
+        }
         self.strategy.check(tree, request)?;
         let mut leftovers = Leftovers::new(&self.janitor);
         let Retired { staging, images, .. } = &mut leftovers.retired;
@@ -120,7 +154,9 @@ impl<S: Strategy> InputRoots for Workshop<S> {
         make_directories(&staging.upper, tree, request.make_directories, request.interrupt)?;
         let janitor = &self.janitor;
         let interrupt = request.interrupt;
-        let mut job = Job { tree, access, staging, images, janitor, interrupt };
+        let mapped = user.map(|user| self.staging.map(staging, user)).transpose()?;
+        let mapped = mapped.as_ref();
+        let mut job = Job { tree, access, staging, user, mapped, images, janitor, interrupt };
         let mount = Arc::new(self.strategy.mount(&mut job)?);
         let outputs = OutputView::new(self.strategy.source(&job, &mount));
         Ok(Presented::new(mount, outputs, leftovers))

@@ -57,6 +57,10 @@ pub struct Config {
     pub cgroups: Option<Arc<Cgroups>>,
     /// The ids of this process's user namespace.
     pub ids: Ids,
+    /// The first of [`Config::helpers_max`] ids of the host that are the users and groups of sandboxes, each of
+    /// one. Only for root in the initial user namespace, and if input roots can be shown to them. Otherwise
+    /// all sandboxes share one user, 65534 where there is one.
+    pub first_user: Option<u32>,
 }
 
 impl Ids {
@@ -87,7 +91,13 @@ impl Config {
             file_bytes: u64::MAX,
             cgroups: None,
             ids: Ids::of_this_process(),
+            first_user: None,
         }
+    }
+
+    /// The id of the user and group of the sandbox with that number, in this process's user namespace, if it has its own.
+    pub(crate) fn user_of(&self, number: u32) -> Option<u32> {
+        self.first_user.filter(|_| self.ids.are_initial)?.checked_add(number)
     }
 
     pub(crate) fn sizes(&self) -> Sizes {

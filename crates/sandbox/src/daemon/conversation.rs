@@ -42,6 +42,19 @@ pub struct ActionStreams {
     pub(crate) is_terminal: bool,
 }
 
+impl ActionStreams {
+    /// Gives the streams to the action's user on the host, so that it may open what its descriptors are. Without one of
+    /// its own they stay 65534's.
+    pub(crate) fn give_to(&self, owner: Option<u32>) -> Result<(), Errno> {
+        let Some(id) = owner.filter(|id| *id != ACTION_ID) else { return Ok(()) };
+        let (user, group) = (Uid::from_raw(id), Gid::from_raw(id));
+        for stream in [&self.input, &self.output] {
+            rustix::fs::fchown(stream, Some(user), Some(group))?;
+        }
+        Ok(())
+    }
+}
+
 /// The size of a terminal, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TerminalSize {

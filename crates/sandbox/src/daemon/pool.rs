@@ -1,8 +1,8 @@
 //! Sandboxes that wait for their next action.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
+use inputroot::HostUser;
 use parking_lot::Mutex;
 use runtimes::Rootfs;
 use rustix::io::Errno;
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::daemon::config::Config;
 use crate::daemon::cpus::Cpus;
 use crate::daemon::error::RunError;
-use crate::daemon::permit::Permit;
+use crate::daemon::permit::{Permit, Permits};
 use crate::daemon::sandbox::{Readiness, Sandbox};
 use crate::plan::step::StepName;
 
@@ -26,7 +26,7 @@ pub struct Pool {
     cpus: Arc<Cpus>,
     /// In the order of their release.
     idle: Mutex<Vec<Sandbox>>,
-    count: Arc<AtomicUsize>,
+    permits: Arc<Permits>,
 }
 
 impl Pool {
@@ -36,7 +36,7 @@ impl Pool {
             config: Arc::new(config),
             cpus: Arc::new(Cpus::of_this_process()),
             idle: Mutex::default(),
-            count: Arc::default(),
+            permits: Arc::default(),
         }
     }
 
@@ -63,6 +63,15 @@ impl Pool {
         let tried = sandbox.try_out();
         self.release(sandbox);
         tried
+    }
+
+    /// Has `look` look at the user of the host that a sandbox has for itself. The sandbox is not kept.
+    ///
+    /// # Errors
+    /// The step of the sandbox's set-up that failed.
+    pub fn try_user<T>(&self, look: impl FnOnce(Option<HostUser<'_>>) -> T) -> Result<T, RunError> {
+        let sandbox = self.acquire(&Arc::new(Rootfs::bare()))?;
+        Ok(look(sandbox.user()))
     }
 
     fn start(&self, view: &Arc<Rootfs>, permit: Permit) -> Result<Sandbox, RunError> {
@@ -108,7 +117,7 @@ impl Pool {
 
     /// One more, if there is a permit for it.
     fn add_spare(&self, view: &Arc<Rootfs>) {
-        let Some(permit) = Permit::take(&self.count, self.config.helpers_max) else { return };
+        let Some(permit) = self.permits.take(self.config.helpers_max) else { return };
         match self.start(view, permit) {
             Ok(spare) => {
                 self.keep(spare);
@@ -146,7 +155,7 @@ impl Pool {
 
     fn permit(&self) -> Result<Permit, RunError> {
         loop {
-            if let Some(permit) = Permit::take(&self.count, self.config.helpers_max) {
+            if let Some(permit) = self.permits.take(self.config.helpers_max) {
                 return Ok(permit);
             }
             let mut idle = self.idle.lock();

@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use inputroot::HostUser;
 use runtimes::Rootfs;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -31,12 +32,18 @@ pub(crate) struct HelperProcess {
     socket: Option<OwnedFd>,
     child: Child,
     oom_score: OomScore,
+    /// The user of its actions, if no other helper's have it, with the user namespace in which it is theirs.
+    user: Option<(u32, OwnedFd)>,
 }
 
 impl HelperProcess {
     /// Starts a helper and waits until it lives in the root that `view` describes.
-    pub(crate) fn start(view: &Rootfs, config: &Config) -> Result<Self, RunError> {
-        let (setup, mounts) = view::setup(view, config)?;
+    pub(crate) fn start(
+        view: &Rootfs,
+        config: &Config,
+        user: Option<u32>,
+    ) -> Result<Self, RunError> {
+        let (setup, mounts) = view::setup(view, config, user)?;
         let spawn_failed = |errno| RunError::new(StepName::Spawn, errno);
         let (ours, theirs) = packet::pair().map_err(spawn_failed)?;
         // Without a `pre_exec` the standard library spawns without copying the
@@ -53,11 +60,19 @@ impl HelperProcess {
                 spawn_failed(error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))
             })?;
         let oom_score = OomScore::of(child.id());
-        let helper = Self { socket: Some(ours), child, oom_score };
+        let mut helper = Self { socket: Some(ours), child, oom_score, user: None };
         let mounts: Vec<_> = mounts.iter().map(AsFd::as_fd).collect();
         helper.send(&Request::Setup(setup), &mounts)?;
-        match helper.receive()? {
-            Response::Ready => Ok(helper),
+        let mut answer = packet::receive(helper.socket()?)
+            .and_then(|packet| packet.ok_or(Errno::PIPE.into()))?;
+        match answer.message {
+            Response::Ready => {
+                // Nothing has run in it yet, so it tells the truth.
+                let namespace = answer.descriptors.pop();
+                let namespace = namespace.ok_or(RunError::new(StepName::Protocol, Errno::PROTO))?;
+                helper.user = user.map(|id| (id, namespace));
+                Ok(helper)
+            }
             Response::Failed(failed) => Err(failed.into()),
             Response::Runs | Response::Started(_) | Response::Finished(_) => {
                 Err(RunError::new(StepName::Protocol, Errno::PROTO))
@@ -82,6 +97,11 @@ impl HelperProcess {
     pub(crate) fn receive(&self) -> Result<Response, PacketError> {
         let packet = packet::receive(self.socket()?)?.ok_or(Errno::PIPE)?;
         Ok(packet.message)
+    }
+
+    /// The user of its actions on the host, if no other helper's have it.
+    pub(crate) fn user(&self) -> Option<HostUser<'_>> {
+        self.user.as_ref().map(|(id, namespace)| HostUser { id: *id, namespace: namespace.as_fd() })
     }
 
     /// Its place in the order in which processes are killed when memory runs out.

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use inputroot::Attachment;
-use model::{Limits, RelPath};
+use inputroot::{Attachment, HostUser};
+use model::{ACTION_ID, Limits, RelPath};
 use runtimes::Rootfs;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -132,7 +132,7 @@ impl Sandbox {
         cpus: Arc<Cpus>,
         place: Permit,
     ) -> Result<Self, RunError> {
-        let helper = HelperProcess::start(&view, &config)?;
+        let helper = HelperProcess::start(&view, &config, config.user_of(place.number()))?;
         let mut sandbox = Self {
             helper,
             view,
@@ -151,6 +151,12 @@ impl Sandbox {
     /// The root file system that its actions see.
     pub fn view(&self) -> &Arc<Rootfs> {
         &self.view
+    }
+
+    /// The user of its actions on the host, if no other sandbox has it. Their input roots must be presented to
+    /// that user.
+    pub fn user(&self) -> Option<HostUser<'_>> {
+        self.helper.user()
     }
 
     /// The state that decides how soon it can start an action.
@@ -174,10 +180,12 @@ impl Sandbox {
     /// Has the helper clean up after the last action and prepare the next; does
     /// not wait for it.
     pub(crate) fn recycle(&mut self) -> Result<(), RunError> {
-        if self.state == Condition::Broken {
-            return Err(RunError::new(StepName::Request, Errno::PIPE));
+        match self.state {
+            Condition::Broken => return Err(RunError::new(StepName::Request, Errno::PIPE)),
+            // No action came.
+            Condition::Preparing | Condition::Prepared => return Ok(()),
+            Condition::Used => self.state = Condition::Broken,
         }
-        self.state = Condition::Broken;
         // The old one goes first: a cgroup is never used twice.
         let last = self.cgroup.take();
         self.cgroup = self.config.cgroups.as_ref().map(|cgroups| cgroups.create()).transpose()?;
@@ -226,14 +234,14 @@ impl Sandbox {
             .map_err(|errno| RunError::new(StepName::AttachInputRoot, errno))?;
 
         let request_failed = |errno| RunError::new(StepName::Request, errno);
-        let (stdout, stdout_end) =
-            Stream::new(streams.stdout, self.config.ids).map_err(request_failed)?;
-        let (stderr, stderr_end) =
-            Stream::new(streams.stderr, self.config.ids).map_err(request_failed)?;
+        let owner = self.owner();
+        let (stdout, stdout_end) = Stream::new(streams.stdout, owner).map_err(request_failed)?;
+        let (stderr, stderr_end) = Stream::new(streams.stderr, owner).map_err(request_failed)?;
         // The pipes end at once where other streams stand in their place.
         let (out, err, input) = match spec.conversation {
-            Some(ActionStreams { input, output, .. }) => {
-                (output.as_fd(), output.as_fd(), Some(input.as_fd()))
+            Some(streams) => {
+                streams.give_to(owner).map_err(request_failed)?;
+                (streams.output.as_fd(), streams.output.as_fd(), Some(streams.input.as_fd()))
             }
             None => (stdout_end.as_fd(), stderr_end.as_fd(), None),
         };
@@ -339,6 +347,13 @@ impl Sandbox {
     fn broken(&mut self, error: RunError) -> RunError {
         self.state = Condition::Broken;
         error
+    }
+
+    /// The id of its actions' user and group in this process's user namespace, if it is another than the
+    /// server's.
+    fn owner(&self) -> Option<u32> {
+        let shared = self.config.ids.has_action.then_some(ACTION_ID);
+        self.user().map_or(shared, |user| Some(user.id))
     }
 
     /// Limits the cgroup, and says what is left for the process itself to be

@@ -3,13 +3,10 @@
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 
-use model::ACTION_ID;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Gid, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
-
-use crate::plan::Ids;
 
 /// Takes what an action writes.
 pub trait OutputSink {
@@ -44,15 +41,18 @@ pub(crate) struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    /// Returns the end for the action beside it. That is owned by the action's
+    /// Returns the end for the action beside it. That is given to `owner`, the action's
     /// user, so that it can be opened as `/dev/stdout`.
-    pub(crate) fn new(sink: &'a mut dyn OutputSink, ids: Ids) -> Result<(Self, OwnedFd), Errno> {
+    pub(crate) fn new(
+        sink: &'a mut dyn OutputSink,
+        owner: Option<u32>,
+    ) -> Result<(Self, OwnedFd), Errno> {
         let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         // Never wait in a read: a writer that outlives the action (in flight in a
         // socket that the kernel has not collected yet) must not hold us up.
         rustix::fs::fcntl_setfl(&ours, OFlags::NONBLOCK)?;
-        if ids.has_action {
-            let (user, group) = (Uid::from_raw(ACTION_ID), Gid::from_raw(ACTION_ID));
+        if let Some(id) = owner {
+            let (user, group) = (Uid::from_raw(id), Gid::from_raw(id));
             rustix::fs::fchown(&theirs, Some(user), Some(group))?;
         }
         Ok((Self { pipe: Some(ours), sink, refused: false }, theirs))

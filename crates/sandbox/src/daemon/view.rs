@@ -11,7 +11,11 @@ use crate::protocol::message::Setup;
 
 /// The set-up packet for `view`, and its mounts in order. The mounts are made
 /// here, by the paths' owner, and never below a path that an action could change.
-pub(crate) fn setup(view: &Rootfs, config: &Config) -> Result<(Setup, Vec<OwnedFd>), RunError> {
+pub(crate) fn setup(
+    view: &Rootfs,
+    config: &Config,
+    user: Option<u32>,
+) -> Result<(Setup, Vec<OwnedFd>), RunError> {
     let clone = |source: &std::path::Path| {
         sys::mount_tree::clone_read_only(source).map_err(|errno| {
             RunError::with_detail(StepName::CloneView, errno, source.display().to_string())
@@ -23,6 +27,7 @@ pub(crate) fn setup(view: &Rootfs, config: &Config) -> Result<(Setup, Vec<OwnedF
         open_files: config.open_files,
         file_bytes: config.file_bytes,
         ids: config.ids,
+        user,
         mounts: view.mounts.iter().map(|mount| mount.at.as_bytes().to_vec()).collect(),
         symlinks: view
             .symlinks

@@ -63,8 +63,9 @@ fn die_with_parent() -> Result<(), Errno> {
 
 fn serve_with(socket: OwnedFd, packet: Packet<Request>) -> Result<(), PacketError> {
     match set_up(packet) {
-        Ok(helper) => {
-            send(socket.as_fd(), &Response::Ready)?;
+        Ok((helper, user_namespace)) => {
+            packet::send(socket.as_fd(), &Response::Ready, &[user_namespace.as_fd()])?;
+            drop(user_namespace);
             helper.serve(socket.as_fd())
         }
         Err(failed) => send(socket.as_fd(), &Response::Failed(failed)),
@@ -100,7 +101,8 @@ struct Helper {
     used: bool,
 }
 
-fn set_up(packet: Packet<Request>) -> Result<Helper, Failed> {
+/// The helper, and the user namespace that it is in.
+fn set_up(packet: Packet<Request>) -> Result<(Helper, OwnedFd), Failed> {
     let Packet { message, descriptors } = packet;
     let setup = match message {
         Request::Setup(setup) if setup.mounts.len() == descriptors.len() => setup,
@@ -114,8 +116,8 @@ fn set_up(packet: Packet<Request>) -> Result<Helper, Failed> {
     rustix::system::sethostname(runtimes::HOSTNAME.as_bytes())
         .at(StepName::Namespaces, String::new)?;
     network::create(proc.as_fd()).at(StepName::Network, String::new)?;
-    let user_namespace =
-        user_namespace::create(proc.as_fd(), setup.ids).at(StepName::UserNamespace, String::new)?;
+    let user_namespace = user_namespace::create(proc.as_fd(), setup.ids, setup.user)
+        .at(StepName::UserNamespace, String::new)?;
     let hidden = to_hide(proc.as_fd()).at(StepName::Isolate, String::new)?;
     let last_capability = proc_file::parse(proc.as_fd(), "sys/kernel/cap_last_cap")
         .at(StepName::Isolate, String::new)?;
@@ -131,7 +133,7 @@ fn set_up(packet: Packet<Request>) -> Result<Helper, Failed> {
     }
     // With the settings of the kernel goes the last of the host's that is open here.
     drop(proc);
-    Ok(Helper {
+    let helper = Helper {
         proc: own_proc,
         oom_score,
         hidden,
@@ -141,7 +143,8 @@ fn set_up(packet: Packet<Request>) -> Result<Helper, Failed> {
         next: None,
         remains: Vec::new(),
         used: false,
-    })
+    };
+    Ok((helper, user_namespace))
 }
 
 /// Attributes that every process of the sandbox inherits. Returns a `/proc` for the
@@ -163,7 +166,7 @@ fn isolate(setup: &Setup) -> Result<OwnedFd, Errno> {
     let proc = FsContext::open("proc")
         .and_then(|context| context.mount(MountAttributes::MOUNT_ATTR_NOSUID))
         .map_err(|error| error.errno)?;
-    give_login_user(proc.as_fd())?;
+    give_login_user(proc.as_fd(), setup.user.unwrap_or(ACTION_ID))?;
     limit_resources(setup)?;
     Ok(proc)
 }
@@ -197,8 +200,8 @@ fn open_own_proc() -> Result<OwnedFd, MountError> {
 
 /// The login uid of the audit log. As long as it is unset, everybody may set
 /// anybody, root too; who is named needs a right to change it that actions lack.
-fn give_login_user(proc: BorrowedFd<'_>) -> Result<(), Errno> {
-    match proc_file::write(proc, "self/loginuid", ACTION_ID.to_string()) {
+fn give_login_user(proc: BorrowedFd<'_>, user: u32) -> Result<(), Errno> {
+    match proc_file::write(proc, "self/loginuid", user.to_string()) {
         // A kernel without audit; a server that somebody started who logged in; a user namespace
         // without this id.
         Err(Errno::NOENT | Errno::PERM | Errno::INVAL) => Ok(()),

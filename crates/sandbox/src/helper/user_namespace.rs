@@ -47,7 +47,7 @@ const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN
 
 /// Makes the namespace by a child that lives only for that. `proc` is a `/proc`
 /// of this process's PID namespace.
-pub(super) fn create(proc: BorrowedFd<'_>, ids: Ids) -> Result<OwnedFd, Errno> {
+pub(super) fn create(proc: BorrowedFd<'_>, ids: Ids, user: Option<u32>) -> Result<OwnedFd, Errno> {
     // Each side writes a 0 when it is the other's turn, or the errno with which it failed.
     let (child_reads, parent_writes) = rustix::pipe::pipe()?;
     let (parent_reads, child_writes) = rustix::pipe::pipe()?;
@@ -64,7 +64,7 @@ pub(super) fn create(proc: BorrowedFd<'_>, ids: Ids) -> Result<OwnedFd, Errno> {
     })?;
     drop((child_reads, child_writes));
     let turns = Turns { mine: parent_reads.as_fd(), theirs: parent_writes.as_fd() };
-    let namespace = map_and_open(&turns, proc, child, ids);
+    let namespace = map_and_open(&turns, proc, child, &map(ids, user));
     let _ = rustix::process::kill_process(child, Signal::KILL);
     let _ =
         rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(child), WaitOptions::empty()));
@@ -121,21 +121,25 @@ fn live_in_namespace(turns: &Turns<'_>, proc: BorrowedFd<'_>) -> Result<(), Errn
     turns.wait()
 }
 
+/// The ids inside and outside.
+fn map(ids: Ids, user: Option<u32>) -> String {
+    if ids.has_action {
+        format!("0 0 1\n{ACTION_ID} {} 1\n", user.unwrap_or(ACTION_ID))
+    } else {
+        format!("{ACTION_ID} 0 1\n")
+    }
+}
+
 fn map_and_open(
     turns: &Turns<'_>,
     proc: BorrowedFd<'_>,
     child: Pid,
-    ids: Ids,
+    map: &str,
 ) -> Result<OwnedFd, Errno> {
     let child = child.as_raw_nonzero();
-    let map = if ids.has_action {
-        format!("0 0 1\n{ACTION_ID} {ACTION_ID} 1\n")
-    } else {
-        format!("{ACTION_ID} 0 1\n")
-    };
     turns.wait()?;
     for file in ["uid_map", "gid_map"] {
-        proc_file::write(proc, format!("{child}/{file}"), &map)?;
+        proc_file::write(proc, format!("{child}/{file}"), map)?;
     }
     turns.pass()?;
     turns.wait()?;

@@ -3,7 +3,8 @@
 //! ```text
 //! daemon                     helper
 //! Setup ───────────────────►          once
-//!       ◄─────────────────── Ready    or Failed, after which the helper exits
+//!       ◄─────────────────── Ready    with the user namespace of its actions; or Failed, after
+//!                                     which the helper exits
 //! Prepare ─────────────────►          clean up after the last action, clone the
 //!                                     next PID 1
 //!       ◄─────────────────── Ready    even if that failed: the next Run is told
@@ -46,6 +47,8 @@ pub(crate) enum Request {
 pub(crate) struct Setup {
     pub(crate) sizes: Sizes,
     pub(crate) ids: Ids,
+    /// The id of the action's user and group where the helper starts; 65534 where there is none of its own.
+    pub(crate) user: Option<u32>,
     /// Soft limit of an action's open descriptors.
     pub(crate) open_files: u64,
     /// The largest size of an action's file, in bytes.

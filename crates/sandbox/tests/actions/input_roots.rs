@@ -1,8 +1,9 @@
 //! Real input roots of every strategy, and attempts to change what is shared.
 
-use inputroot::{OutputEntry, PresentRequest, Presented, StrategyName, choose};
+use inputroot::{OutputEntry, OutputFile, PresentRequest, Presented, StrategyName, choose};
 use model::{Limits, RelPath};
-use sandbox::{Pool, Spec, StopConditions, Streams};
+use rustix::fs::AtFlags;
+use sandbox::{Config, Pool, Sandbox, Spec, StopConditions, Streams};
 use store::{Store, StoreOptions};
 
 use crate::support::{TOOLS, config, path};
@@ -10,6 +11,9 @@ use crate::tree_fixture::TreeFixture;
 
 /// A pattern for lines of `mountinfo` whose fifth field, the mount point, begins with `/execroot`.
 const AT_EXECROOT: &str = r"^\([^ ]* \)\{4\}/execroot";
+
+/// The first user of the host that is a sandbox's own.
+const FIRST_USER: u32 = 1_900_000_000;
 
 /// Runs a script in the directory `dir` of a small tree, by each strategy.
 fn each_strategy(mutable: bool, script: &str, look: impl Fn(StrategyName, &str, Presented)) {
@@ -24,7 +28,8 @@ fn each_strategy_with(
     look: impl Fn(StrategyName, &str, Presented),
 ) {
     let directory = tempfile::tempdir().unwrap();
-    let pool = Pool::new(config());
+    let shared = Pool::new(config());
+    let own = Pool::new(Config { first_user: Some(FIRST_USER), ..config() });
     for name in StrategyName::ALL {
         let store =
             Store::open(&directory.path().join(name.as_str()), StoreOptions::default()).unwrap();
@@ -46,16 +51,20 @@ fn each_strategy_with(
             store.cas().put_expected(digest, content).unwrap();
         }
         let made = [path("dir/made")];
-        let request = PresentRequest {
-            mutable,
-            make_directories: &made,
-            write_changes,
-            ..Default::default()
-        };
+        let pools = [Some(&shared), strategy.maps_users().then_some(&own)];
         // Twice, because the second comes from caches.
-        for _ in 0..2 {
+        for pool in pools.into_iter().flatten().flat_map(|pool| [pool, pool]) {
+            let mut sandbox = pool.acquire(&TOOLS).unwrap();
+            let request = PresentRequest {
+                user: sandbox.user(),
+                mutable,
+                make_directories: &made,
+                write_changes,
+                ..Default::default()
+            };
             let presented = strategy.present(&tree, &request).unwrap();
-            let output = run(&pool, script, &presented, write_changes);
+            let output = run(&mut sandbox, script, &presented, write_changes);
+            pool.release(sandbox);
             look(name, &output, presented);
         }
         for (digest, content) in &blobs {
@@ -66,12 +75,11 @@ fn each_strategy_with(
 }
 
 fn run(
-    pool: &Pool,
+    sandbox: &mut Sandbox,
     script: &str,
     presented: &Presented,
     write_changes: &[(RelPath, bool)],
 ) -> String {
-    let mut sandbox = pool.acquire(&TOOLS).unwrap();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let spec = Spec {
         arguments: &[c"/bin/sh".into(), c"-c".into(), std::ffi::CString::new(script).unwrap()],
@@ -84,7 +92,6 @@ fn run(
     };
     let streams = Streams { stdout: &mut stdout, stderr: &mut stderr };
     sandbox.run(&spec, streams, &StopConditions::default()).unwrap();
-    pool.release(sandbox);
     String::from_utf8_lossy(&stdout).into_owned()
 }
 
@@ -97,6 +104,29 @@ fn inputs_are_read_and_executed_and_outputs_written() {
             let entry = presented.outputs().entry(&path(file)).unwrap();
             assert!(matches!(entry, Some(OutputEntry::File(_))), "{name}: {entry:?}");
         }
+        presented.discard();
+    });
+}
+
+/// Whatever user of the host a sandbox has.
+#[test]
+fn inputs_are_roots_and_names_the_actions() {
+    let script =
+        "id -u; id -g; echo x > new; mkdir sub; stat -c '%u %g %a' input . link made new sub";
+    each_strategy(false, script, |name, output, presented| {
+        // Where a file is the blob itself, its mode is the blob's.
+        let is_blob = matches!(name, StrategyName::Bind | StrategyName::LinkOverlay);
+        let mode = if is_blob { "444" } else { "644" };
+        let own = "65534 65534";
+        let expected = format!(
+            "65534\n65534\n0 0 {mode}\n{own} 755\n{own} 777\n{own} 755\n{own} 644\n{own} 755\n"
+        );
+        assert_eq!(output, expected, "{name}");
+        let made = presented.outputs().entry(&path("dir/new")).unwrap();
+        let Some(OutputEntry::File(OutputFile::Staged(file))) = made else { panic!("{made:?}") };
+        assert!(!file.must_copy(), "{name}");
+        let on_disk = rustix::fs::statat(file.directory(), file.name(), AtFlags::empty()).unwrap();
+        assert_eq!((on_disk.st_uid, on_disk.st_gid), (65534, 65534), "{name}");
         presented.discard();
     });
 }

@@ -2,7 +2,6 @@
 //! directory for what the action writes.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use super::super::layer_cache::LayerCache;
 use super::super::workshop::{Job, Places, Strategy, Workshop};
@@ -37,12 +36,15 @@ impl ErofsOverlay {
 }
 
 impl Strategy for ErofsOverlay {
+    fn maps_users(&self) -> bool {
+        self.mounter.maps_users()
+    }
+
     fn mount(&self, job: &mut Job<'_>) -> Result<OwnedFd, PresentError> {
         let image = self.images.get_or_make(job, |tree, access| {
             let (stored, bytes) = self.writer.store(tree, access)?;
             self.mounter.layer(bytes, move || Ok(stored.mount()?))
         })?;
-        job.images.push(Arc::clone(&image));
-        self.mounter.overlay(&image, job.staging.as_upper(), job.access)
+        job.overlay(&self.mounter, image)
     }
 }

@@ -3,7 +3,6 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use model::InputTree;
@@ -103,11 +102,14 @@ impl LinkOverlay {
 }
 
 impl Strategy for LinkOverlay {
+    fn maps_users(&self) -> bool {
+        self.mounter.maps_users()
+    }
+
     fn mount(&self, job: &mut Job<'_>) -> Result<OwnedFd, PresentError> {
         let interrupt = job.interrupt;
         let layer =
             self.layers.get_or_make(job, |tree, access| self.layer(tree, access, interrupt))?;
-        job.images.push(Arc::clone(&layer));
-        self.mounter.overlay(&layer, job.staging.as_upper(), job.access)
+        job.overlay(&self.mounter, layer)
     }
 }

@@ -1,7 +1,6 @@
 //! Input roots made of a tmpfs for the names, the store for the contents, and an upper directory.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use super::super::layer_cache::LayerCache;
 use super::super::workshop::{Job, Places, Strategy, Workshop};
@@ -32,13 +31,16 @@ impl TmpfsOverlay {
 }
 
 impl Strategy for TmpfsOverlay {
+    fn maps_users(&self) -> bool {
+        self.mounter.maps_users()
+    }
+
     fn mount(&self, job: &mut Job<'_>) -> Result<OwnedFd, PresentError> {
         let interrupt = job.interrupt;
         let layer = self.layers.get_or_make(job, |tree, access| {
             let (mount, bytes) = filled(tree, access, interrupt)?;
             self.mounter.layer(bytes, || Ok(mount))
         })?;
-        job.images.push(Arc::clone(&layer));
-        self.mounter.overlay(&layer, job.staging.as_upper(), job.access)
+        job.overlay(&self.mounter, layer)
     }
 }
