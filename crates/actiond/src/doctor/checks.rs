@@ -235,7 +235,7 @@ fn host_users(store: &Store) -> Finding {
         state: tried().map(|first| format!("from {first} on")).map_err(|error| format!("{error:#}")),
         weight: Weight::Wanted,
         cost: "one action can use up what the kernel counts by user: pages in pipes, descriptors in flight, \
-               epoll watches; others are slowed or refused while it runs",
+               epoll watches, queued signals; others are slowed or refused while it runs",
         remedy: "root on the host, Linux 6.15, --root on a file system with id-mapped mounts (ext4, xfs, btrfs), and \
                  another strategy than bind"
             .into(),

@@ -335,6 +335,17 @@ pub(crate) fn one_watcher() -> Outcome {
     say(raw::call(libc::SYS_inotify_init1, [0; 6]))
 }
 
+/// Makes timers until that is refused, and keeps them: each has a queued signal for itself.
+pub(crate) fn timers() -> Outcome {
+    while raw::timer().is_ok() {}
+    hold()
+}
+
+/// Makes one timer, and prints whether that is allowed.
+pub(crate) fn one_timer() -> Outcome {
+    say(raw::timer())
+}
+
 fn say(result: Result<i64, i32>) -> Outcome {
     match result {
         Ok(_) => println!("allowed"),
@@ -355,14 +366,23 @@ pub(crate) fn watches() -> Outcome {
 
 /// Takes and keeps as many message queues as there may be.
 pub(crate) fn queues() -> Outcome {
-    let flags = libc::O_CREAT | libc::O_RDWR;
     for number in 0.. {
-        let name = format!("queue-{number}\0").into_bytes().leak();
-        let arguments = [name.as_ptr() as i64, flags.into(), 0o600, 0, 0, 0];
-        if raw::call(libc::SYS_mq_open, arguments).is_err() {
+        if queue(number).is_err() {
             println!("{number} queues");
             break;
         }
     }
-    raw::pause_forever()
+    hold()
+}
+
+/// Makes one message queue, and prints whether that is allowed.
+pub(crate) fn one_queue() -> Outcome {
+    say(queue(0))
+}
+
+/// Makes a message queue, which stays as long as the namespace.
+fn queue(number: u32) -> Result<i64, i32> {
+    let flags = libc::O_CREAT | libc::O_RDWR;
+    let name = format!("queue-{number}\0").into_bytes().leak();
+    raw::call(libc::SYS_mq_open, [name.as_ptr() as i64, flags.into(), 0o600, 0, 0, 0])
 }

@@ -46,6 +46,13 @@ pub(crate) fn epoll_add(set: i64, watched: i64) -> Result<(), i32> {
     call(libc::SYS_epoll_ctl, [set, libc::EPOLL_CTL_ADD.into(), watched, event, 0, 0]).map(|_| ())
 }
 
+/// A timer that ends this process when it expires, and never does.
+pub(crate) fn timer() -> Result<i64, i32> {
+    let mut id = 0_i32;
+    let id = (&raw mut id) as i64;
+    call(libc::SYS_timer_create, [libc::CLOCK_MONOTONIC.into(), 0, id, 0, 0, 0])
+}
+
 /// Raises the bound on open files as far as that is allowed.
 pub(crate) fn raise_open_files() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

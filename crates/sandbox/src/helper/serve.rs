@@ -213,8 +213,8 @@ fn give_login_user(proc: BorrowedFd<'_>, user: u32) -> Result<(), Errno> {
 ///
 /// - Core: not 0. A handler that cores are piped to (core(5)) is a program of the host's root, and is
 ///   started for a limit of 0 as well; 1 is how handlers say "not me".
-/// - Sigpending, Msgqueue: what actions use counts as root's, who made their user namespace. A message
-///   queue takes 80 KiB.
+/// - Sigpending, Msgqueue: what actions use counts outside as the user's who made their user namespace, root if sandboxes
+///   have no user of their own. A message queue takes 80 KiB.
 /// - Memlock: the kernel's default. More would keep memory from being reclaimed.
 /// - Nice, Rtprio: no precedence over anything on the host.
 ///

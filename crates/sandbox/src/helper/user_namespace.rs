@@ -15,7 +15,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use model::ACTION_ID;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::{
@@ -29,8 +29,8 @@ use crate::plan::Ids;
 /// one needs to be privileged in a user namespace already.
 const USER_NAMESPACES_INSIDE: &str = "sys/user/max_user_namespaces";
 
-/// Things that count as root's outside too, because root made the namespace: without
-/// bounds of its own one action takes all that the host's services may have.
+/// Things that count outside as the namespace's owner's, who is the host's root where sandboxes have no user of their own:
+/// without bounds of its own one action takes all that the host's services may have.
 const SHARED_WITH_ROOT: [(&str, &[u8]); 2] = [
     // A file watcher has one. The host's root has 128 by default.
     ("sys/user/max_inotify_instances", b"16"),
@@ -54,7 +54,8 @@ pub(super) fn create(proc: BorrowedFd<'_>, ids: Ids, user: Option<u32>) -> Resul
     let parent = rustix::process::getpid();
     let child = sys::process::fork(|| {
         let turns = Turns { mine: child_reads.as_fd(), theirs: child_writes.as_fd() };
-        match die_with(parent).and_then(|()| live_in_namespace(&turns, proc)) {
+        let prepared = user.map_or(Ok(()), own_namespaces_as).and_then(|()| die_with(parent));
+        match prepared.and_then(|()| live_in_namespace(&turns, proc)) {
             Ok(()) => 0,
             Err(errno) => {
                 let _ = turns.send(errno.raw_os_error());
@@ -97,7 +98,20 @@ impl Turns<'_> {
     }
 }
 
-/// The child has the parent's ends of the pipes too, and would wait for itself.
+/// Makes `user` the owner of namespaces that this process makes, without a loss of rights.
+///
+/// What happens inside counts as the owner's outside: watchers of files, queued signals, message queues, namespaces. The last
+/// is compared with what this sandbox alone may have, so one owner's sandboxes have it once for all. Ownership is a right
+/// of processes outside alone (user_namespaces(7)), and none there has this user.
+fn own_namespaces_as(user: u32) -> Result<(), Errno> {
+    let all = rustix::thread::capabilities(None)?;
+    // Root stays the real user, so what is effective goes, and what is permitted stays.
+    rustix::thread::set_thread_res_uid(None, Uid::from_raw(user), None)?;
+    rustix::thread::set_capabilities(None, all)
+}
+
+/// The child has the parent's ends of the pipes too, and would wait for itself. To be called after a change of
+/// credentials, which undoes it.
 fn die_with(parent: Pid) -> Result<(), Errno> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(Errno::SRCH) }

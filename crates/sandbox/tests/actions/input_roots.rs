@@ -6,14 +6,11 @@ use rustix::fs::AtFlags;
 use sandbox::{Config, Pool, Sandbox, Spec, StopConditions, Streams};
 use store::{Store, StoreOptions};
 
-use crate::support::{TOOLS, config, path};
+use crate::support::{FIRST_USER, TOOLS, config, path};
 use crate::tree_fixture::TreeFixture;
 
 /// A pattern for lines of `mountinfo` whose fifth field, the mount point, begins with `/execroot`.
 const AT_EXECROOT: &str = r"^\([^ ]* \)\{4\}/execroot";
-
-/// The first user of the host that is a sandbox's own.
-const FIRST_USER: u32 = 1_900_000_000;
 
 /// Runs a script in the directory `dir` of a small tree, by each strategy.
 fn each_strategy(mutable: bool, script: &str, look: impl Fn(StrategyName, &str, Presented)) {

@@ -1,9 +1,12 @@
 //! Bounds, where there are no cgroups.
 
-use model::Limits;
-use sandbox::{Pool, StepName};
+use std::ops::ControlFlow;
 
-use crate::support::{Action, TOOLS, config};
+use model::Limits;
+use sandbox::{Config, OutputSink, Pool, Sandbox, StepName, StopConditions};
+
+use crate::raw_program::{RESULTS, RawProgram, SCRATCH, results};
+use crate::support::{Action, FIRST_USER, PATIENCE, TOOLS, config};
 
 fn limited(mut action: Action, limits: Limits) -> Action {
     action.limits = limits;
@@ -56,6 +59,49 @@ fn a_fork_bomb_does_no_harm() {
     pool.release(sandbox);
     let mut sandbox = pool.acquire(&TOOLS).unwrap();
     Action::sh("echo alive").run_in(&mut sandbox).unwrap().expect_stdout("alive");
+}
+
+/// A program that makes timers, each of which takes one of the signals that its user may have queued.
+fn timers(number: u64) -> RawProgram {
+    (0..number).fold(RawProgram::new(), |program, _| {
+        program.call(libc::SYS_timer_create as u64, &[libc::CLOCK_MONOTONIC as u64, 0, SCRATCH])
+    })
+}
+
+fn program(program: RawProgram) -> Action {
+    Action::new(&["./raw"]).file("raw", 0o755, &program.build())
+}
+
+/// Runs an action in the sandbox of a neighbour as soon as its own says something, and ends its own.
+struct Neighbour {
+    sandbox: Sandbox,
+    /// What the one said, and the other.
+    said: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl OutputSink for Neighbour {
+    fn write(&mut self, bytes: &[u8]) -> ControlFlow<()> {
+        let outcome = program(timers(1)).run_in(&mut self.sandbox).unwrap();
+        self.said = Some((bytes.to_vec(), outcome.stdout_bytes));
+        ControlFlow::Break(())
+    }
+}
+
+#[test]
+fn what_counts_as_the_owners_of_a_namespace_is_each_sandboxs_own() {
+    const MORE_THAN_ALLOWED: u64 = 4097;
+    let pool = Pool::new(Config { first_user: Some(FIRST_USER), ..config() });
+    let mut sandbox = pool.acquire(&TOOLS).unwrap();
+    let mut neighbour = Neighbour { sandbox: pool.acquire(&TOOLS).unwrap(), said: None };
+    let last = RESULTS + 8 * (MORE_THAN_ALLOWED - 1);
+    let hog = timers(MORE_THAN_ALLOWED)
+        .call(libc::SYS_write as u64, &[1, last, 8])
+        .call(libc::SYS_ppoll as u64, &[]);
+    let stop = StopConditions { timeout: Some(PATIENCE), ..StopConditions::default() };
+    program(hog).run_with(&mut sandbox, &mut neighbour, &mut Vec::new(), &stop).unwrap();
+    let (one, other) = neighbour.said.expect("the hog has what it can get");
+    assert_eq!(results(&one), [-i64::from(libc::EAGAIN)]);
+    assert_eq!(results(&other), [0]);
 }
 
 #[test]

@@ -10,8 +10,11 @@ pub(crate) struct RawProgram(Vec<u8>);
 const BASE: u64 = 0x40_0000;
 
 /// Memory behind the program for results.
-const RESULTS: u64 = 0x50_0000;
+pub(crate) const RESULTS: u64 = 0x50_0000;
 const RESULTS_BYTES: u64 = 0x1_0000;
+
+/// Memory for what calls write that goes nowhere.
+pub(crate) const SCRATCH: u64 = RESULTS + RESULTS_BYTES - 4096;
 
 impl RawProgram {
     /// The program as an ELF file (elf(5)): a header, two segments, the code.

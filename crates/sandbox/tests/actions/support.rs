@@ -19,7 +19,10 @@ use sys::mount::{FsContext, MountAttributes};
 
 /// The bound on every wait. It only ends waits that would never end, so it is long enough for a machine
 /// that is busy with other work.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The first user of the host that is a sandbox's own, in tests of those.
+pub(crate) const FIRST_USER: u32 = 1_900_000_000;
 
 /// The host's programs, and this crate's probe at `/probe`.
 pub(crate) static TOOLS: LazyLock<Arc<Rootfs>> = LazyLock::new(|| {

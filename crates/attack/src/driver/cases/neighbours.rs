@@ -1,8 +1,8 @@
 //! What the kernel counts by user: one action's share must not be another's.
 //!
-//! Pages in pipes, descriptors in flight and epoll watches are counted by user of the host alone, so these need a user for
-//! each sandbox. The others are counted by user in a user namespace, of which each sandbox has its own; so are processes, which
-//! fork bombs in `denial` take. Keys are counted by user as well, and no action has any (`kernel/add-a-key`).
+//! Pages in pipes, descriptors in flight and epoll watches are counted by user of the host alone, queued signals and message
+//! queues also as those of the owner of the user namespace, so these need a user for each sandbox. The others are counted by
+//! user in a user namespace, of which each sandbox has its own; so are processes, which fork bombs in `denial` take. Keys are counted by user as well, and no action has any (`kernel/add-a-key`).
 
 use anyhow::{Context as _, ensure};
 
@@ -30,6 +30,12 @@ pub(super) const CASES: &[Case] = &[
         Box::pin(beside(world, "epoll-watches", "watch-one", ALLOWED))
     })
     .costly(),
+    by_user("queued-signals-of-a-neighbour", |world| {
+        Box::pin(beside(world, "timers", "one-timer", ALLOWED))
+    }),
+    by_user("message-queues-of-a-neighbour", |world| {
+        Box::pin(beside(world, "queues", "one-queue", ALLOWED))
+    }),
     by_namespace("inotify-of-a-neighbour", |world| {
         Box::pin(beside(world, "watches", "one-watcher", ALLOWED))
     }),
