@@ -74,14 +74,13 @@ impl Mounter {
         bytes: u64,
         make: impl FnOnce() -> Result<OwnedFd, PresentError> + Send + 'static,
     ) -> Result<LowerLayer, PresentError> {
-        let (mount, attached) = match &self.place {
-            Place::Caller { .. } => (make()?, None),
+        match &self.place {
+            Place::Caller { .. } => Ok(LowerLayer::new(make()?, bytes)),
             Place::Namespace(namespace) => {
                 let (mount, attached) = namespace.attach(make)?;
-                (mount, Some(attached))
+                Ok(LowerLayer { _attached: Some(attached), ..LowerLayer::new(mount, bytes) })
             }
-        };
-        Ok(LowerLayer { mount, bytes, _attached: attached, _directory: None })
+        }
     }
 
     /// Whether layers can be shown to a user of the host as that user's: a mount that is attached can't be.
@@ -89,17 +88,17 @@ impl Mounter {
         matches!(self.place, Place::Caller { .. })
     }
 
-    /// The layer as `user` sees it. To be closed in the background, for that waits until no processor uses it.
+    /// A clone of the layer, as `user` sees it. To be closed in the background, for that waits until no processor uses it.
     pub(crate) fn layer_for(
         &self,
         user: HostUser<'_>,
-        layer: &LowerLayer,
-    ) -> Result<Arc<LowerLayer>, PresentError> {
+        layer: Arc<LowerLayer>,
+    ) -> Result<LowerLayer, PresentError> {
         if !self.maps_users() {
             return Err(PresentError::UnmappedUser);
         }
         let mount = clone_for(user, &layer.mount)?;
-        Ok(Arc::new(LowerLayer { mount, bytes: 0, _attached: None, _directory: None }))
+        Ok(LowerLayer { _origin: Some(layer), ..LowerLayer::new(mount, 0) })
     }
 
     /// Makes an overlay of a layer of this mounter.

@@ -43,8 +43,17 @@ pub(crate) struct LowerLayer {
     pub(crate) bytes: u64,
     /// The mount's attachment, on kernels that require one.
     pub(crate) _attached: Option<Attached>,
+    /// The layer that it is a clone of.
+    pub(crate) _origin: Option<Arc<LowerLayer>>,
     /// Its content, if that is a directory on disk. Deleted last.
     pub(crate) _directory: Option<LayerDirectory>,
+}
+
+impl LowerLayer {
+    /// A layer with nothing beside its mount.
+    pub(crate) fn new(mount: OwnedFd, bytes: u64) -> Self {
+        Self { mount, bytes, _attached: None, _origin: None, _directory: None }
+    }
 }
 
 /// A mount that is attached in the namespace until this is dropped.

@@ -92,8 +92,7 @@ impl Strategy for ActiondFs {
         }
         let make = move || Ok(tree.mount(ATTRIBUTES | MountAttributes::MOUNT_ATTR_RDONLY)?);
         let (mount, attached) = self.overlays.attach(make)?;
-        let lower =
-            Arc::new(LowerLayer { mount, bytes: 0, _attached: Some(attached), _directory: None });
+        let lower = Arc::new(LowerLayer { _attached: Some(attached), ..LowerLayer::new(mount, 0) });
         job.images.push(Arc::clone(&lower));
         self.overlays.overlay(&lower, job.staging.name(), job.access, Marks::Trusted)
     }

@@ -85,18 +85,14 @@ pub(crate) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Makes an overlay of `layer`, which `mounter` has made, and the staging directory.
+    /// Makes an overlay of `layer`, which `mounter` has made for the job's user, and the staging directory.
     pub(crate) fn overlay(
         &mut self,
         mounter: &Mounter,
         layer: Arc<LowerLayer>,
     ) -> Result<OwnedFd, PresentError> {
-        let shown = match self.user {
-            Some(user) => mounter.layer_for(user, &layer)?,
-            None => Arc::clone(&layer),
-        };
-        let mount = mounter.overlay(&shown, self.staging.as_upper(self.mapped), self.access);
-        self.images.extend([shown, layer]);
+        let mount = mounter.overlay(&layer, self.staging.as_upper(self.mapped), self.access);
+        self.images.push(layer);
         mount
     }
 }

@@ -41,7 +41,7 @@ impl Strategy for ErofsOverlay {
     }
 
     fn mount(&self, job: &mut Job<'_>) -> Result<OwnedFd, PresentError> {
-        let image = self.images.get_or_make(job, |tree, access| {
+        let image = self.images.get_or_make(job, &self.mounter, |tree, access| {
             let (stored, bytes) = self.writer.store(tree, access)?;
             self.mounter.layer(bytes, move || Ok(stored.mount()?))
         })?;

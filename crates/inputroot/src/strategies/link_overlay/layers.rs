@@ -108,8 +108,9 @@ impl Strategy for LinkOverlay {
 
     fn mount(&self, job: &mut Job<'_>) -> Result<OwnedFd, PresentError> {
         let interrupt = job.interrupt;
-        let layer =
-            self.layers.get_or_make(job, |tree, access| self.layer(tree, access, interrupt))?;
+        let layer = self
+            .layers
+            .get_or_make(job, &self.mounter, |tree, access| self.layer(tree, access, interrupt))?;
         job.overlay(&self.mounter, layer)
     }
 }

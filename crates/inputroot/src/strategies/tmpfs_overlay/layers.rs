@@ -37,7 +37,7 @@ impl Strategy for TmpfsOverlay {
 
     fn mount(&self, job: &mut Job<'_>) -> Result<OwnedFd, PresentError> {
         let interrupt = job.interrupt;
-        let layer = self.layers.get_or_make(job, |tree, access| {
+        let layer = self.layers.get_or_make(job, &self.mounter, |tree, access| {
             let (mount, bytes) = filled(tree, access, interrupt)?;
             self.mounter.layer(bytes, || Ok(mount))
         })?;
