@@ -6,9 +6,12 @@ use std::str::FromStr;
 use inputroot::{InputRoots, TrialError};
 use sandbox::{Pool, RunError};
 
+use crate::taken_ids::{Taken, first_taken};
+
 /// The first id by default. Neither Debian's policy nor systemd's "Users, Groups, UIDs and GIDs on systemd Systems"
-/// assigns its range, and it is below 2^31, from which on some programs read an id as negative.
-const FIRST: u32 = 1_900_000_000;
+/// assigns its range, SSSD and FreeIPA give users of a domain ids up to 2000200000 by default, and it is below 2^31, from
+/// which on some programs read an id as negative.
+const FIRST: u32 = 2_100_000_000;
 
 /// Ids below this are those of the system, of people, and of what adduser(8) and systemd make.
 const LOWEST: u32 = 65_536;
@@ -28,6 +31,9 @@ pub(crate) enum Shared {
     /// The strategy mounts input roots that can't be shown to another user.
     #[error("the strategy {0} shows input roots to one user only")]
     Strategy(&'static str),
+    /// Somebody else on this machine has one of the ids.
+    #[error("{0}; --action-ids can name others")]
+    Taken(Taken),
     /// No sandbox with a user of its own can be made.
     #[error("no sandbox of another user can be made")]
     Sandbox(#[source] RunError),
@@ -44,7 +50,7 @@ pub struct ActionIds(pub Option<u32>);
 
 impl ActionIds {
     /// The first id, if a sandbox of `config` can have a user of its own and `input_roots` can present a tree to that user.
-    /// Both are tried.
+    /// Both are tried. Nobody else may have one of the ids.
     pub(crate) fn try_out(
         self,
         config: &sandbox::Config,
@@ -56,6 +62,10 @@ impl ActionIds {
         }
         if !input_roots.maps_users() {
             return Err(Shared::Strategy(input_roots.name()));
+        }
+        let ids = u64::from(first)..u64::from(first).saturating_add(config.helpers_max as u64);
+        if let Some(taken) = first_taken(&ids) {
+            return Err(Shared::Taken(taken));
         }
         let pool = Pool::new(sandbox::Config { first_user: Some(first), ..config.clone() });
         let tried = pool.try_user(|user| match user {

@@ -104,6 +104,8 @@ pub mod store_verbs;
 #[cfg(target_os = "linux")]
 mod surroundings;
 #[cfg(target_os = "linux")]
+mod taken_ids;
+#[cfg(target_os = "linux")]
 mod tally;
 #[cfg(target_os = "linux")]
 pub mod trace_flags;

@@ -317,7 +317,8 @@ fn users_of_their_own(
         }
         Err(reason) => {
             // Only where something failed that was to work is there something to repair.
-            let failed = matches!(reason, Shared::Sandbox(_) | Shared::InputRoot(_));
+            let failed =
+                matches!(reason, Shared::Sandbox(_) | Shared::InputRoot(_) | Shared::Taken(_));
             let reason = Chain(&reason);
             if failed {
                 tracing::warn!(%reason, "all actions share one user of the host");

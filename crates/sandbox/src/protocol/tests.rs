@@ -35,7 +35,7 @@ fn requests_come_back_as_they_were() {
     check(Request::Kill);
     check(Request::Setup(Setup {
         ids: crate::plan::Ids { are_initial: false, has_action: true },
-        user: Some(1_900_000_000),
+        user: Some(2_100_000_000),
         sizes: Sizes {
             tmp: TmpfsSize { bytes: 1, inodes: 2 },
             shm: TmpfsSize { bytes: 3, inodes: u64::MAX },

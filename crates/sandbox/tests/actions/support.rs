@@ -22,7 +22,7 @@ use sys::mount::{FsContext, MountAttributes};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The first user of the host that is a sandbox's own, in tests of those.
-pub(crate) const FIRST_USER: u32 = 1_900_000_000;
+pub(crate) const FIRST_USER: u32 = 2_100_000_000;
 
 /// The host's programs, and this crate's probe at `/probe`.
 pub(crate) static TOOLS: LazyLock<Arc<Rootfs>> = LazyLock::new(|| {
