@@ -1,5 +1,7 @@
 //! A daemon whose store is bounded by `--cas-size`.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use testkit::{Client, Digest, Kit, Outcome, Run, proto};
 use tonic::Code;
@@ -90,6 +92,9 @@ async fn a_build_that_fits_loses_nothing(kit: Kit) -> Outcome {
     Ok(())
 }
 
+/// The store tells uses apart by tenths of a second.
+const LATER: Duration = Duration::from_millis(500);
+
 /// Two floods with uses between them: what was used outlives the second one, and what was not has gone.
 async fn each_use_keeps_what_is_used(kit: Kit) -> Outcome {
     let daemon = kit.daemon().host_rootfs().flag("--cas-size=32m").start().await?;
@@ -107,7 +112,9 @@ async fn each_use_keeps_what_is_used(kit: Kit) -> Outcome {
     executed.upload().await?;
     let inputs: Vec<_> = executed.encode().1.into_keys().collect();
 
+    tokio::time::sleep(LATER).await;
     flood(&client, 0..12).await?;
+    tokio::time::sleep(LATER).await;
     assert_eq!(client.missing(&[told]).await?, []);
     client.get(&read).await?;
     let request = proto::BatchReadBlobsRequest {
@@ -128,6 +135,7 @@ async fn each_use_keeps_what_is_used(kit: Kit) -> Outcome {
     anyhow::ensure!(client.cached(&cached.encode().0).await?.is_some(), "no hit");
     executed.run_without_upload().await?.succeeded().await?;
 
+    tokio::time::sleep(LATER).await;
     flood(&client, 12..36).await?;
     assert_eq!(client.missing(&[unused]).await?, [unused], "the flood is large enough");
     anyhow::ensure!(client.cached(&forgotten.encode().0).await?.is_none(), "a result is there");
