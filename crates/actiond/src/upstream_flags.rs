@@ -61,7 +61,7 @@ pub struct UpstreamArgs {
     pub upstream_timeout: Span,
 
     #[arg(skip = "builds go on without it")]
-    #[allow(missing_docs, reason = "not a flag: what the log says of an upstream that is down")]
+    #[allow(missing_docs, reason = "not a flag: words of the log")]
     pub while_down: &'static str,
 }
 

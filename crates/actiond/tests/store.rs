@@ -383,7 +383,7 @@ async fn the_disk_space_of_a_target_is_told(kit: Kit) -> Outcome {
     Ok(())
 }
 
-/// What `linux-actiond store` shows at a terminal that is its standard error, and what it prints.
+/// The lines of `linux-actiond store` at a terminal that is its standard error, and its output.
 fn at_a_terminal(
     kit: &Kit,
     root: &Path,

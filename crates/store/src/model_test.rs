@@ -98,7 +98,7 @@ fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
-/// What the threads of a run share.
+/// The state that the threads of a run share.
 struct Run {
     first: u64,
     /// The number of seeds that were begun.

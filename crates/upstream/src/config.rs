@@ -28,7 +28,7 @@ pub struct Config {
     pub writes: Writes,
     /// How results become entries of the action cache and back.
     pub entries: Entries,
-    /// What happens while the server is down, for the log.
+    /// The consequence of a server that is down, in the words of the log.
     pub while_down: &'static str,
 }
 

@@ -100,7 +100,7 @@ impl Turns<'_> {
 
 /// Makes `user` the owner of namespaces that this process makes, without a loss of rights.
 ///
-/// What happens inside counts as the owner's outside: watchers of files, queued signals, message queues, namespaces. The last
+/// Things inside count as the owner's outside: watchers of files, queued signals, message queues, namespaces. The last
 /// is compared with what this sandbox alone may have, so one owner's sandboxes have it once for all. Ownership is a right
 /// of processes outside alone (user_namespaces(7)), and none there has this user.
 fn own_namespaces_as(user: u32) -> Result<(), Errno> {

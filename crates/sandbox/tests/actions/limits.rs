@@ -75,7 +75,7 @@ fn program(program: RawProgram) -> Action {
 /// Runs an action in the sandbox of a neighbour as soon as its own says something, and ends its own.
 struct Neighbour {
     sandbox: Sandbox,
-    /// What the one said, and the other.
+    /// The outputs of both.
     said: Option<(Vec<u8>, Vec<u8>)>,
 }
 

@@ -22,10 +22,10 @@ const TARGET: &str = "//:sums";
 /// Nothing but the sums comes to the client.
 const WITHOUT_THE_BYTES: &str = "--remote_download_toplevel";
 const WITH_ALL_BYTES: &str = "--remote_download_outputs=all";
-/// What the store must hold at the same time: the inputs and outputs of two actions take 8 MiB. Those of Bazel's usual 16 would
-/// not fit, and it would give up.
+/// Actions at a time: the inputs and outputs of two take 8 MiB of the store. Those of Bazel's usual 16 would not fit, and it
+/// would give up.
 const TWO_AT_A_TIME: &str = "--jobs=2";
-/// What `docs/clients.md` advises for builds without the bytes.
+/// The flags that `docs/clients.md` advises for builds without the bytes.
 const BEGIN_AGAIN: &str = "--experimental_remote_cache_eviction_retries=5";
 const NEVER_BEGIN_AGAIN: &str = "--experimental_remote_cache_eviction_retries=0";
 

@@ -1,4 +1,4 @@
-//! What the kernel counts by user: one action's share must not be another's.
+//! Quotas that the kernel counts by user: one action's share must not be another's.
 //!
 //! Pages in pipes, descriptors in flight and epoll watches are counted by user of the host alone, queued signals and message
 //! queues also as those of the owner of the user namespace, so these need a user for each sandbox. The others are counted by
