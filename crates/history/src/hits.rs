@@ -5,8 +5,7 @@
 //! rows in a period is bounded. Hits beyond it are in the sums of their build and hour only.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::{Hash, Hasher};
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -28,35 +27,16 @@ const GROUPS_MAX: usize = 256;
 /// Hits that wait to be written.
 #[derive(Debug, Default)]
 pub(crate) struct Hits {
-    /// The first hit of each row, and their number.
-    rows: HashMap<Row, u64>,
-    groups: HashMap<Group, Sum>,
+    rows: HashMap<Key, Row>,
+    groups: HashMap<Group, Row>,
     first_came: Option<Instant>,
 }
 
-/// A hit that equals others of the same action for the same caller.
-#[derive(Debug)]
-struct Row(Arc<LookedUp>);
-
-impl Row {
-    fn key(&self) -> (&Digest, &InstanceName, &Caller) {
-        let LookedUp { instance, action, caller, at: _, miss: _ } = &*self.0;
-        (action, instance, caller)
-    }
-}
-
-impl PartialEq for Row {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for Row {}
-
-impl Hash for Row {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key().hash(state);
-    }
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Key {
+    action: Digest,
+    instance: InstanceName,
+    caller: Caller,
 }
 
 /// The key of a sum.
@@ -68,7 +48,7 @@ struct Group {
 }
 
 #[derive(Debug)]
-struct Sum {
+struct Row {
     action: Digest,
     at: SystemTime,
     times: u64,
@@ -84,33 +64,24 @@ pub(crate) struct Written {
 }
 
 impl Hits {
-    /// Takes a hit, which one of an earlier row only counts. Returns whether it is in a row or a group; if not, it
-    /// is lost.
+    /// Takes a hit. Returns whether it is in a row or a group; if not, it is lost.
     pub(crate) fn add(&mut self, hit: &Arc<LookedUp>) -> bool {
+        let LookedUp { instance, action, caller, at, miss: _ } = &**hit;
         self.first_came.get_or_insert_with(Instant::now);
+        let key = Key { action: *action, instance: instance.clone(), caller: caller.clone() };
+        let new = || Row { action: *action, at: *at, times: 0 };
         let has_room = self.rows.len() < ROWS_MAX;
-        match self.rows.entry(Row(Arc::clone(hit))) {
-            Entry::Occupied(mut row) => *row.get_mut() += 1,
-            Entry::Vacant(row) if has_room => {
-                row.insert(1);
-            }
-            Entry::Vacant(_) => return self.add_to_group(hit),
+        if has_room || self.rows.contains_key(&key) {
+            self.rows.entry(key).or_insert_with(new).times += 1;
+            return true;
         }
-        true
-    }
-
-    fn add_to_group(&mut self, hit: &LookedUp) -> bool {
-        let LookedUp { instance, action, caller, at, miss: _ } = hit;
         let group = Group { instance: instance.clone(), origin: of_build(caller.origin()) };
         let has_room = self.groups.len() < GROUPS_MAX;
-        match self.groups.entry(group) {
-            Entry::Occupied(mut sum) => sum.get_mut().times += 1,
-            Entry::Vacant(sum) if has_room => {
-                sum.insert(Sum { action: *action, at: *at, times: 1 });
-            }
-            Entry::Vacant(_) => return false,
+        if has_room || self.groups.contains_key(&group) {
+            self.groups.entry(group).or_insert_with(new).times += 1;
+            return true;
         }
-        true
+        false
     }
 
     /// When they are to be written, if there are any.
@@ -118,17 +89,16 @@ impl Hits {
         self.first_came.map(|first| first + PERIOD)
     }
 
-    /// All of them as records, the first ones first.
-    pub(crate) fn into_records(self) -> Written {
-        let Self { rows, groups, first_came: _ } = self;
-        let mut rows: Vec<(Row, u64)> = rows.into_iter().collect();
-        rows.sort_by_key(|(Row(first), _)| first.at);
-        let row = |(Row(first), times): (Row, u64)| {
-            let LookedUp { instance, action, caller, at, miss: _ } = &*first;
-            Record::of_hits(instance, *action, caller.origin(), *at, times)
+    /// Takes all of them, the first ones first.
+    pub(crate) fn take(&mut self) -> Written {
+        let Self { rows, groups, first_came: _ } = mem::take(self);
+        let mut rows: Vec<(Key, Row)> = rows.into_iter().collect();
+        rows.sort_by_key(|(_, row)| row.at);
+        let row = |(key, row): (Key, Row)| {
+            Record::of_hits(&key.instance, row.action, key.caller.origin(), row.at, row.times)
         };
-        let group = |(group, sum): (Group, Sum)| {
-            Record::of_hits(&group.instance, sum.action, group.origin, sum.at, sum.times)
+        let group = |(group, row): (Group, Row)| {
+            Record::of_hits(&group.instance, row.action, group.origin, row.at, row.times)
         };
         Written {
             rows: rows.into_iter().map(row).collect(),
@@ -143,8 +113,6 @@ fn of_build(origin: Origin) -> Origin {
 
 #[cfg(test)]
 mod tests {
-    use std::mem;
-
     use bytes::Bytes;
     use model::DigestFunction;
     use model::proto::{Message as _, RequestMetadata};
@@ -174,7 +142,7 @@ mod tests {
             assert!(hits.add(&hit(number, invocation)));
         }
         assert!(hits.due().is_some());
-        let Written { rows, only_sums } = mem::take(&mut hits).into_records();
+        let Written { rows, only_sums } = hits.take();
         let mut seen: Vec<_> = rows
             .iter()
             .map(|it| (it.at_us / 1_000_000, it.origin.invocation.as_str(), it.times))
@@ -183,7 +151,7 @@ mod tests {
         assert_eq!(seen, [(1, "a", 1), (2, "a", 2), (2, "b", 1)]);
         assert!(rows.is_sorted_by_key(|it| it.at_us), "the first ones are first");
         assert!(only_sums.is_empty());
-        assert!(hits.due().is_none() && mem::take(&mut hits).into_records().rows.is_empty());
+        assert!(hits.due().is_none() && hits.take().rows.is_empty());
     }
 
     #[test]
@@ -195,7 +163,7 @@ mod tests {
         assert!(hits.add(&hit(0, "flood")), "known ones still share their row");
         let builds = (0..2 * GROUPS_MAX).filter(|build| hits.add(&hit(9999, &build.to_string())));
         assert_eq!(builds.count(), GROUPS_MAX - 1);
-        let Written { rows, only_sums } = mem::take(&mut hits).into_records();
+        let Written { rows, only_sums } = hits.take();
         assert_eq!(rows.len(), ROWS_MAX);
         assert_eq!(rows.iter().map(|it| it.times).sum::<u64>(), ROWS_MAX as u64 + 1);
         assert_eq!(only_sums.len(), GROUPS_MAX);

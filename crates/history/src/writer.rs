@@ -1,13 +1,12 @@
 //! The thread that owns the database.
 //!
 //! ```text
-//!  tell() ─┬─► inbox, bounded in records ───► batch of up to two seconds ─┬─► one transaction
-//!          └─► hits of two seconds, made few ─────────────────────────────┘        │ error
-//!                         │ full              broken: deleted and started anew ◄───┤
-//!                         └─► dropped, counted     else: the batch is dropped ◄────┘
+//!  tell() ──► inbox, bounded in records ─┬─► batch of up to two seconds ───────────┬─► one transaction
+//!                │ full                   └─► hits of two seconds, made few ─────────┘      │ error
+//!                └─► dropped, counted              broken: deleted and started anew ◄───────┤
+//!                                                  else: the batch is dropped, counted ◄────┘
 //! ```
 
-use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -17,7 +16,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use chain::Chain;
 use events::{Event, Finished, Listener, LookedUp};
-use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use crate::batch::{self, Names};
@@ -28,7 +26,8 @@ use crate::reader::Reader;
 use crate::record::Record;
 use crate::schema;
 
-/// Messages that may wait for the thread, at 0.5 to 9 KiB each: some seconds of the fastest builds.
+/// Messages that may wait for the thread, at 0.5 to 9 KiB each: a [`DRAIN_PERIOD`] of more hits than the server
+/// can serve, and some seconds of the fastest builds.
 const QUEUE_LIMIT: usize = 4096;
 
 /// The time between two looks into the inbox while a batch waits for more.
@@ -93,10 +92,7 @@ struct Counters {
 
 enum Message {
     Finished(Arc<Finished>),
-    /// A lookup without a result.
-    Missed(Arc<LookedUp>),
-    /// There are hits, to be written when their time is over.
-    HitsCame,
+    LookedUp(Arc<LookedUp>),
     /// Everything before it is to be written at once; then the sender is dropped.
     Flush(SyncSender<()>),
     /// A reader found the database broken.
@@ -106,7 +102,6 @@ enum Message {
 /// Writes records to the database on a thread of its own. Dropping it writes what is left.
 pub struct History {
     inbox: Arc<Inbox<Message>>,
-    hits: Arc<Mutex<Hits>>,
     counters: Arc<Counters>,
     /// The number of the database: another one after it was started anew.
     generation: Arc<AtomicI64>,
@@ -121,14 +116,13 @@ impl History {
     /// When no thread can be started.
     pub fn start(options: Options) -> std::io::Result<Self> {
         let inbox = Arc::new(Inbox::new(QUEUE_LIMIT));
-        let hits = Arc::new(Mutex::new(Hits::default()));
         let counters = Arc::new(Counters::default());
         let generation = Arc::new(AtomicI64::new(0));
         let directory = options.directory.clone();
         let mut writer = Writer {
             options,
             inbox: Arc::clone(&inbox),
-            hits: Arc::clone(&hits),
+            hits: Hits::default(),
             counters: Arc::clone(&counters),
             generation: Arc::clone(&generation),
             names: Names::default(),
@@ -141,7 +135,7 @@ impl History {
         writer.open();
         let thread =
             std::thread::Builder::new().name("history".into()).spawn(move || writer.run())?;
-        Ok(Self { inbox, hits, counters, generation, directory, thread: Some(thread) })
+        Ok(Self { inbox, counters, generation, directory, thread: Some(thread) })
     }
 
     /// A reader of the same database.
@@ -178,28 +172,8 @@ impl History {
 
     fn send(&self, message: Message) {
         if !self.inbox.push(message) {
-            self.drop_one();
+            self.counters.dropped.fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    /// Counts a hit on the thread that answers it: to hand each to the thread of the history took 3 % of the
-    /// processor time of a server that answers from its cache.
-    fn add_hit(&self, hit: &Arc<LookedUp>) {
-        let mut hits = self.hits.lock();
-        let is_first = hits.due().is_none();
-        let is_kept = hits.add(hit);
-        drop(hits);
-        if !is_kept {
-            self.drop_one();
-        }
-        if is_first {
-            // With a full inbox the thread is awake, and looks at the hits before it sleeps.
-            self.inbox.push(Message::HitsCame);
-        }
-    }
-
-    fn drop_one(&self) {
-        self.counters.dropped.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -207,8 +181,7 @@ impl Listener for History {
     fn tell(&self, event: &Event) {
         match event {
             Event::Finished(finished) => self.send(Message::Finished(Arc::clone(finished))),
-            Event::LookedUp(lookup) if lookup.miss.is_none() => self.add_hit(lookup),
-            Event::LookedUp(lookup) => self.send(Message::Missed(Arc::clone(lookup))),
+            Event::LookedUp(lookup) => self.send(Message::LookedUp(Arc::clone(lookup))),
             Event::Queued(_) | Event::Withdrawn { .. } | Event::Started { .. } => {}
         }
     }
@@ -235,7 +208,7 @@ struct Batch {
 struct Writer {
     options: Options,
     inbox: Arc<Inbox<Message>>,
-    hits: Arc<Mutex<Hits>>,
+    hits: Hits,
     counters: Arc<Counters>,
     generation: Arc<AtomicI64>,
     names: Names,
@@ -250,18 +223,15 @@ impl Writer {
     fn run(mut self) {
         let mut batch = Batch::default();
         loop {
-            let hits_due = self.hits.lock().due();
-            self.inbox.wait(hits_due);
+            self.inbox.wait(self.hits.due());
             self.collect(&mut batch);
             // Before the last look into the inbox: what is pushed later came after the end.
             let is_over = self.inbox.is_closed() && self.inbox.is_empty();
-            let hits_due = self.hits.lock().due();
-            let are_hits_due = hits_due.is_some_and(|due| due <= Instant::now());
+            let are_hits_due = self.hits.due().is_some_and(|due| due <= Instant::now());
             let Batch { records, waiting } = &mut batch;
             let mut only_sums = Vec::new();
             if is_over || are_hits_due || !waiting.is_empty() {
-                let hits = mem::take(&mut *self.hits.lock());
-                let Written { rows, only_sums: sums } = hits.into_records();
+                let Written { rows, only_sums: sums } = self.hits.take();
                 records.extend(rows);
                 only_sums = sums;
             }
@@ -293,9 +263,7 @@ impl Writer {
                 }
             }
             let left = end.saturating_duration_since(Instant::now());
-            let has_nothing = batch.records.is_empty();
-            let is_over = left.is_zero() || self.inbox.is_closed();
-            if has_nothing || is_over || !batch.waiting.is_empty() {
+            if !batch.waiting.is_empty() || left.is_zero() || self.inbox.is_closed() {
                 return;
             }
             self.inbox.nap(left.min(DRAIN_PERIOD));
@@ -305,8 +273,12 @@ impl Writer {
     fn take(&mut self, message: Message, batch: &mut Batch) {
         match message {
             Message::Finished(finished) => batch.records.extend(Record::of_finished(&finished)),
-            Message::Missed(lookup) => batch.records.push(Record::of_lookup(&lookup)),
-            Message::HitsCame => {}
+            Message::LookedUp(lookup) if lookup.miss.is_none() => {
+                if !self.hits.add(&lookup) {
+                    self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Message::LookedUp(lookup) => batch.records.push(Record::of_lookup(&lookup)),
             Message::Flush(done) => batch.waiting.push(done),
             Message::Broken => self.start_anew("a reader found it broken"),
         }
@@ -335,7 +307,7 @@ impl Writer {
             Err(error) => {
                 self.counters.dropped.fetch_add(records.len() as u64, Ordering::Relaxed);
                 self.names.forget();
-                if !mem::replace(&mut self.is_failing, true) {
+                if !std::mem::replace(&mut self.is_failing, true) {
                     let error = Chain(&error);
                     tracing::warn!(%error, "the history can't be written; what comes now is lost to it");
                 }
