@@ -54,11 +54,11 @@ pub(super) const CLIENT: Client = Client {
         Suite { name: "tls", run: tls::run },
         Suite { name: "run", run: run::run },
         Suite { name: "package", run: package::run },
-        Suite { name: "eviction", run: eviction::run },
     ],
     more_suites: &[
         Suite { name: "modes", run: modes::run },
         Suite { name: "day", run: day::run },
+        Suite { name: "eviction", run: eviction::run },
         Suite { name: "module", run: module::run },
         Suite { name: "downloads", run: downloads::run },
         Suite { name: "socket", run: socket::run },
