@@ -47,7 +47,7 @@ pub(crate) enum Request {
 pub(crate) struct Setup {
     pub(crate) sizes: Sizes,
     pub(crate) ids: Ids,
-    /// The id of the action's user and group where the helper starts; 65534 where there is none of its own.
+    /// The id of the action's user and group where the helper starts; 65534 if the sandbox has no user of its own.
     pub(crate) user: Option<u32>,
     /// Soft limit of an action's open descriptors.
     pub(crate) open_files: u64,

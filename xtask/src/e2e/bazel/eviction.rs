@@ -36,8 +36,8 @@ const SALTS: [&str; 3] = ["salt", "sugar", "pepper"];
 
 pub(super) fn run(place: &Place) -> Result<()> {
     let unbounded = Scene::start(place, "unbounded", "--cas-size=1g")?;
-    let used = |server: &Daemon| used_bytes(&place.daemon, server);
-    let (first, used_bytes) = unbounded.run(|server, bazel| is_measured(server, bazel, used))?;
+    let (first, used_bytes) =
+        unbounded.run(|server, bazel| is_measured(&place.daemon, server, bazel))?;
     let fitting = format!("--cas-size={}", used_bytes * 100 / 98);
     let texts = Scene::start(place, "fitting", &fitting)?
         .run(|server, bazel| fits(server, bazel, &first))?;
@@ -70,19 +70,20 @@ impl Scene {
     }
 }
 
-/// Gives the text that the build makes, and the disk space of all that the store then has, in bytes.
-fn is_measured(
-    server: &Daemon,
-    bazel: &mut Bazel,
-    used: impl FnOnce(&Daemon) -> Result<u64>,
-) -> Result<(String, u64)> {
+/// Builds where nothing but the text comes to the client, and gives that. So many actions must run.
+fn builds(bazel: &mut Bazel, actions: u64) -> Result<String> {
+    let report = bazel.build(&[WITHOUT_THE_BYTES, TARGET])?;
+    ensure!(report.remote() == actions, "Bazel says {report:?}");
+    read(bazel)
+}
+
+/// Gives the text that the build makes, and the disk space of all that the store then has, in bytes, as `program` says.
+fn is_measured(program: &Path, server: &Daemon, bazel: &mut Bazel) -> Result<(String, u64)> {
     let (mut text, mut used_bytes) = (String::new(), 0);
     step("a build on a store that is large enough", || {
-        let report = bazel.build(&[WITHOUT_THE_BYTES, TARGET])?;
-        ensure!(report.remote() == ACTIONS, "Bazel says {report:?}");
-        text = read(bazel)?;
+        text = builds(bazel, ACTIONS)?;
         ensure!(text.lines().count() as u64 == SUMS, "the text is {text:?}");
-        used_bytes = used(server)?;
+        used_bytes = self::used_bytes(program, server)?;
         ensure!(used_bytes > 48 << 20, "the store has {used_bytes} bytes");
         Ok(format!("{ACTIONS} actions; the store has {used_bytes} bytes"))
     })?;
@@ -101,9 +102,7 @@ fn used_bytes(program: &Path, server: &Daemon) -> Result<u64> {
 fn fits(server: &Daemon, bazel: &mut Bazel, first: &str) -> Result<Vec<String>> {
     let mut texts = Vec::new();
     step("with 2 % to spare, the build loses nothing", || {
-        let report = bazel.build(&[WITHOUT_THE_BYTES, TARGET])?;
-        ensure!(report.remote() == ACTIONS, "Bazel says {report:?}");
-        texts.push(read(bazel)?);
+        texts.push(builds(bazel, ACTIONS)?);
         ensure!(texts[0] == first, "the text is {texts:?}");
         bazel.expunge()?;
         let report = bazel.build(&[WITHOUT_THE_BYTES, TARGET])?;
@@ -114,18 +113,14 @@ fn fits(server: &Daemon, bazel: &mut Bazel, first: &str) -> Result<Vec<String>> 
     })?;
     step("the next build pushes it out, and loses nothing either", || {
         bazel.edit("seed.txt", SEEDS[0], SEEDS[1])?;
-        let report = bazel.build(&[WITHOUT_THE_BYTES, TARGET])?;
-        ensure!(report.remote() == ACTIONS, "Bazel says {report:?}");
-        texts.push(read(bazel)?);
+        texts.push(builds(bazel, ACTIONS)?);
         ensure!(server.executions()? as u64 == 2 * ACTIONS, "the server ran actions again");
         ensure!(server.events_with("evicted blobs")? > 0, "the store evicted nothing");
         Ok(format!("{ACTIONS} actions more"))
     })?;
     step("the one after it has all that only the server had", || {
         bazel.edit("salt.txt", SALTS[0], SALTS[1])?;
-        let report = bazel.build(&[WITHOUT_THE_BYTES, TARGET])?;
-        ensure!(report.remote() == SUMS, "Bazel says {report:?}");
-        texts.push(read(bazel)?);
+        texts.push(builds(bazel, SUMS)?);
         let ran = server.executions()? as u64;
         ensure!(ran == 2 * ACTIONS + SUMS, "the server ran {ran} actions");
         Ok(format!("{SUMS} actions more"))

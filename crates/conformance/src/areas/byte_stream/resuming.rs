@@ -75,7 +75,8 @@ async fn a_write_that_broke_off_is_resumed(server: Server) -> Outcome {
     skip("nothing of a write that broke off is committed")
 }
 
-/// Sends 2 MiB, and goes away after that pause. Returns the `committed_size` of the server then, 0 if there is none.
+/// Sends 2 MiB, and goes away after that pause. Returns the `committed_size` that the server tells then, or 0 if it
+/// knows nothing of the upload.
 async fn committed_of_broken_write(
     server: &Server,
     data: &[u8],
