@@ -6,7 +6,8 @@
 //! note its time.
 //!
 //! Cached results go before blobs of the same rank, because a result without its blobs is useless.
-//! Pinned files stay, and so do files that were used since the pass looked at them.
+//! Pinned files stay, and so do files that were used since the pass looked at them. [`Others`] says how much goes when it
+//! is not the store that fills the disk.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -14,13 +15,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use model::{Digest, DigestFunction};
+use parking_lot::Mutex;
 
 use crate::action_cache::ActionCache;
 use crate::cas::Cas;
 use crate::error::StoreError;
 use crate::index::Histogram;
-use crate::recency::{Clock, RANKS, Tick, is_leased, ticks};
-use crate::space::Space;
+use crate::others::{Others, wait_for_space};
+use crate::recency::{Clock, RANKS, RANKS_LEASED, Tick, is_leased, ticks};
+use crate::space::{AHEAD, Space};
 use crate::trouble::Paced;
 
 /// How often the free space of the file system is checked: other programs fill it as well.
@@ -71,6 +74,7 @@ pub(crate) struct Evictor {
     pub(crate) clock: Arc<Clock>,
     /// Changes by [`Evictor::set_lease`].
     pub(crate) lease: AtomicU32,
+    pub(crate) others: Mutex<Others>,
     pub(crate) evictions: Evictions,
     pub(crate) ages: Ages,
 }
@@ -79,6 +83,8 @@ pub(crate) struct Evictor {
 struct Pass<'a> {
     evictor: &'a Evictor,
     now: Tick,
+    /// Files of lower ranks stay.
+    rank_min: usize,
     need: u64,
     freed: u64,
 }
@@ -131,7 +137,7 @@ impl Evictor {
 
     /// Evicts that many bytes at least, if there is so much. Returns how much it was.
     pub(crate) fn evict(&self, need: u64) -> Result<u64, StoreError> {
-        let mut pass = Pass { evictor: self, now: self.clock.now(), need, freed: 0 };
+        let mut pass = Pass { evictor: self, now: self.clock.now(), rank_min: 0, need, freed: 0 };
         pass.run()?;
         Ok(pass.freed)
     }
@@ -171,24 +177,51 @@ impl Evictor {
         self.ages.oldest_idle.store(oldest_idle, Ordering::Relaxed);
     }
 
-    /// Evicts what is above the marks, and `wanted` bytes more. Returns how many bytes that was, and
-    /// how many were freed.
+    /// Evicts what is above the marks, and `wanted` bytes more; for others as much as [`Others`] says. Returns how many bytes
+    /// were to go, and how many were freed.
     pub(crate) fn make_room(&self, wanted: u64) -> (u64, u64) {
         let files = self.cas.index().files() + self.action_cache.index().files();
-        let need = self.space.excess(wanted, files);
+        let missing = |reserves| self.space.missing(reserves, wanted, files);
+        let mut others = self.others.lock();
+        let own = |others: &Others, used| others.own_growth(used).saturating_add(wanted);
+        let of_others = || match self.space.is_closed() {
+            true => 0,
+            false => missing(1).saturating_sub(own(&others, self.space.used())),
+        };
+        let is_own = of_others() == 0 || wait_for_space(others.patience, of_others);
+
+        let (used, ahead) = (self.space.used(), missing(AHEAD));
+        let of_disk = if is_own { ahead.min(own(&others, used)) } else { ahead };
+        let pass_min = self.space.disk_pass_min();
+        let is_due = of_disk >= pass_min || missing(1) > 0;
+        let of_disk = if is_due && ahead > 0 { of_disk.max(pass_min) } else { 0 };
+        let need = self.space.excess(wanted).max(of_disk);
+        let freed = self.pass(0, need);
+        if need > 0 || ahead == 0 {
+            // Not from what is used now: charges went on meanwhile.
+            others.count_from(used.saturating_sub(freed));
+        }
+        let claim = others.claim(missing(AHEAD), pass_min, self.space.used(), Instant::now());
+        let given = self.pass(RANKS_LEASED, claim);
+        others.give(given, self.space.used());
+        (need + claim, freed + given)
+    }
+
+    /// Evicts `need` bytes of files of that rank or a higher one, if there is so much. Returns how much it was.
+    fn pass(&self, rank_min: usize, need: u64) -> u64 {
         if need == 0 {
-            return (0, 0);
+            return 0;
         }
         let free_before = self.space.free_bytes();
-        let mut pass = Pass { evictor: self, now: self.clock.now(), need, freed: 0 };
+        let mut pass = Pass { evictor: self, now: self.clock.now(), rank_min, need, freed: 0 };
         if let Err(error) = pass.run() {
             tracing::error!(error = &error as &dyn std::error::Error, "eviction failed");
         }
         if pass.freed > 0 {
             self.space.wait_for_freed(free_before, pass.freed);
         }
-        tracing::debug!(need, freed = pass.freed, used = self.space.used(), "evicted");
-        (need, pass.freed)
+        tracing::debug!(need, freed = pass.freed, used = self.space.used(), rank_min, "evicted");
+        pass.freed
     }
 }
 
@@ -215,7 +248,7 @@ impl Log {
         {
             tracing::warn!(
                 leased,
-                "evicted blobs before their lease ended; raise --cas-size if builds miss them"
+                "evicted blobs before their lease ended; raise --cas-size, or free space on the disk, if builds miss them"
             );
         }
     }
@@ -231,9 +264,9 @@ impl Pass<'_> {
         }
         // Pinned files were counted but stay, so lower ranks may be needed as well.
         let mut rank = RANKS;
-        while rank > 0 && self.freed < self.need {
+        while rank > self.rank_min && self.freed < self.need {
             let (mut expected, mut of_higher_ranks) = (0, 0);
-            while rank > 0 && expected < self.need - self.freed {
+            while rank > self.rank_min && expected < self.need - self.freed {
                 rank -= 1;
                 of_higher_ranks = expected;
                 expected += costs[rank];

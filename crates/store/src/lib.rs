@@ -46,6 +46,7 @@ mod maintenance;
 #[cfg(test)]
 mod model_test;
 mod opening;
+mod others;
 mod pins;
 mod publisher;
 mod quarantine;

@@ -33,6 +33,9 @@ const RANKS_PER_CLASS: usize = 33 * STEPS;
 /// The number of ranks.
 pub(crate) const RANKS: usize = 2 * RANKS_PER_CLASS;
 
+/// The number of ranks of what has a lease: those below this.
+pub(crate) const RANKS_LEASED: usize = RANKS_PER_CLASS;
+
 /// A clock that starts at the system's time and never goes back.
 pub(crate) struct Clock {
     started_at: Tick,
@@ -133,7 +136,7 @@ impl Usage {
 
 /// Whether a rank is that of something whose lease has not ended.
 pub(crate) fn is_leased(rank: usize) -> bool {
-    rank < RANKS_PER_CLASS
+    rank < RANKS_LEASED
 }
 
 /// 64 steps for each doubling: two idle times of one step differ by less than 1.6 %.

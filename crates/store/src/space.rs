@@ -31,9 +31,12 @@ const FILE_OVERHEAD_BYTES: u64 = 512;
 const RESERVE_SHARE: u64 = 50;
 /// More is never kept free: it is there to end what has begun.
 const RESERVE_BYTES_MAX: u64 = 1 << 30;
+/// The evictor works when less than so many reserves are free: before the reserve is touched, because running actions are
+/// stopped when it is.
+pub(crate) const AHEAD: u64 = 2;
 /// The most that is charged until the next look at the file system.
 const UNCHECKED_BYTES_MAX: u64 = 8 << 20;
-/// A pass frees one in so many bytes at least. That is the distance of the two marks, so that this never makes a pass go on
+/// A pass for the limit frees one in so many bytes at least. That is the distance of the two marks, so that this never makes a pass go on
 /// beyond the lower one.
 const PASS_SHARE_MIN: u64 = HIGH_SHARE;
 /// The evictor begins when less than one in so many bytes of the limit is left.
@@ -198,10 +201,8 @@ impl Space {
         let before = self.used.fetch_add(bytes, Ordering::Relaxed);
         let is_within = before.saturating_add(bytes) <= limit && self.is_reserve_free(bytes);
         if is_within {
-            if before + bytes > self.high() && !self.is_asked.swap(true, Ordering::Relaxed) {
-                // With the lock, or the evictor may be about to sleep.
-                let _state = self.state.lock();
-                self.pressure.notify_one();
+            if before + bytes > self.high() {
+                self.ask();
             }
             return Ok(());
         }
@@ -210,6 +211,15 @@ impl Space {
             self.trouble.refused(shortage);
             StoreError::Full(shortage)
         })
+    }
+
+    /// Wakes the evictor, to work ahead.
+    fn ask(&self) {
+        if !self.is_asked.swap(true, Ordering::Relaxed) {
+            // With the lock, or the evictor may be about to sleep.
+            let _state = self.state.lock();
+            self.pressure.notify_one();
+        }
     }
 
     fn take_or_wait(&self, bytes: u64) -> Result<(), Shortage> {
@@ -260,7 +270,11 @@ impl Space {
             return true;
         }
         self.unchecked.store(0, Ordering::Relaxed);
-        self.reserve.is_free(self.disk().as_ref())
+        let disk = self.disk();
+        if disk.as_ref().is_some_and(|disk| self.reserve.missing(disk, AHEAD, 0, 1) > 0) {
+            self.ask();
+        }
+        self.reserve.is_free(disk.as_ref())
     }
 
     fn disk(&self) -> Option<StatVfs> {
@@ -280,8 +294,9 @@ impl Space {
     /// time.
     pub(crate) fn wait_for_freed(&self, free_before: u64, freed: u64) {
         let goal = free_before.saturating_add(freed / 2);
-        let is_there =
-            |disk: StatVfs| self.reserve.shortage(&disk, 0, 1) == 0 || free_bytes(&disk) >= goal;
+        let is_there = |disk: StatVfs| {
+            self.reserve.missing(&disk, AHEAD, 0, 1) == 0 || free_bytes(&disk) >= goal
+        };
         if self.limit().is_none() || self.disk().is_none_or(is_there) {
             return;
         }
@@ -309,25 +324,29 @@ impl Space {
         self.limit_or_max() - self.limit_or_max() / LOW_SHARE
     }
 
-    /// The number of bytes to evict now. `files` are candidates, for a file system that
-    /// runs out of inodes.
-    pub(crate) fn excess(&self, wanted: u64, files: u64) -> u64 {
+    /// The number of bytes to evict for the limit.
+    pub(crate) fn excess(&self, wanted: u64) -> u64 {
         let Some(_) = self.limit() else { return 0 };
-        let used = self.used();
-        let of_limit = if used.saturating_add(wanted) > self.high() {
-            used.saturating_add(wanted).saturating_sub(self.low())
-        } else {
-            0
-        };
-        let of_disk = self.disk().map_or(0, |disk| {
-            let mean = used / files.max(1);
-            self.reserve.shortage(&disk, wanted, mean)
-        });
-        match of_limit.max(of_disk) {
-            0 => 0,
-            // A pass looks at everything, and should be worth it.
-            bytes => bytes.max(used / PASS_SHARE_MIN),
+        let taken = self.used().saturating_add(wanted);
+        if taken <= self.high() {
+            return 0;
         }
+        // A pass looks at everything, and should be worth it.
+        taken.saturating_sub(self.low()).max(self.used() / PASS_SHARE_MIN)
+    }
+
+    /// The number of bytes that the file system lacks so that the reserve is free that many times beside what is wanted.
+    /// `files` are candidates for eviction, for a file system that runs out of inodes.
+    pub(crate) fn missing(&self, reserves: u64, wanted: u64, files: u64) -> u64 {
+        let Some(_) = self.limit() else { return 0 };
+        let mean_file_bytes = self.used() / files.max(1);
+        self.disk().map_or(0, |disk| self.reserve.missing(&disk, reserves, wanted, mean_file_bytes))
+    }
+
+    /// The least that a pass for the disk should free, because it looks at everything. Such passes begin before the reserve
+    /// is touched.
+    pub(crate) fn disk_pass_min(&self) -> u64 {
+        (self.used() / PASS_SHARE_MIN).min(self.reserve.bytes / 2)
     }
 
     /// Waits for pressure, or for that long, and begins a pass. Gives the bytes that charges wait
@@ -352,6 +371,11 @@ impl Space {
         self.relieved.notify_all();
     }
 
+    /// Whether [`Space::close`] was called.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().is_closed
+    }
+
     /// There is no evictor any more: charges that find no room fail at once.
     pub(crate) fn close(&self) {
         self.state.lock().is_closed = true;
@@ -371,14 +395,13 @@ impl Reserve {
         free_bytes(disk) >= self.bytes && (disk.f_files == 0 || disk.f_ffree >= self.inodes)
     }
 
-    /// The bytes to free so that the reserve, and as much again, is free. It is asked
-    /// before the reserve is touched: running actions are stopped when it is.
-    fn shortage(&self, disk: &StatVfs, wanted: u64, mean_file_bytes: u64) -> u64 {
-        let of_bytes = (2 * self.bytes).saturating_add(wanted).saturating_sub(free_bytes(disk));
+    /// The bytes to free so that it is free that many times, and `wanted` bytes beside it.
+    fn missing(&self, disk: &StatVfs, times: u64, wanted: u64, mean_file_bytes: u64) -> u64 {
+        let of_bytes = (times * self.bytes).saturating_add(wanted).saturating_sub(free_bytes(disk));
         // A file system that makes inodes as it needs them says that it has none (btrfs).
         let of_inodes = match disk.f_files {
             0 => 0,
-            _ => (2 * self.inodes).saturating_sub(disk.f_ffree),
+            _ => (times * self.inodes).saturating_sub(disk.f_ffree),
         };
         of_bytes.max(of_inodes.saturating_mul(mean_file_bytes))
     }
@@ -483,7 +506,7 @@ mod tests {
             let space = Arc::clone(&space);
             std::thread::spawn(move || {
                 while let Some(wanted) = space.begin_pass(Duration::from_secs(60)) {
-                    let excess = space.excess(wanted, 1);
+                    let excess = space.excess(wanted);
                     assert!(excess >= wanted);
                     space.release(excess.min(space.used()));
                     space.end_pass();
@@ -516,7 +539,7 @@ mod tests {
                     break;
                 }
                 let is_waiting = space.used() + cost > limit;
-                let excess = space.excess(if is_waiting { cost } else { 0 }, 1);
+                let excess = space.excess(if is_waiting { cost } else { 0 });
                 assert!(excess <= older, "{limit}: {excess} of {older}, after {build}");
                 older -= excess;
                 space.release(excess);
@@ -553,11 +576,11 @@ mod tests {
         ] {
             let disk = disk(free, inodes);
             assert_eq!(reserve.is_free(Some(&disk)), is_free, "{free} {inodes}");
-            assert_eq!(reserve.shortage(&disk, 0, 10_000), shortage, "{free} {inodes}");
+            assert_eq!(reserve.missing(&disk, AHEAD, 0, 10_000), shortage, "{free} {inodes}");
         }
         // A file system without a number of inodes counts what its metadata may take as free.
         let btrfs = StatVfs { f_files: 0, f_ffree: 0, f_bavail: 199, ..disk(5000, 0) };
         assert!(!reserve.is_free(Some(&btrfs)));
-        assert_eq!(reserve.shortage(&btrfs, 0, 10_000), 201 * 4096);
+        assert_eq!(reserve.missing(&btrfs, AHEAD, 0, 10_000), 201 * 4096);
     }
 }

@@ -23,6 +23,7 @@ use crate::function_directories::{DIRECTORIES, FunctionDirectories};
 use crate::index::Index;
 use crate::index_file::{IndexFile, Kind};
 use crate::opening::{IndexWriter, Opening};
+use crate::others::Others;
 use crate::quarantine::Quarantine;
 use crate::recency::{Clock, seconds, ticks};
 use crate::root::{OpenError, Root};
@@ -229,6 +230,7 @@ impl Store {
             space,
             clock,
             lease: AtomicU32::new(ticks(options.lease)),
+            others: Mutex::new(Others::new(Instant::now())),
             evictions: Evictions::default(),
             ages: Ages::default(),
         });

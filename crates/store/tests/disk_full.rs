@@ -3,25 +3,11 @@
 mod common;
 
 use std::io::Write as _;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use common::{SHA256, open, options};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
-    fsopen,
-};
+use common::{SHA256, open, options, small_tmpfs};
 use store::{Store, StoreError, StoreOptions, StoreSize};
-
-/// A detached mount: gone with its descriptor.
-fn small_tmpfs(inodes: &str) -> OwnedFd {
-    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).expect("fsopen");
-    fsconfig_set_string(&context, "size", "8m").expect("a size");
-    fsconfig_set_string(&context, "nr_inodes", inodes).expect("a number of inodes");
-    fsconfig_set_string(&context, "mode", "0700").expect("a mode");
-    fsconfig_create(&context).expect("a tmpfs");
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).expect("a mount")
-}
 
 /// Different content for every number.
 fn content(number: u32) -> Vec<u8> {
@@ -30,7 +16,7 @@ fn content(number: u32) -> Vec<u8> {
 
 #[test]
 fn a_full_disk_is_an_error_that_leaves_no_trace_and_passes() {
-    let mount = small_tmpfs("100k");
+    let mount = small_tmpfs("8m", "100k");
     let store = open(&PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd())));
     let cas = store.cas();
     let mut stored = Vec::new();
@@ -62,7 +48,7 @@ fn a_full_disk_is_an_error_that_leaves_no_trace_and_passes() {
 
 /// Opens a store on a file system that somebody else has filled, with blocks or inodes.
 fn check_start(inodes: &str, fill: impl Fn(&Path)) {
-    let mount = small_tmpfs(inodes);
+    let mount = small_tmpfs("8m", inodes);
     let path = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
     let root = path.join("root");
     let bounded = || {
@@ -114,7 +100,7 @@ fn a_store_opens_on_a_disk_without_inodes() {
 
 #[test]
 fn a_store_on_a_full_disk_closes_in_order() {
-    let mount = small_tmpfs("100k");
+    let mount = small_tmpfs("8m", "100k");
     let path = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
     let root = path.join("root");
     let store = open(&root);

@@ -102,6 +102,13 @@ impl World {
         std::fs::read(path).with_context(|| path.display().to_string())
     }
 
+    /// The store has what was uploaded at first, for a client relies on it.
+    pub(crate) async fn ensure_kept(&self) -> Result<()> {
+        let missing = self.client.missing(&[self.attacker, self.input, self.nested]).await?;
+        ensure!(missing.is_empty(), "the store gave up blobs that have a lease: {missing:?}");
+        Ok(())
+    }
+
     /// The input root that cases have: the attacker, `input`, `directory/nested`.
     pub(crate) fn root(&self) -> Directory {
         let mut files =

@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports, reason = "every test file takes what it needs")]
 
 mod roots;
+mod tmpfs;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use store::{BlobPath, Store, StoreOptions};
 use tempfile::TempDir;
 
 pub(crate) use roots::{Numbers, copy_tree, files, snapshot, temp_dir};
+pub(crate) use tmpfs::small_tmpfs;
 
 pub(crate) const SHA256: DigestFunction = DigestFunction::Sha256;
 pub(crate) const BLAKE3: DigestFunction = DigestFunction::Blake3;
