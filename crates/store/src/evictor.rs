@@ -188,7 +188,9 @@ impl Evictor {
             true => 0,
             false => missing(1).saturating_sub(own(&others, self.space.used())),
         };
-        let is_own = of_others() == 0 || wait_for_space(others.patience, of_others);
+        let lacks = of_others() > 0;
+        let is_own = !lacks || (!others.stays && wait_for_space(others.patience, of_others));
+        others.stays = !is_own;
 
         let (used, ahead) = (self.space.used(), missing(AHEAD));
         let of_disk = if is_own { ahead.min(own(&others, used)) } else { ahead };

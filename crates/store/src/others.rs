@@ -27,13 +27,15 @@ pub(crate) struct Others {
     /// What was given up for others, less what time has made good.
     given: u64,
     counted_at: Instant,
+    /// The last wait was in vain, and the reserve has not been free since: there is no use in another one.
+    pub(crate) stays: bool,
     /// For how long the store waits for space to come back.
     pub(crate) patience: Duration,
 }
 
 impl Others {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { used: 0, given: 0, counted_at: now, patience: Duration::from_secs(2) }
+        Self { used: 0, given: 0, counted_at: now, stays: false, patience: Duration::from_secs(2) }
     }
 
     /// The bytes that the store took since its last pass, or since nothing was missing.

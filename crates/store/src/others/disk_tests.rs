@@ -113,6 +113,33 @@ fn what_does_not_come_back_costs_even_leases() {
 }
 
 #[test]
+fn a_disk_that_stays_full_is_waited_for_once() {
+    let disk = Disk::new();
+    disk.set_patience(Duration::from_millis(100));
+    let filler = disk.fill(0);
+    // All that the store has is not enough.
+    let taken = || {
+        let filler = File::options().write(true).open(&filler).expect("the file");
+        let size = filler.metadata().expect("its size").len();
+        let stat = statvfs(&disk.path).expect("a file system");
+        let free = stat.f_bavail * stat.f_frsize;
+        free == 0 || fallocate(&filler, FallocateFlags::empty(), size, free).is_ok()
+    };
+    eventually(|| taken() && disk.lost() == disk.blobs.len());
+    let is_in_vain = || disk.store.evictor().others.lock().stays;
+    eventually(|| taken() && is_in_vain());
+    disk.set_patience(LONG);
+    let begun = Instant::now();
+    disk.store.evictor().make_room(0);
+    assert!(begun.elapsed() < LONG, "it waited again");
+    remove_file(&filler).expect("removed");
+    eventually(|| {
+        disk.store.evictor().make_room(0);
+        !is_in_vain()
+    });
+}
+
+#[test]
 fn before_the_reserve_is_touched_others_get_an_eighth_of_what_is_not_leased() {
     let disk = Disk::new();
     disk.set_patience(LONG);
