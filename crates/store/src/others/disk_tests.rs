@@ -1,4 +1,4 @@
-//! What the store gives up when others fill its file system, in earnest.
+//! Room for others on real file systems that are full.
 
 use std::fs::{File, remove_file};
 use std::os::fd::{AsRawFd, OwnedFd};
