@@ -21,10 +21,10 @@ const LOOK_PERIOD: Duration = Duration::from_millis(50);
 /// The account of what the store took and gave up.
 #[derive(Debug)]
 pub(crate) struct Others {
-    /// What the store had after the last pass, or when nothing was missing. Nothing at first: what the store has at its start is its own, and nothing
+    /// The bytes of the store after the last pass, or when nothing was missing. Nothing at first: what the store has at its start is its own, and nothing
     /// runs yet that could be stopped.
     used: u64,
-    /// What was given up for others, less what time has made good.
+    /// The bytes that were given up for others, less what time has made good.
     given: u64,
     counted_at: Instant,
     /// The last wait was in vain, and the reserve has not been free since: there is no use in another one.
