@@ -47,16 +47,32 @@ impl ReservedAddress {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
     use std::net::{TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
 
     use super::*;
+
+    /// The standard library's listeners allow reuse, as tokio's do. A process that another test starts has the last
+    /// listener until it executes its program, so this waits.
+    fn listen(address: SocketAddr) -> TcpListener {
+        let begun = Instant::now();
+        loop {
+            match TcpListener::bind(address) {
+                Err(error)
+                    if error.kind() == ErrorKind::AddrInUse
+                        && begun.elapsed() < Duration::from_secs(300) => {}
+                listening => return listening.unwrap(),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 
     #[test]
     fn one_server_after_the_other_listens_there() {
         let reserved = ReservedAddress::new().unwrap();
         for _ in 0..3 {
-            // The standard library's listeners allow reuse, as tokio's do.
-            let server = TcpListener::bind(reserved.get()).unwrap();
+            let server = listen(reserved.get());
             let client = TcpStream::connect(reserved.get()).unwrap();
             // The side that closes first keeps the port busy for a while.
             drop(server.accept().unwrap());
