@@ -21,6 +21,12 @@ use crate::doors::{self, OpenEndpoint, Protection};
 /// The time to find out whether a server is there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The comment above the name of a socket in the file system. Debian's Bazel is such a build, and its message names no cure.
+const ABOUT_SOCKETS: [&str; 2] = [
+    "# A Bazel that says \"Creating event loop groups is unsupported on this platform\" was built without sockets:",
+    "# give linux-actiond --listen=127.0.0.1:0 then.",
+];
+
 /// The verb: prints the lines for the server that `flags` and the other layers of the configuration
 /// describe.
 ///
@@ -61,7 +67,11 @@ pub(crate) fn connect(endpoint: &Endpoint) -> std::io::Result<()> {
 /// The lines that have Bazel run its actions on the server at `open`; with `rootfs=host` where the
 /// operator allows that.
 pub(crate) fn lines(open: &OpenEndpoint, arguments: &ServeArgs) -> String {
-    let mut lines = vec![format!("build --remote_executor={}", executor(open))];
+    let mut lines = vec![];
+    if matches!(open.endpoint, Endpoint::Unix(_)) {
+        lines.extend(ABOUT_SOCKETS.map(str::to_owned));
+    }
+    lines.push(format!("build --remote_executor={}", executor(open)));
     let instance = arguments.instance_names.as_ref().map_or("", InstanceNames::preferred);
     if !instance.is_empty() {
         lines.push(format!("build --remote_instance_name={instance}"));
@@ -138,7 +148,8 @@ mod tests {
     fn the_address_is_one_to_connect_to() {
         let check = |endpoint: &str, executor: &str| {
             let executor = format!("build --remote_executor={executor}");
-            check(&[&format!("--listen={endpoint}")], &[&executor]);
+            let about = if endpoint.starts_with("unix:") { &ABOUT_SOCKETS[..] } else { &[] };
+            check(&[&format!("--listen={endpoint}")], &[about, &[executor.as_str()]].concat());
         };
         check("0.0.0.0:1", "grpc://127.0.0.1:1");
         check("[::]:1", "grpc://[::1]:1");
@@ -170,6 +181,6 @@ mod tests {
         let plain = [&with_token[..], &["--listen=127.0.0.1:1?tls=off"]].concat();
         check(&plain, &[&["build --remote_executor=grpc://127.0.0.1:1"], &token[..]].concat());
         let socket = [&with_token[..], &["--listen=unix:/run/a"]].concat();
-        check(&socket, &["build --remote_executor=unix:/run/a"]);
+        check(&socket, &[&ABOUT_SOCKETS[..], &["build --remote_executor=unix:/run/a"]].concat());
     }
 }

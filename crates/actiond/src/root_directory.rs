@@ -1,10 +1,18 @@
-//! The default of `--root`.
+//! The default of `--root`, and whether a root directory is lost at the next boot.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The directory for root.
 const SYSTEM: &str = "/tmp/actiond";
+
+/// TMPFS_MAGIC of <linux/magic.h>.
+const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
+
+/// Whether the directory is on a tmpfs; false where the kernel does not tell.
+pub(crate) fn is_in_memory(root: &Path) -> bool {
+    rustix::fs::statfs(root).is_ok_and(|file_system| file_system.f_type == TMPFS_MAGIC)
+}
 
 /// The directory that `--root` means where it is not given: root's has always been `/tmp/actiond`, other
 /// users' is in their cache.

@@ -75,7 +75,13 @@ async fn run_command(arguments: &RunArgs, words: Words) -> anyhow::Result<ExitCo
         let settings = Configuration::load(words.of_serve)?.arguments;
         let endpoint = doors::first_place(&settings)?;
         bazelrc::connect(&endpoint.endpoint)
-            .with_context(|| format!("--shared: no server is at {}", endpoint.endpoint))?;
+            .with_context(|| {
+                format!(
+                    "--shared: no server is at {}; start one with `linux-actiond serve`, name the place of another with \
+                     --listen, or leave out --shared for a server of this command's own",
+                    endpoint.endpoint
+                )
+            })?;
         let session = Session::begin(arguments, &endpoint, &settings)?;
         let status = session.run(&mut signals, None).await?;
         let seconds = began.elapsed().as_secs_f64();

@@ -42,7 +42,10 @@ use crate::observers::{Kept, Observers, serve_http, server_readings};
 use crate::reload::{self, Reloadable, limits, store_size};
 use crate::service_manager::ServiceManager;
 use crate::tally::{CGROUP, starter_is_gone};
-use crate::{bazelrc, doctor, doors, helper, logging, privileges, runtime_source, surroundings};
+use crate::{
+    bazelrc, doctor, doors, helper, logging, privileges, root_directory, runtime_source,
+    surroundings,
+};
 
 /// Threads for file I/O at most. They never wait for clients, so this many are
 /// only busy when the disk is the bottleneck.
@@ -57,9 +60,6 @@ const MEMORY_PERIOD: Duration = Duration::from_secs(10);
 
 /// OVERLAYFS_SUPER_MAGIC of <linux/magic.h>.
 const OVERLAYFS_MAGIC: rustix::fs::FsWord = 0x794c_7630;
-
-/// TMPFS_MAGIC of <linux/magic.h>.
-const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 
 /// The free memory in the heaps above which it is returned to the system; less is soon used again.
 const MEMORY_BYTES: u64 = 16 << 20;
@@ -171,7 +171,7 @@ fn open_store(arguments: &ServeArgs) -> anyhow::Result<Arc<Store>> {
     };
     let store = Store::open(root, options)
         .with_context(|| format!("opening the root directory {}", root.display()))?;
-    if is_in_memory(root) {
+    if root_directory::is_in_memory(root) {
         tracing::warn!(
             root = %root.display(),
             "the root directory is on a tmpfs: the store counts as memory, and is lost at the next boot"
@@ -193,10 +193,6 @@ fn open_store(arguments: &ServeArgs) -> anyhow::Result<Arc<Store>> {
         "store"
     );
     Ok(store)
-}
-
-fn is_in_memory(root: &Path) -> bool {
-    rustix::fs::statfs(root).is_ok_and(|file_system| file_system.f_type == TMPFS_MAGIC)
 }
 
 /// The worker, the digest functions that are offered, and the images that actions can choose.
@@ -402,7 +398,7 @@ async fn serve(
     if arguments.print_bazelrc {
         let place = places.first().context("there is a place to listen at")?;
         let lines = bazelrc::lines(place, &arguments);
-        println!("linux-actiond: for the .bazelrc of a workspace:\n\n{lines}\n");
+        println!("\n# The lines for the .bazelrc of a workspace:\n{lines}\n");
     }
     let manager = ServiceManager::from_environment();
     manager.ready();

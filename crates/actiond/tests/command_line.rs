@@ -27,6 +27,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     the_lines_for_bazel_have_the_address,
     doctor_tells_what_is_here,
     doctor_for_a_root_of_another_user_fails,
+    doctor_tells_that_a_tmpfs_is_lost,
     doctor_leaves_nothing_behind,
     a_helper_on_its_own_ends,
 }
@@ -242,16 +243,21 @@ async fn the_lines_for_bazel_have_the_address(kit: Kit) -> Outcome {
     let (mut command, _directory) = kit.daemon().flag(flags[0]).flag(flags[1]).command()?;
     let mut daemon = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let mut lines = BufReader::new(daemon.stdout.take().context("stdout is piped")?).lines();
-    let found = lines
-        .by_ref()
-        .map_while(Result::ok)
-        .find_map(|line| Some(line.strip_prefix("build --remote_executor=grpc://")?.to_owned()));
+    // All of it is for the file: what is not a line for Bazel is a comment.
+    let mut comments = Vec::new();
+    let found = lines.by_ref().map_while(Result::ok).find_map(|line| {
+        let address = line.strip_prefix("build --remote_executor=grpc://").map(str::to_owned);
+        comments.extend(address.is_none().then_some(line));
+        address
+    });
     let next = lines.next().transpose()?;
     let connected = found.as_ref().map(TcpStream::connect);
     daemon.kill()?;
     daemon.wait()?;
     ensure!(matches!(connected, Some(Ok(_))), "{found:?} can't be connected to: {connected:?}");
     ensure!(next.is_some_and(|line| line.ends_with("=rootfs=host")), "rootfs=host is not there");
+    let is_comment = |line: &String| line.is_empty() || line.starts_with('#');
+    ensure!(comments.iter().all(is_comment), "Bazel can't read {comments:?}");
     Ok(())
 }
 
@@ -286,6 +292,21 @@ async fn doctor_for_a_root_of_another_user_fails(kit: Kit) -> Outcome {
     let output = unprivileged(&mut command)?;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     refuses(&output, "Permission denied");
+    Ok(())
+}
+
+/// The tmpfs is mounted in a namespace of the command's own.
+async fn doctor_tells_that_a_tmpfs_is_lost(kit: Kit) -> Outcome {
+    let directory = tempfile::tempdir()?;
+    let mount = "mount -t tmpfs none \"$1\" && exec \"$0\" doctor --root \"$1/root\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation=private", "sh", "-c", mount]);
+    let output = command.arg(kit.binary()).arg(directory.path()).output()?;
+    let report = text(&output.stdout);
+    let line = report.lines().find(|line| line.contains("survives a power loss"));
+    let says_no = line.is_some_and(|line| line.starts_with("NO") && line.ends_with("a tmpfs"));
+    assert!(output.status.success() && says_no, "{report}{}", text(&output.stderr));
+    assert!(report.contains("lost at the next boot"), "{report}");
     Ok(())
 }
 

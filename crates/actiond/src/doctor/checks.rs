@@ -16,6 +16,7 @@ use super::cures;
 use super::report::{Finding, Weight};
 use crate::action_ids::ActionIds;
 use crate::privileges::Privileges;
+use crate::root_directory::is_in_memory;
 use crate::rootless::{self, Entered};
 use crate::{helper, runtime_source};
 
@@ -175,7 +176,7 @@ fn trials(parent: &Path) -> anyhow::Result<Vec<Finding>> {
         remedy: "choose another --root: a writable directory on ext4, xfs or btrfs".into(),
     }];
     if let Ok(store) = store {
-        findings.push(journal(Journal::of(store.work_dirfd())));
+        findings.push(journal(is_in_memory(directory.path()), Journal::of(store.work_dirfd())));
         findings.extend(input_roots(&store));
         findings.push(host_users(&store));
         store.close().context("closing the store of the trial")?;
@@ -185,9 +186,19 @@ fn trials(parent: &Path) -> anyhow::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-fn journal(found: Journal) -> Finding {
+fn journal(is_in_memory: bool, found: Journal) -> Finding {
+    let feature = "a file system that survives a power loss".to_owned();
+    if is_in_memory {
+        return Finding {
+            feature,
+            state: Err("a tmpfs".to_owned()),
+            weight: Weight::Wanted,
+            cost: "the store counts as memory, and is lost at the next boot",
+            remedy: "choose a --root on a disk: on ext4, xfs or btrfs".into(),
+        };
+    }
     Finding {
-        feature: "a file system that survives a power loss".to_owned(),
+        feature,
         state: match found {
             Journal::Present => Ok(String::new()),
             Journal::Unknown => Ok("not known".to_owned()),
