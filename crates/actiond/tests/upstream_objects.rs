@@ -24,6 +24,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     a_named_pipe_is_no_object_and_replaced,
     a_symlink_among_the_files_leads_nowhere,
     a_directory_that_is_not_there_is_named_at_the_start,
+    azure_without_an_account_names_the_variable,
     a_directory_that_goes_away_and_comes_back_is_used,
     a_daemon_that_is_killed_leaves_whole_objects_only,
     the_same_name_in_two_instances_is_two_results,
@@ -424,6 +425,15 @@ async fn a_directory_that_is_not_there_is_named_at_the_start(kit: Kit) -> Outcom
     let refused = objects.above(&kit).start().await.err().context("there is no directory")?;
     let refused = format!("{refused:#}");
     ensure!(refused.contains("make it, or mount what holds it"), "{refused}");
+    Ok(())
+}
+
+async fn azure_without_an_account_names_the_variable(kit: Kit) -> Outcome {
+    let daemon = kit.daemon().flag("--upstream-cas=az://container");
+    let without = ["env", "-u", "AZURE_STORAGE_ACCOUNT_NAME", "-u", "AZURE_STORAGE_USE_EMULATOR"];
+    let refused = daemon.through(without).start().await.err().context("there is no account")?;
+    let refused = format!("{refused:#}");
+    ensure!(refused.contains("set AZURE_STORAGE_ACCOUNT_NAME"), "{refused}");
     Ok(())
 }
 

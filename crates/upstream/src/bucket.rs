@@ -222,6 +222,15 @@ fn options(
     Ok(options)
 }
 
+/// What `object_store` says of an `az://` address if the environment names no account.
+const NO_ACCOUNT: &str = "Account must be specified";
+
 fn unusable(address: &ObjectsAddress) -> impl Fn(object_store::Error) -> UpstreamError {
-    move |error| UpstreamError::Objects { place: address.to_string(), source: text(&error).into() }
+    move |error| {
+        let mut text = text(&error);
+        if text.contains(NO_ACCOUNT) {
+            text.push_str(": set AZURE_STORAGE_ACCOUNT_NAME");
+        }
+        UpstreamError::Objects { place: address.to_string(), source: text.into() }
+    }
 }

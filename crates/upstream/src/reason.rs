@@ -7,11 +7,22 @@ use tonic::{ConnectError, Status};
 /// The words of tonic that tell nothing.
 const EMPTY: &str = "transport error";
 
-/// The answer of a server without TLS, as rustls sees it.
-const NO_TLS: &str = "received corrupt message";
+/// The hint where it is one reason among others.
+const CLOSED: &str = "a server that speaks TLS closes the connection: use grpcs:// there";
 
-/// The code of a call that failed, its message, and all that led to it. With a hint for a server that does
-/// not speak TLS.
+/// What a call says when one side speaks TLS and the other does not, and the cure.
+const HINTS: [(&str, &str); 5] = [
+    // The answer of a server without TLS, as rustls sees it.
+    ("received corrupt message", "the server does not speak TLS: use grpc://"),
+    // The alert of a server with TLS, as h2 sees it.
+    ("frame with invalid size", "the server seems to speak TLS: use grpcs://"),
+    // Its end, where that comes before the alert was read. A server that stops says the same.
+    ("connection closed", CLOSED),
+    ("closed because of a broken pipe", CLOSED),
+    ("Connection reset by peer", CLOSED),
+];
+
+/// The code of a call that failed, its message, and all that led to it. With a hint where TLS may be the reason.
 pub fn reason(status: &Status) -> String {
     let mut words = vec![status.code().to_string()];
     let mut add = |word: String| {
@@ -22,10 +33,9 @@ pub fn reason(status: &Status) -> String {
     add(status.message().to_owned());
     causes(status).for_each(|cause| add(cause.to_string()));
     let text = words.join(": ");
-    if text.contains(NO_TLS) {
-        format!("{text} (the server does not speak TLS: use grpc://)")
-    } else {
-        text
+    match HINTS.into_iter().find(|(words, _)| text.contains(words)) {
+        Some((_, hint)) => format!("{text} ({hint})"),
+        None => text,
     }
 }
 
@@ -73,5 +83,18 @@ mod tests {
         let io = std::io::Error::other("received corrupt message of type InvalidContentType");
         let text = reason(&failed(ConnectError(Box::new(io))));
         assert!(text.ends_with("use grpc://)"), "{text}");
+    }
+
+    #[test]
+    fn a_server_with_tls_is_named() {
+        for words in [
+            "connection error detected: frame with invalid size",
+            "connection closed",
+            "stream closed because of a broken pipe",
+            "Connection reset by peer (os error 104)",
+        ] {
+            let text = reason(&failed(std::io::Error::other(words)));
+            assert!(text.contains("use grpcs://"), "{text}");
+        }
     }
 }

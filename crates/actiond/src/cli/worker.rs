@@ -7,7 +7,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, Args, CommandFactory as _};
 use cluster::config::{BrowserUrl, SchedulerProtocol};
 use model::{InstanceName, InstanceNameError};
-use upstream::{Address, Place, Writes};
+use upstream::{Address, AddressError, Place, Writes};
 
 use super::{Cli, ServeArgs};
 
@@ -66,7 +66,7 @@ const TIMEOUTS: &str = "the scheduler sets the timeouts of actions";
 )]
 pub struct WorkerArgs {
     /// Where the scheduler listens for workers: grpc://HOST:PORT or grpcs://HOST:PORT
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = scheduler)]
     pub scheduler: Address,
 
     /// The protocol of the scheduler: buildbarn, or bots, which is BuildGrid's
@@ -89,6 +89,14 @@ pub struct WorkerArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would show a doc comment as help")]
     pub serve: ServeArgs,
+}
+
+/// An address that may have no instance name, so that its error shows none either.
+fn scheduler(text: &str) -> Result<Address, String> {
+    text.parse().map_err(|error| match error {
+        AddressError::Form => "use grpc://HOST:PORT or grpcs://HOST:PORT".to_owned(),
+        error => error.to_string(),
+    })
 }
 
 fn instance(text: &str) -> Result<InstanceName, InstanceNameError> {
@@ -207,6 +215,8 @@ mod tests {
         for needed in NEEDED {
             assert!(parsed(&[needed]).is_err());
         }
+        let malformed = parsed(&["--scheduler=s:1", NEEDED[1]]).unwrap_err();
+        assert!(malformed.contains("use grpc://HOST:PORT or grpcs://HOST:PORT\n"), "{malformed}");
     }
 
     #[test]

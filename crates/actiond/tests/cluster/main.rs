@@ -26,7 +26,8 @@ use storage::{Other, Storage};
 use testkit::proto::{self, ExecuteResponse, Message as _};
 use testkit::{Action, Client, Digest, Kit, Outcome, eventually, eventually_async};
 use tls::{
-    a_worker_of_strangers_gets_no_action, a_worker_shows_its_certificate_to_scheduler_and_storage,
+    a_server_with_tls_is_named, a_worker_of_strangers_gets_no_action,
+    a_worker_shows_its_certificate_to_scheduler_and_storage,
 };
 use tonic::Code;
 use unreachable::{
@@ -52,6 +53,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     a_scheduler_that_is_not_there_is_named,
     a_storage_that_is_not_there_is_named,
     a_server_without_tls_is_named,
+    a_server_with_tls_is_named,
     the_scheduler_is_restarted,
     the_storage_is_restarted_before_the_outputs_are_copied,
     the_storage_is_restarted_before_the_inputs_are_fetched,

@@ -85,3 +85,23 @@ pub(crate) async fn a_worker_of_strangers_gets_no_action(kit: Kit) -> Outcome {
     ensure!(matches!(waiting.await?, crate::scheduler::Answer::Done(_)), "the action did not run");
     Ok(())
 }
+
+/// Without TLS its calls end as the race between the server's alert and the end of the connection has it.
+pub(crate) async fn a_server_with_tls_is_named(kit: Kit) -> Outcome {
+    let protected = Protected::start(kit).await?;
+    let Cluster { kit, scheduler, storage, .. } = &protected.cluster;
+    let plain = |front: &TlsFront| format!("grpc://{}", front.address());
+    let (storage, front) = (storage.address(), plain(&protected.storage));
+    for (name, scheduler, storage, said) in [
+        ("w", plain(&protected.scheduler), &storage, "the scheduler does not answer"),
+        ("v", scheduler.address(), &front, "the upstream is down"),
+    ] {
+        let worker = WorkerProcess::start(kit, name, &scheduler, storage, &[])?;
+        let is_told = || {
+            let log = worker.log();
+            Ok(log.lines().any(|line| line.contains(said) && line.contains("use grpcs://")))
+        };
+        eventually("the log says that the server speaks TLS", is_told).await?;
+    }
+    Ok(())
+}
