@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::pread;
 
+use crate::beside::Total;
 use crate::disk::{openat, pwrite};
 use crate::space::Space;
 
@@ -25,6 +26,8 @@ pub(crate) struct AccountFile {
     /// `None` if the file can't be opened; the store works without it.
     file: Option<OwnedFd>,
     space: Arc<Space>,
+    /// Not noted: they tell again what they take when they are opened.
+    pub(crate) beside: Total,
     written: AtomicU64,
 }
 
@@ -33,7 +36,8 @@ impl AccountFile {
     pub(crate) fn open(root: &OwnedFd, space: Arc<Space>) -> Self {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = openat(root, NAME, flags | OFlags::CLOEXEC, PRIVATE_FILE);
-        Self { file: file.ok(), space, written: AtomicU64::new(u64::MAX) }
+        let beside = Total::default();
+        Self { file: file.ok(), space, beside, written: AtomicU64::new(u64::MAX) }
     }
 
     /// The last server's note; `None` if that can't be read.
@@ -46,7 +50,7 @@ impl AccountFile {
     /// Notes the present account, if it is another one than the last time. Without the file the next start
     /// is less exact, so a failure is ignored.
     pub(crate) fn write(&self) {
-        let used = self.space.used();
+        let used = self.space.used().saturating_sub(self.beside.bytes());
         if let Some(file) = &self.file
             && self.written.swap(used, Ordering::Relaxed) != used
         {

@@ -21,6 +21,7 @@
 mod account_file;
 mod action_cache;
 mod adopt;
+mod beside;
 mod blob_path;
 mod cas;
 mod changes;
@@ -72,6 +73,7 @@ mod writer;
 
 pub use action_cache::{ActionCache, ENTRY_BYTES_MAX};
 pub use adopt::{AdoptError, Adopted};
+pub use beside::Beside;
 pub use blob_path::BlobPath;
 pub use cas::{Cas, Deleted, READ_BYTES_MAX};
 pub use checkpoint::Durability;

@@ -15,6 +15,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::account_file::AccountFile;
 use crate::action_cache::{ActionCache, ENTRY_MODE};
+use crate::beside::Beside;
 use crate::cas::{BLOB_MODE, BlobDirectory, Cas};
 use crate::checkpoint::{Checkpoints, Durability};
 use crate::error::StoreError;
@@ -339,6 +340,11 @@ impl Store {
     /// The directory of [`Store::work_dir`].
     pub fn work_dirfd(&self) -> BorrowedFd<'_> {
         self.root.work.as_fd()
+    }
+
+    /// An account of files that others keep below the root, which count to the limit of the store.
+    pub fn charge_beside(&self) -> Beside {
+        Beside::new(Arc::clone(&self.evictor.space), self.account.beside.clone())
     }
 
     /// Changes the bound on the store from now on. With a lower one, files are evicted within seconds, and
