@@ -14,12 +14,13 @@ use anyhow::{Context as _, bail};
 use events::{Event, Finished, Listener, Listeners, Origin, Stages};
 use history::{Archive, BYTES_MIN, EventFile, HistoryStats};
 use reapi::Meters;
-use store::Store;
+use store::{Beside, Store};
 use tokio::net::TcpListener;
 use traces::Traces;
 use upstream::Upstream;
 use web::{MayRead, Metrics, Reading, ReadingKind, Report, Share, Shares, Site, Usage};
 
+use crate::history_room::{self, HISTORY, HistoryRoom};
 use crate::overflow::Overflow;
 use crate::tally::Tally;
 use crate::trace_flags::{self, TraceArgs};
@@ -60,9 +61,6 @@ impl FromStr for HttpChoice {
     }
 }
 
-/// The directory of the history in the root directory.
-pub(crate) const HISTORY: &str = "history";
-
 /// The records that are kept of events.
 pub(crate) struct Kept<'a> {
     /// A file with a line for each answer.
@@ -80,6 +78,8 @@ pub(crate) struct Observers {
     listeners: Listeners,
     site: Site,
     traces: Option<Arc<Traces>>,
+    /// The disk space of a history of earlier servers, where none is kept now.
+    _unwritten_history: Option<Beside>,
 }
 
 impl Observers {
@@ -93,7 +93,8 @@ impl Observers {
         upstream: Option<&Arc<Upstream>>,
         overflow: Option<&Arc<Overflow>>,
     ) -> anyhow::Result<Self> {
-        let archive = open_archive(kept, store.path())?;
+        let archive = open_archive(kept, store)?;
+        let unwritten_history = (!archive.has_history()).then(|| history_room::charge(store));
         let mut readings = readings(store);
         readings.extend(upstream.map(upstream_flags::readings).unwrap_or_default());
         readings.extend(overflow.map(|it| it.readings()).unwrap_or_default());
@@ -124,7 +125,8 @@ impl Observers {
             archive,
             store: machine_load::with_load(store_observers::facts(store)),
         };
-        Ok(Self { listeners: Listeners::new(listeners), site, traces })
+        let listeners = Listeners::new(listeners);
+        Ok(Self { listeners, site, traces, _unwritten_history: unwritten_history })
     }
 
     /// Sends what is left of the traces, for a few seconds at most. To be called when nothing runs any more: threads
@@ -146,15 +148,15 @@ impl Observers {
     }
 }
 
-fn open_archive(kept: &Kept<'_>, root: &Path) -> anyhow::Result<Archive> {
+fn open_archive(kept: &Kept<'_>, store: &Store) -> anyhow::Result<Archive> {
     let bytes_max = kept.history_bytes;
     if bytes_max < BYTES_MIN {
         bail!("--history-bytes: {bytes_max} is less than the least, {}m", BYTES_MIN >> 20);
     }
     let options = (kept.history_days > 0).then(|| history::Options {
-        directory: root.join(HISTORY),
+        directory: store.path().join(HISTORY),
         age_max: Duration::from_secs(u64::from(kept.history_days) * 86_400),
-        bytes_max,
+        room: Box::new(HistoryRoom::new(store, bytes_max)),
     });
     Archive::open(options).context("starting the history")
 }

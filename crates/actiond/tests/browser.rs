@@ -162,7 +162,7 @@ fn fill(root: &Path, numbers: Range<u32>) -> Outcome {
     let options = history::Options {
         directory: root.join("history"),
         age_max: Duration::from_secs(100 * 365 * 86_400),
-        bytes_max: 1 << 30,
+        room: Box::new(history::Fixed(1 << 30)),
     };
     let history = history::History::start(options)?;
     for number in numbers {

@@ -21,6 +21,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     inputs_that_others_take_away_or_change_are_missing,
     a_killed_server_is_asked_at_once_and_ends_in_order,
     a_server_whose_root_is_removed_ends_with_a_word,
+    the_history_counts_to_the_limit,
     the_verbs_work_beside_a_server,
     the_verbs_work_without_a_server,
     the_verbs_say_what_is_wrong,
@@ -289,6 +290,31 @@ async fn filled(kit: &Kit) -> anyhow::Result<(Daemon, Vec<Digest>)> {
         blobs.push(client.put(content(number)).await?);
     }
     Ok((daemon, blobs))
+}
+
+async fn the_history_counts_to_the_limit(kit: Kit) -> Outcome {
+    kit.only_on_the_host("the store of a guest is in the guest")?;
+    let (mut daemon, blobs) = filled(&kit).await?;
+    let client = daemon.client();
+    ensure!(client.cached(&blobs[0]).await?.is_none(), "no action has run");
+    let charged = |root: &Path| -> anyhow::Result<(u64, u64)> {
+        let usage = &json(&kit, root, &["du"])?[0];
+        let kinds = usage["kinds"].as_array().context("kinds")?;
+        let history = kinds.iter().find(|kind| kind["name"] == "history").context("history")?;
+        let used = usage["used_bytes"].as_u64().context("used")?;
+        Ok((used, history["bytes"].as_u64().context("bytes")?))
+    };
+    let stored: u64 = blobs.iter().map(Digest::size_bytes).sum();
+    let (used, history) = charged(daemon.root())?;
+    ensure!(history > 0 && used >= stored + history, "{used} bytes, {history} of the history");
+
+    daemon.terminate()?;
+    ensure!(daemon.wait()?.success());
+    let (used, history) = charged(daemon.root())?;
+    ensure!(history > 0, "it is kept");
+    std::fs::remove_dir_all(daemon.root().join("history"))?;
+    assert_eq!(charged(daemon.root())?, (used - history, 0));
+    Ok(())
 }
 
 async fn the_verbs_work_beside_a_server(kit: Kit) -> Outcome {

@@ -83,9 +83,26 @@ pub(crate) fn shrink(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Gives free pages back to the file system as long as the database is larger than `bytes_max`, and not those that the
+/// next records use.
+pub(crate) fn shrink_to(connection: &Connection, bytes_max: u64) -> rusqlite::Result<()> {
+    let page = pragma(connection, "page_size")?;
+    let over = (pragma(connection, "page_count")? * page).saturating_sub(bytes_max);
+    if over > 0 {
+        let mut vacuum =
+            connection.prepare(&format!("PRAGMA incremental_vacuum({})", over.div_ceil(page)))?;
+        let mut rows = vacuum.query([])?;
+        while rows.next()?.is_some() {}
+    }
+    Ok(())
+}
+
 /// The space of what is in the database, in bytes. The file may be larger: it has room for new records.
 pub(crate) fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let pages = pragma("page_count")? - pragma("freelist_count")?;
-    Ok((pages * pragma("page_size")?).cast_unsigned())
+    let pages = pragma(connection, "page_count")? - pragma(connection, "freelist_count")?;
+    Ok(pages * pragma(connection, "page_size")?)
+}
+
+fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<u64> {
+    connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)
 }

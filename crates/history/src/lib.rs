@@ -48,4 +48,4 @@ pub use feed::{Feed, Follower};
 pub use now::{Live, Now, Snapshot};
 pub use reader::{Page, ReadError, Reader};
 pub use record::{Kind, Record};
-pub use writer::{BYTES_MIN, History, HistoryStats, Options};
+pub use writer::{BYTES_MIN, Fixed, History, HistoryStats, Options, Room, bytes_in};

@@ -128,6 +128,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The number of pages after which the log that SQLite writes ahead is merged into the database: 4 MiB.
 const CHECKPOINT_PAGES: u32 = 1024;
 
+/// The space for that log, which the limit of the history includes, in bytes.
+pub(crate) const LOG_BYTES: u32 = 6 << 20;
+
 /// An error of opening the database.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
@@ -244,15 +247,21 @@ pub(crate) fn open_to_read(directory: &Path) -> Result<Connection, rusqlite::Err
     Ok(connection)
 }
 
+/// The database and the files that SQLite may make beside it. The database is the last.
+pub(crate) fn files(directory: &Path) -> [PathBuf; 4] {
+    ["-wal", "-shm", "-journal", ""].map(|suffix| {
+        let mut name = file(directory).into_os_string();
+        name.push(suffix);
+        name.into()
+    })
+}
+
 /// Removes the database and the files beside it.
 pub(crate) fn remove(directory: &Path) -> Result<(), OpenError> {
-    let path = file(directory);
-    for suffix in ["-wal", "-shm", "-journal", ""] {
-        let mut name = path.clone().into_os_string();
-        name.push(suffix);
-        match std::fs::remove_file(&name) {
+    for path in files(directory) {
+        match std::fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(OpenError::Remove { path: name.into(), source });
+                return Err(OpenError::Remove { path, source });
             }
             _ => {}
         }
@@ -268,6 +277,8 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     // Records of the last seconds may be lost with the machine's power. The database stays whole.
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    // A large transaction makes a large log, of which only this much is kept.
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
     connection.pragma_update(None, "trusted_schema", false)
 }
 

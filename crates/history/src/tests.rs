@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -15,13 +16,17 @@ use crate::reader::{Page, ReadError, Tally};
 use crate::record::tests::finished;
 use crate::record::{Kind, Record};
 use crate::schema;
-use crate::writer::{BYTES_MIN, History, Options};
+use crate::writer::{BYTES_MIN, Fixed, History, Options, Room, bytes_in};
 
 /// A history without a bound that matters.
 fn history(directory: &Path) -> History {
     let age_max = Duration::from_secs(100 * 365 * 86_400);
-    History::start(Options { directory: directory.join("history"), age_max, bytes_max: 1 << 30 })
-        .unwrap()
+    History::start(Options {
+        directory: directory.join("history"),
+        age_max,
+        room: Box::new(Fixed(1 << 30)),
+    })
+    .unwrap()
 }
 
 fn tell(history: &History, finished: Finished) {
@@ -166,7 +171,8 @@ fn the_oldest_records_go_when_there_are_too_many() {
     let folder = tempfile::tempdir().unwrap();
     let directory = folder.path().join("history");
     let age_max = Duration::from_secs(100 * 365 * 86_400);
-    let options = Options { directory: directory.clone(), age_max, bytes_max: BYTES_MIN };
+    let room = Box::new(Fixed(BYTES_MIN));
+    let options = Options { directory: directory.clone(), age_max, room };
     let history = History::start(options).unwrap();
     let mut number = 0;
     while history.stats().deleted == 0 {
@@ -199,6 +205,52 @@ fn the_oldest_records_go_when_there_are_too_many() {
     assert!(file < BYTES_MIN + (8 << 20), "{file}");
 }
 
+/// A room that becomes smaller, and what it was told.
+#[derive(Clone)]
+struct Shrinking(Arc<[AtomicU64; 2]>);
+
+impl Room for Shrinking {
+    fn bytes_max(&self) -> u64 {
+        self.0[0].load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: u64) {
+        self.0[1].store(bytes, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn the_files_become_smaller_with_their_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join("history");
+    let age_max = Duration::from_secs(100 * 365 * 86_400);
+    let room = Shrinking(Arc::new([AtomicU64::new(1 << 30), AtomicU64::new(0)]));
+    let told = || room.0[1].load(Ordering::Relaxed);
+    let options = Options { directory: directory.clone(), age_max, room: Box::new(room.clone()) };
+    let history = History::start(options).unwrap();
+    assert!(told() > 0);
+    let mut number = 0;
+    while told() < 4 * BYTES_MIN {
+        for _ in 0..1000 {
+            number += 1;
+            let mut it = finished(number);
+            it.result = Some(Bytes::from(vec![0; 4000]));
+            tell(&history, it);
+        }
+        history.flush();
+    }
+    assert_eq!(history.stats().deleted, 0);
+    room.0[0].store(0, Ordering::Relaxed);
+    tell(&history, finished(number + 1));
+    history.flush();
+    // The log is cut when the next transaction begins it anew.
+    tell(&history, finished(number + 2));
+    history.flush();
+    drop(history);
+    assert_eq!(told(), bytes_in(&directory));
+    assert!(told() <= BYTES_MIN, "{}", told());
+}
+
 #[test]
 fn old_records_go() {
     let folder = tempfile::tempdir().unwrap();
@@ -212,7 +264,7 @@ fn old_records_go() {
     let options = Options {
         directory: folder.path().join("history"),
         age_max: Duration::from_secs(86_400),
-        bytes_max: 1 << 30,
+        room: Box::new(Fixed(1 << 30)),
     };
     let history = History::start(options).unwrap();
     history.flush();

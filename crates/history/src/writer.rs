@@ -7,7 +7,8 @@
 //!                                                  else: the batch is dropped, counted ◄────┘
 //! ```
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -46,24 +47,46 @@ const RETRY_PERIOD: Duration = Duration::from_secs(30);
 /// The time between two deletions of old records.
 const AGE_PERIOD: Duration = Duration::from_secs(3600);
 
-/// The space for the log that SQLite writes ahead, which the limit includes.
-const LOG_BYTES: u64 = 6 << 20;
-
 /// The least limit in bytes: the log, and some thousands of records.
-pub const BYTES_MIN: u64 = 16 << 20;
+pub const BYTES_MIN: u64 = 8 << 20;
 
 /// The time for which [`History::flush`] waits.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where the history is kept, and how much of it.
-#[derive(Debug, Clone)]
 pub struct Options {
     /// The directory of the database, below the root directory.
     pub directory: PathBuf,
     /// Records of requests before that are deleted.
     pub age_max: Duration,
-    /// The space of the database and the files beside it, in bytes; [`BYTES_MIN`] at least.
-    pub bytes_max: u64,
+    /// The disk space of the database and the files beside it.
+    pub room: Box<dyn Room>,
+}
+
+/// The disk space that the history may take.
+pub trait Room: Send {
+    /// The most that it may take, in bytes; less than [`BYTES_MIN`] counts as that. It is asked after each write.
+    fn bytes_max(&self) -> u64;
+
+    /// Takes note of what it takes now, in bytes.
+    fn take(&self, bytes: u64);
+}
+
+/// A bound that does not change, on files whose space is not added to anything.
+pub struct Fixed(pub u64);
+
+impl Room for Fixed {
+    fn bytes_max(&self) -> u64 {
+        self.0
+    }
+
+    fn take(&self, _bytes: u64) {}
+}
+
+/// The disk space of the files in the directory of a history, in bytes; 0 where there is none.
+pub fn bytes_in(directory: &Path) -> u64 {
+    let files = schema::files(directory).into_iter();
+    files.filter_map(|file| Some(file.symlink_metadata().ok()?.blocks() * 512)).sum()
 }
 
 /// Numbers about the history.
@@ -133,6 +156,7 @@ impl History {
         };
         // Here and not on the thread, so that readers find a database.
         writer.open();
+        writer.tell_bytes();
         let thread =
             std::thread::Builder::new().name("history".into()).spawn(move || writer.run())?;
         Ok(Self { inbox, counters, generation, directory, thread: Some(thread) })
@@ -237,6 +261,7 @@ impl Writer {
             }
             if !records.is_empty() || !waiting.is_empty() {
                 self.write(records, &only_sums);
+                self.tell_bytes();
             }
             records.clear();
             // Dropping them tells those that wait.
@@ -250,6 +275,7 @@ impl Writer {
         {
             tracing::warn!(error = %Chain(&error), "the history was not closed well");
         }
+        self.tell_bytes();
     }
 
     /// Takes messages until the batch is full, its time is over, or somebody waits for it.
@@ -329,8 +355,9 @@ impl Writer {
             deleted += bounds::delete_older(connection, oldest_us(self.options.age_max))?;
             bounds::shrink(connection)?;
         }
-        let bytes_max = self.options.bytes_max.max(BYTES_MIN) - LOG_BYTES;
+        let bytes_max = self.options.room.bytes_max().max(BYTES_MIN) - u64::from(schema::LOG_BYTES);
         deleted += bounds::delete_over(connection, bytes_max)?;
+        bounds::shrink_to(connection, bytes_max)?;
         if deleted > 0 {
             self.names.forget();
             self.counters.deleted.fetch_add(deleted, Ordering::Relaxed);
@@ -378,6 +405,10 @@ impl Writer {
             }
             Err(error) => tracing::warn!(error = %Chain(&error), "the history stays broken"),
         }
+    }
+
+    fn tell_bytes(&self) {
+        self.options.room.take(bytes_in(&self.options.directory));
     }
 
     fn tell_broken(&self, reason: &str) {

@@ -84,7 +84,7 @@ pub fn usage(store: &Store) -> Usage {
         bytes: stats.quarantine_bytes,
     };
     let mut kinds = vec![blobs, results, quarantine];
-    for directory in ["work", "embedded", "images"] {
+    for directory in ["history", "work", "embedded", "images"] {
         let mut found = share(directory);
         add_up(&store.path().join(directory), &mut found, DEPTH_MAX);
         kinds.push(found);

@@ -15,10 +15,10 @@ use proto::actiond::internal::v1::{
     ListBlobsRequest, ListBlobsResponse, Usage, VerifyProgress, VerifyRequest,
 };
 use reapi::{by_target, maintenance};
-use store::{Deleted, OpenError, Store, StoreOptions};
+use store::{Beside, Deleted, OpenError, Store, StoreOptions};
 use tonic::{Code, Status, Streaming};
 
-use crate::observers::HISTORY;
+use crate::history_room::{self, HISTORY};
 use crate::server::{self, Authorized, OPERATORS_SOCKET, Server};
 use crate::server_flags::ServerArgs;
 
@@ -35,8 +35,8 @@ pub(crate) enum Removed {
 
 /// A store.
 pub(crate) enum Access {
-    /// No server has it.
-    Here(Arc<Store>),
+    /// No server has it. The history counts as it does to a server.
+    Here(Arc<Store>, Beside),
     /// A server has it.
     There(Server),
 }
@@ -52,7 +52,10 @@ impl Access {
             bail!("there is no store at {}; --root names another directory", root.display());
         }
         match Store::open(&root, StoreOptions::default()) {
-            Ok(store) => Ok(Self::Here(store)),
+            Ok(store) => {
+                let history = history_room::charge(&store);
+                Ok(Self::Here(store, history))
+            }
             Err(OpenError::InUse { .. }) => {
                 let endpoint = Endpoint::Unix(root.join(OPERATORS_SOCKET));
                 let advice = "a server has the store; --server names where it listens";
@@ -64,14 +67,17 @@ impl Access {
 
     pub(crate) fn close(self) -> anyhow::Result<()> {
         match self {
-            Self::Here(store) => store.close().context("closing the store"),
+            Self::Here(store, history) => {
+                drop(history);
+                store.close().context("closing the store")
+            }
             Self::There(_) => Ok(()),
         }
     }
 
     pub(crate) fn usage(&mut self, by_target: bool) -> anyhow::Result<Usage> {
         let usage = match self {
-            Self::Here(store) => {
+            Self::Here(store, _) => {
                 let mut usage = maintenance::usage(store);
                 if by_target {
                     let directory = store.path().join(HISTORY);
@@ -101,7 +107,7 @@ impl Access {
         take: impl FnMut(ListBlobsResponse) -> ControlFlow<()>,
     ) -> anyhow::Result<()> {
         match self {
-            Self::Here(store) => {
+            Self::Here(store, _) => {
                 maintenance::list(store, request, take);
                 Ok(())
             }
@@ -118,7 +124,7 @@ impl Access {
         take: impl FnMut(CollectGarbageProgress) -> ControlFlow<()>,
     ) -> anyhow::Result<()> {
         match self {
-            Self::Here(store) => Ok(maintenance::collect_garbage(store, request, take)?),
+            Self::Here(store, _) => Ok(maintenance::collect_garbage(store, request, take)?),
             Self::There(server) => {
                 let mut client = server.store();
                 server.stream(async { client.collect_garbage(*request).await }, take)
@@ -131,7 +137,7 @@ impl Access {
         take: impl FnMut(VerifyProgress) -> ControlFlow<()>,
     ) -> anyhow::Result<()> {
         match self {
-            Self::Here(store) => Ok(maintenance::verify(store, take)?),
+            Self::Here(store, _) => Ok(maintenance::verify(store, take)?),
             Self::There(server) => {
                 let mut client = server.store();
                 server.stream(async { client.verify(VerifyRequest {}).await }, take)
@@ -141,7 +147,7 @@ impl Access {
 
     pub(crate) fn remove(&mut self, digest: &Digest) -> anyhow::Result<Removed> {
         match self {
-            Self::Here(store) => Ok(match store.cas().delete(digest)? {
+            Self::Here(store, _) => Ok(match store.cas().delete(digest)? {
                 Deleted::Gone => Removed::Gone,
                 Deleted::Absent => Removed::Absent,
                 Deleted::Pinned => Removed::InUse,

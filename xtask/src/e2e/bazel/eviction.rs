@@ -29,20 +29,24 @@ const TWO_AT_A_TIME: &str = "--jobs=2";
 const BEGIN_AGAIN: &str = "--experimental_remote_cache_eviction_retries=5";
 const NEVER_BEGIN_AGAIN: &str = "--experimental_remote_cache_eviction_retries=0";
 
+/// The history counts to `--cas-size`, and grows with each build: 2 % of this store are less than that.
+const WITHOUT_HISTORY: &str = "--history-days=0";
+
 /// The content of the file that all parts begin with. Another one makes every action a new one.
 const SEEDS: [&str; 2] = ["seed", "second"];
 /// The content of the file that all sums read, and no part.
 const SALTS: [&str; 3] = ["salt", "sugar", "pepper"];
 
 pub(super) fn run(place: &Place) -> Result<()> {
-    let unbounded = Scene::start(place, "unbounded", "--cas-size=1g")?;
+    let unbounded = Scene::start(place, "unbounded", &["--cas-size=1g", WITHOUT_HISTORY])?;
     let (first, used_bytes) =
         unbounded.run(|server, bazel| is_measured(&place.daemon, server, bazel))?;
     let fitting = format!("--cas-size={}", used_bytes * 100 / 98);
-    let texts = Scene::start(place, "fitting", &fitting)?
+    let texts = Scene::start(place, "fitting", &[&fitting, WITHOUT_HISTORY])?
         .run(|server, bazel| fits(server, bazel, &first))?;
     let third = format!("--cas-size={}", used_bytes / 3);
-    Scene::start(place, "third", &third)?.run(|server, bazel| is_too_small(server, bazel, &texts))
+    Scene::start(place, "third", &[&third])?
+        .run(|server, bazel| is_too_small(server, bazel, &texts))
 }
 
 /// A server with a store of some size, and a client.
@@ -52,12 +56,13 @@ struct Scene {
 }
 
 impl Scene {
-    fn start(place: &Place, name: &str, size: &str) -> Result<Self> {
+    fn start(place: &Place, name: &str, flags: &[&str]) -> Result<Self> {
         let place = Place { scratch: place.scratch.join(name), ..place.clone() };
         fs::create_dir_all(&place.scratch)?;
         let mut rootfs = std::ffi::OsString::from("--allow-host-rootfs=");
         rootfs.push(place.host_root()?);
-        let server = place.start_daemon(&[rootfs, size.into()])?;
+        let flags: Vec<_> = flags.iter().map(Into::into).chain([rootfs]).collect();
+        let server = place.start_daemon(&flags)?;
         let bazel = Bazel::open(&place, "eviction", &server)?;
         Ok(Self { server, bazel })
     }
