@@ -29,6 +29,8 @@ pub(super) struct Session {
     scripts: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     folder: PathBuf,
+    /// What a command gets at the end of its time, 10 s before it is killed.
+    signal: &'static str,
 }
 
 /// The outcome of a command.
@@ -82,7 +84,13 @@ impl Session {
         let scripts = shell.stdin.take().context("the shell reads scripts")?;
         let answers = BufReader::new(shell.stdout.take().context("the shell answers")?);
         let scripts = Some(scripts);
-        Ok(Self { shell, scripts, answers, folder: folder.to_owned() })
+        Ok(Self { shell, scripts, answers, folder: folder.to_owned(), signal: "TERM" })
+    }
+
+    /// Has commands that take too long get that signal first.
+    pub(super) fn stop_with(mut self, signal: &'static str) -> Self {
+        self.signal = signal;
+        self
     }
 
     /// Ends it in order, and gives what its command ended with.
@@ -105,7 +113,8 @@ impl Session {
         let scripts = self.scripts.as_mut().context("the session is closed")?;
         writeln!(
             scripts,
-            "cd {directory} && exec timeout --kill-after=10 {TIME_LIMIT} {}",
+            "cd {directory} && exec timeout --signal={} --kill-after=10 {TIME_LIMIT} {}",
+            self.signal,
             command.join(" ")
         )?;
         scripts.flush().context("the session is gone")
@@ -120,6 +129,13 @@ impl Session {
             Ok(String::from_utf8_lossy(&fs::read(self.folder.join(name))?).into_owned())
         };
         Ok(Finished { exit_code, stdout: read("stdout")?, stderr: read("stderr")? })
+    }
+}
+
+impl Finished {
+    /// Whether it took too long: `timeout` says 124, or 137 when it had to kill the command.
+    pub(super) fn is_late(&self) -> bool {
+        matches!(self.exit_code, 124 | 137)
     }
 }
 

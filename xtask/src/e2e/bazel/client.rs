@@ -6,7 +6,7 @@ use std::{
     process::{Command, ExitStatus},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::events::Report;
 use crate::e2e::{
@@ -93,6 +93,8 @@ impl Bazel {
         copy_folder(&sources.join("offline"), &folder.join("offline"))?;
         fs::write(folder.join("bazelrc"), bazelrc(lines))?;
         let session = Session::open_through(command, shared, &place.client_root, &folder)?;
+        // Bazel's client does not end by it: it has the server write what its threads do.
+        let session = session.stop_with("QUIT");
         Ok(Self { session, folder })
     }
 
@@ -190,9 +192,24 @@ impl Bazel {
     }
 
     fn invocation(&self, finished: Finished) -> Result<Invocation> {
+        if finished.is_late() {
+            bail!("Bazel does not end:\n{}{}", finished.stderr, self.threads()?);
+        }
         let report = Report::read(&self.events()).with_context(|| finished.stderr.clone())?;
         report.ensure_nothing_ran_locally()?;
         Ok(Invocation { finished, report })
+    }
+
+    /// The output of Bazel's server, which has the stacks of its threads after SIGQUIT.
+    fn threads(&self) -> Result<String> {
+        let mut text = String::new();
+        for base in fs::read_dir(self.folder.join("output"))? {
+            let path = base?.path().join("server/jvm.out");
+            if path.is_file() {
+                text += &String::from_utf8_lossy(&fs::read(path)?);
+            }
+        }
+        Ok(text)
     }
 
     fn events(&self) -> PathBuf {
