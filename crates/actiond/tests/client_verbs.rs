@@ -181,7 +181,8 @@ async fn stats_add_up(kit: Kit) -> Outcome {
     client.action("exit 1").run().await?;
     let text = said(&kit, &daemon, &["stats"], 0)?;
     assert!(text.contains("executions 4: 2 from the cache (50 %), 1 failed"), "{text}");
-    assert!(text.contains("absent") && text.contains("Genrule"), "{text}");
+    let row = "  absent                    0           2  no result of the action is cached\n";
+    assert!(text.contains(row) && text.contains("Genrule"), "{text}");
     let value = &json(&kit, &daemon, &["stats", "--since=2h"], 0)?[0];
     assert_eq!(value["seconds"], 7200);
     assert_eq!(value["dropped_records"], 0);
@@ -192,6 +193,17 @@ async fn stats_add_up(kit: Kit) -> Outcome {
         .filter_map(|total| total["events"].as_u64())
         .sum();
     assert_eq!(events, 4);
+
+    // As Bazel does it: a lookup, then an execution.
+    let new = client.action("echo new");
+    assert!(client.cached(&new.encode().0).await?.is_none());
+    new.run().await?;
+    let row = "  absent                    1           3  no result of the action is cached\n";
+    eventually("the lookup is recorded", || {
+        let text = said(&kit, &daemon, &["stats"], 0)?;
+        Ok(text.contains(row) && text.contains("that is a miss of each"))
+    })
+    .await?;
     Ok(())
 }
 

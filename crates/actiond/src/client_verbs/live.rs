@@ -15,7 +15,7 @@ use proto::google::longrunning::operations_client::OperationsClient;
 use serde_json::json;
 use tonic::Code;
 
-use super::show;
+use super::{show, totals};
 use crate::output::print;
 use crate::server::{self, Authorized, Server};
 
@@ -155,5 +155,5 @@ pub(crate) fn stats(server: &Server, seconds: u64, json: bool) -> anyhow::Result
     let mut client = history(server);
     let answer = server.wait(client.get_totals(GetTotalsRequest { seconds }));
     let answer = answer.map_err(server::said("read"))?.into_inner();
-    print(&if json { show::totals_json(&answer, seconds) } else { show::totals(&answer) })
+    print(&if json { totals::json(&answer, seconds) } else { totals::text(&answer) })
 }

@@ -23,6 +23,7 @@ mod replay;
 mod shell;
 mod show;
 mod top;
+mod totals;
 mod trees;
 mod variant;
 mod why;

@@ -2,7 +2,7 @@
 
 use ::proto::actiond::internal::v1::list_actions_response::Action;
 use ::proto::actiond::internal::v1::record::Value as Number;
-use ::proto::actiond::internal::v1::{GetTotalsResponse, Record, RecordOrigin};
+use ::proto::actiond::internal::v1::{Record, RecordOrigin};
 use anyhow::Context as _;
 use chain::visible;
 use history::compare::{Comparison, Difference};
@@ -146,81 +146,6 @@ pub(crate) fn record_line(record: &Record) -> String {
         what = what(&record.origin),
         action = name_of(&record.action_digest, record.digest_function),
     )
-}
-
-pub(crate) fn totals_json(answer: &GetTotalsResponse, seconds: u64) -> String {
-    let totals: Vec<Value> = answer
-        .totals
-        .iter()
-        .map(|total| {
-            json!({
-                "mnemonic": total.mnemonic,
-                "kind": if total.is_lookup { "lookup" } else { "execution" },
-                "miss": Some(&total.miss).filter(|miss| !miss.is_empty()),
-                "failed": total.failed,
-                "events": total.events,
-                "run_us": total.run_us,
-                "output_bytes": total.output_bytes,
-            })
-        })
-        .collect();
-    line(&json!({
-        "seconds": seconds,
-        "totals": totals,
-        "dropped_records": answer.dropped_records,
-        "history_bytes": answer.history_bytes,
-    }))
-}
-
-pub(crate) fn totals(answer: &GetTotalsResponse) -> String {
-    use std::collections::BTreeMap;
-    type Total = ::proto::actiond::internal::v1::get_totals_response::Total;
-    let sum = |wanted: &dyn Fn(&Total) -> bool| -> u64 {
-        answer.totals.iter().filter(|total| wanted(total)).map(|total| total.events).sum()
-    };
-    let executions = sum(&|it| !it.is_lookup);
-    let cached = sum(&|it| !it.is_lookup && it.miss.is_empty() && !it.failed);
-    let failed = sum(&|it| it.failed);
-    let (lookups, hits) = (sum(&|it| it.is_lookup), sum(&|it| it.is_lookup && it.miss.is_empty()));
-    let share = |part: u64, of: u64| if of == 0 { 0.0 } else { 100.0 * part as f64 / of as f64 };
-    let mut text = format!(
-        "executions {executions}: {cached} from the cache ({:.0} %), {failed} failed\n\
-         lookups    {lookups}: {hits} hits ({:.0} %)\n",
-        share(cached, executions),
-        share(hits, lookups),
-    );
-    let mut misses: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut kinds: BTreeMap<&str, [u64; 3]> = BTreeMap::new();
-    for total in &answer.totals {
-        if !total.miss.is_empty() {
-            *misses.entry(&total.miss).or_default() += total.events;
-        }
-        if !total.is_lookup {
-            let kind = kinds.entry(&total.mnemonic).or_default();
-            kind[0] += total.events;
-            kind[1] += if total.miss.is_empty() { total.events } else { 0 };
-            kind[2] = kind[2].saturating_add(total.run_us);
-        }
-    }
-    if !misses.is_empty() {
-        text += "\nmisses by reason\n";
-        for (reason, count) in misses {
-            text += &format!("  {reason:16} {count:>10}\n");
-        }
-    }
-    if !kinds.is_empty() {
-        text += "\nby kind               actions  from cache    time run\n";
-        let mut kinds: Vec<_> = kinds.into_iter().collect();
-        kinds.sort_by_key(|(_, [_, _, run_us])| std::cmp::Reverse(*run_us));
-        for (kind, [actions, cached, run_us]) in kinds {
-            let kind = if kind.is_empty() { "(none)".to_owned() } else { visible(kind) };
-            text += &format!("  {kind:18} {actions:>8} {cached:>11} {:>11}\n", duration(run_us));
-        }
-    }
-    let history = size(answer.history_bytes);
-    text +=
-        &format!("\nthe history takes {history}; {} records were lost\n", answer.dropped_records);
-    text
 }
 
 /// One entry of a directory. In text, a directory ends in `/`.
