@@ -42,13 +42,18 @@ pub enum TrustedFileError {
     /// The file is larger than 1 MiB.
     #[error("{} is larger than {MAX_FILE_BYTES} bytes", .0.display())]
     TooLarge(PathBuf),
-    /// Another user can change the file and give itself rights.
+    /// The owner of the file is another user, who can give itself rights.
     #[error(
-        "{} can be changed by other users; it must belong to root or to the user that starts the \
-         server, and only its owner may write to it",
+        "{} belongs to another user; it must belong to root or to the user that starts the server",
         .0.display()
     )]
     NotOurs(PathBuf),
+    /// Other users than the owner can change the file, as where logins have the umask 002.
+    #[error(
+        "{path} can be changed by its group or by everybody, and only its owner may; run `chmod go-w {path}`",
+        path = .0.display()
+    )]
+    Writable(PathBuf),
     /// In a user namespace, the owner can't be told from other users.
     #[error(
         "{} belongs to root or to another user, which a server in a user namespace can't tell apart; give it to \
@@ -70,8 +75,11 @@ pub(crate) fn read(path: &Path, content: Content) -> Result<Vec<u8>, TrustedFile
         return Err(TrustedFileError::UnknownOwner(path.to_owned()));
     }
     let is_ours = status.st_uid == 0 || status.st_uid == rustix::process::geteuid().as_raw();
-    if !is_ours || status.st_mode & WRITABLE_BY_OTHERS != 0 {
+    if !is_ours {
         return Err(TrustedFileError::NotOurs(path.to_owned()));
+    }
+    if status.st_mode & WRITABLE_BY_OTHERS != 0 {
+        return Err(TrustedFileError::Writable(path.to_owned()));
     }
     if content == Content::Secret && status.st_mode & READABLE_BY_ALL != 0 {
         return Err(TrustedFileError::Exposed(path.to_owned()));
@@ -103,7 +111,8 @@ mod tests {
         }
         for mode in [0o666, 0o620, 0o602] {
             let error = with(mode, Content::Public).unwrap_err();
-            assert!(matches!(error, TrustedFileError::NotOurs(_)), "{mode:o}: {error}");
+            assert!(matches!(error, TrustedFileError::Writable(_)), "{mode:o}: {error}");
+            assert!(error.to_string().contains("`chmod go-w /"), "{error}");
         }
         assert_eq!(with(0o640, Content::Secret).unwrap(), b"text");
         let exposed = with(0o644, Content::Secret);

@@ -52,13 +52,20 @@ pub enum FileError {
     /// The file is larger than 1 MiB.
     #[error("the configuration file {} is larger than {MAX_FILE_BYTES} bytes", .0.display())]
     TooLarge(PathBuf),
-    /// Another user can change the file, and with it what this process does.
+    /// The owner of the file is another user, who can change what this process does.
     #[error(
-        "the configuration file {} can be changed by other users; it must belong to root or to the \
-         user that starts the server, and only its owner may write to it",
+        "the configuration file {} belongs to another user; it must belong to root or to the user that starts the \
+         server",
         .0.display()
     )]
     NotOurs(PathBuf),
+    /// Other users than the owner can change the file, as where logins have the umask 002.
+    #[error(
+        "the configuration file {path} can be changed by its group or by everybody, and only its owner may; run \
+         `chmod go-w {path}`",
+        path = .0.display()
+    )]
+    Writable(PathBuf),
     /// In a user namespace, the owner can't be told from other users.
     #[error(
         "the configuration file {} belongs to root or to another user, which a server in a user namespace can't \
@@ -105,8 +112,11 @@ pub(crate) fn read(path: &Path, user: u32) -> Result<Vec<Entry>, FileError> {
     if metadata.is_file() && sys::user_namespace::is_unknown_owner(metadata.uid()) {
         return Err(FileError::UnknownOwner(path.to_owned()));
     }
-    if metadata.is_file() && !(is_ours && metadata.mode() & WRITABLE_BY_OTHERS == 0) {
+    if metadata.is_file() && !is_ours {
         return Err(FileError::NotOurs(path.to_owned()));
+    }
+    if metadata.is_file() && metadata.mode() & WRITABLE_BY_OTHERS != 0 {
+        return Err(FileError::Writable(path.to_owned()));
     }
     let mut text = String::new();
     file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
@@ -215,7 +225,10 @@ mod tests {
         };
         assert_eq!(with(0o644).unwrap().len(), 1);
         for mode in [0o666, 0o664, 0o646] {
-            assert!(matches!(with(mode), Err(FileError::NotOurs(_))), "{mode:o}");
+            let error = with(mode).unwrap_err();
+            assert!(matches!(error, FileError::Writable(_)), "{mode:o}: {error}");
+            let cure = format!("`chmod go-w {}`", file.path().display());
+            assert!(error.to_string().ends_with(&cure), "{error}");
         }
         let nowhere = file.path().join("nowhere");
         assert!(matches!(read(&nowhere, user), Err(FileError::Read { .. })));

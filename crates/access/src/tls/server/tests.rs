@@ -217,7 +217,7 @@ fn files_are_checked_at_the_start() {
     assert!(matches!(world.open(), Err(TlsError::File(TrustedFileError::Exposed(_)))));
     mode("server.key", 0o640);
     mode("ca", 0o666);
-    assert!(matches!(world.open(), Err(TlsError::File(TrustedFileError::NotOurs(_)))));
+    assert!(matches!(world.open(), Err(TlsError::File(TrustedFileError::Writable(_)))));
     mode("ca", 0o644);
     std::fs::write(world.path("ca"), "").unwrap();
     assert!(matches!(world.open(), Err(TlsError::Content { .. })));
