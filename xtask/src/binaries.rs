@@ -145,6 +145,14 @@ pub(crate) fn executable_named(messages: &str, name: &str) -> Option<PathBuf> {
     executables(messages).find(|path| path.file_name().is_some_and(|file| file == name))
 }
 
+/// The binary of the tests that are called `name`; its file has a hash after that.
+pub(crate) fn test_named(messages: &str, name: &str) -> Option<PathBuf> {
+    executables(messages).find(|path| {
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        file.rsplit_once('-').is_some_and(|(before, _)| before == name)
+    })
+}
+
 fn executables(messages: &str) -> impl DoubleEndedIterator<Item = PathBuf> {
     messages.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
@@ -165,6 +173,8 @@ mod tests {
         assert_eq!(executable(messages), Some("/t/b-2".into()));
         assert_eq!(executable_named(messages, "a-1"), Some("/t/a-1".into()));
         assert_eq!(executable_named(messages, "c-3"), None);
+        assert_eq!(test_named(messages, "b"), Some("/t/b-2".into()));
+        assert_eq!(test_named(messages, "b-2"), None);
         assert_eq!(executable(""), None);
     }
 

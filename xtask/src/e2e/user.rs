@@ -33,19 +33,29 @@ const SUITES_EACH_TIME: [(StartAs, &[&str]); 3] = [
     (StartAs::Container, &["run"]),
 ];
 
-/// The verb. Bazel's workspaces are built only with `all`.
+/// The root of the VM: Debian with systemd as its init, logins for ordinary users, and subordinate ids.
+const SYSTEMD: debian_root::Recipe = debian_root::Recipe {
+    name: "systemd",
+    suites: &["trixie", "sid"],
+    packages: &["dbus-user-session", "libpam-systemd", "systemd-sysv", "uidmap"],
+    stubs: &[],
+};
+
+/// The suites of Bazel: a workspace with many inputs and a kill of the server, and a project in C++.
+const OF_BAZEL: [&str; 2] = ["stress", "cpp"];
+
+/// The way to start the daemon for them in each run.
+const BAZEL_EACH_TIME: StartAs = StartAs::SubordinateIds;
+
+/// The verb. Without `all` it is what each run has, and the tests in a VM.
 pub(super) fn run(all: bool) -> Result<()> {
     setup::run()?;
     run_suites_of(if all { SUITES } else { SUITES_EACH_TIME })?;
     vm::install_qemu()?;
-    kernel::user::run(&debian_root::provide(&super::CLEAN)?)?;
+    kernel::user::run(&debian_root::provide(&SYSTEMD)?)?;
     attack::run(&attack::Arguments::by_user(!all))?;
-    if all {
-        for way in [StartAs::User, StartAs::SubordinateIds, StartAs::Container] {
-            run_bazel(way, &["stress", "cpp"])?;
-        }
-    }
-    Ok(())
+    let ways = if all { &StartAs::ALL[..] } else { &[BAZEL_EACH_TIME] };
+    ways.iter().try_for_each(|way| run_bazel(*way))
 }
 
 /// The part of each run of `cargo xtask test`.
@@ -55,7 +65,12 @@ pub(crate) fn run_part(arguments: &super::Arguments) -> Result<()> {
         return Ok(());
     }
     run_suites_of(SUITES_EACH_TIME)?;
-    attack::run(&attack::Arguments::by_user(true))
+    attack::run(&attack::Arguments::by_user(true))?;
+    if arguments.skips(bazel::CLIENT.name) {
+        println!("e2e user: Bazel: SKIPPED, as asked");
+        return Ok(());
+    }
+    run_bazel(BAZEL_EACH_TIME)
 }
 
 fn run_suites_of(suites: [(StartAs, &[&str]); 3]) -> Result<()> {
@@ -74,10 +89,11 @@ fn run_suites(way: StartAs, suites: &[&str]) -> Result<()> {
     })
 }
 
-fn run_bazel(way: StartAs, suites: &[&str]) -> Result<()> {
+fn run_bazel(way: StartAs) -> Result<()> {
+    println!("e2e user: Bazel with a server started as {}", way.name());
     let root = provide_root(&bazel::CLIENT)?;
     let (binaries, materials) = (Binaries::build()?, Materials::provide()?);
-    for suite in suites {
+    for suite in OF_BAZEL {
         let inside = state_volume::command(process::this_program()?)?;
         let mut inside = client_command(inside, &bazel::CLIENT, &root, &binaries, materials);
         inside.args(["--suite", suite, "--start-as", way.name()]);
