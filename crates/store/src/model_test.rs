@@ -27,6 +27,7 @@ macro_rules! ensure {
 
 mod faulty;
 mod operation;
+#[allow(dead_code, reason = "other tests share it")]
 #[path = "../tests/common/roots.rs"]
 mod roots;
 mod world;

@@ -12,7 +12,8 @@ use model::Digest;
 use tempfile::TempDir;
 
 use super::operation::{CONTENTS, Content, FUNCTION, Operation, content, digest};
-use super::roots::{Numbers, files, snapshot, temp_dir};
+use super::roots::{Numbers, files, temp_dir};
+use crate::disk::faults::{Counted, Fault, arm};
 use crate::{BlobPath, Deleted, Durability, Goals, Pin, PinSet, Store, StoreOptions};
 
 /// A difference between the store and the map.
@@ -258,11 +259,10 @@ impl World {
         self.synced = found.into_iter().flatten().map(relative).collect();
     }
 
-    /// Goes on with a copy that was made while the server ran: what a SIGKILL leaves.
+    /// Ends the store without a change of the disk from here on: as a SIGKILL does.
     pub(super) fn leave_as_it_is(&mut self) {
-        let left = snapshot(self.root.path());
+        let _dead = arm(self.root.path(), Counted::All, 0, Fault::Dies, Box::new(|| ()));
         self.stop();
-        self.root = left;
     }
 
     fn cut_power(&mut self, in_background: bool, seed: u64) -> Result<(), Difference> {
