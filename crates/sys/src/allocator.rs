@@ -1,17 +1,30 @@
 //! The C library's allocator, where its defaults do not suit a server.
 
+/// The size in bytes of memory that comes from the kernel, and goes back to it when it is freed: more than the largest
+/// message, and less than a decoder's large window.
+#[cfg(target_env = "gnu")]
+const MAPPED_BYTES_MIN: libc::c_int = 8 << 20;
+
 /// Bounds the heaps that threads allocate from.
 ///
 /// glibc makes up to eight for each CPU and gives what was freed in one to nobody else: threads for
-/// file I/O that come and go left each of them with the largest buffers that they ever had. Must
+/// file I/O that come and go left each of them with the largest buffers that they ever had. And once 32 MiB were freed, it
+/// takes as much from a heap: a hundred windows of decoders, one after the other, left holes of their size. Must
 /// be called before there are threads. Other C libraries have one heap.
 #[cfg(target_env = "gnu")]
 pub fn limit_heaps(heaps: usize) {
     let heaps = libc::c_int::try_from(heaps).unwrap_or(libc::c_int::MAX);
-    // SAFETY: mallopt(3) takes two integers. It is not safe beside allocating threads, hence the
-    // condition above; a value that it refuses changes nothing.
-    let is_set = unsafe { libc::mallopt(libc::M_ARENA_MAX, heaps) } != 0;
-    debug_assert!(is_set, "M_ARENA_MAX takes any count");
+    for (parameter, value) in [
+        (libc::M_ARENA_MAX, heaps),
+        (libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN),
+        // As glibc has it for such a threshold, where it chooses both.
+        (libc::M_TRIM_THRESHOLD, 2 * MAPPED_BYTES_MIN),
+    ] {
+        // SAFETY: mallopt(3) takes two integers. It is not safe beside allocating threads, hence the
+        // condition above; a value that it refuses changes nothing.
+        let is_set = unsafe { libc::mallopt(parameter, value) } != 0;
+        debug_assert!(is_set, "mallopt takes {value} for {parameter}");
+    }
 }
 
 /// The bytes of the heaps that are free and may still be resident.
