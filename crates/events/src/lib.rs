@@ -33,7 +33,7 @@ use chain::Printable;
 use model::{Digest, InstanceName};
 use serde::Serialize;
 
-pub use origin::{Caller, Origin};
+pub use origin::{Caller, EncodedBuild, Origin};
 pub use trace::TraceContext;
 
 /// Something that happened.

@@ -73,6 +73,33 @@ impl Caller {
             trace: None,
         }
     }
+
+    /// The names that all requests of a build and a mnemonic share, not parsed. Equal ones have equal origins but for
+    /// target and configuration.
+    pub fn encoded_build(&self) -> EncodedBuild {
+        // Metadata that are malformed are as good as none here, too.
+        let names = EncodedNames::decode(self.metadata.clone()).unwrap_or_default();
+        EncodedBuild { principal: self.principal.clone(), names }
+    }
+}
+
+/// The principal, the client program, the invocation and the mnemonic of a request, as the client encoded them. It is
+/// a key for hash tables, made without a copy of the names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EncodedBuild {
+    principal: Printable,
+    names: EncodedNames,
+}
+
+/// The fields of `RequestMetadata` that a build and a mnemonic have; a string and a message are encoded as bytes are.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+struct EncodedNames {
+    #[prost(bytes = "bytes", tag = "1")]
+    tool_details: Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    tool_invocation_id: Bytes,
+    #[prost(bytes = "bytes", tag = "5")]
+    action_mnemonic: Bytes,
 }
 
 #[cfg(test)]
@@ -115,6 +142,29 @@ mod tests {
         assert_eq!(found, expected);
         assert!(found.target.as_str().starts_with(r"//a\né"), "{}", found.target);
         assert!(found.target.as_str().chars().count() < 200);
+    }
+
+    #[test]
+    fn requests_of_one_build_and_mnemonic_have_equal_keys() {
+        let key = |change: fn(&mut RequestMetadata)| {
+            let mut metadata = metadata("//a");
+            change(&mut metadata);
+            caller(&metadata.encode_to_vec()).encoded_build()
+        };
+        let same = key(|_| {});
+        let others = |it: &mut RequestMetadata| {
+            it.target_id = "//b".into();
+            it.configuration_id = "d".into();
+            it.action_id = "e".into();
+        };
+        assert_eq!(key(others), same);
+        assert_ne!(key(|it| it.tool_invocation_id = "j".into()), same);
+        assert_ne!(key(|it| it.action_mnemonic = "Javac".into()), same);
+        assert_ne!(key(|it| it.tool_details = None), same);
+        let bytes = metadata("//a").encode_to_vec();
+        let other_principal = Caller::new("me".into(), bytes.into());
+        assert_ne!(other_principal.encoded_build(), same);
+        assert_eq!(caller(b"\xff\xff\xff").encoded_build(), caller(b"").encoded_build());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The queue in front of the history's thread.
 //!
-//! A push is a part of the answer to a client, who may ask for tens of thousands of cached results in a second.
+//! A push is a part of the answer to a client, who may look for tens of thousands of results in a second.
 //! So it takes no lock, allocates nothing, and makes no system call unless the thread sleeps with nothing to do;
 //! the thread then looks again every few milliseconds, and pushes need not wake it.
 //!

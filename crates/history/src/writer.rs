@@ -1,10 +1,10 @@
 //! The thread that owns the database.
 //!
 //! ```text
-//!  tell() ──► inbox, bounded in records ─┬─► batch of up to two seconds ───────────┬─► one transaction
-//!                │ full                   └─► hits of two seconds, made few ─────────┘      │ error
-//!                └─► dropped, counted              broken: deleted and started anew ◄───────┤
-//!                                                  else: the batch is dropped, counted ◄────┘
+//!  tell() ─┬─► inbox, bounded in records ───► batch of up to two seconds ─┬─► one transaction
+//!          └─► hits of two seconds, made few ─────────────────────────────┘        │ error
+//!                     │ full              broken: deleted and started anew ◄───────┤
+//!                     └─► dropped, counted     else: the batch is dropped, counted ◄┘
 //! ```
 
 use std::os::unix::fs::MetadataExt as _;
@@ -21,14 +21,14 @@ use rusqlite::Connection;
 
 use crate::batch::{self, Names};
 use crate::bounds;
-use crate::hits::{Hits, Written};
+use crate::hits::{self, Added, Hits, Written};
 use crate::inbox::Inbox;
 use crate::reader::Reader;
 use crate::record::Record;
 use crate::schema;
 
-/// Messages that may wait for the thread, at 0.5 to 9 KiB each: a [`DRAIN_PERIOD`] of more hits than the server
-/// can serve, and some seconds of the fastest builds.
+/// Messages that may wait for the thread, at 0.5 to 9 KiB each: a [`DRAIN_PERIOD`] of more misses than the server
+/// can answer, and some seconds of the fastest builds.
 const QUEUE_LIMIT: usize = 4096;
 
 /// The time between two looks into the inbox while a batch waits for more.
@@ -115,7 +115,10 @@ struct Counters {
 
 enum Message {
     Finished(Arc<Finished>),
-    LookedUp(Arc<LookedUp>),
+    /// A lookup without a result.
+    Missed(Arc<LookedUp>),
+    /// There are hits, to be written when their time is over.
+    HitsCame,
     /// Everything before it is to be written at once; then the sender is dropped.
     Flush(SyncSender<()>),
     /// A reader found the database broken.
@@ -125,6 +128,7 @@ enum Message {
 /// Writes records to the database on a thread of its own. Dropping it writes what is left.
 pub struct History {
     inbox: Arc<Inbox<Message>>,
+    hits: Arc<Hits>,
     counters: Arc<Counters>,
     /// The number of the database: another one after it was started anew.
     generation: Arc<AtomicI64>,
@@ -139,13 +143,15 @@ impl History {
     /// When no thread can be started.
     pub fn start(options: Options) -> std::io::Result<Self> {
         let inbox = Arc::new(Inbox::new(QUEUE_LIMIT));
+        let hits = Arc::new(Hits::default());
         let counters = Arc::new(Counters::default());
         let generation = Arc::new(AtomicI64::new(0));
         let directory = options.directory.clone();
         let mut writer = Writer {
             options,
             inbox: Arc::clone(&inbox),
-            hits: Hits::default(),
+            hits: Arc::clone(&hits),
+            hits_due: None,
             counters: Arc::clone(&counters),
             generation: Arc::clone(&generation),
             names: Names::default(),
@@ -159,7 +165,7 @@ impl History {
         writer.tell_bytes();
         let thread =
             std::thread::Builder::new().name("history".into()).spawn(move || writer.run())?;
-        Ok(Self { inbox, counters, generation, directory, thread: Some(thread) })
+        Ok(Self { inbox, hits, counters, generation, directory, thread: Some(thread) })
     }
 
     /// A reader of the same database.
@@ -196,8 +202,23 @@ impl History {
 
     fn send(&self, message: Message) {
         if !self.inbox.push(message) {
-            self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+            self.drop_one();
         }
+    }
+
+    fn add_hit(&self, hit: &Arc<LookedUp>) {
+        let Added { is_kept, is_first } = self.hits.add(hit);
+        if !is_kept {
+            self.drop_one();
+        }
+        if is_first {
+            // With a full inbox the thread is awake, and looks for hits before it sleeps.
+            self.inbox.push(Message::HitsCame);
+        }
+    }
+
+    fn drop_one(&self) {
+        self.counters.dropped.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -205,7 +226,8 @@ impl Listener for History {
     fn tell(&self, event: &Event) {
         match event {
             Event::Finished(finished) => self.send(Message::Finished(Arc::clone(finished))),
-            Event::LookedUp(lookup) => self.send(Message::LookedUp(Arc::clone(lookup))),
+            Event::LookedUp(lookup) if lookup.miss.is_none() => self.add_hit(lookup),
+            Event::LookedUp(lookup) => self.send(Message::Missed(Arc::clone(lookup))),
             Event::Queued(_) | Event::Withdrawn { .. } | Event::Started { .. } => {}
         }
     }
@@ -232,7 +254,9 @@ struct Batch {
 struct Writer {
     options: Options,
     inbox: Arc<Inbox<Message>>,
-    hits: Hits,
+    hits: Arc<Hits>,
+    /// When the hits are to be written; `None` while there are none.
+    hits_due: Option<Instant>,
     counters: Arc<Counters>,
     generation: Arc<AtomicI64>,
     names: Names,
@@ -247,14 +271,16 @@ impl Writer {
     fn run(mut self) {
         let mut batch = Batch::default();
         loop {
-            self.inbox.wait(self.hits.due());
+            self.inbox.wait(self.hits_due);
             self.collect(&mut batch);
             // Before the last look into the inbox: what is pushed later came after the end.
             let is_over = self.inbox.is_closed() && self.inbox.is_empty();
-            let are_hits_due = self.hits.due().is_some_and(|due| due <= Instant::now());
+            self.look_for_hits();
+            let are_hits_due = self.hits_due.is_some_and(|due| due <= Instant::now());
             let Batch { records, waiting } = &mut batch;
             let mut only_sums = Vec::new();
             if is_over || are_hits_due || !waiting.is_empty() {
+                self.hits_due = None;
                 let Written { rows, only_sums: sums } = self.hits.take();
                 records.extend(rows);
                 only_sums = sums;
@@ -289,22 +315,26 @@ impl Writer {
                 }
             }
             let left = end.saturating_duration_since(Instant::now());
-            if !batch.waiting.is_empty() || left.is_zero() || self.inbox.is_closed() {
+            let is_over = left.is_zero() || self.inbox.is_closed();
+            // Hits alone wait without a look into the inbox.
+            if batch.records.is_empty() || is_over || !batch.waiting.is_empty() {
                 return;
             }
             self.inbox.nap(left.min(DRAIN_PERIOD));
         }
     }
 
+    fn look_for_hits(&mut self) {
+        if self.hits_due.is_none() && self.hits.are_waiting() {
+            self.hits_due = Some(Instant::now() + hits::PERIOD);
+        }
+    }
+
     fn take(&mut self, message: Message, batch: &mut Batch) {
         match message {
             Message::Finished(finished) => batch.records.extend(Record::of_finished(&finished)),
-            Message::LookedUp(lookup) if lookup.miss.is_none() => {
-                if !self.hits.add(&lookup) {
-                    self.counters.dropped.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-            Message::LookedUp(lookup) => batch.records.push(Record::of_lookup(&lookup)),
+            Message::HitsCame => self.look_for_hits(),
+            Message::Missed(lookup) => batch.records.push(Record::of_lookup(&lookup)),
             Message::Flush(done) => batch.waiting.push(done),
             Message::Broken => self.start_anew("a reader found it broken"),
         }
