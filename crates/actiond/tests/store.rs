@@ -181,7 +181,8 @@ async fn inputs_that_others_take_away_or_change_are_missing(kit: Kit) -> Outcome
             if is_gated {
                 gate.open(1).await?;
             }
-            Run::collect(client.clone(), stream).await?.succeeded().await?;
+            let run = Run::collect(client.clone(), stream).await?;
+            run.succeeded().await.with_context(|| format!("{what}, {script}: {}", daemon.log()))?;
             ensure!(client.cached(&action_digest).await?.is_some(), "{what}, {script}: not cached");
         }
     }

@@ -55,6 +55,19 @@ impl Cas {
     }
 }
 
+/// The identity of a file and of its content: inode, and change time in seconds and nanoseconds. It is another one after
+/// the file was replaced or changed.
+type FileState = (u64, i64, i64);
+
+impl Cas {
+    /// The state of a blob's file; `None` when it can't be told.
+    fn file_state(&self, digest: &Digest) -> Option<FileState> {
+        let path = BlobPath::new(digest);
+        let stat = statat(self.directory(), path.as_c_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some((stat.st_ino, stat.st_ctime as i64, stat.st_ctime_nsec as i64))
+    }
+}
+
 impl Verifier {
     /// Hashes one blob on the disk.
     ///
@@ -66,6 +79,7 @@ impl Verifier {
             return Ok(Verdict::Absent);
         }
         let path = BlobPath::new(digest);
+        let before = self.cas.file_state(digest);
         let hashed = hash_on_disk(
             self.cas.directory(),
             path.as_c_str(),
@@ -76,13 +90,56 @@ impl Verifier {
         );
         match hashed {
             Ok(hash) if is_whole(hash, digest) => Ok(Verdict::Good),
-            Ok(_) => self.cas.quarantine(digest, Errno::IO).map(|()| Verdict::Damaged),
+            Ok(_) => self.take_away(digest, Errno::IO, before),
             Err(Errno::NOENT) => {
                 self.cas.forget_if_gone(digest);
                 Ok(Verdict::Absent)
             }
-            Err(e) if is_of_file(e) => self.cas.quarantine(digest, e).map(|()| Verdict::Damaged),
+            Err(e) if is_of_file(e) => self.take_away(digest, e, before),
             Err(e) => Err(StoreError::io("verify blob", path.as_str(), e)),
         }
+    }
+
+    /// Takes away the file that was hashed. If another one is in its place by now, because somebody found the damage
+    /// first and a client has stored the blob again, that one is verified.
+    fn take_away(
+        &mut self,
+        digest: &Digest,
+        error: Errno,
+        before: Option<FileState>,
+    ) -> Result<Verdict, StoreError> {
+        let is_same = || self.cas.file_state(digest) == before;
+        match self.cas.quarantine_if(digest, error, is_same)? {
+            true => Ok(Verdict::Damaged),
+            false => self.verify(digest),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::DigestFunction;
+
+    use super::*;
+    use crate::store::{Store, StoreOptions};
+
+    #[test]
+    fn a_blob_that_was_stored_again_since_it_was_hashed_stays() {
+        let root = tempfile::tempdir().expect("a directory");
+        let store = Store::open(root.path(), StoreOptions::default()).expect("the store opens");
+        let cas = store.cas();
+        let digest = cas.put(DigestFunction::Sha256, b"content").expect("stored");
+        // One verifier has hashed the damaged file. Another one takes it away, and a client stores the blob again.
+        let before = cas.file_state(&digest);
+        cas.quarantine(&digest, Errno::IO).expect("taken away");
+        cas.put(DigestFunction::Sha256, b"content").expect("stored again");
+        let verdict = cas.verifier().take_away(&digest, Errno::IO, before).expect("verified");
+        assert_eq!(verdict, Verdict::Good);
+        assert!(cas.index().contains(&digest));
+        // The file that was hashed is taken away.
+        let before = cas.file_state(&digest);
+        let verdict = cas.verifier().take_away(&digest, Errno::IO, before).expect("verified");
+        assert_eq!(verdict, Verdict::Damaged);
+        assert!(!cas.index().contains(&digest));
     }
 }

@@ -59,7 +59,7 @@ TTYPath=/dev/console
 
 /// No terminal waits for a login, the kernel and systemd write nothing beside the tests, and the kernel has no modules.
 const APPEND: &str = "loglevel=2 root=/dev/vda rw systemd.unit=actiond-tests.service systemd.getty_auto=no \
-     systemd.show_status=0 systemd.mask=systemd-modules-load.service";
+     systemd.show_status=0 systemd.mask=systemd-modules-load.service systemd.mask=tmp.mount";
 
 /// Boots the VM with a copy of `base`, runs the tests, and fails unless all passed there. QEMU must be installed.
 pub(crate) fn run(base: &Path) -> Result<()> {

@@ -29,22 +29,30 @@ impl Cas {
 
     /// Takes away what stands in the place of a blob and has another kind or size.
     pub(crate) fn quarantine_damaged(&self, digest: &Digest) -> Result<(), StoreError> {
-        {
-            let _name = self.inner.names.lock(digest.hash());
-            // Looked at again under the lock: somebody may have removed it and stored it anew.
-            if self.stat(digest) == Ok(digest.size_bytes()) {
-                return Ok(());
-            }
-        }
-        self.quarantine(digest, Errno::IO)
+        // Looked at again: somebody may have removed it and stored it anew.
+        let is_damaged = || self.stat(digest) != Ok(digest.size_bytes());
+        self.quarantine_if(digest, Errno::IO, is_damaged).map(drop)
     }
 
     /// Takes away a file that can't be read as the blob that it should be, so that the blob is
     /// missing and the next upload brings it back.
     pub(crate) fn quarantine(&self, digest: &Digest, error: Errno) -> Result<(), StoreError> {
+        self.quarantine_if(digest, error, || true).map(drop)
+    }
+
+    /// The same if it is so, which is asked when nobody else can store or remove it. Returns the answer.
+    pub(crate) fn quarantine_if(
+        &self,
+        digest: &Digest,
+        error: Errno,
+        is_so: impl FnOnce() -> bool,
+    ) -> Result<bool, StoreError> {
         let inner = &*self.inner;
         let _change = inner.checkpoints.begin_change()?;
         let _name = inner.names.lock(digest.hash());
+        if !is_so() {
+            return Ok(false);
+        }
         tracing::error!(%digest, %error, "a blob is damaged and goes to quarantine");
         inner.losses.add(digest);
         self.forget(digest);
@@ -60,7 +68,7 @@ impl Cas {
                 inner.space.add(if inner.stuck.add(digest, cost) { cost } else { 0 });
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Whether a blob may have been lost by a failed sync; if so, the kernel is asked to forget what
