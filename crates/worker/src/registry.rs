@@ -116,6 +116,8 @@ impl Registry {
         if shareable
             && let Some(operation) = state.shared.get(&key)
             && !operation.cancellation.is_requested()
+            // Its client may have the answer already, and has uploaded what was missing.
+            && !operation.is_done()
             && let Some(ticket) = operation.admit(self.next_name())
         {
             state.by_name.insert(ticket.name.clone(), Arc::clone(&ticket));
@@ -275,6 +277,18 @@ mod tests {
         let (second, joined) = admit(&registry, "a", true);
         assert!(!joined);
         finish(&registry, &first);
+        let (third, joined) = admit(&registry, "a", true);
+        assert!(joined && Arc::ptr_eq(&second, &third), "the end of the first leaves the second");
+    }
+
+    #[test]
+    fn nobody_joins_what_has_its_answer() {
+        let registry = Registry::new(10, u64::MAX);
+        let (first, _) = admit(&registry, "a", true);
+        first.complete(Default::default(), Done::failed(ActionError::Cancelled));
+        let (second, joined) = admit(&registry, "a", true);
+        assert!(!joined);
+        registry.finish(&first);
         let (third, joined) = admit(&registry, "a", true);
         assert!(joined && Arc::ptr_eq(&second, &third), "the end of the first leaves the second");
     }
