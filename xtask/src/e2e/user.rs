@@ -41,20 +41,20 @@ const SYSTEMD: debian_root::Recipe = debian_root::Recipe {
     stubs: &[],
 };
 
-/// The suites of Bazel: a workspace with many inputs and a kill of the server, and a project in C++.
+/// The suites of Bazel, by the verb only: a workspace with many inputs and a kill of the server, and a project in C++.
 const OF_BAZEL: [&str; 2] = ["stress", "cpp"];
 
-/// The way to start the daemon for them in each run.
-const BAZEL_EACH_TIME: StartAs = StartAs::SubordinateIds;
+/// The way to start the daemon for them without `all`.
+const BAZEL_WAY: StartAs = StartAs::SubordinateIds;
 
-/// The verb. Without `all` it is what each run has, and the tests in a VM.
+/// The verb. Without `all` it is what each run has, the tests in a VM, and Bazel with one way to start the daemon.
 pub(super) fn run(all: bool) -> Result<()> {
     setup::run()?;
     run_suites_of(if all { SUITES } else { SUITES_EACH_TIME })?;
     vm::install_qemu()?;
     kernel::user::run(&debian_root::provide(&SYSTEMD)?)?;
     attack::run(&attack::Arguments::by_user(!all))?;
-    let ways = if all { &StartAs::ALL[..] } else { &[BAZEL_EACH_TIME] };
+    let ways = if all { &StartAs::ALL[..] } else { &[BAZEL_WAY] };
     ways.iter().try_for_each(|way| run_bazel(*way))
 }
 
@@ -65,12 +65,7 @@ pub(crate) fn run_part(arguments: &super::Arguments) -> Result<()> {
         return Ok(());
     }
     run_suites_of(SUITES_EACH_TIME)?;
-    attack::run(&attack::Arguments::by_user(true))?;
-    if arguments.skips(bazel::CLIENT.name) {
-        println!("e2e user: Bazel: SKIPPED, as asked");
-        return Ok(());
-    }
-    run_bazel(BAZEL_EACH_TIME)
+    attack::run(&attack::Arguments::by_user(true))
 }
 
 fn run_suites_of(suites: [(StartAs, &[&str]); 3]) -> Result<()> {
