@@ -80,7 +80,7 @@ impl Unit {
         outcome.map(drop).with_context(|| self.log().unwrap_or_default())
     }
 
-    /// What the unit has written to the journal.
+    /// The lines that the unit has written to the journal.
     fn log(&self) -> anyhow::Result<String> {
         let field = if self.is_of_user { "_SYSTEMD_USER_UNIT" } else { "_SYSTEMD_UNIT" };
         let words = ["--no-pager", "--output=cat", "--all"];

@@ -98,7 +98,7 @@ impl Group {
     }
 }
 
-/// What became of a hit.
+/// The fate of a hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Added {
     /// Whether it is in a row or a group; if not, it is lost.

@@ -139,7 +139,7 @@ mod tests {
         let row = "  absent                   20          20  no result of the action is cached\n";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("look an action up and then"), "{text}");
-        // What a newer server may send.
+        // A newer server may send this.
         let text = misses(&[
             total(true, "absent", 2),
             total(false, "skipped", 1),
