@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 use testkit::{
-    Client, Daemon, DaemonBuilder, Kit, ORDINARY_USER, Outcome, StartAs, eventually, skip,
+    Client, Daemon, DaemonBuilder, Kit, ORDINARY_USER, Outcome, StartAs, eventually, expect_bounds,
+    skip,
 };
 use tonic::transport::Endpoint;
 
@@ -344,24 +345,7 @@ async fn a_delegated_cgroup_bounds_actions(kit: Kit) -> Outcome {
     let script = format!("echo $$ > '{}/cgroup.procs'; {AS_USER}", cgroup.0.display());
     let mut daemon = home.daemon(&kit, &script).start().await?;
     expect_log(&daemon, "cgroups for actions");
-    let client = daemon.client();
-    // As a bound on each process it would let all of this pass.
-    let hold = "hold() { head -c 40000000 /dev/zero | tail -c 40000000 | wc -c; }";
-    let action = |script: &str| {
-        let action = client.action(&format!("{hold}; {script}")).do_not_cache();
-        action.property("limits_memory", "64m").property("limits_pids", "20")
-    };
-    let run = action("hold; hold").run().await?;
-    assert_eq!(run.succeeded().await?.stdout().await?, "40000000\n40000000\n");
-    let run = action("hold > a & hold > b & wait; cat a b").run().await?;
-    let said = run.stdout().await.unwrap_or_default();
-    assert_ne!(said, "40000000\n40000000\n", "two processes had 80 MB of at most 64");
-    let run = action(
-        "for n in $(seq 60); do sleep 60 & done 2> /dev/null; jobs -p | wc -l; kill $(jobs -p)",
-    );
-    let said = run.run().await?.stdout().await?;
-    assert!(said.trim().parse::<u32>().unwrap_or(0) < 20, "processes of at most 20: {said:?}");
-    action("true").run().await?.succeeded().await?;
+    expect_bounds(&daemon.client()).await?;
     daemon.terminate()?;
     assert!(daemon.wait()?.success(), "{}", daemon.log());
     // Sandboxes that are ready for the next action have a cgroup each.

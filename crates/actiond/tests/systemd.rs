@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::{Context as _, ensure};
-use testkit::{Client, Kit, Outcome, eventually, skip};
+use testkit::{Client, Kit, Outcome, eventually, expect_bounds, skip};
 use tonic::Code;
 
 testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
@@ -139,25 +139,6 @@ impl Unit {
     }
 }
 
-/// Checks that limits hold for an action as a whole, which only a cgroup of its own does.
-async fn bounds_actions(client: &Client) -> Outcome {
-    let hold = "hold() { head -c 40000000 /dev/zero | tail -c 40000000 | wc -c; }";
-    let action = |script: &str| {
-        let action = client.action(&format!("{hold}; {script}")).do_not_cache();
-        action.property("limits_memory", "64m").property("limits_pids", "20")
-    };
-    let run = action("hold; hold").run().await?;
-    assert_eq!(run.succeeded().await?.stdout().await?, "40000000\n40000000\n");
-    let run = action("hold > a & hold > b & wait; cat a b").run().await?;
-    let held = run.stdout().await.unwrap_or_default();
-    assert_ne!(held, "40000000\n40000000\n", "two processes had 80 MB of at most 64");
-    let fork =
-        "for n in $(seq 60); do sleep 60 & done 2> /dev/null; jobs -p | wc -l; kill $(jobs -p)";
-    let started = action(fork).run().await?.stdout().await?;
-    assert!(started.trim().parse::<u32>().unwrap_or(0) < 20, "{started} processes of at most 20");
-    Ok(())
-}
-
 fn client_at(port: u16) -> Client {
     Client::new(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
 }
@@ -168,7 +149,7 @@ async fn the_system_unit_bounds_actions_and_reloads(kit: Kit) -> Outcome {
     unit.write("/etc/default/actiond", "ACTIOND_FLAGS=--allow-host-rootfs\n")?;
     unit.systemctl("start")?;
     let client = client_at(PORT);
-    bounds_actions(&client).await.with_context(|| unit.log().unwrap_or_default())?;
+    expect_bounds(&client).await.with_context(|| unit.log().unwrap_or_default())?;
     unit.reloads("/etc/actiond/config.toml", &client).await?;
     unit.stop()?;
     std::fs::remove_file("/etc/actiond/config.toml")?;
@@ -201,7 +182,7 @@ async fn the_user_unit_bounds_actions_and_reloads(kit: Kit) -> Outcome {
     let log = unit.log()?;
     assert!(log.contains("cgroups for actions"), "{log}");
     let client = client_at(PORT);
-    bounds_actions(&client).await.with_context(|| unit.log().unwrap_or_default())?;
+    expect_bounds(&client).await.with_context(|| unit.log().unwrap_or_default())?;
     said(&mut login("test -S $XDG_RUNTIME_DIR/actiond.sock"))?;
     unit.reloads(".config/actiond/config.toml", &client).await?;
     unit.stop()?;
@@ -247,7 +228,7 @@ async fn a_scope_of_a_user_bounds_actions_of_serve(kit: Kit) -> Outcome {
     let mut serve = InScope::start("serve --allow-host-rootfs --listen=127.0.0.1:8990")?;
     serve.says("serving on 127.0.0.1:8990").await?;
     serve.says("cgroups for actions").await?;
-    bounds_actions(&client_at(8990)).await.with_context(|| serve.log().unwrap_or_default())?;
+    expect_bounds(&client_at(8990)).await.with_context(|| serve.log().unwrap_or_default())?;
     said(&mut login("systemctl --user stop tested.scope"))?;
     serve.child.wait()?;
     Ok(())
@@ -260,7 +241,7 @@ async fn a_scope_of_a_user_bounds_actions_of_run(kit: Kit) -> Outcome {
     let flags = "run --log=info --allow-host-rootfs --listen=127.0.0.1:8991";
     let mut run = InScope::start(&format!("{flags} -- {command}"))?;
     run.says("begun").await?;
-    bounds_actions(&client_at(8991)).await.with_context(|| run.log().unwrap_or_default())?;
+    expect_bounds(&client_at(8991)).await.with_context(|| run.log().unwrap_or_default())?;
     said(&mut login("touch done"))?;
     let status = run.child.wait()?;
     let log = run.log()?;

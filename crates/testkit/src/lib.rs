@@ -38,6 +38,7 @@
 //! - [`wait`]: waits for a state.
 
 pub mod action;
+mod bounds;
 pub mod client;
 mod compressor;
 pub mod daemon;
@@ -55,6 +56,7 @@ pub mod vm;
 pub mod wait;
 
 pub use action::Action;
+pub use bounds::expect_bounds;
 pub use client::Client;
 pub use compressor::Compressor;
 pub use daemon::{Daemon, DaemonBuilder};

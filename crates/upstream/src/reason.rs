@@ -10,7 +10,7 @@ const EMPTY: &str = "transport error";
 /// The hint where it is one reason among others.
 const CLOSED: &str = "a server that speaks TLS closes the connection: use grpcs:// there";
 
-/// What a call says when one side speaks TLS and the other does not, and the cure.
+/// Words of an error where one side speaks TLS and the other does not, each with the cure.
 const HINTS: [(&str, &str); 5] = [
     // The answer of a server without TLS, as rustls sees it.
     ("received corrupt message", "the server does not speak TLS: use grpc://"),

@@ -29,7 +29,7 @@ pub(super) struct Session {
     scripts: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     folder: PathBuf,
-    /// What a command gets at the end of its time, 10 s before it is killed.
+    /// The signal for a command at the end of its time, 10 s before it is killed.
     signal: &'static str,
 }
 

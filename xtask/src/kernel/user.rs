@@ -139,7 +139,7 @@ fn make_disk(base: &Path, stage: &Path, disk: &Path) -> Result<()> {
     process::run(process::as_root("rm").args(["-rf", "--one-file-system"]).arg(stage))
 }
 
-/// What is built for the VM.
+/// The programs that are built for the VM.
 struct Programs {
     daemon: PathBuf,
     /// The binaries of [`TESTS`].

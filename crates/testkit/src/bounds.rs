@@ -1,0 +1,33 @@
+//! Limits that hold for an action as a whole, which only a cgroup of its own does.
+
+use anyhow::ensure;
+
+use crate::{Client, Outcome};
+
+/// Runs actions with limits of memory and processes, which may run beside the host's root.
+///
+/// # Errors
+/// When a limit does not hold, or ends an action that is within it.
+pub async fn expect_bounds(client: &Client) -> Outcome {
+    // As a bound on each process it would let all of this pass.
+    let hold = "hold() { head -c 40000000 /dev/zero | tail -c 40000000 | wc -c; }";
+    let both = "40000000\n40000000\n";
+    let action = |script: &str| {
+        let action = client.action(&format!("{hold}; {script}")).do_not_cache();
+        action.property("limits_memory", "64m").property("limits_pids", "20")
+    };
+    let said = action("hold; hold").run().await?.succeeded().await?.stdout().await?;
+    ensure!(said == both, "one process after the other has what the limit allows: {said:?}");
+    let run = action("hold > a & hold > b & wait; cat a b").run().await?;
+    let said = run.stdout().await.unwrap_or_default();
+    ensure!(said != both, "two processes had 80 MB of at most 64");
+    let fork =
+        "for n in $(seq 60); do sleep 60 & done 2> /dev/null; jobs -p | wc -l; kill $(jobs -p)";
+    let said = action(fork).run().await?.stdout().await?;
+    ensure!(
+        said.trim().parse::<u32>().unwrap_or(0) < 20,
+        "processes of at most 20 were started: {said:?}"
+    );
+    action("true").run().await?.succeeded().await?;
+    Ok(())
+}
