@@ -189,8 +189,10 @@ async fn the_user_unit_bounds_actions_and_reloads(kit: Kit) -> Outcome {
     said(&mut login("rm .config/actiond/config.toml")).map(drop)
 }
 
-/// The words of the README before a command.
-const SCOPE: &str = "systemd-run --user --scope --unit=tested -p Delegate=yes linux-actiond";
+/// The words of the README before a command, and a name.
+fn scope(name: &str) -> String {
+    format!("systemd-run --user --scope --unit={name} -p Delegate=yes linux-actiond")
+}
 
 /// A command of the user in a scope, with the output that it has written so far in a file.
 struct InScope {
@@ -199,9 +201,9 @@ struct InScope {
 }
 
 impl InScope {
-    fn start(words: &str) -> anyhow::Result<Self> {
+    fn start(name: &str, words: &str) -> anyhow::Result<Self> {
         let output = tempfile::NamedTempFile::new()?;
-        let mut command = login(&format!("{SCOPE} {words} 2>&1"));
+        let mut command = login(&format!("{} {words} 2>&1", scope(name)));
         command.stdin(Stdio::null()).stderr(output.reopen()?).stdout(output.reopen()?);
         Ok(Self { child: command.spawn()?, output })
     }
@@ -225,11 +227,12 @@ impl InScope {
 
 async fn a_scope_of_a_user_bounds_actions_of_serve(kit: Kit) -> Outcome {
     in_the_vm(&kit)?;
-    let mut serve = InScope::start("serve --allow-host-rootfs --listen=127.0.0.1:8990")?;
+    let mut serve =
+        InScope::start("tested-serve", "serve --allow-host-rootfs --listen=127.0.0.1:8990")?;
     serve.says("serving on 127.0.0.1:8990").await?;
     serve.says("cgroups for actions").await?;
     expect_bounds(&client_at(8990)).await.with_context(|| serve.log().unwrap_or_default())?;
-    said(&mut login("systemctl --user stop tested.scope"))?;
+    said(&mut login("systemctl --user stop tested-serve.scope"))?;
     serve.child.wait()?;
     Ok(())
 }
@@ -239,7 +242,7 @@ async fn a_scope_of_a_user_bounds_actions_of_run(kit: Kit) -> Outcome {
     // The command waits, as a build would run, for the file that ends it.
     let command = "sh -c \"echo begun; while ! test -e done; do sleep 0.1; done; cat /proc/self/cgroup; exit 7\"";
     let flags = "run --log=info --allow-host-rootfs --listen=127.0.0.1:8991";
-    let mut run = InScope::start(&format!("{flags} -- {command}"))?;
+    let mut run = InScope::start("tested-run", &format!("{flags} -- {command}"))?;
     run.says("begun").await?;
     expect_bounds(&client_at(8991)).await.with_context(|| run.log().unwrap_or_default())?;
     said(&mut login("touch done"))?;
@@ -247,6 +250,6 @@ async fn a_scope_of_a_user_bounds_actions_of_run(kit: Kit) -> Outcome {
     let log = run.log()?;
     assert_eq!(status.code(), Some(7), "{log}");
     assert!(log.contains("cgroups for actions"), "{log}");
-    assert!(log.contains("/tested.scope/actiond-run\n"), "the command is elsewhere:\n{log}");
+    assert!(log.contains("/tested-run.scope/actiond-run\n"), "the command is elsewhere:\n{log}");
     Ok(())
 }
