@@ -9,18 +9,19 @@ use crate::{Client, Outcome};
 /// # Errors
 /// When a limit does not hold, or ends an action that is within it.
 pub async fn expect_bounds(client: &Client) -> Outcome {
-    // As a bound on each process it would let all of this pass.
-    let hold = "hold() { head -c 40000000 /dev/zero | tail -c 40000000 | wc -c; }";
+    // `dd` has one buffer of that size until all of it is written. As a bound on each process the limit would let all of
+    // this pass.
+    let hold = "hold() { dd if=/dev/zero bs=40000000 count=1 2> /dev/null | (sleep $1; wc -c); }";
     let both = "40000000\n40000000\n";
     let action = |script: &str| {
         let action = client.action(&format!("{hold}; {script}")).do_not_cache();
         action.property("limits_memory", "64m").property("limits_pids", "20")
     };
-    let run = action("hold; hold").run().await?;
+    let run = action("hold 0; hold 0").run().await?;
     let (said, errors) = (run.stdout().await?, run.stderr().await?);
     ensure!(said == both, "one process after the other may have 40 MB of 64: {said:?}, {errors:?}");
     run.succeeded().await?;
-    let run = action("hold > a & hold > b & wait; cat a b").run().await?;
+    let run = action("hold 5 > a & hold 5 > b & wait; cat a b").run().await?;
     let said = run.stdout().await.unwrap_or_default();
     ensure!(said != both, "two processes had 80 MB of at most 64");
     let fork =
