@@ -2,11 +2,13 @@
 //! namespace calls that rustix marks unsafe or lacks.
 
 use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions};
 use rustix::thread::UnshareFlags;
 
+use crate::call::{Call, Instruction};
 use crate::syscall::syscall;
 
 /// Gives every signal its default disposition and unblocks all: what a program
@@ -130,6 +132,16 @@ pub fn unshare_namespaces(namespaces: UnshareFlags) -> Result<(), Errno> {
     }
     // SAFETY: with CLONE_FILES ruled out, no descriptor changes its meaning.
     unsafe { rustix::thread::unshare_unsafe(namespaces) }
+}
+
+/// Installs a system call filter for this process, which has one thread, and for all that it starts (seccomp(2)).
+///
+/// Needs `no_new_privs` (prctl(2)).
+///
+/// # Errors
+/// Of seccomp(2): EINVAL for a filter that the kernel does not take, ENOSYS where it has none.
+pub fn install_filter(instructions: Arc<[Instruction]>) -> Result<(), Errno> {
+    Call::filter(instructions).make().map(drop)
 }
 
 /// Leaves the session keyring that was inherited for an empty one, so that the

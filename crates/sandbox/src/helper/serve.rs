@@ -89,6 +89,7 @@ struct Helper {
     oom_score: OomScore,
     /// The entries of `/proc` to hide on this machine.
     hidden: Vec<Hidden>,
+    /// The part of an action's filter that it does not inherit.
     filter: Arc<[Instruction]>,
     sizes: Sizes,
     ids: Ids,
@@ -133,11 +134,12 @@ fn set_up(packet: Packet<Request>) -> Result<(Helper, OwnedFd), Failed> {
     }
     // With the settings of the kernel goes the last of the host's that is open here.
     drop(proc);
+    sys::process::install_filter(seccomp::inherited()).at(StepName::Filter, String::new)?;
     let helper = Helper {
         proc: own_proc,
         oom_score,
         hidden,
-        filter: seccomp::filter(),
+        filter: seccomp::own(),
         sizes: setup.sizes,
         ids: setup.ids,
         next: None,

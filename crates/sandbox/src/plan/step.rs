@@ -42,7 +42,7 @@ pub(crate) enum ActionPreparation {
     DropCapabilities,
     /// Rules out that an execve(2) gains privileges.
     NoNewPrivileges,
-    /// Installs the system call filter.
+    /// Installs the part of the system call filter that is not inherited.
     Filter,
 }
 
@@ -198,7 +198,7 @@ step_names! {
     DropCapabilities, "drop capabilities";
     /// Action: rules out new privileges.
     NoNewPrivileges, "set no_new_privs";
-    /// Action: installs the system call filter.
+    /// Helper or action: installs a system call filter.
     Filter, "install the system call filter";
     /// PID 1: attaches the input root.
     AttachInputRoot, "attach the input root";

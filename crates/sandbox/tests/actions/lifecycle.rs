@@ -242,16 +242,19 @@ fn neither_helper_nor_init_has_power_over_the_host() {
         });
         let helper = helper.unwrap();
         let init = children_of(helper).pop().unwrap();
-        let capabilities = |pid: i32, set: &str| {
+        let field = |pid: i32, name: &str| {
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-            let value = status.lines().find_map(|line| line.strip_prefix(set)).unwrap().trim();
+            let value = status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
             u64::from_str_radix(value, 16).unwrap()
         };
+        for pid in [helper, init] {
+            assert_eq!(field(pid, "Seccomp_filters:"), 1, "the inherited filter");
+        }
         // CAP_SETGID, CAP_SETUID, CAP_NET_ADMIN, CAP_SYS_ADMIN
-        assert_eq!(capabilities(helper, "CapPrm:"), 1 << 6 | 1 << 7 | 1 << 12 | 1 << 21);
-        assert_eq!(capabilities(helper, "CapBnd:"), 0);
+        assert_eq!(field(helper, "CapPrm:"), 1 << 6 | 1 << 7 | 1 << 12 | 1 << 21);
+        assert_eq!(field(helper, "CapBnd:"), 0);
         for set in ["CapPrm:", "CapEff:", "CapInh:", "CapBnd:", "CapAmb:"] {
-            eventually("the init's drop", || capabilities(init, set) == 0);
+            eventually("the init's drop", || field(init, set) == 0);
         }
         let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/user")).unwrap();
         assert_ne!(namespace(&helper.to_string()), namespace("self"));

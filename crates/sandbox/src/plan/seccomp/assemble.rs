@@ -6,7 +6,7 @@
 
 use sys::call::Instruction;
 
-use super::policy::{ABSENT, ALLOW, LAST_REVIEWED, POLICY, Rule, Test};
+use super::policy::{ABSENT, ALLOW, LAST_REVIEWED, POLICY, Rule, SET_UP, Test};
 use super::table::Architecture;
 
 /// Load a 32-bit word of `struct seccomp_data`.
@@ -31,13 +31,22 @@ pub(super) const AT_NUMBER: u32 = 0;
 pub(super) const AT_ARCHITECTURE: u32 = 4;
 pub(super) const AT_ARGUMENTS: u32 = 16;
 
-/// The filter for programs of `native` and of what is compatible with it; any
+/// One of the two filters of an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The helper's, which all its descendants inherit.
+    Inherited,
+    /// The action's own, for what the helper and PID 1 still do.
+    Own,
+}
+
+/// A filter for programs of `native` and of what is compatible with it; any
 /// other architecture's are killed.
-pub(super) fn filter(native: Architecture) -> Vec<Instruction> {
+pub(super) fn filter(part: Part, native: Architecture) -> Vec<Instruction> {
     let mut program = Backwards::default();
     let mut otherwise = program.push(answer(RET_KILL_PROCESS));
     for architecture in [native.compatible(), Some(native)].into_iter().flatten() {
-        let calls = program.tree(&intervals(architecture));
+        let calls = program.tree(&intervals(part, architecture));
         program.begin(load(AT_NUMBER), calls);
         let calls = program.last();
         otherwise = program.test(IF_EQUAL, architecture.audit_number(), calls, otherwise);
@@ -47,9 +56,13 @@ pub(super) fn filter(native: Architecture) -> Vec<Instruction> {
 }
 
 /// The first number of each interval and its rule, from 0 on.
-fn intervals(architecture: Architecture) -> Vec<(u32, &'static Rule)> {
+fn intervals(part: Part, architecture: Architecture) -> Vec<(u32, &'static Rule)> {
+    let rules = match part {
+        Part::Inherited => POLICY,
+        Part::Own => SET_UP,
+    };
     let numbered = |(name, rule): &(&str, &'static Rule)| Some((architecture.number(name)?, *rule));
-    let mut special: Vec<(u32, &Rule)> = POLICY.iter().filter_map(numbered).collect();
+    let mut special: Vec<(u32, &Rule)> = rules.iter().filter_map(numbered).collect();
     special.sort_by_key(|(number, _)| *number);
 
     let mut intervals = vec![(0, &ALLOW)];
@@ -59,8 +72,10 @@ fn intervals(architecture: Architecture) -> Vec<(u32, &'static Rule)> {
         intervals.push((number, rule));
         intervals.push((number + 1, &ALLOW));
     }
-    intervals.retain(|(start, _)| *start <= LAST_REVIEWED);
-    intervals.push((LAST_REVIEWED + 1, &ABSENT));
+    if part == Part::Inherited {
+        intervals.retain(|(start, _)| *start <= LAST_REVIEWED);
+        intervals.push((LAST_REVIEWED + 1, &ABSENT));
+    }
     intervals.dedup_by(|next, previous| std::ptr::eq(next.1, previous.1));
     intervals
 }

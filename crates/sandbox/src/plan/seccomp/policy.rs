@@ -228,8 +228,9 @@ static SOCKET_OPTION: Rule = Rule::When {
     otherwise: &ALLOW,
 };
 
-/// Every call that is not simply allowed.
-pub(super) static POLICY: &[(&str, &Rule)] = &[
+/// Calls that a sandbox is made with: they are refused to actions, and left to the helper and PID 1, which have
+/// capabilities for them in their own user namespace alone.
+pub(super) static SET_UP: &[(&str, &Rule)] = &[
     // Mounts and roots.
     ("mount", &FORBIDDEN),
     ("umount", &FORBIDDEN),
@@ -249,6 +250,10 @@ pub(super) static POLICY: &[(&str, &Rule)] = &[
     ("clone3", &ABSENT),
     ("unshare", &UNSHARE),
     ("setns", &FORBIDDEN),
+];
+
+/// Every other call that is not simply allowed, to the helper neither.
+pub(super) static POLICY: &[(&str, &Rule)] = &[
     // Programs in the kernel, and windows into it.
     ("bpf", &FORBIDDEN),
     ("perf_event_open", &FORBIDDEN),

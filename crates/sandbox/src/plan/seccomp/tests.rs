@@ -1,24 +1,37 @@
 use sys::call::Instruction;
 
-use super::assemble::{RET_ALLOW, RET_ERRNO, RET_KILL_PROCESS, filter};
+use super::assemble::{Part, RET_ALLOW, RET_ERRNO, RET_KILL_PROCESS, filter};
 use super::interpret::{CallData, interpret};
-use super::policy::{LAST_REVIEWED, POLICY, Rule};
+use super::policy::{LAST_REVIEWED, POLICY, Rule, SET_UP};
 use super::table::Architecture;
 
 const ALL: [Architecture; 3] = [Architecture::X86_64, Architecture::I386, Architecture::Aarch64];
 
-/// The filter of the machine that runs programs of `architecture`.
-fn filter_for(architecture: Architecture) -> Vec<Instruction> {
-    filter(if architecture == Architecture::Aarch64 {
-        Architecture::Aarch64
-    } else {
-        Architecture::X86_64
-    })
+/// A part of the filter of the machine that runs programs of `architecture`.
+fn filter_for(part: Part, architecture: Architecture) -> Vec<Instruction> {
+    let native = match architecture {
+        Architecture::Aarch64 => Architecture::Aarch64,
+        Architecture::X86_64 | Architecture::I386 => Architecture::X86_64,
+    };
+    filter(part, native)
 }
 
-fn ask(architecture: Architecture, number: u32, arguments: [u64; 6]) -> u32 {
+fn ask_part(part: Part, architecture: Architecture, number: u32, arguments: [u64; 6]) -> u32 {
     let data = CallData { architecture: architecture.audit_number(), number, arguments };
-    interpret(&filter_for(architecture), &data).0
+    interpret(&filter_for(part, architecture), &data).0
+}
+
+/// The answer of the kernel, which asks both filters and takes the stricter one (seccomp(2)).
+fn ask(architecture: Architecture, number: u32, arguments: [u64; 6]) -> u32 {
+    let ask = |part| ask_part(part, architecture, number, arguments);
+    let (inherited, own) = (ask(Part::Inherited), ask(Part::Own));
+    let strictness = |answer: u32| (answer & 0xffff_0000) as i32;
+    if strictness(inherited) < strictness(own) { inherited } else { own }
+}
+
+/// The rules of both filters.
+fn both() -> impl Iterator<Item = &'static (&'static str, &'static Rule)> {
+    POLICY.iter().chain(SET_UP)
 }
 
 fn refused(errno: u32) -> u32 {
@@ -27,16 +40,16 @@ fn refused(errno: u32) -> u32 {
 
 #[test]
 fn every_name_of_the_policy_is_a_system_call_and_occurs_once() {
-    for (index, (name, _)) in POLICY.iter().enumerate() {
+    for (index, (name, _)) in both().enumerate() {
         assert!(ALL.iter().any(|architecture| architecture.number(name).is_some()), "{name}");
-        assert!(!POLICY.iter().skip(index + 1).any(|(other, _)| other == name), "{name} twice");
+        assert!(!both().skip(index + 1).any(|(other, _)| other == name), "{name} twice");
     }
 }
 
 #[test]
 fn what_is_refused_whatever_the_arguments_is_refused_on_every_architecture() {
     for architecture in ALL {
-        for (name, rule) in POLICY {
+        for (name, rule) in both() {
             let (Rule::Refuse(errno), Some(number)) = (rule, architecture.number(name)) else {
                 continue;
             };
@@ -52,8 +65,7 @@ fn what_is_refused_whatever_the_arguments_is_refused_on_every_architecture() {
 #[test]
 fn all_other_calls_are_allowed_up_to_the_last_that_was_reviewed() {
     for architecture in ALL {
-        let listed: Vec<_> =
-            POLICY.iter().filter_map(|(name, _)| architecture.number(name)).collect();
+        let listed: Vec<_> = both().filter_map(|(name, _)| architecture.number(name)).collect();
         for number in (0..600).filter(|number| !listed.contains(number)) {
             let expected = if number <= LAST_REVIEWED { RET_ALLOW } else { refused(38) };
             assert_eq!(
@@ -70,7 +82,9 @@ fn foreign_architectures_are_out() {
     for number in [0, 1, 59, 0x4000_0000, u32::MAX] {
         let arm = CallData { architecture: 0x4000_0028, number, arguments: [0; 6] };
         for native in [Architecture::X86_64, Architecture::Aarch64] {
-            assert_eq!(interpret(&filter(native), &arm).0, RET_KILL_PROCESS);
+            for part in [Part::Inherited, Part::Own] {
+                assert_eq!(interpret(&filter(part, native), &arm).0, RET_KILL_PROCESS);
+            }
         }
     }
     for number in [0x4000_0000, 0x4000_0001, 0x4000_0209, u32::MAX] {
@@ -188,18 +202,38 @@ fn personalities_and_terminals() {
 }
 
 #[test]
+fn the_helper_can_make_sandboxes_and_nothing_else_that_is_refused_to_actions() {
+    for architecture in ALL {
+        let ask = |name: &str| {
+            let number = architecture.number(name)?;
+            Some(ask_part(Part::Inherited, architecture, number, [u64::MAX; 6]))
+        };
+        for (name, _) in SET_UP {
+            assert!(matches!(ask(name), None | Some(RET_ALLOW)), "{name} {architecture:?}");
+        }
+        for name in ["bpf", "ptrace", "open_by_handle_at", "init_module", "reboot", "keyctl"] {
+            let is_refused = ask(name) != Some(RET_ALLOW);
+            assert_eq!(is_refused, name != "ptrace", "{name} {architecture:?}");
+        }
+    }
+}
+
+#[test]
 fn a_call_takes_few_instructions() {
     for architecture in ALL {
-        let filter = filter_for(architecture);
-        assert!(filter.len() < 260, "{architecture:?}: {}", filter.len());
+        let [inherited, own] =
+            [Part::Inherited, Part::Own].map(|part| filter_for(part, architecture));
+        assert!(inherited.len() < 240, "{architecture:?}: {}", inherited.len());
+        // Each action pays for these.
+        assert!(own.len() < 80, "{architecture:?}: {}", own.len());
         for number in 0..600 {
             let data = CallData {
                 architecture: architecture.audit_number(),
                 number,
                 arguments: [u64::MAX; 6],
             };
-            let (_, steps) = interpret(&filter, &data);
-            assert!(steps <= 24, "{number} takes {steps}");
+            let steps = interpret(&inherited, &data).1 + interpret(&own, &data).1;
+            assert!(steps <= 34, "{number} takes {steps}");
         }
     }
 }
