@@ -91,6 +91,9 @@ pub(crate) fn mount_overlay(
     }
     context.string("xino", xino(access))?;
     context.string("index", "off")?;
+    // Otherwise each overlay writes an identifier of its own to the upper directory, for handles of files that
+    // outlive a mount.
+    context.string("uuid", "off")?;
     let mount = context.mount(ATTRIBUTES)?;
     ensure_writable(&mount, layers.work)?;
     Ok(mount)
