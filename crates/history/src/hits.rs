@@ -21,10 +21,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use events::{Caller, EncodedBuild, LookedUp, Origin};
+use events::{EncodedBuild, LookedUp, Origin};
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
-use model::{Digest, InstanceName};
+use model::InstanceName;
 use parking_lot::Mutex;
 
 use crate::record::Record;
@@ -48,7 +48,7 @@ pub(crate) struct Hits {
     shards: [Shard; SHARDS],
     /// Seeded at random: a client does not know which of its hits meet in a shard or a bucket. The bounds hold
     /// even if it did.
-    hasher: DefaultHashBuilder,
+    hashers: [DefaultHashBuilder; 2],
     /// The number of rows in all shards.
     rows: AtomicUsize,
     /// The number of groups in all shards.
@@ -71,16 +71,14 @@ struct Tables {
 /// Hits of one action for the same caller.
 #[derive(Debug)]
 struct Row {
+    id: RowId,
     first: Arc<LookedUp>,
     times: u64,
 }
 
-type RowKey<'a> = (&'a Digest, &'a InstanceName, &'a Caller);
-
-fn row_key(hit: &LookedUp) -> RowKey<'_> {
-    let LookedUp { instance, action, caller, at: _, miss: _ } = hit;
-    (action, instance, caller)
-}
+/// Two hashes of a row's action, instance and caller, with secret seeds. They stand for these: to compare the names
+/// themselves would read memory that is cold, and took more time than all the rest.
+type RowId = [u64; 2];
 
 /// Hits of one build and mnemonic that have no row.
 #[derive(Debug)]
@@ -120,7 +118,7 @@ impl Default for Hits {
     fn default() -> Self {
         Self {
             shards: std::array::from_fn(|_| Shard::default()),
-            hasher: DefaultHashBuilder::default(),
+            hashers: Default::default(),
             rows: AtomicUsize::new(0),
             groups: AtomicUsize::new(0),
             are_waiting: AtomicBool::new(false),
@@ -139,27 +137,31 @@ impl Hits {
     }
 
     fn add_to_row(&self, hit: &Arc<LookedUp>) -> bool {
-        let key = row_key(hit);
-        let hash = self.hasher.hash_one(key);
-        let mut tables = self.shard(hash).lock();
-        let is_same = |row: &Row| row_key(&row.first) == key;
-        match tables.rows.entry(hash, is_same, |row| self.hasher.hash_one(row_key(&row.first))) {
+        let id = self.row_id(hit);
+        let mut tables = self.shard(id[0]).lock();
+        match tables.rows.entry(id[0], |row| row.id == id, |row| row.id[0]) {
             Entry::Occupied(mut row) => row.get_mut().times += 1,
             Entry::Vacant(row) if is_taken(&self.rows, ROWS_MAX) => {
-                row.insert(Row { first: Arc::clone(hit), times: 1 });
+                row.insert(Row { id, first: Arc::clone(hit), times: 1 });
             }
             Entry::Vacant(_) => return false,
         }
         true
     }
 
+    fn row_id(&self, hit: &LookedUp) -> RowId {
+        let LookedUp { instance, action, caller, at: _, miss: _ } = hit;
+        self.hashers.each_ref().map(|hasher| hasher.hash_one((action, instance, caller)))
+    }
+
     fn add_to_group(&self, hit: &Arc<LookedUp>) -> bool {
         let build = hit.caller.encoded_build();
         let key = (&hit.instance, &build);
-        let hash = self.hasher.hash_one(key);
+        let [hasher, _] = &self.hashers;
+        let hash = hasher.hash_one(key);
         let mut tables = self.shard(hash).lock();
         let is_same = |group: &Group| group.key() == key;
-        match tables.groups.entry(hash, is_same, |group| self.hasher.hash_one(group.key())) {
+        match tables.groups.entry(hash, is_same, |group| hasher.hash_one(group.key())) {
             Entry::Occupied(mut group) => group.get_mut().times += 1,
             Entry::Vacant(group) if is_taken(&self.groups, GROUPS_MAX) => {
                 group.insert(Group { build, first: Arc::clone(hit), times: 1 });
@@ -226,8 +228,9 @@ mod tests {
     use std::time::SystemTime;
 
     use bytes::Bytes;
-    use model::DigestFunction;
+    use events::Caller;
     use model::proto::{Message as _, RequestMetadata};
+    use model::{Digest, DigestFunction};
 
     use super::*;
 
