@@ -34,7 +34,11 @@ async fn daemon(kit: &Kit) -> anyhow::Result<Daemon> {
 
 async fn every_stage_is_told(kit: Kit) -> Outcome {
     let daemon = daemon(&kit).await?;
-    let run = daemon.client().action("true").run().await?;
+    let (client, gate) = (daemon.client(), daemon.gate());
+    // The stream begins when this is no short action any more, of which only the answer is told.
+    let stream = client.action(&gate.wait()).start().await?;
+    gate.open(1).await?;
+    let run = Run::collect(client.clone(), stream).await?;
     let stages = run.stages()?;
     assert!(stages.ends_with(&[Stage::Queued, Stage::Executing, Stage::Completed]), "{stages:?}");
     let names: Vec<_> = run.operations.iter().map(|operation| &operation.name).collect();

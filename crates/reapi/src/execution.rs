@@ -26,6 +26,10 @@ use crate::{below, blocking, origin, request, status};
 /// clients and proxies between take silence for a broken connection.
 const REPEAT: Duration = Duration::from_secs(30);
 
+/// The time in which an answer comes alone. The stages of a short action are over before a client could show them,
+/// and each costs both sides more than a tenth of what the whole action costs.
+const SHORT: Duration = Duration::from_millis(20);
+
 /// Actions up to this size are read without reserving: real ones take some hundred bytes.
 const SMALL_ACTION_BYTES: u64 = 4 << 10;
 
@@ -151,7 +155,7 @@ impl Execution {
         }
         // Going to another thread and back costs more than what is done there, mostly.
         let mut lent_bytes = 0;
-        let subscription = match self.worker.execute(&self.store.resident(), &request) {
+        let mut subscription = match self.worker.execute(&self.store.resident(), &request) {
             Err(SubmitError::WouldWait) => {
                 // Lasts until a cached result was reserved for.
                 let _turn = self.lookups.turn().await;
@@ -167,6 +171,7 @@ impl Execution {
             }
             submitted => submitted.map_err(|error| not_taken_on(&error))?,
         };
+        subscription.settle(SHORT).await;
         Ok(Response::new(self.follow(
             subscription,
             wanted,

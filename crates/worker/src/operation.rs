@@ -1,8 +1,8 @@
 //! One execution as its subscribers see it: a short history of states.
 //!
 //! Every stage is kept until the operation is forgotten, so that each
-//! subscriber of `Execute` gets each stage, also of an action that is over
-//! before its stream has been written to. There are at most three.
+//! subscriber of `Execute` gets each stage of an action that takes a while, also
+//! if it is over before its stream has been written to. There are at most three.
 //!
 //! Clients that ask for equal actions share one execution. Each has a [`Ticket`] with a name of its own,
 //! which is the operation that this client knows: to cancel it ends this client's part, and the execution
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use model::{Digest, EncodedResult, InstanceName, proto};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::cancel::Cancellation;
 use crate::error::ActionError;
@@ -121,6 +121,8 @@ pub(crate) struct Operation {
     pub(crate) instance: InstanceName,
     pub(crate) action: Digest,
     history: watch::Sender<History>,
+    /// Told of the answer alone, for those who wait for nothing else.
+    answered: Notify,
     /// The clients that have not cancelled; the registry owns the tickets.
     tickets: Mutex<Vec<Weak<Ticket>>>,
     pub(crate) cancellation: Cancellation,
@@ -145,6 +147,7 @@ impl Operation {
             instance,
             action: first.action,
             history: watch::Sender::new(vec![Arc::new(first)]),
+            answered: Notify::new(),
             tickets: Mutex::default(),
             cancellation: Cancellation::default(),
         }
@@ -158,12 +161,16 @@ impl Operation {
     /// Gives the answer. The first one stands: a cancellation may cross a
     /// completion. Returns whether it was this one.
     pub(crate) fn complete(&self, metadata: proto::ExecutedActionMetadata, done: Done) -> bool {
-        self.push(OperationState {
+        let is_first = self.push(OperationState {
             stage: Stage::Completed,
             action: self.action,
             metadata,
             done: Some(done),
-        })
+        });
+        if is_first {
+            self.answered.notify_waiters();
+        }
+        is_first
     }
 
     fn push(&self, state: OperationState) -> bool {
@@ -349,6 +356,21 @@ impl Subscription {
         self.ticket.memory_bytes() + self.ticket.operation.memory_bytes()
     }
 
+    /// Waits for the answer, for `patience` at most. If it is there then, it is the next state: those
+    /// before it would tell the client nothing any more.
+    pub async fn settle(&mut self, patience: Duration) {
+        let operation = &self.ticket.operation;
+        // Before it is asked whether the answer is there: nothing gets lost in between.
+        let answered = operation.answered.notified();
+        if !operation.is_done() {
+            let _ = tokio::time::timeout(patience, answered).await;
+        }
+        let history = operation.history.borrow();
+        if is_done(&history) {
+            self.next = history.len() - 1;
+        }
+    }
+
     /// The next state; the first call does not wait. `None` after the state
     /// that holds the answer.
     pub async fn next(&mut self) -> Option<Arc<OperationState>> {
@@ -422,6 +444,26 @@ mod tests {
         use Stage::{Completed, Executing, Queued};
         assert_eq!(stages(from_start).await, [Queued, Executing, Completed]);
         assert_eq!(stages(from_now).await, [Completed]);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_comes_soon_is_the_only_state() {
+        use Stage::{Completed, Executing, Queued};
+        const LONG: Duration = Duration::from_secs(300);
+        let operation = operation();
+        let ticket = ticket(&operation);
+        let mut impatient = ticket.subscribe();
+        impatient.settle(Duration::ZERO).await;
+        let [mut waiting, mut late] = [ticket.subscribe(), ticket.subscribe()];
+        let answer = async {
+            operation.advance(Executing, metadata());
+            operation.complete(metadata(), Done::failed(ActionError::Cancelled));
+        };
+        tokio::join!(waiting.settle(LONG), answer);
+        late.settle(LONG).await;
+        assert_eq!(stages(waiting).await, [Completed]);
+        assert_eq!(stages(late).await, [Completed]);
+        assert_eq!(stages(impatient).await, [Queued, Executing, Completed]);
     }
 
     #[tokio::test]
