@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use store::Store;
-use upstream::{Address, Engine, EngineConfig, Entries, Headers, Security};
+use upstream::{Address, Engine, EngineConfig, Headers, Security};
 
 use crate::overflow::Overflow;
 use crate::span::Span;
@@ -67,10 +67,6 @@ impl OverflowArgs {
             headers,
             security: Security { ca: self.overflow_ca.clone(), identity: None },
             timeout,
-            entries: Entries {
-                of_result: worker::entry_of_others,
-                to_result: worker::result_for_others,
-            },
         };
         let engine = Engine::open(&config, store).context("--overflow")?;
         let (wait, jobs) = (self.overflow_wait.0, self.overflow_jobs);

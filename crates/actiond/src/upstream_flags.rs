@@ -7,11 +7,16 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use store::Store;
 use upstream::{
-    Address, Config, Counts, Entries, Headers, Place, Security, Stats, Upstream, Writes,
+    Address, Config, Counts, Entries, Headers, Place, ResultsConfig, Security, Stats, Upstream,
+    Writes,
 };
 use web::{Reading, ReadingKind};
 
 use crate::span::Span;
+
+/// How results become entries of the action cache and back.
+const ENTRIES: Entries =
+    Entries { of_result: worker::entry_of_others, to_result: worker::result_for_others };
 
 /// Flags about the upstream.
 #[derive(Debug, Clone, clap::Args)]
@@ -98,7 +103,10 @@ impl UpstreamArgs {
         );
         Ok(Some(Config {
             cas,
-            action_cache: self.upstream_ac.clone(),
+            action_cache: self
+                .upstream_ac
+                .clone()
+                .map(|place| ResultsConfig { place, entries: ENTRIES }),
             headers,
             security: Security {
                 ca: self.upstream_ca.clone(),
@@ -106,10 +114,6 @@ impl UpstreamArgs {
             },
             timeout: self.upstream_timeout.0,
             writes: self.upstream_writes,
-            entries: Entries {
-                of_result: worker::entry_of_others,
-                to_result: worker::result_for_others,
-            },
             while_down: self.while_down,
         }))
     }
@@ -147,7 +151,7 @@ impl UpstreamArgs {
         let upstream =
             Upstream::open(&config, store).context("putting the upstream below the store")?;
         store.put_below(Arc::<Upstream>::clone(&upstream));
-        let action_cache = config.action_cache.map(|address| address.to_string());
+        let action_cache = config.action_cache.map(|it| it.place.to_string());
         tracing::info!(cas = %config.cas, ac = action_cache, writes = ?config.writes, "upstream");
         Ok(Some(upstream))
     }

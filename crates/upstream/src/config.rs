@@ -16,7 +16,7 @@ pub struct Config {
     /// Where blobs are.
     pub cas: Place,
     /// Where cached results are; `None` to fetch and copy none.
-    pub action_cache: Option<Place>,
+    pub action_cache: Option<ResultsConfig>,
     /// The headers of every call.
     pub headers: Headers,
     /// TLS of `grpcs` addresses.
@@ -26,10 +26,17 @@ pub struct Config {
     pub timeout: Duration,
     /// Whether and when new results are copied upstream.
     pub writes: Writes,
-    /// How results become entries of the action cache and back.
-    pub entries: Entries,
     /// The consequence of a server that is down, in the words of the log.
     pub while_down: &'static str,
+}
+
+/// Cached results upstream.
+#[derive(Debug, Clone)]
+pub struct ResultsConfig {
+    /// Where they are.
+    pub place: Place,
+    /// How they become entries of the action cache and back.
+    pub entries: Entries,
 }
 
 /// How results become entries of the store's action cache and back, which those know who read the entries.

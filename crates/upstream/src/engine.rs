@@ -27,7 +27,7 @@ use tonic::transport::Channel;
 
 use crate::address::Address;
 use crate::call_error::CallError;
-use crate::config::{Config, Entries, Security, Writes};
+use crate::config::{Config, Security, Writes};
 use crate::connect::connect;
 use crate::counters::Counts;
 use crate::error::UpstreamError;
@@ -67,9 +67,6 @@ pub struct EngineConfig {
     pub security: Security,
     /// The time for an answer about blobs. That of an action may take as long as it runs.
     pub timeout: Duration,
-    /// How results become entries of the action cache, as the fetcher of blobs takes it. No entry is made of an
-    /// engine's results here: the worker makes it.
-    pub entries: Entries,
 }
 
 /// An action for an engine.
@@ -154,7 +151,7 @@ impl Engine {
         let handle = runtime.handle().clone();
         // Connections belong to the runtime in which they are made.
         let _inside = handle.enter();
-        let EngineConfig { address, headers, security, timeout, entries } = config.clone();
+        let EngineConfig { address, headers, security, timeout } = config.clone();
         let channel = connect(&address, &security, timeout)?;
         let of_blobs = Config {
             cas: Place::Server(address.clone()),
@@ -163,7 +160,6 @@ impl Engine {
             security,
             timeout,
             writes: Writes::Off,
-            entries,
             while_down: "actions stay here",
         };
         let blobs = Link::new(ENGINE, &of_blobs.cas, &of_blobs)?;
@@ -171,7 +167,7 @@ impl Engine {
         handle.spawn(async move { watched.watch().await });
         let (cas, action_cache) = (store.cas().clone(), store.action_cache().clone());
         let uploader = Uploader { cas: cas.clone(), blobs: Arc::clone(&blobs) };
-        let fetcher = Fetcher::new(entries, cas, action_cache, blobs, None);
+        let fetcher = Fetcher::new(cas, action_cache, blobs, None);
         let (handle_of_orders, busy) = (handle.clone(), Busy::default());
         let orders =
             Orders { address, channel, headers, uploader, fetcher, handle: handle_of_orders, busy };

@@ -45,21 +45,26 @@ pub(crate) struct Fetcher {
     pub(crate) cas: Cas,
     pub(crate) action_cache: ActionCache,
     pub(crate) blobs: Arc<Link>,
-    pub(crate) results: Option<Arc<Link>>,
+    pub(crate) results: Option<Results>,
     pub(crate) flights: Flights<Digest>,
     pub(crate) result_flights: Flights<(String, Digest)>,
     pub(crate) batches: Semaphore,
     pub(crate) streams: Semaphore,
+}
+
+/// Cached results upstream.
+#[derive(Clone)]
+pub(crate) struct Results {
+    pub(crate) link: Arc<Link>,
     pub(crate) entries: Entries,
 }
 
 impl Fetcher {
     pub(crate) fn new(
-        entries: Entries,
         cas: Cas,
         action_cache: ActionCache,
         blobs: Arc<Link>,
-        results: Option<Arc<Link>>,
+        results: Option<Results>,
     ) -> Self {
         Self {
             cas,
@@ -70,7 +75,6 @@ impl Fetcher {
             result_flights: Flights::default(),
             batches: Semaphore::new(BATCHES),
             streams: Semaphore::new(STREAMS),
-            entries,
         }
     }
 
@@ -158,7 +162,7 @@ impl Fetcher {
 
     /// Stores the upstream's result of an action and all that it names.
     pub(crate) async fn fetch_result(&self, instance: &str, action: Digest, caller: &Bytes) {
-        let Some(link) = &self.results else { return };
+        let Some(Results { link, entries }) = &self.results else { return };
         let claim = match self.result_flights.board((instance.to_owned(), action)) {
             Flight::Mine(claim) => claim,
             Flight::Others(landing) => return landing.wait().await,
@@ -170,7 +174,7 @@ impl Fetcher {
         }
         let Some(theirs) = link.server.instance_of(instance) else { return };
         match link.result(&theirs, &action, caller).await {
-            Ok(found) => match self.take(instance, &action, found, caller).await {
+            Ok(found) => match self.take(entries, instance, &action, found, caller).await {
                 Ok(bytes) => {
                     link.counters.hits.add(1);
                     link.counters.received_bytes.add(bytes);
@@ -192,6 +196,7 @@ impl Fetcher {
     /// Stores a result once all that it names is here. Returns its size.
     async fn take(
         &self,
+        entries: &Entries,
         instance: &str,
         action: &Digest,
         found: ActionResult,
@@ -201,7 +206,7 @@ impl Fetcher {
             return Err(CallError::Damaged);
         }
         let kept = self.bring(action.function(), found, caller).await?;
-        let (cache, value) = (self.action_cache.clone(), (self.entries.of_result)(kept));
+        let (cache, value) = (self.action_cache.clone(), (entries.of_result)(kept));
         let (instance, action, bytes) = (instance.to_owned(), *action, value.len() as u64);
         on_disk(move || Ok(cache.put(&instance, &action, &value)?)).await?;
         Ok(bytes)

@@ -90,7 +90,7 @@ pub mod tier;
 mod upload;
 
 pub use address::{Address, AddressError};
-pub use config::{Config, Entries, Security, Writes};
+pub use config::{Config, Entries, ResultsConfig, Security, Writes};
 pub use connect::{connect, endpoint};
 pub use counters::Counts;
 pub use delivery::DeliveryError;

@@ -13,9 +13,8 @@ use store::{ActionCache, Cas};
 use crate::call_error::CallError;
 use crate::config::Entries;
 use crate::contents::{Contents, contents};
-use crate::fetch::on_disk;
+use crate::fetch::{Results, on_disk};
 use crate::journal::{Entry, Journal};
-use crate::link::Link;
 use crate::upload::{SMALL_BYTES, Uploaded, Uploader};
 
 /// Results that are copied at the same time.
@@ -31,9 +30,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 pub(crate) struct Publisher {
     pub(crate) uploader: Uploader,
     pub(crate) action_cache: ActionCache,
-    pub(crate) results: Arc<Link>,
+    pub(crate) results: Results,
     pub(crate) journal: Arc<Journal>,
-    pub(crate) entries: Entries,
 }
 
 impl Publisher {
@@ -48,7 +46,7 @@ impl Publisher {
     async fn copy(&self, entry: Entry) {
         for tries_left in (0..TRIES).rev() {
             self.uploader.blobs.until_up().await;
-            self.results.until_up().await;
+            self.results.link.until_up().await;
             match self.publish(&entry).await {
                 Ok(()) => return self.journal.done(&entry),
                 Err(CallError::Down) => return self.journal.put_back(entry),
@@ -68,11 +66,11 @@ impl Publisher {
     pub(crate) async fn publish(&self, entry: &Entry) -> Result<(), CallError> {
         let function = entry.action.function();
         let (Some(abilities), Some(of_results)) =
-            (self.uploader.blobs.abilities().await, self.results.abilities().await)
+            (self.uploader.blobs.abilities().await, self.results.link.abilities().await)
         else {
             return Err(CallError::Down);
         };
-        let instance = self.results.server.instance_of(&entry.instance);
+        let instance = self.results.link.server.instance_of(&entry.instance);
         let Some(instance) =
             instance.filter(|_| abilities.knows(function) && of_results.takes_results)
         else {
@@ -80,7 +78,7 @@ impl Publisher {
         };
         let (cas, cache, of) =
             (self.uploader.cas.clone(), self.action_cache.clone(), entry.clone());
-        let entries = self.entries;
+        let entries = self.results.entries;
         let read = move || load(&cas, &cache, &of, entries);
         // Evicted meanwhile, with its blobs or without: there is nothing to copy.
         let Some((result, blobs)) = on_disk(read).await? else { return Ok(()) };
@@ -88,8 +86,8 @@ impl Publisher {
         if self.uploader.upload(blobs, &abilities, &caller).await? == Uploaded::Gone {
             return Ok(());
         }
-        self.results.update_result(&instance, &entry.action, &result, &caller).await?;
-        self.results.counters.sent_bytes.add(result.encoded_len() as u64);
+        self.results.link.update_result(&instance, &entry.action, &result, &caller).await?;
+        self.results.link.counters.sent_bytes.add(result.encoded_len() as u64);
         Ok(())
     }
 }

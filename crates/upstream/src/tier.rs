@@ -12,11 +12,11 @@ use store::{Pending, Store, Tier};
 use tokio::runtime::{Handle, Runtime};
 
 use crate::call_error::CallError;
-use crate::config::{Config, Writes};
+use crate::config::{Config, ResultsConfig, Writes};
 use crate::counters::Counts;
 use crate::delivery::{self, Delivery, DeliveryError};
 use crate::error::UpstreamError;
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, Results};
 use crate::journal::{Entry, Journal};
 use crate::link::Link;
 use crate::publish::{PUBLISHERS, Publisher};
@@ -74,9 +74,12 @@ impl Upstream {
         // Connections belong to the runtime in which they are made.
         let _inside = handle.enter();
         let blobs = Link::new("cas", &config.cas, config)?;
-        let results =
-            config.action_cache.as_ref().map(|place| Link::new("ac", place, config)).transpose()?;
-        for link in [Some(&blobs), results.as_ref()].into_iter().flatten().map(Arc::clone) {
+        let results = config.action_cache.as_ref().map(|ResultsConfig { place, entries }| {
+            Link::new("ac", place, config).map(|link| Results { link, entries: *entries })
+        });
+        let results = results.transpose()?;
+        let link_of_results = results.as_ref().map(|it| &it.link);
+        for link in [Some(&blobs), link_of_results].into_iter().flatten().map(Arc::clone) {
             handle.spawn(async move { link.watch().await });
         }
         let (cas, action_cache) = (store.cas().clone(), store.action_cache().clone());
@@ -86,9 +89,8 @@ impl Upstream {
                 let publisher = Arc::new(Publisher {
                     uploader: uploader.clone(),
                     action_cache: action_cache.clone(),
-                    results: Arc::clone(results),
+                    results: results.clone(),
                     journal: Arc::new(Journal::open(&journal_path(store.path()))?),
-                    entries: config.entries,
                 });
                 for _ in 0..PUBLISHERS {
                     let publisher = Arc::clone(&publisher);
@@ -98,7 +100,7 @@ impl Upstream {
             }
             _ => None,
         };
-        let fetcher = Arc::new(Fetcher::new(config.entries, cas, action_cache, blobs, results));
+        let fetcher = Arc::new(Fetcher::new(cas, action_cache, blobs, results));
         let runtime = Mutex::new(Some(runtime));
         Ok(Arc::new(Self {
             runtime,
@@ -119,7 +121,7 @@ impl Upstream {
                 .fetcher
                 .results
                 .as_ref()
-                .map(|link| link.counts())
+                .map(|results| results.link.counts())
                 .unwrap_or_default(),
             queued: journal.map_or(0, |journal| journal.len()),
             dropped: journal.map_or(0, |journal| journal.dropped()),
@@ -139,7 +141,7 @@ impl Upstream {
     }
 
     fn links(&self) -> impl Iterator<Item = &Link> {
-        [Some(&self.fetcher.blobs), self.fetcher.results.as_ref()]
+        [Some(&self.fetcher.blobs), self.fetcher.results.as_ref().map(|it| &it.link)]
             .into_iter()
             .flatten()
             .map(|link| &**link)
@@ -159,7 +161,7 @@ impl Upstream {
     ) -> Result<(), DeliveryError> {
         let delivery = Delivery {
             uploader: self.uploader.clone(),
-            results: self.fetcher.results.clone().filter(|_| keeps),
+            results: self.fetcher.results.clone().filter(|_| keeps).map(|it| it.link),
             instance: instance.to_owned(),
             action,
             result,
