@@ -136,8 +136,8 @@ impl NodeHash {
     }
 
     fn get(&self, function: DigestFunction, message: &[u8]) -> HashBytes {
-        if let Some(bytes) = self.0.get(..function.hash_bytes()) {
-            return HashBytes::of(bytes);
+        if function.hash_bytes() <= NODE_HASH_BYTES {
+            return HashBytes::of_start(&self.0, function.hash_bytes());
         }
         let [start, len, ..] = self.0.as_chunks::<4>().0 else { return HashBytes::of(&[]) };
         let span = Span { start: u32::from_ne_bytes(*start), len: u32::from_ne_bytes(*len) };

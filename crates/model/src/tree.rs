@@ -403,7 +403,44 @@ fn collect_blobs(known: &HashMap<Digest, Option<Arc<Directory>>>) -> Vec<Digest>
             _ => None,
         }));
     }
-    blobs.sort_unstable();
-    blobs.dedup();
-    blobs
+    sorted_once(&blobs)
+}
+
+/// The digests in their order, each once. A digest is large, so what is sorted is the beginning of its hash, and
+/// its place.
+fn sorted_once(digests: &[Digest]) -> Vec<Digest> {
+    let digest = |place: u32| &digests[place as usize];
+    let start = |digest: &Digest| u64::from_be_bytes(digest.hash().first());
+    let mut order: Vec<(u64, u32)> = digests.iter().map(start).zip(0..).collect();
+    order.sort_unstable_by_key(|(start, _)| *start);
+    for alike in order.chunk_by_mut(|a, b| a.0 == b.0).filter(|alike| alike.len() > 1) {
+        alike.sort_unstable_by_key(|(_, place)| digest(*place));
+    }
+    order.dedup_by(|a, b| a.0 == b.0 && digest(a.1) == digest(b.1));
+    order.into_iter().map(|(_, place)| *digest(place)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DigestFunction, HashBytes};
+
+    #[test]
+    fn digests_are_sorted_as_by_their_own_order_and_each_is_there_once() {
+        let digest = |start: u8, end: u8, size: u64| {
+            let mut hash = [start; 32];
+            hash[31] = end;
+            Digest::new(DigestFunction::Sha256, HashBytes::of(&hash), size)
+        };
+        // Hashes whose beginnings are alike, and hashes that are.
+        let mut digests: Vec<_> = (0..600_u64)
+            .map(|n| digest((n * 7 % 5) as u8, (n * 11 % 6) as u8, n * 13 % 4))
+            .collect();
+        let sorted = sorted_once(&digests);
+        digests.sort_unstable();
+        digests.dedup();
+        assert_eq!(sorted, digests);
+        assert_eq!(digests.len(), 5 * 6 * 4 / 2);
+        assert_eq!(sorted_once(&[]), []);
+    }
 }
