@@ -1,5 +1,5 @@
 # Starts a program as an ordinary user, given in a mount namespace of its own:
-#   unshare --mount --propagation private env --default-signal=INT,QUIT \
+#   unshare --mount --propagation private env --default-signal=INT,QUIT,HUP \
 #       bash -c "$(cat start-as.sh)" start-as WAY USER PROGRAM ARGUMENTS…
 #
 # WAY  user             with one id

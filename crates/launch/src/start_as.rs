@@ -51,8 +51,8 @@ impl StartAs {
     pub fn words(self, user: u32) -> Vec<OsString> {
         let user = user.to_string();
         let namespace = ["unshare", "--mount", "--propagation", "private"];
-        // A shell can't trap a signal that it was started to ignore, as background jobs of shells are.
-        let signals = ["env", "--default-signal=INT,QUIT"];
+        // A shell can't trap a signal that it was started to ignore, as background jobs of shells and of nohup are.
+        let signals = ["env", "--default-signal=INT,QUIT,HUP"];
         let script = ["bash", "-c", SCRIPT, "start-as", self.name(), &user];
         namespace.iter().chain(&signals).chain(&script).map(OsString::from).collect()
     }
