@@ -17,6 +17,7 @@ use model::InstanceNames;
 use crate::cli::ServeArgs;
 use crate::configuration::Configuration;
 use crate::doors::{self, OpenEndpoint, Protection};
+use crate::output::{print, tell};
 
 /// The time to find out whether a server is there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -43,15 +44,15 @@ pub fn run(flags: Vec<OsString>) -> anyhow::Result<ExitCode> {
         );
     }
     if let Err(error) = connect(&open.endpoint) {
-        eprintln!("linux-actiond: no server is at {} now: {error}", open.endpoint);
+        tell(format_args!("linux-actiond: no server is at {} now: {error}", open.endpoint));
     }
     if arguments.allow_host_rootfs.is_none() {
-        eprintln!(
+        tell(
             "linux-actiond: the flags and the configuration here do not allow the host's toolchains. If the server was \
-             started with --allow-host-rootfs, give that flag here as well, for the line that asks for them"
+             started with --allow-host-rootfs, give that flag here as well, for the line that asks for them",
         );
     }
-    println!("{}", lines(&open, &arguments));
+    print(&format!("{}\n", lines(&open, &arguments)))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -28,6 +28,7 @@ use web::{Reading, ReadingKind, Site};
 use crate::cli::ServeArgs;
 use crate::cli::worker::WorkerArgs;
 use crate::observers::serve_http;
+use crate::output::tell;
 use crate::serve::{
     CLOSE_TIMEOUT, Signals, Started, give_memory_back, host_name, limit_heaps, watch_store,
     with_worker,
@@ -67,7 +68,7 @@ async fn work(
     let (slots, scheduler) = (config.slots, config.scheduler.clone());
     let agent = Agent::start(config, Arc::clone(&store), worker.clone(), storage, counters);
     let mut agent = agent.context("connecting to the scheduler")?;
-    eprintln!("linux-actiond: working for {scheduler} with {slots} slots");
+    tell(format_args!("linux-actiond: working for {scheduler} with {slots} slots"));
     let manager = ServiceManager::from_environment();
     manager.ready();
     // A worker has no clients that ask for it.

@@ -13,6 +13,7 @@ use clap::{CommandFactory as _, Parser as _};
 use settings::{Layers, Resolved};
 
 use crate::cli::{Cli, Command, ConfigArgs, ConfigVerb, ServeArgs};
+use crate::output::{print, tell};
 use crate::{doors, logging};
 
 /// The verb whose flags are the settings.
@@ -129,15 +130,15 @@ pub fn run(arguments: &ConfigArgs, flags: Vec<OsString>) -> anyhow::Result<ExitC
             let files: Vec<_> =
                 resolved.files.iter().map(|path| path.display().to_string()).collect();
             let files = if files.is_empty() { "no file".to_owned() } else { files.join(", ") };
-            println!("the configuration is valid ({files})");
+            print(&format!("the configuration is valid ({files})\n"))?;
             for path in &resolved.out_of_reach {
-                eprintln!("{}", out_of_reach(path));
+                tell(out_of_reach(path));
             }
             for variable in &resolved.unknown_variables {
-                eprintln!("{variable}");
+                tell(variable);
             }
         }
-        ConfigVerb::Show(_) => print!("{resolved}"),
+        ConfigVerb::Show(_) => print(&resolved.to_string())?,
     }
     Ok(ExitCode::SUCCESS)
 }

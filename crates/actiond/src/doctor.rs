@@ -28,7 +28,7 @@ pub fn run(arguments: &crate::cli::DoctorArgs) -> anyhow::Result<std::process::E
     let is_root = rustix::process::geteuid().is_root();
     let privileges = crate::privileges::obtain();
     let findings = checks::all(&trial_parent(&arguments.root)?, is_root, &privileges)?;
-    print!("{}", report::render(&findings, "serve"));
+    crate::output::print(&report::render(&findings, "serve"))?;
     Ok(if report::can_serve(&findings) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

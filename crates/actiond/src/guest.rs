@@ -18,6 +18,7 @@ use store::Store;
 use tokio::sync::oneshot;
 
 use crate::cli::ServeArgs;
+use crate::output::tell;
 use crate::serve::{
     CLOSE_TIMEOUT, Started, drain, limit_heaps, server_ended, watch_store, with_worker,
 };
@@ -37,12 +38,12 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
     match first {
         Some(word) if word == helper::COMMAND => sandbox::helper_main(),
         Some(word) if word == WORKER_ARGUMENT => run().unwrap_or_else(|error| {
-            eprintln!("worker: {error:#}");
+            tell(format_args!("worker: {error:#}"));
             ExitCode::FAILURE
         }),
         Some(INIT_ARGUMENT) | None if is_init => guest::init::run(),
         _ => {
-            eprintln!("this program is started by the kernel of a VM, as its /init");
+            tell("this program is started by the kernel of a VM, as its /init");
             ExitCode::FAILURE
         }
     }

@@ -29,6 +29,9 @@
 //! - [`guest`]: the same in a VM, seen from inside.
 //! - [`worker_flags`]: the flags of `serve` that a worker in a VM takes.
 
+// The macros panic when the reader is gone, as in `doctor | head`: `output` has functions in their place.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+
 #[cfg(target_os = "linux")]
 pub mod action_ids;
 #[cfg(target_os = "linux")]
@@ -46,6 +49,7 @@ pub mod configuration;
 #[cfg(target_os = "linux")]
 mod container;
 #[cfg(feature = "vm")]
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "`output` is for Linux alone")]
 pub mod darwin;
 pub mod doctor;
 #[cfg(target_os = "linux")]

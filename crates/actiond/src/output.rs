@@ -1,5 +1,6 @@
 //! Standard output and standard error of the verbs that print something and end.
 
+use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,19 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
         Err(error) => bail!("can't write to standard output: {error}"),
     }
+}
+
+/// Prints a line to standard error. Ignores errors: a reader that goes away, as in `2>&1 | head`, ends no server and
+/// changes no exit status.
+pub(crate) fn tell(line: impl Display) {
+    // In one call, so that lines of several threads and processes do not mix.
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+/// As [`print`], for a server, which goes on without the reader.
+pub(crate) fn print_if_read(text: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
 /// The time between two pictures of the spinner, which shows that the program is alive.
@@ -47,7 +61,7 @@ impl Progress {
             Some(bar) => bar.set_message(line.to_owned()),
             None if self.told.elapsed() >= LINE_PERIOD => {
                 self.told = Instant::now();
-                eprintln!("linux-actiond: {line}");
+                tell(format_args!("linux-actiond: {line}"));
             }
             None => {}
         }

@@ -44,6 +44,7 @@ use self::signals::Signals;
 use crate::cli::RunArgs;
 use crate::configuration::Configuration;
 use crate::doors::{self, OpenEndpoint};
+use crate::output::tell;
 use crate::{bazelrc, cli};
 
 /// The exit code when the verb fails, and not the command.
@@ -63,7 +64,7 @@ pub fn run(arguments: &RunArgs, words: Vec<OsString>) -> ExitCode {
         .context("starting to wait for events")
         .and_then(|runtime| runtime.block_on(run_command(arguments, Words::split(words))));
     outcome.unwrap_or_else(|error| {
-        eprintln!("linux-actiond: {error:#}");
+        tell(format_args!("linux-actiond: {error:#}"));
         ExitCode::from(FAILED)
     })
 }
@@ -85,7 +86,7 @@ async fn run_command(arguments: &RunArgs, words: Words) -> anyhow::Result<ExitCo
         let session = Session::begin(arguments, &endpoint, &settings)?;
         let status = session.run(&mut signals, None).await?;
         let seconds = began.elapsed().as_secs_f64();
-        tell(&format!("on the server at {}", endpoint.endpoint), seconds, status);
+        summarize(&format!("on the server at {}", endpoint.endpoint), seconds, status);
         return Ok(status.code());
     }
     let mut server = match Server::start(words.of_serve, &mut signals).await? {
@@ -102,7 +103,7 @@ async fn run_command(arguments: &RunArgs, words: Words) -> anyhow::Result<ExitCo
     let tally = server.end(&mut signals).await;
     session?;
     let status = status?;
-    tell(&tally, seconds, status);
+    summarize(&tally, seconds, status);
     Ok(status.code())
 }
 
@@ -167,7 +168,7 @@ impl<'a> Session<'a> {
         let mut command = match ChildProcess::start(&mut command) {
             Ok(command) => command,
             Err(error) => {
-                eprintln!("linux-actiond: {}: {error}", program.display());
+                tell(format_args!("linux-actiond: {}: {error}", program.display()));
                 let is_missing = is_missing(&error, program, std::env::var_os("PATH").as_deref());
                 return Ok(if is_missing { Status::NotFound } else { Status::NotExecutable });
             }
@@ -178,7 +179,7 @@ impl<'a> Session<'a> {
                 signal = signals.next() => command.signal(signal),
                 ended = server::end_of(&mut server) => {
                     server = None;
-                    eprintln!("linux-actiond: the server has ended before the command: {ended}");
+                    tell(format_args!("linux-actiond: the server has ended before the command: {ended}"));
                 }
             }
         }
@@ -200,8 +201,9 @@ fn is_missing(error: &std::io::Error, program: &OsStr, path: Option<&OsStr>) -> 
 
 /// Prints the line at the end. The seconds are those until the end of the command, with the start of the
 /// server.
-fn tell(of_server: &str, seconds: f64, status: Status) {
-    eprintln!("linux-actiond: {of_server}; {seconds:.1} s, exit status {}", status.number());
+fn summarize(of_server: &str, seconds: f64, status: Status) {
+    let status = status.number();
+    tell(format_args!("linux-actiond: {of_server}; {seconds:.1} s, exit status {status}"));
 }
 
 fn write_bazelrc(

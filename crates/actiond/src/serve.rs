@@ -39,6 +39,7 @@ use crate::cli::ServeArgs;
 use crate::configuration::Configuration;
 use crate::doors::Doors;
 use crate::observers::{Kept, Observers, serve_http, server_readings};
+use crate::output::{print_if_read, tell};
 use crate::reload::{self, Reloadable, limits, store_size};
 use crate::service_manager::ServiceManager;
 use crate::tally::{CGROUP, starter_is_gone};
@@ -393,12 +394,12 @@ async fn serve(
     ));
     serve_http(arguments.http, arguments.insecure, site, &policy).await?;
     for place in &places {
-        eprintln!("linux-actiond: serving on {place}");
+        tell(format_args!("linux-actiond: serving on {place}"));
     }
     if arguments.print_bazelrc {
         let place = places.first().context("there is a place to listen at")?;
         let lines = bazelrc::lines(place, &arguments);
-        println!("\n# The lines for the .bazelrc of a workspace:\n{lines}\n");
+        print_if_read(&format!("\n# The lines for the .bazelrc of a workspace:\n{lines}\n\n"));
     }
     let manager = ServiceManager::from_environment();
     manager.ready();

@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use testkit::eventually;
 use testkit::{Kit, Outcome};
 
@@ -30,10 +31,19 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     doctor_tells_that_a_tmpfs_is_lost,
     doctor_leaves_nothing_behind,
     a_helper_on_its_own_ends,
+    a_reader_that_goes_away_ends_a_verb_without_noise,
+    a_reader_that_goes_away_ends_no_server,
 }
 
 fn run(kit: &Kit, arguments: &[&str]) -> anyhow::Result<Output> {
     Ok(Command::new(kit.binary()).args(arguments).output()?)
+}
+
+/// A pipe whose reader is gone, as behind `| head` when that has ended.
+fn without_reader() -> anyhow::Result<Stdio> {
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    Ok(writer.into())
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -322,5 +332,47 @@ async fn a_helper_on_its_own_ends(kit: Kit) -> Outcome {
     let mut command = Command::new(kit.binary());
     let output = command.arg("sandbox-helper").stdin(std::process::Stdio::null()).output()?;
     assert!(!output.status.success());
+    Ok(())
+}
+
+async fn a_reader_that_goes_away_ends_a_verb_without_noise(kit: Kit) -> Outcome {
+    let directory = tempfile::tempdir()?;
+    let root = format!("--root={}", directory.path().join("root").display());
+    for words in [
+        &["bazelrc"][..],
+        &["completions", "bash"],
+        &["config", "check"],
+        &["config", "show"],
+        &["doctor", &root],
+        &["serve", "--help"],
+    ] {
+        let mut command = Command::new(kit.binary());
+        command.args(words).env("ACTIOND_CONFIG", "/dev/null").stdout(without_reader()?);
+        let output = command.stderr(Stdio::piped()).spawn()?.wait_with_output()?;
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{words:?}: {stderr}");
+        assert!(!stderr.contains("panicked"), "{words:?}: {stderr}");
+    }
+    // Nor does a message change the exit status.
+    let mut command = Command::new(kit.binary());
+    let status = command.args(["config", "check", "--config=/nowhere"]).stderr(without_reader()?);
+    assert_eq!(status.status()?.code(), Some(1));
+    Ok(())
+}
+
+async fn a_reader_that_goes_away_ends_no_server(kit: Kit) -> Outcome {
+    let (mut command, directory) = kit.daemon().flag("--print-bazelrc").command()?;
+    let mut daemon = command.stdout(without_reader()?).stderr(without_reader()?).spawn()?;
+    let root = format!("--root={}", directory.path().join("root").display());
+    let answers = || Ok(run(&kit, &["ps", &root])?.status.success());
+    let served = eventually("the server answers", answers).await;
+    // What it logs meets the same pipe.
+    kill_process(Pid::from_child(&daemon), Signal::HUP)?;
+    let serves_on = served.is_ok() && answers()? && daemon.try_wait()?.is_none();
+    kill_process(Pid::from_child(&daemon), Signal::TERM)?;
+    let status = daemon.wait()?;
+    served?;
+    ensure!(serves_on, "it ended: {status}");
+    ensure!(status.success(), "{status}");
     Ok(())
 }

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         the_command_has_a_server_that_leaves_nothing,
         a_store_that_is_kept_has_the_results,
         the_exit_status_is_that_of_the_command,
+        the_exit_status_is_kept_without_a_reader,
         signals_are_passed_on,
         a_terminal_interrupts_the_command_once,
         a_server_that_can_not_start_is_told,
@@ -190,6 +191,17 @@ async fn the_exit_status_is_that_of_the_command(kit: Kit) -> Outcome {
         expect(&scene.run()?, code, &[&format!("exit status {code}\n")]);
         assert!(scene.is_empty()?, "{words:?}");
     }
+    Ok(())
+}
+
+/// As behind `2>&1 | head`, when that has ended.
+async fn the_exit_status_is_kept_without_a_reader(kit: Kit) -> Outcome {
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let mut scene = Scene::new(&kit, &["--log=info"], &["sh", "-c", "exit 3"])?;
+    let status = scene.command.stdout(writer.try_clone()?).stderr(writer).status()?;
+    assert_eq!(status.code(), Some(3), "{status}");
+    assert!(scene.is_empty()?);
     Ok(())
 }
 

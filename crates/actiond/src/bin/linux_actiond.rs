@@ -1,6 +1,7 @@
 //! `linux-actiond`: the daemon for Linux hosts.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use actiond::cli::{Cli, Command};
@@ -42,7 +43,8 @@ fn main() -> ExitCode {
         Command::Client(command) => client_verbs::run(&command),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("linux-actiond: {error:#}");
+        // The exit status stays the same if the reader is gone, as in `2>&1 | head`.
+        let _ = writeln!(std::io::stderr(), "linux-actiond: {error:#}");
         ExitCode::FAILURE
     })
 }

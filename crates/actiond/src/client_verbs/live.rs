@@ -16,7 +16,7 @@ use serde_json::json;
 use tonic::Code;
 
 use super::{show, totals};
-use crate::output::print;
+use crate::output::{print, tell};
 use crate::server::{self, Authorized, Server};
 
 /// The largest answer that is taken: a thousand records with their results, or ten thousand actions.
@@ -140,10 +140,10 @@ pub(crate) fn logs(
         let next = server.wait(followed.message()).map_err(&said)?;
         let next = next.context("the server ended")?;
         if next.missed > 0 {
-            eprintln!(
+            tell(format_args!(
                 "linux-actiond: {} records were left out: too many came at once",
                 next.missed
-            );
+            ));
         }
         if let Some(record) = next.record.filter(|record| wanted.has(record)) {
             print(&shown(&record))?;

@@ -21,6 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
 use super::{content, show};
+use crate::output::tell;
 use crate::server::{self, Server};
 
 /// Messages of input that wait for the server; then nothing more is read.
@@ -48,11 +49,9 @@ pub(crate) fn shell(
     original: &Digest,
     command: &proto::Command,
 ) -> anyhow::Result<ExitCode> {
-    eprintln!("linux-actiond: a shell in the sandbox of {}", show::name(original));
-    eprintln!(
-        "linux-actiond: the command of the action is: {}",
-        content::command_line(&command.arguments)
-    );
+    tell(format_args!("linux-actiond: a shell in the sandbox of {}", show::name(original)));
+    let line = content::command_line(&command.arguments);
+    tell(format_args!("linux-actiond: the command of the action is: {line}"));
     let (requests, receiver) = mpsc::channel(REQUESTS_WAITING);
     let start = Start {
         instance_name: instance.to_owned(),
@@ -71,11 +70,11 @@ pub(crate) fn shell(
         bail!("the shell was ended: {}{hint}", visible(&status.message));
     }
     if !message.is_empty() {
-        eprintln!("linux-actiond: {}", visible(&message));
+        tell(format_args!("linux-actiond: {}", visible(&message)));
     }
     if exit_code == NOT_FOUND {
-        eprintln!(
-            "linux-actiond: if the root file system of the action has no shell, --with-tools shows it the host's"
+        tell(
+            "linux-actiond: if the root file system of the action has no shell, --with-tools shows it the host's",
         );
     }
     Ok(u8::try_from(exit_code).map_or(ExitCode::from(FAILED), ExitCode::from))

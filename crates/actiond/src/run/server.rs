@@ -20,6 +20,7 @@ use super::signals::Signals;
 use crate::cli::ServeArgs;
 use crate::configuration::Configuration;
 use crate::doors::{self, OpenEndpoint};
+use crate::output::tell;
 use crate::tally::{CGROUP, Counts, TALLY};
 
 /// The time that actions have which still run when the command has ended: nobody waits for them.
@@ -129,7 +130,7 @@ impl Server {
         let counts = Counts::read(&self.directory.path().join("tally"));
         let directory = self.directory.path().to_owned();
         if let Err(error) = self.directory.close() {
-            eprintln!("linux-actiond: deleting {}: {error}", directory.display());
+            tell(format_args!("linux-actiond: deleting {}: {error}", directory.display()));
         }
         counts.map_or_else(
             || "the server did not say what it did".to_owned(),
@@ -179,7 +180,7 @@ fn pass_lines_on(stderr: impl Read, serves: oneshot::Sender<Endpoint>) {
         let line = String::from_utf8_lossy(&line);
         match place_in(&line) {
             Some(endpoint) => drop(serves.take().map(|serves| serves.send(endpoint))),
-            None => eprintln!("{line}"),
+            None => tell(line),
         }
     }
 }
