@@ -53,7 +53,7 @@ pub enum Command {
     ServeVm(Box<ServeVmArgs>),
     /// Run actions for the scheduler of a cluster
     Worker(Box<WorkerArgs>),
-    /// Show what of the kernel's features is here, and what is lost without them
+    /// Report which kernel features are available, and what is lost without the others
     Doctor(DoctorArgs),
     /// Check or show the configuration from files, environment and flags
     Config(ConfigArgs),

@@ -1,12 +1,13 @@
 //! The listeners of `serve`: TLS, and the rights of anonymous callers at each.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use access::{
-    Connections, Door, Endpoint, Listen, Listener, Owners, Policy, Rights, SocketMode, Tls,
-    TlsFiles,
+    BindError, Connections, Door, Endpoint, Listen, Listener, Owners, Policy, Rights, SocketMode,
+    Tls, TlsFiles,
 };
 use anyhow::{Context as _, bail, ensure};
 
@@ -161,9 +162,24 @@ async fn listeners(arguments: &ServeArgs) -> anyhow::Result<Vec<Listener>> {
     let nothing_given = arguments.listen.is_empty() && listeners.is_empty();
     let default = if nothing_given { default_places()? } else { Vec::new() };
     for listen in arguments.listen.iter().chain(&default) {
-        listeners.push(Listener::bind(listen, arguments.listen_mode).await?);
+        let listener = Listener::bind(listen, arguments.listen_mode).await;
+        listeners.push(listener.map_err(with_cure)?);
     }
     Ok(listeners)
+}
+
+/// The error, with the cure where another program listens there already: the default port is the same for all users of a machine.
+fn with_cure(error: BindError) -> anyhow::Error {
+    match &error {
+        BindError::Bind { endpoint, source } if source.kind() == ErrorKind::AddrInUse => {
+            let context = format!(
+                "another program listens on {endpoint}; --listen=127.0.0.1:0 takes a free port, and --listen=unix:PATH \
+                 a socket"
+            );
+            anyhow::Error::new(error).context(context)
+        }
+        _ => error.into(),
+    }
 }
 
 /// The endpoints where `serve` listens if neither a flag nor systemd names one.

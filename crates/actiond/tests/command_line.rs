@@ -206,7 +206,11 @@ async fn an_address_in_use_is_refused(kit: Kit) -> Outcome {
     let directory = tempfile::tempdir()?;
     let root = format!("--root={}", directory.path().join("root").display());
     let listen = format!("--listen={}", daemon.address());
-    refuses(&run(&kit, &["serve", &listen, &root])?, &daemon.address().to_string());
+    let output = run(&kit, &["serve", &listen, &root])?;
+    refuses(
+        &output,
+        &format!("another program listens on {}; --listen=127.0.0.1:0", daemon.address()),
+    );
     Ok(())
 }
 
