@@ -116,12 +116,12 @@ async fn names_of_every_kind_are_kept(daemon: Daemon) -> Outcome {
 async fn executables_run_and_data_does_not(daemon: Daemon) -> Outcome {
     let client = daemon.client();
     let program = elf::exit_with(7);
-    let data = data_mode(&daemon).await?;
+    let (program_mode, data) = (program_mode(&daemon), data_mode(&daemon).await?);
     let script =
         "./bin/run; echo $?; ./data; echo $?; stat -c %a bin/run data; sh bin/script; bin/script";
     let action = client.action(script).executable("bin/run", program.clone());
     let action = action.input("data", program).executable("bin/script", "#!/bin/sh\necho script\n");
-    assert_eq!(say(action).await?, format!("7\n126\n755\n{data}\nscript\nscript\n"));
+    assert_eq!(say(action).await?, format!("7\n126\n{program_mode}\n{data}\nscript\nscript\n"));
     Ok(())
 }
 
@@ -207,6 +207,15 @@ const CHANGES: [&str; 12] = [
 /// Where rename(2) of an input directory fails, mv(1) copies, and copies are the action's own.
 const CHANGE_IN_A_MOVED_DIRECTORY: &str = "mv dir other; echo x > other/file";
 
+/// Changes that succeed where inputs belong to the action's user. What they change is a copy of the action's own.
+const CHANGES_BY_THE_OWNER: [&str; 5] = [
+    "chmod 777 file",
+    "chown 65534 file",
+    "touch -d @5 file",
+    "touch -d @1 dir/file",
+    "chmod 777 file; echo x > file; chmod 777 tool; echo x > tool",
+];
+
 /// Commands that change what lies where, and directories: all of that is the action's own.
 const NAMES: [&str; 12] = [
     "mv dir other",
@@ -244,19 +253,39 @@ fn changing(client: &Client, change: &str) -> Action {
 
 async fn inputs_can_not_be_changed(daemon: Daemon) -> Outcome {
     let client = daemon.client();
-    let is_copied = copies_moved_directories(&daemon).await?;
-    for change in
-        CHANGES.iter().filter(|change| !is_copied || **change != CHANGE_IN_A_MOVED_DIRECTORY)
-    {
+    let mut possible = Vec::new();
+    if copies_moved_directories(&daemon).await? {
+        possible.push(CHANGE_IN_A_MOVED_DIRECTORY);
+    }
+    if has_one_id(&daemon) {
+        possible.extend(CHANGES_BY_THE_OWNER);
+        for change in CHANGES_BY_THE_OWNER {
+            let run = changing(&client, change).run().await?;
+            assert_eq!(run.exit_code()?, 0, "{change}: {}", run.stderr().await?);
+            assert_eq!(client.get(&client.digest("content")).await?, b"content", "{change}");
+            assert_eq!(client.get(&client.digest("tool")).await?, b"tool", "{change}");
+        }
+    }
+    for change in CHANGES.iter().filter(|change| !possible.contains(change)) {
         let run = changing(&client, change).run().await?;
         assert_ne!(run.exit_code()?, 0, "it worked: {change}");
     }
     let unchanged =
         "cat file dir/file tool; readlink link; find . | wc -l; stat -c %a file dir/file tool";
     let said = say(changing(&client, unchanged)).await?;
-    let data = data_mode(&daemon).await?;
-    assert_eq!(said, format!("contentcontenttoolfile\n7\n{data}\n{data}\n755\n"));
+    let (program, data) = (program_mode(&daemon), data_mode(&daemon).await?);
+    assert_eq!(said, format!("contentcontenttoolfile\n7\n{data}\n{data}\n{program}\n"));
     Ok(())
+}
+
+/// Whether actions have the user of the server, to whom inputs belong.
+fn has_one_id(daemon: &Daemon) -> bool {
+    daemon.log().contains("in a user namespace of one id")
+}
+
+/// The mode of an input that is executable.
+fn program_mode(daemon: &Daemon) -> &'static str {
+    if has_one_id(daemon) { "555" } else { "755" }
 }
 
 /// Whether an input is a mount of its own, which shows the mode of its blob and keeps its place.
@@ -268,7 +297,7 @@ async fn is_bind(daemon: &Daemon) -> anyhow::Result<bool> {
 /// The mode of an input that is no executable. A hard link to its blob has the blob's.
 async fn data_mode(daemon: &Daemon) -> anyhow::Result<&'static str> {
     let is_link = daemon.log().contains("strategy=\"link-overlay\"");
-    Ok(if is_link || is_bind(daemon).await? { "444" } else { "644" })
+    Ok(if is_link || has_one_id(daemon) || is_bind(daemon).await? { "444" } else { "644" })
 }
 
 /// Whether rename(2) of an input directory fails, so that mv(1) makes a copy of the action's own.
