@@ -27,6 +27,7 @@ testkit::cases! { env!("CARGO_BIN_EXE_linux-actiond") =>
     a_vmm_has_no_rights_and_dies_with_its_host,
     two_vms_on_one_image_are_refused,
     a_disk_with_something_else_on_it_is_left_alone,
+    a_host_without_space_stops_no_guest,
 }
 
 /// A shell with all its tools in one static program: in a VM without runtimes an action has nothing
@@ -367,6 +368,46 @@ async fn a_disk_with_something_else_on_it_is_left_alone(kit: Kit) -> Outcome {
 }
 
 /// Runs `command`, which must fail, and returns its error output.
+/// The image grows as the guest writes, and QEMU halts a guest whose write finds no space on the host unless it is told
+/// not to.
+async fn a_host_without_space_stops_no_guest(kit: Kit) -> Outcome {
+    let artifacts = artifacts!();
+    let place = kit.daemon().directory()?;
+    let script = format!(
+        "mount -t tmpfs -o size=96m,mode=700 tmpfs {} && exec \"$@\"",
+        place.path().display()
+    );
+    let through = ["unshare", "--mount", "--propagation", "private", "bash", "-c", &script, "disk"];
+    let image = place.path().join("cas.ext4");
+    let daemon = artifacts.vm(&kit).through(through).flag("--cas-image").flag(&image);
+    let daemon = daemon.start().await?;
+    told(&daemon, fill_the_host(&daemon)).await
+}
+
+async fn fill_the_host(daemon: &Daemon) -> Outcome {
+    let client = daemon.client();
+    let blob = |number: u8| (0..3 << 20).map(|at: u32| (at ^ at >> 8) as u8 ^ number).collect();
+    let mut refused = None;
+    for number in 0..60 {
+        let stored: Vec<u8> = blob(number);
+        if let Err(error) = client.put(stored).await {
+            refused = Some(error);
+            break;
+        }
+    }
+    let refused = format!("{:#}", refused.context("180 MiB are on a disk of 96")?);
+    // An input or output error, or a read-only file system: by the store, and not of a connection that broke.
+    ensure!(refused.contains("the store: can't"), "{refused}");
+    ensure!(
+        client
+            .capabilities()
+            .get_capabilities(testkit::proto::GetCapabilitiesRequest::default())
+            .await
+            .is_ok()
+    );
+    Ok(())
+}
+
 fn failure(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output()?;
     ensure!(!output.status.success(), "{command:?} did not fail");

@@ -132,7 +132,7 @@ pub(super) fn arguments(launch: &Launch, open: &Descriptors) -> Vec<String> {
     line.option("-append", kernel_command_line(board, launch));
     // A socket, so that a slow reader does not stop the guest.
     line.words(&["-chardev", "socket,id=console,fd=1", "-serial", "chardev:console"]);
-    disk(&mut line, board, "cas", open.cas_image, "cache=writeback,discard=unmap");
+    disk(&mut line, board, "cas", open.cas_image, CAS_OPTIONS);
     if let Some(runtimes) = open.runtime_image {
         disk(&mut line, board, "runtimes", runtimes, "readonly=on");
     }
@@ -163,6 +163,10 @@ fn processor_and_memory(line: &mut Line, board: Board, launch: &Launch) {
     line.option("-smp", launch.cpus.to_string());
     line.option("-m", format!("{}M", launch.memory_mib));
 }
+
+/// The options of the disk that the guest writes to. It is told of a write that found no space on the host, for the
+/// image is sparse: by default QEMU would halt the machine, until somebody lets it go on.
+const CAS_OPTIONS: &str = "cache=writeback,discard=unmap,werror=report";
 
 /// A disk that QEMU gets as descriptors, in a set, which is how its block layer takes them.
 fn disk(line: &mut Line, board: Board, id: &str, disk: Disk, options: &str) {
@@ -262,7 +266,7 @@ mod tests {
             -chardev socket,id=console,fd=1\n-serial chardev:console\n\
             -add-fd fd=5,set=5\n-add-fd fd=6,set=5\n\
             -drive if=none,id=cas,file=/dev/fdset/5,format=raw,aio=threads,\
-            cache=writeback,discard=unmap\n\
+            cache=writeback,discard=unmap,werror=report\n\
             -device virtio-blk-pci,drive=cas,serial=cas\n\
             -chardev socket,id=mux,fd=0\n-device virtio-serial-pci,max_ports=2\n\
             -device virtserialport,nr=1,chardev=mux,name=dev.actiond.mux\n\
