@@ -370,7 +370,7 @@ async fn a_reader_that_goes_away_ends_no_server(kit: Kit) -> Outcome {
     let root = format!("--root={}", directory.path().join("root").display());
     let answers = || Ok(run(&kit, &["ps", &root])?.status.success());
     let served = eventually("the server answers", answers).await;
-    // What it logs meets the same pipe.
+    // Its log lines meet the same pipe.
     kill_process(Pid::from_child(&daemon), Signal::HUP)?;
     let serves_on = served.is_ok() && answers()? && daemon.try_wait()?.is_none();
     kill_process(Pid::from_child(&daemon), Signal::TERM)?;
