@@ -11,7 +11,7 @@ use anyhow::{Context as _, ensure};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use testkit::proto::RequestMetadata;
-use testkit::{Client, Daemon, Digest, Kit, Outcome, Run, eventually_async};
+use testkit::{Client, Daemon, Digest, Kit, Outcome, Run, eventually, eventually_async};
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -117,7 +117,7 @@ async fn after_a_failed_sync_health_says_so_until_all_is_verified(kit: Kit) -> O
     assert_eq!(health(&client, execution).await?, ServingStatus::Serving);
     let lost = never_lies(&client, &acknowledged).await?;
     ensure!(lost > 0, "80 MiB went to a disk of 40: the test does not test anything");
-    ensure!(daemon.log().contains("the disk works again"), "{}", daemon.log());
+    eventually("the log says it", || Ok(daemon.log().contains("the disk works again"))).await?;
 
     // Clients can upload lost blobs again, and then they are on the disk.
     for (digest, content) in &acknowledged {
