@@ -403,21 +403,32 @@ fn collect_blobs(known: &HashMap<Digest, Option<Arc<Directory>>>) -> Vec<Digest>
             _ => None,
         }));
     }
-    sorted_once(&blobs)
+    sort_once(&mut blobs);
+    blobs
 }
 
-/// The digests in their order, each once. A digest is large, so what is sorted is the beginning of its hash, and
-/// its place.
-fn sorted_once(digests: &[Digest]) -> Vec<Digest> {
-    let digest = |place: u32| &digests[place as usize];
+/// Sorts digests, and leaves each once. A digest is large, so what is sorted is the beginning of its hash, and its
+/// place. Then each is swapped to its new place: a second list would take as much memory as the first.
+fn sort_once(digests: &mut Vec<Digest>) {
     let start = |digest: &Digest| u64::from_be_bytes(digest.hash().first());
     let mut order: Vec<(u64, u32)> = digests.iter().map(start).zip(0..).collect();
     order.sort_unstable_by_key(|(start, _)| *start);
     for alike in order.chunk_by_mut(|a, b| a.0 == b.0).filter(|alike| alike.len() > 1) {
-        alike.sort_unstable_by_key(|(_, place)| digest(*place));
+        alike.sort_unstable_by_key(|(_, place)| &digests[*place as usize]);
     }
-    order.dedup_by(|a, b| a.0 == b.0 && digest(a.1) == digest(b.1));
-    order.into_iter().map(|(_, place)| *digest(place)).collect()
+    for first in 0..order.len() {
+        // One cycle of places: where the next one is to go is free again after each swap.
+        let mut at = first;
+        loop {
+            let from = std::mem::replace(&mut order[at].1, at as u32) as usize;
+            if from == first {
+                break;
+            }
+            digests.swap(at, from);
+            at = from;
+        }
+    }
+    digests.dedup();
 }
 
 #[cfg(test)]
@@ -436,11 +447,18 @@ mod tests {
         let mut digests: Vec<_> = (0..600_u64)
             .map(|n| digest((n * 7 % 5) as u8, (n * 11 % 6) as u8, n * 13 % 4))
             .collect();
-        let sorted = sorted_once(&digests);
+        let mut sorted = digests.clone();
+        sort_once(&mut sorted);
         digests.sort_unstable();
         digests.dedup();
         assert_eq!(sorted, digests);
         assert_eq!(digests.len(), 5 * 6 * 4 / 2);
-        assert_eq!(sorted_once(&[]), []);
+        let mut random: Vec<_> =
+            (0..2_000_u32).map(|n| Digest::of(DigestFunction::Blake3, &n.to_le_bytes())).collect();
+        let mut sorted = random.clone();
+        sort_once(&mut sorted);
+        random.sort_unstable();
+        assert_eq!(sorted, random);
+        sort_once(&mut Vec::new());
     }
 }
